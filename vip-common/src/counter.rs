@@ -1,0 +1,169 @@
+//! The per-VIP counters: one for every verdict and its reason.
+
+use crate::lease::Fence;
+
+/// Defines [`Counter`] with, for each, the frame class, the verdict and the
+/// reason that metrics and `status` show.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident = ($class:literal, $verdict:literal, $reason:literal),)+) => {
+        /// What happened to one frame. The value is an index into [`Counters`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u32)]
+        pub enum Counter { $($(#[$doc])* $name,)+ }
+
+        /// Every counter, in the order of its index.
+        pub const COUNTERS: &[Counter] = &[$(Counter::$name,)+];
+
+        impl Counter {
+            /// Which frames: `arp_request`, `ip_in`, `arp_out`, `ip_out`, `ip_local`, `arp_claim`, `frame`.
+            #[must_use]
+            pub const fn class(self) -> &'static str { match self { $(Self::$name => $class,)+ } }
+            /// What was done: `answer`, `pass` or `drop`.
+            #[must_use]
+            pub const fn verdict(self) -> &'static str { match self { $(Self::$name => $verdict,)+ } }
+            /// Why.
+            #[must_use]
+            pub const fn reason(self) -> &'static str { match self { $(Self::$name => $reason,)+ } }
+        }
+    };
+}
+
+counters! {
+    /// ARP request for the VIP, answered.
+    ArpRequestAnswered = ("arp_request", "answer", "lease"),
+    /// ARP request for the VIP, dropped: no lease.
+    ArpRequestNoLease = ("arp_request", "drop", "no_lease"),
+    /// ARP request for the VIP, dropped: the lease has run out.
+    ArpRequestExpired = ("arp_request", "drop", "expired"),
+    /// ARP request for the VIP, dropped: the lease word can't be one.
+    ArpRequestInvalid = ("arp_request", "drop", "invalid"),
+    /// ARP request for the VIP, dropped: this interface's MAC is not in the map.
+    ArpRequestNoMac = ("arp_request", "drop", "no_mac"),
+    /// ARP from another node that claims the VIP while we hold it: a conflict.
+    ArpClaimConflict = ("arp_claim", "pass", "conflict"),
+    /// ARP from another node that claims the VIP while we don't: the holder's, as a rule.
+    ArpClaimSeen = ("arp_claim", "pass", "standby"),
+    /// IP packet to the VIP, passed.
+    IpInPassed = ("ip_in", "pass", "lease"),
+    /// IP packet to the VIP, dropped: no lease.
+    IpInNoLease = ("ip_in", "drop", "no_lease"),
+    /// IP packet to the VIP, dropped: the lease has run out.
+    IpInExpired = ("ip_in", "drop", "expired"),
+    /// IP packet to the VIP, dropped: the lease word can't be one.
+    IpInInvalid = ("ip_in", "drop", "invalid"),
+    /// ARP with the VIP as sender, let out.
+    ArpOutPassed = ("arp_out", "pass", "lease"),
+    /// ARP with the VIP as sender, held back: no lease.
+    ArpOutNoLease = ("arp_out", "drop", "no_lease"),
+    /// ARP with the VIP as sender, held back: the lease has run out.
+    ArpOutExpired = ("arp_out", "drop", "expired"),
+    /// ARP with the VIP as sender, held back: the lease word can't be one.
+    ArpOutInvalid = ("arp_out", "drop", "invalid"),
+    /// IP packet with the VIP as source, let out.
+    IpOutPassed = ("ip_out", "pass", "lease"),
+    /// IP packet with the VIP as source, held back: no lease.
+    IpOutNoLease = ("ip_out", "drop", "no_lease"),
+    /// IP packet with the VIP as source, held back: the lease has run out.
+    IpOutExpired = ("ip_out", "drop", "expired"),
+    /// IP packet with the VIP as source, held back: the lease word can't be one.
+    IpOutInvalid = ("ip_out", "drop", "invalid"),
+    /// IP packet to the VIP from a process of this host, passed.
+    IpLocalPassed = ("ip_local", "pass", "lease"),
+    /// IP packet to the VIP from a process of this host, dropped: no lease.
+    IpLocalNoLease = ("ip_local", "drop", "no_lease"),
+    /// IP packet to the VIP from a process of this host, dropped: the lease has run out.
+    IpLocalExpired = ("ip_local", "drop", "expired"),
+    /// IP packet to the VIP from a process of this host, dropped: the lease word can't be one.
+    IpLocalInvalid = ("ip_local", "drop", "invalid"),
+    /// Frame that ends before its headers do (slot 0 only: it names no VIP).
+    FrameTruncated = ("frame", "pass", "truncated"),
+    /// Frame with more VLAN tags than are looked through (slot 0 only).
+    FrameTagged = ("frame", "pass", "tagged"),
+    /// Event that found the ring buffer full (slot 0 only).
+    EventLost = ("frame", "pass", "event_lost"),
+}
+
+/// How many counters there are.
+pub const COUNTERS_LEN: usize = COUNTERS.len();
+
+/// Value of the `COUNTERS` map, one per CPU and VIP slot, indexed by [`Counter`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Counters {
+    /// Frames, indexed by [`Counter`] as a number.
+    pub frames: [u64; COUNTERS_LEN],
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { frames: [0; COUNTERS_LEN] }
+    }
+}
+
+impl Counters {
+    /// The count of one kind of frame.
+    #[must_use]
+    pub const fn get(&self, counter: Counter) -> u64 {
+        self.frames[counter as usize]
+    }
+}
+
+/// The counter for an ARP request for the VIP under this fence.
+#[inline(always)]
+#[must_use]
+pub const fn arp_request(fence: Fence) -> Counter {
+    match fence {
+        Fence::Open => Counter::ArpRequestAnswered,
+        Fence::NoLease => Counter::ArpRequestNoLease,
+        Fence::Expired => Counter::ArpRequestExpired,
+        Fence::Invalid => Counter::ArpRequestInvalid,
+    }
+}
+
+/// The counter for an IP packet to the VIP from the network under this fence.
+#[inline(always)]
+#[must_use]
+pub const fn ip_in(fence: Fence) -> Counter {
+    match fence {
+        Fence::Open => Counter::IpInPassed,
+        Fence::NoLease => Counter::IpInNoLease,
+        Fence::Expired => Counter::IpInExpired,
+        Fence::Invalid => Counter::IpInInvalid,
+    }
+}
+
+/// The counter for ARP that leaves with the VIP as sender under this fence.
+#[inline(always)]
+#[must_use]
+pub const fn arp_out(fence: Fence) -> Counter {
+    match fence {
+        Fence::Open => Counter::ArpOutPassed,
+        Fence::NoLease => Counter::ArpOutNoLease,
+        Fence::Expired => Counter::ArpOutExpired,
+        Fence::Invalid => Counter::ArpOutInvalid,
+    }
+}
+
+/// The counter for an IP packet that leaves with the VIP as source under this fence.
+#[inline(always)]
+#[must_use]
+pub const fn ip_out(fence: Fence) -> Counter {
+    match fence {
+        Fence::Open => Counter::IpOutPassed,
+        Fence::NoLease => Counter::IpOutNoLease,
+        Fence::Expired => Counter::IpOutExpired,
+        Fence::Invalid => Counter::IpOutInvalid,
+    }
+}
+
+/// The counter for an IP packet from this host to the VIP on this host under this fence.
+#[inline(always)]
+#[must_use]
+pub const fn ip_local(fence: Fence) -> Counter {
+    match fence {
+        Fence::Open => Counter::IpLocalPassed,
+        Fence::NoLease => Counter::IpLocalNoLease,
+        Fence::Expired => Counter::IpLocalExpired,
+        Fence::Invalid => Counter::IpLocalInvalid,
+    }
+}

@@ -1,0 +1,115 @@
+//! Keys and values of the BPF maps, with explicit padding and no implicit one.
+//!
+//! Addresses are big-endian byte arrays, as on the wire.
+
+/// Raised whenever a map's key, value or meaning changes. Programs are only
+/// replaced under maps of the same number.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Groups that the `LEASES` map has room for.
+pub const GROUPS_MAX: u32 = 16_384;
+/// Interfaces that one node can have the data plane on.
+pub const IFACES_MAX: u32 = 64;
+/// VIPs that the maps have room for unless `load` is told otherwise.
+pub const VIPS_DEFAULT: u32 = 1_024;
+/// The most VIPs that `load` can be asked to make room for.
+pub const VIPS_MAX: u32 = 1_048_576;
+/// Bytes of the events ring buffer (a power of two, and of pages).
+pub const EVENTS_BYTES: u32 = 65_536;
+/// Bytes that a group's name can have.
+pub const GROUP_NAME_LEN: usize = 32;
+
+/// A group's place in the `LEASES` and `GROUPS` maps of one node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct GroupIndex(pub u32);
+
+/// A VIP's place in the `COUNTERS` map of one node.
+///
+/// Slot 0 belongs to no VIP: it counts what can't be laid at a VIP's door.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct VipSlot(pub u32);
+
+impl VipSlot {
+    /// The slot for frames that concern no particular VIP.
+    pub const NODE: Self = Self(0);
+}
+
+/// Value of the `VIPS_V4` map, whose key is the address in network order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct VipEntry {
+    /// The group that this VIP moves with.
+    pub group: GroupIndex,
+    /// Where this VIP's frames are counted.
+    pub slot: VipSlot,
+}
+
+/// Who writes a group's lease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum GroupMode {
+    /// No such group: nothing is open.
+    #[default]
+    Unused = 0,
+    /// `vip-ctl promote` and `demote`, by hand or by somebody's script.
+    Manual = 1,
+    /// The agent, with a lease from a majority.
+    Cluster = 2,
+}
+
+impl GroupMode {
+    /// The mode that the map's word stands for; a word that no version of
+    /// this project writes is [`GroupMode::Unused`], so that it opens nothing.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_word(word: u32) -> Self {
+        match word {
+            1 => Self::Manual,
+            2 => Self::Cluster,
+            _ => Self::Unused,
+        }
+    }
+}
+
+/// Value of the `GROUPS` map, at the group's [`GroupIndex`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct GroupConfig {
+    /// A [`GroupMode`] as a word; read with [`GroupMode::from_word`].
+    pub mode: u32,
+    /// Always zero.
+    pub pad: u32,
+    /// The longest lease this group can have, in nanoseconds.
+    pub hold_ns_max: u64,
+    /// UTF-8, zero-padded.
+    pub name: [u8; GROUP_NAME_LEN],
+}
+
+impl Default for GroupConfig {
+    fn default() -> Self {
+        Self { mode: GroupMode::Unused as u32, pad: 0, hold_ns_max: 0, name: [0; GROUP_NAME_LEN] }
+    }
+}
+
+/// Value of the `IFACES` map, whose key is the interface's index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct IfaceConfig {
+    /// The interface's own MAC, which ARP replies carry.
+    pub mac: [u8; 6],
+    /// Always zero.
+    pub pad: [u8; 2],
+}
+
+/// The only value of the `NODE` map: what an agent that adopts the pinned
+/// maps must find before it touches anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct NodeConfig {
+    /// [`LAYOUT_VERSION`] of whoever created the maps.
+    pub layout_version: u32,
+    /// How many VIPs the maps have room for.
+    pub vips_max: u32,
+}

@@ -1,0 +1,19 @@
+//! What the kernel side and the user side must agree on: leases and the one
+//! definition of "may I answer?" ([`lease::fence`]), map keys and values,
+//! counters, events, and the names of maps and programs.
+//!
+//! Nothing here does IO, reads a clock or allocates: the crate is `no_std` and
+//! is compiled into the XDP program, the agent and the simulator alike.
+#![no_std]
+
+pub mod counter;
+pub mod event;
+pub mod layout;
+pub mod lease;
+pub mod names;
+#[cfg(feature = "user")]
+mod pod;
+
+pub use counter::Counter;
+pub use layout::{GroupConfig, GroupIndex, GroupMode, IfaceConfig, VipEntry, VipSlot};
+pub use lease::{BootNs, Fence, Lease, fence, fence_open};

@@ -1,0 +1,31 @@
+//! Names of maps and programs: the BPF object declares them, user space looks
+//! them up and pins them under the same name.
+
+/// Map: u32 group index → lease word. A memory-mapped array.
+pub const LEASES: &str = "LEASES";
+/// Map: u32 group index → [`crate::layout::GroupConfig`].
+pub const GROUPS: &str = "GROUPS";
+/// Map: IPv4 address in network order → [`crate::layout::VipEntry`].
+pub const VIPS_V4: &str = "VIPS_V4";
+/// Map: VIP slot → [`crate::counter::Counters`], per CPU.
+pub const COUNTERS: &str = "COUNTERS";
+/// Map: interface index → [`crate::layout::IfaceConfig`].
+pub const IFACES: &str = "IFACES";
+/// Map: 0 → [`crate::layout::NodeConfig`].
+pub const NODE: &str = "NODE";
+/// Map: ring buffer of [`crate::event::Event`].
+pub const EVENTS: &str = "EVENTS";
+
+/// Every map that is pinned.
+pub const MAPS: &[&str] = &[LEASES, GROUPS, VIPS_V4, COUNTERS, IFACES, NODE, EVENTS];
+
+/// Program: the way in, on XDP.
+pub const PROG_INGRESS: &str = "vip_ingress";
+/// Program: the egress gate, on tcx or clsact.
+pub const PROG_EGRESS: &str = "vip_egress";
+/// Program: the gate for local clients, on the loopback interface's egress.
+pub const PROG_LOCAL: &str = "vip_local";
+/// Program: passes everything; the floor for benchmarks, and what a veth peer needs.
+pub const PROG_PASS: &str = "vip_pass";
+/// Program: tells the kernel's CLOCK_BOOTTIME through a test run.
+pub const PROG_CLOCK: &str = "vip_clock";

@@ -1,0 +1,18 @@
+//! The promise to aya that these types are plain bytes. Nothing else is here.
+
+use crate::{
+    counter::Counters,
+    event::Event,
+    layout::{GroupConfig, GroupIndex, IfaceConfig, NodeConfig, VipEntry, VipSlot},
+    lease::Lease,
+};
+
+macro_rules! pod {
+    ($($t:ty),+ $(,)?) => { $(
+        // SAFETY: `repr(C)` or `repr(transparent)` over integers and byte
+        // arrays, `Copy`, without implicit padding and with every bit pattern valid.
+        unsafe impl aya::Pod for $t {}
+    )+ };
+}
+
+pod!(Counters, Event, GroupConfig, GroupIndex, IfaceConfig, NodeConfig, VipEntry, VipSlot, Lease);

@@ -1,0 +1,2 @@
+//! Build, load, demo and test tasks of vip.
+fn main() {}
