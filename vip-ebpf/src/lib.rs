@@ -1,1 +1,13 @@
-//! The data plane of vip.
+//! The data plane: parsing, verdicts and the ARP answer, as ordinary Rust that
+//! is unit-tested on the host and compiled into the BPF programs.
+//!
+//! The maps are behind [`Maps`]; the programs, the map definitions and
+//! everything that only exists in the kernel are in the binary.
+#![cfg_attr(not(test), no_std)]
+
+pub mod arp;
+pub mod frame;
+pub mod verdict;
+
+pub use frame::Frame;
+pub use verdict::{Maps, Verdict, egress, ingress, local};

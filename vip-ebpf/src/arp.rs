@@ -1,0 +1,113 @@
+//! ARP for IPv4 over Ethernet (RFC 826): reading a packet, and turning a
+//! request into its reply in place.
+
+use crate::frame::Frame;
+
+/// Bytes of an ARP packet for IPv4 over Ethernet.
+pub const ARP_LEN: usize = 28;
+
+/// Hardware type Ethernet, protocol type IPv4, lengths 6 and 4.
+const HEADER: [u8; 6] = [0, 1, 8, 0, 6, 4];
+
+const OP_REQUEST: u16 = 1;
+const OP_REPLY: u16 = 2;
+
+/// The operation of an ARP packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Who has the target address?
+    Request,
+    /// The sender has the sender address.
+    Reply,
+    /// Reverse ARP and the like.
+    Other,
+}
+
+/// The fields of an ARP packet that verdicts depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arp {
+    /// What is asked or said.
+    pub op: Op,
+    /// Sender hardware address.
+    pub sender_mac: [u8; 6],
+    /// Sender protocol address; zero in an address probe (RFC 5227).
+    pub sender: [u8; 4],
+    /// Target protocol address.
+    pub target: [u8; 4],
+}
+
+/// Why an ARP packet was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// The frame ends before the packet does.
+    Truncated,
+    /// Not IPv4 over Ethernet.
+    Foreign,
+}
+
+/// Reads the ARP packet at `offset`.
+///
+/// # Errors
+/// [`Unread`] when the packet is cut short or not IPv4 over Ethernet.
+#[inline(always)]
+pub fn read(frame: &Frame, offset: usize) -> Result<Arp, Unread> {
+    let Some(packet) = frame.at::<[u8; ARP_LEN]>(offset) else { return Err(Unread::Truncated) };
+    // SAFETY: `at` checked that all of it is within the frame; bytes have no alignment.
+    let packet = unsafe { &*packet };
+    if packet[0] != HEADER[0]
+        || packet[1] != HEADER[1]
+        || packet[2] != HEADER[2]
+        || packet[3] != HEADER[3]
+        || packet[4] != HEADER[4]
+        || packet[5] != HEADER[5]
+    {
+        return Err(Unread::Foreign);
+    }
+    let op = match u16::from_be_bytes([packet[6], packet[7]]) {
+        OP_REQUEST => Op::Request,
+        OP_REPLY => Op::Reply,
+        _ => Op::Other,
+    };
+    Ok(Arp {
+        op,
+        sender_mac: [packet[8], packet[9], packet[10], packet[11], packet[12], packet[13]],
+        sender: [packet[14], packet[15], packet[16], packet[17]],
+        target: [packet[24], packet[25], packet[26], packet[27]],
+    })
+}
+
+/// Turns the request in `frame`, with its ARP packet at `offset`, into the
+/// reply that says `vip` is at `mac`, addressed to whoever asked.
+///
+/// Answers an address probe, too (its sender address of zero becomes the
+/// target), so that nobody who probes first takes the VIP for free. VLAN tags
+/// stay as they are. `false` if the frame is too short, and then it is untouched.
+#[inline(always)]
+#[must_use]
+pub fn answer(frame: &Frame, offset: usize, request: &Arp, vip: [u8; 4], mac: [u8; 6]) -> bool {
+    let Some(ethernet) = frame.at::<[u8; 12]>(0) else { return false };
+    let Some(packet) = frame.at::<[u8; ARP_LEN]>(offset) else { return false };
+    // SAFETY: `at` checked the bounds of both; `offset` is at or behind the
+    // end of the MAC addresses, so the two do not overlap.
+    let (ethernet, packet) = unsafe { (&mut *ethernet, &mut *packet) };
+    let to = request.sender_mac;
+    let back = request.sender;
+    // Written byte by byte: the BPF target has no memcpy to call.
+    let mut i = 0;
+    while i < 6 {
+        ethernet[i] = to[i];
+        ethernet[6 + i] = mac[i];
+        packet[8 + i] = mac[i];
+        packet[18 + i] = to[i];
+        i += 1;
+    }
+    packet[6] = 0;
+    packet[7] = 2;
+    i = 0;
+    while i < 4 {
+        packet[14 + i] = vip[i];
+        packet[24 + i] = back[i];
+        i += 1;
+    }
+    true
+}

@@ -1,0 +1,27 @@
+//! The BPF programs and their maps: where the kernel's calling convention
+//! meets the verdicts of the library. Nothing is decided here.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod programs;
+
+/// The licence that the kernel asks for.
+#[cfg(target_arch = "bpf")]
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// Never reached: the programs have no panicking path that the optimiser leaves.
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {
+    eprintln!("vip-ebpf is a BPF object; build it with `cargo xtask build`");
+    std::process::exit(64);
+}

@@ -1,0 +1,93 @@
+//! The maps, and [`KernelMaps`], which shows them to the verdicts.
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    helpers::generated::bpf_ktime_get_boot_ns,
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
+};
+use vip_common::{
+    BootNs, Counter, Fence, GroupConfig, GroupIndex, GroupMode, IfaceConfig, Lease, VipEntry, VipSlot,
+    counter::Counters,
+    event::Event,
+    fence,
+    layout::{EVENTS_BYTES, GROUPS_MAX, IFACES_MAX, NodeConfig, VIPS_DEFAULT},
+};
+use vip_ebpf::Maps;
+
+#[map]
+static LEASES: Array<Lease> = Array::with_max_entries(GROUPS_MAX, BPF_F_MMAPABLE);
+
+#[map]
+static GROUPS: Array<GroupConfig> = Array::with_max_entries(GROUPS_MAX, 0);
+
+#[map]
+static VIPS_V4: HashMap<[u8; 4], VipEntry> = HashMap::with_max_entries(VIPS_DEFAULT, 0);
+
+#[map]
+static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(VIPS_DEFAULT + 1, 0);
+
+#[map]
+static IFACES: HashMap<u32, IfaceConfig> = HashMap::with_max_entries(IFACES_MAX, 0);
+
+/// Not read by any program: it tells whoever adopts the maps what they are.
+#[map]
+static NODE: Array<NodeConfig> = Array::with_max_entries(1, 0);
+
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
+
+/// The pinned maps.
+pub struct KernelMaps;
+
+impl Maps for KernelMaps {
+    #[inline(always)]
+    fn vip(&self, address: [u8; 4]) -> Option<VipEntry> {
+        // SAFETY: entries are never deleted and reused under a running
+        // program for another VIP without the group's lease being cleared first.
+        unsafe { VIPS_V4.get(&address) }.copied()
+    }
+
+    #[inline(always)]
+    fn fence(&self, group: GroupIndex) -> Fence {
+        let (Some(config), Some(lease)) = (GROUPS.get_ptr(group.0), LEASES.get_ptr(group.0)) else {
+            return Fence::Invalid;
+        };
+        // SAFETY: both point into array maps, which live as long as the
+        // program; the lease is an aligned word that is only ever stored whole.
+        let (mode, hold_ns_max, lease) = unsafe {
+            (
+                core::ptr::read_volatile(&raw const (*config).mode),
+                core::ptr::read_volatile(&raw const (*config).hold_ns_max),
+                core::ptr::read_volatile(lease),
+            )
+        };
+        // SAFETY: a helper without arguments. It is read after the lease, so
+        // that a lease can't look younger than it is.
+        let now = BootNs(unsafe { bpf_ktime_get_boot_ns() });
+        fence(GroupMode::from_word(mode), lease, hold_ns_max, now)
+    }
+
+    #[inline(always)]
+    fn mac(&self, ifindex: u32) -> Option<[u8; 6]> {
+        // SAFETY: the value is bytes; a concurrent update can at worst mix an
+        // interface's old and new MAC for one frame.
+        unsafe { IFACES.get(&ifindex) }.map(|iface: &IfaceConfig| iface.mac)
+    }
+
+    #[inline(always)]
+    fn count(&self, slot: VipSlot, counter: Counter) {
+        if let Some(counters) = COUNTERS.get_ptr_mut(slot.0) {
+            // SAFETY: the counters of this CPU, and programs on one CPU do
+            // not interrupt each other within a packet.
+            unsafe { (*counters).frames[counter as usize] += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn event(&self, event: Event) {
+        if EVENTS.output::<Event>(&event, 0).is_err() {
+            self.count(VipSlot::NODE, Counter::EventLost);
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! The verdicts on the host, row by row, over maps made of plain collections.
+
+use std::{cell::RefCell, collections::BTreeMap};
+
+use vip_common::Counter::{self, *};
+
+use super::*;
+
+const VIP: [u8; 4] = [10, 0, 1, 12];
+const OTHER: [u8; 4] = [10, 0, 1, 99];
+const CLIENT: [u8; 4] = [10, 0, 1, 50];
+const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+const IFINDEX: u32 = 7;
+const SLOT: VipSlot = VipSlot(3);
+
+struct Fake {
+    fence: Fence,
+    ifaces: BTreeMap<u32, [u8; 6]>,
+    counted: RefCell<Vec<(VipSlot, Counter)>>,
+    events: RefCell<Vec<Event>>,
+}
+
+fn maps(fence: Fence) -> Fake {
+    Fake {
+        fence,
+        ifaces: BTreeMap::from([(IFINDEX, OUR_MAC)]),
+        counted: RefCell::default(),
+        events: RefCell::default(),
+    }
+}
+
+impl Maps for Fake {
+    fn vip(&self, address: [u8; 4]) -> Option<VipEntry> {
+        (address == VIP).then_some(VipEntry { group: GroupIndex(1), slot: SLOT })
+    }
+    fn fence(&self, group: GroupIndex) -> Fence {
+        assert_eq!(group, GroupIndex(1));
+        self.fence
+    }
+    fn mac(&self, ifindex: u32) -> Option<[u8; 6]> {
+        self.ifaces.get(&ifindex).copied()
+    }
+    fn count(&self, slot: VipSlot, counter: Counter) {
+        self.counted.borrow_mut().push((slot, counter));
+    }
+    fn event(&self, event: Event) {
+        self.events.borrow_mut().push(event);
+    }
+}
+
+fn ethernet(tags: usize, ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend(CLIENT_MAC);
+    for _ in 0..tags {
+        frame.extend([0x81, 0, 0, 10]);
+    }
+    frame.extend(ethertype.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+fn arp_packet(op: u16, sender_mac: [u8; 6], sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
+    let mut packet = vec![0, 1, 8, 0, 6, 4];
+    packet.extend(op.to_be_bytes());
+    packet.extend(sender_mac);
+    packet.extend(sender);
+    packet.extend([0; 6]);
+    packet.extend(target);
+    packet
+}
+
+fn ipv4(source: [u8; 4], destination: [u8; 4]) -> Vec<u8> {
+    let mut packet = vec![0x45, 0, 0, 20, 0, 0, 0, 0, 64, 17, 0, 0];
+    packet.extend(source);
+    packet.extend(destination);
+    packet
+}
+
+fn view(bytes: &mut [u8]) -> Frame {
+    let range = bytes.as_mut_ptr_range();
+    // SAFETY: the tests keep the bytes alive and do not touch them meanwhile.
+    unsafe { Frame::new(range.start as usize, range.end as usize) }
+}
+
+fn run_in(fake: &Fake, bytes: &mut [u8]) -> Verdict {
+    ingress(&view(bytes), fake, IFINDEX)
+}
+
+const FENCES: [Fence; 4] = [Fence::Open, Fence::NoLease, Fence::Expired, Fence::Invalid];
+
+#[test]
+fn arp_request_is_answered_with_our_mac_under_a_lease() {
+    for tags in 0..=2 {
+        let fake = maps(Fence::Open);
+        let mut frame = ethernet(tags, 0x0806, &arp_packet(1, CLIENT_MAC, CLIENT, VIP));
+        assert_eq!(run_in(&fake, &mut frame), Verdict::Answer);
+        assert_eq!(frame[..6], CLIENT_MAC);
+        assert_eq!(frame[6..12], OUR_MAC);
+        let packet = &frame[14 + 4 * tags..];
+        assert_eq!(packet[6..8], [0, 2]);
+        assert_eq!(packet[8..14], OUR_MAC);
+        assert_eq!(packet[14..18], VIP);
+        assert_eq!(packet[18..24], CLIENT_MAC);
+        assert_eq!(packet[24..28], CLIENT);
+        assert_eq!(*fake.counted.borrow(), [(SLOT, ArpRequestAnswered)]);
+    }
+}
+
+#[test]
+fn address_probe_is_answered_too() {
+    let fake = maps(Fence::Open);
+    let mut frame = ethernet(0, 0x0806, &arp_packet(1, CLIENT_MAC, [0; 4], VIP));
+    assert_eq!(run_in(&fake, &mut frame), Verdict::Answer);
+    assert_eq!(frame[14 + 24..14 + 28], [0; 4]);
+}
+
+#[test]
+fn arp_request_without_a_lease_never_reaches_the_stack_and_is_not_changed() {
+    for (fence, counter) in [
+        (Fence::NoLease, ArpRequestNoLease),
+        (Fence::Expired, ArpRequestExpired),
+        (Fence::Invalid, ArpRequestInvalid),
+    ] {
+        let fake = maps(fence);
+        let mut frame = ethernet(0, 0x0806, &arp_packet(1, CLIENT_MAC, CLIENT, VIP));
+        let before = frame.clone();
+        assert_eq!(run_in(&fake, &mut frame), Verdict::Drop);
+        assert_eq!(frame, before);
+        assert_eq!(*fake.counted.borrow(), [(SLOT, counter)]);
+    }
+}
+
+#[test]
+fn arp_request_on_an_interface_without_known_mac_is_dropped() {
+    let mut fake = maps(Fence::Open);
+    fake.ifaces.clear();
+    let mut frame = ethernet(0, 0x0806, &arp_packet(1, CLIENT_MAC, CLIENT, VIP));
+    assert_eq!(run_in(&fake, &mut frame), Verdict::Drop);
+    assert_eq!(*fake.counted.borrow(), [(SLOT, ArpRequestNoMac)]);
+}
+
+#[test]
+fn claim_by_another_node_is_told_and_passed_and_never_answered() {
+    for op in [1, 2] {
+        for (fence, counter, kind) in [
+            (Fence::Open, ArpClaimConflict, EventKind::ClaimConflict),
+            (Fence::NoLease, ArpClaimSeen, EventKind::ClaimSeen),
+            (Fence::Expired, ArpClaimSeen, EventKind::ClaimSeen),
+        ] {
+            let fake = maps(fence);
+            let mut frame = ethernet(0, 0x0806, &arp_packet(op, PEER_MAC, VIP, VIP));
+            let before = frame.clone();
+            assert_eq!(run_in(&fake, &mut frame), Verdict::Pass);
+            assert_eq!(frame, before);
+            assert_eq!(*fake.counted.borrow(), [(SLOT, counter)]);
+            let events = fake.events.borrow();
+            assert_eq!(events.len(), 1);
+            assert_eq!((events[0].kind, events[0].mac, events[0].vip), (kind as u32, PEER_MAC, VIP));
+        }
+    }
+}
+
+#[test]
+fn our_own_announcement_coming_back_is_no_claim() {
+    let fake = maps(Fence::Open);
+    let mut frame = ethernet(0, 0x0806, &arp_packet(1, OUR_MAC, VIP, VIP));
+    assert_eq!(run_in(&fake, &mut frame), Verdict::Pass);
+    assert!(fake.counted.borrow().is_empty() && fake.events.borrow().is_empty());
+}
+
+#[test]
+fn arp_about_others_is_passed_uncounted() {
+    for op in [1, 2, 3] {
+        let fake = maps(Fence::NoLease);
+        let mut frame = ethernet(0, 0x0806, &arp_packet(op, CLIENT_MAC, CLIENT, OTHER));
+        assert_eq!(run_in(&fake, &mut frame), Verdict::Pass);
+        assert!(fake.counted.borrow().is_empty());
+    }
+}
+
+#[test]
+fn ip_to_the_vip_follows_the_lease() {
+    for tags in 0..=2 {
+        for fence in FENCES {
+            let fake = maps(fence);
+            let mut frame = ethernet(tags, 0x0800, &ipv4(CLIENT, VIP));
+            let expected = if fence == Fence::Open { Verdict::Pass } else { Verdict::Drop };
+            assert_eq!(run_in(&fake, &mut frame), expected);
+            assert_eq!(*fake.counted.borrow(), [(SLOT, ip_in(fence))]);
+        }
+    }
+}
+
+#[test]
+fn ip_to_others_is_passed_uncounted_whatever_the_lease() {
+    let fake = maps(Fence::NoLease);
+    let mut frame = ethernet(0, 0x0800, &ipv4(VIP, CLIENT));
+    assert_eq!(run_in(&fake, &mut frame), Verdict::Pass);
+    assert!(fake.counted.borrow().is_empty());
+}
+
+#[test]
+fn egress_gate_holds_back_whatever_carries_the_vip_as_source() {
+    for fence in FENCES {
+        let expected = if fence == Fence::Open { Verdict::Pass } else { Verdict::Drop };
+        let fake = maps(fence);
+        let mut packet = ethernet(0, 0x0800, &ipv4(VIP, CLIENT));
+        assert_eq!(egress(&view(&mut packet), &fake), expected);
+        let mut announcement = ethernet(1, 0x0806, &arp_packet(2, OUR_MAC, VIP, VIP));
+        assert_eq!(egress(&view(&mut announcement), &fake), expected);
+        assert_eq!(*fake.counted.borrow(), [(SLOT, ip_out(fence)), (SLOT, arp_out(fence))]);
+    }
+}
+
+#[test]
+fn egress_lets_everything_else_out() {
+    let fake = maps(Fence::NoLease);
+    for mut frame in [
+        ethernet(0, 0x0800, &ipv4(CLIENT, VIP)),
+        ethernet(0, 0x0806, &arp_packet(1, OUR_MAC, CLIENT, VIP)),
+        ethernet(0, 0x86dd, &[0; 40]),
+    ] {
+        assert_eq!(egress(&view(&mut frame), &fake), Verdict::Pass);
+    }
+    assert!(fake.counted.borrow().is_empty());
+}
+
+#[test]
+fn local_gate_keeps_a_process_of_a_standby_from_its_own_host() {
+    for fence in FENCES {
+        let fake = maps(fence);
+        let mut frame = ethernet(0, 0x0800, &ipv4(CLIENT, VIP));
+        let expected = if fence == Fence::Open { Verdict::Pass } else { Verdict::Drop };
+        assert_eq!(local(&view(&mut frame), &fake), expected);
+        assert_eq!(*fake.counted.borrow(), [(SLOT, ip_local(fence))]);
+    }
+}
+
+#[test]
+fn every_truncation_passes_and_is_counted_for_the_node_only() {
+    let whole = [
+        ethernet(0, 0x0806, &arp_packet(1, CLIENT_MAC, CLIENT, VIP)),
+        ethernet(2, 0x0800, &ipv4(CLIENT, VIP)),
+    ];
+    for frame in whole {
+        for len in 0..frame.len() {
+            let fake = maps(Fence::Open);
+            let mut cut = frame[..len].to_vec();
+            assert_eq!(run_in(&fake, &mut cut), Verdict::Pass, "cut to {len} bytes");
+            assert_eq!(*fake.counted.borrow(), [(VipSlot::NODE, FrameTruncated)]);
+        }
+    }
+}
+
+#[test]
+fn a_third_tag_is_not_looked_through() {
+    let fake = maps(Fence::NoLease);
+    let mut frame = ethernet(3, 0x0800, &ipv4(CLIENT, VIP));
+    assert_eq!(run_in(&fake, &mut frame), Verdict::Pass);
+    assert_eq!(*fake.counted.borrow(), [(VipSlot::NODE, FrameTagged)]);
+}
+
+#[test]
+fn holder_of_one_vip_may_ask_for_another() {
+    struct Two(Fake);
+    const SECOND: [u8; 4] = [10, 0, 1, 13];
+    impl Maps for Two {
+        fn vip(&self, address: [u8; 4]) -> Option<VipEntry> {
+            if address == SECOND {
+                return Some(VipEntry { group: GroupIndex(2), slot: VipSlot(4) });
+            }
+            self.0.vip(address)
+        }
+        fn fence(&self, group: GroupIndex) -> Fence {
+            if group == GroupIndex(2) { Fence::Open } else { Fence::NoLease }
+        }
+        fn mac(&self, ifindex: u32) -> Option<[u8; 6]> {
+            self.0.mac(ifindex)
+        }
+        fn count(&self, slot: VipSlot, counter: Counter) {
+            self.0.count(slot, counter);
+        }
+        fn event(&self, event: Event) {
+            self.0.event(event);
+        }
+    }
+    let fake = Two(maps(Fence::NoLease));
+    let mut frame = ethernet(0, 0x0806, &arp_packet(1, PEER_MAC, VIP, SECOND));
+    assert_eq!(ingress(&view(&mut frame), &fake, IFINDEX), Verdict::Answer);
+    assert_eq!(*fake.0.counted.borrow(), [(SLOT, ArpClaimSeen), (VipSlot(4), ArpRequestAnswered)]);
+}
