@@ -1,1 +1,6 @@
-//! Command line and agent of vip.
+//! Command line and agent of vip, as a library: the sans-IO lease engine, the
+//! data plane's user side, the host's addresses and routes, and the loop that
+//! ties them together.
+
+pub mod dataplane;
+pub mod exit;

@@ -19,7 +19,7 @@ use vip_ebpf::Maps;
 static LEASES: Array<Lease> = Array::with_max_entries(GROUPS_MAX, BPF_F_MMAPABLE);
 
 #[map]
-static GROUPS: Array<GroupConfig> = Array::with_max_entries(GROUPS_MAX, 0);
+static GROUPS: Array<GroupConfig> = Array::with_max_entries(GROUPS_MAX, BPF_F_MMAPABLE);
 
 #[map]
 static VIPS_V4: HashMap<[u8; 4], VipEntry> = HashMap::with_max_entries(VIPS_DEFAULT, 0);

@@ -1,0 +1,316 @@
+//! Attaching: XDP on the way in, the egress gate on the way out, the local
+//! gate on `lo`; links are pinned, and replaced without a gap.
+//!
+//! Which interfaces those are, is the caller's business.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        links::{FdLink, LinkError, PinnedLink},
+        tc::{TcAttachOptions, qdisc_add_clsact, qdisc_detach_program},
+        xdp::{XdpLink, XdpLinkId},
+    },
+    sys::SyscallError,
+};
+use vip_common::names;
+
+use super::{DataPlaneError, bpffs, error::errno_of, load::program};
+
+/// The loopback interface, where the local gate sits.
+const LOOPBACK: (u32, &str) = (1, "lo");
+/// ENOLINK: the link's interface is gone.
+const GONE: i32 = libc::ENOLINK;
+
+/// How to run XDP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// In the driver where it can, else in the stack; it is said which.
+    #[default]
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the stack, after the driver: slower, and on any interface.
+    Generic,
+}
+
+/// Which hook the gates use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Gate {
+    /// tcx where the kernel has it (6.6), else clsact.
+    #[default]
+    Auto,
+    /// A tcx link, replaced atomically.
+    Tcx,
+    /// A filter on the clsact qdisc, for older kernels.
+    Clsact,
+}
+
+/// What was attached to an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// [`Mode::Native`] or [`Mode::Generic`]; `None` if an existing link was
+    /// taken over with the mode that it has.
+    pub xdp: Option<Mode>,
+    /// [`Gate::Tcx`] or [`Gate::Clsact`].
+    pub gate: Gate,
+}
+
+/// Attaches both programs to an interface, or replaces those that an earlier
+/// process pinned there.
+///
+/// # Errors
+/// [`DataPlaneError::Occupied`] (with an empty owner) if another XDP program
+/// is there, [`DataPlaneError::Mode`] if the driver refuses,
+/// [`DataPlaneError::NoInterface`].
+pub fn attach(
+    ebpf: &mut Ebpf,
+    dir: &Path,
+    iface: &str,
+    mode: Mode,
+    gate: Gate,
+) -> Result<Attached, DataPlaneError> {
+    let ifindex = ifindex_of(iface)?;
+    // The gate first: while the way in is not there yet, nothing is answered.
+    let gate = attach_gate(ebpf, dir, (ifindex, iface), names::PROG_EGRESS, gate)?;
+    let xdp = match attach_xdp(ebpf, dir, (ifindex, iface), mode) {
+        Ok(xdp) => xdp,
+        Err(e) => {
+            // Nothing half-applied. The first error is the one to tell.
+            let _ = detach(dir, ifindex, iface);
+            return Err(e);
+        }
+    };
+    Ok(Attached { xdp, gate })
+}
+
+/// Attaches the local gate to the loopback interface.
+///
+/// # Errors
+/// [`DataPlaneError::Kernel`].
+pub fn attach_local(ebpf: &mut Ebpf, dir: &Path, gate: Gate) -> Result<Gate, DataPlaneError> {
+    attach_gate(ebpf, dir, LOOPBACK, names::PROG_LOCAL, gate)
+}
+
+/// The interfaces that have the way in pinned below `dir`, by index; one that
+/// is gone from the host is left out.
+///
+/// # Errors
+/// [`DataPlaneError::Kernel`] if the directory can't be read.
+pub fn interfaces(dir: &Path) -> Result<BTreeMap<u32, String>, DataPlaneError> {
+    let links = bpffs::links_dir(dir);
+    let entries = match fs::read_dir(&links) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(e) => return Err(DataPlaneError::io(format!("read {}", links.display()), e)),
+    };
+    Ok(entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("xdp-")?.parse::<u32>().ok())
+        .filter_map(|ifindex| Some((ifindex, name_of(ifindex)?)))
+        .collect())
+}
+
+/// The name that an interface has now; `None` if it is gone.
+fn name_of(ifindex: u32) -> Option<String> {
+    nix::net::if_::if_indextoname(ifindex).ok()?.into_string().ok()
+}
+
+fn ifindex_of(iface: &str) -> Result<u32, DataPlaneError> {
+    nix::net::if_::if_nametoindex(iface).map_err(|_| DataPlaneError::NoInterface { name: iface.to_owned() })
+}
+
+/// Takes everything off an interface. It is no error if nothing is there.
+///
+/// # Errors
+/// [`DataPlaneError::Kernel`].
+pub fn detach(dir: &Path, ifindex: u32, iface: &str) -> Result<(), DataPlaneError> {
+    unpin(&link_path(dir, "xdp", ifindex))?;
+    detach_gate(dir, (ifindex, iface), names::PROG_EGRESS)
+}
+
+/// Takes the local gate off the loopback interface.
+///
+/// # Errors
+/// [`DataPlaneError::Kernel`].
+pub fn detach_local(dir: &Path) -> Result<(), DataPlaneError> {
+    detach_gate(dir, LOOPBACK, names::PROG_LOCAL)
+}
+
+fn attach_xdp(
+    ebpf: &mut Ebpf,
+    dir: &Path,
+    (ifindex, iface): (u32, &str),
+    mode: Mode,
+) -> Result<Option<Mode>, DataPlaneError> {
+    let pin = link_path(dir, "xdp", ifindex);
+    let xdp: &mut Xdp = program(ebpf, names::PROG_INGRESS)?;
+    if let Some(link) = reusable(&pin)? {
+        let link = XdpLink::try_from(link)
+            .map_err(|e| DataPlaneError::from_source(format!("adopt the link on {iface}"), &e))?;
+        match xdp.attach_to_link(link) {
+            // The pin still names the same link.
+            Ok(_) => return Ok(None),
+            Err(e) if errno_of(&e) == Some(GONE) => unpin(&pin)?,
+            Err(e) => return Err(DataPlaneError::from_source(format!("replace the program on {iface}"), &e)),
+        }
+    }
+    let (id, mode) = match mode {
+        Mode::Native => (try_xdp(xdp, iface, Mode::Native)?, Mode::Native),
+        Mode::Generic => (try_xdp(xdp, iface, Mode::Generic)?, Mode::Generic),
+        Mode::Auto => match try_xdp(xdp, iface, Mode::Native) {
+            Ok(id) => (id, Mode::Native),
+            Err(DataPlaneError::Mode { .. }) => (try_xdp(xdp, iface, Mode::Generic)?, Mode::Generic),
+            Err(e) => return Err(e),
+        },
+    };
+    let link = xdp.take_link(id).map_err(|e| DataPlaneError::from_source("take the link".into(), &e))?;
+    // aya falls back to a netlink attach, which dies with nobody and can't be
+    // pinned, if the kernel answers EINVAL: that is a kernel without XDP links.
+    let link = FdLink::try_from(link).map_err(|e| {
+        DataPlaneError::from_source(format!("attach a link to {iface} (Linux 5.9 or newer is needed)"), &e)
+    })?;
+    pin_link(link, &pin)?;
+    Ok(Some(mode))
+}
+
+fn try_xdp(xdp: &mut Xdp, iface: &str, mode: Mode) -> Result<XdpLinkId, DataPlaneError> {
+    let (flags, name) = match mode {
+        Mode::Generic => (XdpMode::Skb, "generic"),
+        Mode::Native | Mode::Auto => (XdpMode::Driver, "native"),
+    };
+    xdp.attach(iface, flags).map_err(|e| match errno_of(&e) {
+        Some(libc::EBUSY | libc::EEXIST) => {
+            DataPlaneError::Occupied { iface: iface.to_owned(), owner: String::new() }
+        }
+        Some(errno @ (libc::EOPNOTSUPP | libc::ERANGE | libc::EINVAL | libc::ENOMEM)) => {
+            DataPlaneError::Mode {
+                iface: iface.to_owned(),
+                mode: name,
+                source: io::Error::from_raw_os_error(errno),
+            }
+        }
+        _ => DataPlaneError::from_source(format!("attach to {iface} in {name} mode"), &e),
+    })
+}
+
+fn attach_gate(
+    ebpf: &mut Ebpf,
+    dir: &Path,
+    (ifindex, iface): (u32, &str),
+    name: &'static str,
+    gate: Gate,
+) -> Result<Gate, DataPlaneError> {
+    let pin = link_path(dir, name, ifindex);
+    let tc: &mut SchedClassifier = program(ebpf, name)?;
+    if let Some(link) = reusable(&pin)? {
+        let link = link
+            .try_into()
+            .map_err(|e: LinkError| DataPlaneError::from_source(format!("adopt the gate on {iface}"), &e))?;
+        match tc.attach_to_link(link) {
+            Ok(_) => return Ok(Gate::Tcx),
+            Err(e) if errno_of(&e) == Some(GONE) => unpin(&pin)?,
+            Err(e) => return Err(DataPlaneError::from_source(format!("replace the gate on {iface}"), &e)),
+        }
+    }
+    let tcx = TcAttachOptions::TcxOrder(LinkOrder::default());
+    let refused = |e: &ProgramError| DataPlaneError::from_source(format!("attach the gate to {iface}"), e);
+    if gate != Gate::Clsact {
+        match tc.attach_with_options(iface, TcAttachType::Egress, tcx) {
+            Ok(id) => {
+                let link = tc.take_link(id).map_err(|e| refused(&e))?;
+                let link = FdLink::try_from(link)
+                    .map_err(|e| DataPlaneError::from_source(format!("pin the gate on {iface}"), &e))?;
+                pin_link(link, &pin)?;
+                return Ok(Gate::Tcx);
+            }
+            // Kernels before 6.6 do not know the attach type.
+            Err(e) if gate == Gate::Auto && errno_of(&e) == Some(libc::EINVAL) => {}
+            Err(e) => return Err(refused(&e)),
+        }
+    }
+    attach_clsact(tc, iface, name)?;
+    Ok(Gate::Clsact)
+}
+
+/// A filter on the clsact qdisc. It has no link and stays until it is taken
+/// off; an earlier one is taken off first, which leaves the way out open for
+/// some microseconds: a standby's stack could let a frame slip there.
+fn attach_clsact(tc: &mut SchedClassifier, iface: &str, name: &'static str) -> Result<(), DataPlaneError> {
+    let what = || format!("attach the gate to {iface} by clsact");
+    if let Err(e) = qdisc_add_clsact(iface)
+        && errno_of(&e) != Some(libc::EEXIST)
+    {
+        return Err(DataPlaneError::from_source(what(), &e));
+    }
+    detach_clsact(iface, name)?;
+    let options = TcAttachOptions::Netlink(aya::programs::tc::NlOptions::default());
+    let id = tc
+        .attach_with_options(iface, TcAttachType::Egress, options)
+        .map_err(|e| DataPlaneError::from_source(what(), &e))?;
+    let link = tc.take_link(id).map_err(|e| DataPlaneError::from_source(what(), &e))?;
+    // Dropping it would take the filter off again.
+    std::mem::forget(link);
+    Ok(())
+}
+
+fn detach_clsact(iface: &str, name: &str) -> Result<(), DataPlaneError> {
+    match qdisc_detach_program(iface, TcAttachType::Egress, name) {
+        Ok(()) => Ok(()),
+        Err(aya::programs::tc::TcError::IoError(e)) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        // No clsact qdisc there, or no such interface: then no filter either.
+        Err(e)
+            if matches!(
+                errno_of(&e),
+                Some(libc::ENOENT | libc::EINVAL | libc::ENODEV | libc::EOPNOTSUPP)
+            ) =>
+        {
+            Ok(())
+        }
+        Err(e) => Err(DataPlaneError::from_source(format!("take the gate off {iface}"), &e)),
+    }
+}
+
+fn detach_gate(dir: &Path, (ifindex, iface): (u32, &str), name: &'static str) -> Result<(), DataPlaneError> {
+    unpin(&link_path(dir, name, ifindex))?;
+    detach_clsact(iface, name)
+}
+
+/// The pin of a link. Named by the interface's index, which a new interface
+/// of the same name does not inherit, and because bpffs takes no dot in a name.
+fn link_path(dir: &Path, what: &str, ifindex: u32) -> PathBuf {
+    bpffs::links_dir(dir).join(format!("{what}-{ifindex}"))
+}
+
+/// The link pinned at `pin`, if there is one.
+fn reusable(pin: &Path) -> Result<Option<FdLink>, DataPlaneError> {
+    match PinnedLink::from_pin(pin) {
+        Ok(link) => Ok(Some(FdLink::from(link))),
+        Err(LinkError::SyscallError(SyscallError { io_error, .. }))
+            if io_error.kind() == io::ErrorKind::NotFound =>
+        {
+            Ok(None)
+        }
+        Err(e) => Err(DataPlaneError::from_source(format!("open {}", pin.display()), &e)),
+    }
+}
+
+fn pin_link(link: FdLink, pin: &Path) -> Result<(), DataPlaneError> {
+    link.pin(pin).map(drop).map_err(|e| DataPlaneError::from_source(format!("pin {}", pin.display()), &e))
+}
+
+/// Removes a pin, and with it the last hold on the link.
+fn unpin(pin: &Path) -> Result<(), DataPlaneError> {
+    match fs::remove_file(pin) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(DataPlaneError::io(format!("remove {}", pin.display()), e))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,158 @@
+//! What can go wrong between user space and the data plane, in sentences that
+//! name the place and the mend.
+
+use std::{io, net::Ipv4Addr, path::PathBuf};
+
+use crate::exit::Exit;
+
+/// Why the data plane could not be loaded, read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum DataPlaneError {
+    /// Nothing is pinned.
+    #[error("no data plane is loaded at {}: run `vip-ctl load --iface IFACE --vip ADDRESS`, or start the agent", dir.display())]
+    NotLoaded {
+        /// Where it was looked for.
+        dir: PathBuf,
+    },
+    /// Other maps are pinned than this version writes.
+    #[error(
+        "the pinned maps have layout {found}, this vip-ctl has {ours}: run `vip-ctl unload` with the version that loaded them"
+    )]
+    Layout {
+        /// The number in the pinned record.
+        found: u32,
+        /// The number of this version.
+        ours: u32,
+    },
+    /// The kernel said no.
+    #[error("not allowed to {what}: run it as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN")]
+    NoPermission {
+        /// What was tried.
+        what: String,
+    },
+    /// No such interface in this network namespace.
+    #[error("there is no interface {name:?} here: `ip link` lists those that there are")]
+    NoInterface {
+        /// The name that was given.
+        name: String,
+    },
+    /// Another program sits on the hook.
+    #[error("{iface} has another XDP program on it, {owner}: detach that one first, nothing was replaced")]
+    Occupied {
+        /// The interface.
+        iface: String,
+        /// The other program's name and id.
+        owner: String,
+    },
+    /// The driver cannot run the program in this mode.
+    #[error(
+        "{iface} can't run XDP in {mode} mode ({source}): try `--mode generic`, or lower its MTU if it is above 3498"
+    )]
+    Mode {
+        /// The interface.
+        iface: String,
+        /// The mode that was asked for.
+        mode: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The group is not in the map.
+    #[error("there is no group or VIP {name:?} here: `vip-ctl status` lists those that there are")]
+    NoSuchGroup {
+        /// What was asked for.
+        name: String,
+    },
+    /// The VIP is in another group.
+    #[error("the VIP {vip} is in group {group:?} already: unload it there first")]
+    VipTaken {
+        /// The VIP.
+        vip: Ipv4Addr,
+        /// The group that has it.
+        group: String,
+    },
+    /// No room.
+    #[error("there is no room for another {what}: {limit} is the limit; unload and load with a higher one")]
+    Full {
+        /// What did not fit.
+        what: &'static str,
+        /// How many fit.
+        limit: u32,
+    },
+    /// The clocks of kernel and process disagree.
+    #[error(
+        "this process's CLOCK_BOOTTIME is {off_by_ns} ns off the kernel's: it runs in a time namespace, and leases would be wrong; start it outside of it"
+    )]
+    TimeNamespace {
+        /// Process minus kernel, in nanoseconds.
+        off_by_ns: i128,
+    },
+    /// Anything else that the kernel said.
+    #[error("could not {what}: {message}")]
+    Kernel {
+        /// What was tried.
+        what: String,
+        /// What came back, with its causes.
+        message: String,
+    },
+}
+
+impl DataPlaneError {
+    /// An I/O error while doing `what`; lack of privilege is told apart.
+    pub(crate) fn io(what: impl Into<String>, source: io::Error) -> Self {
+        Self::from_source(what.into(), &source)
+    }
+
+    /// A map error while doing `what`.
+    pub(crate) fn map(what: impl Into<String>, source: aya::maps::MapError) -> Self {
+        Self::from_source(what.into(), &source)
+    }
+
+    /// Any error: the whole chain of causes, and EPERM or EACCES anywhere in
+    /// it is lack of privilege.
+    pub(crate) fn from_source(what: String, source: &(dyn std::error::Error + 'static)) -> Self {
+        if let Some(errno) = errno_of(source)
+            && (errno == libc::EPERM || errno == libc::EACCES)
+        {
+            return Self::NoPermission { what };
+        }
+        let mut message = source.to_string();
+        let mut next = source.source();
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            if !message.contains(&text) {
+                message = format!("{message}: {text}");
+            }
+            next = cause.source();
+        }
+        Self::Kernel { what, message }
+    }
+
+    /// The process's exit code for this error.
+    #[must_use]
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::NotLoaded { .. } => Exit::NotLoaded,
+            Self::Layout { .. } => Exit::Protocol,
+            Self::NoPermission { .. } => Exit::NoPermission,
+            Self::NoInterface { .. } => Exit::NoInput,
+            Self::Occupied { .. } => Exit::Occupied,
+            Self::Mode { .. } | Self::Full { .. } | Self::TimeNamespace { .. } | Self::Kernel { .. } => {
+                Exit::System
+            }
+            Self::NoSuchGroup { .. } => Exit::NoSuch,
+            Self::VipTaken { .. } => Exit::Usage,
+        }
+    }
+}
+
+/// The first errno in an error's chain of causes.
+pub(crate) fn errno_of(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if let Some(errno) = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return Some(errno);
+        }
+        next = cause.source();
+    }
+    None
+}

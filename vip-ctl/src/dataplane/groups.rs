@@ -1,0 +1,166 @@
+//! Groups and VIPs in the maps: adding, finding, removing.
+//!
+//! The order of writes is the safety here: a VIP is only in the map while its
+//! group is, and a group leaves with its lease already zero.
+
+use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+
+use aya::maps::PerCpuValues;
+use vip_common::{
+    BootNs, Fence, GroupConfig, GroupIndex, GroupMode, Lease, VipEntry, VipSlot,
+    counter::Counters,
+    fence,
+    layout::{GROUP_NAME_LEN, GROUPS_MAX},
+};
+
+use super::{DataPlane, DataPlaneError};
+
+/// A group as the maps have it.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Its place.
+    pub index: GroupIndex,
+    /// Its name.
+    pub name: String,
+    /// Who writes its lease.
+    pub mode: GroupMode,
+    /// The longest lease it can have, in nanoseconds.
+    pub hold_ns_max: u64,
+}
+
+impl Group {
+    /// What the kernel says about this group at `now`, under this lease.
+    #[must_use]
+    pub const fn fence(&self, lease: Lease, now: BootNs) -> Fence {
+        fence(self.mode, lease, self.hold_ns_max, now)
+    }
+}
+
+impl DataPlane {
+    /// Every group.
+    #[must_use]
+    pub fn groups(&self) -> Vec<Group> {
+        (0..GROUPS_MAX).filter_map(|index| self.group_at(GroupIndex(index))).collect()
+    }
+
+    fn group_at(&self, index: GroupIndex) -> Option<Group> {
+        let config = self.groups_view.get(index.0)?;
+        let mode = GroupMode::from_word(config.mode);
+        if mode == GroupMode::Unused {
+            return None;
+        }
+        let len = config.name.iter().position(|b| *b == 0).unwrap_or(GROUP_NAME_LEN);
+        let name = String::from_utf8_lossy(&config.name[..len]).into_owned();
+        Some(Group { index, name, mode, hold_ns_max: config.hold_ns_max })
+    }
+
+    /// The group with this name, or the one that has this VIP.
+    ///
+    /// # Errors
+    /// [`DataPlaneError::NoSuchGroup`].
+    pub fn find_group(&self, name: &str) -> Result<Group, DataPlaneError> {
+        if let Some(group) = self.groups().into_iter().find(|g| g.name == name) {
+            return Ok(group);
+        }
+        if let Ok(address) = name.parse::<Ipv4Addr>()
+            && let Some(entry) = self.vips()?.get(&address)
+            && let Some(group) = self.group_at(entry.group)
+        {
+            return Ok(group);
+        }
+        Err(DataPlaneError::NoSuchGroup { name: name.to_owned() })
+    }
+
+    /// Adds a group, or changes the mode and the longest lease of one that is
+    /// there. A new mode starts without a lease: what one writer left is
+    /// nothing to the other.
+    ///
+    /// # Errors
+    /// [`DataPlaneError::Full`] if there is no room.
+    pub fn put_group(
+        &mut self,
+        name: &str,
+        mode: GroupMode,
+        hold: Duration,
+    ) -> Result<GroupIndex, DataPlaneError> {
+        let groups = self.groups();
+        let known = groups.iter().find(|g| g.name == name);
+        let index = match known {
+            Some(group) => group.index,
+            None => {
+                let used: BTreeSet<_> = groups.iter().map(|g| g.index).collect();
+                (0..GROUPS_MAX)
+                    .map(GroupIndex)
+                    .find(|i| !used.contains(i))
+                    .ok_or(DataPlaneError::Full { what: "group", limit: GROUPS_MAX })?
+            }
+        };
+        if known.is_none_or(|group| group.mode != mode) {
+            self.leases.store(index, Lease::NONE);
+        }
+        let hold_ns_max = u64::try_from(hold.as_nanos()).unwrap_or(u64::MAX);
+        let mut config = GroupConfig { mode: mode as u32, pad: 0, hold_ns_max, name: [0; GROUP_NAME_LEN] };
+        let bytes = name.as_bytes();
+        let len = bytes.len().min(GROUP_NAME_LEN);
+        config.name[..len].copy_from_slice(&bytes[..len]);
+        self.write_group(index, config)?;
+        Ok(index)
+    }
+
+    /// Removes a group and its VIPs; its lease is cleared first.
+    ///
+    /// # Errors
+    /// [`DataPlaneError::Kernel`] if a map can't be written.
+    pub fn remove_group(&mut self, group: GroupIndex) -> Result<Vec<Ipv4Addr>, DataPlaneError> {
+        self.leases.store(group, Lease::NONE);
+        let vips: Vec<_> =
+            self.vips()?.into_iter().filter(|(_, e)| e.group == group).map(|(vip, _)| vip).collect();
+        for vip in &vips {
+            self.remove_vip(*vip)?;
+        }
+        self.write_group(group, GroupConfig::default())?;
+        Ok(vips)
+    }
+
+    /// Adds a VIP to a group; its counters start at zero. True if it is new.
+    ///
+    /// # Errors
+    /// [`DataPlaneError::VipTaken`] if it is in another group,
+    /// [`DataPlaneError::Full`] if there is no room.
+    pub fn put_vip(&mut self, vip: Ipv4Addr, group: GroupIndex) -> Result<bool, DataPlaneError> {
+        let vips = self.vips()?;
+        if let Some(entry) = vips.get(&vip) {
+            if entry.group == group {
+                return Ok(false);
+            }
+            let group = self.group_at(entry.group).map_or_else(String::new, |g| g.name);
+            return Err(DataPlaneError::VipTaken { vip, group });
+        }
+        let used: BTreeSet<u32> = vips.values().map(|e| e.slot.0).collect();
+        // Slot 0 is the node's own.
+        let slot = (1..=self.node.vips_max)
+            .find(|slot| !used.contains(slot))
+            .ok_or(DataPlaneError::Full { what: "VIP", limit: self.node.vips_max })?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, e)| DataPlaneError::io("count the CPUs", e))?;
+        let zero = PerCpuValues::try_from(vec![Counters::default(); cpus])
+            .map_err(|e| DataPlaneError::io("clear counters", e))?;
+        self.counters.set(slot, zero, 0).map_err(|e| DataPlaneError::map("clear counters", e))?;
+        self.vips
+            .insert(vip.octets(), VipEntry { group, slot: VipSlot(slot) }, 0)
+            .map_err(|e| DataPlaneError::map("write a VIP", e))?;
+        Ok(true)
+    }
+
+    /// Takes a VIP out of the map. From then on nothing guards its address:
+    /// it must be gone from the host before.
+    ///
+    /// # Errors
+    /// [`DataPlaneError::Kernel`] if the map can't be written.
+    pub fn remove_vip(&mut self, vip: Ipv4Addr) -> Result<(), DataPlaneError> {
+        self.vips.remove(&vip.octets()).map_err(|e| DataPlaneError::map("remove a VIP", e))
+    }
+
+    fn write_group(&mut self, group: GroupIndex, config: GroupConfig) -> Result<(), DataPlaneError> {
+        self.groups.set(group.0, config, 0).map_err(|e| DataPlaneError::map("write a group", e))
+    }
+}

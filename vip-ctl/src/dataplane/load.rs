@@ -1,0 +1,109 @@
+//! Loading the embedded object: new maps where nothing is pinned, else the
+//! pinned ones under new programs, so that an upgrade moves no VIP.
+
+use std::path::Path;
+
+use aya::{Ebpf, EbpfLoader, maps::Array, programs::Program};
+use vip_common::{
+    layout::{LAYOUT_VERSION, NodeConfig},
+    names,
+};
+
+use super::{DataPlane, DataPlaneError, bpffs, clock, pinned_node};
+
+/// The BPF object, built by `cargo xtask build`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vip-ebpf.o"));
+
+/// The programs in the kernel, not attached yet, and the maps under them.
+pub struct Loaded {
+    /// Groups, VIPs, leases.
+    pub plane: DataPlane,
+    /// The programs.
+    pub ebpf: Ebpf,
+    /// True if the maps were pinned already.
+    pub adopted: bool,
+}
+
+/// Loads the programs over the maps pinned below `dir`, creating those with
+/// room for `vips_max` VIPs if there are none, and compares the clocks.
+///
+/// # Errors
+/// Any [`DataPlaneError`]; pins that were not there before are removed again.
+pub fn load(dir: &Path, vips_max: u32) -> Result<Loaded, DataPlaneError> {
+    bpffs::prepare(dir)?;
+    let adopted = match pinned_node(dir)? {
+        Some(node) if node.layout_version != LAYOUT_VERSION => {
+            return Err(DataPlaneError::Layout { found: node.layout_version, ours: LAYOUT_VERSION });
+        }
+        Some(_) => true,
+        None => {
+            // A load that was interrupted may have left maps without a record.
+            bpffs::remove(dir)?;
+            bpffs::prepare(dir)?;
+            false
+        }
+    };
+    let loaded = load_over(dir, vips_max, adopted);
+    if loaded.is_err() && !adopted {
+        // What matters is the first error; leftovers are swept by the next load.
+        let _ = bpffs::remove(dir);
+    }
+    loaded
+}
+
+fn load_over(dir: &Path, vips_max: u32, adopted: bool) -> Result<Loaded, DataPlaneError> {
+    let mut loader = EbpfLoader::new();
+    for name in names::MAPS {
+        // The record is pinned last: where it is, everything else is, too.
+        if adopted || *name != names::NODE {
+            loader.map_pin_path(name, bpffs::map_path(dir, name));
+        }
+    }
+    loader.map_max_entries(names::VIPS_V4, vips_max).map_max_entries(names::COUNTERS, vips_max + 1);
+    let mut ebpf = loader
+        .load(OBJECT)
+        .map_err(|e| DataPlaneError::from_source("load the data plane into the kernel".into(), &e))?;
+    for name in [names::PROG_INGRESS, names::PROG_CLOCK] {
+        program::<aya::programs::Xdp>(&mut ebpf, name)?.load().map_err(|e| refused(name, &e))?;
+    }
+    for name in [names::PROG_EGRESS, names::PROG_LOCAL] {
+        program::<aya::programs::SchedClassifier>(&mut ebpf, name)?.load().map_err(|e| refused(name, &e))?;
+    }
+    clock::check(&mut ebpf)?;
+    if !adopted {
+        write_node(&mut ebpf, dir, vips_max)?;
+    }
+    Ok(Loaded { plane: DataPlane::open(dir)?, ebpf, adopted })
+}
+
+fn write_node(ebpf: &mut Ebpf, dir: &Path, vips_max: u32) -> Result<(), DataPlaneError> {
+    let map = ebpf.take_map(names::NODE).ok_or_else(|| missing(names::NODE))?;
+    let mut node: Array<_, NodeConfig> =
+        Array::try_from(map).map_err(|e| DataPlaneError::map(names::NODE, e))?;
+    node.set(0, NodeConfig { layout_version: LAYOUT_VERSION, vips_max }, 0)
+        .map_err(|e| DataPlaneError::map("write the node's record", e))?;
+    node.pin(bpffs::map_path(dir, names::NODE))
+        .map_err(|e| DataPlaneError::from_source("pin the node's record".into(), &e))
+}
+
+/// The program called `name`, as its type.
+pub(super) fn program<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut T, DataPlaneError>
+where
+    &'a mut T: TryFrom<&'a mut Program, Error = aya::programs::ProgramError>,
+{
+    ebpf.program_mut(name)
+        .ok_or_else(|| missing(name))?
+        .try_into()
+        .map_err(|e| DataPlaneError::from_source(format!("find the program {name}"), &e))
+}
+
+fn refused(name: &str, error: &aya::programs::ProgramError) -> DataPlaneError {
+    DataPlaneError::from_source(format!("load the program {name}"), error)
+}
+
+fn missing(name: &str) -> DataPlaneError {
+    DataPlaneError::Kernel {
+        what: format!("find {name} in the embedded object"),
+        message: "this vip-ctl was built with another data plane; build it again".into(),
+    }
+}

@@ -1,0 +1,147 @@
+//! The data plane as user space sees it: loading and pinning the programs,
+//! adopting what an earlier process pinned, the lease store, groups and VIPs,
+//! counters and events.
+//!
+//! Who may hold a lease is the engine's business; addresses, routes and
+//! sysctls of the host are in [`crate::host`].
+
+pub mod attach;
+pub mod bpffs;
+pub mod clock;
+mod error;
+pub mod groups;
+mod leases;
+pub mod load;
+pub mod observe;
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
+use vip_common::{
+    GroupConfig, IfaceConfig, VipEntry,
+    counter::Counters,
+    layout::{GROUPS_MAX, LAYOUT_VERSION, NodeConfig},
+    names,
+};
+
+pub use self::{
+    error::DataPlaneError,
+    groups::Group,
+    leases::{LeaseTable, Mapped},
+};
+
+/// The pinned maps of one node, open for reading and writing.
+pub struct DataPlane {
+    dir: PathBuf,
+    node: NodeConfig,
+    leases: LeaseTable,
+    groups_view: Mapped<GroupConfig>,
+    groups: Array<MapData, GroupConfig>,
+    vips: HashMap<MapData, [u8; 4], VipEntry>,
+    counters: PerCpuArray<MapData, Counters>,
+    ifaces: HashMap<MapData, u32, IfaceConfig>,
+}
+
+impl DataPlane {
+    /// Opens what is pinned below `dir`.
+    ///
+    /// # Errors
+    /// [`DataPlaneError::NotLoaded`] if nothing is pinned there,
+    /// [`DataPlaneError::Layout`] if other maps than this version's are.
+    pub fn open(dir: &Path) -> Result<Self, DataPlaneError> {
+        let node = pinned_node(dir)?.ok_or_else(|| DataPlaneError::NotLoaded { dir: dir.to_owned() })?;
+        if node.layout_version != LAYOUT_VERSION {
+            return Err(DataPlaneError::Layout { found: node.layout_version, ours: LAYOUT_VERSION });
+        }
+        let leases = pinned(dir, names::LEASES)?;
+        let groups = pinned(dir, names::GROUPS)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            node,
+            leases: LeaseTable::new(&leases, GROUPS_MAX)?,
+            groups_view: Mapped::new(&groups, GROUPS_MAX)?,
+            groups: typed(names::GROUPS, Map::Array(groups))?,
+            vips: typed(names::VIPS_V4, Map::HashMap(pinned(dir, names::VIPS_V4)?))?,
+            counters: typed(names::COUNTERS, Map::PerCpuArray(pinned(dir, names::COUNTERS)?))?,
+            ifaces: typed(names::IFACES, Map::HashMap(pinned(dir, names::IFACES)?))?,
+        })
+    }
+
+    /// The lease store.
+    #[must_use]
+    pub const fn leases(&self) -> &LeaseTable {
+        &self.leases
+    }
+
+    /// Where this data plane is pinned.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Every VIP and its entry.
+    ///
+    /// # Errors
+    /// [`DataPlaneError::Kernel`] if the map can't be read.
+    pub fn vips(&self) -> Result<BTreeMap<Ipv4Addr, VipEntry>, DataPlaneError> {
+        let mut vips = BTreeMap::new();
+        for entry in self.vips.iter() {
+            let (address, entry) = entry.map_err(|e| DataPlaneError::map("read the VIPs", e))?;
+            vips.insert(Ipv4Addr::from(address), entry);
+        }
+        Ok(vips)
+    }
+
+    /// Writes down the MAC that an interface answers with.
+    ///
+    /// # Errors
+    /// [`DataPlaneError::Kernel`] if the map can't be written.
+    pub fn set_iface(&mut self, ifindex: u32, mac: [u8; 6]) -> Result<(), DataPlaneError> {
+        self.ifaces
+            .insert(ifindex, IfaceConfig { mac, pad: [0; 2] }, 0)
+            .map_err(|e| DataPlaneError::map("write an interface's MAC", e))
+    }
+
+    /// The MACs that interfaces answer with, by interface index.
+    ///
+    /// # Errors
+    /// [`DataPlaneError::Kernel`] if the map can't be read.
+    pub fn ifaces(&self) -> Result<BTreeMap<u32, [u8; 6]>, DataPlaneError> {
+        let mut ifaces = BTreeMap::new();
+        for entry in self.ifaces.iter() {
+            let (ifindex, iface) = entry.map_err(|e| DataPlaneError::map("read the interfaces", e))?;
+            ifaces.insert(ifindex, iface.mac);
+        }
+        Ok(ifaces)
+    }
+}
+
+/// The `NODE` record pinned below `dir`; `None` if nothing is pinned there.
+fn pinned_node(dir: &Path) -> Result<Option<NodeConfig>, DataPlaneError> {
+    let path = bpffs::map_path(dir, names::NODE);
+    match path.try_exists() {
+        Ok(true) => {}
+        Ok(false) => return Ok(None),
+        Err(source) => return Err(DataPlaneError::io(format!("look at {}", path.display()), source)),
+    }
+    let map: Array<MapData, NodeConfig> = typed(names::NODE, Map::Array(pinned(dir, names::NODE)?))?;
+    let node = map.get(&0, 0).map_err(|e| DataPlaneError::map("read the node's record", e))?;
+    Ok(Some(node))
+}
+
+/// The map pinned under `name`.
+fn pinned(dir: &Path, name: &'static str) -> Result<MapData, DataPlaneError> {
+    MapData::from_pin(bpffs::map_path(dir, name)).map_err(|e| DataPlaneError::map(name, e))
+}
+
+/// The map with its key and value types.
+fn typed<T>(name: &'static str, map: Map) -> Result<T, DataPlaneError>
+where
+    T: TryFrom<Map, Error = aya::maps::MapError>,
+{
+    T::try_from(map).map_err(|e| DataPlaneError::map(name, e))
+}

@@ -1,0 +1,43 @@
+//! Exit codes: sysexits.h where it has one, Pacemaker's above 100.
+
+/// Why a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// It worked.
+    Ok = 0,
+    /// EX_USAGE: the command line is wrong.
+    Usage = 64,
+    /// EX_NOINPUT: a file or interface that was named is not there.
+    NoInput = 66,
+    /// EX_UNAVAILABLE: no data plane is loaded, no agent runs.
+    NotLoaded = 69,
+    /// EX_SOFTWARE: a bug.
+    Software = 70,
+    /// EX_OSERR: the kernel said no.
+    System = 71,
+    /// EX_CANTCREAT: what is to be made is in somebody's place.
+    Occupied = 73,
+    /// EX_TEMPFAIL: busy; try again.
+    Busy = 75,
+    /// EX_PROTOCOL: the other side speaks another version.
+    Protocol = 76,
+    /// EX_NOPERM.
+    NoPermission = 77,
+    /// EX_CONFIG.
+    Config = 78,
+    /// Pacemaker's CRM_EX_NOSUCH: no such group, VIP or node.
+    NoSuch = 105,
+    /// Pacemaker's CRM_EX_QUORUM.
+    NoQuorum = 106,
+    /// Pacemaker's CRM_EX_UNSAFE: only with force.
+    Unsafe = 107,
+    /// CRM_EX_TIMEOUT.
+    Timeout = 124,
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
