@@ -2,5 +2,10 @@
 //! data plane's user side, the host's addresses and routes, and the loop that
 //! ties them together.
 
+pub mod announce;
 pub mod dataplane;
 pub mod exit;
+pub mod host;
+pub mod lock;
+pub mod node;
+pub mod paths;

@@ -1,0 +1,107 @@
+//! Gratuitous ARP: telling the network, and every client's neighbour table,
+//! where the VIP is now.
+//!
+//! Whether such a frame may leave is not decided here but by the egress gate,
+//! on the same lease: an announcement that comes late poisons nobody.
+
+use std::{
+    io,
+    net::Ipv4Addr,
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+/// Bytes of an ARP frame without padding.
+const FRAME_LEN: usize = 42;
+/// ETH_P_ARP.
+const ETHERTYPE_ARP: u16 = 0x0806;
+
+/// A socket that announcements leave by.
+pub struct Announcer {
+    socket: OwnedFd,
+}
+
+impl Announcer {
+    /// Opens the socket; it receives nothing.
+    ///
+    /// # Errors
+    /// If the kernel refuses: CAP_NET_RAW is needed.
+    pub fn open() -> io::Result<Self> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
+        Ok(Self { socket })
+    }
+
+    /// Announces `vip` at `mac` on an interface, once in each of the two forms
+    /// that RFC 5227 and RFC 2002 know: some neighbours only heed requests,
+    /// some only replies.
+    ///
+    /// # Errors
+    /// If a frame can't be queued; one that the egress gate held back counts
+    /// as such only with some drivers.
+    pub fn announce(&self, ifindex: u32, mac: [u8; 6], vip: Ipv4Addr) -> io::Result<()> {
+        for op in [1, 2] {
+            self.send(ifindex, &frame(op, mac, vip))?;
+        }
+        Ok(())
+    }
+
+    fn send(&self, ifindex: u32, frame: &[u8; FRAME_LEN]) -> io::Result<()> {
+        let address = libc::sockaddr_ll {
+            sll_family: libc::AF_PACKET as u16,
+            sll_protocol: ETHERTYPE_ARP.to_be(),
+            sll_ifindex: i32::try_from(ifindex).map_err(io::Error::other)?,
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 6,
+            sll_addr: [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0],
+        };
+        // SAFETY: both pointers and lengths describe live values of this call.
+        let sent = unsafe {
+            libc::sendto(
+                self.socket.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                (&raw const address).cast(),
+                size_of::<libc::sockaddr_ll>() as u32,
+            )
+        };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+/// A broadcast ARP packet in which sender and target are the VIP.
+fn frame(op: u8, mac: [u8; 6], vip: Ipv4Addr) -> [u8; FRAME_LEN] {
+    let mut frame = [0; FRAME_LEN];
+    frame[..6].fill(0xff);
+    frame[6..12].copy_from_slice(&mac);
+    frame[12..14].copy_from_slice(&ETHERTYPE_ARP.to_be_bytes());
+    frame[14..20].copy_from_slice(&[0, 1, 8, 0, 6, 4]);
+    frame[21] = op;
+    frame[22..28].copy_from_slice(&mac);
+    frame[28..32].copy_from_slice(&vip.octets());
+    if op == 2 {
+        frame[32..38].copy_from_slice(&mac);
+    }
+    frame[38..42].copy_from_slice(&vip.octets());
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_say_the_vip_is_at_the_mac() {
+        let mac = [2, 0, 0, 0, 0, 7];
+        for op in [1, 2] {
+            let frame = frame(op, mac, Ipv4Addr::new(10, 0, 1, 12));
+            assert_eq!(frame[..6], [0xff; 6]);
+            assert_eq!((&frame[6..12], &frame[22..28]), (&mac[..], &mac[..]));
+            assert_eq!(frame[20..22], [0, op]);
+            assert_eq!((&frame[28..32], &frame[38..42]), (&[10, 0, 1, 12][..], &[10, 0, 1, 12][..]));
+        }
+    }
+}

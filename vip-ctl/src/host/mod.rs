@@ -1,0 +1,352 @@
+//! What the host needs so that VIPs can be there without being on an
+//! interface: the address on `lo`, the rules and routes by which local clients
+//! follow the lease, `arp_ignore`; and putting all of that back.
+//!
+//! Nothing here is on the failover path, and nothing here decides who holds.
+
+mod local;
+mod saved;
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+};
+
+use futures_util::TryStreamExt;
+use netlink_packet_route::{
+    address::AddressAttribute,
+    link::{LinkAttribute, LinkFlags, LinkXdp, XdpAttached},
+};
+use rtnetlink::Handle;
+use tokio::runtime::Runtime;
+use vip_common::GroupIndex;
+
+pub use self::{local::Place, saved::Saved};
+use crate::dataplane::attach::Mode;
+
+/// Where the kernel is told to answer ARP only for addresses of the interface
+/// that was asked (ip-sysctl, `arp_ignore`).
+const ARP_IGNORE: &str = "/proc/sys/net/ipv4/conf/all/arp_ignore";
+/// The index of the loopback interface.
+const LOOPBACK: u32 = 1;
+
+/// What went wrong with the host's network configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// A netlink request failed.
+    #[error("could not {what}: {source}")]
+    Netlink {
+        /// What was tried.
+        what: String,
+        /// What the kernel said.
+        source: rtnetlink::Error,
+    },
+    /// A file could not be read or written.
+    #[error("could not {what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl HostError {
+    pub(crate) fn io(what: impl Into<String>, source: io::Error) -> Self {
+        Self::Io { what: what.into(), source }
+    }
+
+    /// True if privilege was missing.
+    #[must_use]
+    pub fn is_permission(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
+            Self::Netlink { source: rtnetlink::Error::NetlinkError(message), .. } => {
+                let errno = message.code.map_or(0, |code| -code.get());
+                errno == libc::EPERM || errno == libc::EACCES
+            }
+            Self::Netlink { .. } => false,
+        }
+    }
+}
+
+/// Adds what was tried to a netlink error.
+trait Tried<T> {
+    fn tried(self, what: impl FnOnce() -> String) -> Result<T, HostError>;
+}
+
+impl<T> Tried<T> for Result<T, rtnetlink::Error> {
+    fn tried(self, what: impl FnOnce() -> String) -> Result<T, HostError> {
+        self.map_err(|source| HostError::Netlink { what: what(), source })
+    }
+}
+
+/// An interface of this network namespace.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its hardware address, if that is an Ethernet one.
+    pub mac: Option<[u8; 6]>,
+    /// Administratively up.
+    pub up: bool,
+    /// The other end of the wire is there.
+    pub carrier: bool,
+    /// True for `lo`.
+    pub loopback: bool,
+    /// The mode and id of the XDP program on it.
+    pub xdp: Option<(Mode, u32)>,
+}
+
+/// The host's network configuration, through netlink, with calls that block.
+///
+/// Belongs to a plain thread: its calls panic inside of an async runtime.
+pub struct Host {
+    runtime: Runtime,
+    handle: Handle,
+    run_dir: PathBuf,
+}
+
+impl Host {
+    /// Opens netlink; what is changed is written down below `run_dir`.
+    ///
+    /// # Errors
+    /// [`HostError::Io`] if netlink can't be opened.
+    pub fn open(run_dir: &Path) -> Result<Self, HostError> {
+        let open = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let guard = runtime.enter();
+            let (connection, handle, _) = rtnetlink::new_connection()?;
+            drop(guard);
+            runtime.spawn(connection);
+            Ok((runtime, handle))
+        };
+        let (runtime, handle) = open().map_err(|e| HostError::io("open netlink", e))?;
+        Ok(Self { runtime, handle, run_dir: run_dir.to_owned() })
+    }
+
+    /// Every interface, by index.
+    ///
+    /// # Errors
+    /// [`HostError::Netlink`].
+    pub fn interfaces(&self) -> Result<BTreeMap<u32, Interface>, HostError> {
+        self.runtime.block_on(async {
+            let mut interfaces = BTreeMap::new();
+            let mut links = self.handle.link().get().execute();
+            while let Some(link) = links.try_next().await.tried(|| "list the interfaces".into())? {
+                let interface = interface(&link);
+                interfaces.insert(interface.index, interface);
+            }
+            Ok(interfaces)
+        })
+    }
+
+    /// The IPv4 addresses of an interface, with their prefix lengths.
+    ///
+    /// # Errors
+    /// [`HostError::Netlink`].
+    pub fn addresses(&self, ifindex: u32) -> Result<Vec<(Ipv4Addr, u8)>, HostError> {
+        self.runtime.block_on(self.addresses_of(ifindex))
+    }
+
+    async fn addresses_of(&self, ifindex: u32) -> Result<Vec<(Ipv4Addr, u8)>, HostError> {
+        let mut found = Vec::new();
+        let mut addresses = self.handle.address().get().set_link_index_filter(ifindex).execute();
+        while let Some(address) = addresses.try_next().await.tried(|| "list the addresses".into())? {
+            if address.header.index != ifindex {
+                continue;
+            }
+            for attribute in &address.attributes {
+                if let AddressAttribute::Local(IpAddr::V4(local)) = attribute {
+                    found.push((*local, address.header.prefix_len));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The address that this host's own packets to `vip` should carry when
+    /// they leave by `ifindex`: one in the VIP's subnet, else the first.
+    ///
+    /// # Errors
+    /// [`HostError::Netlink`].
+    pub fn source_for(
+        &self,
+        ifindex: u32,
+        vip: Ipv4Addr,
+        vips: &BTreeMap<Ipv4Addr, GroupIndex>,
+    ) -> Result<Option<Ipv4Addr>, HostError> {
+        let addresses = self.addresses(ifindex)?;
+        let own = || addresses.iter().filter(|(address, _)| !vips.contains_key(address));
+        let same_subnet = own().find(|(address, prefix)| {
+            let mask = u32::MAX.checked_shl(32 - u32::from(*prefix)).unwrap_or(0);
+            u32::from(*address) & mask == u32::from(vip) & mask
+        });
+        Ok(same_subnet.or_else(|| own().next()).map(|(address, _)| *address))
+    }
+
+    /// Makes the host ready for these VIPs, whatever of it is there already:
+    /// `arp_ignore`, the rules, and last the addresses on `lo`. Returns what
+    /// had to be done, in words; nothing if it all was there.
+    ///
+    /// # Errors
+    /// [`HostError`]; what was changed until then is written down and is put
+    /// back by [`Host::restore`].
+    pub fn ensure(&self, vips: &BTreeMap<Ipv4Addr, GroupIndex>) -> Result<Vec<String>, HostError> {
+        let mut saved = Saved::read(&self.run_dir)?;
+        let mut done = Vec::new();
+        self.ensure_arp_ignore(&mut saved, &mut done)?;
+        self.runtime.block_on(local::ensure_rules(
+            &self.handle,
+            &self.run_dir,
+            &mut saved,
+            vips,
+            &mut done,
+        ))?;
+        self.ensure_addresses(&mut saved, vips, &mut done)?;
+        Ok(done)
+    }
+
+    fn ensure_arp_ignore(&self, saved: &mut Saved, done: &mut Vec<String>) -> Result<(), HostError> {
+        let value = fs::read_to_string(ARP_IGNORE)
+            .map_err(|e| HostError::io(format!("read {ARP_IGNORE}"), e))?
+            .trim()
+            .to_owned();
+        if value != "0" {
+            return Ok(());
+        }
+        saved.arp_ignore = Some(value);
+        saved.write(&self.run_dir)?;
+        fs::write(ARP_IGNORE, "1").map_err(|e| HostError::io(format!("write {ARP_IGNORE}"), e))?;
+        done.push("set net.ipv4.conf.all.arp_ignore to 1".into());
+        Ok(())
+    }
+
+    fn ensure_addresses(
+        &self,
+        saved: &mut Saved,
+        vips: &BTreeMap<Ipv4Addr, GroupIndex>,
+        done: &mut Vec<String>,
+    ) -> Result<(), HostError> {
+        let present = self.addresses(LOOPBACK)?;
+        let missing: Vec<_> =
+            vips.keys().filter(|vip| !present.iter().any(|(address, _)| address == *vip)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        saved.addresses.extend(missing.iter().copied());
+        saved.write(&self.run_dir)?;
+        self.runtime.block_on(async {
+            for vip in missing {
+                self.handle
+                    .address()
+                    .add(LOOPBACK, IpAddr::V4(*vip), 32)
+                    .replace()
+                    .execute()
+                    .await
+                    .tried(|| format!("put {vip} on lo"))?;
+                done.push(format!("put {vip} on lo"));
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes a VIP's address off `lo`, if we put it there, and its rule.
+    ///
+    /// # Errors
+    /// [`HostError`].
+    pub fn remove_vip(&self, vip: Ipv4Addr) -> Result<(), HostError> {
+        let mut saved = Saved::read(&self.run_dir)?;
+        if saved.addresses.contains(&vip) {
+            self.runtime.block_on(self.delete_address(vip))?;
+        }
+        self.runtime.block_on(local::delete_rules(&self.handle, |to| to == vip))?;
+        saved.addresses.remove(&vip);
+        saved.write(&self.run_dir)
+    }
+
+    async fn delete_address(&self, vip: Ipv4Addr) -> Result<(), HostError> {
+        let mut addresses = self.handle.address().get().set_link_index_filter(LOOPBACK).execute();
+        let mut found = None;
+        while let Some(address) = addresses.try_next().await.tried(|| "list the addresses".into())? {
+            let is_it = address
+                .attributes
+                .iter()
+                .any(|a| matches!(a, AddressAttribute::Local(IpAddr::V4(local)) if *local == vip));
+            if address.header.index == LOOPBACK && is_it {
+                found = Some(address);
+            }
+        }
+        match found {
+            Some(address) => {
+                self.handle.address().del(address).execute().await.tried(|| format!("take {vip} off lo"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Lets local clients of a group follow the lease: where the holder is
+    /// this host they reach it, else they go out over the wire.
+    ///
+    /// # Errors
+    /// [`HostError::Netlink`].
+    pub fn place_local_clients(&self, group: GroupIndex, place: Place) -> Result<(), HostError> {
+        self.runtime.block_on(local::place(&self.handle, group, place))
+    }
+
+    /// Puts back everything that [`Host::ensure`] changed.
+    ///
+    /// # Errors
+    /// [`HostError`]; what could not be put back stays written down.
+    pub fn restore(&self) -> Result<(), HostError> {
+        let mut saved = Saved::read(&self.run_dir)?;
+        self.runtime.block_on(async {
+            for vip in saved.addresses.clone() {
+                self.delete_address(vip).await?;
+            }
+            local::restore(&self.handle, &mut saved).await
+        })?;
+        saved.addresses.clear();
+        if let Some(value) = saved.arp_ignore.take() {
+            fs::write(ARP_IGNORE, value).map_err(|e| HostError::io(format!("write {ARP_IGNORE}"), e))?;
+        }
+        Saved::remove(&self.run_dir)
+    }
+}
+
+/// Reads what we need from a link message.
+fn interface(link: &netlink_packet_route::link::LinkMessage) -> Interface {
+    let flags = link.header.flags;
+    let mut interface = Interface {
+        index: link.header.index,
+        name: String::new(),
+        mac: None,
+        up: flags.contains(LinkFlags::Up),
+        carrier: flags.contains(LinkFlags::LowerUp),
+        loopback: flags.contains(LinkFlags::Loopback),
+        xdp: None,
+    };
+    for attribute in &link.attributes {
+        if let LinkAttribute::IfName(name) = attribute {
+            interface.name.clone_from(name);
+        } else if let LinkAttribute::Address(address) = attribute {
+            interface.mac = address.as_slice().try_into().ok();
+        } else if let LinkAttribute::Xdp(xdp) = attribute {
+            interface.xdp = xdp_program(xdp);
+        }
+    }
+    interface
+}
+
+fn xdp_program(attributes: &[LinkXdp]) -> Option<(Mode, u32)> {
+    let id = attributes.iter().find_map(|a| if let LinkXdp::ProgId(id) = a { Some(*id) } else { None })?;
+    let generic = attributes.iter().any(|a| matches!(a, LinkXdp::Attached(XdpAttached::SocketBuffer)));
+    Some((if generic { Mode::Generic } else { Mode::Native }, id))
+}
+
+pub use watch::{Watched, watch};
+mod watch;

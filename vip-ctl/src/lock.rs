@@ -1,0 +1,127 @@
+//! The node's lock: whoever has it is the only writer of leases and of the
+//! host's configuration. The agent keeps it for its life, a verb for a moment.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, Write},
+    os::unix::fs::OpenOptionsExt,
+    thread,
+    time::Duration,
+};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::paths::Paths;
+
+/// How often, and at what interval, a busy lock is tried again.
+const TRIES: u32 = 50;
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Holds the lock until dropped, or until the process ends in whatever way.
+#[derive(Debug)]
+pub struct Lock {
+    _file: Flock<File>,
+}
+
+/// Why the lock was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// The agent has it.
+    #[error("the agent (pid {pid}) runs this node: stop it first, or ask it (`vip-ctl status`)")]
+    Agent {
+        /// Its process id.
+        pid: u32,
+    },
+    /// Another verb has it, and does not let go.
+    #[error("another vip-ctl (pid {pid}) is at work on this node: wait for it to end, and try again")]
+    Busy {
+        /// Its process id.
+        pid: u32,
+    },
+    /// The file can't be used.
+    #[error("could not lock {path}: {source}")]
+    Io {
+        /// The file.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl Lock {
+    /// Takes the lock. Waits some seconds for another verb, not for an agent.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub fn take(paths: &Paths, agent: bool) -> Result<Self, LockError> {
+        let path = paths.lock();
+        let failed = |source| LockError::Io { path: path.display().to_string(), source };
+        fs::create_dir_all(&paths.run_dir).map_err(failed)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
+        for _ in 0..TRIES {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(mut file) => {
+                    let owner = format!("{} {}\n", if agent { "agent" } else { "verb" }, std::process::id());
+                    let written = file
+                        .set_len(0)
+                        .and_then(|()| file.rewind())
+                        .and_then(|()| file.write_all(owner.as_bytes()));
+                    written.map_err(failed)?;
+                    return Ok(Self { _file: file });
+                }
+                Err((mut back, nix::errno::Errno::EWOULDBLOCK)) => {
+                    if let Owner { agent: true, pid } = Owner::read(&mut back) {
+                        return Err(LockError::Agent { pid });
+                    }
+                    thread::sleep(RETRY);
+                    file = back;
+                }
+                Err((_, errno)) => return Err(failed(errno.into())),
+            }
+        }
+        Err(LockError::Busy { pid: Owner::read(&mut file).pid })
+    }
+}
+
+/// Who wrote itself into the lock file.
+struct Owner {
+    agent: bool,
+    pid: u32,
+}
+
+impl Owner {
+    fn read(file: &mut File) -> Self {
+        let mut text = String::new();
+        // An unreadable owner is "some verb": then we wait, and time out.
+        let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
+        let mut words = text.split_whitespace();
+        let agent = words.next() == Some("agent");
+        Self { agent, pid: words.next().and_then(|pid| pid.parse().ok()).unwrap_or(0) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_is_named_at_once_and_its_end_frees_the_lock() {
+        let dir = std::env::temp_dir().join(format!("vip-lock-{}", std::process::id()));
+        let paths = Paths { bpf_dir: dir.clone(), run_dir: dir.clone() };
+        let agent = Lock::take(&paths, true).unwrap();
+        match Lock::take(&paths, false) {
+            Err(LockError::Agent { pid }) => assert_eq!(pid, std::process::id()),
+            other => panic!("{other:?}"),
+        }
+        drop(agent);
+        drop(Lock::take(&paths, false).unwrap());
+        fs::remove_dir_all(dir).unwrap();
+    }
+}

@@ -1,0 +1,371 @@
+//! Bringing a node's data plane up and down: the order in which programs,
+//! maps and host configuration come and go, shared by `load`, `unload` and
+//! the agent.
+//!
+//! Coming up, nothing is answered before the gates are there; going down, the
+//! gates are the last to leave.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+
+use aya::Ebpf;
+use vip_common::{GroupIndex, GroupMode, Lease};
+
+use crate::{
+    dataplane::{
+        DataPlane, DataPlaneError,
+        attach::{self, Attached, Gate, Mode},
+        bpffs, clock,
+        load::load,
+    },
+    exit::Exit,
+    host::{Host, HostError, Interface, Place},
+    paths::Paths,
+};
+
+/// A group that the node is to have.
+#[derive(Clone, Debug)]
+pub struct GroupSetup {
+    /// Its name.
+    pub name: String,
+    /// Who writes its lease.
+    pub mode: GroupMode,
+    /// The longest lease; meaningless in manual mode.
+    pub hold: Duration,
+    /// Its VIPs.
+    pub vips: Vec<Ipv4Addr>,
+}
+
+/// What the node is to have.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Interfaces to be on; empty leaves them as they are.
+    pub interfaces: Vec<String>,
+    /// How to run XDP.
+    pub mode: Mode,
+    /// Which hook the gates use.
+    pub gate: Gate,
+    /// Groups to add or change.
+    pub groups: Vec<GroupSetup>,
+    /// Room for VIPs in new maps.
+    pub vips_max: u32,
+}
+
+/// A node whose data plane is up.
+pub struct Node {
+    /// The maps.
+    pub plane: DataPlane,
+    /// The host.
+    pub host: Host,
+    /// True if an earlier process had pinned it.
+    pub adopted: bool,
+    /// What was attached, by interface name.
+    pub attached: Vec<(String, Attached)>,
+    /// What was changed on the host, in words.
+    pub changes: Vec<String>,
+    /// What a person should know, in words.
+    pub warnings: Vec<String>,
+}
+
+/// Why a node could not be brought up or down.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The data plane.
+    #[error(transparent)]
+    DataPlane(#[from] DataPlaneError),
+    /// The host's configuration.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// Not an Ethernet interface.
+    #[error("{name} is no Ethernet interface: name one that has a hardware address")]
+    NotEthernet {
+        /// The interface.
+        name: String,
+    },
+    /// The group is promoted by hand, and an agent wants it.
+    #[error("the group {group:?} is promoted by hand on this node: run `vip-ctl demote {group}` first")]
+    PromotedByHand {
+        /// The group.
+        group: String,
+    },
+    /// The group belongs to an agent, and a manual verb wants it.
+    #[error(
+        "the group {group:?} belongs to an agent, which does not run now: start it, or run `vip-ctl unload` first"
+    )]
+    BelongsToAgent {
+        /// The group.
+        group: String,
+    },
+    /// The address is in use as an ordinary one.
+    #[error(
+        "{vip} is an address of {iface} on this host: a VIP must not be on an interface; take it off first"
+    )]
+    OnInterface {
+        /// The VIP.
+        vip: Ipv4Addr,
+        /// The interface.
+        iface: String,
+    },
+}
+
+impl NodeError {
+    /// The process's exit code for this error.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::DataPlane(e) => e.exit(),
+            Self::Host(e) if e.is_permission() => Exit::NoPermission,
+            Self::Host(_) => Exit::System,
+            Self::NotEthernet { .. } => Exit::NoInput,
+            Self::PromotedByHand { .. } | Self::BelongsToAgent { .. } | Self::OnInterface { .. } => {
+                Exit::Unsafe
+            }
+        }
+    }
+}
+
+/// Brings the node up, or changes one that is up; interrupted or refused, it
+/// can be run again. A node that was not up before is taken down again on error.
+///
+/// # Errors
+/// [`NodeError`].
+pub fn set_up(paths: &Paths, setup: &Setup) -> Result<Node, NodeError> {
+    let host = Host::open(&paths.run_dir)?;
+    let present = host.interfaces()?;
+    let interfaces = chosen(&setup.interfaces, &present)?;
+    refuse_ordinary_addresses(&host, setup, &present)?;
+    if let Ok(plane) = DataPlane::open(&paths.bpf_dir) {
+        refuse_mixing(&plane, setup)?;
+    }
+    let loaded = load(&paths.bpf_dir, setup.vips_max)?;
+    let fresh = !loaded.adopted;
+    let mut node = Node {
+        plane: loaded.plane,
+        host,
+        adopted: loaded.adopted,
+        attached: Vec::new(),
+        changes: Vec::new(),
+        warnings: Vec::new(),
+    };
+    if let Err(e) = node.apply(loaded.ebpf, paths, setup, &interfaces) {
+        if fresh {
+            // The first error is the one to tell.
+            let _ = node.take_down(paths);
+        }
+        return Err(e);
+    }
+    node.warn_of_ways_in(&present);
+    Ok(node)
+}
+
+/// Takes the node down and puts the host back. No error if it is not up.
+///
+/// # Errors
+/// [`NodeError`]: then the gates stay, since the addresses may still be there.
+pub fn tear_down(paths: &Paths) -> Result<(), NodeError> {
+    let host = Host::open(&paths.run_dir)?;
+    match DataPlane::open(&paths.bpf_dir) {
+        Ok(plane) => Node {
+            plane,
+            host,
+            adopted: true,
+            attached: Vec::new(),
+            changes: Vec::new(),
+            warnings: Vec::new(),
+        }
+        .take_down(paths),
+        Err(DataPlaneError::NotLoaded { .. }) => {
+            // An interrupted load or unload may have left the host changed.
+            host.restore()?;
+            Ok(bpffs::remove(&paths.bpf_dir)?)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The interfaces that were named, or what is wrong with one.
+fn chosen(
+    names: &[String],
+    present: &BTreeMap<u32, Interface>,
+) -> Result<Vec<(Interface, [u8; 6])>, NodeError> {
+    names
+        .iter()
+        .map(|name| {
+            let interface = present
+                .values()
+                .find(|i| i.name == *name)
+                .ok_or_else(|| DataPlaneError::NoInterface { name: name.clone() })?;
+            match interface.mac {
+                Some(mac) if !interface.loopback => Ok((interface.clone(), mac)),
+                _ => Err(NodeError::NotEthernet { name: name.clone() }),
+            }
+        })
+        .collect()
+}
+
+/// A VIP that is also an ordinary address would be served around the lease.
+fn refuse_ordinary_addresses(
+    host: &Host,
+    setup: &Setup,
+    present: &BTreeMap<u32, Interface>,
+) -> Result<(), NodeError> {
+    for interface in present.values().filter(|i| !i.loopback) {
+        for (address, _) in host.addresses(interface.index)? {
+            if setup.groups.iter().any(|g| g.vips.contains(&address)) {
+                return Err(NodeError::OnInterface { vip: address, iface: interface.name.clone() });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Manual and cluster mode never mix silently.
+fn refuse_mixing(plane: &DataPlane, setup: &Setup) -> Result<(), NodeError> {
+    for there in plane.groups() {
+        let Some(wanted) = setup.groups.iter().find(|g| g.name == there.name) else { continue };
+        match (there.mode, wanted.mode) {
+            (GroupMode::Manual, GroupMode::Cluster) => {
+                if plane.leases().load(there.index) == Lease::MANUAL {
+                    return Err(NodeError::PromotedByHand { group: there.name });
+                }
+            }
+            (GroupMode::Cluster, GroupMode::Manual) => {
+                return Err(NodeError::BelongsToAgent { group: there.name });
+            }
+            (GroupMode::Manual, GroupMode::Manual)
+            | (GroupMode::Cluster, GroupMode::Cluster)
+            | (GroupMode::Unused, _)
+            | (_, GroupMode::Unused) => {}
+        }
+    }
+    Ok(())
+}
+
+impl Node {
+    fn apply(
+        &mut self,
+        mut ebpf: Ebpf,
+        paths: &Paths,
+        setup: &Setup,
+        interfaces: &[(Interface, [u8; 6])],
+    ) -> Result<(), NodeError> {
+        for group in &setup.groups {
+            let index = self.plane.put_group(&group.name, group.mode, group.hold)?;
+            for vip in &group.vips {
+                if self.plane.put_vip(*vip, index)? {
+                    self.changes.push(format!("{vip} in group {}", group.name));
+                }
+            }
+        }
+        for (interface, mac) in interfaces {
+            self.plane.set_iface(interface.index, *mac)?;
+        }
+        let dir = &paths.bpf_dir;
+        attach::attach_local(&mut ebpf, dir, setup.gate)?;
+        // An upgrade replaces the programs on every interface, named or not.
+        let mut names: Vec<String> = attach::interfaces(dir)?.into_values().collect();
+        names.extend(interfaces.iter().map(|(interface, _)| interface.name.clone()));
+        names.sort();
+        names.dedup();
+        for name in names {
+            let attached =
+                attach::attach(&mut ebpf, dir, &name, setup.mode, setup.gate).map_err(|e| self.owner(e))?;
+            if setup.mode == Mode::Auto && attached.xdp == Some(Mode::Generic) {
+                self.warnings.push(format!(
+                    "{name} can't run XDP in its driver: generic mode is used, which is slower and sees packets later"
+                ));
+            }
+            self.attached.push((name, attached));
+        }
+        for group in self.plane.groups() {
+            self.place(group.index)?;
+        }
+        let vips = self.vip_groups()?;
+        self.changes.extend(self.host.ensure(&vips)?);
+        Ok(())
+    }
+
+    /// Every VIP's group.
+    ///
+    /// # Errors
+    /// [`NodeError`] if the maps can't be read.
+    pub fn vip_groups(&self) -> Result<BTreeMap<Ipv4Addr, GroupIndex>, NodeError> {
+        Ok(self.plane.vips()?.into_iter().map(|(vip, entry)| (vip, entry.group)).collect())
+    }
+
+    /// Lets a group's local clients go where the lease says now.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub fn place(&self, group: GroupIndex) -> Result<(), NodeError> {
+        let lease = self.plane.leases().load(group);
+        let is_open = self
+            .plane
+            .groups()
+            .iter()
+            .find(|g| g.index == group)
+            .is_some_and(|g| g.fence(lease, clock::now()).is_open());
+        let place = if is_open { Place::Here } else { self.out(group)? };
+        Ok(self.host.place_local_clients(group, place)?)
+    }
+
+    /// How local clients of a standby leave this host: by the first interface
+    /// that the data plane is on.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub fn out(&self, group: GroupIndex) -> Result<Place, NodeError> {
+        let vips = self.vip_groups()?;
+        let interfaces = attach::interfaces(self.plane.dir())?;
+        let vip = vips.iter().find(|(_, g)| **g == group).map(|(vip, _)| *vip);
+        let (Some(ifindex), Some(vip)) = (interfaces.keys().next().copied(), vip) else {
+            return Ok(Place::Here);
+        };
+        Ok(Place::Out { ifindex, source: self.host.source_for(ifindex, vip, &vips)? })
+    }
+
+    /// Names the owner of an occupied hook.
+    fn owner(&self, error: DataPlaneError) -> NodeError {
+        let DataPlaneError::Occupied { iface, .. } = &error else { return error.into() };
+        let id = self
+            .host
+            .interfaces()
+            .ok()
+            .and_then(|present| present.into_values().find(|i| i.name == *iface))
+            .and_then(|interface| interface.xdp)
+            .map(|(_, id)| id);
+        let Some(id) = id else { return error.into() };
+        let name = aya::programs::loaded_programs()
+            .filter_map(Result::ok)
+            .find(|program| program.id() == id)
+            .and_then(|program| program.name_as_str().map(str::to_owned))
+            .unwrap_or_default();
+        DataPlaneError::Occupied { iface: iface.clone(), owner: format!("{name:?} (id {id})") }.into()
+    }
+
+    /// The host accepts packets for its addresses on any interface: say which
+    /// ways in there are that the data plane does not see.
+    fn warn_of_ways_in(&mut self, present: &BTreeMap<u32, Interface>) {
+        let guarded = attach::interfaces(self.plane.dir()).unwrap_or_default();
+        for interface in present.values() {
+            if !interface.loopback && interface.up && !guarded.contains_key(&interface.index) {
+                self.warnings.push(format!(
+                    "{} is up and not guarded: packets to a VIP that come in there are accepted whatever the lease says; add it with --iface {}",
+                    interface.name, interface.name
+                ));
+            }
+        }
+    }
+
+    fn take_down(&mut self, paths: &Paths) -> Result<(), NodeError> {
+        for group in self.plane.groups() {
+            self.plane.leases().store(group.index, Lease::NONE);
+        }
+        self.host.restore()?;
+        let dir = &paths.bpf_dir;
+        for (ifindex, name) in attach::interfaces(dir)? {
+            attach::detach(dir, ifindex, &name)?;
+        }
+        attach::detach_local(dir)?;
+        Ok(bpffs::remove(dir)?)
+    }
+}
