@@ -3,9 +3,12 @@
 //! ties them together.
 
 pub mod announce;
+pub mod cli;
 pub mod dataplane;
 pub mod exit;
 pub mod host;
 pub mod lock;
+pub mod metrics;
 pub mod node;
 pub mod paths;
+pub mod report;

@@ -1,0 +1,121 @@
+//! `vip-ctl promote` and `demote`: by hand on this node's maps, or through
+//! the agent on the whole cluster.
+
+use std::time::Duration;
+
+use serde_json::json;
+use vip_common::{GroupMode, Lease};
+
+use super::{Failure, Format, print, print_json};
+use crate::{
+    announce::Announcer,
+    dataplane::{DataPlane, DataPlaneError, Group},
+    exit::Exit,
+    host::{Host, Place},
+    lock::Lock,
+    node::Node,
+    paths::Paths,
+};
+
+/// How often a promotion by hand is announced, and how long between.
+const ANNOUNCEMENTS: u32 = 3;
+const ANNOUNCE_PAUSE: Duration = Duration::from_millis(50);
+
+/// Example: vip-ctl promote db
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// The group, or one of its VIPs; may be left out where there is one group.
+    #[arg(value_name = "GROUP|VIP")]
+    pub(super) group: Option<String>,
+}
+
+pub(super) fn promote(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
+    let (node, group, _lock) = open(args, paths)?;
+    let held = node.plane.leases().load(group.index) == Lease::MANUAL;
+    node.plane.leases().store(group.index, Lease::MANUAL);
+    // From here on the kernel answers; what follows only speeds things up.
+    node.host.place_local_clients(group.index, Place::Here)?;
+    announce(&node, &group)?;
+    said(format, &group, true, held)
+}
+
+pub(super) fn demote(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
+    let (node, group, _lock) = open(args, paths)?;
+    let held = node.plane.leases().load(group.index) == Lease::MANUAL;
+    node.plane.leases().store(group.index, Lease::NONE);
+    node.host.place_local_clients(group.index, node.out(group.index)?)?;
+    said(format, &group, false, !held)
+}
+
+/// The node, the group that is meant and the lock.
+fn open(args: &Args, paths: &Paths) -> Result<(Node, Group, Lock), Failure> {
+    let lock = Lock::take(paths, false)?;
+    let plane = DataPlane::open(&paths.bpf_dir)?;
+    let group = match &args.group {
+        Some(name) => plane.find_group(name)?,
+        None => only_group(&plane)?,
+    };
+    if group.mode != GroupMode::Manual {
+        return Err(crate::node::NodeError::BelongsToAgent { group: group.name }.into());
+    }
+    let node = Node {
+        plane,
+        host: Host::open(&paths.run_dir)?,
+        adopted: true,
+        attached: Vec::new(),
+        changes: Vec::new(),
+        warnings: Vec::new(),
+    };
+    Ok((node, group, lock))
+}
+
+fn only_group(plane: &DataPlane) -> Result<Group, Failure> {
+    let mut groups = plane.groups();
+    match (groups.pop(), groups.is_empty()) {
+        (Some(only), true) => Ok(only),
+        (None, _) => Err(DataPlaneError::NoSuchGroup { name: "default".into() }.into()),
+        (Some(last), false) => {
+            let mut names: Vec<_> = groups.into_iter().map(|g| g.name).collect();
+            names.push(last.name);
+            Err(Failure::new(
+                Exit::Usage,
+                format!("there are several groups here: name one of {}", names.join(", ")),
+            ))
+        }
+    }
+}
+
+/// Announces a group's VIPs on every interface, some times over.
+fn announce(node: &Node, group: &Group) -> Result<(), Failure> {
+    let failed = |e| Failure::new(Exit::System, format!("promoted, but could not announce it: {e}"));
+    let announcer = Announcer::open().map_err(failed)?;
+    let (vips, ifaces) = (node.vip_groups()?, node.plane.ifaces()?);
+    for round in 0..ANNOUNCEMENTS {
+        if round > 0 {
+            std::thread::sleep(ANNOUNCE_PAUSE);
+        }
+        for (ifindex, mac) in &ifaces {
+            for (vip, _) in vips.iter().filter(|(_, index)| **index == group.index) {
+                match announcer.announce(*ifindex, *mac, *vip) {
+                    // An interface that is down or gone hears nothing anyway.
+                    Err(e)
+                        if matches!(e.raw_os_error(), Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV)) => {}
+                    other => other.map_err(failed)?,
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn said(format: Format, group: &Group, active: bool, was_so: bool) -> Result<Exit, Failure> {
+    let state = if active { "active" } else { "standby" };
+    match format {
+        Format::Json => print_json(&json!({ "group": group.name, "state": state, "changed": !was_so }))?,
+        Format::Text => {
+            let already = if was_so { " (it was already)" } else { "" };
+            print(&format!("group {} is {state} on this node{already}\n", group.name));
+        }
+    }
+    Ok(Exit::Ok)
+}

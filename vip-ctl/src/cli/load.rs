@@ -1,0 +1,116 @@
+//! `vip-ctl load`: the data plane on this host, by hand.
+
+use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+
+use serde_json::json;
+use vip_common::{
+    GroupMode,
+    layout::{GROUP_NAME_LEN, VIPS_DEFAULT, VIPS_MAX},
+};
+
+use super::{Failure, Format, print, print_json};
+use crate::{
+    dataplane::attach::{Gate, Mode},
+    exit::Exit,
+    lock::Lock,
+    node::{GroupSetup, Setup, set_up},
+    paths::Paths,
+};
+
+/// Example: vip-ctl load --iface eth0 --vip 10.0.1.12
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// An interface that the VIP's traffic comes in by; may be repeated.
+    #[arg(long, required = true, value_name = "IFACE")]
+    iface: Vec<String>,
+    /// An IPv4 address to guard; may be repeated.
+    #[arg(long, value_name = "ADDRESS", value_parser = vip)]
+    vip: Vec<Ipv4Addr>,
+    /// The group that these VIPs move with.
+    #[arg(long, default_value = "default", value_parser = group_name)]
+    group: String,
+    /// How to run XDP.
+    #[arg(long, value_enum, default_value_t = Mode::Auto)]
+    mode: Mode,
+    /// Which hook the egress gate uses.
+    #[arg(long, value_enum, default_value_t = Gate::Auto)]
+    gate: Gate,
+    /// Room for how many VIPs; fixed until the next unload.
+    #[arg(long, default_value_t = VIPS_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(VIPS_MAX)))]
+    vips_max: u32,
+}
+
+/// A VIP that can be one.
+fn vip(text: &str) -> Result<Ipv4Addr, String> {
+    let address: Ipv4Addr = text.parse().map_err(|_| {
+        if text.parse::<std::net::Ipv6Addr>().is_ok() {
+            "IPv6 VIPs are not there yet: give an IPv4 address".to_owned()
+        } else {
+            "not an IPv4 address: write it like 10.0.1.12, without a prefix length".to_owned()
+        }
+    })?;
+    if address.is_unspecified() || address.is_loopback() || address.is_multicast() || address.is_broadcast() {
+        return Err("no host can have this address: give an ordinary unicast address".to_owned());
+    }
+    Ok(address)
+}
+
+/// A name that fits the map and a metrics label.
+fn group_name(text: &str) -> Result<String, String> {
+    let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
+    if text.is_empty() || text.len() > GROUP_NAME_LEN || !text.chars().all(fine) {
+        return Err(format!("use up to {GROUP_NAME_LEN} of a-z, 0-9, -, _ and ."));
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
+    let _lock = Lock::take(paths, false)?;
+    let groups = if args.vip.is_empty() {
+        Vec::new()
+    } else {
+        let vips: BTreeSet<_> = args.vip.iter().copied().collect();
+        vec![GroupSetup {
+            name: args.group.clone(),
+            mode: GroupMode::Manual,
+            hold: Duration::ZERO,
+            vips: vips.into_iter().collect(),
+        }]
+    };
+    let setup = Setup {
+        interfaces: args.iface.clone(),
+        mode: args.mode,
+        gate: args.gate,
+        groups,
+        vips_max: args.vips_max,
+    };
+    let node = set_up(paths, &setup)?;
+    let mode = |mode: Option<Mode>| match mode {
+        Some(Mode::Generic) => "generic",
+        Some(Mode::Native | Mode::Auto) => "native",
+        None => "as before",
+    };
+    let gate = |gate: Gate| match gate {
+        Gate::Tcx | Gate::Auto => "tcx",
+        Gate::Clsact => "clsact",
+    };
+    if format == Format::Json {
+        let attached: Vec<_> = node
+            .attached
+            .iter()
+            .map(|(name, a)| json!({ "name": name, "xdp": mode(a.xdp), "gate": gate(a.gate) }))
+            .collect();
+        print_json(&json!({ "interfaces": attached, "changes": node.changes, "warnings": node.warnings }))?;
+        return Ok(Exit::Ok);
+    }
+    for (name, attached) in &node.attached {
+        print(&format!("{name}: XDP {}, egress gate on {}\n", mode(attached.xdp), gate(attached.gate)));
+    }
+    for change in &node.changes {
+        print(&format!("{change}\n"));
+    }
+    for warning in &node.warnings {
+        print(&format!("warning: {warning}\n"));
+    }
+    Ok(Exit::Ok)
+}

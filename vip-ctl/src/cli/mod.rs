@@ -1,0 +1,168 @@
+//! The command line: one file per verb. A verb asks the agent if one runs,
+//! and else works on the pinned maps alone.
+
+mod lease;
+mod load;
+mod metrics;
+mod status;
+mod unload;
+
+use std::{io::Write, process::ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::{
+    dataplane::DataPlaneError, exit::Exit, host::HostError, lock::LockError, node::NodeError, paths::Paths,
+    report::ReportError,
+};
+
+/// Moves an IP address between servers in milliseconds, fenced by the kernel.
+#[derive(Parser, Debug)]
+#[command(name = "vip-ctl", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    paths: Paths,
+    /// How to print what there is to say.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Text)]
+    output: Format,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For a person.
+    Text,
+    /// For a program: one JSON object.
+    Json,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Put the data plane on this host's interfaces and VIPs under its guard.
+    Load(load::Args),
+    /// Take the data plane off and put the host back as it was.
+    Unload(unload::Args),
+    /// Give this node the lease.
+    Promote(lease::Args),
+    /// Take the lease from its holder.
+    Demote(lease::Args),
+    /// Show who holds what, and what was answered, passed and dropped.
+    Status(status::Args),
+    /// Print the metrics in Prometheus's text format.
+    Metrics(metrics::Args),
+}
+
+/// Why a verb failed: a sentence and an exit code.
+#[derive(Debug)]
+struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+impl Failure {
+    fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into() }
+    }
+}
+
+impl From<DataPlaneError> for Failure {
+    fn from(e: DataPlaneError) -> Self {
+        Self::new(e.exit(), e.to_string())
+    }
+}
+
+impl From<NodeError> for Failure {
+    fn from(e: NodeError) -> Self {
+        Self::new(e.exit(), e.to_string())
+    }
+}
+
+impl From<HostError> for Failure {
+    fn from(e: HostError) -> Self {
+        NodeError::from(e).into()
+    }
+}
+
+impl From<ReportError> for Failure {
+    fn from(e: ReportError) -> Self {
+        match e {
+            ReportError::DataPlane(e) => e.into(),
+            ReportError::Host(e) => e.into(),
+        }
+    }
+}
+
+impl From<LockError> for Failure {
+    fn from(e: LockError) -> Self {
+        let exit = match &e {
+            LockError::Agent { .. } | LockError::Busy { .. } => Exit::Busy,
+            LockError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                Exit::NoPermission
+            }
+            LockError::Io { .. } => Exit::System,
+        };
+        Self::new(exit, e.to_string())
+    }
+}
+
+/// Parses the command line and does what it says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version go to stdout and are no error.
+            let _ = e.print();
+            return if e.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
+        }
+    };
+    let format = cli.output;
+    match run(cli) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            if format == Format::Json {
+                let error = serde_json::json!({
+                    "error": { "code": failure.exit as u8, "message": failure.message }
+                });
+                print(&format!("{error}\n"));
+            }
+            let _ = writeln!(std::io::stderr(), "vip-ctl: {}", failure.message);
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<Exit, Failure> {
+    let (paths, format) = (&cli.paths, cli.output);
+    match cli.verb {
+        Verb::Load(args) => load::run(&args, paths, format),
+        Verb::Unload(args) => unload::run(&args, paths, format),
+        Verb::Promote(args) => lease::promote(&args, paths, format),
+        Verb::Demote(args) => lease::demote(&args, paths, format),
+        Verb::Status(args) => status::run(&args, paths, format),
+        Verb::Metrics(args) => metrics::run(&args, paths),
+    }
+}
+
+/// Prints to stdout; a reader that went away is no error of ours.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Prints a value as one JSON object.
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let json = serde_json::to_string_pretty(value)
+        .map_err(|e| Failure::new(Exit::Software, format!("could not write JSON: {e}")))?;
+    print(&format!("{json}\n"));
+    Ok(())
+}
+
+/// The host's name, which is the node's name where no agent says otherwise.
+fn host_name() -> String {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "localhost".into())
+}

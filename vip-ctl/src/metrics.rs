@@ -1,0 +1,96 @@
+//! A status as Prometheus metrics. The names are those that `field-notes`
+//! agreed on; every figure comes from a status, so that both always agree.
+
+use std::{collections::BTreeMap, fmt};
+
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use vip_common::counter::COUNTERS;
+
+use crate::{dataplane::observe::counter_name, report::Status};
+
+type Labels = Vec<(&'static str, String)>;
+type GaugeFamily = Family<Labels, Gauge>;
+type CounterFamily = Family<Labels, Counter>;
+
+/// States that `vip_state` tells, one of them 1.
+const STATES: &[&str] = &["active", "standby", "fault", "init", "expired"];
+
+/// The metrics in the OpenMetrics text format.
+///
+/// # Errors
+/// If formatting fails.
+pub fn text(status: &Status) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    let node = status.node.clone();
+    let gauge = |registry: &mut Registry, name: &str, help: &str| {
+        let family = GaugeFamily::default();
+        registry.register(name, help, family.clone());
+        family
+    };
+    let counter = |registry: &mut Registry, name: &str, help: &str| {
+        let family = CounterFamily::default();
+        registry.register(name, help, family.clone());
+        family
+    };
+    let up =
+        gauge(&mut registry, "vip_up", "1 if the data plane is loaded and on every interface it should be");
+    let attached = !status.interfaces.is_empty() && status.interfaces.iter().all(|i| i.xdp.is_some());
+    up.get_or_create(&vec![("node", node.clone())]).set(i64::from(attached));
+    if let Some(quorate) = status.quorate {
+        let family = gauge(&mut registry, "vip_quorate", "1 if a majority of the voters is heard");
+        family.get_or_create(&vec![("node", node.clone())]).set(i64::from(quorate));
+    }
+    let state = gauge(&mut registry, "vip_state", "1 for the state that the VIP is in on this node");
+    let epoch = gauge(&mut registry, "vip_epoch", "The number of the grant");
+    let remaining = Family::<Labels, Gauge<f64, std::sync::atomic::AtomicU64>>::default();
+    registry.register("vip_lease_remaining_seconds", "What is left of this node's lease", remaining.clone());
+    let packets = counter(&mut registry, "vip_packets", "Frames by class, verdict and reason");
+    let replies = counter(&mut registry, "vip_arp_replies", "ARP requests for the VIP that were answered");
+    let conflicts =
+        counter(&mut registry, "vip_conflicts", "ARP claims of the VIP by others while this node held it");
+    for group in &status.groups {
+        let of_group = vec![("group", group.name.clone()), ("node", node.clone())];
+        if let Some(number) = group.epoch {
+            epoch.get_or_create(&of_group).set(i64::try_from(number).unwrap_or(i64::MAX));
+        }
+        if let Some(ms) = group.lease_remaining_ms {
+            remaining.get_or_create(&of_group).set(std::time::Duration::from_millis(ms).as_secs_f64());
+        }
+        for vip in &group.vips {
+            let mut of_vip = of_group.clone();
+            of_vip.push(("vip", vip.address.clone()));
+            for name in STATES {
+                let mut labels = of_vip.clone();
+                labels.push(("state", (*name).to_owned()));
+                state.get_or_create(&labels).set(i64::from(*name == group.state));
+            }
+            count_frames(&packets, &of_vip, &vip.counters);
+            let of = |name: &str| vip.counters.get(name).copied().unwrap_or(0);
+            replies.get_or_create(&of_vip).inc_by(of("arp_request_answer_lease"));
+            conflicts.get_or_create(&of_vip).inc_by(of("arp_claim_pass_conflict"));
+        }
+    }
+    count_frames(&packets, &vec![("node", node.clone())], &status.counters);
+    for (name, value) in &status.agent {
+        let family = counter(&mut registry, &format!("vip_{name}"), "Counted by the agent");
+        family.get_or_create(&vec![("node", node.clone())]).inc_by(*value);
+    }
+    let mut out = String::new();
+    encode(&mut out, &registry)?;
+    Ok(out)
+}
+
+fn count_frames(packets: &CounterFamily, of: &Labels, counters: &BTreeMap<String, u64>) {
+    for counter in COUNTERS {
+        let Some(frames) = counters.get(&counter_name(*counter)) else { continue };
+        let mut labels = of.clone();
+        labels.push(("class", counter.class().to_owned()));
+        labels.push(("verdict", counter.verdict().to_owned()));
+        labels.push(("reason", counter.reason().to_owned()));
+        packets.get_or_create(&labels).inc_by(*frames);
+    }
+}

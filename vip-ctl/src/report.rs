@@ -1,0 +1,249 @@
+//! What `status` and `metrics` show, read from the maps; an agent adds what
+//! only it knows.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use vip_common::{BootNs, Fence, GroupMode, Lease, VipSlot};
+
+use crate::{
+    dataplane::{DataPlane, DataPlaneError, Group, attach, clock, observe},
+    host::{Host, HostError},
+};
+
+/// One node's view of itself and of the cluster.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// This node's name.
+    pub node: String,
+    /// The cluster's name; null without an agent.
+    pub cluster: Option<String>,
+    /// True if a majority of the voters is heard; null without an agent.
+    pub quorate: Option<bool>,
+    /// `manual`, `cluster`, or `witness`.
+    pub mode: String,
+    /// The nodes of the cluster, this one included; empty without an agent.
+    pub nodes: Vec<NodeStatus>,
+    /// The interfaces that the data plane is on.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// The groups.
+    pub groups: Vec<GroupStatus>,
+    /// Frames that concern no VIP, by counter.
+    pub counters: BTreeMap<String, u64>,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+    /// What the agent counted; empty without one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub agent: BTreeMap<String, u64>,
+}
+
+/// A node of the cluster as the answering node sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// Where its agent listens.
+    pub address: String,
+    /// True if it only votes.
+    pub witness: bool,
+    /// True if its agent was heard lately.
+    pub heard: bool,
+}
+
+/// An interface that the data plane is on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// `native` or `generic`; null if no XDP program is on it any more.
+    pub xdp: Option<String>,
+    /// True if it is up and has a carrier.
+    pub carrier: bool,
+}
+
+/// A group on the answering node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GroupStatus {
+    /// Its name.
+    pub name: String,
+    /// `active`, `standby`, `fault`, `init` or `expired`.
+    pub state: String,
+    /// `manual` or `cluster`.
+    pub mode: String,
+    /// The holder, if this node knows one.
+    pub holder: Option<String>,
+    /// The number of the grant; null in manual mode.
+    pub epoch: Option<u64>,
+    /// What is left of this node's lease, in milliseconds; null without one
+    /// and in manual mode, where a lease does not end.
+    pub lease_remaining_ms: Option<u64>,
+    /// The VIPs.
+    pub vips: Vec<VipStatus>,
+}
+
+/// A VIP on the answering node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VipStatus {
+    /// The address.
+    pub address: String,
+    /// Frames by counter, those that are zero left out.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// Why a status could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The maps.
+    #[error(transparent)]
+    DataPlane(#[from] DataPlaneError),
+    /// The host.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+impl Status {
+    /// What the maps alone say.
+    ///
+    /// # Errors
+    /// [`DataPlaneError`] if they can't be read.
+    pub fn of_maps(plane: &DataPlane, node: &str) -> Result<Self, DataPlaneError> {
+        let now = clock::now();
+        let vips = plane.vips()?;
+        let mut groups = Vec::new();
+        for group in plane.groups() {
+            let lease = plane.leases().load(group.index);
+            let mut status = group_status(&group, lease, node, now);
+            for (address, entry) in vips.iter().filter(|(_, entry)| entry.group == group.index) {
+                status.vips.push(VipStatus {
+                    address: address.to_string(),
+                    counters: observe::named(&plane.counters(entry.slot)?, false).into_iter().collect(),
+                });
+            }
+            groups.push(status);
+        }
+        groups.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Self {
+            node: node.to_owned(),
+            mode: "manual".into(),
+            groups,
+            counters: observe::named(&plane.counters(VipSlot::NODE)?, false).into_iter().collect(),
+            ..Self::default()
+        })
+    }
+
+    /// Adds the interfaces that the data plane is on, and says which of them
+    /// are not what they should be.
+    ///
+    /// # Errors
+    /// [`ReportError`].
+    pub fn add_interfaces(&mut self, plane: &DataPlane, host: &Host) -> Result<(), ReportError> {
+        let present = host.interfaces()?;
+        for (ifindex, name) in attach::interfaces(plane.dir())? {
+            let interface = present.get(&ifindex);
+            let xdp = interface.and_then(|i| i.xdp).map(|(mode, _)| match mode {
+                attach::Mode::Generic => "generic".to_owned(),
+                attach::Mode::Native | attach::Mode::Auto => "native".to_owned(),
+            });
+            if xdp.is_none() {
+                self.warnings.push(format!(
+                    "no XDP program is on {name} any more: its VIPs are not answered there; run `vip-ctl load` again or restart the agent"
+                ));
+            }
+            let carrier = interface.is_some_and(|i| i.up && i.carrier);
+            self.interfaces.push(InterfaceStatus { name, xdp, carrier });
+        }
+        if self.interfaces.is_empty() {
+            self.warnings.push(
+                "the data plane is on no interface: no VIP is answered; run `vip-ctl load --iface IFACE`"
+                    .into(),
+            );
+        }
+        Ok(())
+    }
+}
+
+fn group_status(group: &Group, lease: Lease, node: &str, now: BootNs) -> GroupStatus {
+    let fence = group.fence(lease, now);
+    let state = match fence {
+        Fence::Open => "active",
+        Fence::NoLease => "standby",
+        Fence::Expired => "expired",
+        Fence::Invalid => "fault",
+    };
+    let remaining = lease.expiry().map(|expiry| expiry.since(now));
+    GroupStatus {
+        name: group.name.clone(),
+        state: state.into(),
+        mode: match group.mode {
+            GroupMode::Manual | GroupMode::Unused => "manual".into(),
+            GroupMode::Cluster => "cluster".into(),
+        },
+        holder: fence.is_open().then(|| node.to_owned()),
+        epoch: None,
+        lease_remaining_ms: remaining.and_then(|r| u64::try_from(r.as_millis()).ok()),
+        vips: Vec::new(),
+    }
+}
+
+/// A status as a person reads it.
+#[must_use]
+pub fn text(status: &Status) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = match (&status.cluster, status.quorate) {
+        (Some(cluster), Some(quorate)) => writeln!(
+            out,
+            "node {} ({}) of cluster {cluster}, {}",
+            status.node,
+            status.mode,
+            if quorate { "quorate" } else { "NO QUORUM" }
+        ),
+        _ => writeln!(out, "node {}, by hand (no agent runs)", status.node),
+    };
+    for node in &status.nodes {
+        let _ = writeln!(
+            out,
+            "  {:<16} {:<22} {}{}",
+            node.name,
+            node.address,
+            if node.heard { "heard" } else { "silent" },
+            if node.witness { ", witness" } else { "" }
+        );
+    }
+    for interface in &status.interfaces {
+        let _ = writeln!(
+            out,
+            "interface {}: XDP {}, {}",
+            interface.name,
+            interface.xdp.as_deref().unwrap_or("not attached"),
+            if interface.carrier { "carrier" } else { "no carrier" }
+        );
+    }
+    for group in &status.groups {
+        let _ = write!(
+            out,
+            "group {}: {}, holder {}",
+            group.name,
+            group.state,
+            group.holder.as_deref().unwrap_or("unknown")
+        );
+        if let Some(epoch) = group.epoch {
+            let _ = write!(out, ", epoch {epoch}");
+        }
+        if let Some(remaining) = group.lease_remaining_ms {
+            let _ = write!(out, ", lease {remaining} ms");
+        }
+        let _ = writeln!(out);
+        for vip in &group.vips {
+            let _ = writeln!(out, "  {}", vip.address);
+            for (name, frames) in &vip.counters {
+                let _ = writeln!(out, "    {name:<32} {frames:>12}");
+            }
+        }
+    }
+    for warning in &status.warnings {
+        let _ = writeln!(out, "warning: {warning}");
+    }
+    out
+}
