@@ -36,6 +36,33 @@ pub enum Exit {
     Timeout = 124,
 }
 
+impl Exit {
+    /// Every code.
+    const ALL: &[Self] = &[
+        Self::Ok,
+        Self::Usage,
+        Self::NoInput,
+        Self::NotLoaded,
+        Self::Software,
+        Self::System,
+        Self::Occupied,
+        Self::Busy,
+        Self::Protocol,
+        Self::NoPermission,
+        Self::Config,
+        Self::NoSuch,
+        Self::NoQuorum,
+        Self::Unsafe,
+        Self::Timeout,
+    ];
+
+    /// The exit code with this number; [`Exit::Software`] for one that is none.
+    #[must_use]
+    pub fn from_code(code: u8) -> Self {
+        Self::ALL.iter().copied().find(|exit| *exit as u8 == code).unwrap_or(Self::Software)
+    }
+}
+
 impl From<Exit> for std::process::ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)

@@ -2,9 +2,12 @@
 //! data plane's user side, the host's addresses and routes, and the loop that
 //! ties them together.
 
+pub mod agent;
 pub mod announce;
 pub mod cli;
+pub mod config;
 pub mod dataplane;
+pub mod engine;
 pub mod exit;
 pub mod host;
 pub mod lock;
@@ -12,3 +15,4 @@ pub mod metrics;
 pub mod node;
 pub mod paths;
 pub mod report;
+pub mod transport;

@@ -157,6 +157,37 @@ pub fn set_up(paths: &Paths, setup: &Setup) -> Result<Node, NodeError> {
     Ok(node)
 }
 
+/// Takes off what an agent had here before and the configuration no longer
+/// names, so that a VIP can go from one group to another. Groups promoted by
+/// hand are none of its business.
+///
+/// # Errors
+/// [`NodeError`].
+pub fn prune(paths: &Paths, keep: &[GroupSetup]) -> Result<(), NodeError> {
+    let mut plane = match DataPlane::open(&paths.bpf_dir) {
+        Ok(plane) => plane,
+        Err(DataPlaneError::NotLoaded { .. }) => return Ok(()),
+        Err(e) => return Err(e.into()),
+    };
+    let host = Host::open(&paths.run_dir)?;
+    let vips = plane.vips()?;
+    for group in plane.groups().into_iter().filter(|g| g.mode == GroupMode::Cluster) {
+        let kept = keep.iter().find(|k| k.name == group.name);
+        for (vip, _) in vips.iter().filter(|(_, entry)| entry.group == group.index) {
+            if kept.is_none_or(|k| !k.vips.contains(vip)) {
+                // The address first: in the map it is guarded.
+                host.remove_vip(*vip)?;
+                plane.remove_vip(*vip)?;
+            }
+        }
+        if kept.is_none() {
+            plane.remove_group(group.index)?;
+            host.place_local_clients(group.index, Place::Here)?;
+        }
+    }
+    Ok(())
+}
+
 /// Takes the node down and puts the host back. No error if it is not up.
 ///
 /// # Errors

@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde_json::json;
 use vip_common::{GroupMode, Lease};
 
-use super::{Failure, Format, print, print_json};
+use super::{Failure, Format, client, print, print_json};
 use crate::{
+    agent::api::{Request, Response},
     announce::Announcer,
     dataplane::{DataPlane, DataPlaneError, Group},
     exit::Exit,
@@ -30,6 +31,9 @@ pub(super) struct Args {
 }
 
 pub(super) fn promote(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
+    if let Some(response) = client::ask(paths, &Request::Promote { group: args.group.clone() })? {
+        return tell(response, format);
+    }
     let (node, group, _lock) = open(args, paths)?;
     let held = node.plane.leases().load(group.index) == Lease::MANUAL;
     node.plane.leases().store(group.index, Lease::MANUAL);
@@ -40,11 +44,33 @@ pub(super) fn promote(args: &Args, paths: &Paths, format: Format) -> Result<Exit
 }
 
 pub(super) fn demote(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
+    if let Some(response) = client::ask(paths, &Request::Demote { group: args.group.clone() })? {
+        return tell(response, format);
+    }
     let (node, group, _lock) = open(args, paths)?;
     let held = node.plane.leases().load(group.index) == Lease::MANUAL;
     node.plane.leases().store(group.index, Lease::NONE);
     node.host.place_local_clients(group.index, node.out(group.index)?)?;
     said(format, &group, false, !held)
+}
+
+/// Tells what came of a command to the agent.
+pub(super) fn tell(response: Response, format: Format) -> Result<Exit, Failure> {
+    match response {
+        Response::Done { group, holder } => {
+            match format {
+                Format::Json => print_json(&json!({ "group": group, "holder": holder }))?,
+                Format::Text => match holder {
+                    Some(holder) => print(&format!("group {group} is held by {holder}\n")),
+                    None => print(&format!("group {group} is held by nobody\n")),
+                },
+            }
+            Ok(Exit::Ok)
+        }
+        Response::Status(_) | Response::Error { .. } => {
+            Err(Failure::new(Exit::Protocol, "the agent answered something else than what was asked"))
+        }
+    }
 }
 
 /// The node, the group that is meant and the lock.

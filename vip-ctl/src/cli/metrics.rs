@@ -8,7 +8,7 @@ use crate::{exit::Exit, metrics, paths::Paths};
 pub(super) struct Args {}
 
 pub(super) fn run(_args: &Args, paths: &Paths) -> Result<Exit, Failure> {
-    let status = status::of_maps(paths)?;
+    let status = status::read(paths)?;
     let text = metrics::text(&status)
         .map_err(|e| Failure::new(Exit::Software, format!("could not write the metrics: {e}")))?;
     print(&text);

@@ -1,10 +1,14 @@
 //! The command line: one file per verb. A verb asks the agent if one runs,
 //! and else works on the pinned maps alone.
 
+mod agent;
+mod client;
+mod keygen;
 mod lease;
 mod load;
 mod metrics;
 mod status;
+mod switchover;
 mod unload;
 
 use std::{io::Write, process::ExitCode};
@@ -50,6 +54,12 @@ enum Verb {
     Demote(lease::Args),
     /// Show who holds what, and what was answered, passed and dropped.
     Status(status::Args),
+    /// Move the lease to another node of the cluster, as planned.
+    Switchover(switchover::Args),
+    /// Run this node's agent, in the foreground.
+    Agent(agent::Args),
+    /// Make a key for a cluster.
+    Keygen(keygen::Args),
     /// Print the metrics in Prometheus's text format.
     Metrics(metrics::Args),
 }
@@ -64,6 +74,11 @@ struct Failure {
 impl Failure {
     fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into() }
+    }
+
+    /// What an agent answered.
+    fn of_agent(code: u8, message: String) -> Self {
+        Self { exit: Exit::from_code(code), message }
     }
 }
 
@@ -142,6 +157,9 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Promote(args) => lease::promote(&args, paths, format),
         Verb::Demote(args) => lease::demote(&args, paths, format),
         Verb::Status(args) => status::run(&args, paths, format),
+        Verb::Switchover(args) => switchover::run(&args, paths, format),
+        Verb::Agent(args) => agent::run(&args, paths),
+        Verb::Keygen(args) => keygen::run(&args, format),
         Verb::Metrics(args) => metrics::run(&args, paths),
     }
 }

@@ -1,7 +1,8 @@
 //! `vip-ctl status`.
 
-use super::{Failure, Format, host_name, print, print_json};
+use super::{Failure, Format, client, host_name, print, print_json};
 use crate::{
+    agent::api::{Request, Response},
     dataplane::DataPlane,
     exit::Exit,
     host::Host,
@@ -14,7 +15,7 @@ use crate::{
 pub(super) struct Args {}
 
 pub(super) fn run(_args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
-    let status = of_maps(paths)?;
+    let status = read(paths)?;
     match format {
         Format::Json => print_json(&status)?,
         Format::Text => print(&text(&status)),
@@ -22,8 +23,15 @@ pub(super) fn run(_args: &Args, paths: &Paths, format: Format) -> Result<Exit, F
     Ok(Exit::Ok)
 }
 
-/// The status that the maps alone give.
-pub(super) fn of_maps(paths: &Paths) -> Result<Status, Failure> {
+/// The agent's status if one runs, else what the maps alone say.
+pub(super) fn read(paths: &Paths) -> Result<Status, Failure> {
+    match client::ask(paths, &Request::Status)? {
+        Some(Response::Status(status)) => return Ok(*status),
+        Some(Response::Done { .. } | Response::Error { .. }) => {
+            return Err(Failure::new(Exit::Protocol, "the agent answered something else than its status"));
+        }
+        None => {}
+    }
     let plane = DataPlane::open(&paths.bpf_dir)?;
     let mut status = Status::of_maps(&plane, &host_name())?;
     status.add_interfaces(&plane, &Host::open(&paths.run_dir)?)?;

@@ -126,6 +126,12 @@ fn ifindex_of(iface: &str) -> Result<u32, DataPlaneError> {
     nix::net::if_::if_nametoindex(iface).map_err(|_| DataPlaneError::NoInterface { name: iface.to_owned() })
 }
 
+/// True if the way in is pinned for the interface with this index.
+#[must_use]
+pub fn is_attached(dir: &Path, ifindex: u32) -> bool {
+    link_path(dir, "xdp", ifindex).exists()
+}
+
 /// Takes everything off an interface. It is no error if nothing is there.
 ///
 /// # Errors

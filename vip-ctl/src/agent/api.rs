@@ -1,0 +1,373 @@
+//! The agent's socket: one JSON object a line in, one out. What a request
+//! means for the cluster is the engine's business; this only carries it there.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::{Arc, mpsc::Sender},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
+    signal::unix::{SignalKind, signal},
+    sync::Semaphore,
+};
+use tracing::{info, warn};
+
+use super::{
+    AgentError, Notice,
+    lease_loop::{Ask, Asker, Snapshot},
+    watch_netlink,
+};
+use crate::{
+    config::Config,
+    dataplane::DataPlane,
+    engine::{Command, Completed, GroupId, NodeId, Refusal},
+    exit::Exit,
+    host::Host,
+    paths::Paths,
+    report::{GroupStatus, NodeStatus, Status, VipStatus},
+};
+
+/// Bytes that a request may have.
+const REQUEST_LEN_MAX: u64 = 4096;
+/// Requests served at once; more wait.
+const REQUESTS_MAX: usize = 16;
+/// How long a client may take to send its request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it is looked whether the lease loop still runs.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What a client wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "snake_case")]
+pub enum Request {
+    /// The status.
+    Status,
+    /// Give this node, or `to`, the lease.
+    Promote {
+        /// The group or a VIP of it; may be left out where there is one.
+        group: Option<String>,
+    },
+    /// Take the lease from its holder.
+    Demote {
+        /// The group or a VIP of it.
+        group: Option<String>,
+    },
+    /// Move the lease.
+    Switchover {
+        /// The group or a VIP of it.
+        group: Option<String>,
+        /// To which node; the holder chooses if left out.
+        to: Option<String>,
+    },
+}
+
+/// What a client gets.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// To the others: it is done.
+    Done {
+        /// The group.
+        group: String,
+        /// Who holds it now; null for nobody.
+        holder: Option<String>,
+    },
+    /// It was not done.
+    Error {
+        /// An exit code.
+        code: u8,
+        /// A sentence.
+        message: String,
+    },
+}
+
+impl Response {
+    fn error(exit: Exit, message: impl Into<String>) -> Self {
+        Self::Error { code: exit as u8, message: message.into() }
+    }
+}
+
+/// What requests are answered from.
+struct Server {
+    config: Config,
+    paths: Paths,
+    asker: Asker,
+}
+
+/// Serves until a signal says to stop, or the lease loop has ended.
+///
+/// # Errors
+/// [`AgentError::System`] if the socket can't be made.
+pub(super) fn serve(
+    config: Config,
+    paths: &Paths,
+    asker: &Asker,
+    notices: &Sender<Notice>,
+    has_ended: impl Fn() -> bool,
+) -> Result<(), AgentError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(AgentError::system("start the runtime"))?;
+    let server = Arc::new(Server { config, paths: paths.clone(), asker: asker.clone() });
+    let socket = paths.socket();
+    let served = runtime.block_on(async {
+        let listener =
+            listen(&socket).map_err(AgentError::system(format!("listen on {}", socket.display())))?;
+        let mut term = signal(SignalKind::terminate()).map_err(AgentError::system("watch SIGTERM"))?;
+        let mut int = signal(SignalKind::interrupt()).map_err(AgentError::system("watch SIGINT"))?;
+        let mut hup = signal(SignalKind::hangup()).map_err(AgentError::system("watch SIGHUP"))?;
+        tokio::spawn(watch_netlink(notices.clone()));
+        let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        let (server, permits) = (Arc::clone(&server), Arc::clone(&permits));
+                        tokio::spawn(async move {
+                            // The semaphore is never closed.
+                            let _permit = permits.acquire_owned().await;
+                            // A client that went away is no concern of ours.
+                            let _ = server.client(stream).await;
+                        });
+                    }
+                    Err(e) => warn!("a client was not accepted: {e}"),
+                },
+                _ = term.recv() => { info!("SIGTERM: releasing"); return Ok(()) }
+                _ = int.recv() => { info!("SIGINT: releasing"); return Ok(()) }
+                _ = hup.recv() => warn!("SIGHUP: reloading is not there yet; restart the agent, no VIP moves by that"),
+                _ = look.tick() => if has_ended() { return Ok(()) },
+            }
+        }
+    });
+    // So that nobody asks an agent that is about to end.
+    let _ = fs::remove_file(&socket);
+    runtime.shutdown_background();
+    served
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    // The lock is ours, so a socket that is there is a dead agent's.
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+impl Server {
+    async fn client(&self, stream: UnixStream) -> io::Result<()> {
+        let (read, mut write) = stream.into_split();
+        let mut line = String::new();
+        let mut reader = BufReader::new(read.take(REQUEST_LEN_MAX));
+        tokio::time::timeout(REQUEST_TIMEOUT, reader.read_line(&mut line)).await??;
+        let response = match serde_json::from_str(&line) {
+            Ok(request) => self.answer(request).await,
+            Err(e) => {
+                Response::error(Exit::Protocol, format!("the agent does not understand the request: {e}"))
+            }
+        };
+        let mut text = serde_json::to_vec(&response)?;
+        text.push(b'\n');
+        write.write_all(&text).await?;
+        write.shutdown().await
+    }
+
+    async fn answer(&self, request: Request) -> Response {
+        let result = match request {
+            Request::Status => self.status().await.map(|status| Response::Status(Box::new(status))),
+            Request::Promote { group } => {
+                self.command(group, |group| Ok(Command::Promote { group, to: NodeId(self.config.me) })).await
+            }
+            Request::Demote { group } => self.command(group, |group| Ok(Command::Demote { group })).await,
+            Request::Switchover { group, to } => {
+                self.command(group, |group| Ok(Command::Switchover { group, to: self.node(to)? })).await
+            }
+        };
+        result.unwrap_or_else(|response| response)
+    }
+
+    async fn command(
+        &self,
+        group: Option<String>,
+        command: impl FnOnce(GroupId) -> Result<Command, Response>,
+    ) -> Result<Response, Response> {
+        let group = self.group(group)?;
+        let command = command(group)?;
+        let outcome = self.asker.ask_for(|reply| Ask::Command(command, reply)).await.ok_or_else(ending)?;
+        let name = self.config.groups[usize::from(group.0)].name.clone();
+        match outcome {
+            Ok(Completed::HeldBy(node)) => {
+                Ok(Response::Done { group: name, holder: Some(self.node_name(node)) })
+            }
+            Ok(Completed::Released) => Ok(Response::Done { group: name, holder: None }),
+            Err(refusal) => Err(Response::error(exit_of(refusal), format!("group {name}: {refusal}"))),
+        }
+    }
+
+    /// The group that is meant.
+    fn group(&self, name: Option<String>) -> Result<GroupId, Response> {
+        let groups = &self.config.groups;
+        let place = match &name {
+            Some(name) => groups
+                .iter()
+                .position(|g| g.name == *name || g.vips.iter().any(|vip| vip.to_string() == *name))
+                .ok_or_else(|| {
+                    let known: Vec<_> = groups.iter().map(|g| g.name.as_str()).collect();
+                    Response::error(
+                        Exit::NoSuch,
+                        format!("there is no group or VIP {name:?}: name one of {}", known.join(", ")),
+                    )
+                })?,
+            None if groups.len() == 1 => 0,
+            None => {
+                let known: Vec<_> = groups.iter().map(|g| g.name.as_str()).collect();
+                return Err(Response::error(
+                    Exit::Usage,
+                    format!("there are several groups: name one of {}", known.join(", ")),
+                ));
+            }
+        };
+        u16::try_from(place).map(GroupId).map_err(|e| Response::error(Exit::Software, e.to_string()))
+    }
+
+    fn node(&self, name: Option<String>) -> Result<Option<NodeId>, Response> {
+        let Some(name) = name else { return Ok(None) };
+        let nodes = &self.config.cluster.nodes;
+        let place = nodes.iter().position(|n| n.name == name).and_then(|place| u8::try_from(place).ok());
+        match place {
+            Some(place) => Ok(Some(NodeId(place))),
+            None => {
+                let known: Vec<_> = nodes.iter().filter(|n| !n.witness).map(|n| n.name.as_str()).collect();
+                Err(Response::error(
+                    Exit::NoSuch,
+                    format!("there is no node {name:?}: name one of {}", known.join(", ")),
+                ))
+            }
+        }
+    }
+
+    fn node_name(&self, node: NodeId) -> String {
+        self.config.cluster.nodes.get(usize::from(node.0)).map_or_else(String::new, |n| n.name.clone())
+    }
+
+    async fn status(&self) -> Result<Status, Response> {
+        let snapshot = self.asker.ask_for(Ask::Status).await.ok_or_else(ending)?;
+        let mut status = self.maps_status().await?;
+        status.node.clone_from(&self.config.node_name);
+        status.cluster = Some(self.config.cluster.name.clone());
+        status.quorate = Some(snapshot.engine.quorate);
+        self.overlay(&mut status, &snapshot);
+        Ok(status)
+    }
+
+    /// What the maps and netlink say; read aside, since that blocks.
+    async fn maps_status(&self) -> Result<Status, Response> {
+        let me = &self.config.cluster.nodes[usize::from(self.config.me)];
+        if me.witness {
+            return Ok(Status { mode: "witness".into(), ..Status::default() });
+        }
+        let (paths, name) = (self.paths.clone(), me.name.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let plane = DataPlane::open(&paths.bpf_dir)?;
+            let mut status = Status::of_maps(&plane, &name)?;
+            status.mode = "cluster".into();
+            status.add_interfaces(&plane, &Host::open(&paths.run_dir)?)?;
+            Ok::<_, crate::report::ReportError>(status)
+        });
+        match read.await {
+            Ok(Ok(status)) => Ok(status),
+            Ok(Err(e)) => Err(Response::error(Exit::System, e.to_string())),
+            Err(e) => Err(Response::error(Exit::Software, e.to_string())),
+        }
+    }
+
+    /// Adds what only the engine knows.
+    fn overlay(&self, status: &mut Status, snapshot: &Snapshot) {
+        for (node, known) in self.config.cluster.nodes.iter().zip(&snapshot.engine.nodes) {
+            status.nodes.push(NodeStatus {
+                name: node.name.clone(),
+                address: node.address.to_string(),
+                witness: node.witness,
+                heard: known.present,
+            });
+        }
+        for (group, known) in self.config.groups.iter().zip(&snapshot.engine.groups) {
+            let place = status.groups.iter().position(|g| g.name == group.name);
+            let entry = match place {
+                Some(place) => &mut status.groups[place],
+                None => {
+                    status.groups.push(bare(group));
+                    let last = status.groups.len() - 1;
+                    &mut status.groups[last]
+                }
+            };
+            entry.state = known.state.to_string();
+            entry.holder = known.holder.map(|node| self.node_name(node));
+            entry.epoch = Some(known.epoch.0);
+            entry.lease_remaining_ms = known
+                .expiry
+                .filter(|expiry| *expiry > snapshot.now)
+                .and_then(|expiry| u64::try_from(expiry.since(snapshot.now).as_millis()).ok());
+        }
+        let counts = &snapshot.counts;
+        status.agent = [
+            ("heartbeats_sent", counts.sent),
+            ("heartbeats_unsent", counts.unsent),
+            ("heartbeats_received", counts.received),
+            ("heartbeats_rejected", counts.rejected),
+            ("transitions", counts.transitions),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+    }
+}
+
+/// A group of which this node has no maps.
+fn bare(group: &crate::config::Group) -> GroupStatus {
+    GroupStatus {
+        name: group.name.clone(),
+        state: String::new(),
+        mode: "cluster".into(),
+        holder: None,
+        epoch: None,
+        lease_remaining_ms: None,
+        vips: group
+            .vips
+            .iter()
+            .map(|vip| VipStatus { address: vip.to_string(), counters: std::collections::BTreeMap::new() })
+            .collect(),
+    }
+}
+
+fn ending() -> Response {
+    Response::error(Exit::NotLoaded, "the agent is ending")
+}
+
+/// The exit code that a refusal means.
+const fn exit_of(refusal: Refusal) -> Exit {
+    match refusal {
+        Refusal::NoQuorum => Exit::NoQuorum,
+        Refusal::NoSuchGroup | Refusal::NoSuchNode => Exit::NoSuch,
+        Refusal::Timeout => Exit::Timeout,
+        Refusal::Busy | Refusal::Starting | Refusal::Stopping => Exit::Busy,
+        Refusal::NotHeld
+        | Refusal::TargetIsWitness
+        | Refusal::TargetNotReady
+        | Refusal::TargetSilent
+        | Refusal::NoTarget
+        | Refusal::NotHolder => Exit::Unsafe,
+    }
+}

@@ -1,0 +1,387 @@
+//! The lease loop: the one thread that owns the engine, the transport and the
+//! lease store, and turns sockets and timers into inputs and outputs into IO.
+//!
+//! It makes no decision, logs nothing, allocates little and waits for nobody:
+//! whatever may take time is told to other threads.
+
+use std::{
+    io::{self, ErrorKind},
+    net::{SocketAddr, UdpSocket},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    sync::mpsc::{Receiver, Sender},
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        eventfd::EventFd,
+        time::TimeSpec,
+        timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
+    },
+};
+use tokio::sync::oneshot;
+use vip_common::{
+    BootNs, GroupIndex,
+    event::{Event, EventKind},
+};
+
+use super::{Notice, Tell};
+use crate::{
+    dataplane::{DataPlane, clock, observe::Events},
+    engine::{
+        Command, CommandId, Completed, Engine, GroupId, Input, NodeId, Output, Packet, Refusal, Status,
+    },
+    transport::{Received, Transport},
+};
+
+/// Datagrams taken from the socket before timers and commands get their turn.
+const DATAGRAMS_PER_TURN: usize = 64;
+/// Events taken from the ring buffer in one turn.
+const EVENTS_PER_TURN: usize = 64;
+/// Room for the longest UDP datagram.
+const DATAGRAM_LEN_MAX: usize = 65_536;
+
+/// What other threads ask of the loop.
+pub enum Ask {
+    /// Do what a person wants, and tell what came of it.
+    Command(Command, oneshot::Sender<Result<Completed, Refusal>>),
+    /// What does the engine know?
+    Status(oneshot::Sender<Snapshot>),
+    /// Whether this node can serve.
+    Eligible(bool),
+    /// Release everything and end.
+    Stop,
+}
+
+/// What the loop knows at one moment.
+pub struct Snapshot {
+    /// The engine's view.
+    pub engine: Status,
+    /// When that was.
+    pub now: BootNs,
+    /// What was counted.
+    pub counts: Counts,
+}
+
+/// What the loop counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Datagrams sent.
+    pub sent: u64,
+    /// Datagrams that could not be sent, or had no session to be sealed for.
+    pub unsent: u64,
+    /// Authentic datagrams received.
+    pub received: u64,
+    /// Datagrams that were not authentic, not for us, or not understood.
+    pub rejected: u64,
+    /// Changes of a group's state on this node, or of its holder.
+    pub transitions: u64,
+}
+
+/// The data plane's side of the loop; a witness has none.
+pub struct Plane {
+    /// The lease store is in here.
+    pub maps: DataPlane,
+    /// By [`GroupId`].
+    pub index: Vec<GroupIndex>,
+    /// The ring buffer.
+    pub events: Events,
+}
+
+/// Everything that the loop owns.
+pub struct LeaseLoop {
+    /// Decides.
+    pub engine: Engine,
+    /// Seals and opens.
+    pub transport: Transport,
+    /// To and from the peers; does not block.
+    pub socket: UdpSocket,
+    /// The peers' addresses, by [`NodeId`].
+    pub addresses: Vec<SocketAddr>,
+    /// The maps.
+    pub plane: Option<Plane>,
+    /// What others ask.
+    pub asks: Receiver<Ask>,
+    /// Written whenever something was asked.
+    pub wake: std::sync::Arc<EventFd>,
+    /// Where notices go.
+    pub tell: Sender<Notice>,
+}
+
+/// The loop while it runs.
+struct Running {
+    inner: LeaseLoop,
+    counts: Counts,
+    waiting: Vec<(CommandId, oneshot::Sender<Result<Completed, Refusal>>)>,
+    next_command: u64,
+    stopped: bool,
+}
+
+impl LeaseLoop {
+    /// Runs until it is stopped.
+    ///
+    /// # Errors
+    /// If a timer can't be made or waiting fails: then the process must end,
+    /// and the leases run out.
+    pub fn run(self) -> io::Result<()> {
+        let timer =
+            TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
+        let mut running = Running {
+            inner: self,
+            counts: Counts::default(),
+            waiting: Vec::new(),
+            next_command: 0,
+            stopped: false,
+        };
+        let mut buffer = vec![0; DATAGRAM_LEN_MAX];
+        while !running.stopped {
+            running.turn(&mut buffer)?;
+            running.wait(&timer)?;
+        }
+        Ok(())
+    }
+}
+
+impl Running {
+    /// Everything that is due now.
+    fn turn(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        // Time first: what ran out while we slept has run out, whatever waits
+        // in the socket.
+        self.input(Input::Wake);
+        self.inner.transport.wake(clock::now());
+        self.transmit();
+        for _ in 0..DATAGRAMS_PER_TURN {
+            match self.inner.socket.recv_from(buffer) {
+                Ok((len, _)) => self.datagram(&buffer[..len]),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                // An earlier datagram met a closed port: the peer is down.
+                Err(e) if is_passing(&e) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        while let Ok(ask) = self.inner.asks.try_recv() {
+            self.ask(ask);
+        }
+        self.events();
+        Ok(())
+    }
+
+    fn datagram(&mut self, bytes: &[u8]) {
+        match self.inner.transport.receive(bytes, clock::now()) {
+            Received::Payload { from, payload } => match Packet::decode(&payload) {
+                Ok(packet) => {
+                    self.counts.received += 1;
+                    self.input(Input::Message { from: NodeId(from), packet });
+                }
+                Err(_) => self.counts.rejected += 1,
+            },
+            Received::Adopted { peer, fresh, .. } => {
+                self.say(Notice::Connected { node: NodeId(peer), restarted: !fresh });
+            }
+            Received::Handshake => {}
+            Received::Rejected { reason, from } => {
+                self.counts.rejected += 1;
+                self.say(Notice::Rejected { reason, from: from.map(NodeId) });
+            }
+        }
+        self.transmit();
+    }
+
+    fn ask(&mut self, ask: Ask) {
+        match ask {
+            Ask::Command(command, reply) => {
+                self.next_command += 1;
+                let id = CommandId(self.next_command);
+                self.waiting.push((id, reply));
+                self.input(Input::Command { id, command });
+            }
+            Ask::Status(reply) => {
+                let now = clock::now();
+                let snapshot = Snapshot { engine: self.inner.engine.status(now), now, counts: self.counts };
+                // Whoever asked may have gone away.
+                let _ = reply.send(snapshot);
+            }
+            Ask::Eligible(eligible) => {
+                for group in self.groups() {
+                    self.input(Input::Eligible { group, eligible });
+                }
+            }
+            Ask::Stop => self.input(Input::Stop),
+        }
+    }
+
+    fn groups(&self) -> impl Iterator<Item = GroupId> + use<> {
+        let count = self.inner.plane.as_ref().map_or(0, |plane| plane.index.len());
+        (0..u16::try_from(count).unwrap_or(u16::MAX)).map(GroupId)
+    }
+
+    /// Feeds the engine, and does what it says before anything else.
+    fn input(&mut self, input: Input) {
+        self.inner.engine.handle(input, clock::now());
+        while let Some(output) = self.inner.engine.poll_output() {
+            self.output(output);
+        }
+    }
+
+    fn output(&mut self, output: Output) {
+        match output {
+            Output::StoreLease { group, lease } => {
+                if let Some(plane) = &self.inner.plane
+                    && let Some(index) = plane.index.get(usize::from(group.0))
+                {
+                    plane.maps.leases().store(*index, lease);
+                }
+            }
+            Output::Send { to, packet } => self.send(to, &packet),
+            Output::Announce { group } => self.say(Notice::Announce { group }),
+            Output::Changed { group, state, epoch, reason, holder } => {
+                self.counts.transitions += 1;
+                self.say(Notice::Changed { group, state, epoch, reason, holder });
+            }
+            Output::Done { id, outcome } => {
+                if let Some(place) = self.waiting.iter().position(|(waiting, _)| *waiting == id) {
+                    let (_, reply) = self.waiting.swap_remove(place);
+                    // Whoever asked may have gone away.
+                    let _ = reply.send(outcome);
+                }
+            }
+            Output::Stopped => self.stopped = true,
+        }
+    }
+
+    fn send(&mut self, to: NodeId, packet: &Packet) {
+        match self.inner.transport.seal(to.0, &packet.encode()) {
+            Ok(datagram) => self.datagram_out(to, &datagram),
+            Err(_) => self.counts.unsent += 1,
+        }
+    }
+
+    fn transmit(&mut self) {
+        while let Some((to, datagram)) = self.inner.transport.poll_transmit() {
+            self.datagram_out(NodeId(to), &datagram);
+        }
+    }
+
+    /// Sends, or loses: the protocol is made for loss.
+    fn datagram_out(&mut self, to: NodeId, datagram: &[u8]) {
+        let sent = match self.inner.addresses.get(usize::from(to.0)) {
+            Some(address) => self.inner.socket.send_to(datagram, address).is_ok(),
+            None => false,
+        };
+        if sent {
+            self.counts.sent += 1;
+        } else {
+            self.counts.unsent += 1;
+        }
+    }
+
+    fn events(&mut self) {
+        for _ in 0..EVENTS_PER_TURN {
+            let Some(event) = self.inner.plane.as_mut().and_then(|plane| plane.events.next()) else { return };
+            self.event(event);
+        }
+    }
+
+    /// Others' claims matter while we hold: then the network must hear us again.
+    fn event(&mut self, event: Event) {
+        if event.kind != EventKind::ClaimConflict as u32 {
+            return;
+        }
+        let group = self
+            .inner
+            .plane
+            .as_ref()
+            .and_then(|plane| plane.index.iter().position(|index| *index == event.group))
+            .and_then(|group| u16::try_from(group).ok());
+        if let Some(group) = group {
+            self.say(Notice::Claim { group: GroupId(group), vip: event.vip.into(), mac: event.mac });
+        }
+    }
+
+    fn say(&self, notice: Notice) {
+        // The other end is gone only when the process ends.
+        let _ = self.inner.tell.send(notice);
+    }
+
+    /// Sleeps until something arrives or is due.
+    fn wait(&self, timer: &TimerFd) -> io::Result<()> {
+        let due = [self.inner.engine.next_deadline(), self.inner.transport.next_deadline()];
+        match due.into_iter().flatten().min() {
+            Some(due) => {
+                // Zero would switch the timer off; the past fires at once.
+                let due = due.0.max(1);
+                let at =
+                    TimeSpec::new((due / 1_000_000_000).cast_signed(), (due % 1_000_000_000).cast_signed());
+                timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)?;
+            }
+            None => timer.unset()?,
+        }
+        let events_fd = self.inner.plane.as_ref().map(|plane| plane.events.as_raw_fd());
+        let mut fds = vec![
+            PollFd::new(self.inner.socket.as_fd(), PollFlags::POLLIN),
+            PollFd::new(timer.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.inner.wake.as_fd(), PollFlags::POLLIN),
+        ];
+        if let Some(fd) = events_fd {
+            // SAFETY: the ring buffer owns the descriptor and outlives this call.
+            fds.push(PollFd::new(unsafe { BorrowedFd::borrow_raw(fd) }, PollFlags::POLLIN));
+        }
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        if fds[2].any() == Some(true) {
+            // It only says that something waits in the channel.
+            let _ = self.inner.wake.read();
+        }
+        Ok(())
+    }
+}
+
+/// Errors that a UDP socket reports about an earlier datagram.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionRefused
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::Interrupted
+    )
+}
+
+/// A handle by which other threads ask the loop.
+#[derive(Clone)]
+pub struct Asker {
+    sender: Sender<Ask>,
+    wake: std::sync::Arc<EventFd>,
+}
+
+impl Asker {
+    /// Pairs a channel's sender with the descriptor that wakes the loop.
+    #[must_use]
+    pub const fn new(sender: Sender<Ask>, wake: std::sync::Arc<EventFd>) -> Self {
+        Self { sender, wake }
+    }
+
+    /// Asks; false if the loop has ended.
+    #[must_use]
+    pub fn ask(&self, ask: Ask) -> bool {
+        self.sender.send(ask).is_ok() && self.wake.write(1).is_ok()
+    }
+
+    /// Asks and waits for the reply; `None` if the loop has ended.
+    pub async fn ask_for<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        if !self.ask(ask(reply)) {
+            return None;
+        }
+        answer.await.ok()
+    }
+}
+
+impl Tell for Asker {
+    fn eligible(&self, eligible: bool) -> bool {
+        self.ask(Ask::Eligible(eligible))
+    }
+}

@@ -1,0 +1,430 @@
+//! The agent: reads the configuration, brings the node up, and starts the
+//! threads.
+//!
+//! - `lease` owns engine, transport and lease store, and does nothing else.
+//! - `keeper` owns the host's side: routes, repairs, eligibility, the log.
+//! - `announcer` sends gratuitous ARP.
+//! - the main thread runs the socket for `vip-ctl`, signals and netlink.
+//!
+//! Where one of the first three panics the process aborts: the kernel fences.
+
+mod announcer;
+pub mod api;
+mod keeper;
+mod lease_loop;
+mod realtime;
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, UdpSocket},
+    path::Path,
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread,
+};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use tracing::{info, warn};
+use vip_common::{BootNs, GroupIndex, GroupMode};
+
+use self::lease_loop::{Ask, Asker, LeaseLoop, Plane};
+use crate::{
+    config::{Config, ConfigErrors},
+    dataplane::{DataPlane, DataPlaneError, attach, clock, observe::Events},
+    engine::{
+        Engine, EngineConfig, Epoch, GroupId, GroupSpec, GroupState, Incarnation, NodeId, NodeSpec, Reason,
+        Role, Timing,
+    },
+    exit::Exit,
+    host::{self, Watched},
+    lock::{Lock, LockError},
+    node::{GroupSetup, Node, NodeError, Setup, prune, set_up},
+    paths::Paths,
+    transport::{Identity, KeyRing, Rejected, Transport, keyfile::KeyFileError},
+};
+
+/// Room in the maps for VIPs that come later, as a multiple of those configured.
+const VIPS_HEADROOM: u32 = 2;
+
+/// What the lease loop and netlink tell the keeper.
+#[derive(Debug)]
+pub enum Notice {
+    /// Tell the network that the group is here.
+    Announce {
+        /// The group.
+        group: GroupId,
+    },
+    /// Another node claims a VIP that is held here.
+    Claim {
+        /// The group.
+        group: GroupId,
+        /// The VIP.
+        vip: Ipv4Addr,
+        /// Who claims it.
+        mac: [u8; 6],
+    },
+    /// A group's state or holder has changed.
+    Changed {
+        /// The group.
+        group: GroupId,
+        /// This node's state.
+        state: GroupState,
+        /// The grant.
+        epoch: Epoch,
+        /// Why.
+        reason: Reason,
+        /// Who holds it.
+        holder: Option<NodeId>,
+    },
+    /// A peer's incarnation was adopted.
+    Connected {
+        /// The peer.
+        node: NodeId,
+        /// True if it was connected before.
+        restarted: bool,
+    },
+    /// A datagram was rejected.
+    Rejected {
+        /// Why.
+        reason: Rejected,
+        /// Who it claims to be from.
+        from: Option<NodeId>,
+    },
+    /// Netlink said something.
+    Watched(Watched),
+}
+
+/// What the keeper tells the lease loop.
+pub trait Tell {
+    /// Whether this node can serve; false if nobody listens any more.
+    fn eligible(&self, eligible: bool) -> bool;
+}
+
+/// Names for ids.
+#[derive(Clone, Debug)]
+pub struct Names {
+    nodes: Vec<String>,
+    groups: Vec<String>,
+    index: Vec<GroupIndex>,
+}
+
+impl Names {
+    fn node(&self, node: NodeId) -> &str {
+        self.nodes.get(usize::from(node.0)).map_or("?", String::as_str)
+    }
+
+    fn group(&self, group: GroupId) -> &str {
+        self.groups.get(usize::from(group.0)).map_or("?", String::as_str)
+    }
+
+    fn index(&self, group: GroupId) -> Option<GroupIndex> {
+        self.index.get(usize::from(group.0)).copied()
+    }
+}
+
+/// Why an agent did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// The key file.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// Another agent, or a verb at work.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The data plane or the host.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// Anything of the system's.
+    #[error("could not {what}: {source}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The lease loop has ended by itself; leases run out.
+    #[error("the lease loop ended: {0}")]
+    LeaseLoop(String),
+}
+
+impl AgentError {
+    fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        |source| Self::System { what, source }
+    }
+
+    /// The process's exit code for this error.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Config(_) | Self::Key(_) => Exit::Config,
+            Self::Lock(LockError::Agent { .. } | LockError::Busy { .. }) => Exit::Busy,
+            Self::Lock(LockError::Io { source, .. }) | Self::System { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Exit::NoPermission
+            }
+            Self::Lock(LockError::Io { .. }) | Self::System { .. } => Exit::System,
+            Self::Node(e) => e.exit(),
+            Self::LeaseLoop(_) => Exit::Software,
+        }
+    }
+}
+
+impl From<DataPlaneError> for AgentError {
+    fn from(e: DataPlaneError) -> Self {
+        Self::Node(e.into())
+    }
+}
+
+/// Runs an agent until it is told to stop.
+///
+/// # Errors
+/// [`AgentError`]; before the node was touched for anything that can be known before.
+pub fn run(config_path: &Path, paths: &Paths) -> Result<(), AgentError> {
+    let config = Config::load(config_path)?;
+    let keys = KeyRing::load(&config.cluster.key_file)?;
+    let lock = Lock::take(paths, true)?;
+    let me = usize::from(config.me);
+    let address = config.cluster.nodes[me].address;
+    let socket =
+        UdpSocket::bind(address).and_then(|socket| socket.set_nonblocking(true).map(|()| socket)).map_err(
+            AgentError::system(format!("listen on {address} (this node's address in the configuration)")),
+        )?;
+
+    let setup = node_setup(&config);
+    let node = if config.cluster.nodes[me].witness { None } else { Some(bring_up(paths, &setup)?) };
+    let names = names(&config, node.as_ref());
+    abort_on_panic();
+
+    let (notices, notices_rx) = channel();
+    let (asks, asks_rx) = channel();
+    let wake = Arc::new(
+        EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|e| AgentError::system("make an eventfd")(e.into()))?,
+    );
+    let asker = Asker::new(asks, Arc::clone(&wake));
+    let plane = match &node {
+        Some(_) => Some(Plane {
+            maps: DataPlane::open(&paths.bpf_dir)?,
+            index: names.index.clone(),
+            events: Events::open(&paths.bpf_dir)?,
+        }),
+        None => None,
+    };
+    let (engine, transport) = decide(&config, keys, plane.as_ref())?;
+    let lease_loop = LeaseLoop {
+        engine,
+        transport,
+        socket,
+        addresses: config.cluster.nodes.iter().map(|n| n.address).collect(),
+        plane,
+        asks: asks_rx,
+        wake,
+        tell: notices.clone(),
+    };
+    let announcer = start_announcer(paths, node.is_some())?;
+    let keeper = keeper::Keeper {
+        node,
+        setup,
+        paths: paths.clone(),
+        names,
+        lease_loop: asker.clone(),
+        announcer,
+        eligible: None,
+    };
+    let keeper = spawn("keeper", move || keeper.run(&notices_rx))?;
+    if let Err(e) = realtime::lock_memory() {
+        warn!("memory is not locked ({e}): paging can delay the lease; run as root or with CAP_IPC_LOCK");
+    }
+    let lease = spawn("lease", move || {
+        if let Err(e) = realtime::prioritise() {
+            warn!(
+                "no real-time priority ({e}): a busy host can delay the lease; run as root or with CAP_SYS_NICE"
+            );
+        }
+        lease_loop.run()
+    })?;
+    info!(
+        node = config.node_name,
+        cluster = config.cluster.name,
+        lease_ms = u64::try_from(config.cluster.lease.as_millis()).unwrap_or(u64::MAX),
+        "the agent runs"
+    );
+
+    let served = api::serve(config, paths, &asker, &notices, || lease.is_finished());
+    // However serving ended, the leases are released in good order if they can be.
+    let _ = asker.ask(Ask::Stop);
+    let ended = lease.join();
+    drop((notices, asker));
+    // The keeper ends when the last notice is dealt with: routes follow the release.
+    let _ = keeper.join();
+    drop(lock);
+    match ended {
+        Ok(Ok(())) => served,
+        Ok(Err(e)) => Err(AgentError::LeaseLoop(e.to_string())),
+        Err(_) => Err(AgentError::LeaseLoop("it panicked".into())),
+    }
+}
+
+fn bring_up(paths: &Paths, setup: &Setup) -> Result<Node, AgentError> {
+    prune(paths, &setup.groups)?;
+    let node = set_up(paths, setup)?;
+    for (name, attached) in &node.attached {
+        info!(interface = name, xdp = ?attached.xdp, gate = ?attached.gate, adopted = node.adopted, "attached");
+    }
+    for change in &node.changes {
+        info!("{change}");
+    }
+    for warning in &node.warnings {
+        warn!("{warning}");
+    }
+    Ok(node)
+}
+
+/// What the configuration asks of the node.
+fn node_setup(config: &Config) -> Setup {
+    let hold = Timing::new(config.cluster.lease).hold;
+    let groups: Vec<_> = config
+        .groups
+        .iter()
+        .map(|group| GroupSetup {
+            name: group.name.clone(),
+            mode: GroupMode::Cluster,
+            hold,
+            vips: group
+                .vips
+                .iter()
+                .filter_map(|vip| if let IpAddr::V4(vip) = vip { Some(*vip) } else { None })
+                .collect(),
+        })
+        .collect();
+    let vips = u32::try_from(groups.iter().map(|g| g.vips.len()).sum::<usize>()).unwrap_or(u32::MAX);
+    Setup {
+        interfaces: config.interfaces.clone(),
+        mode: attach::Mode::Auto,
+        gate: attach::Gate::Auto,
+        groups,
+        vips_max: vips
+            .saturating_mul(VIPS_HEADROOM)
+            .clamp(vip_common::layout::VIPS_DEFAULT, vip_common::layout::VIPS_MAX),
+    }
+}
+
+fn names(config: &Config, node: Option<&Node>) -> Names {
+    let known = node.map(|node| node.plane.groups()).unwrap_or_default();
+    Names {
+        nodes: config.cluster.nodes.iter().map(|n| n.name.clone()).collect(),
+        groups: config.groups.iter().map(|g| g.name.clone()).collect(),
+        // Every configured group was put into the maps before; a witness has none.
+        index: config
+            .groups
+            .iter()
+            .filter_map(|g| known.iter().find(|k| k.name == g.name).map(|k| k.index))
+            .collect(),
+    }
+}
+
+/// The engine and the transport, in a new incarnation.
+fn decide(config: &Config, keys: KeyRing, plane: Option<&Plane>) -> Result<(Engine, Transport), AgentError> {
+    let mut incarnation = [0; 8];
+    let mut entropy = [0; 32];
+    for buffer in [&mut incarnation[..], &mut entropy[..]] {
+        getrandom::fill(buffer)
+            .map_err(|e| AgentError::system("draw random numbers")(io::Error::other(e)))?;
+    }
+    let incarnation = u64::from_ne_bytes(incarnation);
+    let node = |name: &String| {
+        let node = config.cluster.nodes.iter().position(|n| n.name == *name)?;
+        u8::try_from(node).ok()
+    };
+    let priorities = |group: &crate::config::Group| {
+        let mut priorities = vec![crate::config::PRIORITY_DEFAULT; config.cluster.nodes.len()];
+        for (name, priority) in &group.priorities {
+            if let Some(node) = node(name) {
+                priorities[usize::from(node)] = *priority;
+            }
+        }
+        priorities
+    };
+    let engine_config = EngineConfig {
+        me: NodeId(config.me),
+        incarnation: Incarnation(incarnation),
+        nodes: config
+            .cluster
+            .nodes
+            .iter()
+            .map(|n| NodeSpec { role: if n.witness { Role::Witness } else { Role::Node } })
+            .collect(),
+        groups: config.groups.iter().map(|g| GroupSpec { priorities: priorities(g) }).collect(),
+        accept: config.cluster.lease,
+    };
+    let now = clock::now();
+    let engine = Engine::new(engine_config, &held(plane, now), now);
+    let identity = Identity {
+        me: config.me,
+        incarnation,
+        cluster: config.cluster.name.clone(),
+        config_digest: config.digest(),
+        peers: config.cluster.nodes.iter().filter_map(|n| node(&n.name)).collect(),
+    };
+    Ok((engine, Transport::new(identity, keys, entropy)))
+}
+
+/// The leases of an earlier incarnation that still run.
+fn held(plane: Option<&Plane>, now: BootNs) -> Vec<(GroupId, BootNs)> {
+    let Some(plane) = plane else { return Vec::new() };
+    (0_u16..)
+        .zip(&plane.index)
+        .filter_map(|(group, index)| Some((GroupId(group), plane.maps.leases().load(*index).expiry()?)))
+        .filter(|(_, expiry)| *expiry > now)
+        .collect()
+}
+
+fn start_announcer(paths: &Paths, has_plane: bool) -> Result<Sender<announcer::Announce>, AgentError> {
+    let (orders, orders_rx): (_, Receiver<announcer::Announce>) = channel();
+    if has_plane {
+        let plane = DataPlane::open(&paths.bpf_dir)?;
+        spawn("announcer", move || {
+            if let Err(e) = announcer::run(&plane, &orders_rx) {
+                tracing::error!("VIPs are not announced: {e}");
+            }
+        })?;
+    }
+    Ok(orders)
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<thread::JoinHandle<T>, AgentError> {
+    thread::Builder::new()
+        .name(name.into())
+        .spawn(body)
+        .map_err(AgentError::system(format!("start the thread {name}")))
+}
+
+/// A panic on one of our threads ends the process, so that the lease runs out
+/// instead of being renewed by half an agent.
+fn abort_on_panic() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        default(info);
+        if matches!(thread::current().name(), Some("lease" | "keeper" | "announcer")) {
+            std::process::abort();
+        }
+    }));
+}
+
+/// Tells the keeper what netlink says, for as long as it listens.
+async fn watch_netlink(notices: Sender<Notice>) {
+    let ended = host::watch(|watched| notices.send(Notice::Watched(watched)).is_ok()).await;
+    if let Err(e) = ended {
+        warn!("netlink can't be watched ({e}): loss of carrier will not be noticed");
+    }
+}

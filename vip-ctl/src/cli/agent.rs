@@ -1,0 +1,29 @@
+//! `vip-ctl agent`.
+
+use std::path::PathBuf;
+
+use tracing_subscriber::EnvFilter;
+
+use super::Failure;
+use crate::{agent, exit::Exit, paths::Paths};
+
+/// Example: vip-ctl agent --config /etc/vip/vip.toml
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = "/etc/vip/vip.toml")]
+    config: PathBuf,
+    /// What to log: error, warn, info, debug, or a tracing filter.
+    #[arg(long, env = "VIP_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
+}
+
+pub(super) fn run(args: &Args, paths: &Paths) -> Result<Exit, Failure> {
+    let filter = EnvFilter::try_new(&args.log).map_err(|e| {
+        Failure::new(Exit::Usage, format!("--log {:?} is no filter ({e}): write one like info", args.log))
+    })?;
+    // A second subscriber in one process does not happen.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    agent::run(&args.config, paths).map_err(|e| Failure::new(e.exit(), e.to_string()))?;
+    Ok(Exit::Ok)
+}

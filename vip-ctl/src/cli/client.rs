@@ -1,0 +1,66 @@
+//! Asking the agent through its socket.
+
+use std::{
+    io::{BufRead, BufReader, ErrorKind, Write},
+    os::unix::net::UnixStream,
+    time::Duration,
+};
+
+use super::Failure;
+use crate::{
+    agent::api::{Request, Response},
+    exit::Exit,
+    paths::Paths,
+};
+
+/// Longer than the agent takes to give up on a command.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Asks the agent of this node; `None` if none runs.
+pub(super) fn ask(paths: &Paths, request: &Request) -> Result<Option<Response>, Failure> {
+    let path = paths.socket();
+    let stream = match UnixStream::connect(&path) {
+        Ok(stream) => stream,
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => return Ok(None),
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+            return Err(Failure::new(
+                Exit::NoPermission,
+                format!("not allowed to ask the agent at {}: run it as root", path.display()),
+            ));
+        }
+        Err(e) => {
+            return Err(Failure::new(
+                Exit::System,
+                format!("could not reach the agent at {}: {e}", path.display()),
+            ));
+        }
+    };
+    let failed = |e: std::io::Error| {
+        let timed_out = matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+        let exit = if timed_out { Exit::Timeout } else { Exit::System };
+        let said = if timed_out {
+            "did not answer in time: it may be stopped or hung".to_owned()
+        } else {
+            e.to_string()
+        };
+        Failure::new(exit, format!("the agent at {} {said}", path.display()))
+    };
+    stream.set_read_timeout(Some(TIMEOUT)).map_err(failed)?;
+    stream.set_write_timeout(Some(TIMEOUT)).map_err(failed)?;
+    let mut text = serde_json::to_vec(request)
+        .map_err(|e| Failure::new(Exit::Software, format!("could not write the request: {e}")))?;
+    text.push(b'\n');
+    (&stream).write_all(&text).map_err(failed)?;
+    let mut line = String::new();
+    BufReader::new(&stream).read_line(&mut line).map_err(failed)?;
+    let response = serde_json::from_str(&line).map_err(|e| {
+        Failure::new(
+            Exit::Protocol,
+            format!("the agent answered what this vip-ctl does not understand ({e}): use the same version for both"),
+        )
+    })?;
+    match response {
+        Response::Error { code, message } => Err(Failure::of_agent(code, message)),
+        Response::Status(_) | Response::Done { .. } => Ok(Some(response)),
+    }
+}

@@ -1,0 +1,29 @@
+//! `vip-ctl switchover`: a planned move, through the agent.
+
+use super::{Failure, Format, client, lease};
+use crate::{agent::api::Request, exit::Exit, paths::Paths};
+
+/// Example: vip-ctl switchover db --to db-b
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// The group, or one of its VIPs; may be left out where there is one group.
+    #[arg(value_name = "GROUP|VIP")]
+    group: Option<String>,
+    /// The node that shall hold it; without it the holder chooses the best one.
+    #[arg(long, value_name = "NODE")]
+    to: Option<String>,
+}
+
+pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
+    let request = Request::Switchover { group: args.group.clone(), to: args.to.clone() };
+    let Some(response) = client::ask(paths, &request)? else {
+        return Err(Failure::new(
+            Exit::NotLoaded,
+            format!(
+                "no agent runs on this node (there is none at {}): a switchover needs one; by hand, demote there and promote here",
+                paths.socket().display()
+            ),
+        ));
+    };
+    lease::tell(response, format)
+}

@@ -1,0 +1,244 @@
+//! What values mean to each other: names and addresses that must differ,
+//! voters that must be able to form a majority, and which node is this one.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+    path::Path,
+};
+
+use vip_common::layout::{GROUPS_MAX, VIPS_MAX};
+
+use super::{
+    Cluster, Config, Group, Node, PRIORITY_DEFAULT, VOTERS_MAX,
+    error::Report,
+    read::{ClusterDraft, Draft, GroupDraft, NodeDraft, ThisName, ThisNode},
+    suggest::nearest,
+};
+
+/// The configuration that `draft` makes; `None` if anything is reported by now.
+pub(super) fn check(draft: Draft, path: &Path, host_name: &str, report: &mut Report<'_>) -> Option<Config> {
+    let Draft { node, cluster, groups } = draft;
+    let no_nodes: &[NodeDraft] = &[];
+    let drafts = cluster.as_ref().map_or(no_nodes, |cluster| &cluster.nodes);
+    if let Some(cluster) = &cluster {
+        voters(cluster, report);
+    }
+    distinct_nodes(drafts, report);
+    let node_name = this_name(&node, drafts, host_name, report);
+    group_limits(&groups, report);
+    distinct_groups(&groups, report);
+    distinct_vips(&groups, drafts, report);
+    for group in &groups {
+        priorities(group, drafts, report);
+    }
+    if !report.is_empty() {
+        return None;
+    }
+    build(node_name?, node.interfaces.unwrap_or_default(), cluster?, groups, path)
+}
+
+/// Puts together what was found to be right.
+fn build(
+    node_name: String,
+    interfaces: Vec<String>,
+    cluster: ClusterDraft,
+    groups: Vec<GroupDraft>,
+    path: &Path,
+) -> Option<Config> {
+    let mut nodes = Vec::new();
+    for node in cluster.nodes {
+        let (name, address) = (node.name?.into_inner(), node.address?.into_inner());
+        nodes.push(Node { name, address, witness: node.witness });
+    }
+    nodes.sort_by(|a, b| a.name.cmp(&b.name));
+    let me = u8::try_from(nodes.iter().position(|node| node.name == node_name)?).ok()?;
+    let default: BTreeMap<String, u8> =
+        nodes.iter().filter(|node| !node.witness).map(|node| (node.name.clone(), PRIORITY_DEFAULT)).collect();
+    let mut built = Vec::new();
+    for group in groups {
+        let mut vips: Vec<IpAddr> = group.vips.into_iter().map(toml::Spanned::into_inner).collect();
+        vips.sort_unstable();
+        let mut priorities = default.clone();
+        priorities.extend(group.priorities.into_iter().map(|(node, priority)| (node.into_inner(), priority)));
+        built.push(Group { name: group.name?.into_inner(), vips, priorities });
+    }
+    built.sort_by(|a, b| a.name.cmp(&b.name));
+    let key_file = path.parent().unwrap_or(Path::new("")).join(cluster.key_file?);
+    let cluster = Cluster { name: cluster.name?, key_file, lease: cluster.lease, nodes };
+    Some(Config { node_name, me, interfaces, cluster, groups: built })
+}
+
+fn voters(cluster: &ClusterDraft, report: &mut Report<'_>) {
+    let nodes = &cluster.nodes;
+    let count = nodes.len();
+    let witnesses = nodes.iter().filter(|node| node.witness).count();
+    let Some(last) = nodes.last() else { return };
+    if witnesses == count {
+        let message = "every node is a witness, so none can hold a VIP: remove witness = true from one";
+        report.add(cluster.span.clone(), message);
+    }
+    let message = if count > VOTERS_MAX {
+        format!("{count} voters are too many: keep {VOTERS_MAX} at most")
+    } else if count == 2 && witnesses == 0 {
+        "two nodes without a witness can't tell a dead peer from a cut link: \
+         add a third [[cluster.node]] with witness = true (pair mode isn't there yet)"
+            .to_owned()
+    } else if count.is_multiple_of(2) {
+        let fewer = count - 1;
+        format!("{count} voters survive no more failures than {fewer}: add one, or remove one")
+    } else {
+        return;
+    };
+    report.add(last.span.clone(), message);
+}
+
+fn distinct_nodes(nodes: &[NodeDraft], report: &mut Report<'_>) {
+    let mut names: BTreeMap<&str, Range<usize>> = BTreeMap::new();
+    let mut addresses: BTreeMap<SocketAddr, Range<usize>> = BTreeMap::new();
+    for node in nodes {
+        if let Some(name) = &node.name {
+            if let Some(first) = names.get(name.get_ref().as_str()) {
+                let line = report.line(first);
+                let message = format!(
+                    "there is a node \"{}\" already (line {line}): give this one another name",
+                    name.get_ref()
+                );
+                report.add(name.span(), message);
+            } else {
+                names.insert(name.get_ref(), name.span());
+            }
+        }
+        if let Some(address) = &node.address {
+            if let Some(first) = addresses.get(address.get_ref()) {
+                let line = report.line(first);
+                let message = format!(
+                    "another node has the address {} already (line {line}): give each node its own",
+                    address.get_ref()
+                );
+                report.add(address.span(), message);
+            } else {
+                addresses.insert(*address.get_ref(), address.span());
+            }
+        }
+    }
+}
+
+/// The name of the node that this configuration is for, once it is clear that
+/// there is such a node and that it has all it needs.
+fn this_name(
+    node: &ThisNode,
+    nodes: &[NodeDraft],
+    host_name: &str,
+    report: &mut Report<'_>,
+) -> Option<String> {
+    let names: Option<Vec<&str>> =
+        nodes.iter().map(|node| node.name.as_ref().map(|name| name.get_ref().as_str())).collect();
+    // Without the other names there is nothing to compare this one with.
+    let names = names.filter(|names| !names.is_empty())?;
+    let (name, what, span) = match &node.name {
+        ThisName::Wrong => return None,
+        ThisName::Given(name) => (name.get_ref().as_str(), "this node's name", name.span()),
+        ThisName::Host => (host_name, "this host's name", node.span.clone()),
+    };
+    let Some(own) = nodes.iter().find(|node| node.name.as_ref().is_some_and(|own| own.get_ref() == name))
+    else {
+        let mend = match nearest(name, names.iter().copied()) {
+            Some(meant) => format!("did you mean name = \"{meant}\"?"),
+            None => format!("under [node], set name to one of {}", names.join(", ")),
+        };
+        report.add(span, format!("{what}, \"{name}\", is none of the cluster's nodes: {mend}"));
+        return None;
+    };
+    if node.interfaces.is_none() && !own.witness {
+        let message =
+            format!("\"{name}\" has no interface to answer on: under [node], add interface = \"eth0\"");
+        report.add(node.span.clone(), message);
+    }
+    Some(name.to_owned())
+}
+
+fn group_limits(groups: &[GroupDraft], report: &mut Report<'_>) {
+    let groups_max = usize::try_from(GROUPS_MAX).unwrap_or(usize::MAX);
+    if let Some(first_over) = groups.get(groups_max) {
+        let message = format!("{} groups are too many: keep {GROUPS_MAX} at most", groups.len());
+        report.add(first_over.span.clone(), message);
+    }
+    // One slot belongs to no VIP.
+    let vips_max = usize::try_from(VIPS_MAX - 1).unwrap_or(usize::MAX);
+    let total: usize = groups.iter().map(|group| group.vips.len()).sum();
+    if let Some(last) = groups.last().filter(|_| total > vips_max) {
+        report.add(last.span.clone(), format!("{total} VIPs are too many: keep {vips_max} at most"));
+    }
+}
+
+fn distinct_groups(groups: &[GroupDraft], report: &mut Report<'_>) {
+    let mut names: BTreeMap<&str, Range<usize>> = BTreeMap::new();
+    for name in groups.iter().filter_map(|group| group.name.as_ref()) {
+        if let Some(first) = names.get(name.get_ref().as_str()) {
+            let line = report.line(first);
+            let message = format!(
+                "there is a group \"{}\" already (line {line}): give this one another name, or join the two",
+                name.get_ref()
+            );
+            report.add(name.span(), message);
+        } else {
+            names.insert(name.get_ref(), name.span());
+        }
+    }
+}
+
+fn distinct_vips(groups: &[GroupDraft], nodes: &[NodeDraft], report: &mut Report<'_>) {
+    let owners: BTreeMap<IpAddr, &NodeDraft> =
+        nodes.iter().filter_map(|node| Some((node.address.as_ref()?.get_ref().ip(), node))).collect();
+    let mut first_places: BTreeMap<IpAddr, (usize, Range<usize>)> = BTreeMap::new();
+    for (index, group) in groups.iter().enumerate() {
+        for vip in &group.vips {
+            let address = *vip.get_ref();
+            if let Some(owner) = owners.get(&address) {
+                let whose = owner.name.as_ref().map_or("a node", |name| name.get_ref());
+                let line = owner.address.as_ref().map_or(0, |address| report.line(&address.span()));
+                let message = format!(
+                    "the VIP {address} is the address of {whose} (line {line}), which can't move: write another"
+                );
+                report.add(vip.span(), message);
+            }
+            let Some((first_index, first)) = first_places.get(&address) else {
+                first_places.insert(address, (index, vip.span()));
+                continue;
+            };
+            let line = report.line(first);
+            let message = if *first_index == index {
+                format!("the VIP {address} is in this group already (line {line}): remove one of the two")
+            } else {
+                let name = groups[*first_index].name.as_ref();
+                let group =
+                    name.map_or("another group".to_owned(), |name| format!("group \"{}\"", name.get_ref()));
+                format!("the VIP {address} is in {group} already (line {line}): remove it from one of them")
+            };
+            report.add(vip.span(), message);
+        }
+    }
+}
+
+fn priorities(group: &GroupDraft, nodes: &[NodeDraft], report: &mut Report<'_>) {
+    let names: Option<Vec<&str>> =
+        nodes.iter().map(|node| node.name.as_ref().map(|name| name.get_ref().as_str())).collect();
+    let Some(names) = names.filter(|names| !names.is_empty()) else { return };
+    for (name, _) in &group.priorities {
+        let typed = name.get_ref().as_str();
+        let node = nodes.iter().find(|node| node.name.as_ref().is_some_and(|name| name.get_ref() == typed));
+        let message = match node {
+            Some(node) if node.witness => {
+                format!("\"{typed}\" is a witness and never holds a VIP: remove its priority")
+            }
+            Some(_) => continue,
+            None => match nearest(typed, names.iter().copied()) {
+                Some(meant) => format!("there is no node \"{typed}\": did you mean \"{meant}\"?"),
+                None => format!("there is no node \"{typed}\": write one of {}", names.join(", ")),
+            },
+        };
+        report.add(name.span(), message);
+    }
+}

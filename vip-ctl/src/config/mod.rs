@@ -1,0 +1,159 @@
+//! `vip.toml`: what it may say, and the validated [`Config`] that the rest of
+//! the program trusts. Nothing here looks at interfaces, opens the key file
+//! or talks to anybody: a configuration is right or wrong by its text alone.
+//!
+//! A text goes through three steps. `read` takes each value on its own out
+//! of the TOML, `check` compares them with each other, and what is left makes
+//! the `Config`. All that is wrong is reported at once, each with its line and
+//! column and a sentence that names the mend.
+
+mod check;
+mod digest;
+mod error;
+mod read;
+mod section;
+mod suggest;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use toml::de::DeTable;
+
+use self::error::Report;
+pub use self::error::{ConfigError, ConfigErrors, Place};
+
+/// The shortest lease that can be configured: what timers reach with
+/// real-time priority.
+pub const LEASE_MIN: Duration = Duration::from_millis(20);
+/// The longest lease that can be configured. A restarted node keeps silent
+/// for that long.
+pub const LEASE_MAX: Duration = Duration::from_secs(10);
+/// The lease where none is configured.
+pub const LEASE_DEFAULT: Duration = Duration::from_millis(200);
+/// The priority of a node for a group that does not name it.
+pub const PRIORITY_DEFAULT: u8 = 100;
+/// The highest priority; 0 and 255 are left free, as in VRRP.
+pub const PRIORITY_MAX: u8 = 254;
+/// The most voters that a cluster can have.
+pub const VOTERS_MAX: usize = 7;
+/// The longest name of a cluster or node, in bytes; Linux host names have as many.
+pub const NAME_LEN_MAX: usize = 64;
+/// The longest name of an interface, in bytes: the kernel's IFNAMSIZ less its NUL.
+pub const INTERFACE_LEN_MAX: usize = 15;
+
+/// A valid configuration, seen from one of its nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// This node's name.
+    pub node_name: String,
+    /// This node's index in [`Cluster::nodes`].
+    pub me: u8,
+    /// The interfaces that the data plane goes on; never empty but on a witness.
+    pub interfaces: Vec<String>,
+    /// What makes the cluster.
+    pub cluster: Cluster,
+    /// The groups, sorted by name; a group's index is what names it on the wire.
+    pub groups: Vec<Group>,
+}
+
+/// The cluster, the same on all of its nodes but for the key file's path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// Its name.
+    pub name: String,
+    /// The file with the pre-shared keys; a relative path is taken from the
+    /// configuration file's directory.
+    pub key_file: PathBuf,
+    /// `T_accept` of the lease rules: how long an acceptor keeps a grant.
+    pub lease: Duration,
+    /// The voters, sorted by name; a node's index is what names it on the wire.
+    pub nodes: Vec<Node>,
+}
+
+/// A voter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Where its agent listens, by UDP.
+    pub address: SocketAddr,
+    /// Votes, and never holds.
+    pub witness: bool,
+}
+
+/// VIPs that move together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// Its VIPs, sorted.
+    pub vips: Vec<IpAddr>,
+    /// The priority of every node that is no witness, by its name; higher is preferred.
+    pub priorities: BTreeMap<String, u8>,
+}
+
+impl Config {
+    /// Reads and validates the file at `path`. The node's name is this host's
+    /// unless the file says otherwise.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let unreadable = |error| {
+            ConfigErrors::whole_file(path, format!("can't be read ({error}): name another with --config"))
+        };
+        let bytes = fs::read(path).map_err(unreadable)?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let valid = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
+            let mut report = Report::new(&valid);
+            report.add(valid.len()..valid.len(), "this byte is no UTF-8: save the file as UTF-8");
+            report.into_errors(path)
+        })?;
+        let host_name = nix::unistd::gethostname().map_err(|error| {
+            ConfigErrors::whole_file(
+                path,
+                format!("this host's name can't be read ({error}): set name under [node]"),
+            )
+        })?;
+        Self::parse(&text, path, &host_name.to_string_lossy())
+    }
+
+    /// Validates `text`; `path` is what errors name, and what a relative key
+    /// file is relative to.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(text: &str, path: &Path, host_name: &str) -> Result<Self, ConfigErrors> {
+        let mut report = Report::new(text);
+        let (document, syntax) = DeTable::parse_recoverable(text);
+        if !syntax.is_empty() {
+            // What is left of a broken text would raise errors that are none.
+            read::syntax(&syntax, &mut report);
+            return Err(report.into_errors(path));
+        }
+        let draft = read::document(document.get_ref(), &mut report);
+        let config = check::check(draft, path, host_name, &mut report);
+        debug_assert_ne!(config.is_none(), report.is_empty(), "refused if and only if there is a reason");
+        config.ok_or_else(|| report.into_errors(path))
+    }
+
+    /// A number that is equal on nodes whose configurations agree in all that
+    /// must: the cluster's name and lease, its nodes, groups, VIPs and priorities.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        digest::digest(self)
+    }
+
+    /// The node that this configuration is seen from.
+    #[must_use]
+    pub fn this_node(&self) -> &Node {
+        &self.cluster.nodes[usize::from(self.me)]
+    }
+}

@@ -1,0 +1,357 @@
+//! From TOML to values, each judged on its own: types, forms and ranges, and
+//! what is not there yet. What values mean to each other is `check`'s business.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+    time::Duration,
+};
+
+use toml::{
+    Spanned,
+    de::{DeTable, Error},
+};
+use vip_common::layout::GROUP_NAME_LEN;
+
+use super::{
+    INTERFACE_LEN_MAX, LEASE_DEFAULT, LEASE_MAX, LEASE_MIN, NAME_LEN_MAX, PRIORITY_MAX,
+    error::Report,
+    section::{Section, TOP, at, wrong_type},
+};
+
+/// What was written, with the place of everything; what was wrong is left out
+/// and reported.
+pub(super) struct Draft {
+    pub(super) node: ThisNode,
+    pub(super) cluster: Option<ClusterDraft>,
+    pub(super) groups: Vec<GroupDraft>,
+}
+
+/// The node's name, as far as `[node]` tells it.
+pub(super) enum ThisName {
+    /// Not given: it is the host's.
+    Host,
+    Given(Spanned<String>),
+    /// Given, and wrong.
+    Wrong,
+}
+
+pub(super) struct ThisNode {
+    pub(super) name: ThisName,
+    /// `None` if there is no such key; empty if it is wrong, which is reported.
+    pub(super) interfaces: Option<Vec<String>>,
+    pub(super) span: Range<usize>,
+}
+
+pub(super) struct ClusterDraft {
+    pub(super) name: Option<String>,
+    pub(super) key_file: Option<String>,
+    pub(super) lease: Duration,
+    pub(super) nodes: Vec<NodeDraft>,
+    pub(super) span: Range<usize>,
+}
+
+pub(super) struct NodeDraft {
+    pub(super) name: Option<Spanned<String>>,
+    pub(super) address: Option<Spanned<SocketAddr>>,
+    pub(super) witness: bool,
+    pub(super) span: Range<usize>,
+}
+
+pub(super) struct GroupDraft {
+    pub(super) name: Option<Spanned<String>>,
+    pub(super) vips: Vec<Spanned<IpAddr>>,
+    /// By node: where its name is, and its priority.
+    pub(super) priorities: Vec<(Spanned<String>, u8)>,
+    pub(super) span: Range<usize>,
+}
+
+/// Reports what keeps a text from being TOML: of each line the first mistake,
+/// and no duplicates after a table's header may have been misread, because
+/// they mostly follow from what went before.
+pub(super) fn syntax(errors: &[Error], report: &mut Report<'_>) {
+    const DUPLICATE: &str = "duplicate key";
+    let mut lines = Vec::new();
+    let mut only_duplicates = true;
+    let mut errors: Vec<_> =
+        errors.iter().map(|error| (error.span().unwrap_or(0..0), error.message())).collect();
+    errors.sort_by_key(|(span, _)| report.line(span));
+    for (span, message) in errors {
+        let line = report.line(&span);
+        let duplicate = message == DUPLICATE;
+        if lines.contains(&line) || (duplicate && !only_duplicates) {
+            continue;
+        }
+        lines.push(line);
+        only_duplicates &= duplicate;
+        let text = report.text(span.clone());
+        let message = if duplicate {
+            format!("\"{text}\" is there a second time: keep one of the two")
+        } else if message.starts_with("string values must be quoted") && !text.is_empty() {
+            format!("{text} is no value of TOML: if it is a string, write \"{text}\"")
+        } else {
+            format!("this is not TOML: {message}")
+        };
+        report.add(span, message);
+    }
+}
+
+/// Reads the whole file.
+pub(super) fn document(table: &DeTable<'_>, report: &mut Report<'_>) -> Draft {
+    let top = Section::new(TOP, table, 0..0, report);
+    let node =
+        top.table("node", "[node]", report).map(|(table, span)| Section::new("[node]", table, span, report));
+    let node = match node {
+        Some(section) => this_node(&section, report),
+        None => ThisNode { name: ThisName::Host, interfaces: None, span: 0..0 },
+    };
+    if top.lacks("cluster") {
+        report.add(0..0, "there is no [cluster]: add it, with a [[cluster.node]] for each node");
+    }
+    let cluster = top
+        .table("cluster", "[cluster]", report)
+        .map(|(table, span)| Section::new("[cluster]", table, span, report));
+    let cluster = cluster.map(|section| cluster_draft(&section, report));
+    if top.lacks("group") {
+        report.add(0..0, "there is no [[group]]: add one, with its name and vips");
+    }
+    let groups = top.sections("group", "[[group]]", report);
+    let groups = groups.iter().map(|section| group_draft(section, report)).collect();
+    Draft { node, cluster, groups }
+}
+
+fn this_node(section: &Section<'_>, report: &mut Report<'_>) -> ThisNode {
+    let name = match section.get("name") {
+        None => ThisName::Host,
+        Some(_) => section
+            .string("name", "\"db-a\"", report)
+            .and_then(|name| name_of("node", &name, report))
+            .map_or(ThisName::Wrong, ThisName::Given),
+    };
+    ThisNode { name, interfaces: interfaces(section, report), span: section.span.clone() }
+}
+
+fn interfaces(section: &Section<'_>, report: &mut Report<'_>) -> Option<Vec<String>> {
+    let value = section.get("interface")?;
+    let written = if value.get_ref().is_array() {
+        section.strings("interface", "[\"eth0\", \"eth1\"]", report)?
+    } else {
+        section.string("interface", "\"eth0\"", report).into_iter().collect()
+    };
+    if value.get_ref().as_array().is_some_and(|array| array.is_empty()) {
+        report.add(value.span(), "interface names none: write interface = \"eth0\"");
+    }
+    let mut interfaces: Vec<String> = Vec::new();
+    for interface in written {
+        let name = *interface.get_ref();
+        // What the kernel's dev_valid_name() refuses.
+        let valid = !name.is_empty()
+            && name != "."
+            && name != ".."
+            && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
+        if name.len() > INTERFACE_LEN_MAX {
+            let message = format!(
+                "the interface \"{name}\" has {} bytes, and Linux has names of {INTERFACE_LEN_MAX} at most: write it as `ip link` shows it",
+                name.len()
+            );
+            report.add(interface.span(), message);
+        } else if !valid {
+            let message = format!("\"{name}\" can't be an interface: write one as `ip link` shows it");
+            report.add(interface.span(), message);
+        } else if interfaces.iter().any(|known| known == name) {
+            report.add(interface.span(), format!("the interface \"{name}\" is named twice: remove one"));
+        } else {
+            interfaces.push(name.to_owned());
+        }
+    }
+    Some(interfaces)
+}
+
+fn cluster_draft(section: &Section<'_>, report: &mut Report<'_>) -> ClusterDraft {
+    let name = section
+        .required("name", "\"shop\"", report)
+        .and_then(|name| name_of("cluster", &name, report))
+        .map(Spanned::into_inner);
+    let key_file = section.required("key_file", "\"/etc/vip/cluster.key\"", report).and_then(|path| {
+        if path.get_ref().is_empty() {
+            report.add(path.span(), "key_file is empty: write key_file = \"/etc/vip/cluster.key\"");
+            return None;
+        }
+        Some(path.into_inner().to_owned())
+    });
+    let lease = section.string("lease", "\"200ms\"", report);
+    let lease = lease.and_then(|lease| lease_of(&lease, report)).unwrap_or(LEASE_DEFAULT);
+    if section.lacks("node") {
+        report.add(section.span.clone(), "[cluster] has no nodes: add a [[cluster.node]] for each");
+    }
+    let nodes = section.sections("node", "[[cluster.node]]", report);
+    let nodes = nodes.iter().map(|section| node_draft(section, report)).collect();
+    ClusterDraft { name, key_file, lease, nodes, span: section.span.clone() }
+}
+
+fn lease_of(lease: &Spanned<&str>, report: &mut Report<'_>) -> Option<Duration> {
+    let text = lease.get_ref();
+    let Ok(duration) = humantime::parse_duration(text) else {
+        let message = format!("\"{text}\" is no time: write a number and its unit, such as \"200ms\"");
+        report.add(lease.span(), message);
+        return None;
+    };
+    if !(LEASE_MIN..=LEASE_MAX).contains(&duration) {
+        let (min, max) = (humantime::format_duration(LEASE_MIN), humantime::format_duration(LEASE_MAX));
+        let message = format!("the lease {text} is out of range: write one from {min} to {max}");
+        report.add(lease.span(), message);
+        return None;
+    }
+    Some(duration)
+}
+
+fn node_draft(section: &Section<'_>, report: &mut Report<'_>) -> NodeDraft {
+    let name = section.required("name", "\"db-a\"", report).and_then(|name| name_of("node", &name, report));
+    let address = section
+        .required("address", "\"10.0.1.10:7077\"", report)
+        .and_then(|address| address_of(&address, report));
+    let witness = section.boolean("witness", report).is_some_and(Spanned::into_inner);
+    NodeDraft { name, address, witness, span: section.span.clone() }
+}
+
+fn address_of(address: &Spanned<&str>, report: &mut Report<'_>) -> Option<Spanned<SocketAddr>> {
+    let text = address.get_ref();
+    let problem = match (text.parse::<SocketAddr>(), text.parse::<IpAddr>()) {
+        (Ok(socket), _) => {
+            let ip = socket.ip();
+            if socket.port() == 0 {
+                format!("the address {text} has port 0: write the port that the agent listens on")
+            } else if ip.is_unspecified() || ip.is_multicast() || is_broadcast(ip) {
+                format!(
+                    "the address {text} is no single host's: write the one that the other nodes reach it by"
+                )
+            } else {
+                return Some(at(address.span(), socket));
+            }
+        }
+        (Err(_), Ok(ip)) => {
+            format!("the address {text} has no port: write \"{}\"", SocketAddr::new(ip, 7077))
+        }
+        (Err(_), Err(_)) => {
+            format!("\"{text}\" is no address: write an IP address and a port, such as \"10.0.1.10:7077\"")
+        }
+    };
+    report.add(address.span(), problem);
+    None
+}
+
+fn group_draft(section: &Section<'_>, report: &mut Report<'_>) -> GroupDraft {
+    let name = section.required("name", "\"db\"", report).and_then(|name| group_name_of(&name, report));
+    let example = "[\"10.0.1.12\"]";
+    section.require("vips", example, report);
+    let written = section.strings("vips", example, report).unwrap_or_default();
+    if let Some(vips) = section.get("vips")
+        && vips.get_ref().as_array().is_some_and(|array| array.is_empty())
+    {
+        report.add(vips.span(), format!("the group has no VIP: write vips = {example}, or remove the group"));
+    }
+    let vips = written.iter().filter_map(|vip| vip_of(vip, report)).collect();
+    if let Some(preempt) = section.boolean("preempt", report)
+        && *preempt.get_ref()
+    {
+        report.add(preempt.span(), "preempt = true isn't there yet: write false, or remove the line");
+    }
+    if let Some(checks) = section.get("check") {
+        let place = checks.get_ref().as_array().and_then(|array| array.first()).unwrap_or(checks);
+        report.add(place.span(), "[[group.check]] isn't there yet: remove it");
+    }
+    GroupDraft { name, vips, priorities: priorities(section, report), span: section.span.clone() }
+}
+
+fn vip_of(vip: &Spanned<&str>, report: &mut Report<'_>) -> Option<Spanned<IpAddr>> {
+    let text = vip.get_ref();
+    let without_prefix = text.split_once('/').map(|(address, _)| address);
+    let problem = match text.parse::<IpAddr>() {
+        Ok(IpAddr::V6(_)) => {
+            format!("the VIP {text} is IPv6, which isn't there yet: remove it, or write an IPv4 address")
+        }
+        Ok(IpAddr::V4(v4)) => {
+            let kind = if v4.is_unspecified() {
+                "the unspecified address"
+            } else if v4.is_loopback() {
+                "a loopback address"
+            } else if v4.is_multicast() {
+                "a multicast address"
+            } else if v4.is_broadcast() {
+                "the broadcast address"
+            } else {
+                return Some(at(vip.span(), IpAddr::V4(v4)));
+            };
+            format!("the VIP {text} is {kind}, which no server can take over: write another")
+        }
+        Err(_) => match without_prefix.filter(|address| address.parse::<IpAddr>().is_ok()) {
+            Some(address) => {
+                format!("the VIP {text} has a prefix length, and a VIP has none: write \"{address}\"")
+            }
+            None => format!("\"{text}\" is no IPv4 address: write one, such as \"10.0.1.12\""),
+        },
+    };
+    report.add(vip.span(), problem);
+    None
+}
+
+fn priorities(section: &Section<'_>, report: &mut Report<'_>) -> Vec<(Spanned<String>, u8)> {
+    let example = "priority = { db-a = 150, db-b = 100 }";
+    let Some((table, _)) = section.table("priority", example, report) else { return Vec::new() };
+    let mut priorities = Vec::new();
+    for (node, value) in table {
+        let Some(integer) = value.get_ref().as_integer() else {
+            wrong_type("a priority", "an integer", example, value, report);
+            continue;
+        };
+        let priority = u8::from_str_radix(integer.as_str(), integer.radix())
+            .ok()
+            .filter(|priority| (1..=PRIORITY_MAX).contains(priority));
+        match priority {
+            Some(priority) => priorities.push((at(node.span(), node.get_ref().to_string()), priority)),
+            None => {
+                let message =
+                    format!("the priority {integer} is out of range: write one from 1 to {PRIORITY_MAX}");
+                report.add(value.span(), message);
+            }
+        }
+    }
+    priorities
+}
+
+/// A node's or cluster's name.
+fn name_of(what: &str, name: &Spanned<&str>, report: &mut Report<'_>) -> Option<Spanned<String>> {
+    let valid = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    checked_name(what, name, NAME_LEN_MAX, "letters, digits", valid, report)
+}
+
+fn group_name_of(name: &Spanned<&str>, report: &mut Report<'_>) -> Option<Spanned<String>> {
+    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
+    checked_name("group", name, GROUP_NAME_LEN, "small letters, digits", valid, report)
+}
+
+fn checked_name(
+    what: &str,
+    name: &Spanned<&str>,
+    len_max: usize,
+    characters: &str,
+    valid: impl Fn(char) -> bool,
+    report: &mut Report<'_>,
+) -> Option<Spanned<String>> {
+    let text = *name.get_ref();
+    let problem = if text.is_empty() {
+        format!("the {what}'s name is empty: write one of {characters} and - _ .")
+    } else if text.len() > len_max {
+        format!("the {what}'s name \"{text}\" has {} bytes: shorten it to {len_max} at most", text.len())
+    } else if let Some(wrong) = text.chars().find(|c| !valid(*c)) {
+        format!("the {what}'s name \"{text}\" has a {wrong:?}: use only {characters} and - _ .")
+    } else {
+        return Some(at(name.span(), text.to_owned()));
+    };
+    report.add(name.span(), problem);
+    None
+}
+
+pub(super) fn is_broadcast(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V4(v4) if v4.is_broadcast())
+}

@@ -1,0 +1,217 @@
+//! Typed reading of one table of the TOML, with a mistake reported for each
+//! key that is unknown, missing or of another type. What the values mean is
+//! not known here.
+
+use std::ops::Range;
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{error::Report, suggest::nearest};
+
+/// The tables of the file, and the keys that each of them has.
+pub(super) const KEYS: &[(&str, &[&str])] = &[
+    ("[node]", &["name", "interface"]),
+    ("[cluster]", &["name", "key_file", "lease", "node"]),
+    ("[[cluster.node]]", &["name", "address", "witness"]),
+    ("[[group]]", &["name", "vips", "priority", "preempt", "check"]),
+];
+
+/// What the file as a whole is called where a table's name is expected.
+pub(super) const TOP: &str = "the file";
+const TOP_KEYS: &[&str] = &["node", "cluster", "group"];
+
+/// A value and the bytes of the text that it is written in.
+pub(super) fn at<T>(span: Range<usize>, value: T) -> Spanned<T> {
+    Spanned::new(span, value)
+}
+
+/// One table, under its name in [`KEYS`].
+pub(super) struct Section<'a> {
+    name: &'static str,
+    table: &'a DeTable<'a>,
+    /// The table's header.
+    pub(super) span: Range<usize>,
+    /// What its unknown keys were most likely meant to be.
+    misspelt: Vec<&'static str>,
+}
+
+impl<'a> Section<'a> {
+    /// A table, whose unknown keys are reported at once.
+    pub(super) fn new(
+        name: &'static str,
+        table: &'a DeTable<'a>,
+        span: Range<usize>,
+        report: &mut Report<'_>,
+    ) -> Self {
+        let keys = KEYS.iter().find(|(section, _)| *section == name).map_or(TOP_KEYS, |(_, keys)| keys);
+        let mut misspelt = Vec::new();
+        for (key, _) in table {
+            let typed = key.get_ref().as_ref();
+            if !keys.contains(&typed) {
+                let meant = nearest(typed, keys.iter().copied());
+                misspelt.extend(meant);
+                report.add(key.span(), unknown_key(name, keys, typed, meant));
+            }
+        }
+        Self { name, table, span, misspelt }
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
+        self.table.get(key)
+    }
+
+    /// True if there is nothing under `key`, or an empty array, and no typo
+    /// that explains it: that is reported already.
+    pub(super) fn lacks(&self, key: &str) -> bool {
+        let empty = self
+            .get(key)
+            .is_none_or(|value| value.get_ref().as_array().is_some_and(|array| array.is_empty()));
+        empty && !self.misspelt.contains(&key)
+    }
+
+    /// Reports `key`, with an example of it, if there is nothing under it.
+    pub(super) fn require(&self, key: &str, example: &str, report: &mut Report<'_>) {
+        if self.get(key).is_none() && self.lacks(key) {
+            let message = format!("{} has no {key}: add {key} = {example}", self.name);
+            report.add(self.span.clone(), message);
+        }
+    }
+
+    /// The string under `key`; `None` if there is none, reported if there is something else.
+    pub(super) fn string(
+        &self,
+        key: &str,
+        example: &str,
+        report: &mut Report<'_>,
+    ) -> Option<Spanned<&'a str>> {
+        let value = self.get(key)?;
+        match value.get_ref().as_str() {
+            Some(string) => Some(at(value.span(), string)),
+            None => {
+                wrong_type(key, "a string", &format!("{key} = {example}"), value, report);
+                None
+            }
+        }
+    }
+
+    /// The string under `key`, reported if there is none.
+    pub(super) fn required(
+        &self,
+        key: &str,
+        example: &str,
+        report: &mut Report<'_>,
+    ) -> Option<Spanned<&'a str>> {
+        self.require(key, example, report);
+        self.string(key, example, report)
+    }
+
+    /// The strings of the array under `key`; `None` if there is no such key,
+    /// reported if it has anything else.
+    pub(super) fn strings(
+        &self,
+        key: &str,
+        example: &str,
+        report: &mut Report<'_>,
+    ) -> Option<Vec<Spanned<&'a str>>> {
+        let value = self.get(key)?;
+        let example = format!("{key} = {example}");
+        let Some(array) = value.get_ref().as_array() else {
+            wrong_type(key, "an array of strings", &example, value, report);
+            return Some(Vec::new());
+        };
+        let mut strings = Vec::new();
+        for element in array {
+            match element.get_ref().as_str() {
+                Some(string) => strings.push(at(element.span(), string)),
+                None => wrong_type(key, "an array of strings", &example, element, report),
+            }
+        }
+        Some(strings)
+    }
+
+    /// The boolean under `key`, reported if there is something else.
+    pub(super) fn boolean(&self, key: &str, report: &mut Report<'_>) -> Option<Spanned<bool>> {
+        let value = self.get(key)?;
+        match value.get_ref().as_bool() {
+            Some(boolean) => Some(at(value.span(), boolean)),
+            None => {
+                wrong_type(key, "true or false", &format!("{key} = true"), value, report);
+                None
+            }
+        }
+    }
+
+    /// The table under `key`, reported if there is something else.
+    pub(super) fn table(
+        &self,
+        key: &str,
+        example: &str,
+        report: &mut Report<'_>,
+    ) -> Option<(&'a DeTable<'a>, Range<usize>)> {
+        let value = self.get(key)?;
+        match value.get_ref().as_table() {
+            Some(table) => Some((table, value.span())),
+            None => {
+                wrong_type(key, "a table", example, value, report);
+                None
+            }
+        }
+    }
+
+    /// The sections under `key`, one for each `[[name]]`, reported if there is something else.
+    pub(super) fn sections(
+        &self,
+        key: &str,
+        name: &'static str,
+        report: &mut Report<'_>,
+    ) -> Vec<Section<'a>> {
+        let Some(value) = self.get(key) else { return Vec::new() };
+        let Some(array) = value.get_ref().as_array() else {
+            wrong_type(key, "an array of tables", name, value, report);
+            return Vec::new();
+        };
+        let mut sections = Vec::new();
+        for element in array {
+            match element.get_ref().as_table() {
+                Some(table) => sections.push(Section::new(name, table, element.span(), report)),
+                None => wrong_type(key, "an array of tables", name, element, report),
+            }
+        }
+        sections
+    }
+}
+
+/// Reports a value of another type than `key` has.
+pub(super) fn wrong_type(
+    key: &str,
+    expected: &str,
+    example: &str,
+    value: &Spanned<DeValue<'_>>,
+    report: &mut Report<'_>,
+) {
+    let found = match value.get_ref() {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    };
+    let text = report.text(value.span()).lines().next().unwrap_or_default();
+    report.add(value.span(), format!("{key} is {expected}, and {text} is {found}: write {example}"));
+}
+
+fn unknown_key(section: &str, keys: &[&str], typed: &str, meant: Option<&str>) -> String {
+    let unknown = format!("{section} has no key \"{typed}\"");
+    if let Some(meant) = meant {
+        return format!("{unknown}: did you mean \"{meant}\"?");
+    }
+    if let Some((home, _)) = KEYS.iter().find(|(_, keys)| keys.contains(&typed)) {
+        return format!("{unknown}: move it to {home}");
+    }
+    format!("{unknown}: remove it, or write one of {}", keys.join(", "))
+}

@@ -1,0 +1,313 @@
+//! Tests of the configuration: what is accepted and what it means here, what
+//! is refused and in which words in [`refused`].
+
+mod refused;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// A configuration in which all that there is is said.
+const FULL: &str = r#"[node]
+name = "db-a"
+interface = "eth0"
+
+[cluster]
+name = "shop"
+key_file = "/etc/vip/cluster.key"
+lease = "200ms"
+[[cluster.node]]
+name = "db-a"
+address = "10.0.1.10:7077"
+[[cluster.node]]
+name = "db-b"
+address = "10.0.1.11:7077"
+[[cluster.node]]
+name = "tie"
+address = "10.0.2.5:7077"
+witness = true
+
+[[group]]
+name = "db"
+vips = ["10.0.1.12", "10.0.1.13"]
+priority = { db-a = 150, db-b = 100 }
+preempt = false
+[[group]]
+name = "cache"
+vips = ["10.0.1.20"]
+"#;
+
+fn parse(text: &str) -> Result<Config, ConfigErrors> {
+    Config::parse(text, Path::new("vip.toml"), "db-b")
+}
+
+fn good(text: &str) -> Config {
+    parse(text).unwrap_or_else(|errors| panic!("refused:\n{errors}"))
+}
+
+/// [`FULL`] with each first text replaced by the second one, which must be there once.
+fn edited(edits: &[(&str, &str)]) -> String {
+    edits.iter().fold(FULL.to_owned(), |text, (from, to)| {
+        assert_eq!(text.matches(from).count(), 1, "{from:?} must be there once");
+        text.replace(from, to)
+    })
+}
+
+#[test]
+fn all_that_there_is_is_understood() {
+    insta::assert_debug_snapshot!(good(FULL), @r#"
+    Config {
+        node_name: "db-a",
+        me: 0,
+        interfaces: [
+            "eth0",
+        ],
+        cluster: Cluster {
+            name: "shop",
+            key_file: "/etc/vip/cluster.key",
+            lease: 200ms,
+            nodes: [
+                Node {
+                    name: "db-a",
+                    address: 10.0.1.10:7077,
+                    witness: false,
+                },
+                Node {
+                    name: "db-b",
+                    address: 10.0.1.11:7077,
+                    witness: false,
+                },
+                Node {
+                    name: "tie",
+                    address: 10.0.2.5:7077,
+                    witness: true,
+                },
+            ],
+        },
+        groups: [
+            Group {
+                name: "cache",
+                vips: [
+                    10.0.1.20,
+                ],
+                priorities: {
+                    "db-a": 100,
+                    "db-b": 100,
+                },
+            },
+            Group {
+                name: "db",
+                vips: [
+                    10.0.1.12,
+                    10.0.1.13,
+                ],
+                priorities: {
+                    "db-a": 150,
+                    "db-b": 100,
+                },
+            },
+        ],
+    }
+    "#);
+}
+
+#[test]
+fn the_least_that_can_be_said_has_the_documented_defaults() {
+    let config = good(
+        r#"
+        node.interface = ["eth0", "bond0.12"]
+        cluster = { name = "one", key_file = "keys/cluster.key", node = [{ name = "db-b", address = "[fd00::5]:7077" }] }
+        [[group]]
+        name = "web"
+        vips = ["192.0.2.80"]
+        "#,
+    );
+    insta::assert_debug_snapshot!(config, @r#"
+    Config {
+        node_name: "db-b",
+        me: 0,
+        interfaces: [
+            "eth0",
+            "bond0.12",
+        ],
+        cluster: Cluster {
+            name: "one",
+            key_file: "keys/cluster.key",
+            lease: 200ms,
+            nodes: [
+                Node {
+                    name: "db-b",
+                    address: [fd00::5]:7077,
+                    witness: false,
+                },
+            ],
+        },
+        groups: [
+            Group {
+                name: "web",
+                vips: [
+                    192.0.2.80,
+                ],
+                priorities: {
+                    "db-b": 100,
+                },
+            },
+        ],
+    }
+    "#);
+}
+
+#[test]
+fn a_witness_needs_no_interface() {
+    let config = good(&edited(&[("name = \"db-a\"\ninterface = \"eth0\"", "name = \"tie\"")]));
+    assert!(config.interfaces.is_empty());
+    assert_eq!((config.me, config.this_node().witness), (2, true));
+}
+
+#[test]
+fn a_relative_key_file_is_beside_the_configuration() {
+    let text = edited(&[("/etc/vip/cluster.key", "cluster.key")]);
+    let config = Config::parse(&text, Path::new("/opt/vip/vip.toml"), "x").expect("valid");
+    assert_eq!(config.cluster.key_file, Path::new("/opt/vip/cluster.key"));
+}
+
+#[test]
+fn every_limit_itself_is_within() {
+    let name = "n".repeat(NAME_LEN_MAX);
+    let group = "g".repeat(vip_common::layout::GROUP_NAME_LEN);
+    for edits in [
+        ("lease = \"200ms\"", "lease = \"20ms\""),
+        ("lease = \"200ms\"", "lease = \"10s\""),
+        ("db-a = 150", "db-a = 1"),
+        ("db-a = 150", "db-a = 254"),
+        ("name = \"cache\"", &format!("name = \"{group}\"")),
+        ("name = \"shop\"", &format!("name = \"{name}\"")),
+        ("interface = \"eth0\"", "interface = \"fifteen-bytes--\""),
+    ] {
+        good(&edited(&[edits]));
+    }
+}
+
+#[test]
+fn seven_voters_are_taken() {
+    let more: String = (1..=4)
+        .map(|n| format!("[[cluster.node]]\nname = \"more-{n}\"\naddress = \"10.0.3.{n}:7077\"\n"))
+        .collect();
+    let config = good(&edited(&[("witness = true\n", &format!("witness = true\n{more}"))]));
+    assert_eq!(config.cluster.nodes.len(), 7);
+}
+
+#[test]
+fn the_digest_agrees_between_nodes_and_whatever_the_order() {
+    let config = good(FULL);
+    let (cluster, groups) = FULL.split_at(FULL.find("[[group]]").expect("there"));
+    let cache = groups.rfind("[[group]]").expect("there");
+    let reordered = format!("{cluster}{}\n{}", &groups[cache..], &groups[..cache]);
+    for same in [
+        edited(&[(
+            "[node]\nname = \"db-a\"\ninterface = \"eth0\"",
+            "[node]\nname = \"db-b\"\ninterface = \"ens3\"",
+        )]),
+        edited(&[("/etc/vip/cluster.key", "/run/vip/key")]),
+        edited(&[("lease = \"200ms\"", "")]),
+        edited(&[("lease = \"200ms\"", "lease = \"200000us\"")]),
+        edited(&[("[\"10.0.1.12\", \"10.0.1.13\"]", "[\"10.0.1.13\", \"10.0.1.12\"]")]),
+        edited(&[(", db-b = 100", "")]),
+        edited(&[("preempt = false\n", "")]),
+        reordered,
+    ] {
+        assert_eq!(good(&same).digest(), config.digest(), "{same}");
+    }
+}
+
+#[test]
+fn the_digest_differs_for_all_that_nodes_must_agree_on() {
+    let mut digests = vec![good(FULL).digest()];
+    for edit in [
+        ("name = \"shop\"", "name = \"shoq\""),
+        ("lease = \"200ms\"", "lease = \"201ms\""),
+        ("10.0.1.11:7077", "10.0.1.15:7077"),
+        ("10.0.1.11:7077", "10.0.1.11:7078"),
+        ("name = \"tie\"", "name = \"tie2\""),
+        ("witness = true", "witness = false"),
+        ("name = \"cache\"", "name = \"cachf\""),
+        ("\"10.0.1.20\"", "\"10.0.1.21\""),
+        ("\"10.0.1.20\"", "\"10.0.1.20\", \"10.0.1.21\""),
+        (", \"10.0.1.13\"", ""),
+        ("db-a = 150", "db-a = 151"),
+        ("db-b = 100", "db-b = 99"),
+    ] {
+        digests.push(good(&edited(&[edit])).digest());
+    }
+    let count = digests.len();
+    digests.sort_unstable();
+    digests.dedup();
+    assert_eq!(digests.len(), count);
+}
+
+/// Other nodes compute the same number, so its definition must not drift unnoticed.
+#[test]
+fn the_digest_of_a_known_configuration_stays() {
+    assert_eq!(good(FULL).digest(), 0x3129c301cc24a4b);
+}
+
+#[test]
+fn a_large_configuration_is_read_in_no_time() {
+    let mut text = FULL.split_once("[[group]]").expect("there").0.to_owned();
+    for n in 0..10_000_u32 {
+        let vips: Vec<String> = (0..10)
+            .map(|k| format!("\"{}\"", std::net::Ipv4Addr::from_bits(0x0b00_0000 + n * 10 + k)))
+            .collect();
+        text += &format!("[[group]]\nname = \"g{n}\"\nvips = [{}]\n", vips.join(", "));
+    }
+    let start = std::time::Instant::now();
+    let config = good(&text);
+    assert_eq!(config.groups.iter().map(|group| group.vips.len()).sum::<usize>(), 100_000);
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?} in a debug build", start.elapsed());
+}
+
+#[test]
+fn loading_reads_the_file_and_names_it() {
+    let path = std::env::temp_dir().join(format!("vip-config-{}.toml", std::process::id()));
+    fs::write(&path, FULL).expect("written");
+    let loaded = Config::load(&path);
+    fs::write(&path, b"[node]\nname = \"d\xfc\"\n").expect("written");
+    let latin = Config::load(&path);
+    fs::remove_file(&path).expect("there");
+    let missing = Config::load(&path);
+    assert_eq!(loaded, Ok(good(FULL)));
+    let shown = path.display();
+    assert_eq!(
+        latin.map_err(|errors| errors.to_string()),
+        Err(format!("{shown}:2:10: this byte is no UTF-8: save the file as UTF-8"))
+    );
+    let missing = missing.expect_err("there is none").to_string();
+    assert!(missing.starts_with(&format!("{shown}: can't be read (No such file")), "{missing}");
+}
+
+proptest! {
+    /// Whatever is done to a text, parsing ends in a configuration or in reasons.
+    #[test]
+    fn no_text_is_refused_without_a_reason(
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..3),
+        insert in "[\\[\\]={}\",.a-z0-9\n]{0,12}",
+        place in any::<prop::sample::Index>(),
+    ) {
+        let mut lines: Vec<&str> = FULL.lines().collect();
+        for (one, other) in &cuts {
+            let (one, other) = (one.index(lines.len()), other.index(lines.len()));
+            lines.swap(one, other);
+            lines.remove(one);
+        }
+        let mut text = lines.join("\n");
+        text.insert_str(place.index(text.len() + 1), &insert);
+        if let Err(errors) = parse(&text) {
+            prop_assert!(!errors.errors().is_empty());
+            for error in errors.errors() {
+                let place = error.place.expect("all are in the text");
+                let line = text.split('\n').nth(place.line - 1);
+                prop_assert!(line.is_some_and(|line| place.column <= line.chars().count() + 1), "{}", error);
+            }
+        }
+    }
+}

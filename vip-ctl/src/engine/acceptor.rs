@@ -1,0 +1,211 @@
+//! The voting half of a node, for one group: rules 3, 5, 7 and 8. Candidacy
+//! and what the node asks of other acceptors is not here.
+
+use std::time::Duration;
+
+use vip_common::BootNs;
+
+use super::{
+    config::{Epoch, NodeId, RESERVE},
+    group::Group,
+    message::{About, Ballot, Refused},
+    node::Node,
+};
+
+/// A lease that was accepted; the ballot's node owns it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Accepted {
+    pub ballot: Ballot,
+    pub epoch: Epoch,
+    /// Receipt + T_accept, on this node's clock.
+    pub until: BootNs,
+}
+
+/// A successor that a released group is kept for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Reservation {
+    successor: NodeId,
+    until: BootNs,
+}
+
+/// What a promise says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Promised {
+    /// The highest epoch accepted so far.
+    pub epoch: Epoch,
+    /// The epoch of the asking node's own unexpired lease.
+    pub yours: Option<Epoch>,
+}
+
+/// The acceptor of one group. It keeps no silence of its own: nobody asks it
+/// before the silence after a start is over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Acceptor {
+    /// Lower ballots are refused.
+    promised: Ballot,
+    /// This ballot and lower ones are refused (rule 7).
+    released: Ballot,
+    accepted: Option<Accepted>,
+    reserved: Option<Reservation>,
+    epoch: Epoch,
+}
+
+impl Acceptor {
+    /// Forgets what ran out by `now`. Returns when the last thing that kept
+    /// `me` from standing ended, if one did.
+    pub fn run_out(&mut self, me: NodeId, now: BootNs) -> Option<BootNs> {
+        let lease = self.accepted.take_if(|lease| lease.until <= now);
+        let reserved = self.reserved.take_if(|reservation| reservation.until <= now);
+        let lease = lease.filter(|lease| lease.ballot.node != me).map(|lease| lease.until);
+        let reserved = reserved.filter(|kept| kept.successor != me).map(|kept| kept.until);
+        lease.max(reserved)
+    }
+
+    /// First phase.
+    pub fn prepare(&mut self, ballot: Ballot, now: BootNs) -> Result<Promised, Refused> {
+        self.admit(ballot, now)?;
+        self.promised = ballot;
+        Ok(Promised { epoch: self.epoch, yours: self.lease(now).map(|lease| lease.epoch) })
+    }
+
+    /// Second phase; the lease is kept for `accept` from `now`, the receipt.
+    pub fn propose(
+        &mut self,
+        ballot: Ballot,
+        epoch: Epoch,
+        now: BootNs,
+        accept: Duration,
+    ) -> Result<(), Refused> {
+        self.admit(ballot, now)?;
+        self.promised = ballot;
+        self.reserved = None;
+        self.epoch = self.epoch.max(epoch);
+        self.accepted = Some(Accepted { ballot, epoch, until: now.plus(accept) });
+        Ok(())
+    }
+
+    /// The checks that both phases share. Changes nothing: above all, a
+    /// candidate that meets another's lease must not raise `promised`, or an
+    /// asymmetric partition would starve the holder (rule 3).
+    fn admit(&self, ballot: Ballot, now: BootNs) -> Result<(), Refused> {
+        if let Some(lease) = self.lease(now)
+            && lease.ballot.node != ballot.node
+        {
+            return Err(Refused::Held { ballot: lease.ballot, remaining: lease.until.since(now) });
+        }
+        if let Some(kept) = self.reservation(now)
+            && kept.successor != ballot.node
+        {
+            return Err(Refused::Reserved { successor: kept.successor, remaining: kept.until.since(now) });
+        }
+        if ballot <= self.released {
+            return Err(Refused::Promised { ballot: self.released });
+        }
+        if ballot < self.promised {
+            return Err(Refused::Promised { ballot: self.promised });
+        }
+        Ok(())
+    }
+
+    /// The ballot's node has released (rules 7 and 8). Returns whether this
+    /// was news; a duplicate must not reserve the group again.
+    ///
+    /// Only a lease of the very incarnation that releases is cleared: a
+    /// Release that was on its way while the node started anew says nothing
+    /// about the lease of its new incarnation.
+    pub fn release(&mut self, ballot: Ballot, successor: Option<NodeId>, now: BootNs) -> bool {
+        let cleared = self.accepted.take_if(|lease| {
+            lease.ballot.node == ballot.node
+                && lease.ballot.incarnation == ballot.incarnation
+                && lease.ballot <= ballot
+        });
+        let news = cleared.is_some() || ballot > self.released;
+        self.released = self.released.max(ballot);
+        if news && self.lease(now).is_none() {
+            self.reserved = successor.map(|successor| Reservation { successor, until: now.plus(RESERVE) });
+        }
+        news
+    }
+
+    /// The accepted lease, if it has not run out.
+    pub fn lease(&self, now: BootNs) -> Option<Accepted> {
+        self.accepted.filter(|lease| lease.until > now)
+    }
+
+    fn reservation(&self, now: BootNs) -> Option<Reservation> {
+        self.reserved.filter(|kept| kept.until > now)
+    }
+
+    /// Is the group kept for `node` at present?
+    pub fn reserved_for(&self, node: NodeId, now: BootNs) -> bool {
+        self.reservation(now).is_some_and(|kept| kept.successor == node)
+    }
+
+    /// Until when `node` would be refused, whatever its ballot.
+    pub fn blocked_until(&self, node: NodeId, now: BootNs) -> Option<BootNs> {
+        let lease = self.lease(now).filter(|lease| lease.ballot.node != node).map(|lease| lease.until);
+        let kept = self.reservation(now).filter(|kept| kept.successor != node).map(|kept| kept.until);
+        lease.max(kept)
+    }
+
+    /// When something here runs out next.
+    pub fn next_deadline(&self) -> Option<BootNs> {
+        let lease = self.accepted.map(|lease| lease.until);
+        let kept = self.reserved.map(|kept| kept.until);
+        lease.into_iter().chain(kept).min()
+    }
+
+    /// The highest round that a new ballot has to exceed.
+    pub fn round(&self) -> u64 {
+        self.promised.round.max(self.released.round)
+    }
+
+    /// The highest epoch accepted so far.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+}
+
+impl Group {
+    /// Answers a peer's first phase.
+    pub fn answer_prepare(&mut self, from: NodeId, ballot: Ballot, node: &mut Node) {
+        self.round = self.round.max(ballot.round);
+        let now = node.now;
+        let answer = self.silence(node).and_then(|()| self.acceptor.prepare(ballot, now));
+        node.tell(
+            from,
+            self.id,
+            match answer {
+                Ok(Promised { epoch, yours }) => About::Promise { ballot, epoch, yours },
+                Err(because) => About::Refuse { ballot, because },
+            },
+        );
+    }
+
+    /// Answers a peer's second phase.
+    pub fn answer_propose(&mut self, from: NodeId, ballot: Ballot, epoch: Epoch, node: &mut Node) {
+        self.round = self.round.max(ballot.round);
+        let (now, accept) = (node.now, node.timing.accept);
+        let answer = self.silence(node).and_then(|()| self.acceptor.propose(ballot, epoch, now, accept));
+        node.tell(
+            from,
+            self.id,
+            match answer {
+                Ok(()) => {
+                    self.on_foreign_lease();
+                    About::Accept { ballot }
+                }
+                Err(because) => About::Refuse { ballot, because },
+            },
+        );
+    }
+
+    /// After a start, what was promised and accepted before is forgotten; until
+    /// all of it has run out, nothing new may be (rule 5).
+    fn silence(&self, node: &Node) -> Result<(), Refused> {
+        if node.silent {
+            return Err(Refused::Silent { remaining: node.silent_until.since(node.now) });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,232 @@
+//! Who takes part, and how long everything lasts: ids, roles, priorities and
+//! the times that follow from T_accept. Reading a configuration file is not
+//! here; the caller has checked it.
+
+use std::time::Duration;
+
+/// The most voters that a cluster can have.
+pub const VOTERS_MAX: usize = 7;
+/// The most groups that a cluster can have (the room of the `LEASES` map).
+pub const GROUPS_MAX: usize = vip_common::layout::GROUPS_MAX as usize;
+/// Priority of a node that a group gives none (field standard: 1–254).
+pub const PRIORITY_DEFAULT: u8 = 100;
+/// What each place in the ranking delays candidacy by (rule 9: 2–3 ms).
+pub const RANK_SLOT: Duration = Duration::from_millis(3);
+/// How long acceptors keep a released group for the named successor (rule 8: ~20 ms).
+pub const RESERVE: Duration = Duration::from_millis(20);
+/// The shortest pause between an attempt that failed and the next one.
+pub const RETRY_MIN: Duration = Duration::from_millis(1);
+/// How long a command may take before it is answered with a timeout.
+pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a stopping node waits for its releases to be confirmed.
+pub const STOP_GRACE: Duration = Duration::from_millis(50);
+/// The shortest time after which a node that is not heard counts as gone for the quorum.
+pub const HEARD_MIN: Duration = Duration::from_millis(500);
+
+/// Index into the name-sorted node list of the configuration, the same on every node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u8);
+
+/// Index into the name-sorted group list of the configuration, the same on every node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(pub u16);
+
+/// Random number drawn at each start of an agent (rule 1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Incarnation(pub u64);
+
+/// Number of the grant: rises with every new grant, a renewal keeps it.
+///
+/// It tells people and metrics which grant they look at. No decision about
+/// who may hold a lease rests on it: ballots and expiries make that one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// The number of the next grant.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+/// Number that a node's event loop gives a command, unique within one incarnation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommandId(pub u64);
+
+/// What a member of the cluster does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Votes and can hold leases.
+    Node,
+    /// Votes and never stands (rule 11).
+    Witness,
+}
+
+/// One member of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeSpec {
+    /// What it does.
+    pub role: Role,
+}
+
+/// One group.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupSpec {
+    /// By [`NodeId`], 1..=254; the highest stands first. A missing one is
+    /// [`PRIORITY_DEFAULT`], a witness's is ignored.
+    pub priorities: Vec<u8>,
+}
+
+/// Everything an engine has to be told.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EngineConfig {
+    /// This node.
+    pub me: NodeId,
+    /// This start of it.
+    pub incarnation: Incarnation,
+    /// All voters, by [`NodeId`].
+    pub nodes: Vec<NodeSpec>,
+    /// All groups, by [`GroupId`].
+    pub groups: Vec<GroupSpec>,
+    /// T_accept: how long an acceptor keeps what it accepted. The same on every node.
+    pub accept: Duration,
+}
+
+impl EngineConfig {
+    /// How many votes decide: more than half of all voters.
+    #[must_use]
+    pub fn majority(&self) -> usize {
+        self.nodes.len() / 2 + 1
+    }
+
+    /// Every voter.
+    pub fn voters(&self) -> impl Iterator<Item = NodeId> + use<> {
+        (0..=u8::MAX).map(NodeId).take(self.nodes.len())
+    }
+
+    /// Every voter but this node.
+    pub fn peers(&self) -> impl Iterator<Item = NodeId> + use<> {
+        let me = self.me;
+        self.voters().filter(move |&node| node != me)
+    }
+
+    /// Every group.
+    pub fn group_ids(&self) -> impl Iterator<Item = GroupId> + use<> {
+        (0..=u16::MAX).map(GroupId).take(self.groups.len())
+    }
+
+    /// The role of `node`; `None` if there is no such node.
+    #[must_use]
+    pub fn role(&self, node: NodeId) -> Option<Role> {
+        self.nodes.get(usize::from(node.0)).map(|spec| spec.role)
+    }
+
+    /// The priority of `node` for `group`.
+    #[must_use]
+    pub fn priority(&self, group: GroupId, node: NodeId) -> u8 {
+        self.groups
+            .get(usize::from(group.0))
+            .and_then(|spec| spec.priorities.get(usize::from(node.0)))
+            .copied()
+            .unwrap_or(PRIORITY_DEFAULT)
+    }
+
+    /// The place of `node` among those that can hold `group`: 0 stands first.
+    ///
+    /// By priority, ties by id; witnesses have none and are not counted (rule 9).
+    #[must_use]
+    pub fn rank(&self, group: GroupId, node: NodeId) -> Option<u32> {
+        if self.role(node) != Some(Role::Node) {
+            return None;
+        }
+        let mine = self.priority(group, node);
+        let ahead = self.voters().filter(|&other| {
+            let theirs = self.priority(group, other);
+            self.role(other) == Some(Role::Node) && (theirs > mine || (theirs == mine && other < node))
+        });
+        u32::try_from(ahead.count()).ok()
+    }
+}
+
+/// The times that follow from T_accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timing {
+    /// T_accept.
+    pub accept: Duration,
+    /// T_hold = 0.8·T_accept: how long a lease lasts from the sending of its
+    /// Prepare (rules 2 and 4). Clocks may differ in rate by up to 11 %.
+    pub hold: Duration,
+    /// r = T_hold/4: a lease this old is renewed (rule 6).
+    pub renew: Duration,
+    /// r/2: who has not answered is asked again, under the same ballot.
+    pub retry: Duration,
+    /// 2·r: an attempt this old gives way to a new ballot.
+    ///
+    /// With a round trip of up to r, both phases fit, and the renewal after
+    /// them still ends within T_hold; anything slower can't be held.
+    pub patience: Duration,
+    /// T_accept/4: each peer hears at least this often.
+    pub heartbeat: Duration,
+    /// max(2·T_accept, [`HEARD_MIN`]): who was not heard for longer does not count for the quorum.
+    pub heard: Duration,
+    /// How long the holder waits for a target to say that it is ready.
+    pub ask: Duration,
+}
+
+impl Timing {
+    /// All times from T_accept.
+    #[must_use]
+    pub fn new(accept: Duration) -> Self {
+        let hold = accept / 5 * 4;
+        let renew = hold / 4;
+        Self {
+            accept,
+            hold,
+            renew,
+            retry: renew / 2,
+            patience: renew * 2,
+            heartbeat: accept / 4,
+            heard: (accept * 2).max(HEARD_MIN),
+            ask: accept.clamp(Duration::from_millis(50), Duration::from_millis(500)),
+        }
+    }
+}
+
+/// A set of voters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeSet(u8);
+
+impl NodeSet {
+    /// Adds `node`. Ids from [`VOTERS_MAX`] on are no voters and are left out.
+    pub fn insert(&mut self, node: NodeId) {
+        if usize::from(node.0) < VOTERS_MAX {
+            self.0 |= 1 << node.0;
+        }
+    }
+
+    /// Takes `node` out.
+    pub fn remove(&mut self, node: NodeId) {
+        if usize::from(node.0) < VOTERS_MAX {
+            self.0 &= !(1 << node.0);
+        }
+    }
+
+    /// Is `node` in it?
+    #[must_use]
+    pub fn contains(self, node: NodeId) -> bool {
+        usize::from(node.0) < VOTERS_MAX && self.0 & (1 << node.0) != 0
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    /// Is nobody in it?
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}

@@ -1,0 +1,135 @@
+//! The holder's side of switchover, demotion and promotion elsewhere (rule
+//! 8): ask the target, and release only when it is ready. Who asked, and
+//! whether the outcome came about, is in [`super::command`].
+
+use vip_common::BootNs;
+
+use super::{
+    config::{NodeId, NodeSet, Role},
+    group::Group,
+    io::{Reason, Refusal},
+    message::{About, AskId, Verdict},
+    node::{Node, Requester},
+};
+
+/// What the command leaves open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Wish {
+    /// This node or nobody.
+    To(NodeId),
+    /// The best one; if there is none, keep the lease.
+    Best,
+    /// The best one; if there is none, release all the same.
+    Away,
+}
+
+/// A handover whose target has not answered yet. The lease is renewed meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Handover {
+    pub requester: Requester,
+    wish: Wish,
+    target: NodeId,
+    ask: AskId,
+    tried: NodeSet,
+    resend: BootNs,
+    until: BootNs,
+}
+
+impl Handover {
+    pub fn next_deadline(&self) -> BootNs {
+        self.resend.min(self.until)
+    }
+}
+
+impl Group {
+    /// Begins to hand this node's lease over.
+    pub fn begin_handover(&mut self, requester: Requester, wish: Wish, node: &mut Node) {
+        if self.handover.is_some() {
+            node.decided.push_back((requester, Verdict::Refused(Refusal::Busy)));
+            return;
+        }
+        match wish {
+            Wish::To(target) => {
+                let refusal = if target == node.me() {
+                    node.decided.push_back((requester, Verdict::Started { successor: Some(target) }));
+                    return;
+                } else {
+                    match node.config.role(target) {
+                        None => Some(Refusal::NoSuchNode),
+                        Some(Role::Witness) => Some(Refusal::TargetIsWitness),
+                        Some(Role::Node) if !node.present(target, node.now) => Some(Refusal::TargetSilent),
+                        Some(Role::Node) => None,
+                    }
+                };
+                match refusal {
+                    Some(refusal) => node.decided.push_back((requester, Verdict::Refused(refusal))),
+                    None => self.ask(requester, wish, target, NodeSet::default(), node),
+                }
+            }
+            Wish::Best | Wish::Away => self.ask_best(requester, wish, NodeSet::default(), node),
+        }
+    }
+
+    fn ask(&mut self, requester: Requester, wish: Wish, target: NodeId, tried: NodeSet, node: &mut Node) {
+        let ask = node.next_ask();
+        let resend = node.now.plus(node.timing.retry);
+        let until = node.now.plus(node.timing.ask);
+        self.handover = Some(Handover { requester, wish, target, ask, tried, resend, until });
+        node.tell(target, self.id, About::AskReady { ask });
+    }
+
+    /// Asks the best target not tried yet; without one, does what the wish says.
+    fn ask_best(&mut self, requester: Requester, wish: Wish, tried: NodeSet, node: &mut Node) {
+        match (node.best_target(self.id, tried), wish) {
+            (Some(target), _) => self.ask(requester, wish, target, tried, node),
+            (None, Wish::Away) => {
+                node.decided.push_back((requester, Verdict::Started { successor: None }));
+                self.abstaining = true;
+                self.release(None, Reason::Demoted, node);
+            }
+            (None, Wish::Best | Wish::To(_)) => {
+                node.decided.push_back((requester, Verdict::Refused(Refusal::NoTarget)));
+            }
+        }
+    }
+
+    /// A target has answered.
+    pub fn on_ready(&mut self, from: NodeId, ask: AskId, ready: bool, node: &mut Node) {
+        let Some(handover) = self.handover.take_if(|h| h.ask == ask && h.target == from) else { return };
+        if !ready {
+            self.next_target(handover, Refusal::TargetNotReady, node);
+            return;
+        }
+        node.decided.push_back((handover.requester, Verdict::Started { successor: Some(from) }));
+        let reason = match handover.wish {
+            Wish::To(_) | Wish::Best => Reason::HandedOver,
+            Wish::Away => {
+                self.abstaining = true;
+                Reason::Demoted
+            }
+        };
+        self.release(Some(from), reason, node);
+    }
+
+    fn next_target(&mut self, handover: Handover, refusal: Refusal, node: &mut Node) {
+        let Handover { requester, wish, target, mut tried, .. } = handover;
+        match wish {
+            Wish::To(_) => node.decided.push_back((requester, Verdict::Refused(refusal))),
+            Wish::Best | Wish::Away => {
+                tried.insert(target);
+                self.ask_best(requester, wish, tried, node);
+            }
+        }
+    }
+
+    /// Asks again, or gives the target up.
+    pub fn drive_handover(&mut self, node: &mut Node) {
+        if let Some(handover) = self.handover.take_if(|handover| handover.until <= node.now) {
+            self.next_target(handover, Refusal::TargetSilent, node);
+        }
+        if let Some(handover) = self.handover.as_mut().filter(|handover| handover.resend <= node.now) {
+            handover.resend = node.now.plus(node.timing.retry);
+            node.tell(handover.target, self.id, About::AskReady { ask: handover.ask });
+        }
+    }
+}

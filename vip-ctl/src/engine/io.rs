@@ -1,0 +1,307 @@
+//! What goes into the engine and what comes out of it, as types. Doing it (a
+//! socket, a map, a clock) is the event loop's business.
+
+use std::fmt;
+
+use vip_common::{BootNs, Lease};
+
+use super::{
+    config::{CommandId, Epoch, GroupId, NodeId, Role},
+    message::Packet,
+};
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// Time has passed.
+    Wake,
+    /// A packet has arrived, authenticated, from the peer's adopted incarnation.
+    Message {
+        /// Who sent it.
+        from: NodeId,
+        /// What it says.
+        packet: Packet,
+    },
+    /// Whether this node could serve a group (rule 12). Until the first one
+    /// for a group, the node does not stand for it.
+    Eligible {
+        /// The group.
+        group: GroupId,
+        /// Carrier, health checks and the like, all taken together.
+        eligible: bool,
+    },
+    /// Somebody wants something; answered by [`Output::Done`], always.
+    Command {
+        /// The caller's number for it.
+        id: CommandId,
+        /// What is wanted.
+        command: Command,
+    },
+    /// Release everything, then say [`Output::Stopped`].
+    Stop,
+}
+
+/// A command, given at any node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Command {
+    /// Give the lease to `to`: by switchover if another node holds it, by
+    /// standing at once if nobody does.
+    Promote {
+        /// The group.
+        group: GroupId,
+        /// Who shall have it.
+        to: NodeId,
+    },
+    /// The holder hands over to the best other node; without one it releases
+    /// and stays away until promoted, or until another node has held the group.
+    Demote {
+        /// The group.
+        group: GroupId,
+    },
+    /// The holder hands over, or keeps the lease if nobody can take it.
+    Switchover {
+        /// The group.
+        group: GroupId,
+        /// To whom; `None` leaves the choice to the holder.
+        to: Option<NodeId>,
+    },
+}
+
+impl Command {
+    /// The group that it is about.
+    #[must_use]
+    pub const fn group(self) -> GroupId {
+        match self {
+            Self::Promote { group, .. } | Self::Demote { group } | Self::Switchover { group, .. } => group,
+        }
+    }
+
+    /// The node that it names.
+    #[must_use]
+    pub const fn to(self) -> Option<NodeId> {
+        match self {
+            Self::Promote { to, .. } => Some(to),
+            Self::Demote { .. } => None,
+            Self::Switchover { to, .. } => to,
+        }
+    }
+}
+
+/// What the event loop has to do. It does each one before it polls the next.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Output {
+    /// Write the lease word into the map.
+    StoreLease {
+        /// The group.
+        group: GroupId,
+        /// The word.
+        lease: Lease,
+    },
+    /// Send a packet; it may be lost.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// The packet.
+        packet: Packet,
+    },
+    /// Tell the network that the group's VIPs are here now.
+    Announce {
+        /// The group.
+        group: GroupId,
+    },
+    /// State or holder of a group has changed, as this node sees it.
+    Changed {
+        /// The group.
+        group: GroupId,
+        /// This node's state.
+        state: GroupState,
+        /// The latest grant that this node knows of.
+        epoch: Epoch,
+        /// What brought the change about.
+        reason: Reason,
+        /// Who holds it.
+        holder: Option<NodeId>,
+    },
+    /// A command's answer.
+    Done {
+        /// The caller's number.
+        id: CommandId,
+        /// What came of it.
+        outcome: Result<Completed, Refusal>,
+    },
+    /// Everything is released; the process may go.
+    Stopped,
+}
+
+/// State of a group on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GroupState {
+    /// Just started: keeping silence, or eligibility is not known yet.
+    Init,
+    /// Could take the lease.
+    Standby,
+    /// Holds the lease.
+    Active,
+    /// Not eligible.
+    Fault,
+    /// Demoted by hand, and nobody else has held the group since.
+    Paused,
+    /// Votes only.
+    Witness,
+}
+
+impl fmt::Display for GroupState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Init => "init",
+            Self::Standby => "standby",
+            Self::Active => "active",
+            Self::Fault => "fault",
+            Self::Paused => "paused",
+            Self::Witness => "witness",
+        })
+    }
+}
+
+/// What brought a change about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// The node has started, or its silence is over.
+    Started,
+    /// A majority gave this node the lease.
+    Elected,
+    /// Found in the map at the start; the lease goes on.
+    Adopted,
+    /// This node's lease ran out before a majority renewed it.
+    Expired,
+    /// This node's renewal met another node's newer lease.
+    Superseded,
+    /// Handed over by command.
+    HandedOver,
+    /// Demoted by command.
+    Demoted,
+    /// Promoted by command.
+    Promoted,
+    /// Carrier, health checks or the like.
+    Eligibility,
+    /// The agent is stopping.
+    Stopping,
+    /// Another node's lease began.
+    HolderSeen,
+    /// Another node's lease ran out.
+    HolderExpired,
+    /// Another node released its lease.
+    HolderReleased,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Started => "started",
+            Self::Elected => "elected",
+            Self::Adopted => "adopted",
+            Self::Expired => "expired",
+            Self::Superseded => "superseded",
+            Self::HandedOver => "handed_over",
+            Self::Demoted => "demoted",
+            Self::Promoted => "promoted",
+            Self::Eligibility => "eligibility",
+            Self::Stopping => "stopping",
+            Self::HolderSeen => "holder_seen",
+            Self::HolderExpired => "holder_expired",
+            Self::HolderReleased => "holder_released",
+        })
+    }
+}
+
+/// What a command has brought about, as seen by this node's own acceptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Completed {
+    /// This node has the lease now.
+    HeldBy(NodeId),
+    /// The holder has released it and nobody else has it.
+    Released,
+}
+
+/// Why a command was not done. The lease is where it was, unless stated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+pub enum Refusal {
+    /// The configuration has no such group.
+    #[error("no such group")]
+    NoSuchGroup,
+    /// The configuration has no such node.
+    #[error("no such node")]
+    NoSuchNode,
+    /// Less than a majority of the voters is heard.
+    #[error("no quorum: this node does not hear a majority of the voters")]
+    NoQuorum,
+    /// This node has just started and does not know the holder yet.
+    #[error("this node has just started; try again in a moment")]
+    Starting,
+    /// This node is stopping.
+    #[error("this node is stopping")]
+    Stopping,
+    /// Nobody holds the group.
+    #[error("nobody holds the group")]
+    NotHeld,
+    /// A witness never holds.
+    #[error("the target is a witness and never holds a lease")]
+    TargetIsWitness,
+    /// The target can't serve the group at present.
+    #[error("the target is not ready to take the group")]
+    TargetNotReady,
+    /// The target does not answer.
+    #[error("the target is not heard")]
+    TargetSilent,
+    /// No other node can take the group at present.
+    #[error("no other node is ready to take the group")]
+    NoTarget,
+    /// The holder lost the lease before it could hand it over.
+    #[error("the holder lost the lease meanwhile")]
+    NotHolder,
+    /// Another command for the group is under way, or too many commands are.
+    #[error("another command is under way; try again")]
+    Busy,
+    /// No outcome was seen in time; it may still come.
+    #[error("timed out: no outcome was seen")]
+    Timeout,
+}
+
+/// What the engine knows at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Status {
+    /// Is a majority of the voters heard, this node included?
+    pub quorate: bool,
+    /// Is this node keeping its silence after the start (rule 5)?
+    pub silent: bool,
+    /// By [`NodeId`].
+    pub nodes: Vec<NodeStatus>,
+    /// By [`GroupId`].
+    pub groups: Vec<GroupStatus>,
+}
+
+/// What is known of one node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NodeStatus {
+    /// What it does.
+    pub role: Role,
+    /// When it was last heard, on this node's clock; this node itself: now.
+    pub last_heard: Option<BootNs>,
+    /// Does it count for the quorum at present?
+    pub present: bool,
+}
+
+/// What is known of one group.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GroupStatus {
+    /// This node's state.
+    pub state: GroupState,
+    /// Who holds it, by this node's own acceptor.
+    pub holder: Option<NodeId>,
+    /// The latest grant that this node knows of.
+    pub epoch: Epoch,
+    /// When this node's own lease ends, if it has one.
+    pub expiry: Option<BootNs>,
+    /// Present nodes that could take the lease, by what they last said of themselves.
+    pub ready: Vec<NodeId>,
+}

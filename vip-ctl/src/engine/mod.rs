@@ -1,0 +1,311 @@
+//! The lease engine: which groups this node may answer for, and until when.
+//!
+//! Sans-IO: inputs and the time go in, outputs come out. No clock, no
+//! randomness, no socket and no map is in here, so that what ships is what is
+//! simulated. Which rule of the protocol a piece of code keeps is said there;
+//! the rules are numbered as in the protocol's description.
+//!
+//! Every node runs an acceptor per group, which votes ([`acceptor`]). Nodes
+//! that are no witnesses also ask for leases ([`proposer`], [`group`]) and
+//! hand them over ([`handover`]). A lease counts from the moment at which the
+//! first Prepare was sent, lasts T_hold on the holder's clock, and takes a
+//! majority of acceptors, each of which keeps it for the longer T_accept.
+
+mod acceptor;
+mod command;
+mod config;
+mod group;
+mod handover;
+mod io;
+mod message;
+mod node;
+mod proposer;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use vip_common::BootNs;
+
+pub use self::{
+    command::{COMMANDS_MAX, VERDICTS_MAX},
+    config::{
+        COMMAND_TIMEOUT, CommandId, EngineConfig, Epoch, GROUPS_MAX, GroupId, GroupSpec, HEARD_MIN,
+        Incarnation, NodeId, NodeSet, NodeSpec, PRIORITY_DEFAULT, RANK_SLOT, RESERVE, RETRY_MIN, Role,
+        STOP_GRACE, Timing, VOTERS_MAX,
+    },
+    io::{Command, Completed, GroupState, GroupStatus, Input, NodeStatus, Output, Reason, Refusal, Status},
+    message::{About, AskId, Ballot, Message, PAYLOAD_MAX, Packet, Refused, RequestId, Verdict},
+    wire::DecodeError,
+};
+
+use self::{command::Commands, config::NodeSet as Nodes, group::Group, node::Node, node::Requester};
+
+/// Groups that one heartbeat message speaks of.
+const HEARTBEAT_GROUPS: u16 = 2048;
+
+/// The engine of one node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Engine {
+    node: Node,
+    groups: Vec<Group>,
+    /// When each group's tick is due; mirrors `deadlines`.
+    timers: BTreeSet<(BootNs, GroupId)>,
+    deadlines: Vec<Option<BootNs>>,
+    commands: Commands,
+    quorate: bool,
+    /// When the node is gone at the latest, while it is stopping.
+    stop_at: Option<BootNs>,
+}
+
+impl Engine {
+    /// An engine that starts at `now`, and keeps silent for T_accept (rule 5).
+    ///
+    /// `held` are the leases that a former incarnation on this host left in
+    /// the map. They go on if the other acceptors still know of them. Those
+    /// that have run out, or can't be ours, are cleared.
+    ///
+    /// # Panics
+    /// If there are no or more than [`VOTERS_MAX`] nodes, if `me` is none of
+    /// them, or if there are more than [`GROUPS_MAX`] groups.
+    #[must_use]
+    pub fn new(config: EngineConfig, held: &[(GroupId, BootNs)], now: BootNs) -> Self {
+        assert!(config.nodes.len() <= VOTERS_MAX, "more than {VOTERS_MAX} voters");
+        assert!(config.role(config.me).is_some(), "this node is not in the configuration");
+        assert!(config.groups.len() <= GROUPS_MAX, "more than {GROUPS_MAX} groups");
+        let mut node = Node::new(config, now);
+        let mut groups: Vec<_> = node.config.group_ids().map(|id| Group::new(id, &node)).collect();
+        for &(id, expiry) in held {
+            if let Some(group) = groups.get_mut(usize::from(id.0)) {
+                group.adopt(expiry, &mut node);
+            }
+        }
+        // Each group reports its first state with the first input.
+        let timers = groups.iter().map(|group| (now, group.id)).collect();
+        let deadlines = vec![Some(now); groups.len()];
+        let quorate = node.quorate(now);
+        Self { node, groups, timers, deadlines, commands: Commands::default(), quorate, stop_at: None }
+    }
+
+    /// Takes an input at `now`, after letting run out what ran out by then.
+    ///
+    /// `now` must have been read *after* the input came in. An acceptor that
+    /// counts from an earlier moment would forget a lease before its holder does.
+    pub fn handle(&mut self, input: Input, now: BootNs) {
+        self.node.now = self.node.now.max(now);
+        self.advance();
+        match input {
+            Input::Wake => {}
+            Input::Message { from, packet } => self.receive(from, packet),
+            Input::Eligible { group, eligible } => {
+                if let Some(state) = self.groups.get_mut(usize::from(group.0)) {
+                    state.set_eligible(eligible, &mut self.node);
+                    self.touch(group);
+                }
+            }
+            Input::Command { id, command } => self.command(id, command),
+            Input::Stop => self.stop(),
+        }
+        self.settle();
+    }
+
+    /// The next thing to do; the caller does it before asking again.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.node.outputs.pop_front()
+    }
+
+    /// When [`Input::Wake`] is due at the latest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<BootNs> {
+        let group = self.timers.first().map(|&(at, _)| at);
+        let silence = self.node.silent.then_some(self.node.silent_until);
+        [group, silence, Some(self.node.heartbeat_at), self.commands.next_deadline(), self.stop_at]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// What is known at `now`.
+    #[must_use]
+    pub fn status(&self, now: BootNs) -> Status {
+        let now = now.max(self.node.now);
+        let node = &self.node;
+        let nodes = node.config.voters().zip(&node.config.nodes).map(|(id, spec)| NodeStatus {
+            role: spec.role,
+            last_heard: node.last_heard(id, now),
+            present: node.present(id, now),
+        });
+        let groups = self.groups.iter().map(|group| {
+            let mut ready: Vec<_> = node.ready_peers(group.id, now).collect();
+            if group.ready(node) {
+                ready.push(node.me());
+                ready.sort_unstable();
+            }
+            GroupStatus {
+                state: group.state(node, now),
+                holder: group.holder(node, now),
+                epoch: group.epoch(),
+                expiry: group.lease.map(|lease| lease.until).filter(|&until| until > now),
+                ready,
+            }
+        });
+        Status {
+            quorate: node.quorate(now),
+            silent: node.silent,
+            nodes: nodes.collect(),
+            groups: groups.collect(),
+        }
+    }
+
+    /// T_hold: the longest lease that this engine stores.
+    #[must_use]
+    pub fn hold(&self) -> Duration {
+        self.node.timing.hold
+    }
+
+    fn group(&self, id: GroupId) -> Option<&Group> {
+        self.groups.get(usize::from(id.0))
+    }
+
+    /// Does everything whose time has come.
+    fn advance(&mut self) {
+        let now = self.node.now;
+        if self.node.silent && self.node.silent_until <= now {
+            self.node.silent = false;
+            self.touch_all();
+        }
+        // Each group once: what comes due by its own tick waits for the next
+        // wake-up, so that one input always takes a bounded time.
+        let due: Vec<_> = self.timers.iter().take_while(|&&(at, _)| at <= now).map(|&(_, id)| id).collect();
+        for id in due {
+            self.touch(id);
+        }
+        self.renew_together();
+    }
+
+    /// Begins renewals that are due soon together with those that were due
+    /// now, so that all groups to one peer share a datagram (rule 6).
+    fn renew_together(&mut self) {
+        let (now, soon) = (self.node.now, self.node.now.plus(self.node.timing.renew / 2));
+        let renewing =
+            |group: &Group| group.attempt.as_ref().is_some_and(|attempt| attempt.renews_since(now));
+        if !self.groups.iter().any(renewing) {
+            return;
+        }
+        let waiting = |group: &&Group| {
+            group.attempt.is_none()
+                && group.lease.is_some_and(|lease| lease.renew_at > now && lease.renew_at <= soon)
+        };
+        for id in self.groups.iter().filter(waiting).map(|group| group.id).collect::<Vec<_>>() {
+            if let Some(lease) = self.groups.get_mut(usize::from(id.0)).and_then(|group| group.lease.as_mut())
+            {
+                lease.renew_at = now;
+            }
+            self.touch(id);
+        }
+    }
+
+    /// Lets a group do what is due, then notes when it is due next and what changed.
+    fn touch(&mut self, id: GroupId) {
+        let index = usize::from(id.0);
+        let Some(group) = self.groups.get_mut(index) else { return };
+        group.tick(&mut self.node);
+        group.report(&mut self.node);
+        let next = group.next_deadline(&self.node);
+        if self.deadlines[index] != next {
+            if let Some(old) = self.deadlines[index] {
+                self.timers.remove(&(old, id));
+            }
+            if let Some(next) = next {
+                self.timers.insert((next, id));
+            }
+            self.deadlines[index] = next;
+        }
+    }
+
+    fn touch_all(&mut self) {
+        for id in self.node.config.group_ids() {
+            self.touch(id);
+        }
+    }
+
+    fn receive(&mut self, from: NodeId, packet: Packet) {
+        if from == self.node.me() || self.node.config.role(from).is_none() {
+            return;
+        }
+        self.node.hear(from);
+        for message in packet.messages {
+            match message {
+                Message::Heartbeat { first, ready } => self.node.hear_ready(from, first, &ready),
+                Message::Request { request, epoch, command } => {
+                    self.serve(Requester { origin: from, request }, epoch, command);
+                }
+                Message::Verdict { request, verdict } => self.on_verdict(request, verdict),
+                Message::Group { group: id, about } => {
+                    if let Some(group) = self.groups.get_mut(usize::from(id.0)) {
+                        group.receive(from, about, &mut self.node);
+                        self.touch(id);
+                    }
+                }
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        if self.node.stopping {
+            return;
+        }
+        self.node.stopping = true;
+        self.stop_at = Some(self.node.now.plus(STOP_GRACE));
+        self.node.heartbeat_at = self.node.now;
+        for group in &mut self.groups {
+            if group.lease.is_some() {
+                let successor = self.node.best_target(group.id, Nodes::default());
+                group.release(successor, Reason::Stopping, &mut self.node);
+            } else {
+                group.attempt = None;
+                group.clean_up(&mut self.node);
+            }
+        }
+        self.touch_all();
+    }
+
+    /// The end of every input: what follows for the node as a whole.
+    fn settle(&mut self) {
+        let now = self.node.now;
+        let quorate = self.node.quorate(now);
+        if quorate && !self.quorate {
+            self.touch_all();
+        }
+        self.quorate = quorate;
+        self.drive_commands();
+        if self.node.heartbeat_at <= now {
+            self.node.heartbeat_at = now.plus(self.node.timing.heartbeat);
+            self.heartbeat();
+        }
+        self.node.flush();
+        if let Some(at) = self.stop_at
+            && (at <= now || self.groups.iter().all(|group| group.given_up(&self.node)))
+        {
+            self.stop_at = None;
+            self.node.outputs.push_back(Output::Stopped);
+        }
+    }
+
+    fn heartbeat(&mut self) {
+        let node = &mut self.node;
+        let mut first = 0u16;
+        loop {
+            let rest = self.groups.iter().skip(usize::from(first)).take(usize::from(HEARTBEAT_GROUPS));
+            let ready: Vec<_> = rest.map(|group| group.ready(node)).collect();
+            let last = ready.len() < usize::from(HEARTBEAT_GROUPS);
+            node.send_all(&Message::Heartbeat { first: GroupId(first), ready });
+            if last {
+                return;
+            }
+            first += HEARTBEAT_GROUPS;
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! The asking half of a node: attempts to get, renew or adopt a lease, in two
+//! phases under one ballot (rules 1, 2, 5 and 6). When to make one is decided
+//! in [`super::group`] and here only for renewals.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use vip_common::{BootNs, Lease};
+
+use super::{
+    config::{Epoch, NodeId, NodeSet, RANK_SLOT, RETRY_MIN, Timing},
+    group::{Group, Held},
+    io::{Output, Reason},
+    message::{About, Ballot, Refused},
+    node::Node,
+};
+
+/// Doublings of the back-off after which lost duels no longer lengthen it.
+const DUELS_MAX: u32 = 5;
+
+/// What an attempt is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    /// A new grant.
+    Stand,
+    /// The same grant for longer.
+    Renew,
+    /// The same grant for longer, during the silence after a start: by the
+    /// other acceptors alone, each of which still has this node's lease.
+    Adopt,
+}
+
+/// How far an attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    /// `epoch`: the highest that a promise told.
+    Preparing { epoch: Epoch },
+    /// `epoch`: the value proposed, fixed from here on.
+    Proposing { epoch: Epoch, accepted: NodeSet },
+}
+
+/// An attempt under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Attempt {
+    ballot: Ballot,
+    kind: Kind,
+    phase: Phase,
+    promised: NodeSet,
+    /// Who refused, and until when it would do so again.
+    refused: BTreeMap<NodeId, BootNs>,
+    /// When the Prepare was first sent. The lease counts from here, however
+    /// often the Prepare is sent again (rule 2).
+    sent: BootNs,
+    resend: BootNs,
+}
+
+impl Attempt {
+    pub fn next_deadline(&self, timing: &Timing) -> BootNs {
+        self.resend.min(self.sent.plus(timing.patience))
+    }
+
+    /// Is this a renewal that began at `now`?
+    pub fn renews_since(&self, now: BootNs) -> bool {
+        self.sent == now && matches!(self.kind, Kind::Renew | Kind::Adopt)
+    }
+}
+
+/// Why a candidate's attempt failed.
+enum Failure {
+    /// Another ballot was higher.
+    Duel,
+    /// Enough acceptors refuse until then.
+    Blocked(BootNs),
+    /// Too few have answered.
+    Unanswered,
+}
+
+impl Group {
+    /// Starts, repeats and ends attempts whose time has come.
+    pub fn drive_attempt(&mut self, node: &mut Node) {
+        if let Some(attempt) = &self.attempt {
+            if attempt.sent.plus(node.timing.patience) <= node.now {
+                match attempt.kind {
+                    Kind::Stand => self.fail_candidacy(&Failure::Unanswered, node),
+                    Kind::Renew | Kind::Adopt => self.retry_renewal(Duration::ZERO, node),
+                }
+            } else if attempt.resend <= node.now {
+                self.resend(node);
+            }
+        }
+        if self.attempt.is_none() && self.lease.is_some_and(|lease| lease.renew_at <= node.now) {
+            self.start(if node.silent { Kind::Adopt } else { Kind::Renew }, node);
+        }
+    }
+
+    /// Begins an attempt under a new ballot.
+    pub fn start(&mut self, kind: Kind, node: &mut Node) {
+        self.round = self.round.max(self.acceptor.round()).saturating_add(1);
+        let ballot = Ballot { round: self.round, incarnation: node.config.incarnation, node: node.me() };
+        self.used = Some(ballot);
+        // An earlier release has had its time; acceptors that missed it let
+        // this node's higher ballots pass.
+        self.releasing = None;
+        self.attempt = Some(Attempt {
+            ballot,
+            kind,
+            phase: Phase::Preparing { epoch: Epoch::default() },
+            promised: NodeSet::default(),
+            refused: BTreeMap::new(),
+            sent: node.now,
+            resend: node.now.plus(node.timing.retry),
+        });
+        node.tell_all(self.id, About::Prepare { ballot });
+        match kind {
+            // Rule 5: in its silence the own acceptor has no vote.
+            Kind::Adopt => {
+                let because = Refused::Silent { remaining: node.silent_until.since(node.now) };
+                self.on_refuse(node.me(), ballot, because, node);
+            }
+            Kind::Stand | Kind::Renew => match self.acceptor.prepare(ballot, node.now) {
+                Ok(promise) => self.on_promise(node.me(), ballot, promise.epoch, promise.yours, node),
+                Err(because) => self.on_refuse(node.me(), ballot, because, node),
+            },
+        }
+    }
+
+    /// An acceptor has promised.
+    pub fn on_promise(
+        &mut self,
+        from: NodeId,
+        ballot: Ballot,
+        told: Epoch,
+        yours: Option<Epoch>,
+        node: &mut Node,
+    ) {
+        let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.ballot == ballot) else { return };
+        if attempt.kind == Kind::Adopt && yours.is_none() {
+            return;
+        }
+        attempt.refused.remove(&from);
+        let late = !attempt.promised.contains(from);
+        attempt.promised.insert(from);
+        match &mut attempt.phase {
+            Phase::Preparing { epoch } => {
+                let told = match attempt.kind {
+                    Kind::Stand | Kind::Renew => told,
+                    Kind::Adopt => yours.unwrap_or_default(),
+                };
+                *epoch = told.max(*epoch);
+                let epoch = *epoch;
+                if attempt.promised.len() >= node.config.majority() {
+                    self.propose(epoch, node);
+                }
+            }
+            Phase::Proposing { epoch, .. } => {
+                // Others were sent the proposal without being waited for.
+                if attempt.kind == Kind::Adopt && late {
+                    let epoch = *epoch;
+                    node.tell(from, self.id, About::Propose { ballot, epoch });
+                }
+            }
+        }
+    }
+
+    /// A majority has promised: second phase.
+    fn propose(&mut self, told: Epoch, node: &mut Node) {
+        let Some(attempt) = &mut self.attempt else { return };
+        let (ballot, kind) = (attempt.ballot, attempt.kind);
+        let epoch = match kind {
+            Kind::Stand => told.next(),
+            Kind::Renew | Kind::Adopt => self.lease.and_then(|lease| lease.epoch).unwrap_or(told),
+        };
+        attempt.phase = Phase::Proposing { epoch, accepted: NodeSet::default() };
+        attempt.resend = node.now.plus(node.timing.retry);
+        self.leftover = true;
+        let promised = attempt.promised;
+        for peer in node.config.peers() {
+            if kind != Kind::Adopt || promised.contains(peer) {
+                node.tell(peer, self.id, About::Propose { ballot, epoch });
+            }
+        }
+        if kind != Kind::Adopt {
+            match self.acceptor.propose(ballot, epoch, node.now, node.timing.accept) {
+                Ok(()) => self.on_accept(node.me(), ballot, node),
+                Err(because) => self.on_refuse(node.me(), ballot, because, node),
+            }
+        }
+    }
+
+    /// An acceptor has accepted.
+    pub fn on_accept(&mut self, from: NodeId, ballot: Ballot, node: &mut Node) {
+        let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.ballot == ballot) else { return };
+        let Phase::Proposing { epoch, accepted } = &mut attempt.phase else { return };
+        if attempt.kind == Kind::Adopt && !attempt.promised.contains(from) {
+            return;
+        }
+        attempt.refused.remove(&from);
+        accepted.insert(from);
+        if accepted.len() < node.config.majority() {
+            return;
+        }
+        let (kind, epoch, sent) = (attempt.kind, *epoch, attempt.sent);
+        self.attempt = None;
+        let until = sent.plus(node.timing.hold);
+        if until <= node.now {
+            return;
+        }
+        self.leftover = false;
+        self.duels = 0;
+        self.at_once = false;
+        self.abstaining = false;
+        let first_adopted = kind == Kind::Adopt && self.lease.is_some_and(|lease| lease.ballot.is_none());
+        self.lease = Some(Held {
+            ballot: Some(ballot),
+            epoch: Some(epoch),
+            until,
+            renew_at: sent.plus(node.timing.renew),
+        });
+        node.outputs.push_back(Output::StoreLease { group: self.id, lease: Lease::until(until) });
+        match kind {
+            Kind::Stand => {
+                self.reason = Reason::Elected;
+                node.outputs.push_back(Output::Announce { group: self.id });
+            }
+            Kind::Adopt if first_adopted => self.reason = Reason::Adopted,
+            Kind::Renew | Kind::Adopt => {}
+        }
+    }
+
+    /// An acceptor has refused.
+    pub fn on_refuse(&mut self, from: NodeId, ballot: Ballot, because: Refused, node: &mut Node) {
+        let until = match because {
+            Refused::Held { ballot: other, remaining } => {
+                self.round = self.round.max(other.round);
+                if self.superseded_by(other, node) {
+                    self.release(None, Reason::Superseded, node);
+                    return;
+                }
+                node.now.plus(remaining)
+            }
+            Refused::Promised { ballot: higher } => {
+                self.round = self.round.max(higher.round);
+                node.now
+            }
+            Refused::Reserved { remaining, .. } | Refused::Silent { remaining } => node.now.plus(remaining),
+        };
+        let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.ballot == ballot) else { return };
+        attempt.refused.insert(from, until);
+        let outbid = matches!(because, Refused::Promised { .. });
+        if !outbid {
+            // Ask again when it is free, if that is soon.
+            attempt.resend = attempt.resend.min(until.max(node.now.plus(RETRY_MIN)));
+        }
+        let voters = node.config.voters().count();
+        let hopeless = voters - attempt.refused.len() < node.config.majority();
+        match attempt.kind {
+            Kind::Stand if outbid => self.fail_candidacy(&Failure::Duel, node),
+            Kind::Stand if hopeless => {
+                // Enough are free again when this many have let go.
+                let mut free: Vec<_> = attempt.refused.values().copied().collect();
+                free.sort_unstable();
+                let needed = node.config.majority() - (voters - free.len());
+                let until = free.get(needed - 1).copied().unwrap_or(until);
+                self.fail_candidacy(&Failure::Blocked(until), node);
+            }
+            Kind::Renew | Kind::Adopt if hopeless => self.retry_renewal(RANK_SLOT, node),
+            Kind::Stand | Kind::Renew | Kind::Adopt => {}
+        }
+    }
+
+    /// Does `other`, another node's lease, mean that ours has been replaced
+    /// while this machine was not running? A lower ballot is what a failed
+    /// attempt left behind, and means nothing.
+    fn superseded_by(&self, other: Ballot, node: &Node) -> bool {
+        other.node != node.me() && self.lease.is_some_and(|lease| Some(other) > lease.ballot)
+    }
+
+    /// The lease is still ours; try again under a higher ballot.
+    fn retry_renewal(&mut self, pause: Duration, node: &Node) {
+        self.attempt = None;
+        if let Some(lease) = &mut self.lease {
+            lease.renew_at = node.now.plus(pause);
+        }
+    }
+
+    /// No lease this time. Sets when to stand again; the rank's delay is added there.
+    fn fail_candidacy(&mut self, failure: &Failure, node: &mut Node) {
+        self.attempt = None;
+        let successor = self.acceptor.reserved_for(node.me(), node.now);
+        self.at_once = successor;
+        if successor {
+            // The old holder's release is still on its way to the others.
+            self.stand_after = node.now.plus(RETRY_MIN);
+            return;
+        }
+        match failure {
+            Failure::Duel => {
+                // The higher the rank, the longer; and longer each time, so
+                // that candidates get apart further than a round trip.
+                let slots = (1 << self.duels.min(DUELS_MAX)) - 1;
+                self.duels = self.duels.saturating_add(1);
+                let rank = self.rank.unwrap_or_default() + 1;
+                let backoff =
+                    RANK_SLOT.saturating_mul(slots).min(node.timing.accept / 2).saturating_mul(rank);
+                self.stand_after = node.now.plus(backoff.max(RETRY_MIN));
+            }
+            Failure::Blocked(until) => {
+                self.stand_after = (*until).max(node.now.plus(RETRY_MIN));
+                self.clean_up(node);
+            }
+            Failure::Unanswered => {
+                self.stand_after = node.now.plus(RETRY_MIN);
+                self.clean_up(node);
+            }
+        }
+    }
+
+    /// Asks those again who have not gone along, under the same ballot.
+    fn resend(&mut self, node: &mut Node) {
+        let Some(attempt) = &mut self.attempt else { return };
+        attempt.resend = node.now.plus(node.timing.retry);
+        let ballot = attempt.ballot;
+        for peer in node.config.peers() {
+            match attempt.phase {
+                Phase::Preparing { .. } if !attempt.promised.contains(peer) => {
+                    node.tell(peer, self.id, About::Prepare { ballot });
+                }
+                Phase::Proposing { epoch, accepted } if !accepted.contains(peer) => {
+                    if attempt.kind != Kind::Adopt || attempt.promised.contains(peer) {
+                        node.tell(peer, self.id, About::Propose { ballot, epoch });
+                    }
+                }
+                Phase::Preparing { .. } | Phase::Proposing { .. } => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! Packets as bytes, and back. Numbers are big-endian; a message is a kind
+//! byte and its fields, a packet is one message after another up to its end.
+//! Authentication, sequence numbers and the wire version are the transport's.
+
+use std::time::Duration;
+
+use super::{
+    config::{CommandId, Epoch, GroupId, Incarnation, NodeId},
+    io::{Command, Refusal},
+    message::{About, AskId, Ballot, Message, PAYLOAD_MAX, Packet, Refused, RequestId, Verdict},
+};
+
+/// Why bytes are no packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// They end in the middle of a message.
+    #[error("the packet ends in the middle of a message")]
+    Truncated,
+    /// A kind byte that this version does not know.
+    #[error("unknown {what} {byte}")]
+    Unknown {
+        /// Which kind byte.
+        what: &'static str,
+        /// Its value.
+        byte: u8,
+    },
+    /// Longer than any packet that an engine sends.
+    #[error("the packet is longer than {PAYLOAD_MAX} bytes")]
+    TooLong,
+}
+
+const NOBODY: u8 = u8::MAX;
+
+const HEARTBEAT: u8 = 1;
+const PREPARE: u8 = 2;
+const PROMISE: u8 = 3;
+const PROPOSE: u8 = 4;
+const ACCEPT: u8 = 5;
+const REFUSE: u8 = 6;
+const RELEASE: u8 = 7;
+const RELEASED: u8 = 8;
+const ASK_READY: u8 = 9;
+const READY: u8 = 10;
+const REQUEST: u8 = 11;
+const VERDICT: u8 = 12;
+
+const HELD: u8 = 1;
+const PROMISED: u8 = 2;
+const RESERVED: u8 = 3;
+const SILENT: u8 = 4;
+
+const PROMOTE: u8 = 1;
+const DEMOTE: u8 = 2;
+const SWITCHOVER: u8 = 3;
+
+const STARTED: u8 = 1;
+const REFUSED: u8 = 2;
+
+/// Every refusal, at the place of its number on the wire: only append.
+const REFUSALS: &[Refusal] = &[
+    Refusal::NoSuchGroup,
+    Refusal::NoSuchNode,
+    Refusal::NoQuorum,
+    Refusal::Starting,
+    Refusal::Stopping,
+    Refusal::NotHeld,
+    Refusal::TargetIsWitness,
+    Refusal::TargetNotReady,
+    Refusal::TargetSilent,
+    Refusal::NoTarget,
+    Refusal::NotHolder,
+    Refusal::Busy,
+    Refusal::Timeout,
+];
+
+const fn refusal_number(refusal: Refusal) -> u8 {
+    match refusal {
+        Refusal::NoSuchGroup => 0,
+        Refusal::NoSuchNode => 1,
+        Refusal::NoQuorum => 2,
+        Refusal::Starting => 3,
+        Refusal::Stopping => 4,
+        Refusal::NotHeld => 5,
+        Refusal::TargetIsWitness => 6,
+        Refusal::TargetNotReady => 7,
+        Refusal::TargetSilent => 8,
+        Refusal::NoTarget => 9,
+        Refusal::NotHolder => 10,
+        Refusal::Busy => 11,
+        Refusal::Timeout => 12,
+    }
+}
+
+impl Packet {
+    /// The packet as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(PAYLOAD_MAX);
+        for message in &self.messages {
+            put_message(&mut bytes, message);
+        }
+        bytes
+    }
+
+    /// The packet that `bytes` stand for, all of them.
+    ///
+    /// # Errors
+    /// If they are none, or longer than [`PAYLOAD_MAX`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        if bytes.len() > PAYLOAD_MAX {
+            return Err(DecodeError::TooLong);
+        }
+        let mut reader = Reader(bytes);
+        let mut messages = Vec::new();
+        while !reader.0.is_empty() {
+            messages.push(reader.message()?);
+        }
+        Ok(Self { messages })
+    }
+}
+
+/// Distributes messages, in their order, over as few packets as fit
+/// [`PAYLOAD_MAX`].
+pub(super) fn split(messages: Vec<Message>) -> Vec<Vec<Message>> {
+    let mut packets = Vec::new();
+    let (mut packet, mut used) = (Vec::new(), 0);
+    let mut bytes = Vec::new();
+    for message in messages {
+        bytes.clear();
+        put_message(&mut bytes, &message);
+        if used + bytes.len() > PAYLOAD_MAX && !packet.is_empty() {
+            packets.push(std::mem::take(&mut packet));
+            used = 0;
+        }
+        used += bytes.len();
+        packet.push(message);
+    }
+    if !packet.is_empty() {
+        packets.push(packet);
+    }
+    packets
+}
+
+fn put_message(out: &mut Vec<u8>, message: &Message) {
+    match *message {
+        Message::Heartbeat { first, ref ready } => {
+            out.push(HEARTBEAT);
+            out.extend(first.0.to_be_bytes());
+            // The engine speaks of a bounded number of groups at a time.
+            let told = u16::try_from(ready.len()).unwrap_or(u16::MAX);
+            out.extend(told.to_be_bytes());
+            for eight in ready[..usize::from(told)].chunks(8) {
+                let bits = eight.iter().enumerate().map(|(bit, &ready)| u8::from(ready) << bit);
+                out.push(bits.fold(0, |byte, bit| byte | bit));
+            }
+        }
+        Message::Request { request, epoch, command } => {
+            put_request(out, REQUEST, request);
+            out.extend(epoch.0.to_be_bytes());
+            let (kind, to) = match command {
+                Command::Promote { to, .. } => (PROMOTE, Some(to)),
+                Command::Demote { .. } => (DEMOTE, None),
+                Command::Switchover { to, .. } => (SWITCHOVER, to),
+            };
+            out.push(kind);
+            out.extend(command.group().0.to_be_bytes());
+            put_node(out, to);
+        }
+        Message::Verdict { request, verdict } => {
+            put_request(out, VERDICT, request);
+            match verdict {
+                Verdict::Started { successor } => {
+                    out.push(STARTED);
+                    put_node(out, successor);
+                }
+                Verdict::Refused(refusal) => out.extend([REFUSED, refusal_number(refusal)]),
+            }
+        }
+        Message::Group { group, about } => put_about(out, group, about),
+    }
+}
+
+fn put_about(out: &mut Vec<u8>, group: GroupId, about: About) {
+    match about {
+        About::Prepare { ballot } => put_head(out, PREPARE, group, ballot),
+        About::Promise { ballot, epoch, yours } => {
+            put_head(out, PROMISE, group, ballot);
+            out.extend(epoch.0.to_be_bytes());
+            out.push(u8::from(yours.is_some()));
+            if let Some(yours) = yours {
+                out.extend(yours.0.to_be_bytes());
+            }
+        }
+        About::Propose { ballot, epoch } => {
+            put_head(out, PROPOSE, group, ballot);
+            out.extend(epoch.0.to_be_bytes());
+        }
+        About::Accept { ballot } => put_head(out, ACCEPT, group, ballot),
+        About::Refuse { ballot, because } => {
+            put_head(out, REFUSE, group, ballot);
+            put_refused(out, because);
+        }
+        About::Release { ballot, successor } => {
+            put_head(out, RELEASE, group, ballot);
+            put_node(out, successor);
+        }
+        About::Released { ballot } => put_head(out, RELEASED, group, ballot),
+        About::AskReady { ask } => {
+            out.push(ASK_READY);
+            out.extend(group.0.to_be_bytes());
+            out.extend(ask.0.to_be_bytes());
+        }
+        About::Ready { ask, ready } => {
+            out.push(READY);
+            out.extend(group.0.to_be_bytes());
+            out.extend(ask.0.to_be_bytes());
+            out.push(u8::from(ready));
+        }
+    }
+}
+
+fn put_refused(out: &mut Vec<u8>, because: Refused) {
+    match because {
+        Refused::Held { ballot, remaining } => {
+            out.push(HELD);
+            put_ballot(out, ballot);
+            put_duration(out, remaining);
+        }
+        Refused::Promised { ballot } => {
+            out.push(PROMISED);
+            put_ballot(out, ballot);
+        }
+        Refused::Reserved { successor, remaining } => {
+            out.extend([RESERVED, successor.0]);
+            put_duration(out, remaining);
+        }
+        Refused::Silent { remaining } => {
+            out.push(SILENT);
+            put_duration(out, remaining);
+        }
+    }
+}
+
+fn put_head(out: &mut Vec<u8>, kind: u8, group: GroupId, ballot: Ballot) {
+    out.push(kind);
+    out.extend(group.0.to_be_bytes());
+    put_ballot(out, ballot);
+}
+
+fn put_ballot(out: &mut Vec<u8>, ballot: Ballot) {
+    out.extend(ballot.round.to_be_bytes());
+    out.extend(ballot.incarnation.0.to_be_bytes());
+    out.push(ballot.node.0);
+}
+
+fn put_request(out: &mut Vec<u8>, kind: u8, request: RequestId) {
+    out.push(kind);
+    out.extend(request.incarnation.0.to_be_bytes());
+    out.extend(request.command.0.to_be_bytes());
+}
+
+fn put_duration(out: &mut Vec<u8>, duration: Duration) {
+    let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    out.extend(ns.to_be_bytes());
+}
+
+fn put_node(out: &mut Vec<u8>, node: Option<NodeId>) {
+    out.push(node.map_or(NOBODY, |node| node.0));
+}
+
+/// What is left of the bytes.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let (head, rest) = self.0.split_first_chunk().ok_or(DecodeError::Truncated)?;
+        self.0 = rest;
+        Ok(*head)
+    }
+
+    fn u8(&mut self) -> Result<u8, DecodeError> {
+        let [byte] = self.take()?;
+        Ok(byte)
+    }
+
+    fn u16(&mut self) -> Result<u16, DecodeError> {
+        self.take().map(u16::from_be_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, DecodeError> {
+        self.take().map(u64::from_be_bytes)
+    }
+
+    fn flag(&mut self) -> Result<bool, DecodeError> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            byte => Err(DecodeError::Unknown { what: "flag", byte }),
+        }
+    }
+
+    fn group(&mut self) -> Result<GroupId, DecodeError> {
+        self.u16().map(GroupId)
+    }
+
+    fn epoch(&mut self) -> Result<Epoch, DecodeError> {
+        self.u64().map(Epoch)
+    }
+
+    fn ask(&mut self) -> Result<AskId, DecodeError> {
+        self.u64().map(AskId)
+    }
+
+    fn duration(&mut self) -> Result<Duration, DecodeError> {
+        self.u64().map(Duration::from_nanos)
+    }
+
+    fn node(&mut self) -> Result<Option<NodeId>, DecodeError> {
+        let id = self.u8()?;
+        Ok((id != NOBODY).then_some(NodeId(id)))
+    }
+
+    fn ballot(&mut self) -> Result<Ballot, DecodeError> {
+        Ok(Ballot { round: self.u64()?, incarnation: Incarnation(self.u64()?), node: NodeId(self.u8()?) })
+    }
+
+    fn request(&mut self) -> Result<RequestId, DecodeError> {
+        Ok(RequestId { incarnation: Incarnation(self.u64()?), command: CommandId(self.u64()?) })
+    }
+
+    fn message(&mut self) -> Result<Message, DecodeError> {
+        match self.u8()? {
+            HEARTBEAT => self.heartbeat(),
+            REQUEST => Ok(Message::Request {
+                request: self.request()?,
+                epoch: self.epoch()?,
+                command: self.command()?,
+            }),
+            VERDICT => Ok(Message::Verdict { request: self.request()?, verdict: self.verdict()? }),
+            kind => {
+                let group = self.group()?;
+                Ok(Message::Group { group, about: self.about(kind)? })
+            }
+        }
+    }
+
+    fn about(&mut self, kind: u8) -> Result<About, DecodeError> {
+        match kind {
+            PREPARE => Ok(About::Prepare { ballot: self.ballot()? }),
+            PROMISE => Ok(About::Promise {
+                ballot: self.ballot()?,
+                epoch: self.epoch()?,
+                yours: if self.flag()? { Some(self.epoch()?) } else { None },
+            }),
+            PROPOSE => Ok(About::Propose { ballot: self.ballot()?, epoch: self.epoch()? }),
+            ACCEPT => Ok(About::Accept { ballot: self.ballot()? }),
+            REFUSE => Ok(About::Refuse { ballot: self.ballot()?, because: self.refused()? }),
+            RELEASE => Ok(About::Release { ballot: self.ballot()?, successor: self.node()? }),
+            RELEASED => Ok(About::Released { ballot: self.ballot()? }),
+            ASK_READY => Ok(About::AskReady { ask: self.ask()? }),
+            READY => Ok(About::Ready { ask: self.ask()?, ready: self.flag()? }),
+            byte => Err(DecodeError::Unknown { what: "message", byte }),
+        }
+    }
+
+    fn heartbeat(&mut self) -> Result<Message, DecodeError> {
+        let first = self.group()?;
+        let told = usize::from(self.u16()?);
+        let bytes = self.0.split_at_checked(told.div_ceil(8));
+        let (bytes, rest) = bytes.ok_or(DecodeError::Truncated)?;
+        self.0 = rest;
+        let ready = (0..told).map(|bit| bytes[bit / 8] & (1 << (bit % 8)) != 0);
+        Ok(Message::Heartbeat { first, ready: ready.collect() })
+    }
+
+    fn refused(&mut self) -> Result<Refused, DecodeError> {
+        match self.u8()? {
+            HELD => Ok(Refused::Held { ballot: self.ballot()?, remaining: self.duration()? }),
+            PROMISED => Ok(Refused::Promised { ballot: self.ballot()? }),
+            RESERVED => Ok(Refused::Reserved { successor: NodeId(self.u8()?), remaining: self.duration()? }),
+            SILENT => Ok(Refused::Silent { remaining: self.duration()? }),
+            byte => Err(DecodeError::Unknown { what: "refusal", byte }),
+        }
+    }
+
+    fn command(&mut self) -> Result<Command, DecodeError> {
+        let kind = self.u8()?;
+        let (group, to) = (self.group()?, self.node()?);
+        match (kind, to) {
+            (PROMOTE, Some(to)) => Ok(Command::Promote { group, to }),
+            (DEMOTE, None) => Ok(Command::Demote { group }),
+            (SWITCHOVER, to) => Ok(Command::Switchover { group, to }),
+            (byte, _) => Err(DecodeError::Unknown { what: "command", byte }),
+        }
+    }
+
+    fn verdict(&mut self) -> Result<Verdict, DecodeError> {
+        match self.u8()? {
+            STARTED => Ok(Verdict::Started { successor: self.node()? }),
+            REFUSED => {
+                let byte = self.u8()?;
+                let refusal = REFUSALS.get(usize::from(byte)).copied();
+                refusal.map(Verdict::Refused).ok_or(DecodeError::Unknown { what: "verdict", byte })
+            }
+            byte => Err(DecodeError::Unknown { what: "verdict", byte }),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The header that every datagram opens with, and its bytes on the wire.
+//! Nothing here is secret and nothing is checked beyond its shape: whether a
+//! header may be believed is decided by the tag that authenticates it.
+//!
+//! ```text
+//! 0        version          13..21  sender's incarnation
+//! 1        kind             21..29  receiver's incarnation
+//! 2        key id           29..37  counter
+//! 3        sender           37..    sealed payload, then its 16-byte tag
+//! 4        receiver
+//! 5..13    configuration digest              integers are big-endian
+//! ```
+
+use super::{key::KeyId, reject::Rejected};
+
+/// Version of the datagram's layout and meaning; a datagram of any other is rejected.
+pub const WIRE_VERSION: u8 = 1;
+/// Bytes of the header.
+pub const HEADER_LEN: usize = 37;
+/// Bytes of the tag that ends every datagram.
+pub const TAG_LEN: usize = 16;
+
+/// What a datagram is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    /// "Who lives there now?": carries a nonce, sealed under the sender's handshake key.
+    Challenge = 1,
+    /// The nonce of a challenge, sealed under the pair's key.
+    Response = 2,
+    /// A payload of the caller's, sealed under the pair's key.
+    Data = 3,
+}
+
+impl Kind {
+    const fn from_wire(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Challenge),
+            2 => Some(Self::Response),
+            3 => Some(Self::Data),
+            _ => None,
+        }
+    }
+}
+
+/// A datagram's header, except for the version, which is always [`WIRE_VERSION`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) kind: Kind,
+    pub(super) key: KeyId,
+    pub(super) src: u8,
+    pub(super) dst: u8,
+    pub(super) config_digest: u64,
+    pub(super) src_incarnation: u64,
+    /// Zero in a challenge, which is for whoever lives at `dst` now.
+    pub(super) dst_incarnation: u64,
+    pub(super) counter: u64,
+}
+
+impl Header {
+    pub(super) fn encode(&self) -> [u8; HEADER_LEN] {
+        let mut bytes = [0; HEADER_LEN];
+        bytes[..5].copy_from_slice(&[WIRE_VERSION, self.kind as u8, self.key.0, self.src, self.dst]);
+        let words = [self.config_digest, self.src_incarnation, self.dst_incarnation, self.counter];
+        for (place, word) in bytes[5..].chunks_exact_mut(8).zip(words) {
+            place.copy_from_slice(&word.to_be_bytes());
+        }
+        bytes
+    }
+
+    /// Splits a datagram into its header, the header's bytes and the sealed rest.
+    ///
+    /// The version is looked at before the length, because another version's
+    /// header may be shorter.
+    pub(super) fn decode(datagram: &[u8]) -> Result<(Self, &[u8; HEADER_LEN], &[u8]), Rejected> {
+        let version = *datagram.first().ok_or(Rejected::Truncated)?;
+        if version != WIRE_VERSION {
+            return Err(Rejected::Version);
+        }
+        let (bytes, sealed) = datagram.split_first_chunk::<HEADER_LEN>().ok_or(Rejected::Truncated)?;
+        if sealed.len() < TAG_LEN {
+            return Err(Rejected::Truncated);
+        }
+        let [_, kind, key, src, dst, words @ ..] = bytes;
+        let mut words = words.as_chunks::<8>().0.iter().map(|word| u64::from_be_bytes(*word));
+        let mut word = || words.next().ok_or(Rejected::Truncated);
+        let header = Self {
+            kind: Kind::from_wire(*kind).ok_or(Rejected::Kind)?,
+            key: KeyId(*key),
+            src: *src,
+            dst: *dst,
+            config_digest: word()?,
+            src_incarnation: word()?,
+            dst_incarnation: word()?,
+            counter: word()?,
+        };
+        Ok((header, bytes, sealed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header {
+            kind: Kind::Response,
+            key: KeyId(9),
+            src: 2,
+            dst: 4,
+            config_digest: 0x0102_0304_0506_0708,
+            src_incarnation: 0x1112_1314_1516_1718,
+            dst_incarnation: 0x2122_2324_2526_2728,
+            counter: 0x3132_3334_3536_3738,
+        }
+    }
+
+    #[test]
+    fn layout_is_the_documented_one() {
+        let mut expected = vec![1, 2, 9, 2, 4];
+        expected.extend([1, 2, 3, 4, 5, 6, 7, 8]);
+        expected.extend(0x11..=0x18);
+        expected.extend(0x21..=0x28);
+        expected.extend(0x31..=0x38);
+        assert_eq!(header().encode().as_slice(), expected);
+    }
+
+    #[test]
+    fn decode_undoes_encode_for_every_kind() {
+        for kind in [Kind::Challenge, Kind::Response, Kind::Data] {
+            let header = Header { kind, ..header() };
+            let mut datagram = header.encode().to_vec();
+            datagram.extend([7; TAG_LEN]);
+            let (decoded, bytes, sealed) = Header::decode(&datagram).expect("well-formed");
+            assert_eq!(decoded, header);
+            assert_eq!(bytes, &header.encode());
+            assert_eq!(sealed, [7; TAG_LEN]);
+        }
+    }
+
+    #[test]
+    fn every_shorter_datagram_is_truncated() {
+        let mut datagram = header().encode().to_vec();
+        datagram.extend([7; TAG_LEN]);
+        for len in 0..datagram.len() {
+            assert_eq!(Header::decode(&datagram[..len]).map(|_| ()), Err(Rejected::Truncated), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn another_version_is_named_even_if_it_is_short() {
+        for version in [0, 2, 255] {
+            assert_eq!(Header::decode(&[version]).map(|_| ()), Err(Rejected::Version));
+        }
+    }
+}

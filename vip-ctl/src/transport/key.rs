@@ -1,0 +1,249 @@
+//! Pre-shared keys, and the keys for one direction of one pair that are
+//! derived from them. Files are not read here (see [`super::keyfile`]), and
+//! no key byte appears in any `Debug` output.
+
+use std::fmt;
+
+use chacha20poly1305::{
+    ChaCha20Poly1305, KeyInit, Nonce,
+    aead::{Aead, Payload},
+};
+
+use super::header::{HEADER_LEN, Header, TAG_LEN};
+
+/// Bytes of a pre-shared key.
+pub const PSK_LEN: usize = 32;
+
+/// Keeps keys derived for a challenge apart from all others.
+const HANDSHAKE_CONTEXT: &str = "vip-ctl transport wire 1 2025-11-22 handshake key";
+/// Keeps keys derived for a pair of incarnations apart from all others.
+const PAIR_CONTEXT: &str = "vip-ctl transport wire 1 2025-11-22 pair key";
+
+/// The number by which datagrams name the pre-shared key they were sealed under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct KeyId(pub u8);
+
+impl KeyId {
+    /// The id that a first key gets.
+    pub const FIRST: Self = Self(1);
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A 32-byte pre-shared key.
+#[derive(Clone)]
+pub struct Psk([u8; PSK_LEN]);
+
+impl Psk {
+    /// A key of these bytes, which must come from a cryptographic source.
+    #[must_use]
+    pub const fn new(bytes: [u8; PSK_LEN]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, for the key file and for nothing else.
+    pub(super) const fn bytes(&self) -> &[u8; PSK_LEN] {
+        &self.0
+    }
+
+    /// The key under which `src` of this incarnation challenges `dst`.
+    pub(super) fn handshake(&self, cluster: &str, src: u8, dst: u8, src_incarnation: u64) -> DirectionKey {
+        let mut kdf = self.kdf(HANDSHAKE_CONTEXT, cluster, src, dst);
+        kdf.update(&src_incarnation.to_be_bytes());
+        DirectionKey::new(&kdf)
+    }
+
+    /// The key under which `src` sends to `dst`, for these two incarnations.
+    pub(super) fn pair(
+        &self,
+        cluster: &str,
+        (src, src_incarnation): (u8, u64),
+        (dst, dst_incarnation): (u8, u64),
+    ) -> DirectionKey {
+        let mut kdf = self.kdf(PAIR_CONTEXT, cluster, src, dst);
+        kdf.update(&src_incarnation.to_be_bytes()).update(&dst_incarnation.to_be_bytes());
+        DirectionKey::new(&kdf)
+    }
+
+    fn kdf(&self, context: &str, cluster: &str, src: u8, dst: u8) -> blake3::Hasher {
+        let mut kdf = blake3::Hasher::new_derive_key(context);
+        // Only the name has a length of its own, so its length is enough to
+        // keep different inputs from running together.
+        kdf.update(&self.0)
+            .update(&(cluster.len() as u64).to_be_bytes())
+            .update(cluster.as_bytes())
+            .update(&[src, dst]);
+        kdf
+    }
+}
+
+impl fmt::Debug for Psk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Psk(..)")
+    }
+}
+
+/// The pre-shared keys that are accepted: one that is also used for sending,
+/// and during a rotation a second one.
+///
+/// A rotation takes three steps, each on every node before the next: add the
+/// new key second, make it first, remove the old one.
+#[derive(Clone, Debug)]
+pub struct KeyRing {
+    primary: (KeyId, Psk),
+    secondary: Option<(KeyId, Psk)>,
+}
+
+/// Two keys cannot have one id: datagrams could not say which is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("both keys have the id {0}: give the new one another id (0 to 255)")]
+pub struct SameKeyId(pub KeyId);
+
+impl KeyRing {
+    /// A ring that sends under `primary` and accepts both.
+    ///
+    /// # Errors
+    /// If both have the same id.
+    pub fn new(primary: (KeyId, Psk), secondary: Option<(KeyId, Psk)>) -> Result<Self, SameKeyId> {
+        match &secondary {
+            Some((id, _)) if *id == primary.0 => Err(SameKeyId(*id)),
+            Some(_) | None => Ok(Self { primary, secondary }),
+        }
+    }
+
+    /// The id of the key that is used for sending.
+    #[must_use]
+    pub const fn primary_id(&self) -> KeyId {
+        self.primary.0
+    }
+
+    pub(super) const fn primary(&self) -> &Psk {
+        &self.primary.1
+    }
+
+    pub(super) fn get(&self, id: KeyId) -> Option<&Psk> {
+        self.iter().find(|(candidate, _)| *candidate == id).map(|(_, psk)| psk)
+    }
+
+    /// The accepted keys, the one for sending first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (KeyId, &Psk)> {
+        std::iter::once(&self.primary).chain(&self.secondary).map(|(id, psk)| (*id, psk))
+    }
+}
+
+/// ChaCha20-Poly1305 under a derived key, with the header as associated data
+/// and its counter as nonce.
+pub(super) struct DirectionKey(ChaCha20Poly1305);
+
+impl DirectionKey {
+    fn new(kdf: &blake3::Hasher) -> Self {
+        Self(ChaCha20Poly1305::new(kdf.finalize().as_bytes().into()))
+    }
+
+    fn nonce(counter: u64) -> Nonce {
+        let mut nonce = [0; 12];
+        nonce[4..].copy_from_slice(&counter.to_be_bytes());
+        nonce.into()
+    }
+
+    /// The datagram of `header` and `payload`; `None` only if the payload is
+    /// longer than the cipher can take (256 GiB).
+    ///
+    /// The caller never passes one counter twice under one key.
+    pub(super) fn seal(&self, header: &Header, payload: &[u8]) -> Option<Vec<u8>> {
+        let aad = header.encode();
+        let sealed =
+            self.0.encrypt(&Self::nonce(header.counter), Payload { msg: payload, aad: &aad }).ok()?;
+        debug_assert_eq!(sealed.len(), payload.len() + TAG_LEN, "one tag and nothing else");
+        Some([aad.as_slice(), &sealed].concat())
+    }
+
+    /// The payload, if the tag verifies over it and the header's bytes.
+    pub(super) fn open(&self, counter: u64, aad: &[u8; HEADER_LEN], sealed: &[u8]) -> Option<Vec<u8>> {
+        self.0.decrypt(&Self::nonce(counter), Payload { msg: sealed, aad }).ok()
+    }
+}
+
+impl fmt::Debug for DirectionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DirectionKey(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::header::Kind, *};
+
+    fn header(counter: u64) -> Header {
+        Header {
+            kind: Kind::Data,
+            key: KeyId::FIRST,
+            src: 0,
+            dst: 1,
+            config_digest: 3,
+            src_incarnation: 4,
+            dst_incarnation: 5,
+            counter,
+        }
+    }
+
+    /// Seals the same payload under each key: keys that differ give different bytes.
+    fn fingerprint(key: &DirectionKey) -> Vec<u8> {
+        key.seal(&header(1), b"the same for all").expect("short")
+    }
+
+    #[test]
+    fn every_input_of_the_derivation_changes_the_key() {
+        let psk = Psk::new([1; 32]);
+        let keys = [
+            psk.pair("shop", (0, 10), (1, 20)),
+            Psk::new([2; 32]).pair("shop", (0, 10), (1, 20)),
+            psk.pair("shoq", (0, 10), (1, 20)),
+            psk.pair("sho", (0, 10), (1, 20)),
+            psk.pair("shop", (2, 10), (1, 20)),
+            psk.pair("shop", (0, 10), (2, 20)),
+            psk.pair("shop", (0, 11), (1, 20)),
+            psk.pair("shop", (0, 10), (1, 21)),
+            psk.pair("shop", (1, 20), (0, 10)),
+            psk.handshake("shop", 0, 1, 10),
+            psk.handshake("shop", 1, 0, 10),
+            psk.handshake("shop", 0, 1, 11),
+        ];
+        let mut seen: Vec<_> = keys.iter().map(fingerprint).collect();
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), keys.len());
+        assert_eq!(fingerprint(&psk.pair("shop", (0, 10), (1, 20))), fingerprint(&keys[0]));
+    }
+
+    #[test]
+    fn the_counter_is_the_nonce() {
+        let key = Psk::new([1; 32]).handshake("shop", 0, 1, 10);
+        let one = key.seal(&header(1), b"payload").expect("short");
+        let two = key.seal(&header(2), b"payload").expect("short");
+        assert_ne!(one[HEADER_LEN..], two[HEADER_LEN..]);
+        let aad = header(1).encode();
+        assert_eq!(key.open(1, &aad, &one[HEADER_LEN..]).as_deref(), Some(b"payload".as_slice()));
+        assert_eq!(key.open(2, &aad, &one[HEADER_LEN..]), None);
+    }
+
+    #[test]
+    fn no_key_byte_is_in_debug_output() {
+        let psk = Psk::new([0xab; 32]);
+        let ring = KeyRing::new((KeyId(1), psk.clone()), Some((KeyId(2), psk.clone()))).expect("two ids");
+        let shown = format!("{ring:?} {ring:#?} {:?}", psk.handshake("shop", 0, 1, 10));
+        assert!(shown.contains("Psk(..)") && shown.contains("KeyId"));
+        assert!(!shown.contains("171") && !shown.to_lowercase().contains("ab"), "{shown}");
+    }
+
+    #[test]
+    fn two_keys_with_one_id_are_refused() {
+        let refused = KeyRing::new((KeyId(7), Psk::new([1; 32])), Some((KeyId(7), Psk::new([2; 32]))));
+        assert_eq!(refused.map(|_| ()), Err(SameKeyId(KeyId(7))));
+    }
+}

@@ -1,0 +1,441 @@
+//! Datagram security between the nodes of a cluster: who sealed a payload,
+//! for which incarnation, and never twice. Sans-IO: no socket, clock or
+//! randomness here ([`keyfile`] alone touches the system), and no meaning of
+//! a payload.
+//!
+//! A node draws a new random incarnation at every start, and a payload is
+//! sealed for one incarnation by one incarnation. A node adopts a peer's
+//! incarnation only on a response that echoes the nonce of its own
+//! outstanding challenge. Hence a recorded datagram can make a node send one
+//! challenge, or one response to the peer's configured address, and nothing
+//! else. Both sides challenge on their own account, and each goes on until it
+//! is answered, so a pair is never one-sided for longer than the network
+//! loses its datagrams.
+//!
+//! The rules are those of the "Transport" section of the protocol: see
+//! [`handshake`] for the round trip, [`key`] for the keys.
+
+pub mod handshake;
+pub mod header;
+pub mod key;
+pub mod keyfile;
+mod reject;
+mod session;
+#[cfg(test)]
+mod tests;
+pub mod window;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+};
+
+use vip_common::BootNs;
+
+use self::{
+    handshake::{ChallengeNonce, Handshake},
+    header::{HEADER_LEN, Header, Kind, TAG_LEN},
+    session::Session,
+};
+pub use self::{
+    key::{KeyId, KeyRing, Psk},
+    reject::{Counters, Rejected},
+};
+
+/// Bytes that sealing adds to a payload.
+pub const OVERHEAD: usize = HEADER_LEN + TAG_LEN;
+/// The longest payload: what a UDP datagram over IPv4 has room for.
+pub const PAYLOAD_LEN_MAX: usize = 65_507 - OVERHEAD;
+/// Challenges and responses that can wait for [`Transport::poll_transmit`].
+/// When full, the newest is dropped and counted; the peer or the next
+/// [`Transport::wake`] repeats it.
+pub const OUTBOX_LEN_MAX: usize = 64;
+
+/// Keeps the challenge nonces apart from all else that is derived.
+const NONCES_CONTEXT: &str = "vip-ctl transport wire 1 2025-11-22 challenge nonces";
+
+/// Who this node is, and whom it talks to.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// This node's index in the configuration.
+    pub me: u8,
+    /// Random, and new for every [`Transport`] there ever is: counters start
+    /// afresh with it, so a reused incarnation would reuse nonces.
+    pub incarnation: u64,
+    /// The cluster's name; another one has other keys.
+    pub cluster: String,
+    /// What all nodes must agree on; datagrams with another digest are rejected.
+    pub config_digest: u64,
+    /// Indices of the other nodes; this node's own is ignored.
+    pub peers: Vec<u8>,
+}
+
+/// What became of a datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// A payload, delivered for the first time.
+    Payload {
+        /// The peer that sealed it, in its adopted incarnation.
+        from: u8,
+        /// What it sealed.
+        payload: Vec<u8>,
+    },
+    /// Part of a handshake that changed no peer's incarnation.
+    Handshake,
+    /// The peer's incarnation is proven and adopted: payloads flow from now on.
+    Adopted {
+        /// The peer's index.
+        peer: u8,
+        /// What it is now.
+        incarnation: u64,
+        /// True if this is the peer's first incarnation that we know; false
+        /// if it takes the place of another one, so the peer has restarted.
+        fresh: bool,
+    },
+    /// Dropped and counted.
+    Rejected {
+        /// Why.
+        reason: Rejected,
+        /// The peer that the header names. Only a claim, unless the reason
+        /// says that the datagram is genuine.
+        from: Option<u8>,
+    },
+}
+
+/// Why a payload was not sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    /// No such peer.
+    #[error("node {0} is none of this node's peers")]
+    UnknownPeer(u8),
+    /// The peer's incarnation is not adopted yet, so the payload is lost.
+    #[error("node {0} is not connected yet")]
+    NotConnected(u8),
+    /// Longer than a datagram has room for.
+    #[error("the payload has {len} bytes and must not exceed {PAYLOAD_LEN_MAX}")]
+    TooLong {
+        /// Bytes of the payload.
+        len: usize,
+    },
+    /// This incarnation has sealed 2^64 datagrams for that peer.
+    #[error("no counter is left for node {0}: restart the agent")]
+    CounterExhausted(u8),
+}
+
+/// The counter of the last datagram sealed for one peer. It serves all keys of
+/// that direction and never falls, so no nonce is used twice under any of them.
+#[derive(Debug, Default)]
+struct SendCounter(u64);
+
+impl SendCounter {
+    /// A counter never used before; `None` when there is none left.
+    fn next(&mut self) -> Option<u64> {
+        self.0 = self.0.checked_add(1)?;
+        Some(self.0)
+    }
+}
+
+/// What is known of one peer.
+#[derive(Debug, Default)]
+struct Peer {
+    counter: SendCounter,
+    handshake: Handshake,
+    session: Option<Session>,
+}
+
+impl Peer {
+    fn due(&self) -> Option<BootNs> {
+        self.handshake.due(self.session.is_some())
+    }
+}
+
+/// Seals and opens datagrams, and keeps up with the peers' incarnations.
+///
+/// Not `Clone`: two copies would use the same nonces.
+pub struct Transport {
+    identity: Identity,
+    keys: KeyRing,
+    nonces: blake3::OutputReader,
+    peers: BTreeMap<u8, Peer>,
+    outbox: VecDeque<(u8, Vec<u8>)>,
+    counters: Counters,
+}
+
+impl Transport {
+    /// A transport that knows no peer's incarnation yet. `entropy` must come
+    /// from a cryptographic source; challenge nonces are drawn from it.
+    #[must_use]
+    pub fn new(identity: Identity, keys: KeyRing, entropy: [u8; 32]) -> Self {
+        let nonces = blake3::Hasher::new_derive_key(NONCES_CONTEXT).update(&entropy).finalize_xof();
+        let peers = identity
+            .peers
+            .iter()
+            .filter(|&&peer| peer != identity.me)
+            .map(|&peer| (peer, Peer::default()))
+            .collect();
+        Self { identity, keys, nonces, peers, outbox: VecDeque::new(), counters: Counters::default() }
+    }
+
+    /// The datagram that carries `payload` to `to`'s adopted incarnation.
+    ///
+    /// # Errors
+    /// See [`SealError`]; after [`SealError::NotConnected`] the caller drops
+    /// the payload.
+    pub fn seal(&mut self, to: u8, payload: &[u8]) -> Result<Vec<u8>, SealError> {
+        let too_long = SealError::TooLong { len: payload.len() };
+        let peer = self.peers.get_mut(&to).ok_or(SealError::UnknownPeer(to))?;
+        if payload.len() > PAYLOAD_LEN_MAX {
+            return Err(too_long);
+        }
+        let session = peer.session.as_ref().ok_or(SealError::NotConnected(to))?;
+        let counter = peer.counter.next().ok_or(SealError::CounterExhausted(to))?;
+        let header = header(&self.identity, &self.keys, Kind::Data, (to, session.incarnation), counter);
+        let datagram = session.send.seal(&header, payload).ok_or(too_long)?;
+        self.counters.sealed += 1;
+        Ok(datagram)
+    }
+
+    /// Takes a datagram from the network, received at `now`.
+    ///
+    /// Afterwards [`Self::poll_transmit`] may have something to send.
+    pub fn receive(&mut self, datagram: &[u8], now: BootNs) -> Received {
+        self.open(datagram, now).unwrap_or_else(|(reason, from)| {
+            self.counters.rejected[reason as usize] += 1;
+            Received::Rejected { reason, from }
+        })
+    }
+
+    /// Queues the challenges that are due at `now`.
+    pub fn wake(&mut self, now: BootNs) {
+        let due: Vec<u8> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.due().is_some_and(|due| due <= now))
+            .map(|(&index, _)| index)
+            .collect();
+        for peer in due {
+            self.challenge(peer, now);
+        }
+    }
+
+    /// The next datagram to send, and the peer that it is for.
+    pub fn poll_transmit(&mut self) -> Option<(u8, Vec<u8>)> {
+        self.outbox.pop_front()
+    }
+
+    /// When [`Self::wake`] is to be called; it may lie in the past.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<BootNs> {
+        self.peers.values().filter_map(Peer::due).min()
+    }
+
+    /// How often things happened since [`Self::new`].
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// True once an incarnation of `peer` is adopted. It says nothing about
+    /// whether that incarnation is still alive.
+    #[must_use]
+    pub fn connected(&self, peer: u8) -> bool {
+        self.incarnation(peer).is_some()
+    }
+
+    /// The adopted incarnation of `peer`.
+    #[must_use]
+    pub fn incarnation(&self, peer: u8) -> Option<u64> {
+        self.peers.get(&peer)?.session.as_ref().map(|session| session.incarnation)
+    }
+
+    /// Everything that `receive` does except for counting the rejections.
+    fn open(&mut self, datagram: &[u8], now: BootNs) -> Result<Received, (Rejected, Option<u8>)> {
+        let (header, aad, sealed) = Header::decode(datagram).map_err(|reason| (reason, None))?;
+        let me = self.identity.me;
+        if header.dst != me {
+            return Err((Rejected::NotForMe, None));
+        }
+        let peer = self.peers.get(&header.src).ok_or((Rejected::UnknownPeer, None))?;
+        let rejected = |reason| (reason, Some(header.src));
+        let psk = self.keys.get(header.key).ok_or(rejected(Rejected::UnknownKey))?;
+
+        let cluster = &self.identity.cluster;
+        let src = (header.src, header.src_incarnation);
+        let known = peer
+            .session
+            .as_ref()
+            .filter(|session| session.incarnation == header.src_incarnation)
+            .filter(|_| header.dst_incarnation == self.identity.incarnation)
+            .and_then(|session| session.receive_key(header.key));
+        let payload = match (header.kind, known) {
+            (Kind::Challenge, _) => {
+                psk.handshake(cluster, src.0, me, src.1).open(header.counter, aad, sealed)
+            }
+            (Kind::Response | Kind::Data, Some(key)) => key.open(header.counter, aad, sealed),
+            // The tag is verified even for incarnations that are not current,
+            // so that what is counted and answered below is never forged.
+            (Kind::Response | Kind::Data, None) => {
+                psk.pair(cluster, src, (me, header.dst_incarnation)).open(header.counter, aad, sealed)
+            }
+        }
+        .ok_or(rejected(Rejected::BadTag))?;
+        if header.config_digest != self.identity.config_digest {
+            return Err(rejected(Rejected::ConfigMismatch));
+        }
+        match header.kind {
+            Kind::Challenge => self.on_challenge(&header, &payload, now),
+            Kind::Response => self.on_response(&header, &payload, now),
+            Kind::Data => self.on_data(&header, payload, now),
+        }
+        .map_err(rejected)
+    }
+
+    /// Answers, and challenges in turn if the sender is not the adopted incarnation.
+    fn on_challenge(&mut self, header: &Header, payload: &[u8], now: BootNs) -> Result<Received, Rejected> {
+        let nonce: ChallengeNonce = payload.try_into().map_err(|_| Rejected::Malformed)?;
+        self.counters.challenges_received += 1;
+        self.respond(header.src, header.src_incarnation, nonce);
+        if self.incarnation(header.src) != Some(header.src_incarnation) {
+            self.suspect(header.src, now);
+        }
+        Ok(Received::Handshake)
+    }
+
+    /// Adopts the sender if it echoes the outstanding nonce.
+    fn on_response(&mut self, header: &Header, payload: &[u8], now: BootNs) -> Result<Received, Rejected> {
+        let Identity { me, incarnation, ref cluster, .. } = self.identity;
+        if header.dst_incarnation != incarnation {
+            return Err(Rejected::StaleIncarnation);
+        }
+        let peer = self.peers.get_mut(&header.src).ok_or(Rejected::UnknownPeer)?;
+        if !peer.handshake.echoed(payload) {
+            return Err(Rejected::Unsolicited);
+        }
+        self.counters.responses_received += 1;
+        let before = peer.session.as_ref().map(|session| session.incarnation);
+        if before != Some(header.src_incarnation) {
+            peer.session = Some(Session::new(
+                &self.keys,
+                cluster,
+                (me, incarnation),
+                (header.src, header.src_incarnation),
+                header.counter,
+            ));
+            self.counters.adoptions += 1;
+        }
+        if peer.due().is_some_and(|due| due <= now) {
+            self.challenge(header.src, now);
+        }
+        if before == Some(header.src_incarnation) {
+            return Ok(Received::Handshake);
+        }
+        Ok(Received::Adopted {
+            peer: header.src,
+            incarnation: header.src_incarnation,
+            fresh: before.is_none(),
+        })
+    }
+
+    /// Hands the payload over if both incarnations are current and it is new.
+    fn on_data(&mut self, header: &Header, payload: Vec<u8>, now: BootNs) -> Result<Received, Rejected> {
+        let peer = self.peers.get_mut(&header.src).ok_or(Rejected::UnknownPeer)?;
+        match &mut peer.session {
+            Some(session) if session.incarnation == header.src_incarnation => {
+                if header.dst_incarnation != self.identity.incarnation {
+                    return Err(Rejected::StaleIncarnation);
+                }
+                if !session.window.accept(header.counter) {
+                    return Err(Rejected::Replayed);
+                }
+            }
+            Some(_) | None => {
+                self.suspect(header.src, now);
+                return Err(Rejected::StaleIncarnation);
+            }
+        }
+        self.counters.delivered += 1;
+        Ok(Received::Payload { from: header.src, payload })
+    }
+
+    /// Takes note of evidence of an unknown incarnation, and challenges at
+    /// once if the last challenge is long enough ago.
+    fn suspect(&mut self, index: u8, now: BootNs) {
+        let Some(peer) = self.peers.get_mut(&index) else { return };
+        peer.handshake.suspect();
+        if peer.due().is_some_and(|due| due <= now) {
+            self.challenge(index, now);
+        }
+    }
+
+    fn challenge(&mut self, to: u8, now: BootNs) {
+        let Some(peer) = self.peers.get_mut(&to) else { return };
+        let nonce = peer.handshake.send(now, || {
+            let mut nonce = ChallengeNonce::default();
+            self.nonces.fill(&mut nonce);
+            nonce
+        });
+        let Some(counter) = peer.counter.next() else { return };
+        let Identity { me, incarnation, ref cluster, .. } = self.identity;
+        let header = header(&self.identity, &self.keys, Kind::Challenge, (to, 0), counter);
+        let key = self.keys.primary().handshake(cluster, me, to, incarnation);
+        if let Some(datagram) = key.seal(&header, &nonce)
+            && self.queue(to, datagram)
+        {
+            self.counters.challenges_sent += 1;
+        }
+    }
+
+    fn respond(&mut self, to: u8, to_incarnation: u64, nonce: ChallengeNonce) {
+        let Some(counter) = self.peers.get_mut(&to).and_then(|peer| peer.counter.next()) else { return };
+        let Identity { me, incarnation, ref cluster, .. } = self.identity;
+        let to = (to, to_incarnation);
+        let header = header(&self.identity, &self.keys, Kind::Response, to, counter);
+        let key = self.keys.primary().pair(cluster, (me, incarnation), to);
+        if let Some(datagram) = key.seal(&header, &nonce)
+            && self.queue(to.0, datagram)
+        {
+            self.counters.responses_sent += 1;
+        }
+    }
+
+    fn queue(&mut self, to: u8, datagram: Vec<u8>) -> bool {
+        if self.outbox.len() >= OUTBOX_LEN_MAX {
+            self.counters.outbox_full += 1;
+            return false;
+        }
+        self.outbox.push_back((to, datagram));
+        true
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the nonces: who knows them can answer for a peer's liveness.
+        f.debug_struct("Transport")
+            .field("identity", &self.identity)
+            .field("keys", &self.keys)
+            .field("peers", &self.peers.keys())
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The header of a datagram from this node to an incarnation of another.
+fn header(
+    identity: &Identity,
+    keys: &KeyRing,
+    kind: Kind,
+    (dst, dst_incarnation): session::End,
+    counter: u64,
+) -> Header {
+    Header {
+        kind,
+        key: keys.primary_id(),
+        src: identity.me,
+        dst,
+        config_digest: identity.config_digest,
+        src_incarnation: identity.incarnation,
+        dst_incarnation,
+        counter,
+    }
+}
