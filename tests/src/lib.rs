@@ -1,1 +1,6 @@
-//! Integration tests, lab and simulator of vip.
+//! Integration tests, lab and simulator of vip: what several test binaries and
+//! the demo share. The tests themselves live in `tests/tests/`.
+
+pub mod demo;
+pub mod lab;
+pub mod sim;

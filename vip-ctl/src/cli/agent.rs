@@ -1,6 +1,6 @@
 //! `vip-ctl agent`.
 
-use std::path::PathBuf;
+use std::{io::IsTerminal, path::PathBuf};
 
 use tracing_subscriber::EnvFilter;
 
@@ -23,7 +23,11 @@ pub(super) fn run(args: &Args, paths: &Paths) -> Result<Exit, Failure> {
         Failure::new(Exit::Usage, format!("--log {:?} is no filter ({e}): write one like info", args.log))
     })?;
     // A second subscriber in one process does not happen.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .try_init();
     agent::run(&args.config, paths).map_err(|e| Failure::new(e.exit(), e.to_string()))?;
     Ok(Exit::Ok)
 }

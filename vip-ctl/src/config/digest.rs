@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::{Cluster, Config};
 
-const CONTEXT: &str = "vip-ctl configuration 2025-11-22 digest";
+const CONTEXT: &str = "vip-ctl configuration digest";
 
 pub(super) fn digest(config: &Config) -> u64 {
     let mut encoder = Encoder(blake3::Hasher::new_derive_key(CONTEXT));

@@ -15,9 +15,9 @@ use super::header::{HEADER_LEN, Header, TAG_LEN};
 pub const PSK_LEN: usize = 32;
 
 /// Keeps keys derived for a challenge apart from all others.
-const HANDSHAKE_CONTEXT: &str = "vip-ctl transport wire 1 2025-11-22 handshake key";
+const HANDSHAKE_CONTEXT: &str = "vip-ctl transport wire 1 handshake key";
 /// Keeps keys derived for a pair of incarnations apart from all others.
-const PAIR_CONTEXT: &str = "vip-ctl transport wire 1 2025-11-22 pair key";
+const PAIR_CONTEXT: &str = "vip-ctl transport wire 1 pair key";
 
 /// The number by which datagrams name the pre-shared key they were sealed under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -52,7 +52,7 @@ pub const PAYLOAD_LEN_MAX: usize = 65_507 - OVERHEAD;
 pub const OUTBOX_LEN_MAX: usize = 64;
 
 /// Keeps the challenge nonces apart from all else that is derived.
-const NONCES_CONTEXT: &str = "vip-ctl transport wire 1 2025-11-22 challenge nonces";
+const NONCES_CONTEXT: &str = "vip-ctl transport wire 1 challenge nonces";
 
 /// Who this node is, and whom it talks to.
 #[derive(Clone, Debug)]

@@ -1,0 +1,179 @@
+//! A running cluster with everything that watches it: echo services on the
+//! VIP, a capture at the switch, a client that probes. What the demo and the
+//! tests begin with; what they break is theirs.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use vip_common::BootNs;
+
+use super::account::Account;
+use super::capture::Capture;
+use super::echo::EchoServer;
+use super::probe::{ArpProber, LATE, TcpProber, UdpProber};
+use super::{Lab, LabSpec, Node, NodeIndex, SERVICE_PORT, cleanup, clock};
+
+/// Between two UDP probes: 1,000 a second.
+const PROBE_PERIOD: Duration = Duration::from_millis(1);
+/// Between two ARP requests for the VIP.
+const ARP_PERIOD: Duration = Duration::from_millis(5);
+/// How long the cluster may take to come up, and a step to find a holder,
+/// besides five leases.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// For how long one node has to answer every probe to be the holder.
+pub const STEADY: Duration = Duration::from_millis(200);
+
+/// Whether the client asks for the VIP by ARP, besides its kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArpProbes {
+    /// Every 5 ms.
+    On,
+    /// Never: its neighbour entry is as stale as vip leaves it.
+    Off,
+}
+
+/// A cluster that serves its VIP, and a client that uses it.
+#[derive(Debug)]
+pub struct Rig {
+    // In the order of dropping: the watchers before what they watch.
+    /// The UDP probes.
+    pub udp: UdpProber,
+    /// The TCP connection.
+    pub tcp: TcpProber,
+    /// The ARP requests.
+    pub arp: Option<ArpProber>,
+    /// The capture on the switch.
+    pub capture: Capture,
+    echoes: Vec<EchoServer>,
+    vip: Ipv4Addr,
+    /// The nodes, the switch and the client.
+    pub lab: Lab,
+}
+
+impl Rig {
+    /// Starts agents, services and client in `lab`, and waits until one node
+    /// answers every probe. `say` is told how far it is.
+    ///
+    /// # Errors
+    /// When the cluster does not come up; the message has the end of a log.
+    pub fn start(lab: Lab, spec: &LabSpec, arp: ArpProbes, mut say: impl FnMut(&str)) -> Result<Self> {
+        let group = spec.groups.first().context("the lab has no group")?;
+        let vip = *group.vips.first().context("the group has no VIP")?;
+        let service = SocketAddrV4::new(vip, SERVICE_PORT);
+        let echoes: Result<Vec<EchoServer>> =
+            lab.candidates().map(|node| EchoServer::start(node.ns(), node.name(), service)).collect();
+        let echoes = echoes?;
+        let capture = Capture::start(&lab, &[vip])?;
+
+        say(&format!("starting an agent on each node, lease {}", humantime::format_duration(lab.lease())));
+        let patience = patience(&lab);
+        lab.start_agents(patience)?;
+        let first = lab.wait_holder(&group.name, patience)?;
+        say(&format!("{} holds {vip}; the client starts to probe it", first.name()));
+
+        let client = lab.client()?;
+        let arp = match arp {
+            ArpProbes::On => Some(ArpProber::start(client, vip, ARP_PERIOD)?),
+            ArpProbes::Off => None,
+        };
+        let udp = UdpProber::start(client, service, PROBE_PERIOD)?;
+        let tcp = TcpProber::start(client, service)?;
+        let deadline = clock::now().plus(patience);
+        while udp.steady_answerer(STEADY).is_none() || tcp.history().exchanges == 0 {
+            first.check_agent()?;
+            if clock::now() >= deadline || cleanup::interrupted() {
+                bail!(
+                    "{} says that it holds the VIP, but the client gets no steady answers; its log ends with:\n{}",
+                    first.name(),
+                    first.log_tail()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(Self { udp, tcp, arp, capture, echoes, vip, lab })
+    }
+
+    /// The lab of `spec` with a running cluster and ARP probes, quietly.
+    ///
+    /// # Errors
+    /// As [`Lab::new`] and [`Rig::start`].
+    pub fn new(spec: &LabSpec) -> Result<Self> {
+        Self::start(Lab::new(spec)?, spec, ArpProbes::On, |_| ())
+    }
+
+    /// The VIP.
+    #[must_use]
+    pub fn vip(&self) -> Ipv4Addr {
+        self.vip
+    }
+
+    /// Where the echo services are.
+    #[must_use]
+    pub fn service(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.vip, SERVICE_PORT)
+    }
+
+    /// How many echo services run.
+    #[must_use]
+    pub fn services(&self) -> usize {
+        self.echoes.len()
+    }
+
+    /// The node that answers every probe now.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn holder(&self) -> Result<&Node> {
+        let name = self.udp.steady_answerer(STEADY).context("nobody answers the client steadily")?;
+        self.lab.node(&name)
+    }
+
+    /// Waits until one node that is not `other_than` answers every probe.
+    ///
+    /// # Errors
+    /// When that takes too long, or an agent ends meanwhile.
+    pub fn wait_answerer(&self, other_than: Option<&str>, mut tick: impl FnMut()) -> Result<Arc<str>> {
+        let deadline = clock::now().plus(patience(&self.lab));
+        loop {
+            self.check()?;
+            tick();
+            let steady = self.udp.steady_answerer(STEADY);
+            if let Some(by) = steady.filter(|by| Some(&**by) != other_than) {
+                return Ok(by);
+            }
+            if clock::now() >= deadline {
+                let who = if other_than.is_some() { "no other node" } else { "nobody" };
+                bail!("{who} answers the client within {:?}", patience(&self.lab));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Fails if an agent has ended by itself, or a signal asks for the end.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn check(&self) -> Result<()> {
+        ensure!(!cleanup::interrupted(), "interrupted");
+        self.lab.nodes().iter().try_for_each(Node::check_agent)
+    }
+
+    /// Waits until the probes sent by now can no longer be answered in time,
+    /// then accounts for the span.
+    ///
+    /// # Errors
+    /// When the capture has lost frames and so proves nothing.
+    pub fn account(&self, start: BootNs, end: BootNs, holder_before: &str) -> Result<Account> {
+        clock::sleep_until(end.plus(LATE));
+        let lost = self.capture.lost()?;
+        ensure!(lost == 0, "the capture lost {lost} frames");
+        let before = self.lab.nodes().iter().position(|n| n.name() == holder_before).map(NodeIndex);
+        Ok(Account::new(&self.udp.probes(), &self.capture.frames(), start, end, before))
+    }
+}
+
+fn patience(lab: &Lab) -> Duration {
+    PATIENCE + 5 * lab.lease()
+}

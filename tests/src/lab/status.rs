@@ -1,0 +1,55 @@
+//! `vip-ctl status -o json`, read back: the part of its shape that users and
+//! tests rely on. Fields that are not named here are ignored on purpose.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Deserialize;
+
+/// One node's view.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Status {
+    /// The node that was asked.
+    pub node: String,
+    /// The cluster's name; none on a node that is worked by hand.
+    pub cluster: Option<String>,
+    /// Whether the node hears a majority; none where there is no cluster.
+    pub quorate: Option<bool>,
+    /// Every group that the node knows.
+    pub groups: Vec<GroupStatus>,
+}
+
+/// One group as one node sees it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct GroupStatus {
+    /// The group's name.
+    pub name: String,
+    /// `active`, `standby` and so on.
+    pub state: String,
+    /// The node that holds the lease, as far as this node knows.
+    pub holder: Option<String>,
+    /// The number of the grant.
+    pub epoch: Option<u64>,
+    /// Milliseconds that the lease still has.
+    pub lease_remaining_ms: Option<f64>,
+    /// The group's VIPs.
+    pub vips: Vec<VipStatus>,
+}
+
+/// One VIP of a group.
+#[derive(Clone, Debug, Deserialize)]
+pub struct VipStatus {
+    /// The address.
+    pub address: IpAddr,
+    /// Frames by reason.
+    #[serde(default)]
+    pub counters: BTreeMap<String, serde_json::Value>,
+}
+
+impl Status {
+    /// The group `name`, if the node knows it.
+    #[must_use]
+    pub fn group(&self, name: &str) -> Option<&GroupStatus> {
+        self.groups.iter().find(|group| group.name == name)
+    }
+}

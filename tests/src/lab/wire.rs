@@ -1,0 +1,159 @@
+//! What makes a veth pair behave like a cable to a switch for XDP: a pass-all
+//! program on the switch's port, and no transmit checksum offload.
+//!
+//! The bridge and the pairs themselves are made by `ip`, in the lab. The two
+//! instructions here are the lab's own: nothing of vip's data plane is used,
+//! so that the lab works where vip's does not.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use anyhow::{Context, Result, bail};
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+use super::netns::Netns;
+
+/// `bpf(BPF_PROG_LOAD, …)`, of linux/bpf.h.
+const BPF_PROG_LOAD: libc::c_long = 5;
+/// `BPF_PROG_TYPE_XDP`, of linux/bpf.h.
+const BPF_PROG_TYPE_XDP: u32 = 6;
+/// `r0 = 2 (XDP_PASS); exit`, eight bytes an instruction.
+const PASS_ALL: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 2, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+
+/// The head of `union bpf_attr` for BPF_PROG_LOAD, as far as it is needed.
+#[repr(C)]
+struct ProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+}
+
+fn load_pass_all() -> Result<OwnedFd> {
+    let license = c"GPL";
+    let attr = ProgLoad {
+        prog_type: BPF_PROG_TYPE_XDP,
+        insn_cnt: 2,
+        insns: PASS_ALL.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log_buf: 0,
+        kern_version: 0,
+        prog_flags: 0,
+    };
+    // SAFETY: `attr` is laid out as the kernel expects it, its size is passed
+    // along, and what it points to lives until the call returns.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attr, size_of::<ProgLoad>()) };
+    let fd = i32::try_from(fd).context("a file descriptor")?;
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error()).context("loading the switch ports' pass-all program");
+    }
+    // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Attaches a pass-all XDP program in native mode to `interface` in `ns`: the
+/// peer of a veth needs one for the other side's XDP_TX to arrive (it fails
+/// silently otherwise). It stays until the interface goes, so that a lab can
+/// be kept after its owner has ended.
+///
+/// # Errors
+/// When the program or the interface is refused by the kernel.
+pub fn attach_pass_all(ns: &Netns, interface: &str) -> Result<()> {
+    let program = load_pass_all()?;
+    ns.enter(|| set_xdp(interface, &program))?
+        .with_context(|| format!("attaching the pass-all program to {interface} in {}", ns.name()))
+}
+
+/// RTM_SETLINK with a nested IFLA_XDP { IFLA_XDP_FD, IFLA_XDP_FLAGS }.
+fn set_xdp(interface: &str, program: &OwnedFd) -> Result<()> {
+    const IFLA_XDP: u16 = 43;
+    const IFLA_XDP_FD: u16 = 1;
+    const IFLA_XDP_FLAGS: u16 = 3;
+    const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+    const NLA_F_NESTED: u16 = 1 << 15;
+    const NLM_F_REQUEST_ACK: u16 = 1 | 4;
+
+    let ifindex = if_nametoindex(interface).with_context(|| format!("no interface {interface}"))?;
+    let mut message = Vec::with_capacity(64);
+    message.extend(0_u32.to_ne_bytes()); // the length, set below
+    message.extend(libc::RTM_SETLINK.to_ne_bytes());
+    message.extend(NLM_F_REQUEST_ACK.to_ne_bytes());
+    message.extend([0; 8]); // sequence number, port
+    message.extend([0; 4]); // struct ifinfomsg: family, pad, type
+    message.extend(ifindex.to_ne_bytes());
+    message.extend([0; 8]); // flags, change mask
+    message.extend(20_u16.to_ne_bytes());
+    message.extend((IFLA_XDP | NLA_F_NESTED).to_ne_bytes());
+    for (kind, value) in
+        [(IFLA_XDP_FD, program.as_raw_fd().to_ne_bytes()), (IFLA_XDP_FLAGS, XDP_FLAGS_DRV_MODE.to_ne_bytes())]
+    {
+        message.extend(8_u16.to_ne_bytes());
+        message.extend(kind.to_ne_bytes());
+        message.extend(value);
+    }
+    let length = u32::try_from(message.len()).context("a short message")?;
+    message[..4].copy_from_slice(&length.to_ne_bytes());
+
+    let route = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+    nix::unistd::write(&route, &message).context("sending RTM_SETLINK")?;
+    let mut reply = [0_u8; 256];
+    let len = nix::unistd::read(&route, &mut reply).context("reading the answer to RTM_SETLINK")?;
+    // struct nlmsghdr (16 bytes), then NLMSG_ERROR's error number, 0 for an acknowledgement.
+    let errno = reply[..len].get(16..20).and_then(|b| b.try_into().ok()).map(i32::from_ne_bytes);
+    match errno {
+        Some(0) => Ok(()),
+        Some(e) => Err(std::io::Error::from_raw_os_error(-e)).context("RTM_SETLINK with IFLA_XDP"),
+        None => bail!("the answer to RTM_SETLINK has {len} bytes"),
+    }
+}
+
+/// `struct ifreq` as SIOCETHTOOL uses it: a name and a pointer.
+#[repr(C)]
+struct EthtoolRequest {
+    name: [u8; libc::IFNAMSIZ],
+    data: *mut EthtoolValue,
+    pad: [u8; 16],
+}
+
+/// `struct ethtool_value` of linux/ethtool.h.
+#[repr(C)]
+struct EthtoolValue {
+    cmd: u32,
+    data: u32,
+}
+
+/// Switches transmit checksum offload of `interface` in `ns` off. A frame
+/// between veths otherwise carries no checksum, and one that XDP sends on is
+/// wrong on arrival.
+///
+/// # Errors
+/// When there is no such interface, or it can't.
+pub fn disable_tx_checksum_offload(ns: &Netns, interface: &str) -> Result<()> {
+    const SIOCETHTOOL: libc::c_ulong = 0x8946;
+    const ETHTOOL_STXCSUM: u32 = 0x17;
+
+    let name = CString::new(interface).context("an interface's name")?;
+    let bytes = name.as_bytes();
+    if bytes.len() >= libc::IFNAMSIZ {
+        bail!("{interface} is too long for an interface's name");
+    }
+    let errno = ns.enter(|| {
+        let any = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+        let mut value = EthtoolValue { cmd: ETHTOOL_STXCSUM, data: 0 };
+        let mut request = EthtoolRequest { name: [0; libc::IFNAMSIZ], data: &raw mut value, pad: [0; 16] };
+        request.name[..bytes.len()].copy_from_slice(bytes);
+        // SAFETY: the request is at least as large as the kernel's struct ifreq
+        // and points to a value that outlives the call.
+        let result = unsafe { libc::ioctl(any.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) };
+        nix::errno::Errno::result(result).map(drop)
+    })?;
+    errno.with_context(|| format!("switching tx checksums of {interface} in {} off", ns.name()))
+}

@@ -1,0 +1,282 @@
+//! After the rough phase: everything is healed, each group must find a holder
+//! and keep it, and one drill is carried out and timed.
+
+use std::time::Duration;
+
+use vip_ctl::engine::{
+    COMMAND_TIMEOUT, Command, CommandId, Completed, GroupId, GroupState, HEARD_MIN, Input, NodeId, RANK_SLOT,
+    Role,
+};
+
+use super::{
+    Violation,
+    clock::{SimNs, nanos},
+    world::{World, group_id},
+};
+
+impl World {
+    /// Heals the world, and sees to it that it is well again.
+    pub(super) fn liveness_phase(&mut self) -> Result<(), Violation> {
+        self.heal()?;
+        self.wait_for_answers()?;
+        // Silence after a restart, leases left over, then back-off and rank.
+        let accept = self.plan.timing.accept;
+        self.run_for(accept * 4 + HEARD_MIN)?;
+        self.end_pauses()?;
+        self.run_for(accept * 2 + Duration::from_millis(100))?;
+        let changes = self.require_holders()?;
+        self.run_for(accept * 3)?;
+        self.require_stable(&changes)?;
+        let offset = self.rng.below(nanos(self.plan.timing.renew));
+        self.run_for(Duration::from_nanos(offset))?;
+        match self.rng.below(5) {
+            0 => self.drill_crash(),
+            1 => self.drill_stop(),
+            2 => self.drill_switchover(),
+            3 => self.drill_demote(),
+            _ => self.drill_restart(),
+        }
+    }
+
+    fn run_for(&mut self, how_long: Duration) -> Result<(), Violation> {
+        self.run_until(self.now.plus(how_long))
+    }
+
+    fn heal(&mut self) -> Result<(), Violation> {
+        self.note(|_| "healed".to_owned());
+        self.cut.iter_mut().for_each(|row| row.fill(false));
+        (self.plan.loss, self.plan.duplicates, self.plan.late, self.plan.stalls) = (0, 0, 0, 0);
+        self.plan.jitter_ns = self.plan.jitter_ns.min(nanos(self.plan.timing.renew) / 16);
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].stalled_until.is_some() {
+                self.resume(node)?;
+            }
+            if self.nodes[node].engine.is_none() {
+                self.start_later(node, Duration::ZERO);
+            }
+            self.nodes[node].eligible.fill(true);
+            for group in 0..self.plan.groups.len() {
+                self.give(node, Input::Eligible { group: group_id(group), eligible: true })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Commands of the rough phase may still move groups; let them come to their end.
+    fn wait_for_answers(&mut self) -> Result<(), Violation> {
+        let end = self.now.plus(COMMAND_TIMEOUT * 3 / 2);
+        while self.now < end && self.nodes.iter().any(|node| !node.commands.is_empty()) {
+            self.run_for(self.plan.timing.accept)?;
+            self.check_answers()?;
+        }
+        match self.nodes.iter().find_map(|node| Some((node.id, *node.commands.first_key_value()?.0))) {
+            Some((node, id)) => Err(Violation::NoAnswer(node, id)),
+            None => Ok(()),
+        }
+    }
+
+    /// A group that was demoted everywhere waits for a person: be that person.
+    fn end_pauses(&mut self) -> Result<(), Violation> {
+        for group in self.groups() {
+            if !self.open_on(group).is_empty() {
+                continue;
+            }
+            let paused = self.nodes.iter().position(|node| {
+                let status = node.engine.as_ref().map(|engine| engine.status(node.clock.at(self.now)));
+                status.is_some_and(|status| status.groups[usize::from(group.0)].state == GroupState::Paused)
+            });
+            if let Some(node) = paused {
+                let to = self.nodes[node].id;
+                self.command(node, Command::Promote { group, to })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn groups(&self) -> Vec<GroupId> {
+        (0..self.plan.groups.len()).map(group_id).collect()
+    }
+
+    /// Every group has exactly one holder. Returns how often each has changed so far.
+    fn require_holders(&self) -> Result<Vec<u64>, Violation> {
+        for group in self.groups() {
+            if self.open_on(group).len() != 1 {
+                return Err(Violation::NoHolder(group));
+            }
+        }
+        Ok(self.holdings.iter().map(|holding| holding.changes).collect())
+    }
+
+    /// No fence has opened or closed since.
+    fn require_stable(&self, changes: &[u64]) -> Result<(), Violation> {
+        let moved =
+            self.holdings.iter().zip(changes).position(|(holding, &before)| holding.changes != before);
+        moved.map_or(Ok(()), |group| Err(Violation::Unstable(group_id(group))))
+    }
+
+    fn holder(&self, group: GroupId) -> Option<usize> {
+        self.holdings[usize::from(group.0)].open.map(|node| usize::from(node.0))
+    }
+
+    /// Can the others go on without `node`, and is one of them no witness?
+    fn expendable(&self, node: usize) -> bool {
+        let voters = self.plan.nodes.len();
+        let others = self.plan.nodes.iter().enumerate().filter(|&(other, _)| other != node);
+        voters - 1 > voters / 2 && others.into_iter().any(|(_, spec)| spec.role == Role::Node)
+    }
+
+    fn candidates(&self) -> usize {
+        self.plan.nodes.iter().filter(|spec| spec.role == Role::Node).count()
+    }
+
+    /// A packet's longest way, at present.
+    fn delay_max(&self) -> Duration {
+        let most = self.plan.delay_ns.iter().flatten().max().copied().unwrap_or_default();
+        Duration::from_nanos(most + self.plan.jitter_ns)
+    }
+
+    /// What a candidacy takes beyond the wait for the lease: the ranks' slots,
+    /// two phases, late timers, and one lost duel or question asked too early.
+    fn candidacy_bound(&self) -> Duration {
+        let ranks = RANK_SLOT * 5;
+        let late = Duration::from_nanos(self.plan.lateness_ns) * 8;
+        ranks * 2 + self.delay_max() * 12 + late + self.plan.timing.retry
+    }
+
+    /// The holder's machine dies. The others take over when they have forgotten its lease.
+    fn drill_crash(&mut self) -> Result<(), Violation> {
+        let Some(victim) = self.holder(group_id(0)).filter(|&node| self.expendable(node)) else {
+            return Ok(());
+        };
+        let crash = self.now;
+        let lost: Vec<_> = self.groups().into_iter().filter(|&g| self.holder(g) == Some(victim)).collect();
+        self.kill(victim, false);
+        // The slowest clock that a plan can have counts T_accept 1.12 times as long.
+        let bound = self.plan.timing.accept.mul_f64(1.12) + self.candidacy_bound();
+        self.run_for(bound * 2)?;
+        for group in lost {
+            let took = self.taken_over(group, victim, crash);
+            self.require_within("crash", group, took, bound)?;
+            self.stats.failovers.extend(took);
+        }
+        Ok(())
+    }
+
+    /// From `since` to the opening of the group's fence on another node than `from`.
+    fn taken_over(&self, group: GroupId, from: usize, since: SimNs) -> Option<Duration> {
+        let holding = self.holdings[usize::from(group.0)];
+        let taken = self.holder(group).is_some_and(|node| node != from);
+        taken.then(|| holding.opened_at.since(since))
+    }
+
+    fn require_within(
+        &self,
+        drill: &'static str,
+        group: GroupId,
+        took: Option<Duration>,
+        bound: Duration,
+    ) -> Result<(), Violation> {
+        if took.is_some_and(|took| took <= bound) {
+            return Ok(());
+        }
+        Err(Violation::Slow { drill, group, took, bound })
+    }
+
+    /// The gap of a planned move that has been made, against its bound.
+    fn require_gap(&mut self, drill: &'static str, group: GroupId, from: usize) -> Result<(), Violation> {
+        let closed = self.holdings[usize::from(group.0)].closed_at;
+        let gap = self.taken_over(group, from, closed);
+        let bound = self.candidacy_bound();
+        self.require_within(drill, group, gap, bound)?;
+        self.stats.handovers.extend(gap);
+        Ok(())
+    }
+
+    /// The holder's agent is stopped in an orderly way.
+    fn drill_stop(&mut self) -> Result<(), Violation> {
+        let Some(victim) = self.holder(group_id(0)).filter(|&node| self.expendable(node)) else {
+            return Ok(());
+        };
+        let lost: Vec<_> = self.groups().into_iter().filter(|&g| self.holder(g) == Some(victim)).collect();
+        self.nodes[victim].restarts = false;
+        self.give(victim, Input::Stop)?;
+        self.run_for(self.candidacy_bound() * 2)?;
+        lost.into_iter().try_for_each(|group| self.require_gap("stop", group, victim))?;
+        if self.nodes[victim].engine.is_some() {
+            self.run_for(Duration::from_millis(200))?;
+        }
+        match self.nodes[victim].engine {
+            Some(_) => Err(Violation::Refused("stop", group_id(0), "the agent did not stop".to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    /// A command is given anywhere, and its answer awaited.
+    fn obey(
+        &mut self,
+        drill: &'static str,
+        group: GroupId,
+        command: Command,
+    ) -> Result<Completed, Violation> {
+        let refused = |why: String| Violation::Refused(drill, group, why);
+        let at = self.rng.index(self.nodes.len());
+        let id: CommandId =
+            self.command(at, command)?.ok_or_else(|| refused("no process to take it".to_owned()))?;
+        self.run_for(COMMAND_TIMEOUT / 2)?;
+        let answer = self.answers.iter().find(|&&(_, answered, _)| answered == id);
+        match answer {
+            Some(&(_, _, outcome)) => outcome.map_err(|refusal| refused(refusal.to_string())),
+            None => Err(refused("no answer within a second".to_owned())),
+        }
+    }
+
+    fn drill_switchover(&mut self) -> Result<(), Violation> {
+        let group = group_id(0);
+        let Some(from) = self.holder(group).filter(|_| self.candidates() > 1) else { return Ok(()) };
+        let targets = self.plan.nodes.iter().enumerate();
+        let targets = targets.filter(|&(node, spec)| node != from && spec.role == Role::Node);
+        let targets: Vec<_> = targets.map(|(node, _)| self.nodes[node].id).collect();
+        let named = self.rng.pick(&targets);
+        let (command, wanted) = match self.rng.below(3) {
+            0 => (Command::Switchover { group, to: None }, None),
+            1 => (Command::Switchover { group, to: Some(named) }, Some(named)),
+            _ => (Command::Promote { group, to: named }, Some(named)),
+        };
+        let completed = self.obey("switchover", group, command)?;
+        let holder = self.holdings[usize::from(group.0)].open;
+        let right = holder.is_some() && completed == Completed::HeldBy(holder.unwrap_or_default());
+        if !right || wanted.is_some_and(|wanted| Some(wanted) != holder) {
+            let why = format!("answered {completed:?}, holder is {holder:?}");
+            return Err(Violation::Refused("switchover", group, why));
+        }
+        self.require_gap("switchover", group, from)
+    }
+
+    fn drill_demote(&mut self) -> Result<(), Violation> {
+        let group = group_id(0);
+        let Some(from) = self.holder(group) else { return Ok(()) };
+        let completed = self.obey("demote", group, Command::Demote { group })?;
+        let holder: Option<NodeId> = self.holdings[usize::from(group.0)].open;
+        let expected = match (self.candidates(), holder) {
+            (1, _) => Completed::Released,
+            (_, Some(holder)) => Completed::HeldBy(holder),
+            (_, None) => return Err(Violation::NoHolder(group)),
+        };
+        if completed != expected || holder.is_some_and(|node| usize::from(node.0) == from) {
+            let why = format!("answered {completed:?}, holder is {holder:?}");
+            return Err(Violation::Refused("demote", group, why));
+        }
+        if self.candidates() > 1 { self.require_gap("demote", group, from) } else { Ok(()) }
+    }
+
+    /// The holder's agent is replaced: with enough others, no fence moves.
+    fn drill_restart(&mut self) -> Result<(), Violation> {
+        let Some(node) = self.holder(group_id(0)).filter(|_| self.nodes.len() > 2) else { return Ok(()) };
+        let changes = self.require_holders()?;
+        self.kill(node, false);
+        let pause = self.rng.below(nanos(self.plan.timing.hold) / 4);
+        self.start_later(node, Duration::from_nanos(pause));
+        self.run_for(self.plan.timing.accept * 4)?;
+        self.require_stable(&changes)
+    }
+}

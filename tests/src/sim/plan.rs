@@ -1,0 +1,111 @@
+//! What a seed decides before the world begins to turn: the cluster, its
+//! clocks, its network, and how rough it gets. What happens when is decided
+//! on the way, in [`super::chaos`].
+
+use std::time::Duration;
+
+use vip_ctl::engine::{GroupSpec, NodeSpec, Role, Timing, VOTERS_MAX};
+
+use super::{Mutant, clock::nanos, rng::Rng};
+
+/// The clock rate error that the protocol's margin of 0.8 allows with a little to spare:
+/// (1 − 0.1) / (1 + 0.1) = 0.818.
+const PPM_MAX: u64 = 100_000;
+/// What chrony and good crystals stay within.
+const PPM_USUAL: u64 = 500;
+/// Beyond any margin: (1 − 0.25) / (1 + 0.25) = 0.6.
+const PPM_BEYOND: i64 = 250_000;
+
+/// A simulation's parameters.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub nodes: Vec<NodeSpec>,
+    pub groups: Vec<GroupSpec>,
+    /// By node: T_accept. The same everywhere, except for one mutant.
+    pub accept: Vec<Duration>,
+    pub timing: Timing,
+    pub ppm: Vec<i64>,
+    /// By sender and receiver: the least delay, in ns.
+    pub delay_ns: Vec<Vec<u64>>,
+    /// What chance adds to it, at most, in ns.
+    pub jitter_ns: u64,
+    /// Per mille of packets that are delayed for up to 3·T_accept.
+    pub late: u64,
+    /// Per mille of packets lost.
+    pub loss: u64,
+    /// Per mille of packets that arrive twice.
+    pub duplicates: u64,
+    /// Per million of outputs before which the process is stopped for a while.
+    pub stalls: u64,
+    /// Drop what was meant for, or comes from, a former incarnation, as the
+    /// transport does; without it the engine has to cope alone.
+    pub incarnations_checked: bool,
+    /// Mean time between two blows of fate.
+    pub blow_every: Duration,
+    /// How long the rough phase lasts.
+    pub rough: Duration,
+    /// A late timer, at most, in ns.
+    pub lateness_ns: u64,
+}
+
+impl Plan {
+    pub fn new(rng: &mut Rng, mutant: Mutant) -> Self {
+        let count = rng.pick(&[2, 3, 3, 3, 3, 3, 4, 5, 5]);
+        assert!(count <= VOTERS_MAX, "more nodes than voters");
+        let witnesses = if count > 2 && rng.chance(400) { 1 } else { 0 };
+        let mut nodes = vec![NodeSpec { role: Role::Node }; count];
+        for _ in 0..witnesses {
+            nodes[rng.index(count)].role = Role::Witness;
+        }
+        let groups = (0..rng.between(1, 4))
+            .map(|_| GroupSpec { priorities: (0..count).map(|_| rng.pick(&[50, 100, 100, 150])).collect() })
+            .collect();
+        let accept = Duration::from_millis(rng.pick(&[20, 50, 100, 200, 200, 1000]));
+        let timing = Timing::new(accept);
+        let wild = rng.chance(250);
+        let ppm = (0..count).map(|_| {
+            let most = if wild { PPM_MAX } else { PPM_USUAL };
+            let size = i64::try_from(rng.between(0, most)).unwrap_or(0);
+            match mutant {
+                Mutant::ClockRate => rng.pick(&[-PPM_BEYOND, PPM_BEYOND]),
+                Mutant::None
+                | Mutant::SendBeforeStore
+                | Mutant::NoSilence
+                | Mutant::ShortAcceptor
+                | Mutant::StaleClock => rng.pick(&[size, -size]),
+            }
+        });
+        let ppm = ppm.collect();
+        // A round trip stays below r/2, so that what remains is for chance.
+        let delay_max = nanos(timing.renew) / rng.pick(&[8, 8, 16, 64]);
+        let delay_ns =
+            (0..count).map(|_| (0..count).map(|_| rng.between(20_000, delay_max)).collect()).collect();
+        let accepts = (0..count).map(|node| match mutant {
+            Mutant::ShortAcceptor if node % 2 == 0 => accept / 2,
+            Mutant::None
+            | Mutant::ClockRate
+            | Mutant::SendBeforeStore
+            | Mutant::NoSilence
+            | Mutant::ShortAcceptor
+            | Mutant::StaleClock => accept,
+        });
+        let blow_every = accept.mul_f64(rng.pick(&[0.3, 1.0, 1.0, 3.0]));
+        Self {
+            accept: accepts.collect(),
+            nodes,
+            groups,
+            timing,
+            ppm,
+            delay_ns,
+            jitter_ns: rng.pick(&[0, delay_max / 4, delay_max, delay_max * 4]),
+            late: rng.pick(&[0, 0, 5, 50]),
+            loss: rng.pick(&[0, 0, 10, 100, 300]),
+            duplicates: rng.pick(&[0, 20, 200]),
+            stalls: rng.pick(&[0, 0, 200, 3000]),
+            incarnations_checked: rng.chance(500),
+            blow_every,
+            rough: accept * 10 + blow_every * 10,
+            lateness_ns: rng.pick(&[0, 50_000, 1_000_000]),
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! The demo's steps, one test each: the VIP moves once, in time, and no frame
+//! is answered by two. All with the real agent in the real kernel.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use vip_common::BootNs;
+use vip_tests::lab::account::Account;
+use vip_tests::lab::rig::{ArpProbes, Rig};
+use vip_tests::lab::snapshot::{Carrier, Snapshot};
+use vip_tests::lab::{GROUP, Lab, LabSpec, Node, clock, find_vip_ctl, skip};
+
+const LEASE: Duration = Duration::from_millis(200);
+/// A lease, and as much again as a busy two-core machine may add at its worst.
+const GAP_MS_MAX: f64 = 1000.0;
+/// How long to watch after a move, and at a moment when nothing may happen.
+const WATCH: Duration = Duration::from_millis(1500);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn spec() -> Result<LabSpec> {
+    Ok(LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))
+}
+
+fn snapshots(rig: &Rig) -> Result<Vec<Snapshot>> {
+    rig.lab.nodes().iter().map(Node::snapshot).collect()
+}
+
+/// Asserts that no node's `ip addr` and `ip -d link` have changed.
+fn assert_same_interfaces(rig: &Rig, before: &[Snapshot], carrier: Carrier) -> Result<()> {
+    for ((node, old), new) in rig.lab.nodes().iter().zip(before).zip(snapshots(rig)?) {
+        assert_eq!(old.interface_changes(&new, carrier), Vec::<String>::new(), "{}", node.name());
+    }
+    Ok(())
+}
+
+/// Waits for a new holder, watches it for a while, and asserts that the move
+/// was clean. Returns the new holder.
+fn assert_moved<'a>(rig: &'a Rig, start: BootNs, before: &str) -> Result<(&'a Node, Account)> {
+    let after = rig.wait_answerer(Some(before), || ())?;
+    std::thread::sleep(WATCH);
+    let account = rig.account(start, clock::now(), before)?;
+    assert_eq!(account.verdict.answered_by_two, 0, "answered by two: {account:?}");
+    assert_eq!(account.holder_after.as_deref(), Some(&*after), "it moved on: {account:?}");
+    ensure!(account.gap_ms() <= GAP_MS_MAX, "too long a gap: {account:?}");
+    Ok((rig.lab.node(&after)?, account))
+}
+
+/// Watches for a while from `start` on, and asserts that nothing happened to the client.
+fn assert_nothing_happens(rig: &Rig, start: BootNs, holder: &str) -> Result<()> {
+    std::thread::sleep(WATCH);
+    let account = rig.account(start, clock::now(), holder)?;
+    assert_eq!(account.verdict.answered_by_two, 0, "answered by two: {account:?}");
+    assert_eq!(account.verdict.new_holder, None, "it moved: {account:?}");
+    assert_eq!(account.probes_lost, 0, "lost probes: {account:?}");
+    rig.check()
+}
+
+#[test]
+fn a_cut_holder_is_replaced_and_returns_quietly() -> Result<()> {
+    if skip::skipped("a_cut_holder_is_replaced_and_returns_quietly") {
+        return Ok(());
+    }
+    let rig = Rig::new(&spec()?)?;
+    let old = rig.holder()?;
+    let before = snapshots(&rig)?;
+    let start = clock::now();
+    old.cut()?;
+    let (new, _) = assert_moved(&rig, start, old.name())?;
+    assert_same_interfaces(&rig, &before, Carrier::Ignored)?;
+
+    let start = clock::now();
+    old.heal()?;
+    assert_nothing_happens(&rig, start, new.name())?;
+    rig.lab.wait_quorate(PATIENCE)?;
+    assert_eq!(rig.lab.wait_holder(GROUP, PATIENCE)?.name(), new.name());
+    assert_same_interfaces(&rig, &before, Carrier::Compared)
+}
+
+#[test]
+fn a_holder_cut_off_with_its_carrier_up_falls_silent() -> Result<()> {
+    if skip::skipped("a_holder_cut_off_with_its_carrier_up_falls_silent") {
+        return Ok(());
+    }
+    // Its frames are still captured, so that here the fence alone keeps it silent.
+    let rig = Rig::new(&spec()?)?;
+    let old = rig.holder()?;
+    let before = snapshots(&rig)?;
+    let start = clock::now();
+    old.isolate()?;
+    let (new, _) = assert_moved(&rig, start, old.name())?;
+    let start = clock::now();
+    old.rejoin()?;
+    assert_nothing_happens(&rig, start, new.name())?;
+    assert_same_interfaces(&rig, &before, Carrier::Compared)
+}
+
+#[test]
+fn a_killed_agents_host_is_fenced_and_its_restart_unnoticed() -> Result<()> {
+    if skip::skipped("a_killed_agents_host_is_fenced_and_its_restart_unnoticed") {
+        return Ok(());
+    }
+    let rig = Rig::new(&spec()?)?;
+    let old = rig.holder()?;
+    let before = snapshots(&rig)?;
+    let start = clock::now();
+    old.kill_agent()?;
+    let (new, _) = assert_moved(&rig, start, old.name())?;
+    assert_same_interfaces(&rig, &before, Carrier::Compared)?;
+
+    let start = clock::now();
+    old.start_agent()?;
+    assert_nothing_happens(&rig, start, new.name())?;
+    rig.lab.wait_quorate(PATIENCE)?;
+    assert_same_interfaces(&rig, &before, Carrier::Compared)
+}
+
+#[test]
+fn a_stopped_agents_host_is_fenced_and_its_return_unnoticed() -> Result<()> {
+    if skip::skipped("a_stopped_agents_host_is_fenced_and_its_return_unnoticed") {
+        return Ok(());
+    }
+    let rig = Rig::new(&spec()?)?;
+    let old = rig.holder()?;
+    let before = snapshots(&rig)?;
+    let start = clock::now();
+    old.pause_agent()?;
+    let (new, _) = assert_moved(&rig, start, old.name())?;
+    assert_same_interfaces(&rig, &before, Carrier::Compared)?;
+
+    let start = clock::now();
+    old.resume_agent()?;
+    assert_nothing_happens(&rig, start, new.name())?;
+    rig.lab.wait_quorate(PATIENCE)?;
+    assert_same_interfaces(&rig, &before, Carrier::Compared)
+}
+
+#[test]
+fn a_switchover_loses_next_to_nothing() -> Result<()> {
+    if skip::skipped("a_switchover_loses_next_to_nothing") {
+        return Ok(());
+    }
+    let rig = Rig::new(&spec()?)?;
+    let before = snapshots(&rig)?;
+    for asked in rig.lab.nodes() {
+        // From any node, the holder or not.
+        let old = rig.holder()?;
+        let start = clock::now();
+        asked.succeed(&["switchover", GROUP])?;
+        let (_, account) = assert_moved(&rig, start, old.name())?;
+        ensure!(account.probes_lost <= 5, "asked at {}: {account:?}", asked.name());
+    }
+    let old = rig.holder()?;
+    let others = || rig.lab.nodes().iter().filter(|n| n.name() != old.name());
+    for target in others() {
+        let from = rig.holder()?;
+        let start = clock::now();
+        old.succeed(&["switchover", GROUP, "--to", target.name()])?;
+        let (new, account) = assert_moved(&rig, start, from.name())?;
+        assert_eq!(new.name(), target.name());
+        ensure!(account.probes_lost <= 5, "to {}: {account:?}", target.name());
+    }
+    assert_same_interfaces(&rig, &before, Carrier::Compared)
+}
+
+#[test]
+fn a_holder_that_ends_on_sigterm_releases() -> Result<()> {
+    if skip::skipped("a_holder_that_ends_on_sigterm_releases") {
+        return Ok(());
+    }
+    let rig = Rig::new(&spec()?)?;
+    let old = rig.holder()?;
+    let start = clock::now();
+    let status = old.stop_agent()?;
+    ensure!(status.success(), "the agent ended with {status}");
+    let (_, account) = assert_moved(&rig, start, old.name())?;
+    // Had it not released, its lease of 200 ms, renewed every 40 ms, would have to run out.
+    ensure!(account.gap_ms() < 120.0, "{account:?}");
+    Ok(())
+}
+
+#[test]
+fn without_agents_nobody_answers_after_one_lease() -> Result<()> {
+    if skip::skipped("without_agents_nobody_answers_after_one_lease") {
+        return Ok(());
+    }
+    let rig = Rig::new(&spec()?)?;
+    let holder = rig.holder()?.name().to_owned();
+    for node in rig.lab.nodes() {
+        node.kill_agent()?;
+    }
+    let fenced = clock::now().plus(LEASE);
+    clock::sleep_until(fenced.plus(WATCH));
+    let account = rig.account(fenced, clock::now(), &holder)?;
+    ensure!(account.probes_sent > 100, "nothing was asked: {account:?}");
+    assert_eq!(account.probes_lost, account.probes_sent, "{account:?}");
+    let late = rig.capture.frames().iter().filter(|frame| frame.at > fenced).count();
+    assert_eq!(late, 0, "frames with the VIP as source after the lease");
+
+    for node in rig.lab.nodes() {
+        node.start_agent()?;
+    }
+    rig.wait_answerer(None, || ())?;
+    Ok(())
+}
+
+#[test]
+fn without_a_majority_nobody_answers_although_the_client_reaches_all() -> Result<()> {
+    if skip::skipped("without_a_majority_nobody_answers_although_the_client_reaches_all") {
+        return Ok(());
+    }
+    let rig = Rig::new(&spec()?)?;
+    let holder = rig.holder()?.name().to_owned();
+    let start = clock::now();
+    rig.lab.partition(true)?;
+    let fenced = clock::now().plus(LEASE);
+    clock::sleep_until(fenced.plus(WATCH));
+    let late = rig.capture.frames().iter().filter(|frame| frame.at > fenced).count();
+    assert_eq!(late, 0, "frames with the VIP as source after the lease");
+    rig.lab.partition(false)?;
+    rig.wait_answerer(None, || ())?;
+    std::thread::sleep(WATCH);
+    let account = rig.account(start, clock::now(), &holder)?;
+    assert_eq!(account.verdict.answered_by_two, 0, "{account:?}");
+    rig.lab.wait_holder(GROUP, PATIENCE)?;
+    Ok(())
+}
+
+#[test]
+fn a_witness_votes_and_never_answers() -> Result<()> {
+    if skip::skipped("a_witness_votes_and_never_answers") {
+        return Ok(());
+    }
+    let spec = spec()?.with_witness();
+    let rig = Rig::new(&spec)?;
+    let first = rig.holder()?;
+    let start = clock::now();
+    first.kill_agent()?;
+    // The witness's vote is the second of the majority.
+    let (second, _) = assert_moved(&rig, start, first.name())?;
+    ensure!(!second.is_witness());
+    second.kill_agent()?;
+    let fenced = clock::now().plus(LEASE);
+    clock::sleep_until(fenced.plus(WATCH));
+    let late = rig.capture.frames().iter().filter(|frame| frame.at > fenced).count();
+    assert_eq!(late, 0, "frames with the VIP as source after the lease");
+    rig.check()
+}
+
+#[test]
+fn a_client_without_arp_probes_is_not_left_with_a_stale_neighbour() -> Result<()> {
+    if skip::skipped("a_client_without_arp_probes_is_not_left_with_a_stale_neighbour") {
+        return Ok(());
+    }
+    let spec = spec()?;
+    let rig = Rig::start(Lab::new(&spec)?, &spec, ArpProbes::Off, |_| ())?;
+    let old = rig.holder()?;
+    let start = clock::now();
+    old.kill_agent()?;
+    let (new, _) = assert_moved(&rig, start, old.name())?;
+    let start = clock::now();
+    old.start_agent()?;
+    assert_nothing_happens(&rig, start, new.name())?;
+    let start = clock::now();
+    rig.holder()?.pause_agent()?;
+    let (newer, _) = assert_moved(&rig, start, new.name())?;
+    let start = clock::now();
+    new.resume_agent()?;
+    assert_nothing_happens(&rig, start, newer.name())
+}
+
+#[test]
+fn two_clusters_side_by_side_do_not_meet() -> Result<()> {
+    if skip::skipped("two_clusters_side_by_side_do_not_meet") {
+        return Ok(());
+    }
+    let spec = spec()?;
+    let second = std::thread::spawn({
+        let spec = spec.clone();
+        move || Rig::new(&spec)
+    });
+    let first = Rig::new(&spec)?;
+    let Ok(second) = second.join() else { anyhow::bail!("the second cluster panicked") };
+    let second = second?;
+    let (old, start) = (first.holder()?, clock::now());
+    let bystander = second.holder()?;
+    old.kill_agent()?;
+    assert_moved(&first, start, old.name())?;
+    assert_nothing_happens(&second, start, bystander.name())
+}

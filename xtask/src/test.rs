@@ -1,0 +1,177 @@
+//! `cargo xtask test`: sets up, builds, and runs all tests of the workspace.
+//! Counting is [`crate::tally`]'s.
+//!
+//! Test programs are built by cargo and run from here, one after the other: so
+//! each has an exit code of its own, and those that make network namespaces run
+//! their tests one by one.
+
+use std::{
+    env, fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+
+use crate::{
+    build::{self, Artifact, Warnings},
+    place::Place,
+    process,
+    setup::{self, Need},
+    tally::{Reader, Tally, parse_skips},
+};
+
+/// Names the file to which a test that skips itself (no privilege, say) adds a
+/// line `skipped: NAME: why`.
+const SKIPS: &str = "VIP_TEST_SKIPS";
+
+/// Names the vip-ctl that tests run.
+const VIP_CTL: &str = "VIP_CTL";
+
+/// A test program that takes longer hangs.
+const LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// Arguments of `cargo xtask test`.
+#[derive(clap::Args, Default)]
+pub(crate) struct TestArgs {
+    /// Only tests whose name contains this
+    filter: Option<String>,
+    /// Only tests of these packages
+    #[arg(short, long, value_name = "NAME")]
+    package: Vec<String>,
+    /// Passed on to each test program
+    #[arg(last = true, value_name = "ARGS")]
+    harness: Vec<String>,
+}
+
+/// `cargo xtask test`.
+///
+/// # Errors
+/// When a tool is missing or the programs under test do not build. Failed tests
+/// are no error, but an exit code.
+pub(crate) fn run(place: &Place, args: &TestArgs) -> anyhow::Result<ExitCode> {
+    let tools = setup::ensure(place, Need::Lab)?;
+    build::object(place, &tools, Warnings::Show)?;
+    let tally = all(place, args)?;
+    println!("{tally}");
+    Ok(if tally.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs the tests; the BPF object has to be there.
+///
+/// # Errors
+/// When vip-ctl does not build or cargo cannot be run.
+pub(crate) fn all(place: &Place, args: &TestArgs) -> anyhow::Result<Tally> {
+    let [vip_ctl] = build::host_programs(place, "release", [["vip-ctl", "vip-ctl"]])?;
+    let mut tally = Tally::default();
+    let (status, mut programs) = build::artifacts(cargo_test(place, args).args([
+        "--lib",
+        "--bins",
+        "--tests",
+        "--no-run",
+        "--message-format=json-render-diagnostics",
+    ]))?;
+    if !status.success() {
+        eprintln!("xtask: some tests do not compile, which counts as one failure");
+        tally.check(false);
+    }
+    // `--tests` makes cargo build the packages' programs for them, too; those
+    // are told apart by where cargo puts them.
+    programs.retain(|program| program.executable.parent().is_some_and(|dir| dir.ends_with("deps")));
+    // Quick ones first; those with namespaces last.
+    programs.sort_by_key(|program| (program.kind == "test", program.manifest.clone(), program.name.clone()));
+    for program in &programs {
+        tally.add(run_program(place, program, &vip_ctl, args)?);
+    }
+    tally.add(run_doc_tests(place, args)?);
+    Ok(tally)
+}
+
+fn cargo_test(place: &Place, args: &TestArgs) -> Command {
+    let mut command = place.cargo();
+    command.args(["test", "--locked", "--no-fail-fast"]);
+    if args.package.is_empty() {
+        command.arg("--workspace");
+    }
+    for package in &args.package {
+        command.args(["-p", package]);
+    }
+    command
+}
+
+fn run_program(place: &Place, program: &Artifact, vip_ctl: &Path, args: &TestArgs) -> anyhow::Result<Tally> {
+    let package = program.manifest.parent().context("a Cargo.toml without directory")?;
+    let shown = package.strip_prefix(place.root()).unwrap_or(package);
+    say(format!("\n=== {}: {} {}\n", shown.display(), program.kind, program.name).as_bytes());
+    let skips = SkipFile::new(place)?;
+    let mut command = Command::new(&program.executable);
+    command
+        // As cargo does.
+        .current_dir(package)
+        .env("CARGO_MANIFEST_DIR", package)
+        .env(VIP_CTL, vip_ctl)
+        .env(SKIPS, &skips.path);
+    if program.kind == "test" && env::var_os("RUST_TEST_THREADS").is_none() {
+        command.arg("--test-threads=1");
+    }
+    command.args(&args.filter).args(&args.harness);
+    let mut reader = Reader::default();
+    let status = process::run_streamed(&mut command, LIMIT, |bytes| {
+        say(bytes);
+        reader.feed(bytes);
+    })?;
+    if !status.success() && status.code() != Some(101) {
+        // 101 is libtest's own; anything else is news.
+        eprintln!("xtask: {} ended with {status}", program.executable.display());
+    }
+    let skipped = skips.read()?;
+    let skipped = parse_skips(&skipped);
+    for line in &skipped {
+        say(format!("{line}\n").as_bytes());
+    }
+    Ok(reader.finish(status.success(), skipped.len()))
+}
+
+fn run_doc_tests(place: &Place, args: &TestArgs) -> anyhow::Result<Tally> {
+    let mut reader = Reader::default();
+    let mut command = cargo_test(place, args);
+    command.arg("--doc").args(&args.filter).arg("--").args(&args.harness);
+    let status = process::run_streamed(&mut command, LIMIT, |bytes| {
+        say(bytes);
+        reader.feed(bytes);
+    })?;
+    Ok(reader.finish(status.success(), 0))
+}
+
+/// Shows output as it comes, also where a test is still running.
+fn say(bytes: &[u8]) {
+    let mut stdout = io::stdout().lock();
+    // A reader that went away (`| head`) is no reason to leave tests half done.
+    let _unread = stdout.write_all(bytes).and_then(|()| stdout.flush());
+}
+
+/// Where the tests of one program note that they skipped themselves.
+struct SkipFile {
+    path: PathBuf,
+}
+
+impl SkipFile {
+    fn new(place: &Place) -> anyhow::Result<Self> {
+        let path = place.root().join(format!("target/test-skips-{}", std::process::id()));
+        fs::write(&path, "").with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self { path })
+    }
+
+    fn read(&self) -> anyhow::Result<String> {
+        fs::read_to_string(&self.path).with_context(|| format!("cannot read {}", self.path.display()))
+    }
+}
+
+impl Drop for SkipFile {
+    fn drop(&mut self) {
+        // It is below target/: left behind, it harms nobody.
+        let _left = fs::remove_file(&self.path);
+    }
+}
