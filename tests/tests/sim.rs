@@ -3,7 +3,7 @@
 use vip_tests::sim::{self, Mutant, Summary, Violation};
 
 /// Seeds of an ordinary test run.
-const SEEDS: u64 = 3000;
+const SEEDS: u64 = 2000;
 /// Seeds within which each mutant must have been caught.
 const MUTANT_SEEDS: u64 = 300;
 

@@ -12,6 +12,7 @@ mod load;
 mod place;
 mod process;
 mod setup;
+mod sim;
 mod tally;
 mod test;
 mod tidy;
@@ -45,6 +46,9 @@ enum Verb {
     /// Run a cluster in network namespaces, break it, show what happened
     #[command(disable_help_flag = true)]
     Demo(PassThrough),
+    /// Simulate the lease protocol from seeds (`--seeds N`, `--start S`)
+    #[command(disable_help_flag = true)]
+    Sim(PassThrough),
     /// Run all tests
     Test(test::TestArgs),
     /// Check the house rules that plain text shows
@@ -84,6 +88,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Load(pass) => load::run(&place, &pass.args),
         Verb::Unload(pass) => unload::run(&place, &pass.args),
         Verb::Demo(pass) => demo::run(&place, &pass.args),
+        Verb::Sim(pass) => sim::run(&place, &pass.args),
         Verb::Test(args) => test::run(&place, &args),
         Verb::Tidy => tidy::run(&place),
         Verb::Ci => ci::run(&place),
@@ -109,6 +114,7 @@ mod tests {
             | Verb::Build(_)
             | Verb::Load(_)
             | Verb::Unload(_)
+            | Verb::Sim(_)
             | Verb::Test(_)
             | Verb::Tidy
             | Verb::Ci => panic!("another verb was parsed"),

@@ -59,6 +59,7 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
         println!("removed lab {id}");
         return Ok(ExitCode::SUCCESS);
     }
+    cleanup::catch_signals()?;
     if let Some(why) = skip::lacking() {
         bail!("the demo {why}: it builds network namespaces and loads XDP programs");
     }

@@ -89,8 +89,8 @@ static LIVE: Mutex<Vec<LabId>> = Mutex::new(Vec::new());
 static CLOSED: RwLock<bool> = RwLock::new(false);
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Held while a process is being started. Without it a process could be born
-/// into a namespace after the clean-up has looked for processes there.
+/// Held while a process is being started or a directory is made. Without it a
+/// process could be born into a namespace after the clean-up has looked there.
 ///
 /// # Errors
 /// When a signal has begun the clean-up.
@@ -120,8 +120,11 @@ pub(crate) struct Ownership {
 impl Ownership {
     /// Makes the lab's directory and takes its lock.
     pub(crate) fn take(id: LabId) -> Result<Self> {
-        install_signal_handler()?;
+        catch_signals()?;
         let _all = lock_labs()?;
+        // From the directory's making to its listing, so that a signal's
+        // clean-up comes either before it or knows of it.
+        let _gate = gate()?;
         std::fs::create_dir_all(id.dir()).with_context(|| format!("making {}", id.dir().display()))?;
         let lock = lock_file(&id.dir().join("lock"), FlockArg::LockExclusiveNonblock)?
             .with_context(|| format!("lab {id} exists already"))?;
@@ -324,9 +327,12 @@ extern "C" fn on_signal(signal: libc::c_int) {
     let _written = unsafe { libc::write(WAKE.load(Ordering::SeqCst), (&raw const byte).cast(), 1) };
 }
 
-/// From the first lab on, SIGINT, SIGTERM and SIGHUP remove this process's
-/// labs and then end it with 128 + the signal's number.
-fn install_signal_handler() -> Result<()> {
+/// From here on, at the latest from the first lab on, SIGINT, SIGTERM and
+/// SIGHUP remove this process's labs and end it with 128 + the signal's number.
+///
+/// # Errors
+/// When the kernel refuses the handler or its thread.
+pub fn catch_signals() -> Result<()> {
     static PIPE: OnceLock<Result<OwnedFd, nix::Error>> = OnceLock::new();
     let installed = PIPE.get_or_init(|| {
         let (wake, notify) = pipe2(OFlag::O_CLOEXEC)?;

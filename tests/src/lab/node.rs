@@ -50,6 +50,7 @@ impl Node {
         vip_ctl: Option<PathBuf>,
     ) -> Result<Self> {
         let dir = id.dir().join(&spec.name);
+        let _gate = cleanup::gate()?;
         std::fs::create_dir_all(dir.join("run")).with_context(|| format!("making {}", dir.display()))?;
         Ok(Self {
             name: spec.name.clone(),

@@ -23,22 +23,21 @@ pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-const MILLION: i128 = 1_000_000;
+const MILLION: i64 = 1_000_000;
 
 /// One node's CLOCK_BOOTTIME: its own zero, its own rate.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     /// What it shows at true time 0; negative for a host that booted later.
-    offset: i128,
+    offset: i64,
     /// How much too fast it runs, in parts per million.
-    ppm: i128,
+    ppm: i64,
 }
 
 impl Clock {
     /// A clock that shows `shows` at true time `at`.
     pub fn new(at: SimNs, shows: BootNs, ppm: i64) -> Self {
-        let ppm = i128::from(ppm);
-        Self { offset: i128::from(shows.0) - scaled(at, ppm), ppm }
+        Self { offset: signed(shows.0) - scaled(at, ppm), ppm }
     }
 
     /// What it shows at true time `at`.
@@ -48,14 +47,19 @@ impl Clock {
 
     /// The first moment of true time at which it shows `shows` or more.
     pub fn when(&self, shows: BootNs) -> SimNs {
-        let elapsed = (i128::from(shows.0) - self.offset).max(0) * MILLION;
+        let elapsed = (signed(shows.0) - self.offset).max(0) * MILLION;
         let rate = MILLION + self.ppm;
         SimNs(u64::try_from((elapsed + rate - 1) / rate).unwrap_or(u64::MAX))
     }
 }
 
-fn scaled(at: SimNs, ppm: i128) -> i128 {
-    i128::from(at.0) * (MILLION + ppm) / MILLION
+/// Simulations last minutes: products with a million fit.
+fn scaled(at: SimNs, ppm: i64) -> i64 {
+    signed(at.0) * (MILLION + ppm) / MILLION
+}
+
+fn signed(ns: u64) -> i64 {
+    i64::try_from(ns).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

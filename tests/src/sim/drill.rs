@@ -4,8 +4,7 @@
 use std::time::Duration;
 
 use vip_ctl::engine::{
-    COMMAND_TIMEOUT, Command, CommandId, Completed, GroupId, GroupState, HEARD_MIN, Input, NodeId, RANK_SLOT,
-    Role,
+    COMMAND_TIMEOUT, Command, CommandId, Completed, GroupId, GroupState, HEARD_MIN, Input, NodeId, Role,
 };
 
 use super::{
@@ -138,9 +137,11 @@ impl World {
     /// What a candidacy takes beyond the wait for the lease: the ranks' slots,
     /// two phases, late timers, and one lost duel or question asked too early.
     fn candidacy_bound(&self) -> Duration {
-        let ranks = RANK_SLOT * 5;
-        let late = Duration::from_nanos(self.plan.lateness_ns) * 8;
-        ranks * 2 + self.delay_max() * 12 + late + self.plan.timing.retry
+        let (slots, late) = (self.plan.timing.slot * 10, Duration::from_nanos(self.plan.lateness_ns) * 8);
+        let bound = slots + self.delay_max() * 12 + late + self.plan.timing.retry;
+        // Candidates a slot apart don't see each other in time if a packet
+        // takes longer than that: then some duels have to be fought out.
+        if self.delay_max() * 4 > self.plan.timing.slot { bound + self.plan.timing.accept } else { bound }
     }
 
     /// The holder's machine dies. The others take over when they have forgotten its lease.

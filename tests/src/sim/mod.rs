@@ -43,7 +43,8 @@ pub enum Mutant {
     NoSilence,
     /// Every other node counts T_accept half as long: shorter than T_hold (rule 4).
     ShortAcceptor,
-    /// The time is read before the packet comes in, up to T_accept earlier.
+    /// A process that was stopped handles what came in meanwhile with the
+    /// time that it had read before.
     StaleClock,
 }
 

@@ -77,9 +77,9 @@ impl Plan {
         });
         let ppm = ppm.collect();
         // A round trip stays below r/2, so that what remains is for chance.
-        let delay_max = nanos(timing.renew) / rng.pick(&[8, 8, 16, 64]);
+        let delay_max = nanos(timing.renew) / rng.pick(&[8, 16, 64, 64, 128]);
         let delay_ns =
-            (0..count).map(|_| (0..count).map(|_| rng.between(20_000, delay_max)).collect()).collect();
+            (0..count).map(|_| (0..count).map(|_| rng.between(10_000, delay_max)).collect()).collect();
         let accepts = (0..count).map(|node| match mutant {
             Mutant::ShortAcceptor if node % 2 == 0 => accept / 2,
             Mutant::None

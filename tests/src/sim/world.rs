@@ -48,6 +48,8 @@ pub(super) struct SimNode {
     held_back: VecDeque<Output>,
     wake_at: Option<SimNs>,
     handled_at: BootNs,
+    /// What the clock showed when the process was last stopped, until it is woken.
+    stopped_at: Option<BootNs>,
     spins: u32,
     /// By peer: the latest incarnation heard.
     heard: Vec<u64>,
@@ -146,6 +148,7 @@ impl World {
             held_back: VecDeque::new(),
             wake_at: None,
             handled_at: BootNs(0),
+            stopped_at: None,
             spins: 0,
             heard: vec![0; count],
         });
@@ -248,6 +251,7 @@ impl World {
         let node = &mut self.nodes[index];
         let mut now = node.clock.at(self.now);
         node.handled_at = now;
+        node.stopped_at = None;
         if self.mutant == Mutant::NoSilence {
             now = BootNs(now.0 - nanos(config.accept));
         }
@@ -290,7 +294,9 @@ impl World {
     pub fn stall(&mut self, index: usize, how_long: Duration) {
         let until = self.now.plus(how_long);
         self.note(|_| format!("node {index}: stopped for {how_long:?}"));
-        self.nodes[index].stalled_until = Some(until);
+        let node = &mut self.nodes[index];
+        node.stalled_until = Some(until);
+        node.stopped_at = Some(node.clock.at(self.now));
         self.push(until, Event::Resume { node: index });
     }
 
@@ -308,9 +314,6 @@ impl World {
         self.commands += 1;
         let id = CommandId(self.commands);
         self.note(|_| format!("node {index}: {command:?} is command {}", id.0));
-        let node = &mut self.nodes[index];
-        let until = node.clock.at(self.now).plus(COMMAND_TIMEOUT + Duration::from_millis(10));
-        node.commands.insert(id, until);
         self.give(index, Input::Command { id, command })?;
         Ok(Some(id))
     }
@@ -376,17 +379,24 @@ impl World {
 
     fn handle(&mut self, index: usize, input: Input) -> Result<(), Violation> {
         self.stats.inputs += 1;
-        let mut stale_ns = 0;
-        if self.mutant == Mutant::StaleClock && matches!(input, Input::Message { .. }) {
-            stale_ns = self.rng.below(nanos(self.plan.accept[index]));
-        }
         let now = self.nodes[index].clock.at(self.now);
         if !matches!(input, Input::Wake) {
             self.note(|_| format!("node {index}: {input:?}"));
         }
         let node = &mut self.nodes[index];
         let Some(engine) = &mut node.engine else { return Ok(()) };
-        let told = BootNs(now.0.saturating_sub(stale_ns)).max(node.handled_at);
+        if let Input::Command { id, .. } = input {
+            node.commands.insert(id, now.plus(COMMAND_TIMEOUT + Duration::from_millis(10)));
+        }
+        let told = match &input {
+            Input::Message { .. } if self.mutant == Mutant::StaleClock => node.stopped_at.unwrap_or(now),
+            Input::Wake => {
+                node.stopped_at = None;
+                now
+            }
+            Input::Message { .. } | Input::Eligible { .. } | Input::Command { .. } | Input::Stop => now,
+        };
+        let told = told.max(node.handled_at);
         node.spins = if told == node.handled_at { node.spins + 1 } else { 0 };
         let woken = matches!(input, Input::Wake);
         engine.handle(input, told);

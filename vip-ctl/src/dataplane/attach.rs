@@ -12,7 +12,7 @@ use std::{
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAttachType, Xdp, XdpMode,
         links::{FdLink, LinkError, PinnedLink},
         tc::{TcAttachOptions, qdisc_add_clsact, qdisc_detach_program},
         xdp::{XdpLink, XdpLinkId},
@@ -158,6 +158,9 @@ fn attach_xdp(
     let pin = link_path(dir, "xdp", ifindex);
     let xdp: &mut Xdp = program(ebpf, names::PROG_INGRESS)?;
     if let Some(link) = reusable(&pin)? {
+        if runs(&link, xdp.info()) {
+            return Ok(None);
+        }
         let link = XdpLink::try_from(link)
             .map_err(|e| DataPlaneError::from_source(format!("adopt the link on {iface}"), &e))?;
         match xdp.attach_to_link(link) {
@@ -216,6 +219,9 @@ fn attach_gate(
     let pin = link_path(dir, name, ifindex);
     let tc: &mut SchedClassifier = program(ebpf, name)?;
     if let Some(link) = reusable(&pin)? {
+        if runs(&link, tc.info()) {
+            return Ok(Gate::Tcx);
+        }
         let link = link
             .try_into()
             .map_err(|e: LinkError| DataPlaneError::from_source(format!("adopt the gate on {iface}"), &e))?;
@@ -305,6 +311,17 @@ fn reusable(pin: &Path) -> Result<Option<FdLink>, DataPlaneError> {
         }
         Err(e) => Err(DataPlaneError::from_source(format!("open {}", pin.display()), &e)),
     }
+}
+
+/// True if the link runs the very program that was loaded: then there is
+/// nothing to replace, and `ip link` shows the same program id as before. The
+/// tag is the kernel's hash of the instructions; what differs beyond it are
+/// the maps, and a link is never pinned beside other maps than its own.
+fn runs(link: &FdLink, loaded: Result<ProgramInfo, ProgramError>) -> bool {
+    let (Ok(link), Ok(loaded)) = (link.info(), loaded) else { return false };
+    aya::programs::loaded_programs()
+        .filter_map(Result::ok)
+        .any(|program| program.id() == link.program_id() && program.tag() == loaded.tag())
 }
 
 fn pin_link(link: FdLink, pin: &Path) -> Result<(), DataPlaneError> {

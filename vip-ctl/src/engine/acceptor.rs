@@ -6,7 +6,7 @@ use std::time::Duration;
 use vip_common::BootNs;
 
 use super::{
-    config::{Epoch, NodeId, RESERVE},
+    config::{Epoch, NodeId},
     group::Group,
     message::{About, Ballot, Refused},
     node::Node,
@@ -19,6 +19,8 @@ pub(super) struct Accepted {
     pub epoch: Epoch,
     /// Receipt + T_accept, on this node's clock.
     pub until: BootNs,
+    /// Is the owner known to hold it, not only to have asked for it?
+    pub held: bool,
 }
 
 /// A successor that a released group is kept for.
@@ -73,6 +75,7 @@ impl Acceptor {
         &mut self,
         ballot: Ballot,
         epoch: Epoch,
+        held: bool,
         now: BootNs,
         accept: Duration,
     ) -> Result<(), Refused> {
@@ -80,7 +83,7 @@ impl Acceptor {
         self.promised = ballot;
         self.reserved = None;
         self.epoch = self.epoch.max(epoch);
-        self.accepted = Some(Accepted { ballot, epoch, until: now.plus(accept) });
+        self.accepted = Some(Accepted { ballot, epoch, held, until: now.plus(accept) });
         Ok(())
     }
 
@@ -98,22 +101,27 @@ impl Acceptor {
         {
             return Err(Refused::Reserved { successor: kept.successor, remaining: kept.until.since(now) });
         }
-        if ballot <= self.released {
-            return Err(Refused::Promised { ballot: self.released });
-        }
-        if ballot < self.promised {
-            return Err(Refused::Promised { ballot: self.promised });
+        if ballot <= self.released || ballot < self.promised {
+            // The higher of both, so that one more attempt is enough.
+            return Err(Refused::Promised { ballot: self.promised.max(self.released) });
         }
         Ok(())
     }
 
     /// The ballot's node has released (rules 7 and 8). Returns whether this
-    /// was news; a duplicate must not reserve the group again.
+    /// was news; a duplicate must not reserve the group again. A successor has
+    /// the group to itself for `reserve`.
     ///
     /// Only a lease of the very incarnation that releases is cleared: a
     /// Release that was on its way while the node started anew says nothing
     /// about the lease of its new incarnation.
-    pub fn release(&mut self, ballot: Ballot, successor: Option<NodeId>, now: BootNs) -> bool {
+    pub fn release(
+        &mut self,
+        ballot: Ballot,
+        successor: Option<NodeId>,
+        now: BootNs,
+        reserve: Duration,
+    ) -> bool {
         let cleared = self.accepted.take_if(|lease| {
             lease.ballot.node == ballot.node
                 && lease.ballot.incarnation == ballot.incarnation
@@ -122,9 +130,19 @@ impl Acceptor {
         let news = cleared.is_some() || ballot > self.released;
         self.released = self.released.max(ballot);
         if news && self.lease(now).is_none() {
-            self.reserved = successor.map(|successor| Reservation { successor, until: now.plus(RESERVE) });
+            self.reserved = successor.map(|successor| Reservation { successor, until: now.plus(reserve) });
         }
         news
+    }
+
+    /// The owner says that this ballot has won. Returns whether that is the
+    /// lease accepted here.
+    pub fn confirm(&mut self, ballot: Ballot, now: BootNs) -> bool {
+        let Some(lease) = self.accepted.as_mut().filter(|l| l.until > now && l.ballot == ballot) else {
+            return false;
+        };
+        lease.held = true;
+        true
     }
 
     /// The accepted lease, if it has not run out.
@@ -183,16 +201,24 @@ impl Group {
     }
 
     /// Answers a peer's second phase.
-    pub fn answer_propose(&mut self, from: NodeId, ballot: Ballot, epoch: Epoch, node: &mut Node) {
+    pub fn answer_propose(
+        &mut self,
+        from: NodeId,
+        ballot: Ballot,
+        epoch: Epoch,
+        held: bool,
+        node: &mut Node,
+    ) {
         self.round = self.round.max(ballot.round);
         let (now, accept) = (node.now, node.timing.accept);
-        let answer = self.silence(node).and_then(|()| self.acceptor.propose(ballot, epoch, now, accept));
+        let answer =
+            self.silence(node).and_then(|()| self.acceptor.propose(ballot, epoch, held, now, accept));
         node.tell(
             from,
             self.id,
             match answer {
                 Ok(()) => {
-                    self.on_foreign_lease();
+                    self.on_foreign_lease(held);
                     About::Accept { ballot }
                 }
                 Err(because) => About::Refuse { ballot, because },

@@ -10,10 +10,10 @@ pub const VOTERS_MAX: usize = 7;
 pub const GROUPS_MAX: usize = vip_common::layout::GROUPS_MAX as usize;
 /// Priority of a node that a group gives none (field standard: 1–254).
 pub const PRIORITY_DEFAULT: u8 = 100;
-/// What each place in the ranking delays candidacy by (rule 9: 2–3 ms).
-pub const RANK_SLOT: Duration = Duration::from_millis(3);
-/// How long acceptors keep a released group for the named successor (rule 8: ~20 ms).
-pub const RESERVE: Duration = Duration::from_millis(20);
+/// What each place in the ranking delays candidacy by, at least (rule 9: 2–3 ms).
+pub const RANK_SLOT_MIN: Duration = Duration::from_millis(3);
+/// How long acceptors keep a released group for the named successor, at least (rule 8: ~20 ms).
+pub const RESERVE_MIN: Duration = Duration::from_millis(20);
 /// The shortest pause between an attempt that failed and the next one.
 pub const RETRY_MIN: Duration = Duration::from_millis(1);
 /// How long a command may take before it is answered with a timeout.
@@ -89,7 +89,9 @@ pub struct EngineConfig {
     pub nodes: Vec<NodeSpec>,
     /// All groups, by [`GroupId`].
     pub groups: Vec<GroupSpec>,
-    /// T_accept: how long an acceptor keeps what it accepted. The same on every node.
+    /// T_accept: how long an acceptor keeps what it accepted. The same on every
+    /// node. Made for 20 ms to 75 s: below, timers are too coarse; above, the
+    /// data plane does not believe the lease ([`vip_common::lease::LEASE_NS_MAX`]).
     pub accept: Duration,
 }
 
@@ -170,6 +172,12 @@ pub struct Timing {
     pub heartbeat: Duration,
     /// max(2·T_accept, [`HEARD_MIN`]): who was not heard for longer does not count for the quorum.
     pub heard: Duration,
+    /// T_accept·3/200, at least [`RANK_SLOT_MIN`], so 3 ms at the default of
+    /// 200 ms: each place in the ranking delays candidacy by this. A longer
+    /// lease is what slower networks have, and there a slot must be longer too.
+    pub slot: Duration,
+    /// T_accept/10, at least [`RESERVE_MIN`], so 20 ms at the default of 200 ms.
+    pub reserve: Duration,
     /// How long the holder waits for a target to say that it is ready.
     pub ask: Duration,
 }
@@ -188,6 +196,8 @@ impl Timing {
             patience: renew * 2,
             heartbeat: accept / 4,
             heard: (accept * 2).max(HEARD_MIN),
+            slot: (accept * 3 / 200).max(RANK_SLOT_MIN),
+            reserve: (accept / 10).max(RESERVE_MIN),
             ask: accept.clamp(Duration::from_millis(50), Duration::from_millis(500)),
         }
     }

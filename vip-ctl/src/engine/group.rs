@@ -15,10 +15,10 @@ use vip_common::{BootNs, Lease};
 
 use super::{
     acceptor::Acceptor,
-    config::{Epoch, GroupId, NodeId, NodeSet, RANK_SLOT},
+    config::{Epoch, GroupId, NodeId, NodeSet},
     handover::Handover,
-    io::{GroupState, Output, Reason, Refusal},
-    message::{About, Ballot, Verdict},
+    io::{GroupState, Output, Reason},
+    message::{About, Ballot},
     node::Node,
     proposer::{Attempt, Kind},
 };
@@ -125,8 +125,13 @@ impl Group {
         let me = node.me();
         match about {
             About::Prepare { ballot } if ballot.node == from => self.answer_prepare(from, ballot, node),
-            About::Propose { ballot, epoch } if ballot.node == from => {
-                self.answer_propose(from, ballot, epoch, node);
+            About::Propose { ballot, epoch, held } if ballot.node == from => {
+                self.answer_propose(from, ballot, epoch, held, node);
+            }
+            About::Holding { ballot } if ballot.node == from => {
+                if self.acceptor.confirm(ballot, node.now) {
+                    self.on_foreign_lease(true);
+                }
             }
             About::Release { ballot, successor } if ballot.node == from => {
                 self.on_release(from, ballot, successor, node);
@@ -147,6 +152,7 @@ impl Group {
             About::Ready { ask, ready } => self.on_ready(from, ask, ready, node),
             About::Prepare { .. }
             | About::Propose { .. }
+            | About::Holding { .. }
             | About::Release { .. }
             | About::Promise { .. }
             | About::Accept { .. }
@@ -182,8 +188,8 @@ impl Group {
         if let Some(ended) = self.acceptor.run_out(node.me(), node.now) {
             // Long overdue means that this process was stopped: the holder's
             // renewals may be waiting in the socket. Read them first.
-            let late = node.now.since(ended) > RANK_SLOT;
-            let after = if late { node.now.plus(RANK_SLOT) } else { ended };
+            let late = node.now.since(ended) > node.timing.slot;
+            let after = if late { node.now.plus(node.timing.slot) } else { ended };
             self.stand_after = self.stand_after.max(after);
             self.reason = Reason::HolderExpired;
         }
@@ -214,7 +220,7 @@ impl Group {
         if !node.quorate(node.now) {
             return None;
         }
-        let delay = RANK_SLOT.saturating_mul(self.rank?);
+        let delay = node.timing.slot.saturating_mul(self.rank?);
         match self.acceptor.blocked_until(node.me(), node.now) {
             Some(until) => Some(self.stand_after.max(until).plus(delay)),
             None if self.at_once => Some(self.stand_after),
@@ -273,7 +279,7 @@ impl Group {
     fn announce_release(&mut self, successor: Option<NodeId>, node: &mut Node) {
         self.leftover = false;
         let Some(ballot) = self.used else { return };
-        self.acceptor.release(ballot, successor, node.now);
+        self.acceptor.release(ballot, successor, node.now, node.timing.reserve);
         node.tell_all(self.id, About::Release { ballot, successor });
         let mut unconfirmed = NodeSet::default();
         for peer in node.config.peers() {
@@ -328,7 +334,7 @@ impl Group {
     pub fn on_release(&mut self, from: NodeId, ballot: Ballot, successor: Option<NodeId>, node: &mut Node) {
         node.tell(from, self.id, About::Released { ballot });
         self.round = self.round.max(ballot.round);
-        if !self.acceptor.release(ballot, successor, node.now) {
+        if !self.acceptor.release(ballot, successor, node.now, node.timing.reserve) {
             return;
         }
         self.reason = Reason::HolderReleased;
@@ -344,12 +350,15 @@ impl Group {
         }
     }
 
-    /// This node's acceptor has accepted another node's lease.
-    pub fn on_foreign_lease(&mut self) {
-        self.abstaining = false;
+    /// This node's acceptor has accepted another node's lease, which that
+    /// node may already hold.
+    pub fn on_foreign_lease(&mut self, held: bool) {
         self.at_once = false;
-        self.duels = 0;
-        self.reason = Reason::HolderSeen;
+        if held {
+            self.abstaining = false;
+            self.duels = 0;
+            self.reason = Reason::HolderSeen;
+        }
     }
 
     /// Stand at once, by a person's wish.
@@ -358,12 +367,6 @@ impl Group {
         self.at_once = true;
         self.stand_after = node.now;
         self.reason = Reason::Promoted;
-    }
-
-    fn cancel_handover(&mut self, node: &mut Node) {
-        if let Some(handover) = self.handover.take() {
-            node.decided.push_back((handover.requester, Verdict::Refused(Refusal::NotHolder)));
-        }
     }
 
     /// Who holds the group, by this node's own acceptor (or because it is this node).
@@ -376,8 +379,9 @@ impl Group {
         if let Some(lease) = self.lease.filter(|lease| lease.until > now) {
             return Some((node.me(), lease.epoch));
         }
-        // What our own acceptor keeps of us without a lease is a leftover.
-        let lease = self.acceptor.lease(now).filter(|lease| lease.ballot.node != node.me())?;
+        // What our own acceptor keeps of us without a lease is a leftover,
+        // and what another node has only asked for may become one.
+        let lease = self.acceptor.lease(now).filter(|l| l.held && l.ballot.node != node.me())?;
         Some((lease.ballot.node, Some(lease.epoch)))
     }
 

@@ -122,6 +122,20 @@ impl Group {
         }
     }
 
+    /// The lease is gone before anybody could take it over.
+    pub fn cancel_handover(&mut self, node: &mut Node) {
+        let Some(handover) = self.handover.take() else { return };
+        let verdict = match handover.wish {
+            Wish::To(_) | Wish::Best => Verdict::Refused(Refusal::NotHolder),
+            // Which is what was asked for.
+            Wish::Away => {
+                self.abstaining = true;
+                Verdict::Started { successor: None }
+            }
+        };
+        node.decided.push_back((handover.requester, verdict));
+    }
+
     /// Asks again, or gives the target up.
     pub fn drive_handover(&mut self, node: &mut Node) {
         if let Some(handover) = self.handover.take_if(|handover| handover.until <= node.now) {

@@ -296,7 +296,7 @@ pub struct NodeStatus {
 pub struct GroupStatus {
     /// This node's state.
     pub state: GroupState,
-    /// Who holds it, by this node's own acceptor.
+    /// Who holds it, by this node's own acceptor and the holder's word.
     pub holder: Option<NodeId>,
     /// The latest grant that this node knows of.
     pub epoch: Epoch,

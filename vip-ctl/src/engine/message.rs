@@ -136,10 +136,19 @@ pub enum About {
         ballot: Ballot,
         /// Number of the grant.
         epoch: Epoch,
+        /// Does the sender hold the lease already, so that this is a renewal?
+        held: bool,
     },
     /// Noted.
     Accept {
         /// The ballot that was proposed.
+        ballot: Ballot,
+    },
+    /// A majority has accepted this ballot: the sender holds the lease. For
+    /// people and commands; nobody's vote depends on it, and if it is lost,
+    /// the next renewal tells the same.
+    Holding {
+        /// The ballot that won.
         ballot: Ballot,
     },
     /// No, to a Prepare or a Propose.

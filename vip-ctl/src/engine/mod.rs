@@ -33,8 +33,8 @@ pub use self::{
     command::{COMMANDS_MAX, VERDICTS_MAX},
     config::{
         COMMAND_TIMEOUT, CommandId, EngineConfig, Epoch, GROUPS_MAX, GroupId, GroupSpec, HEARD_MIN,
-        Incarnation, NodeId, NodeSet, NodeSpec, PRIORITY_DEFAULT, RANK_SLOT, RESERVE, RETRY_MIN, Role,
-        STOP_GRACE, Timing, VOTERS_MAX,
+        Incarnation, NodeId, NodeSet, NodeSpec, PRIORITY_DEFAULT, RANK_SLOT_MIN, RESERVE_MIN, RETRY_MIN,
+        Role, STOP_GRACE, Timing, VOTERS_MAX,
     },
     io::{Command, Completed, GroupState, GroupStatus, Input, NodeStatus, Output, Reason, Refusal, Status},
     message::{About, AskId, Ballot, Message, PAYLOAD_MAX, Packet, Refused, RequestId, Verdict},
@@ -95,6 +95,8 @@ impl Engine {
     /// counts from an earlier moment would forget a lease before its holder does.
     pub fn handle(&mut self, input: Input, now: BootNs) {
         self.node.now = self.node.now.max(now);
+        // As it is before this input is heard, so that a change is seen.
+        self.quorate = self.node.quorate(self.node.now);
         self.advance();
         match input {
             Input::Wake => {}
@@ -188,12 +190,10 @@ impl Engine {
     /// Begins renewals that are due soon together with those that were due
     /// now, so that all groups to one peer share a datagram (rule 6).
     fn renew_together(&mut self) {
-        let (now, soon) = (self.node.now, self.node.now.plus(self.node.timing.renew / 2));
-        let renewing =
-            |group: &Group| group.attempt.as_ref().is_some_and(|attempt| attempt.renews_since(now));
-        if !self.groups.iter().any(renewing) {
+        if !std::mem::take(&mut self.node.renewing) {
             return;
         }
+        let (now, soon) = (self.node.now, self.node.now.plus(self.node.timing.renew / 2));
         let waiting = |group: &&Group| {
             group.attempt.is_none()
                 && group.lease.is_some_and(|lease| lease.renew_at > now && lease.renew_at <= soon)
@@ -205,6 +205,7 @@ impl Engine {
             }
             self.touch(id);
         }
+        self.node.renewing = false;
     }
 
     /// Lets a group do what is due, then notes when it is due next and what changed.

@@ -10,7 +10,7 @@ use std::{
 use vip_common::BootNs;
 
 use super::{
-    config::{EngineConfig, GroupId, NodeId, NodeSet, RANK_SLOT, Role, Timing},
+    config::{EngineConfig, GroupId, NodeId, NodeSet, Role, Timing},
     io::Output,
     message::{About, AskId, Message, Packet, RequestId, Verdict},
     wire,
@@ -42,6 +42,8 @@ pub(super) struct Node {
     pub silent_until: BootNs,
     pub silent: bool,
     pub stopping: bool,
+    /// A renewal has begun, and others that are due soon may join it.
+    pub renewing: bool,
     pub heartbeat_at: BootNs,
     pub outputs: VecDeque<Output>,
     /// Verdicts of this input, on their way to whoever asked.
@@ -61,6 +63,7 @@ impl Node {
             silent_until: now.plus(timing.accept),
             silent: true,
             stopping: false,
+            renewing: false,
             heartbeat_at: now,
             outputs: VecDeque::new(),
             decided: VecDeque::new(),
@@ -146,7 +149,7 @@ impl Node {
     /// Puts the next heartbeat on the way soon, to tell of a change. Not at
     /// once, so that many changes together make one heartbeat.
     pub fn heartbeat_soon(&mut self) {
-        self.heartbeat_at = self.heartbeat_at.min(self.now.plus(RANK_SLOT));
+        self.heartbeat_at = self.heartbeat_at.min(self.now.plus(self.timing.slot));
     }
 
     /// Queues `message` for `to`; it leaves when the input has been handled.

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 use vip_common::{BootNs, Lease};
 
 use super::{
-    config::{Epoch, NodeId, NodeSet, RANK_SLOT, RETRY_MIN, Timing},
+    config::{Epoch, NodeId, NodeSet, RETRY_MIN, Timing},
     group::{Group, Held},
     io::{Output, Reason},
     message::{About, Ballot, Refused},
@@ -57,11 +57,6 @@ impl Attempt {
     pub fn next_deadline(&self, timing: &Timing) -> BootNs {
         self.resend.min(self.sent.plus(timing.patience))
     }
-
-    /// Is this a renewal that began at `now`?
-    pub fn renews_since(&self, now: BootNs) -> bool {
-        self.sent == now && matches!(self.kind, Kind::Renew | Kind::Adopt)
-    }
 }
 
 /// Why a candidate's attempt failed.
@@ -97,6 +92,7 @@ impl Group {
         self.round = self.round.max(self.acceptor.round()).saturating_add(1);
         let ballot = Ballot { round: self.round, incarnation: node.config.incarnation, node: node.me() };
         self.used = Some(ballot);
+        node.renewing |= kind != Kind::Stand;
         // An earlier release has had its time; acceptors that missed it let
         // this node's higher ballots pass.
         self.releasing = None;
@@ -155,7 +151,7 @@ impl Group {
                 // Others were sent the proposal without being waited for.
                 if attempt.kind == Kind::Adopt && late {
                     let epoch = *epoch;
-                    node.tell(from, self.id, About::Propose { ballot, epoch });
+                    node.tell(from, self.id, About::Propose { ballot, epoch, held: true });
                 }
             }
         }
@@ -173,13 +169,14 @@ impl Group {
         attempt.resend = node.now.plus(node.timing.retry);
         self.leftover = true;
         let promised = attempt.promised;
+        let held = kind != Kind::Stand;
         for peer in node.config.peers() {
             if kind != Kind::Adopt || promised.contains(peer) {
-                node.tell(peer, self.id, About::Propose { ballot, epoch });
+                node.tell(peer, self.id, About::Propose { ballot, epoch, held });
             }
         }
         if kind != Kind::Adopt {
-            match self.acceptor.propose(ballot, epoch, node.now, node.timing.accept) {
+            match self.acceptor.propose(ballot, epoch, held, node.now, node.timing.accept) {
                 Ok(()) => self.on_accept(node.me(), ballot, node),
                 Err(because) => self.on_refuse(node.me(), ballot, because, node),
             }
@@ -220,6 +217,7 @@ impl Group {
             Kind::Stand => {
                 self.reason = Reason::Elected;
                 node.outputs.push_back(Output::Announce { group: self.id });
+                node.tell_all(self.id, About::Holding { ballot });
             }
             Kind::Adopt if first_adopted => self.reason = Reason::Adopted,
             Kind::Renew | Kind::Adopt => {}
@@ -262,7 +260,11 @@ impl Group {
                 let until = free.get(needed - 1).copied().unwrap_or(until);
                 self.fail_candidacy(&Failure::Blocked(until), node);
             }
-            Kind::Renew | Kind::Adopt if hopeless => self.retry_renewal(RANK_SLOT, node),
+            Kind::Renew | Kind::Adopt if hopeless => {
+                // A higher ballot will do at once; who refuses all, will for a while.
+                let pause = if outbid { RETRY_MIN } else { node.timing.slot };
+                self.retry_renewal(pause, node);
+            }
             Kind::Stand | Kind::Renew | Kind::Adopt => {}
         }
     }
@@ -300,7 +302,7 @@ impl Group {
                 self.duels = self.duels.saturating_add(1);
                 let rank = self.rank.unwrap_or_default() + 1;
                 let backoff =
-                    RANK_SLOT.saturating_mul(slots).min(node.timing.accept / 2).saturating_mul(rank);
+                    node.timing.slot.saturating_mul(slots).min(node.timing.accept / 2).saturating_mul(rank);
                 self.stand_after = node.now.plus(backoff.max(RETRY_MIN));
             }
             Failure::Blocked(until) => {
@@ -326,7 +328,8 @@ impl Group {
                 }
                 Phase::Proposing { epoch, accepted } if !accepted.contains(peer) => {
                     if attempt.kind != Kind::Adopt || attempt.promised.contains(peer) {
-                        node.tell(peer, self.id, About::Propose { ballot, epoch });
+                        let held = attempt.kind != Kind::Stand;
+                        node.tell(peer, self.id, About::Propose { ballot, epoch, held });
                     }
                 }
                 Phase::Preparing { .. } | Phase::Proposing { .. } => {}

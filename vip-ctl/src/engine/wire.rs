@@ -43,6 +43,7 @@ const ASK_READY: u8 = 9;
 const READY: u8 = 10;
 const REQUEST: u8 = 11;
 const VERDICT: u8 = 12;
+const HOLDING: u8 = 13;
 
 const HELD: u8 = 1;
 const PROMISED: u8 = 2;
@@ -191,11 +192,13 @@ fn put_about(out: &mut Vec<u8>, group: GroupId, about: About) {
                 out.extend(yours.0.to_be_bytes());
             }
         }
-        About::Propose { ballot, epoch } => {
+        About::Propose { ballot, epoch, held } => {
             put_head(out, PROPOSE, group, ballot);
             out.extend(epoch.0.to_be_bytes());
+            out.push(u8::from(held));
         }
         About::Accept { ballot } => put_head(out, ACCEPT, group, ballot),
+        About::Holding { ballot } => put_head(out, HOLDING, group, ballot),
         About::Refuse { ballot, because } => {
             put_head(out, REFUSE, group, ballot);
             put_refused(out, because);
@@ -352,8 +355,11 @@ impl Reader<'_> {
                 epoch: self.epoch()?,
                 yours: if self.flag()? { Some(self.epoch()?) } else { None },
             }),
-            PROPOSE => Ok(About::Propose { ballot: self.ballot()?, epoch: self.epoch()? }),
+            PROPOSE => {
+                Ok(About::Propose { ballot: self.ballot()?, epoch: self.epoch()?, held: self.flag()? })
+            }
             ACCEPT => Ok(About::Accept { ballot: self.ballot()? }),
+            HOLDING => Ok(About::Holding { ballot: self.ballot()? }),
             REFUSE => Ok(About::Refuse { ballot: self.ballot()?, because: self.refused()? }),
             RELEASE => Ok(About::Release { ballot: self.ballot()?, successor: self.node()? }),
             RELEASED => Ok(About::Released { ballot: self.ballot()? }),

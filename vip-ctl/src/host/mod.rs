@@ -1,6 +1,6 @@
 //! What the host needs so that VIPs can be there without being on an
 //! interface: the address on `lo`, the rules and routes by which local clients
-//! follow the lease, `arp_ignore`; and putting all of that back.
+//! follow the lease, the ARP settings; and putting all of that back.
 //!
 //! Nothing here is on the failover path, and nothing here decides who holds.
 
@@ -26,9 +26,18 @@ use vip_common::GroupIndex;
 pub use self::{local::Place, saved::Saved};
 use crate::dataplane::attach::Mode;
 
-/// Where the kernel is told to answer ARP only for addresses of the interface
-/// that was asked (ip-sysctl, `arp_ignore`).
-const ARP_IGNORE: &str = "/proc/sys/net/ipv4/conf/all/arp_ignore";
+/// Where the settings for all interfaces are; the higher of these and an
+/// interface's own is in force (ip-sysctl).
+const SETTINGS: &str = "/proc/sys/net/ipv4/conf/all";
+/// What ARP must be like on a host that has VIPs on `lo`.
+///
+/// - `arp_ignore` 1: answer only for addresses of the interface that was
+///   asked, so not for the VIP where no program is.
+/// - `arp_announce` 2: ask in the name of the interface's own address. Else a
+///   standby whose service still has a socket on the VIP asks for its clients'
+///   MACs in the VIP's name; the gate rightly holds that back, and when the
+///   node takes over, its replies wait for the next try, up to a second.
+const WANTED: [(&str, u8); 2] = [("arp_ignore", 1), ("arp_announce", 2)];
 /// The index of the loopback interface.
 const LOOPBACK: u32 = 1;
 
@@ -190,7 +199,7 @@ impl Host {
     }
 
     /// Makes the host ready for these VIPs, whatever of it is there already:
-    /// `arp_ignore`, the rules, and last the addresses on `lo`. Returns what
+    /// the ARP settings, the rules, and last the addresses on `lo`. Returns what
     /// had to be done, in words; nothing if it all was there.
     ///
     /// # Errors
@@ -199,7 +208,7 @@ impl Host {
     pub fn ensure(&self, vips: &BTreeMap<Ipv4Addr, GroupIndex>) -> Result<Vec<String>, HostError> {
         let mut saved = Saved::read(&self.run_dir)?;
         let mut done = Vec::new();
-        self.ensure_arp_ignore(&mut saved, &mut done)?;
+        self.ensure_settings(&mut saved, &mut done)?;
         self.runtime.block_on(local::ensure_rules(
             &self.handle,
             &self.run_dir,
@@ -211,18 +220,19 @@ impl Host {
         Ok(done)
     }
 
-    fn ensure_arp_ignore(&self, saved: &mut Saved, done: &mut Vec<String>) -> Result<(), HostError> {
-        let value = fs::read_to_string(ARP_IGNORE)
-            .map_err(|e| HostError::io(format!("read {ARP_IGNORE}"), e))?
-            .trim()
-            .to_owned();
-        if value != "0" {
-            return Ok(());
+    fn ensure_settings(&self, saved: &mut Saved, done: &mut Vec<String>) -> Result<(), HostError> {
+        for (name, wanted) in WANTED {
+            let path = format!("{SETTINGS}/{name}");
+            let text = fs::read_to_string(&path).map_err(|e| HostError::io(format!("read {path}"), e))?;
+            // A value that is no small number is somebody's special wish.
+            if text.trim().parse::<u8>().map_or(true, |value| value >= wanted) {
+                continue;
+            }
+            saved.settings.insert(name.to_owned(), text.trim().to_owned());
+            saved.write(&self.run_dir)?;
+            fs::write(&path, wanted.to_string()).map_err(|e| HostError::io(format!("write {path}"), e))?;
+            done.push(format!("set net.ipv4.conf.all.{name} to {wanted}"));
         }
-        saved.arp_ignore = Some(value);
-        saved.write(&self.run_dir)?;
-        fs::write(ARP_IGNORE, "1").map_err(|e| HostError::io(format!("write {ARP_IGNORE}"), e))?;
-        done.push("set net.ipv4.conf.all.arp_ignore to 1".into());
         Ok(())
     }
 
@@ -311,8 +321,9 @@ impl Host {
             local::restore(&self.handle, &mut saved).await
         })?;
         saved.addresses.clear();
-        if let Some(value) = saved.arp_ignore.take() {
-            fs::write(ARP_IGNORE, value).map_err(|e| HostError::io(format!("write {ARP_IGNORE}"), e))?;
+        for (name, value) in &saved.settings {
+            let path = format!("{SETTINGS}/{name}");
+            fs::write(&path, value).map_err(|e| HostError::io(format!("write {path}"), e))?;
         }
         Saved::remove(&self.run_dir)
     }

@@ -1,7 +1,12 @@
 //! What the host looked like before us, in a file that outlives the process:
 //! written before each change, so that an interrupted `load` can be undone.
 
-use std::{collections::BTreeSet, fs, io, net::Ipv4Addr, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::Ipv4Addr,
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +20,9 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 pub struct Saved {
     /// The boot that this is about; after another one nothing of it is true.
     boot_id: String,
-    /// The value of `arp_ignore`, if it was changed.
-    pub arp_ignore: Option<String>,
+    /// The ARP settings that were changed, with the values that they had.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
     /// VIPs that were put on `lo`.
     pub addresses: BTreeSet<Ipv4Addr>,
     /// True if the rule for the local table was moved behind ours.

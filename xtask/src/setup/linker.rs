@@ -127,6 +127,9 @@ pub(super) fn install(place: &Place, rustc: &Rustc) -> anyhow::Result<PathBuf> {
     if let Some(toolchain) = env::var_os("RUSTUP_TOOLCHAIN") {
         command.env("RUSTUP_TOOLCHAIN", toolchain);
     }
+    // Its work is done in LLVM's library: optimising the rest takes longer than
+    // it ever saves here.
+    command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1").env("CARGO_PROFILE_RELEASE_DEBUG", "false");
     let scratch = place.tools().join("build");
     command.env("LLVM_PREFIX", &prefix).env("CARGO_TARGET_DIR", &scratch);
     process::run_logged("setup: compiling bpf-linker", &mut command, &place.tools().join("bpf-linker.log"))?;

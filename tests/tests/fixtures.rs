@@ -1,0 +1,393 @@
+//! Packet fixtures through `BPF_PROG_TEST_RUN`: the real programs in the real
+//! kernel, frame in, verdict, bytes and counters out, one row a branch.
+
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
+use vip_common::{
+    Counter::{self, *},
+    GroupMode, Lease, VipSlot,
+    counter::COUNTERS,
+    event::EventKind,
+    names,
+};
+use vip_ctl::dataplane::{
+    bpffs, clock,
+    load::{Loaded, load},
+    observe::Events,
+};
+use vip_tests::lab::skip;
+
+const VIP: [u8; 4] = [10, 77, 9, 1];
+const OTHER: [u8; 4] = [10, 77, 9, 99];
+const CLIENT: [u8; 4] = [10, 77, 9, 50];
+const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+/// A test run without a context comes in by the loopback device.
+const TEST_IFINDEX: u32 = 1;
+/// Long enough that no lease of a row runs out while it is looked at.
+const HOLD: Duration = Duration::from_secs(30);
+
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
+const TC_NEXT: u32 = u32::MAX;
+const TC_DROP: u32 = 2;
+
+/// What the lease map says while a row runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    OpenByHand,
+    NoLease,
+    Expired,
+    /// Ends further away than any lease of the group can.
+    TooFar,
+    /// The word for "by hand" in a group of an agent's.
+    ByHandInCluster,
+}
+
+const CLOSED: [(State, usize); 4] =
+    [(State::NoLease, 0), (State::Expired, 1), (State::TooFar, 2), (State::ByHandInCluster, 2)];
+
+/// The programs over maps of their own, which are removed again.
+struct Bench {
+    loaded: Loaded,
+    events: Events,
+    dir: PathBuf,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        bpffs::remove(&self.dir).unwrap();
+    }
+}
+
+impl Bench {
+    fn new(name: &str) -> Result<Self> {
+        let dir = PathBuf::from(format!("/sys/fs/bpf/vip-fixtures-{}-{name}", std::process::id()));
+        let mut loaded = load(&dir, 16)?;
+        let group = loaded.plane.put_group("db", GroupMode::Cluster, HOLD)?;
+        loaded.plane.put_vip(Ipv4Addr::from(VIP), group)?;
+        loaded.plane.set_iface(TEST_IFINDEX, OUR_MAC)?;
+        let events = Events::open(&dir)?;
+        Ok(Self { loaded, events, dir })
+    }
+
+    fn set(&mut self, state: State) -> Result<()> {
+        let mode = if state == State::OpenByHand { GroupMode::Manual } else { GroupMode::Cluster };
+        let plane = &mut self.loaded.plane;
+        let group = plane.put_group("db", mode, HOLD)?;
+        let now = clock::now();
+        plane.leases().store(group, match state {
+            State::Open => Lease::until(now.plus(HOLD / 2)),
+            State::OpenByHand | State::ByHandInCluster => Lease::MANUAL,
+            State::NoLease => Lease::NONE,
+            State::Expired => Lease(now.0 - 1),
+            State::TooFar => Lease::until(now.plus(HOLD * 2)),
+        });
+        Ok(())
+    }
+
+    fn xdp(&mut self, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
+        let program: &mut Xdp = self.loaded.ebpf.program_mut(names::PROG_INGRESS).context("ingress")?.try_into()?;
+        run(program, frame)
+    }
+
+    fn tc(&mut self, name: &str, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
+        let program: &mut SchedClassifier = self.loaded.ebpf.program_mut(name).context("gate")?.try_into()?;
+        run(program, frame)
+    }
+
+    /// Every counter of the VIP and of the node.
+    fn counters(&self) -> Result<Vec<u64>> {
+        let plane = &self.loaded.plane;
+        let entry = plane.vips()?.remove(&Ipv4Addr::from(VIP)).context("the VIP")?;
+        let mut all = plane.counters(entry.slot)?.frames.to_vec();
+        all.extend(plane.counters(VipSlot::NODE)?.frames);
+        Ok(all)
+    }
+
+    /// Runs a row and tells exactly which counters rose.
+    fn counted<T>(&mut self, run: impl FnOnce(&mut Self) -> Result<T>) -> Result<(T, Vec<Counter>)> {
+        let before = self.counters()?;
+        let result = run(self)?;
+        let after = self.counters()?;
+        let both = COUNTERS.iter().chain(COUNTERS);
+        let mut rose = Vec::new();
+        for (counter, (before, after)) in both.zip(before.iter().zip(&after)) {
+            for _ in *before..*after {
+                rose.push(*counter);
+            }
+        }
+        Ok((result, rose))
+    }
+}
+
+fn run<P>(program: &P, frame: &[u8]) -> Result<(u32, Vec<u8>)>
+where
+    P: for<'a> TestRun<Opts<'a> = TestRunOptions<'a>, Output = aya::programs::TestRunResult>,
+{
+    let mut out = vec![0; frame.len() + 64];
+    let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
+    let result = program.test_run(options)?;
+    out.truncate(result.data_size_out as usize);
+    Ok((result.return_value, out))
+}
+
+fn ethernet(tags: &[u16], ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend(CLIENT_MAC);
+    for tag in tags {
+        frame.extend(tag.to_be_bytes());
+        frame.extend([0, 10]);
+    }
+    frame.extend(ethertype.to_be_bytes());
+    frame.extend(payload);
+    // Real frames are padded to 60 bytes.
+    frame.resize(frame.len().max(60), 0);
+    frame
+}
+
+fn arp(op: u16, sender_mac: [u8; 6], sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
+    let mut packet = vec![0, 1, 8, 0, 6, 4];
+    packet.extend(op.to_be_bytes());
+    packet.extend(sender_mac);
+    packet.extend(sender);
+    packet.extend([0; 6]);
+    packet.extend(target);
+    packet
+}
+
+/// An IPv4 header; `fragment` is the flags-and-offset word, `options` words follow.
+fn ipv4(source: [u8; 4], destination: [u8; 4], fragment: u16, options: u8) -> Vec<u8> {
+    let mut packet = vec![0x45 + options, 0, 0, 28, 0, 1];
+    packet.extend(fragment.to_be_bytes());
+    packet.extend([64, 17, 0, 0]);
+    packet.extend(source);
+    packet.extend(destination);
+    packet.extend(vec![1; 4 * usize::from(options) + 8]);
+    packet
+}
+
+const TAGS: [&[u16]; 4] = [&[], &[0x8100], &[0x88a8], &[0x88a8, 0x8100]];
+
+#[test]
+fn arp_requests() -> Result<()> {
+    if skip::skipped("arp_requests") {
+        return Ok(());
+    }
+    let mut bench = Bench::new("arp")?;
+    for tags in TAGS {
+        // An ordinary request, and an address probe (RFC 5227).
+        for sender in [CLIENT, [0; 4]] {
+            let frame = ethernet(tags, 0x0806, &arp(1, CLIENT_MAC, sender, VIP));
+            for open in [State::Open, State::OpenByHand] {
+                bench.set(open)?;
+                let ((verdict, out), rose) = bench.counted(|b| b.xdp(&frame))?;
+                assert_eq!(verdict, XDP_TX, "{open:?} {tags:x?}");
+                let at = 14 + 4 * tags.len();
+                let mut expected = frame.clone();
+                expected[..6].copy_from_slice(&CLIENT_MAC);
+                expected[6..12].copy_from_slice(&OUR_MAC);
+                let mut reply = arp(2, OUR_MAC, VIP, sender);
+                reply[18..24].copy_from_slice(&CLIENT_MAC);
+                expected[at..at + 28].copy_from_slice(&reply);
+                assert_eq!(out, expected, "{open:?} {tags:x?}");
+                assert_eq!(rose, [ArpRequestAnswered]);
+            }
+            for (state, which) in CLOSED {
+                bench.set(state)?;
+                let ((verdict, out), rose) = bench.counted(|b| b.xdp(&frame))?;
+                assert_eq!((verdict, &out), (XDP_DROP, &frame), "{state:?} {tags:x?}");
+                let counter = [ArpRequestNoLease, ArpRequestExpired, ArpRequestInvalid][which];
+                assert_eq!(rose, [counter], "{state:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn ip_to_the_vip() -> Result<()> {
+    if skip::skipped("ip_to_the_vip") {
+        return Ok(());
+    }
+    let mut bench = Bench::new("ip")?;
+    let packets = [
+        ipv4(CLIENT, VIP, 0, 0),
+        ipv4(CLIENT, VIP, 0, 3),       // with options
+        ipv4(CLIENT, VIP, 0x2000, 0),  // first fragment
+        ipv4(CLIENT, VIP, 0x00b9, 0),  // a later one, without ports
+    ];
+    for tags in TAGS {
+        for packet in &packets {
+            let frame = ethernet(tags, 0x0800, packet);
+            for open in [State::Open, State::OpenByHand] {
+                bench.set(open)?;
+                let ((verdict, out), rose) = bench.counted(|b| b.xdp(&frame))?;
+                assert_eq!((verdict, out, rose), (XDP_PASS, frame.clone(), vec![IpInPassed]), "{open:?}");
+            }
+            for (state, which) in CLOSED {
+                bench.set(state)?;
+                let ((verdict, out), rose) = bench.counted(|b| b.xdp(&frame))?;
+                let counter = [IpInNoLease, IpInExpired, IpInInvalid][which];
+                assert_eq!((verdict, out, rose), (XDP_DROP, frame.clone(), vec![counter]), "{state:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn claims_of_the_vip_by_others() -> Result<()> {
+    if skip::skipped("claims_of_the_vip_by_others") {
+        return Ok(());
+    }
+    let mut bench = Bench::new("claim")?;
+    for (state, counter, kind) in [
+        (State::Open, ArpClaimConflict, EventKind::ClaimConflict),
+        (State::NoLease, ArpClaimSeen, EventKind::ClaimSeen),
+        (State::Expired, ArpClaimSeen, EventKind::ClaimSeen),
+    ] {
+        bench.set(state)?;
+        for op in [1, 2] {
+            let frame = ethernet(&[], 0x0806, &arp(op, PEER_MAC, VIP, VIP));
+            let ((verdict, out), rose) = bench.counted(|b| b.xdp(&frame))?;
+            assert_eq!((verdict, out, rose), (XDP_PASS, frame.clone(), vec![counter]), "{state:?} {op}");
+            let event = bench.events.next().context("an event")?;
+            assert_eq!((event.kind, event.vip, event.mac), (kind as u32, VIP, PEER_MAC));
+            assert_eq!(event.ifindex, TEST_IFINDEX);
+            assert!(bench.events.next().is_none());
+        }
+        let own = ethernet(&[], 0x0806, &arp(1, OUR_MAC, VIP, VIP));
+        let ((verdict, _), rose) = bench.counted(|b| b.xdp(&own))?;
+        assert_eq!((verdict, rose), (XDP_PASS, vec![]), "our own announcement, echoed");
+        assert!(bench.events.next().is_none());
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_none_of_our_business_passes_untouched() -> Result<()> {
+    if skip::skipped("what_is_none_of_our_business_passes_untouched") {
+        return Ok(());
+    }
+    let mut bench = Bench::new("foreign")?;
+    bench.set(State::NoLease)?;
+    let mut odd_arp = arp(1, CLIENT_MAC, CLIENT, VIP);
+    odd_arp[4] = 8; // hardware addresses of eight bytes: not Ethernet's
+    let rows = [
+        ("ARP for another address", ethernet(&[], 0x0806, &arp(1, CLIENT_MAC, CLIENT, OTHER))),
+        ("ARP reply between others", ethernet(&[], 0x0806, &arp(2, CLIENT_MAC, CLIENT, OTHER))),
+        ("ARP of another kind", ethernet(&[], 0x0806, &odd_arp)),
+        ("IPv4 to another address", ethernet(&[], 0x0800, &ipv4(CLIENT, OTHER, 0, 0))),
+        ("IPv4 from the VIP, coming in", ethernet(&[], 0x0800, &ipv4(VIP, CLIENT, 0, 0))),
+        ("IPv6", ethernet(&[], 0x86dd, &[0x60; 40])),
+        ("an unknown protocol", ethernet(&[0x8100], 0x88cc, &[0; 40])),
+    ];
+    for (what, frame) in rows {
+        let ((verdict, out), rose) = bench.counted(|b| b.xdp(&frame))?;
+        assert_eq!((verdict, out, rose), (XDP_PASS, frame, vec![]), "{what}");
+    }
+    let tagged = ethernet(&[0x88a8, 0x8100, 0x8100], 0x0800, &ipv4(CLIENT, VIP, 0, 0));
+    let ((verdict, out), rose) = bench.counted(|b| b.xdp(&tagged))?;
+    assert_eq!((verdict, out, rose), (XDP_PASS, tagged, vec![FrameTagged]), "a third tag");
+    Ok(())
+}
+
+#[test]
+fn truncated_frames_pass_and_are_counted() -> Result<()> {
+    if skip::skipped("truncated_frames_pass_and_are_counted") {
+        return Ok(());
+    }
+    let mut bench = Bench::new("short")?;
+    bench.set(State::Open)?;
+    let whole = [
+        (ethernet(&[], 0x0806, &arp(1, CLIENT_MAC, CLIENT, VIP)), 14 + 28),
+        (ethernet(&[0x8100], 0x0800, &ipv4(CLIENT, VIP, 0, 0)), 18 + 20),
+    ];
+    for (frame, needed) in whole {
+        // The kernel's test run wants at least an Ethernet header.
+        for len in 14..needed {
+            let cut = &frame[..len];
+            let ((verdict, out), rose) = bench.counted(|b| b.xdp(cut))?;
+            assert_eq!((verdict, &out[..], rose), (XDP_PASS, cut, vec![FrameTruncated]), "{len} bytes");
+        }
+        let ((verdict, _), _) = bench.counted(|b| b.xdp(&frame[..needed]))?;
+        assert_ne!(verdict, XDP_DROP, "{needed} bytes are enough");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_egress_gate() -> Result<()> {
+    if skip::skipped("the_egress_gate") {
+        return Ok(());
+    }
+    let mut bench = Bench::new("egress")?;
+    let announcement = ethernet(&[], 0x0806, &arp(2, OUR_MAC, VIP, VIP));
+    let reply = ethernet(&[], 0x0800, &ipv4(VIP, CLIENT, 0, 0));
+    for open in [State::Open, State::OpenByHand] {
+        bench.set(open)?;
+        for (frame, counter) in [(&announcement, ArpOutPassed), (&reply, IpOutPassed)] {
+            let ((verdict, out), rose) = bench.counted(|b| b.tc(names::PROG_EGRESS, frame))?;
+            assert_eq!((verdict, &out, rose), (TC_NEXT, frame, vec![counter]), "{open:?}");
+        }
+    }
+    for (state, which) in CLOSED {
+        bench.set(state)?;
+        let arp_counter = [ArpOutNoLease, ArpOutExpired, ArpOutInvalid][which];
+        let ip_counter = [IpOutNoLease, IpOutExpired, IpOutInvalid][which];
+        for (frame, counter) in [(&announcement, arp_counter), (&reply, ip_counter)] {
+            let ((verdict, _), rose) = bench.counted(|b| b.tc(names::PROG_EGRESS, frame))?;
+            assert_eq!((verdict, rose), (TC_DROP, vec![counter]), "{state:?}");
+        }
+        let own = ethernet(&[], 0x0806, &arp(1, OUR_MAC, CLIENT, VIP));
+        let ((verdict, _), rose) = bench.counted(|b| b.tc(names::PROG_EGRESS, &own))?;
+        assert_eq!((verdict, rose), (TC_NEXT, vec![]), "a standby may ask for the VIP in its own name");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_local_gate() -> Result<()> {
+    if skip::skipped("the_local_gate") {
+        return Ok(());
+    }
+    let mut bench = Bench::new("local")?;
+    let frame = ethernet(&[], 0x0800, &ipv4(VIP, VIP, 0, 0));
+    bench.set(State::Open)?;
+    let ((verdict, _), rose) = bench.counted(|b| b.tc(names::PROG_LOCAL, &frame))?;
+    assert_eq!((verdict, rose), (TC_NEXT, vec![IpLocalPassed]));
+    for (state, which) in CLOSED {
+        bench.set(state)?;
+        let ((verdict, _), rose) = bench.counted(|b| b.tc(names::PROG_LOCAL, &frame))?;
+        let counter = [IpLocalNoLease, IpLocalExpired, IpLocalInvalid][which];
+        assert_eq!((verdict, rose), (TC_DROP, vec![counter]), "{state:?}");
+    }
+    let other = ethernet(&[], 0x0800, &ipv4([127, 0, 0, 1], [127, 0, 0, 1], 0, 0));
+    let ((verdict, _), rose) = bench.counted(|b| b.tc(names::PROG_LOCAL, &other))?;
+    assert_eq!((verdict, rose), (TC_NEXT, vec![]));
+    Ok(())
+}
+
+#[test]
+fn a_mac_that_is_not_known_is_not_made_up() -> Result<()> {
+    if skip::skipped("a_mac_that_is_not_known_is_not_made_up") {
+        return Ok(());
+    }
+    let dir = PathBuf::from(format!("/sys/fs/bpf/vip-fixtures-{}-nomac", std::process::id()));
+    let mut loaded = load(&dir, 16)?;
+    let group = loaded.plane.put_group("db", GroupMode::Cluster, HOLD)?;
+    loaded.plane.put_vip(Ipv4Addr::from(VIP), group)?;
+    let events = Events::open(&dir)?;
+    let mut bench = Bench { loaded, events, dir };
+    bench.set(State::Open)?;
+    let frame = ethernet(&[], 0x0806, &arp(1, CLIENT_MAC, CLIENT, VIP));
+    let ((verdict, out), rose) = bench.counted(|b| b.xdp(&frame))?;
+    assert_eq!((verdict, out, rose), (XDP_DROP, frame, vec![ArpRequestNoMac]));
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! The acceptor's rules, one by one.
+
+use vip_common::BootNs;
+
+use super::{A, ACCEPT, B, C, ms};
+use crate::engine::{
+    Ballot, Epoch, Incarnation, NodeId, RESERVE_MIN, Refused,
+    acceptor::{Acceptor, Promised},
+};
+
+const T0: BootNs = BootNs(1_000_000_000);
+
+fn ballot(round: u64, node: NodeId) -> Ballot {
+    Ballot { round, incarnation: Incarnation(u64::from(node.0) + 10), node }
+}
+
+fn accepted_from_a(round: u64) -> Acceptor {
+    let mut acceptor = Acceptor::default();
+    acceptor.prepare(ballot(round, A), T0).unwrap();
+    acceptor.propose(ballot(round, A), Epoch(3), true, T0, ACCEPT).unwrap();
+    acceptor
+}
+
+#[test]
+fn ballots_are_ordered_by_round_then_incarnation_then_node() {
+    let low = Ballot { round: 1, incarnation: Incarnation(9), node: C };
+    assert!(low < Ballot { round: 2, incarnation: Incarnation(1), node: A });
+    assert!(low < Ballot { round: 1, incarnation: Incarnation(10), node: A });
+    assert!(Ballot { node: B, ..low } < low);
+}
+
+#[test]
+fn a_promise_keeps_lower_ballots_out_in_both_phases() {
+    let mut acceptor = Acceptor::default();
+    acceptor.prepare(ballot(5, A), T0).unwrap();
+    let refused = Err(Refused::Promised { ballot: ballot(5, A) });
+    assert_eq!(acceptor.prepare(ballot(4, B), T0), refused.map(|()| unreachable!()));
+    assert_eq!(acceptor.propose(ballot(4, B), Epoch(1), true, T0, ACCEPT), refused);
+    assert!(acceptor.lease(T0).is_none());
+}
+
+#[test]
+fn a_duplicate_prepare_is_promised_again() {
+    let mut acceptor = Acceptor::default();
+    let first = acceptor.prepare(ballot(5, A), T0);
+    assert_eq!(acceptor.prepare(ballot(5, A), T0), first);
+}
+
+#[test]
+fn anothers_lease_is_refused_with_holder_and_rest_and_promises_nothing() {
+    let mut acceptor = accepted_from_a(5);
+    let later = T0.plus(ms(50));
+    let held = Refused::Held { ballot: ballot(5, A), remaining: ms(150) };
+    assert_eq!(acceptor.prepare(ballot(9, B), later), Err(held));
+    assert_eq!(acceptor.propose(ballot(9, B), Epoch(9), true, later, ACCEPT), Err(held));
+    // The holder's next ballot is lower than the intruder's, and goes through.
+    let yours = Some(Epoch(3));
+    assert_eq!(acceptor.prepare(ballot(6, A), later), Ok(Promised { epoch: Epoch(3), yours }));
+    assert_eq!(acceptor.lease(later).unwrap().ballot, ballot(5, A));
+}
+
+#[test]
+fn a_lease_lasts_from_receipt_for_t_accept_to_the_nanosecond() {
+    let mut acceptor = accepted_from_a(5);
+    let end = T0.plus(ACCEPT);
+    assert!(acceptor.lease(BootNs(end.0 - 1)).is_some());
+    assert!(acceptor.prepare(ballot(6, B), BootNs(end.0 - 1)).is_err());
+    assert!(acceptor.lease(end).is_none());
+    assert_eq!(acceptor.prepare(ballot(6, B), end), Ok(Promised { epoch: Epoch(3), yours: None }));
+}
+
+#[test]
+fn the_owner_is_the_node_so_its_new_incarnation_renews() {
+    let mut acceptor = accepted_from_a(5);
+    let reborn = Ballot { round: 6, incarnation: Incarnation(77), node: A };
+    assert_eq!(acceptor.prepare(reborn, T0).unwrap().yours, Some(Epoch(3)));
+    assert_eq!(acceptor.propose(reborn, Epoch(3), true, T0, ACCEPT), Ok(()));
+}
+
+#[test]
+fn what_ran_out_is_reported_only_if_it_was_in_our_way() {
+    let end = T0.plus(ACCEPT);
+    assert_eq!(accepted_from_a(5).run_out(B, end), Some(end));
+    assert_eq!(accepted_from_a(5).run_out(A, end), None);
+    assert_eq!(accepted_from_a(5).run_out(B, BootNs(end.0 - 1)), None);
+}
+
+#[test]
+fn a_release_clears_the_lease_and_keeps_its_ballots_out() {
+    let mut acceptor = accepted_from_a(5);
+    assert!(acceptor.release(ballot(7, A), None, T0, RESERVE_MIN));
+    assert!(acceptor.lease(T0).is_none());
+    let late = Err(Refused::Promised { ballot: ballot(7, A) });
+    assert_eq!(acceptor.propose(ballot(5, A), Epoch(3), true, T0, ACCEPT), late);
+    assert_eq!(acceptor.propose(ballot(7, A), Epoch(3), true, T0, ACCEPT), late);
+    assert!(acceptor.prepare(ballot(8, B), T0).is_ok());
+}
+
+#[test]
+fn a_late_release_touches_no_newer_lease() {
+    let mut acceptor = accepted_from_a(9);
+    assert!(acceptor.release(ballot(5, A), Some(B), T0, RESERVE_MIN));
+    assert_eq!(acceptor.lease(T0).unwrap().ballot, ballot(9, A));
+    assert!(!acceptor.reserved_for(B, T0));
+}
+
+#[test]
+fn a_former_incarnations_release_touches_no_lease_of_the_new_one() {
+    let mut acceptor = Acceptor::default();
+    let reborn = Ballot { round: 6, incarnation: Incarnation(77), node: A };
+    acceptor.propose(reborn, Epoch(4), true, T0, ACCEPT).unwrap();
+    // The former incarnation had used a ballot that nobody ever saw.
+    acceptor.release(ballot(8, A), None, T0, RESERVE_MIN);
+    assert_eq!(acceptor.lease(T0).unwrap().ballot, reborn);
+}
+
+#[test]
+fn a_released_group_is_kept_for_the_successor_for_a_while() {
+    let mut acceptor = accepted_from_a(5);
+    acceptor.release(ballot(5, A), Some(B), T0, RESERVE_MIN);
+    let kept = Refused::Reserved { successor: B, remaining: RESERVE_MIN };
+    assert_eq!(acceptor.prepare(ballot(9, C), T0), Err(kept));
+    assert!(acceptor.clone().prepare(ballot(6, B), T0).is_ok());
+    assert!(acceptor.prepare(ballot(9, C), T0.plus(RESERVE_MIN)).is_ok());
+}
+
+#[test]
+fn a_duplicate_release_reserves_nothing_again() {
+    let mut acceptor = accepted_from_a(5);
+    assert!(acceptor.release(ballot(5, A), Some(B), T0, RESERVE_MIN));
+    let later = T0.plus(RESERVE_MIN);
+    assert!(!acceptor.release(ballot(5, A), Some(B), later, RESERVE_MIN));
+    assert!(acceptor.prepare(ballot(6, C), later).is_ok());
+}
+
+#[test]
+fn a_lease_is_known_to_be_held_by_the_ballot_that_won() {
+    let mut acceptor = Acceptor::default();
+    acceptor.propose(ballot(5, A), Epoch(1), false, T0, ACCEPT).unwrap();
+    assert!(!acceptor.lease(T0).unwrap().held);
+    assert!(!acceptor.confirm(ballot(4, A), T0));
+    assert!(acceptor.confirm(ballot(5, A), T0));
+    assert!(acceptor.lease(T0).unwrap().held);
+    assert!(!acceptor.confirm(ballot(5, A), T0.plus(ACCEPT)));
+}
