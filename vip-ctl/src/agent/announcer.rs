@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     io,
     sync::mpsc::{Receiver, RecvTimeoutError},
+    thread,
     time::Duration,
 };
 
@@ -28,8 +29,10 @@ const TIMES: [Duration; 5] = [
 ];
 /// How often at most a rival's claims are answered by announcing again.
 const DEFEND_PAUSE: Duration = Duration::from_secs(1);
-/// VIPs announced before the channel is looked at again.
-const BURST: usize = 256;
+/// VIPs announced before a pause: the thread has real-time priority and must
+/// leave the processor to others.
+const BURST: usize = 64;
+const BURST_PAUSE: Duration = Duration::from_millis(1);
 
 /// Why to announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +85,10 @@ fn announce(plane: &DataPlane, socket: &Announcer, group: GroupIndex) -> Result<
     let ifaces = plane.ifaces()?;
     let vips: Vec<_> =
         plane.vips()?.into_iter().filter(|(_, e)| e.group == group).map(|(vip, _)| vip).collect();
-    for burst in vips.chunks(BURST) {
+    for (number, burst) in vips.chunks(BURST).enumerate() {
+        if number > 0 {
+            thread::sleep(BURST_PAUSE);
+        }
         if !known.fence(plane.leases().load(group), clock::now()).is_open() {
             return Ok(());
         }

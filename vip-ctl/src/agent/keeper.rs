@@ -7,7 +7,7 @@ use std::sync::mpsc::Receiver;
 
 use tracing::{error, info, warn};
 
-use super::{Names, Notice, Tell, announcer::Announce};
+use super::{Names, Notice, Tell};
 use crate::{
     dataplane::attach,
     engine::{GroupId, GroupState},
@@ -29,8 +29,6 @@ pub struct Keeper<T> {
     pub names: Names,
     /// To the lease loop.
     pub lease_loop: T,
-    /// To the announcer.
-    pub announcer: std::sync::mpsc::Sender<Announce>,
     /// What was said of eligibility last.
     pub eligible: Option<bool>,
 }
@@ -46,9 +44,7 @@ impl<T: Tell> Keeper<T> {
 
     fn notice(&mut self, notice: Notice) {
         match notice {
-            Notice::Announce { group } => self.announce(group, Announce::Takeover),
             Notice::Claim { group, vip, mac } => {
-                self.announce(group, Announce::Defend);
                 let group = self.names.group(group);
                 warn!(group, %vip, mac = mac_text(mac), "another node claims a VIP that this node holds");
             }
@@ -79,13 +75,6 @@ impl<T: Tell> Keeper<T> {
                 from,
                 "rejected: that node's configuration differs from this one's in what all must agree on"
             );
-        }
-    }
-
-    fn announce(&self, group: GroupId, order: impl Fn(vip_common::GroupIndex) -> Announce) {
-        if let Some(index) = self.names.index(group) {
-            // The announcer ends only with the process.
-            let _ = self.announcer.send(order(index));
         }
     }
 

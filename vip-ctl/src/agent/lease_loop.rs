@@ -25,7 +25,7 @@ use vip_common::{
     event::{Event, EventKind},
 };
 
-use super::{Notice, Tell};
+use super::{Notice, Tell, announcer::Announce};
 use crate::{
     dataplane::{DataPlane, clock, observe::Events},
     engine::{
@@ -106,6 +106,8 @@ pub struct LeaseLoop {
     pub wake: std::sync::Arc<EventFd>,
     /// Where notices go.
     pub tell: Sender<Notice>,
+    /// Where announcements are ordered.
+    pub announcer: Sender<Announce>,
 }
 
 /// The loop while it runs.
@@ -233,7 +235,7 @@ impl Running {
                 }
             }
             Output::Send { to, packet } => self.send(to, &packet),
-            Output::Announce { group } => self.say(Notice::Announce { group }),
+            Output::Announce { group } => self.announce(group, Announce::Takeover),
             Output::Changed { group, state, epoch, reason, holder } => {
                 self.counts.transitions += 1;
                 self.say(Notice::Changed { group, state, epoch, reason, holder });
@@ -294,7 +296,17 @@ impl Running {
             .and_then(|plane| plane.index.iter().position(|index| *index == event.group))
             .and_then(|group| u16::try_from(group).ok());
         if let Some(group) = group {
+            self.announce(GroupId(group), Announce::Defend);
             self.say(Notice::Claim { group: GroupId(group), vip: event.vip.into(), mac: event.mac });
+        }
+    }
+
+    /// Straight to the announcer: how soon the network hears it is part of the gap.
+    fn announce(&self, group: GroupId, order: impl Fn(GroupIndex) -> Announce) {
+        let index = self.inner.plane.as_ref().and_then(|plane| plane.index.get(usize::from(group.0)));
+        if let Some(index) = index {
+            // The announcer ends only with the process.
+            let _ = self.inner.announcer.send(order(*index));
         }
     }
 

@@ -51,11 +51,6 @@ const VIPS_HEADROOM: u32 = 2;
 /// What the lease loop and netlink tell the keeper.
 #[derive(Debug)]
 pub enum Notice {
-    /// Tell the network that the group is here.
-    Announce {
-        /// The group.
-        group: GroupId,
-    },
     /// Another node claims a VIP that is held here.
     Claim {
         /// The group.
@@ -227,15 +222,14 @@ pub fn run(config_path: &Path, paths: &Paths) -> Result<(), AgentError> {
         asks: asks_rx,
         wake,
         tell: notices.clone(),
+        announcer: start_announcer(paths, node.is_some())?,
     };
-    let announcer = start_announcer(paths, node.is_some())?;
     let keeper = keeper::Keeper {
         node,
         setup,
         paths: paths.clone(),
         names,
         lease_loop: asker.clone(),
-        announcer,
         eligible: None,
     };
     let keeper = spawn("keeper", move || keeper.run(&notices_rx))?;
@@ -243,7 +237,7 @@ pub fn run(config_path: &Path, paths: &Paths) -> Result<(), AgentError> {
         warn!("memory is not locked ({e}): paging can delay the lease; run as root or with CAP_IPC_LOCK");
     }
     let lease = spawn("lease", move || {
-        if let Err(e) = realtime::prioritise() {
+        if let Err(e) = realtime::prioritise(realtime::Role::Lease) {
             warn!(
                 "no real-time priority ({e}): a busy host can delay the lease; run as root or with CAP_SYS_NICE"
             );
@@ -391,6 +385,8 @@ fn start_announcer(paths: &Paths, has_plane: bool) -> Result<Sender<announcer::A
     if has_plane {
         let plane = DataPlane::open(&paths.bpf_dir)?;
         spawn("announcer", move || {
+            // The lease loop has warned if it is not allowed.
+            let _ = realtime::prioritise(realtime::Role::Announcer);
             if let Err(e) = announcer::run(&plane, &orders_rx) {
                 tracing::error!("VIPs are not announced: {e}");
             }

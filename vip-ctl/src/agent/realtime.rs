@@ -3,16 +3,23 @@
 
 use std::io;
 
-/// Middle of the FIFO range (1–99): above ordinary work, below the kernel's
-/// own watchdogs and migration threads.
-const PRIORITY: i32 = 50;
+/// A thread that must not wait for ordinary work. Its priority is in the middle
+/// of the FIFO range (1–99), below the kernel's own watchdogs.
+#[derive(Clone, Copy, Debug)]
+#[repr(i32)]
+pub enum Role {
+    /// Sends announcements, in bursts with pauses.
+    Announcer = 49,
+    /// Renews leases.
+    Lease = 50,
+}
 
 /// Gives the calling thread real-time priority.
 ///
 /// # Errors
 /// If it is not allowed (CAP_SYS_NICE or RLIMIT_RTPRIO).
-pub fn prioritise() -> io::Result<()> {
-    let parameters = libc::sched_param { sched_priority: PRIORITY };
+pub fn prioritise(role: Role) -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: role as i32 };
     // SAFETY: 0 is the calling thread; the parameters live through the call.
     // Children must not inherit it.
     let result = unsafe {
