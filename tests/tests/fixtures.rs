@@ -128,7 +128,7 @@ impl Bench {
 
 fn run<P>(program: &P, frame: &[u8]) -> Result<(u32, Vec<u8>)>
 where
-    P: for<'a> TestRun<Opts<'a> = TestRunOptions<'a>, Output = aya::programs::TestRunResult>,
+    P: for<'a> TestRun<Opts<'a> = TestRunOptions<'a>, Result = aya::programs::TestRunResult>,
 {
     let mut out = vec![0; frame.len() + 64];
     let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
