@@ -81,18 +81,22 @@ impl Bench {
         let plane = &mut self.loaded.plane;
         let group = plane.put_group("db", mode, HOLD)?;
         let now = clock::now();
-        plane.leases().store(group, match state {
-            State::Open => Lease::until(now.plus(HOLD / 2)),
-            State::OpenByHand | State::ByHandInCluster => Lease::MANUAL,
-            State::NoLease => Lease::NONE,
-            State::Expired => Lease(now.0 - 1),
-            State::TooFar => Lease::until(now.plus(HOLD * 2)),
-        });
+        plane.leases().store(
+            group,
+            match state {
+                State::Open => Lease::until(now.plus(HOLD / 2)),
+                State::OpenByHand | State::ByHandInCluster => Lease::MANUAL,
+                State::NoLease => Lease::NONE,
+                State::Expired => Lease(now.0 - 1),
+                State::TooFar => Lease::until(now.plus(HOLD * 2)),
+            },
+        );
         Ok(())
     }
 
     fn xdp(&mut self, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
-        let program: &mut Xdp = self.loaded.ebpf.program_mut(names::PROG_INGRESS).context("ingress")?.try_into()?;
+        let program: &mut Xdp =
+            self.loaded.ebpf.program_mut(names::PROG_INGRESS).context("ingress")?.try_into()?;
         run(program, frame)
     }
 
@@ -218,9 +222,9 @@ fn ip_to_the_vip() -> Result<()> {
     let mut bench = Bench::new("ip")?;
     let packets = [
         ipv4(CLIENT, VIP, 0, 0),
-        ipv4(CLIENT, VIP, 0, 3),       // with options
-        ipv4(CLIENT, VIP, 0x2000, 0),  // first fragment
-        ipv4(CLIENT, VIP, 0x00b9, 0),  // a later one, without ports
+        ipv4(CLIENT, VIP, 0, 3),      // with options
+        ipv4(CLIENT, VIP, 0x2000, 0), // first fragment
+        ipv4(CLIENT, VIP, 0x00b9, 0), // a later one, without ports
     ];
     for tags in TAGS {
         for packet in &packets {

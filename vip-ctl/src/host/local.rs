@@ -152,7 +152,11 @@ pub(super) async fn place(handle: &Handle, group: GroupIndex, place: Place) -> R
     let what = || format!("set the route of local clients (table {})", table(group));
     match place {
         Place::Here => {
-            let route = RouteMessageBuilder::<Ipv4Addr>::new().table_id(table(group)).build();
+            // "Nowhere" is the kernel's word for any scope; another one would not match.
+            let route = RouteMessageBuilder::<Ipv4Addr>::new()
+                .table_id(table(group))
+                .scope(RouteScope::NoWhere)
+                .build();
             unless(handle.route().del(route).execute().await, &ABSENT).tried(what)
         }
         Place::Out { ifindex, source } => {
