@@ -140,10 +140,9 @@ impl Netns {
         tool("ip")?;
         let mut command = self.command("ip")?;
         command.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = {
-            let _gate = cleanup::gate()?;
-            command.spawn().context("starting ip")?
-        };
+        // Until it has ended: what it makes must be there when a clean-up looks.
+        let _gate = cleanup::gate()?;
+        let mut child = command.spawn().context("starting ip")?;
         if let Some(mut stdin) = child.stdin.take() {
             stdin.write_all(lines.as_bytes()).context("writing to ip")?;
         }
@@ -165,13 +164,12 @@ pub(crate) fn tool(name: &str) -> Result<Command> {
     Ok(Command::new(name))
 }
 
-/// Runs `command` to its end; what it printed on stdout.
+/// Runs `command`, a short one, to its end; what it printed on stdout.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
     let shown = format!("{command:?}");
-    let child = {
-        let _gate = cleanup::gate()?;
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
-    };
+    // Until it has ended: what it makes must be there when a clean-up looks.
+    let _gate = cleanup::gate()?;
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = child.map_err(|e| {
         if e.kind() == ErrorKind::NotFound {
             anyhow!("{shown}: no such program")
