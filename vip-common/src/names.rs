@@ -21,6 +21,8 @@ pub const MAPS: &[&str] = &[LEASES, GROUPS, VIPS_V4, COUNTERS, IFACES, NODE, EVE
 
 /// Program: the way in, on XDP.
 pub const PROG_INGRESS: &str = "vip_ingress";
+/// Program: the way in, which also logs what it looks up; for debugging.
+pub const PROG_INGRESS_LOGGED: &str = "vip_ingress_logged";
 /// Program: the egress gate, on tcx or clsact.
 pub const PROG_EGRESS: &str = "vip_egress";
 /// Program: the gate for local clients, on the loopback interface's egress.

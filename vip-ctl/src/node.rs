@@ -13,7 +13,7 @@ use vip_common::{GroupIndex, GroupMode, Lease};
 use crate::{
     dataplane::{
         DataPlane, DataPlaneError,
-        attach::{self, Attached, Gate, Mode},
+        attach::{self, Attached, How, Mode},
         bpffs, clock,
         load::load,
     },
@@ -40,10 +40,8 @@ pub struct GroupSetup {
 pub struct Setup {
     /// Interfaces to be on; empty leaves them as they are.
     pub interfaces: Vec<String>,
-    /// How to run XDP.
-    pub mode: Mode,
-    /// Which hook the gates use.
-    pub gate: Gate,
+    /// How to be on them.
+    pub how: How,
     /// Groups to add or change.
     pub groups: Vec<GroupSetup>,
     /// Room for VIPs in new maps.
@@ -291,16 +289,15 @@ impl Node {
             self.plane.set_iface(interface.index, *mac)?;
         }
         let dir = &paths.bpf_dir;
-        attach::attach_local(&mut ebpf, dir, setup.gate)?;
+        attach::attach_local(&mut ebpf, dir, setup.how.gate)?;
         // An upgrade replaces the programs on every interface, named or not.
         let mut names: Vec<String> = attach::interfaces(dir)?.into_values().collect();
         names.extend(interfaces.iter().map(|(interface, _)| interface.name.clone()));
         names.sort();
         names.dedup();
         for name in names {
-            let attached =
-                attach::attach(&mut ebpf, dir, &name, setup.mode, setup.gate).map_err(|e| self.owner(e))?;
-            if setup.mode == Mode::Auto && attached.xdp == Some(Mode::Generic) {
+            let attached = attach::attach(&mut ebpf, dir, &name, setup.how).map_err(|e| self.owner(e))?;
+            if setup.how.mode == Mode::Auto && attached.xdp == Some(Mode::Generic) {
                 self.warnings.push(format!(
                     "{name} can't run XDP in its driver: generic mode is used, which is slower and sees packets later"
                 ));

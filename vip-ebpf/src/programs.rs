@@ -7,9 +7,9 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use vip_ebpf::{Frame, Verdict, egress, ingress, local};
+use vip_ebpf::{Frame, Maps, Verdict, egress, ingress, local};
 
-use crate::maps::KernelMaps;
+use crate::{logged::LoggedMaps, maps::KernelMaps};
 
 /// Go on with the next program of the chain (`TCX_NEXT`, `TC_ACT_UNSPEC`).
 const TC_NEXT: i32 = -1;
@@ -21,11 +21,22 @@ const EGRESS_LINEAR: u32 = 14 + 8 + 28;
 /// The way in.
 #[xdp]
 pub fn vip_ingress(ctx: XdpContext) -> u32 {
+    incoming(&ctx, &KernelMaps)
+}
+
+/// The way in, with a frame log.
+#[xdp]
+pub fn vip_ingress_logged(ctx: XdpContext) -> u32 {
+    incoming(&ctx, &LoggedMaps(&ctx))
+}
+
+#[inline(always)]
+fn incoming(ctx: &XdpContext, maps: &impl Maps) -> u32 {
     // SAFETY: the kernel gives this program the frame for the time of the call.
     let frame = unsafe { Frame::new(ctx.data(), ctx.data_end()) };
     // SAFETY: the context outlives the call.
     let ifindex = unsafe { (*ctx.ctx).ingress_ifindex };
-    match ingress(&frame, &KernelMaps, ifindex) {
+    match ingress(&frame, maps, ifindex) {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
         Verdict::Answer => xdp_action::XDP_TX,

@@ -301,8 +301,7 @@ fn node_setup(config: &Config) -> Setup {
     let vips = u32::try_from(groups.iter().map(|g| g.vips.len()).sum::<usize>()).unwrap_or(u32::MAX);
     Setup {
         interfaces: config.interfaces.clone(),
-        mode: attach::Mode::Auto,
-        gate: attach::Gate::Auto,
+        how: attach::How::default(),
         groups,
         vips_max: vips
             .saturating_mul(VIPS_HEADROOM)

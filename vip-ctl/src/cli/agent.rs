@@ -19,15 +19,19 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, paths: &Paths) -> Result<Exit, Failure> {
-    let filter = EnvFilter::try_new(&args.log).map_err(|e| {
-        Failure::new(Exit::Usage, format!("--log {:?} is no filter ({e}): write one like info", args.log))
-    })?;
-    // A second subscriber in one process does not happen.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .try_init();
+    log_to_stderr(&args.log)?;
     agent::run(&args.config, paths).map_err(|e| Failure::new(e.exit(), e.to_string()))?;
     Ok(Exit::Ok)
+}
+
+/// Sends the log to stderr, where journald takes it from.
+pub(super) fn log_to_stderr(filter: &str) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(filter).map_err(|e| {
+        Failure::new(Exit::Usage, format!("--log {filter:?} is no filter ({e}): write one like info"))
+    })?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter);
+    let log = log.with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    // A second subscriber in one process does not happen.
+    let _ = log.try_init();
+    Ok(())
 }

@@ -10,7 +10,7 @@ use vip_common::{
 
 use super::{Failure, Format, print, print_json};
 use crate::{
-    dataplane::attach::{Gate, Mode},
+    dataplane::attach::{Gate, How, Mode},
     exit::Exit,
     lock::Lock,
     node::{GroupSetup, Setup, set_up},
@@ -35,6 +35,9 @@ pub(super) struct Args {
     /// Which hook the egress gate uses.
     #[arg(long, value_enum, default_value_t = Gate::Auto)]
     gate: Gate,
+    /// Keep a log of frames, for `vip-ctl frame-log`; slow, for debugging only.
+    #[arg(long)]
+    frame_log: bool,
     /// Room for how many VIPs; fixed until the next unload.
     #[arg(long, default_value_t = VIPS_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(VIPS_MAX)))]
     vips_max: u32,
@@ -79,8 +82,7 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
     };
     let setup = Setup {
         interfaces: args.iface.clone(),
-        mode: args.mode,
-        gate: args.gate,
+        how: How { mode: args.mode, gate: args.gate, frame_log: args.frame_log },
         groups,
         vips_max: args.vips_max,
     };

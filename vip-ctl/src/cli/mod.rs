@@ -3,6 +3,7 @@
 
 mod agent;
 mod client;
+mod frame_log;
 mod keygen;
 mod lease;
 mod load;
@@ -60,6 +61,8 @@ enum Verb {
     Agent(agent::Args),
     /// Make a key for a cluster.
     Keygen(keygen::Args),
+    /// Follow what the way in looks up; for debugging.
+    FrameLog(frame_log::Args),
     /// Print the metrics in Prometheus's text format.
     Metrics(metrics::Args),
 }
@@ -160,6 +163,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Switchover(args) => switchover::run(&args, paths, format),
         Verb::Agent(args) => agent::run(&args, paths),
         Verb::Keygen(args) => keygen::run(&args, format),
+        Verb::FrameLog(args) => frame_log::run(&args, paths),
         Verb::Metrics(args) => metrics::run(&args, paths),
     }
 }

@@ -19,6 +19,7 @@ use aya::{
     },
     sys::SyscallError,
 };
+use aya_log::EbpfLogger;
 use vip_common::names;
 
 use super::{DataPlaneError, bpffs, error::errno_of, load::program};
@@ -52,6 +53,17 @@ pub enum Gate {
     Clsact,
 }
 
+/// How to attach.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct How {
+    /// How to run XDP.
+    pub mode: Mode,
+    /// Which hook the gates use.
+    pub gate: Gate,
+    /// Whether the way in keeps a frame log ([`frame_log`]).
+    pub frame_log: bool,
+}
+
 /// What was attached to an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attached {
@@ -69,17 +81,11 @@ pub struct Attached {
 /// [`DataPlaneError::Occupied`] (with an empty owner) if another XDP program
 /// is there, [`DataPlaneError::Mode`] if the driver refuses,
 /// [`DataPlaneError::NoInterface`].
-pub fn attach(
-    ebpf: &mut Ebpf,
-    dir: &Path,
-    iface: &str,
-    mode: Mode,
-    gate: Gate,
-) -> Result<Attached, DataPlaneError> {
+pub fn attach(ebpf: &mut Ebpf, dir: &Path, iface: &str, how: How) -> Result<Attached, DataPlaneError> {
     let ifindex = ifindex_of(iface)?;
     // The gate first: while the way in is not there yet, nothing is answered.
-    let gate = attach_gate(ebpf, dir, (ifindex, iface), names::PROG_EGRESS, gate)?;
-    let xdp = match attach_xdp(ebpf, dir, (ifindex, iface), mode) {
+    let gate = attach_gate(ebpf, dir, (ifindex, iface), names::PROG_EGRESS, how.gate)?;
+    let xdp = match attach_xdp(ebpf, dir, (ifindex, iface), how) {
         Ok(xdp) => xdp,
         Err(e) => {
             // Nothing half-applied. The first error is the one to tell.
@@ -132,6 +138,18 @@ pub fn is_attached(dir: &Path, ifindex: u32) -> bool {
     link_path(dir, "xdp", ifindex).exists()
 }
 
+/// The frame log of the way in on an interface: what [`How::frame_log`] asked for.
+///
+/// # Errors
+/// [`DataPlaneError::NoFrameLog`] if the program there keeps none.
+pub fn frame_log(dir: &Path, ifindex: u32) -> Result<EbpfLogger<&'static dyn log::Log>, DataPlaneError> {
+    let pin = link_path(dir, "xdp", ifindex);
+    let failed = |e: LinkError| DataPlaneError::from_source(format!("read {}", pin.display()), &e);
+    let link = reusable(&pin)?.ok_or_else(|| DataPlaneError::NotLoaded { dir: dir.to_owned() })?;
+    let id = link.info().map_err(failed)?.program_id();
+    EbpfLogger::init_from_id(id).map_err(|_| DataPlaneError::NoFrameLog)
+}
+
 /// Takes everything off an interface. It is no error if nothing is there.
 ///
 /// # Errors
@@ -153,10 +171,11 @@ fn attach_xdp(
     ebpf: &mut Ebpf,
     dir: &Path,
     (ifindex, iface): (u32, &str),
-    mode: Mode,
+    how: How,
 ) -> Result<Option<Mode>, DataPlaneError> {
     let pin = link_path(dir, "xdp", ifindex);
-    let xdp: &mut Xdp = program(ebpf, names::PROG_INGRESS)?;
+    let name = if how.frame_log { names::PROG_INGRESS_LOGGED } else { names::PROG_INGRESS };
+    let xdp: &mut Xdp = program(ebpf, name)?;
     if let Some(link) = reusable(&pin)? {
         if runs(&link, xdp.info()) {
             return Ok(None);
@@ -170,7 +189,7 @@ fn attach_xdp(
             Err(e) => return Err(DataPlaneError::from_source(format!("replace the program on {iface}"), &e)),
         }
     }
-    let (id, mode) = match mode {
+    let (id, mode) = match how.mode {
         Mode::Native => (try_xdp(xdp, iface, Mode::Native)?, Mode::Native),
         Mode::Generic => (try_xdp(xdp, iface, Mode::Generic)?, Mode::Generic),
         Mode::Auto => match try_xdp(xdp, iface, Mode::Native) {

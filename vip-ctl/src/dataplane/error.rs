@@ -78,6 +78,9 @@ pub enum DataPlaneError {
         /// How many fit.
         limit: u32,
     },
+    /// The way in keeps no frame log.
+    #[error("no frame log is kept: switch it on by `vip-ctl load --iface IFACE --frame-log`")]
+    NoFrameLog,
     /// The clocks of kernel and process disagree.
     #[error(
         "this process's CLOCK_BOOTTIME is {off_by_ns} ns off the kernel's: it runs in a time namespace, and leases would be wrong; start it outside of it"
@@ -131,7 +134,7 @@ impl DataPlaneError {
     #[must_use]
     pub const fn exit(&self) -> Exit {
         match self {
-            Self::NotLoaded { .. } => Exit::NotLoaded,
+            Self::NotLoaded { .. } | Self::NoFrameLog => Exit::NotLoaded,
             Self::Layout { .. } => Exit::Protocol,
             Self::NoPermission { .. } => Exit::NoPermission,
             Self::NoInterface { .. } => Exit::NoInput,

@@ -63,7 +63,7 @@ fn load_over(dir: &Path, vips_max: u32, adopted: bool) -> Result<Loaded, DataPla
     let mut ebpf = loader
         .load(OBJECT)
         .map_err(|e| DataPlaneError::from_source("load the data plane into the kernel".into(), &e))?;
-    for name in [names::PROG_INGRESS, names::PROG_CLOCK] {
+    for name in [names::PROG_INGRESS, names::PROG_INGRESS_LOGGED, names::PROG_CLOCK] {
         program::<aya::programs::Xdp>(&mut ebpf, name)?.load().map_err(|e| refused(name, &e))?;
     }
     for name in [names::PROG_EGRESS, names::PROG_LOCAL] {

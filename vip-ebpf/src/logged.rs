@@ -1,0 +1,54 @@
+//! The maps, with a word about every lookup to the frame log: for debugging,
+//! in a program of its own, so that the ordinary one has no trace of it.
+//!
+//! A flood makes the log lose nearly everything: what matters is a counter or
+//! an event.
+
+use aya_ebpf::programs::XdpContext;
+use aya_log_ebpf::info;
+use vip_common::{Counter, Fence, GroupIndex, VipEntry, VipSlot, event::Event};
+use vip_ebpf::Maps;
+
+use crate::maps::KernelMaps;
+
+/// [`KernelMaps`] that tell.
+pub struct LoggedMaps<'a>(pub &'a XdpContext);
+
+impl Maps for LoggedMaps<'_> {
+    #[inline(always)]
+    fn vip(&self, address: [u8; 4]) -> Option<VipEntry> {
+        let found = KernelMaps.vip(address);
+        if found.is_some() {
+            let interface = self.0.ingress_ifindex();
+            info!(self.0, "interface {}: a frame for {:i}", interface, u32::from_be_bytes(address));
+        }
+        found
+    }
+
+    #[inline(always)]
+    fn fence(&self, group: GroupIndex) -> Fence {
+        let fence = KernelMaps.fence(group);
+        match fence {
+            Fence::Open => info!(self.0, "group {}: open", group.0),
+            Fence::NoLease => info!(self.0, "group {}: no lease", group.0),
+            Fence::Expired => info!(self.0, "group {}: the lease has run out", group.0),
+            Fence::Invalid => info!(self.0, "group {}: the lease can't be one", group.0),
+        }
+        fence
+    }
+
+    #[inline(always)]
+    fn mac(&self, ifindex: u32) -> Option<[u8; 6]> {
+        KernelMaps.mac(ifindex)
+    }
+
+    #[inline(always)]
+    fn count(&self, slot: VipSlot, counter: Counter) {
+        KernelMaps.count(slot, counter);
+    }
+
+    #[inline(always)]
+    fn event(&self, event: Event) {
+        KernelMaps.event(event);
+    }
+}
