@@ -18,7 +18,7 @@ use crate::{
 /// # Errors
 /// When a tool is missing.
 pub(crate) fn run(place: &Place) -> anyhow::Result<ExitCode> {
-    let tools = setup::ensure(place, Need::Lab)?;
+    let tools = setup::ensure(place, Need::Ci)?;
     let mut report = Report::default();
     report.check("fmt", || succeeds(place.cargo().args(["fmt", "--all", "--check"])))?;
     report.check("tidy", || Ok(tidy::check(place)?.is_empty()))?;

@@ -35,6 +35,8 @@ pub(crate) enum Need {
     Build,
     /// Build, and run network namespaces.
     Lab,
+    /// All that, and format and lint.
+    Ci,
 }
 
 /// What was found.
@@ -71,8 +73,12 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// When something is missing and cannot be installed; the message says what to run.
 pub(crate) fn ensure(place: &Place, need: Need) -> anyhow::Result<Tools> {
+    let lab = match need {
+        Need::Build => false,
+        Need::Lab | Need::Ci => true,
+    };
     let tools = match present(place)? {
-        Some(tools) if need == Need::Build || find_in_path("ip").is_some() => return Ok(tools),
+        Some(tools) if !lab || find_in_path("ip").is_some() => tools,
         Some(_) | None => {
             let _lock = lock(place)?;
             // Another setup may have brought everything while we waited.
@@ -80,13 +86,16 @@ pub(crate) fn ensure(place: &Place, need: Need) -> anyhow::Result<Tools> {
                 Some(tools) => tools,
                 None => install(place)?,
             };
-            if need == Need::Lab && find_in_path("ip").is_none() {
+            if lab && find_in_path("ip").is_none() {
                 apt::install(place, &[IPROUTE], "the lab's network namespaces")
                     .context("`ip` is missing: install iproute2")?;
             }
             tools
         }
     };
+    if need == Need::Ci {
+        rustup::add_linters(place)?;
+    }
     Ok(tools)
 }
 

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
 use crate::{
     place::{Place, find_in_path},
@@ -61,6 +61,25 @@ pub(super) fn install_nightly(place: &Place) -> anyhow::Result<()> {
     command.args(["toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src"]);
     eprintln!("setup: installing rustup's nightly toolchain with rust-src");
     process::run_logged("setup: rustup", &mut command, &place.tools().join("rustup.log"))
+}
+
+/// Adds what formats and lints to the toolchain that runs us, if it is absent:
+/// rustup's minimal profile leaves it out.
+///
+/// # Errors
+/// When something is absent and rustup cannot add it.
+pub(super) fn add_linters(place: &Place) -> anyhow::Result<()> {
+    for (verb, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        if process::output_of(place.cargo().args([verb, "--version"])).is_ok() {
+            continue;
+        }
+        let mut command =
+            rustup().with_context(|| format!("`cargo {verb}` is missing: install {component}"))?;
+        command.args(["component", "add", component]);
+        eprintln!("setup: installing {component} by rustup (`cargo {verb}`)");
+        process::run_logged("setup: rustup", &mut command, &place.tools().join("rustup.log"))?;
+    }
+    Ok(())
 }
 
 fn rustup() -> anyhow::Result<Command> {
