@@ -17,6 +17,13 @@ const FRAME_LEN: usize = 42;
 /// ETH_P_ARP.
 const ETHERTYPE_ARP: u16 = 0x0806;
 
+/// As the kernel wants it in an address: all address families fit.
+#[expect(clippy::cast_possible_truncation, reason = "AF_PACKET is 17")]
+const AF_PACKET: u16 = libc::AF_PACKET as u16;
+/// Bytes of a link-layer address.
+#[expect(clippy::cast_possible_truncation, reason = "a sockaddr_ll has 20 bytes")]
+const ADDRESS_LEN: libc::socklen_t = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+
 /// A socket that announcements leave by.
 pub struct Announcer {
     socket: OwnedFd,
@@ -49,7 +56,7 @@ impl Announcer {
 
     fn send(&self, ifindex: u32, frame: &[u8; FRAME_LEN]) -> io::Result<()> {
         let address = libc::sockaddr_ll {
-            sll_family: libc::AF_PACKET as u16,
+            sll_family: AF_PACKET,
             sll_protocol: ETHERTYPE_ARP.to_be(),
             sll_ifindex: i32::try_from(ifindex).map_err(io::Error::other)?,
             sll_hatype: 0,
@@ -65,7 +72,7 @@ impl Announcer {
                 frame.len(),
                 0,
                 (&raw const address).cast(),
-                size_of::<libc::sockaddr_ll>() as u32,
+                ADDRESS_LEN,
             )
         };
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

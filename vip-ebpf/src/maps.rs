@@ -45,7 +45,7 @@ impl Maps for KernelMaps {
     fn vip(&self, address: [u8; 4]) -> Option<VipEntry> {
         // SAFETY: entries are never deleted and reused under a running
         // program for another VIP without the group's lease being cleared first.
-        unsafe { VIPS_V4.get(&address) }.copied()
+        unsafe { VIPS_V4.get(address) }.copied()
     }
 
     #[inline(always)]
@@ -72,7 +72,7 @@ impl Maps for KernelMaps {
     fn mac(&self, ifindex: u32) -> Option<[u8; 6]> {
         // SAFETY: the value is bytes; a concurrent update can at worst mix an
         // interface's old and new MAC for one frame.
-        unsafe { IFACES.get(&ifindex) }.map(|iface: &IfaceConfig| iface.mac)
+        unsafe { IFACES.get(ifindex) }.map(|iface: &IfaceConfig| iface.mac)
     }
 
     #[inline(always)]

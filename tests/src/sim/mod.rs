@@ -43,9 +43,6 @@ pub enum Mutant {
     NoSilence,
     /// Every other node counts T_accept half as long: shorter than T_hold (rule 4).
     ShortAcceptor,
-    /// A process that was stopped handles what came in meanwhile with the
-    /// time that it had read before.
-    StaleClock,
 }
 
 /// What a run without a violation has to tell.

@@ -68,11 +68,9 @@ impl Plan {
             let size = i64::try_from(rng.between(0, most)).unwrap_or(0);
             match mutant {
                 Mutant::ClockRate => rng.pick(&[-PPM_BEYOND, PPM_BEYOND]),
-                Mutant::None
-                | Mutant::SendBeforeStore
-                | Mutant::NoSilence
-                | Mutant::ShortAcceptor
-                | Mutant::StaleClock => rng.pick(&[size, -size]),
+                Mutant::None | Mutant::SendBeforeStore | Mutant::NoSilence | Mutant::ShortAcceptor => {
+                    rng.pick(&[size, -size])
+                }
             }
         });
         let ppm = ppm.collect();
@@ -86,8 +84,7 @@ impl Plan {
             | Mutant::ClockRate
             | Mutant::SendBeforeStore
             | Mutant::NoSilence
-            | Mutant::ShortAcceptor
-            | Mutant::StaleClock => accept,
+            | Mutant::ShortAcceptor => accept,
         });
         let blow_every = accept.mul_f64(rng.pick(&[0.3, 1.0, 1.0, 3.0]));
         Self {
@@ -97,8 +94,8 @@ impl Plan {
             timing,
             ppm,
             delay_ns,
-            jitter_ns: rng.pick(&[0, delay_max / 4, delay_max, delay_max * 4]),
-            late: rng.pick(&[0, 0, 5, 50]),
+            jitter_ns: rng.pick(&[0, delay_max / 4, delay_max, delay_max * 4, nanos(timing.renew)]),
+            late: rng.pick(&[0, 0, 5, 50, 200]),
             loss: rng.pick(&[0, 0, 10, 100, 300]),
             duplicates: rng.pick(&[0, 20, 200]),
             stalls: rng.pick(&[0, 0, 200, 3000]),

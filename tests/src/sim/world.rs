@@ -48,8 +48,6 @@ pub(super) struct SimNode {
     held_back: VecDeque<Output>,
     wake_at: Option<SimNs>,
     handled_at: BootNs,
-    /// What the clock showed when the process was last stopped, until it is woken.
-    stopped_at: Option<BootNs>,
     spins: u32,
     /// By peer: the latest incarnation heard.
     heard: Vec<u64>,
@@ -148,7 +146,6 @@ impl World {
             held_back: VecDeque::new(),
             wake_at: None,
             handled_at: BootNs(0),
-            stopped_at: None,
             spins: 0,
             heard: vec![0; count],
         });
@@ -251,7 +248,6 @@ impl World {
         let node = &mut self.nodes[index];
         let mut now = node.clock.at(self.now);
         node.handled_at = now;
-        node.stopped_at = None;
         if self.mutant == Mutant::NoSilence {
             now = BootNs(now.0 - nanos(config.accept));
         }
@@ -294,9 +290,7 @@ impl World {
     pub fn stall(&mut self, index: usize, how_long: Duration) {
         let until = self.now.plus(how_long);
         self.note(|_| format!("node {index}: stopped for {how_long:?}"));
-        let node = &mut self.nodes[index];
-        node.stalled_until = Some(until);
-        node.stopped_at = Some(node.clock.at(self.now));
+        self.nodes[index].stalled_until = Some(until);
         self.push(until, Event::Resume { node: index });
     }
 
@@ -388,15 +382,7 @@ impl World {
         if let Input::Command { id, .. } = input {
             node.commands.insert(id, now.plus(COMMAND_TIMEOUT + Duration::from_millis(10)));
         }
-        let told = match &input {
-            Input::Message { .. } if self.mutant == Mutant::StaleClock => node.stopped_at.unwrap_or(now),
-            Input::Wake => {
-                node.stopped_at = None;
-                now
-            }
-            Input::Message { .. } | Input::Eligible { .. } | Input::Command { .. } | Input::Stop => now,
-        };
-        let told = told.max(node.handled_at);
+        let told = now.max(node.handled_at);
         node.spins = if told == node.handled_at { node.spins + 1 } else { 0 };
         let woken = matches!(input, Input::Wake);
         engine.handle(input, told);

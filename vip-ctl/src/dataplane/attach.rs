@@ -259,6 +259,8 @@ fn attach_gate(
                 let link = FdLink::try_from(link)
                     .map_err(|e| DataPlaneError::from_source(format!("pin the gate on {iface}"), &e))?;
                 pin_link(link, &pin)?;
+                // One gate is enough: the new one is in place.
+                detach_clsact(iface, name)?;
                 return Ok(Gate::Tcx);
             }
             // Kernels before 6.6 do not know the attach type.

@@ -87,7 +87,7 @@ impl Engine {
         if self.node.silent {
             return Err(Refusal::Starting);
         }
-        if !self.node.quorate(self.node.now) {
+        if !self.node.quorate {
             return Err(Refusal::NoQuorum);
         }
         if group.holder(&self.node, self.node.now).is_some() {
@@ -279,7 +279,7 @@ impl Engine {
         if pending.until > self.node.now {
             return None;
         }
-        let quorate = self.node.quorate(self.node.now);
+        let quorate = self.node.quorate;
         Some(Err(if quorate { Refusal::Timeout } else { Refusal::NoQuorum }))
     }
 }

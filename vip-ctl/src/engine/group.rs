@@ -146,7 +146,7 @@ impl Group {
             About::Released { ballot } if ballot.node == me => self.on_released(from, ballot),
             About::AskReady { ask } => {
                 // By name: somebody who demoted this node before has changed their mind.
-                let ready = self.able(node) && node.quorate(node.now);
+                let ready = self.able(node) && node.quorate;
                 node.tell(from, self.id, About::Ready { ask, ready });
             }
             About::Ready { ask, ready } => self.on_ready(from, ask, ready, node),
@@ -217,7 +217,7 @@ impl Group {
             return None;
         }
         // Becoming quorate is an event of its own, which looks here again.
-        if !node.quorate(node.now) {
+        if !node.quorate {
             return None;
         }
         let delay = node.timing.slot.saturating_mul(self.rank?);

@@ -55,7 +55,6 @@ pub struct Engine {
     timers: BTreeSet<(BootNs, GroupId)>,
     deadlines: Vec<Option<BootNs>>,
     commands: Commands,
-    quorate: bool,
     /// When the node is gone at the latest, while it is stopping.
     stop_at: Option<BootNs>,
 }
@@ -85,8 +84,7 @@ impl Engine {
         // Each group reports its first state with the first input.
         let timers = groups.iter().map(|group| (now, group.id)).collect();
         let deadlines = vec![Some(now); groups.len()];
-        let quorate = node.quorate(now);
-        Self { node, groups, timers, deadlines, commands: Commands::default(), quorate, stop_at: None }
+        Self { node, groups, timers, deadlines, commands: Commands::default(), stop_at: None }
     }
 
     /// Takes an input at `now`, after letting run out what ran out by then.
@@ -94,9 +92,7 @@ impl Engine {
     /// `now` must have been read *after* the input came in. An acceptor that
     /// counts from an earlier moment would forget a lease before its holder does.
     pub fn handle(&mut self, input: Input, now: BootNs) {
-        self.node.now = self.node.now.max(now);
-        // As it is before this input is heard, so that a change is seen.
-        self.quorate = self.node.quorate(self.node.now);
+        self.node.advance(now);
         self.advance();
         match input {
             Input::Wake => {}
@@ -154,7 +150,7 @@ impl Engine {
             }
         });
         Status {
-            quorate: node.quorate(now),
+            quorate: node.quorate_at(now),
             silent: node.silent,
             nodes: nodes.collect(),
             groups: groups.collect(),
@@ -236,7 +232,7 @@ impl Engine {
         if from == self.node.me() || self.node.config.role(from).is_none() {
             return;
         }
-        self.node.hear(from);
+        let quorum_is_back = self.node.hear(from);
         for message in packet.messages {
             match message {
                 Message::Heartbeat { first, ready } => self.node.hear_ready(from, first, &ready),
@@ -251,6 +247,9 @@ impl Engine {
                     }
                 }
             }
+        }
+        if quorum_is_back {
+            self.touch_all();
         }
     }
 
@@ -276,11 +275,6 @@ impl Engine {
     /// The end of every input: what follows for the node as a whole.
     fn settle(&mut self) {
         let now = self.node.now;
-        let quorate = self.node.quorate(now);
-        if quorate && !self.quorate {
-            self.touch_all();
-        }
-        self.quorate = quorate;
         self.drive_commands();
         if self.node.heartbeat_at <= now {
             self.node.heartbeat_at = now.plus(self.node.timing.heartbeat);

@@ -42,6 +42,8 @@ pub(super) struct Node {
     pub silent_until: BootNs,
     pub silent: bool,
     pub stopping: bool,
+    /// [`Node::quorate_at`] now.
+    pub quorate: bool,
     /// A renewal has begun, and others that are due soon may join it.
     pub renewing: bool,
     pub heartbeat_at: BootNs,
@@ -57,12 +59,13 @@ impl Node {
     pub fn new(config: EngineConfig, now: BootNs) -> Self {
         let timing = Timing::new(config.accept);
         let peer = Peer { heard: None, ready: vec![false; config.groups.len()] };
-        Self {
+        let mut node = Self {
             timing,
             now,
             silent_until: now.plus(timing.accept),
             silent: true,
             stopping: false,
+            quorate: false,
             renewing: false,
             heartbeat_at: now,
             outputs: VecDeque::new(),
@@ -71,18 +74,29 @@ impl Node {
             peers: vec![peer; config.nodes.len()],
             asks: 0,
             config,
-        }
+        };
+        node.advance(now);
+        node
     }
 
     pub fn me(&self) -> NodeId {
         self.config.me
     }
 
-    /// Takes note that `peer` was heard now.
-    pub fn hear(&mut self, peer: NodeId) {
+    /// A new input at `now`.
+    pub fn advance(&mut self, now: BootNs) {
+        self.now = self.now.max(now);
+        self.quorate = self.quorate_at(self.now);
+    }
+
+    /// Takes note that `peer` was heard now. Returns whether the quorum is back by that.
+    pub fn hear(&mut self, peer: NodeId) -> bool {
         if let Some(peer) = self.peers.get_mut(usize::from(peer.0)) {
             peer.heard = Some(self.now);
         }
+        let before = self.quorate;
+        self.quorate = self.quorate_at(self.now);
+        self.quorate && !before
     }
 
     /// Takes note of what `peer` said about its readiness.
@@ -115,7 +129,7 @@ impl Node {
     ///
     /// A node that hears no majority can't win one either: it keeps quiet, so
     /// that its ever higher ballots don't disturb those who can.
-    pub fn quorate(&self, now: BootNs) -> bool {
+    pub fn quorate_at(&self, now: BootNs) -> bool {
         let present = self.config.voters().filter(|&node| self.present(node, now));
         present.count() >= self.config.majority()
     }

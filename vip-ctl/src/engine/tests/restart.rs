@@ -159,3 +159,34 @@ fn one_node_alone_holds_by_its_own_vote() {
         assert_eq!(cluster.holder(), Some(A));
     }
 }
+
+/// A has been started anew with a lease in its map; B and C promise. Does it go on?
+fn proposes_after(yours: Option<Epoch>) -> bool {
+    let mut cluster = Cluster::settled();
+    cluster.kill(A);
+    cluster.sent.clear();
+    cluster.start(A);
+    let prepare = cluster.sent.iter().find_map(|(_, _, _, packet)| {
+        packet.messages.iter().find_map(|message| match message {
+            Message::Group { about: About::Prepare { ballot }, .. } => Some(*ballot),
+            Message::Group { .. }
+            | Message::Heartbeat { .. }
+            | Message::Request { .. }
+            | Message::Verdict { .. } => None,
+        })
+    });
+    let about = About::Promise { ballot: prepare.unwrap(), epoch: Epoch(1), yours };
+    cluster.sent.clear();
+    for from in [B, C] {
+        let packet = Packet { messages: vec![Message::Group { group: DB, about }] };
+        cluster.give(A, Input::Message { from, packet });
+    }
+    let proposed = |m: &Message| matches!(m, Message::Group { about: About::Propose { .. }, .. });
+    cluster.sent.iter().any(|(_, _, _, packet)| packet.messages.iter().any(proposed))
+}
+
+#[test]
+fn adopting_counts_only_promises_that_tell_of_this_nodes_own_lease() {
+    assert!(proposes_after(Some(Epoch(1))));
+    assert!(!proposes_after(None));
+}

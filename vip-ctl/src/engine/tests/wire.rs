@@ -104,6 +104,8 @@ fn messages() -> impl Strategy<Value = Message> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
     #[test]
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..PAYLOAD_MAX + 10)) {
         if let Ok(packet) = Packet::decode(&bytes) {
@@ -129,7 +131,7 @@ proptest! {
     }
 
     #[test]
-    fn splitting_loses_nothing_and_keeps_to_the_limit(messages in proptest::collection::vec(messages(), 0..200)) {
+    fn splitting_loses_nothing_and_keeps_to_the_limit(messages in proptest::collection::vec(messages(), 0..70)) {
         let packets = split(messages.clone());
         for packet in &packets {
             let bytes = Packet { messages: packet.clone() }.encode();
