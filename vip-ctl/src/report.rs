@@ -199,7 +199,7 @@ pub fn text(status: &Status) -> String {
             status.mode,
             if quorate { "quorate" } else { "NO QUORUM" }
         ),
-        _ => writeln!(out, "node {}, by hand (no agent runs)", status.node),
+        _ => writeln!(out, "node {}, from its maps alone (no agent answers)", status.node),
     };
     for node in &status.nodes {
         let _ = writeln!(

@@ -14,10 +14,13 @@ use crate::{
 };
 
 /// Longer than the agent takes to give up on a command.
-const TIMEOUT: Duration = Duration::from_secs(10);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+/// An agent that is well tells its status at once.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Asks the agent of this node; `None` if none runs.
 pub(super) fn ask(paths: &Paths, request: &Request) -> Result<Option<Response>, Failure> {
+    let timeout = if *request == Request::Status { STATUS_TIMEOUT } else { COMMAND_TIMEOUT };
     let path = paths.socket();
     let stream = match UnixStream::connect(&path) {
         Ok(stream) => stream,
@@ -45,8 +48,8 @@ pub(super) fn ask(paths: &Paths, request: &Request) -> Result<Option<Response>, 
         };
         Failure::new(exit, format!("the agent at {} {said}", path.display()))
     };
-    stream.set_read_timeout(Some(TIMEOUT)).map_err(failed)?;
-    stream.set_write_timeout(Some(TIMEOUT)).map_err(failed)?;
+    stream.set_read_timeout(Some(timeout)).map_err(failed)?;
+    stream.set_write_timeout(Some(timeout)).map_err(failed)?;
     let mut text = serde_json::to_vec(request)
         .map_err(|e| Failure::new(Exit::Software, format!("could not write the request: {e}")))?;
     text.push(b'\n');

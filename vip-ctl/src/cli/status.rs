@@ -23,15 +23,25 @@ pub(super) fn run(_args: &Args, paths: &Paths, format: Format) -> Result<Exit, F
     Ok(Exit::Ok)
 }
 
-/// The agent's status if one runs, else what the maps alone say.
+/// The agent's status if one runs and answers, else what the maps alone say.
 pub(super) fn read(paths: &Paths) -> Result<Status, Failure> {
-    match client::ask(paths, &Request::Status)? {
-        Some(Response::Status(status)) => return Ok(*status),
-        Some(Response::Done { .. } | Response::Error { .. }) => {
-            return Err(Failure::new(Exit::Protocol, "the agent answered something else than its status"));
+    match client::ask(paths, &Request::Status) {
+        Ok(Some(Response::Status(status))) => Ok(*status),
+        Ok(Some(Response::Done { .. } | Response::Error { .. })) => {
+            Err(Failure::new(Exit::Protocol, "the agent answered something else than its status"))
         }
-        None => {}
+        Ok(None) => of_maps(paths),
+        // The maps tell what the kernel does, whatever became of the agent.
+        Err(failure) if failure.exit == Exit::Timeout => {
+            let mut status = of_maps(paths)?;
+            status.warnings.push(format!("{}; this is what the maps alone say", failure.message));
+            Ok(status)
+        }
+        Err(failure) => Err(failure),
     }
+}
+
+fn of_maps(paths: &Paths) -> Result<Status, Failure> {
     let plane = DataPlane::open(&paths.bpf_dir)?;
     let mut status = Status::of_maps(&plane, &host_name())?;
     status.add_interfaces(&plane, &Host::open(&paths.run_dir)?)?;
