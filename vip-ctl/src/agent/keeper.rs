@@ -3,14 +3,15 @@
 //! when an interface comes back, says whether this node can serve, and writes
 //! the log for everybody who must not.
 
-use std::sync::mpsc::Receiver;
+use std::{collections::BTreeMap, sync::mpsc::Receiver, time::Duration};
 
 use tracing::{error, info, warn};
+use vip_common::BootNs;
 
 use super::{Names, Notice, Tell};
 use crate::{
-    dataplane::attach,
-    engine::{GroupId, GroupState},
+    dataplane::{attach, clock},
+    engine::{GroupId, GroupState, NodeId},
     host::{Place, Watched},
     node::{Node, NodeError, Setup, set_up},
     paths::Paths,
@@ -31,7 +32,12 @@ pub struct Keeper<T> {
     pub lease_loop: T,
     /// What was said of eligibility last.
     pub eligible: Option<bool>,
+    /// When a peer's rejected datagrams were last complained about.
+    pub complained: BTreeMap<NodeId, BootNs>,
 }
+
+/// How often at most a peer's rejected datagrams are complained about.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
 
 impl<T: Tell> Keeper<T> {
     /// Runs until the channel closes.
@@ -67,15 +73,24 @@ impl<T: Tell> Keeper<T> {
         }
     }
 
-    /// Only what an admin can mend is worth a line; everything is counted.
-    fn rejected(&self, reason: Rejected, from: Option<&str>) {
-        if reason == Rejected::ConfigMismatch {
-            let from = from.unwrap_or("?");
-            warn!(
-                from,
-                "rejected: that node's configuration differs from this one's in what all must agree on"
-            );
+    /// Only what an admin can mend is worth a line, and not one per datagram;
+    /// everything is counted.
+    fn rejected(&mut self, reason: Rejected, from: Option<NodeId>) {
+        let why = if reason == Rejected::ConfigMismatch {
+            "its configuration differs from this node's in what all must agree on"
+        } else if reason == Rejected::BadTag {
+            "its key, or its cluster's name, is another one"
+        } else {
+            return;
+        };
+        let Some(from) = from else { return };
+        let now = clock::now();
+        if self.complained.get(&from).is_some_and(|last| now.since(*last) < COMPLAINT_PAUSE) {
+            return;
         }
+        self.complained.insert(from, now);
+        let node = self.names.node(from);
+        warn!(node, "datagrams that name this node as their sender are rejected: {why}");
     }
 
     /// Lets local clients of a group go where it is now.

@@ -231,6 +231,7 @@ pub fn run(config_path: &Path, paths: &Paths) -> Result<(), AgentError> {
         names,
         lease_loop: asker.clone(),
         eligible: None,
+        complained: std::collections::BTreeMap::new(),
     };
     let keeper = spawn("keeper", move || keeper.run(&notices_rx))?;
     if let Err(e) = realtime::lock_memory() {
