@@ -24,6 +24,21 @@ fn every_seed_is_safe_and_live() {
     assert!(!summary.failovers.is_empty() && !summary.handovers.is_empty(), "no drill took place");
 }
 
+/// Found by long runs outside of [`SEEDS`].
+///
+/// 16715: two candidates, a round trip longer than a slot; the loser of a duel
+/// waited for nearly T_accept while what it had left with its own acceptor
+/// kept the winner out, again and again.
+const ONCE_FAILED: [u64; 1] = [16715];
+
+#[test]
+fn seeds_that_once_failed_pass() {
+    for seed in ONCE_FAILED {
+        let outcome = sim::run(seed);
+        assert!(outcome.result.is_ok(), "{outcome}");
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_run() {
     for seed in 0..20 {

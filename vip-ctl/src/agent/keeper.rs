@@ -67,7 +67,7 @@ impl<T: Tell> Keeper<T> {
                 info!(node, restarted, "connected");
             }
             Notice::Rejected { reason, from } => {
-                self.rejected(reason, from.map(|node| self.names.node(node)))
+                self.rejected(reason, from)
             }
             Notice::Watched(watched) => self.watched(watched),
         }

@@ -304,6 +304,11 @@ impl Group {
                 let backoff =
                     node.timing.slot.saturating_mul(slots).min(node.timing.accept / 2).saturating_mul(rank);
                 self.stand_after = node.now.plus(backoff.max(RETRY_MIN));
+                // Whoever waits must not stand in the way meanwhile: what it has
+                // won so far would keep the other out for T_accept, again and again.
+                if !backoff.is_zero() {
+                    self.clean_up(node);
+                }
             }
             Failure::Blocked(until) => {
                 self.stand_after = (*until).max(node.now.plus(RETRY_MIN));
