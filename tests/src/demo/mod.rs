@@ -96,8 +96,9 @@ fn play(args: &DemoArgs, rig: &Rig, live: &mut Live) -> Result<bool> {
     std::thread::sleep(LATE);
     let lost = capture.lost();
     let history = course.into_history();
+    let nodes: Vec<&str> = lab.nodes().iter().map(|node| node.name()).collect();
     let report =
-        Report::new(lab, &history, &udp.probes(), &capture.frames(), &tcp.history(), lost.as_ref().ok());
+        Report::new(&nodes, &history, &udp.probes(), &capture.frames(), &tcp.history(), lost.as_ref().ok());
 
     live.clear();
     print!("{}", report.timeline());
@@ -160,4 +161,23 @@ fn print_how_to_enter(lab: &Lab, vip_ctl: &Path) {
     }
     println!("  switch: nsenter --net={}", lab.switch().path().display());
     println!("  remove it all: cargo xtask demo --remove {}", lab.id());
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[test]
+    fn the_options_are_those_of_the_readme() {
+        DemoArgs::command().debug_assert();
+        let args =
+            DemoArgs::try_parse_from(["demo", "--lease", "50ms", "--keep", "--witness", "--json", "f"]);
+        let args = args.unwrap();
+        assert_eq!(args.lease, Duration::from_millis(50));
+        assert!(args.keep && args.witness && args.json.is_some());
+        assert_eq!(DemoArgs::try_parse_from(["demo"]).unwrap().lease, Duration::from_millis(200));
+        assert!(DemoArgs::try_parse_from(["demo", "--lease", "soon"]).is_err());
+    }
 }

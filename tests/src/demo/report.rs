@@ -8,10 +8,10 @@ use serde::Serialize;
 use vip_common::BootNs;
 
 use super::steps::StepRecord;
+use crate::lab::NodeIndex;
 use crate::lab::account::Account;
 use crate::lab::capture::Frame;
 use crate::lab::probe::{Probe, TcpEvent, TcpHistory};
-use crate::lab::{Lab, NodeIndex};
 
 /// One step as users and scripts see it. The names are those of the JSON.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -41,16 +41,16 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// `capture_lost` is `None` when the capture can't tell.
+    /// `nodes` are the nodes' names in the order of their index; `capture_lost`
+    /// is `None` when the capture can't tell.
     pub(super) fn new(
-        lab: &Lab,
+        nodes: &[&str],
         history: &[StepRecord],
         probes: &[Probe],
         frames: &[Frame],
         tcp: &TcpHistory,
         capture_lost: Option<&u64>,
     ) -> Self {
-        let names: Vec<&str> = lab.nodes().iter().map(|node| node.name()).collect();
         let mut report = Self {
             steps: Vec::new(),
             events: Vec::new(),
@@ -59,7 +59,7 @@ impl Report {
             complaints: Vec::new(),
         };
         for record in history {
-            report.add_step(&names, record, probes, frames);
+            report.add_step(nodes, record, probes, frames);
         }
         for (at, event) in &tcp.events {
             let text = match event {
@@ -202,6 +202,74 @@ fn tenths(ms: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::super::steps::Step;
+    use crate::lab::capture::FrameKind;
+    use crate::lab::probe::Answer;
+
+    const NODES: [&str; 2] = ["db-a", "db-b"];
+
+    /// One step of 10 ms: a probe each ms, answered by the node at its place.
+    fn run(answers: [Option<usize>; 10], senders: [usize; 3], lost: Option<u64>, fail: bool) -> Report {
+        let at = |ms: u64| BootNs(1_000_000_000).plus(Duration::from_millis(ms));
+        let probes: Vec<Probe> = answers
+            .iter()
+            .zip(0..)
+            .map(|(node, ms)| Probe {
+                sent: at(ms),
+                answer: node.map(|node| Answer { at: at(ms), by: Arc::from(NODES[node]) }),
+            })
+            .collect();
+        let frames: Vec<Frame> = senders
+            .iter()
+            .zip([0, 5, 6])
+            .map(|(node, ms)| Frame { at: at(ms), from: NodeIndex(*node), kind: FrameKind::Arp })
+            .collect();
+        let record = StepRecord {
+            step: Step::Cut,
+            what: "cut off".to_owned(),
+            start: at(0),
+            end: at(10),
+            holder_before: "db-a".to_owned(),
+            failure: fail.then(|| "an agent ended".to_owned()),
+            interface_changes: Vec::new(),
+        };
+        Report::new(&NODES, &[record], &probes, &frames, &TcpHistory::default(), lost.as_ref())
+    }
+
+    const A: Option<usize> = Some(0);
+    const B: Option<usize> = Some(1);
+    const MOVED: [Option<usize>; 10] = [A, A, None, None, None, B, B, B, B, B];
+
+    #[test]
+    fn a_clean_move_is_good() {
+        let report = run(MOVED, [0, 1, 1], Some(0), false);
+        assert_eq!(report.complaints(), Vec::<String>::new());
+        let step = &report.steps[0];
+        assert_eq!((step.holder_after.as_deref(), step.gap_ms), (Some("db-b"), 4.0));
+        assert_eq!((step.probes_sent, step.probes_lost, step.answered_by_two), (10, 3, 0));
+        assert!(report.timeline().contains("first frame with the VIP as source from db-b"));
+        assert!(report.table().contains("the same before and after"));
+    }
+
+    #[test]
+    fn every_flaw_makes_the_run_a_bad_one() {
+        let cases = [
+            (run(MOVED, [0, 1, 0], Some(0), false), "answered by two"),
+            (run([None; 10], [0, 1, 1], Some(0), false), "without a holder"),
+            (run(MOVED, [0, 1, 1], Some(3), false), "capture lost"),
+            (run(MOVED, [0, 1, 1], None, false), "capture lost"),
+            (run(MOVED, [0, 1, 1], Some(0), true), "an agent ended"),
+        ];
+        for (report, expected) in cases {
+            let complaints = report.complaints();
+            assert_eq!(complaints.len(), 1, "{complaints:?}");
+            assert!(complaints[0].contains(expected), "{complaints:?}");
+        }
+    }
 
     #[test]
     fn the_json_has_the_documented_shape() {

@@ -21,7 +21,7 @@ const PROBE_PERIOD: Duration = Duration::from_millis(1);
 const ARP_PERIOD: Duration = Duration::from_millis(5);
 /// How long the cluster may take to come up, and a step to find a holder,
 /// besides five leases.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// For how long one node has to answer every probe to be the holder.
 pub const STEADY: Duration = Duration::from_millis(200);
 
