@@ -66,9 +66,7 @@ impl<T: Tell> Keeper<T> {
                 let node = self.names.node(node);
                 info!(node, restarted, "connected");
             }
-            Notice::Rejected { reason, from } => {
-                self.rejected(reason, from)
-            }
+            Notice::Rejected { reason, from } => self.rejected(reason, from),
             Notice::Watched(watched) => self.watched(watched),
         }
     }
