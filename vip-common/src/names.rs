@@ -27,7 +27,5 @@ pub const PROG_INGRESS_LOGGED: &str = "vip_ingress_logged";
 pub const PROG_EGRESS: &str = "vip_egress";
 /// Program: the gate for local clients, on the loopback interface's egress.
 pub const PROG_LOCAL: &str = "vip_local";
-/// Program: passes everything; the floor for benchmarks, and what a veth peer needs.
-pub const PROG_PASS: &str = "vip_pass";
 /// Program: tells the kernel's CLOCK_BOOTTIME through a test run.
 pub const PROG_CLOCK: &str = "vip_clock";

@@ -72,13 +72,6 @@ fn outgoing(ctx: &TcContext, verdict: impl Fn(&Frame) -> Verdict) -> i32 {
     }
 }
 
-/// Passes everything: the floor for benchmarks, and what a veth's peer needs
-/// for `XDP_TX` to arrive.
-#[xdp]
-pub fn vip_pass(_ctx: XdpContext) -> u32 {
-    xdp_action::XDP_PASS
-}
-
 /// Writes the time that the fence goes by over the first eight bytes of a
 /// frame. Only for a test run: it is never attached.
 #[xdp]
