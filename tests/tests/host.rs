@@ -169,6 +169,59 @@ fn unload_restores_a_host_after_its_agent_has_ended() -> Result<()> {
 }
 
 #[test]
+fn what_others_tidy_away_is_put_back() -> Result<()> {
+    if skip::skipped("what_others_tidy_away_is_put_back") {
+        return Ok(());
+    }
+    let lab = Lab::new(&spec()?)?;
+    lab.start_agents(PATIENCE)?;
+    let node = lab.wait_holder(GROUP, PATIENCE)?;
+    let before = node.snapshot()?;
+    // As systemd-networkd does to rules, and NetworkManager to addresses.
+    node.ns().ip(&format!("addr del {VIP}/32 dev lo"))?;
+    node.ns().ip("rule del pref 50")?;
+    let mut changes = Vec::new();
+    let back = wait_until(clock::now().plus(PATIENCE), || {
+        changes = node.snapshot().map_or_else(|e| vec![format!("{e:#}")], |now| before.all_changes(&now));
+        changes.is_empty()
+    });
+    ensure!(back, "{changes:?}");
+    Ok(())
+}
+
+#[test]
+fn an_interface_that_was_taken_away_is_no_obstacle() -> Result<()> {
+    if skip::skipped("an_interface_that_was_taken_away_is_no_obstacle") {
+        return Ok(());
+    }
+    let lab = Lab::new(&spec()?)?;
+    lab.start_agents(PATIENCE)?;
+    let node = lab.wait_holder(GROUP, PATIENCE)?;
+    let name = node.name().to_owned();
+    node.ns().ip(&format!("link del {INTERFACE}"))?;
+    let state = |wanted: &str| {
+        wait_until(clock::now().plus(PATIENCE), || {
+            node.status().is_ok_and(|status| status.groups.iter().all(|group| group.state == wanted))
+        })
+    };
+    ensure!(state("fault"), "{name} does not notice: {}", node.log_tail());
+    // Another interface of the same name: attached to again, and fit to serve.
+    node.ns().ip(&format!("link add {INTERFACE} type veth peer name spare"))?;
+    node.ns().ip(&format!("link set {INTERFACE} up"))?;
+    node.ns().ip("link set spare up")?;
+    let attached = wait_until(clock::now().plus(PATIENCE), || {
+        node.ns().ip(&format!("link show {INTERFACE}")).is_ok_and(|shown| shown.contains("xdp"))
+    });
+    ensure!(attached, "not attached again: {}", node.log_tail());
+    node.ns().ip(&format!("link del {INTERFACE}"))?;
+    node.stop_agent()?;
+    node.succeed(&["unload"])?;
+    let pins = std::fs::read_dir(node.bpf_dir()).into_iter().flatten().count();
+    assert_eq!(pins, 0, "pins are left");
+    Ok(())
+}
+
+#[test]
 fn wrong_requests_have_exit_codes_of_their_own() -> Result<()> {
     if skip::skipped("wrong_requests_have_exit_codes_of_their_own") {
         return Ok(());

@@ -289,6 +289,7 @@ impl Node {
             self.plane.set_iface(interface.index, *mac)?;
         }
         let dir = &paths.bpf_dir;
+        attach::sweep(dir)?;
         attach::attach_local(&mut ebpf, dir, setup.how.gate)?;
         // An upgrade replaces the programs on every interface, named or not.
         let mut names: Vec<String> = attach::interfaces(dir)?.into_values().collect();

@@ -123,9 +123,27 @@ pub fn interfaces(dir: &Path) -> Result<BTreeMap<u32, String>, DataPlaneError> {
         .collect())
 }
 
+/// Removes the pins of interfaces that are gone; nothing runs behind them.
+///
+/// # Errors
+/// [`DataPlaneError::Kernel`] if the directory can't be read or changed.
+pub fn sweep(dir: &Path) -> Result<(), DataPlaneError> {
+    let links = bpffs::links_dir(dir);
+    let read = |e| DataPlaneError::io(format!("read {}", links.display()), e);
+    for entry in fs::read_dir(&links).map_err(read)? {
+        let path = entry.map_err(read)?.path();
+        let ifindex = path.file_name().and_then(|name| name.to_str()?.rsplit_once('-')?.1.parse().ok());
+        if ifindex.is_some_and(|ifindex| name_of(ifindex).is_none()) {
+            unpin(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// The name that an interface has now; `None` if it is gone.
 fn name_of(ifindex: u32) -> Option<String> {
-    nix::net::if_::if_indextoname(ifindex).ok()?.into_string().ok()
+    // The crate answers with an empty name where there is no such index.
+    nix::net::if_::if_indextoname(ifindex).ok()?.into_string().ok().filter(|name| !name.is_empty())
 }
 
 fn ifindex_of(iface: &str) -> Result<u32, DataPlaneError> {

@@ -3,6 +3,8 @@
 
 use std::{io, net::Ipv4Addr, path::PathBuf};
 
+use aya::programs::{ProgramError, tc::TcError, xdp::XdpError};
+
 use crate::exit::Exit;
 
 /// Why the data plane could not be loaded, read or changed.
@@ -152,10 +154,64 @@ impl DataPlaneError {
 pub(crate) fn errno_of(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     let mut next = Some(error);
     while let Some(cause) = next {
-        if let Some(errno) = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+        if let Some(errno) = errno_at(cause) {
             return Some(errno);
         }
         next = cause.source();
     }
     None
+}
+
+/// The errno of one link of the chain. Some of aya's errors show only their
+/// text of what they wrap, so that the chain goes past it.
+fn errno_at(cause: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    if let Some(e) = cause.downcast_ref::<io::Error>() {
+        return e.raw_os_error();
+    }
+    let tc = |e: &TcError| {
+        if let TcError::NetlinkError(e) = e {
+            e.raw_os_error()
+        } else if let TcError::IoError(e) = e {
+            e.raw_os_error()
+        } else {
+            None
+        }
+    };
+    if let Some(e) = cause.downcast_ref::<TcError>() {
+        return tc(e);
+    }
+    let program = cause.downcast_ref::<ProgramError>()?;
+    if let ProgramError::TcError(e) = program {
+        tc(e)
+    } else if let ProgramError::XdpError(XdpError::NetlinkError(e)) | ProgramError::NetlinkError(e) = program
+    {
+        e.raw_os_error()
+    } else if let ProgramError::IOError(e) = program {
+        e.raw_os_error()
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_errno_is_found_behind_transparent_wrappers() {
+        let gone = || io::Error::from_raw_os_error(libc::ENODEV);
+        assert_eq!(errno_of(&gone()), Some(libc::ENODEV));
+        assert_eq!(errno_of(&TcError::IoError(gone())), Some(libc::ENODEV));
+        assert_eq!(errno_of(&ProgramError::TcError(TcError::IoError(gone()))), Some(libc::ENODEV));
+        assert_eq!(errno_of(&TcError::AlreadyAttached), None);
+    }
+
+    #[test]
+    fn lack_of_privilege_is_told_apart() {
+        let denied = TcError::IoError(io::Error::from_raw_os_error(libc::EPERM));
+        let error = DataPlaneError::from_source("attach".into(), &denied);
+        assert_eq!(error.exit(), Exit::NoPermission);
+        let other = TcError::IoError(io::Error::from_raw_os_error(libc::ENOSPC));
+        assert_eq!(DataPlaneError::from_source("attach".into(), &other).exit(), Exit::System);
+    }
 }
