@@ -5,10 +5,12 @@
 //! whatever may take time is told to other threads.
 
 use std::{
+    collections::BTreeMap,
     io::{self, ErrorKind},
     net::{SocketAddr, UdpSocket},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     sync::mpsc::{Receiver, Sender},
+    time::Duration,
 };
 
 use nix::{
@@ -38,6 +40,9 @@ use crate::{
 const DATAGRAMS_PER_TURN: usize = 64;
 /// Events taken from the ring buffer in one turn.
 const EVENTS_PER_TURN: usize = 64;
+/// How often at most the keeper is told of the same trouble: whoever can send
+/// frames or datagrams here must not be able to fill its queue, or the log.
+const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
 /// Room for the longest UDP datagram.
 const DATAGRAM_LEN_MAX: usize = 65_536;
 
@@ -117,6 +122,16 @@ struct Running {
     waiting: Vec<(CommandId, oneshot::Sender<Result<Completed, Refusal>>)>,
     next_command: u64,
     stopped: bool,
+    troubles: BTreeMap<Trouble, BootNs>,
+}
+
+/// What is only told now and then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Trouble {
+    /// Datagrams in this node's name are rejected; `None` for no peer's.
+    Rejected(Option<NodeId>),
+    /// A VIP of this group is claimed by another node.
+    Claim(GroupId),
 }
 
 impl LeaseLoop {
@@ -134,6 +149,7 @@ impl LeaseLoop {
             waiting: Vec::new(),
             next_command: 0,
             stopped: false,
+            troubles: BTreeMap::new(),
         };
         let mut buffer = vec![0; DATAGRAM_LEN_MAX];
         while !running.stopped {
@@ -183,7 +199,10 @@ impl Running {
             Received::Handshake => {}
             Received::Rejected { reason, from } => {
                 self.counts.rejected += 1;
-                self.say(Notice::Rejected { reason, from: from.map(NodeId) });
+                let from = from.map(NodeId);
+                if self.is_due(Trouble::Rejected(from)) {
+                    self.say(Notice::Rejected { reason, from });
+                }
             }
         }
         self.transmit();
@@ -296,8 +315,12 @@ impl Running {
             .and_then(|plane| plane.index.iter().position(|index| *index == event.group))
             .and_then(|group| u16::try_from(group).ok());
         if let Some(group) = group {
-            self.announce(GroupId(group), Announce::Defend);
-            self.say(Notice::Claim { group: GroupId(group), vip: event.vip.into(), mac: event.mac });
+            let group = GroupId(group);
+            // Each claim is answered, if not at once: the announcer sees to that.
+            self.announce(group, Announce::Defend);
+            if self.is_due(Trouble::Claim(group)) {
+                self.say(Notice::Claim { group, vip: event.vip.into(), mac: event.mac });
+            }
         }
     }
 
@@ -308,6 +331,16 @@ impl Running {
             // The announcer ends only with the process.
             let _ = self.inner.announcer.send(order(*index));
         }
+    }
+
+    /// True if this trouble has not been told for a while; then it is to be told now.
+    fn is_due(&mut self, trouble: Trouble) -> bool {
+        let now = clock::now();
+        let is_due = self.troubles.get(&trouble).is_none_or(|told| now.since(*told) >= TROUBLE_PAUSE);
+        if is_due {
+            self.troubles.insert(trouble, now);
+        }
+        is_due
     }
 
     fn say(&self, notice: Notice) {
