@@ -244,6 +244,7 @@ impl World {
             nodes: self.plan.nodes.clone(),
             groups: self.plan.groups.clone(),
             accept: self.plan.accept[index],
+            silence: self.plan.accept[index],
         };
         let node = &mut self.nodes[index];
         let mut now = node.clock.at(self.now);

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use super::{
     AgentError, Notice,
     lease_loop::{Ask, Asker, Snapshot},
-    watch_netlink,
+    settle_votes, watch_netlink,
 };
 use crate::{
     config::Config,
@@ -111,6 +111,7 @@ pub(super) fn serve(
     paths: &Paths,
     asker: &Asker,
     notices: &Sender<Notice>,
+    silence: Duration,
     has_ended: impl Fn() -> bool,
 ) -> Result<(), AgentError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -126,6 +127,7 @@ pub(super) fn serve(
         let mut int = signal(SignalKind::interrupt()).map_err(AgentError::system("watch SIGINT"))?;
         let mut hup = signal(SignalKind::hangup()).map_err(AgentError::system("watch SIGHUP"))?;
         tokio::spawn(watch_netlink(notices.clone()));
+        tokio::spawn(settle_votes(paths.run_dir.clone(), server.config.cluster.lease, silence));
         let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
         let mut look = tokio::time::interval(LOOK);
         loop {

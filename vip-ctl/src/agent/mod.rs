@@ -13,16 +13,18 @@ pub mod api;
 mod keeper;
 mod lease_loop;
 mod realtime;
+mod votes;
 
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, UdpSocket},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         mpsc::{Receiver, Sender, channel},
     },
     thread,
+    time::Duration,
 };
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -212,7 +214,9 @@ pub fn run(config_path: &Path, paths: &Paths) -> Result<(), AgentError> {
         }),
         None => None,
     };
-    let (engine, transport) = decide(&config, keys, plane.as_ref())?;
+    let silence = votes::begin(&paths.run_dir, config.cluster.lease)
+        .map_err(AgentError::system(format!("keep the record of votes in {}", paths.run_dir.display())))?;
+    let (engine, transport) = decide(&config, keys, plane.as_ref(), silence)?;
     let lease_loop = LeaseLoop {
         engine,
         transport,
@@ -252,7 +256,7 @@ pub fn run(config_path: &Path, paths: &Paths) -> Result<(), AgentError> {
         "the agent runs"
     );
 
-    let served = api::serve(config, paths, &asker, &notices, || lease.is_finished());
+    let served = api::serve(config, paths, &asker, &notices, silence, || lease.is_finished());
     // However serving ended, the leases are released in good order if they can be.
     let _ = asker.ask(Ask::Stop);
     let ended = lease.join();
@@ -325,7 +329,12 @@ fn names(config: &Config, node: Option<&Node>) -> Names {
 }
 
 /// The engine and the transport, in a new incarnation.
-fn decide(config: &Config, keys: KeyRing, plane: Option<&Plane>) -> Result<(Engine, Transport), AgentError> {
+fn decide(
+    config: &Config,
+    keys: KeyRing,
+    plane: Option<&Plane>,
+    silence: Duration,
+) -> Result<(Engine, Transport), AgentError> {
     let mut incarnation = [0; 8];
     let mut entropy = [0; 32];
     for buffer in [&mut incarnation[..], &mut entropy[..]] {
@@ -357,6 +366,7 @@ fn decide(config: &Config, keys: KeyRing, plane: Option<&Plane>) -> Result<(Engi
             .collect(),
         groups: config.groups.iter().map(|g| GroupSpec { priorities: priorities(g) }).collect(),
         accept: config.cluster.lease,
+        silence,
     };
     let now = clock::now();
     let engine = Engine::new(engine_config, &held(plane, now), now);
@@ -415,6 +425,14 @@ fn abort_on_panic() {
             std::process::abort();
         }
     }));
+}
+
+/// Notes the end of the silence.
+async fn settle_votes(run_dir: PathBuf, accept: Duration, silence: Duration) {
+    tokio::time::sleep(silence).await;
+    if let Err(e) = votes::settle(&run_dir, accept) {
+        warn!("the record of votes was not written ({e}): the next start may be silent for {silence:?}");
+    }
 }
 
 /// Tells the keeper what netlink says, for as long as it listens.

@@ -93,6 +93,10 @@ pub struct EngineConfig {
     /// node. Made for 20 ms to 75 s: below, timers are too coarse; above, the
     /// data plane does not believe the lease ([`vip_common::lease::LEASE_NS_MAX`]).
     pub accept: Duration,
+    /// How long this start is followed by silence (rule 5), if that is longer
+    /// than `accept`: as long as any vote of this node's former incarnations
+    /// may still count, whatever T_accept they were configured with.
+    pub silence: Duration,
 }
 
 impl EngineConfig {

@@ -62,7 +62,7 @@ impl Node {
         let mut node = Self {
             timing,
             now,
-            silent_until: now.plus(timing.accept),
+            silent_until: now.plus(timing.accept.max(config.silence)),
             silent: true,
             stopping: false,
             quorate: false,

@@ -58,6 +58,7 @@ impl Cluster {
             nodes: roles.iter().map(|&role| NodeSpec { role }).collect(),
             groups,
             accept: ACCEPT,
+            silence: ACCEPT,
         };
         let mut cluster = Self {
             now: BootNs(1_000_000_000),

@@ -63,6 +63,25 @@ fn acceptors_that_have_forgotten_the_lease_do_not_renew_it() {
 }
 
 #[test]
+fn a_shorter_lease_keeps_the_silence_of_the_longer_one() {
+    let mut cluster = Cluster::settled();
+    // Nodes whose configurations differ reject each other's datagrams.
+    cluster.isolate(A);
+    for node in [B, C] {
+        cluster.kill(node);
+    }
+    cluster.config.accept = ACCEPT / 4;
+    cluster.config.silence = ACCEPT;
+    for node in [B, C] {
+        cluster.start(node);
+    }
+    // B and C are a majority, and A's lease is one that they have forgotten.
+    let took = |cluster: &Cluster| [B, C].iter().any(|node| cluster.state(*node).state == GroupState::Active);
+    let took = cluster.run_until(ACCEPT * 3, took).unwrap();
+    assert!(took >= ACCEPT, "{took:?}");
+}
+
+#[test]
 fn leftovers_that_cannot_be_ours_are_cleared() {
     let config = EngineConfig {
         me: A,
@@ -70,6 +89,7 @@ fn leftovers_that_cannot_be_ours_are_cleared() {
         nodes: vec![NodeSpec { role: Role::Node }; 3],
         groups: vec![GroupSpec { priorities: Vec::new() }; 3],
         accept: ACCEPT,
+        silence: ACCEPT,
     };
     let now = BootNs(5_000_000_000);
     let held = [

@@ -1,0 +1,103 @@
+//! How long votes of this node's former incarnations may still count, kept in
+//! a file: an agent that comes back with a shorter lease in its configuration
+//! has forgotten what it accepted under the longer one, and must be silent for
+//! as long as that lasts (rule 5 of the protocol).
+
+use std::{fs, io, path::Path, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{config::LEASE_MAX, dataplane::clock};
+
+const FILE: &str = "votes.json";
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Votes {
+    /// The boot that this is about.
+    boot_id: String,
+    /// The longest T_accept of any vote that may still count, in nanoseconds.
+    accept_ns: u64,
+}
+
+/// Writes down that votes of `accept` may be given from now on, and returns
+/// how long to be silent first.
+///
+/// # Errors
+/// If the record can't be read or written: then the agent must not vote.
+pub fn begin(run_dir: &Path, accept: Duration) -> io::Result<Duration> {
+    let boot_id = boot_id()?;
+    let uptime = Duration::from_nanos(clock::now().0);
+    let former = former(run_dir, &boot_id, uptime)?;
+    let longest = former.max(accept);
+    write(run_dir, boot_id, longest)?;
+    Ok(longest)
+}
+
+/// The silence is over: from now on only votes of `accept` count.
+///
+/// # Errors
+/// If the record can't be written; it then asks for more silence than needed.
+pub fn settle(run_dir: &Path, accept: Duration) -> io::Result<()> {
+    write(run_dir, boot_id()?, accept)
+}
+
+/// How long votes of former incarnations may still count.
+fn former(run_dir: &Path, boot_id: &str, uptime: Duration) -> io::Result<Duration> {
+    match fs::read(run_dir.join(FILE)) {
+        Ok(text) => {
+            let votes: Votes = serde_json::from_slice(&text)?;
+            if votes.boot_id == boot_id {
+                return Ok(Duration::from_nanos(votes.accept_ns));
+            }
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    // Whatever voted before this boot has been dead for as long as it lasts.
+    Ok(LEASE_MAX.saturating_sub(uptime))
+}
+
+fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string(BOOT_ID)?.trim().to_owned())
+}
+
+/// Whole or not at all.
+fn write(run_dir: &Path, boot_id: String, longest: Duration) -> io::Result<()> {
+    let accept_ns = u64::try_from(longest.as_nanos()).map_err(io::Error::other)?;
+    let new = run_dir.join("votes.json.new");
+    fs::write(&new, serde_json::to_vec(&Votes { boot_id, accept_ns })?)?;
+    fs::rename(new, run_dir.join(FILE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longer_of_two_leases_decides_until_its_votes_are_over() {
+        let dir = std::env::temp_dir().join(format!("vip-votes-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let (long, short) = (Duration::from_secs(60), Duration::from_millis(200));
+        assert_eq!(begin(&dir, long).unwrap(), long);
+        // Twice, since a crash during the silence must not shorten it.
+        for _ in 0..2 {
+            assert_eq!(begin(&dir, short).unwrap(), long);
+        }
+        settle(&dir, short).unwrap();
+        assert_eq!(begin(&dir, short).unwrap(), short);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn after_a_boot_only_the_time_since_counts() {
+        let dir = std::env::temp_dir().join(format!("vip-votes-boot-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        write(&dir, "another boot".into(), Duration::from_secs(60)).unwrap();
+        let second = Duration::from_secs(1);
+        assert_eq!(former(&dir, "this boot", second).unwrap(), LEASE_MAX - second);
+        assert_eq!(former(&dir, "this boot", LEASE_MAX * 2).unwrap(), Duration::ZERO);
+        fs::remove_dir_all(dir).unwrap();
+    }
+}
