@@ -14,5 +14,6 @@ pub mod lock;
 pub mod metrics;
 pub mod node;
 pub mod paths;
+pub mod record;
 pub mod report;
 pub mod transport;

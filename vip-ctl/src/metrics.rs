@@ -1,5 +1,5 @@
-//! A status as Prometheus metrics. The names are those that `field-notes`
-//! agreed on; every figure comes from a status, so that both always agree.
+//! A status as Prometheus metrics. Every figure comes from a status, so that
+//! both always agree.
 
 use std::{collections::BTreeMap, fmt};
 

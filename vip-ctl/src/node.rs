@@ -136,14 +136,8 @@ pub fn set_up(paths: &Paths, setup: &Setup) -> Result<Node, NodeError> {
     }
     let loaded = load(&paths.bpf_dir, setup.vips_max)?;
     let fresh = !loaded.adopted;
-    let mut node = Node {
-        plane: loaded.plane,
-        host,
-        adopted: loaded.adopted,
-        attached: Vec::new(),
-        changes: Vec::new(),
-        warnings: Vec::new(),
-    };
+    let mut node = Node::new(loaded.plane, host);
+    node.adopted = loaded.adopted;
     if let Err(e) = node.apply(loaded.ebpf, paths, setup, &interfaces) {
         if fresh {
             // The first error is the one to tell.
@@ -193,15 +187,7 @@ pub fn prune(paths: &Paths, keep: &[GroupSetup]) -> Result<(), NodeError> {
 pub fn tear_down(paths: &Paths) -> Result<(), NodeError> {
     let host = Host::open(&paths.run_dir)?;
     match DataPlane::open(&paths.bpf_dir) {
-        Ok(plane) => Node {
-            plane,
-            host,
-            adopted: true,
-            attached: Vec::new(),
-            changes: Vec::new(),
-            warnings: Vec::new(),
-        }
-        .take_down(paths),
+        Ok(plane) => Node::new(plane, host).take_down(paths),
         Err(DataPlaneError::NotLoaded { .. }) => {
             // An interrupted load or unload may have left the host changed.
             host.restore()?;
@@ -270,6 +256,12 @@ fn refuse_mixing(plane: &DataPlane, setup: &Setup) -> Result<(), NodeError> {
 }
 
 impl Node {
+    /// A node that is up already, with nothing to tell about it yet.
+    #[must_use]
+    pub const fn new(plane: DataPlane, host: Host) -> Self {
+        Self { plane, host, adopted: true, attached: Vec::new(), changes: Vec::new(), warnings: Vec::new() }
+    }
+
     fn apply(
         &mut self,
         mut ebpf: Ebpf,

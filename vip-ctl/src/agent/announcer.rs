@@ -4,7 +4,7 @@
 //! It asks the fence before it sends, and the egress gate asks again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::mpsc::{Receiver, RecvTimeoutError},
     thread,
@@ -46,30 +46,30 @@ pub enum Announce {
 /// Runs until the channel closes.
 pub fn run(plane: &DataPlane, orders: &Receiver<Announce>) -> io::Result<()> {
     let socket = Announcer::open()?;
-    let mut due: BTreeMap<(BootNs, GroupIndex), ()> = BTreeMap::new();
+    let mut due: BTreeSet<(BootNs, GroupIndex)> = BTreeSet::new();
     let mut defended: BTreeMap<GroupIndex, BootNs> = BTreeMap::new();
     loop {
         let now = clock::now();
-        let wait = due.keys().next().map_or(Duration::from_secs(3600), |(at, _)| at.since(now));
+        let wait = due.first().map_or(Duration::from_secs(3600), |(at, _)| at.since(now));
         match orders.recv_timeout(wait) {
             Ok(Announce::Takeover(group)) => {
                 let now = clock::now();
-                due.retain(|(_, other), ()| *other != group);
-                due.extend(TIMES.iter().map(|after| ((now.plus(*after), group), ())));
+                due.retain(|(_, other)| *other != group);
+                due.extend(TIMES.iter().map(|after| (now.plus(*after), group)));
             }
             Ok(Announce::Defend(group)) => {
                 let now = clock::now();
                 let next = defended.get(&group).map_or(now, |last| last.plus(DEFEND_PAUSE).max(now));
-                if next <= now || !due.keys().any(|(_, other)| *other == group) {
+                if next <= now || !due.iter().any(|(_, other)| *other == group) {
                     defended.insert(group, next);
-                    due.insert((next, group), ());
+                    due.insert((next, group));
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
         let now = clock::now();
-        while let Some(((at, group), ())) = due.first_key_value().map(|(k, v)| (*k, *v)) {
+        while let Some((at, group)) = due.first().copied() {
             if at > now {
                 break;
             }

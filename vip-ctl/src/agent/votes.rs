@@ -7,10 +7,9 @@ use std::{fs, io, path::Path, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{config::LEASE_MAX, dataplane::clock};
+use crate::{config::LEASE_MAX, dataplane::clock, record};
 
 const FILE: &str = "votes.json";
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +26,7 @@ struct Votes {
 /// # Errors
 /// If the record can't be read or written: then the agent must not vote.
 pub fn begin(run_dir: &Path, accept: Duration) -> io::Result<Duration> {
-    let boot_id = boot_id()?;
+    let boot_id = record::boot_id()?;
     let uptime = Duration::from_nanos(clock::now().0);
     let former = former(run_dir, &boot_id, uptime)?;
     let longest = former.max(accept);
@@ -40,7 +39,7 @@ pub fn begin(run_dir: &Path, accept: Duration) -> io::Result<Duration> {
 /// # Errors
 /// If the record can't be written; it then asks for more silence than needed.
 pub fn settle(run_dir: &Path, accept: Duration) -> io::Result<()> {
-    write(run_dir, boot_id()?, accept)
+    write(run_dir, record::boot_id()?, accept)
 }
 
 /// How long votes of former incarnations may still count.
@@ -59,16 +58,9 @@ fn former(run_dir: &Path, boot_id: &str, uptime: Duration) -> io::Result<Duratio
     Ok(LEASE_MAX.saturating_sub(uptime))
 }
 
-fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string(BOOT_ID)?.trim().to_owned())
-}
-
-/// Whole or not at all.
 fn write(run_dir: &Path, boot_id: String, longest: Duration) -> io::Result<()> {
     let accept_ns = u64::try_from(longest.as_nanos()).map_err(io::Error::other)?;
-    let new = run_dir.join("votes.json.new");
-    fs::write(&new, serde_json::to_vec(&Votes { boot_id, accept_ns })?)?;
-    fs::rename(new, run_dir.join(FILE))
+    record::write(run_dir, FILE, &Votes { boot_id, accept_ns })
 }
 
 #[cfg(test)]

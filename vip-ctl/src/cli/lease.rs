@@ -84,14 +84,7 @@ fn open(args: &Args, paths: &Paths) -> Result<(Node, Group, Lock), Failure> {
     if group.mode != GroupMode::Manual {
         return Err(crate::node::NodeError::BelongsToAgent { group: group.name }.into());
     }
-    let node = Node {
-        plane,
-        host: Host::open(&paths.run_dir)?,
-        adopted: true,
-        attached: Vec::new(),
-        changes: Vec::new(),
-        warnings: Vec::new(),
-    };
+    let node = Node::new(plane, Host::open(&paths.run_dir)?);
     Ok((node, group, lock))
 }
 

@@ -11,9 +11,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::HostError;
+use crate::record;
 
 const FILE: &str = "host.json";
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The changes that `unload` takes back.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ impl Saved {
     /// # Errors
     /// [`HostError::Io`].
     pub fn read(run_dir: &Path) -> Result<Self, HostError> {
-        let boot_id = fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
+        let boot_id = record::boot_id().unwrap_or_default();
         let path = run_dir.join(FILE);
         let saved = match fs::read_to_string(&path) {
             Ok(text) => serde_json::from_str::<Self>(&text)
@@ -51,14 +51,8 @@ impl Saved {
     /// # Errors
     /// [`HostError::Io`].
     pub fn write(&self, run_dir: &Path) -> Result<(), HostError> {
-        let path = run_dir.join(FILE);
-        let new = run_dir.join("host.json.new");
-        let write = || {
-            fs::create_dir_all(run_dir)?;
-            fs::write(&new, serde_json::to_vec_pretty(self)?)?;
-            fs::rename(&new, &path)
-        };
-        write().map_err(|e| HostError::io(format!("write {}", path.display()), e))
+        record::write(run_dir, FILE, self)
+            .map_err(|e| HostError::io(format!("write {}", run_dir.join(FILE).display()), e))
     }
 
     /// Removes the file: nothing is changed any more.
