@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn an_agent_is_named_at_once_and_its_end_frees_the_lock() {
         let dir = std::env::temp_dir().join(format!("vip-lock-{}", std::process::id()));
-        let paths = Paths { bpf_dir: dir.clone(), run_dir: dir.clone() };
+        let paths = Paths { bpf_dir: dir.clone(), run_dir: dir.clone(), state_dir: dir.clone() };
         let agent = Lock::take(&paths, true).unwrap();
         match Lock::take(&paths, false) {
             Err(LockError::Agent { pid }) => assert_eq!(pid, std::process::id()),

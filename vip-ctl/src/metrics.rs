@@ -1,23 +1,28 @@
 //! A status as Prometheus metrics. Every figure comes from a status, so that
 //! both always agree.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use prometheus_client::{
-    encoding::text::encode,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    collector::Collector,
+    encoding::{DescriptorEncoder, NoLabelSet, text::encode},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 use vip_common::counter::COUNTERS;
 
-use crate::{dataplane::observe::counter_name, report::Status};
+use crate::{
+    agent::lateness::{BOUNDS_US, Lateness},
+    dataplane::observe::counter_name,
+    report::Status,
+};
 
 type Labels = Vec<(&'static str, String)>;
 type GaugeFamily = Family<Labels, Gauge>;
 type CounterFamily = Family<Labels, Counter>;
 
 /// States that `vip_state` tells, one of them 1.
-const STATES: &[&str] = &["active", "standby", "fault", "init", "expired"];
+const STATES: &[&str] = &["active", "standby", "fault", "init", "paused", "expired"];
 
 /// The metrics in the OpenMetrics text format.
 ///
@@ -43,6 +48,31 @@ pub fn text(status: &Status) -> Result<String, fmt::Error> {
     if let Some(quorate) = status.quorate {
         let family = gauge(&mut registry, "vip_quorate", "1 if a majority of the voters is heard");
         family.get_or_create(&vec![("node", node.clone())]).set(i64::from(quorate));
+    }
+    let mut flag = |name: &str, help: &str, is_so: bool| {
+        gauge(&mut registry, name, help).get_or_create(&vec![("node", node.clone())]).set(i64::from(is_so));
+    };
+    if status.cluster.is_some() {
+        flag("vip_paused", "1 if automatic moves are switched off in the cluster", status.paused);
+        flag(
+            "vip_pair",
+            "1 in pair mode, where a cut between the nodes can make two holders",
+            status.pair.is_some(),
+        );
+        flag(
+            "vip_standby",
+            "1 if this node is on standby",
+            status.nodes.iter().any(|known| known.name == node && known.standby),
+        );
+        flag(
+            "vip_forced",
+            "1 if this node holds a group by force, without a quorum",
+            status.groups.iter().any(|group| group.forced),
+        );
+    }
+    if let Some(generation) = status.generation {
+        let family = gauge(&mut registry, "vip_generation", "Number of the membership");
+        family.get_or_create(&vec![("node", node.clone())]).set(generation.into());
     }
     let state = gauge(&mut registry, "vip_state", "1 for the state that the VIP is in on this node");
     let epoch = gauge(&mut registry, "vip_epoch", "The number of the grant");
@@ -79,9 +109,54 @@ pub fn text(status: &Status) -> Result<String, fmt::Error> {
         let family = counter(&mut registry, &format!("vip_{name}"), "Counted by the agent");
         family.get_or_create(&vec![("node", node.clone())]).inc_by(*value);
     }
+    let rejected =
+        counter(&mut registry, "vip_heartbeats_rejected", "Datagrams dropped without an answer, by reason");
+    for (reason, count) in &status.rejected {
+        let labels = vec![("node", node.clone()), ("reason", reason.clone())];
+        rejected.get_or_create(&labels).inc_by(*count);
+    }
+    if let Some(renewals) = &status.renewals {
+        register_renewals(&mut registry, &node, renewals);
+    }
     let mut out = String::new();
     encode(&mut out, &registry)?;
     Ok(out)
+}
+
+/// Lateness was counted elsewhere, so the histogram is filled bucket by bucket.
+fn register_renewals(registry: &mut Registry, node: &str, renewals: &Lateness) {
+    registry.register_collector(Box::new(Renewals { node: node.to_owned(), lateness: renewals.clone() }));
+    let late = CounterFamily::default();
+    registry.register(
+        "vip_lease_renew_late",
+        "Renewals that began later than half of what would have cost the lease",
+        late.clone(),
+    );
+    late.get_or_create(&vec![("node", node.to_owned())]).inc_by(renewals.late);
+}
+
+/// The histogram of how late renewals began.
+#[derive(Debug)]
+struct Renewals {
+    node: String,
+    lateness: Lateness,
+}
+
+impl Collector for Renewals {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let bounds = BOUNDS_US.iter().map(|us| Duration::from_micros(*us).as_secs_f64()).chain([f64::MAX]);
+        let buckets: Vec<_> = bounds.zip(self.lateness.counts).collect();
+        let mut metric = encoder.encode_descriptor(
+            "vip_lease_renew_lateness_seconds",
+            "How late renewals began",
+            None,
+            MetricType::Histogram,
+        )?;
+        let labels = [("node", self.node.clone())];
+        let mut metric = metric.encode_family(&labels)?;
+        let sum = Duration::from_nanos(self.lateness.sum_ns).as_secs_f64();
+        metric.encode_histogram::<NoLabelSet>(sum, self.lateness.count(), &buckets, None)
+    }
 }
 
 fn count_frames(packets: &CounterFamily, of: &Labels, counters: &BTreeMap<String, u64>) {

@@ -12,6 +12,9 @@ pub struct Paths {
     /// Where the agent's socket, the lock and the saved host state are.
     #[arg(long, env = "VIP_RUN_DIR", default_value = "/run/vip", global = true, value_name = "DIR")]
     pub run_dir: PathBuf,
+    /// Where the agent keeps what outlives a boot: epochs, standby, the membership.
+    #[arg(long, env = "VIP_STATE_DIR", default_value = "/var/lib/vip", global = true, value_name = "DIR")]
+    pub state_dir: PathBuf,
 }
 
 impl Paths {

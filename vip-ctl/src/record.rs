@@ -1,7 +1,11 @@
-//! Records below the run directory that are true for one boot only: written
-//! whole or not at all, and known by the boot that they are about.
+//! Records below the run and state directories: written whole or not at all.
+//! Those that are true for one boot only are known by the boot that they are about.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::Path,
+};
 
 use serde::Serialize;
 
@@ -19,9 +23,23 @@ pub fn boot_id() -> io::Result<String> {
 ///
 /// # Errors
 /// If it can't be written; then the former record is still there.
-pub fn write(run_dir: &Path, name: &str, record: &impl Serialize) -> io::Result<()> {
-    let new = run_dir.join(format!("{name}.new"));
-    fs::create_dir_all(run_dir)?;
+pub fn write(dir: &Path, name: &str, record: &impl Serialize) -> io::Result<()> {
+    let new = dir.join(format!("{name}.new"));
+    fs::create_dir_all(dir)?;
     fs::write(&new, serde_json::to_vec_pretty(record)?)?;
-    fs::rename(new, run_dir.join(name))
+    fs::rename(new, dir.join(name))
+}
+
+/// [`write`], and on disk when it returns.
+///
+/// # Errors
+/// As for [`write`].
+pub fn write_durably(dir: &Path, name: &str, record: &impl Serialize) -> io::Result<()> {
+    let new = dir.join(format!("{name}.new"));
+    fs::create_dir_all(dir)?;
+    let mut file = File::create(&new)?;
+    file.write_all(&serde_json::to_vec_pretty(record)?)?;
+    file.sync_all()?;
+    fs::rename(new, dir.join(name))?;
+    File::open(dir)?.sync_all()
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use vip_common::{BootNs, Fence, GroupMode, Lease, VipSlot};
 
 use crate::{
+    agent::lateness::Lateness,
     dataplane::{DataPlane, DataPlaneError, Group, attach, clock, observe},
     host::{Host, HostError},
 };
@@ -20,8 +21,17 @@ pub struct Status {
     pub cluster: Option<String>,
     /// True if a majority of the voters is heard; null without an agent.
     pub quorate: Option<bool>,
-    /// `manual`, `cluster`, or `witness`.
+    /// `manual`, `cluster`, `witness` or `observer`.
     pub mode: String,
+    /// Are automatic moves switched off in the cluster?
+    #[serde(default)]
+    pub paused: bool,
+    /// Pair mode, `take` or `hold`; null where a majority decides.
+    #[serde(default)]
+    pub pair: Option<String>,
+    /// Number of the membership; null without an agent.
+    #[serde(default)]
+    pub generation: Option<u32>,
     /// The nodes of the cluster, this one included; empty without an agent.
     pub nodes: Vec<NodeStatus>,
     /// The interfaces that the data plane is on.
@@ -35,6 +45,12 @@ pub struct Status {
     /// What the agent counted; empty without one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub agent: BTreeMap<String, u64>,
+    /// Datagrams that the agent rejected, by reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rejected: BTreeMap<String, u64>,
+    /// How late the agent's renewals began; null without an agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewals: Option<Lateness>,
 }
 
 /// A node of the cluster as the answering node sees it.
@@ -44,10 +60,13 @@ pub struct NodeStatus {
     pub name: String,
     /// Where its agent listens.
     pub address: String,
-    /// True if it only votes.
-    pub witness: bool,
+    /// `node`, `witness` or `observer`.
+    pub role: String,
     /// True if its agent was heard lately.
     pub heard: bool,
+    /// True if it is on standby, by what it last said.
+    #[serde(default)]
+    pub standby: bool,
 }
 
 /// An interface that the data plane is on.
@@ -66,7 +85,7 @@ pub struct InterfaceStatus {
 pub struct GroupStatus {
     /// Its name.
     pub name: String,
-    /// `active`, `standby`, `fault`, `init` or `expired`.
+    /// `active`, `standby`, `fault`, `init`, `paused`, `witness`, `observer` or `expired`.
     pub state: String,
     /// `manual` or `cluster`.
     pub mode: String,
@@ -74,6 +93,9 @@ pub struct GroupStatus {
     pub holder: Option<String>,
     /// The number of the grant; null in manual mode.
     pub epoch: Option<u64>,
+    /// True if this node holds it by force, without a quorum.
+    #[serde(default)]
+    pub forced: bool,
     /// What is left of this node's lease, in milliseconds; null without one
     /// and in manual mode, where a lease does not end.
     pub lease_remaining_ms: Option<u64>,
@@ -180,6 +202,7 @@ fn group_status(group: &Group, lease: Lease, node: &str, now: BootNs) -> GroupSt
         },
         holder: fence.is_open().then(|| node.to_owned()),
         epoch: None,
+        forced: false,
         lease_remaining_ms: remaining.and_then(|r| u64::try_from(r.as_millis()).ok()),
         vips: Vec::new(),
     }
@@ -201,14 +224,18 @@ pub fn text(status: &Status) -> String {
         ),
         _ => writeln!(out, "node {}, from its maps alone (no agent answers)", status.node),
     };
+    if status.paused {
+        let _ = writeln!(out, "PAUSED: no automatic moves until `vip-ctl resume`");
+    }
     for node in &status.nodes {
         let _ = writeln!(
             out,
-            "  {:<16} {:<22} {}{}",
+            "  {:<16} {:<22} {}{}{}",
             node.name,
             node.address,
             if node.heard { "heard" } else { "silent" },
-            if node.witness { ", witness" } else { "" }
+            if node.role == "node" { String::new() } else { format!(", {}", node.role) },
+            if node.standby { ", on standby" } else { "" }
         );
     }
     for interface in &status.interfaces {
@@ -230,6 +257,9 @@ pub fn text(status: &Status) -> String {
         );
         if let Some(epoch) = group.epoch {
             let _ = write!(out, ", epoch {epoch}");
+        }
+        if group.forced {
+            let _ = write!(out, ", BY FORCE");
         }
         if let Some(remaining) = group.lease_remaining_ms {
             let _ = write!(out, ", lease {remaining} ms");

@@ -101,6 +101,12 @@ impl Node {
         self.dir.join("run")
     }
 
+    /// Its state directory, `VIP_STATE_DIR`.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
     /// Its configuration file.
     #[must_use]
     pub fn config_file(&self) -> PathBuf {
@@ -120,6 +126,7 @@ impl Node {
         let program = self.vip_ctl.as_ref().context("this lab was made without vip-ctl")?;
         let mut command = self.ns.command(program)?;
         command.env("VIP_BPF_DIR", &self.pins).env("VIP_RUN_DIR", self.run_dir());
+        command.env("VIP_STATE_DIR", self.state_dir());
         Ok(command)
     }
 

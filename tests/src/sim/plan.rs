@@ -58,7 +58,10 @@ impl Plan {
             nodes[rng.index(count)].role = Role::Witness;
         }
         let groups = (0..rng.between(1, 4))
-            .map(|_| GroupSpec { priorities: (0..count).map(|_| rng.pick(&[50, 100, 100, 150])).collect() })
+            .map(|_| GroupSpec {
+                priorities: (0..count).map(|_| rng.pick(&[50, 100, 100, 150])).collect(),
+                ..GroupSpec::default()
+            })
             .collect();
         let accept = Duration::from_millis(rng.pick(&[20, 50, 100, 200, 200, 1000]));
         let timing = Timing::new(accept);

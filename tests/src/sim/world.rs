@@ -238,14 +238,9 @@ impl World {
             return Ok(());
         }
         let (incarnation, groups) = (self.rng.draw(), self.plan.groups.len());
-        let config = EngineConfig {
-            me: node_id(index),
-            incarnation: Incarnation(incarnation),
-            nodes: self.plan.nodes.clone(),
-            groups: self.plan.groups.clone(),
-            accept: self.plan.accept[index],
-            silence: self.plan.accept[index],
-        };
+        let (nodes, groups_of) = (self.plan.nodes.clone(), self.plan.groups.clone());
+        let accept = self.plan.accept[index];
+        let config = EngineConfig::new(node_id(index), Incarnation(incarnation), nodes, groups_of, accept);
         let node = &mut self.nodes[index];
         let mut now = node.clock.at(self.now);
         node.handled_at = now;
@@ -439,7 +434,7 @@ impl World {
                 }
                 Ok(())
             }
-            Output::Changed { .. } => Ok(()),
+            Output::Changed { .. } | Output::Remember { .. } => Ok(()),
             Output::Done { id, outcome } => {
                 if node.commands.remove(&id).is_none() {
                     return Err(Violation::StrayAnswer(node.id, id));

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     config::Config,
     dataplane::DataPlane,
-    engine::{Command, Completed, GroupId, NodeId, Refusal},
+    engine::{Command, Completed, GroupId, NodeId, PeerLoss, Refusal, Role},
     exit::Exit,
     host::Host,
     paths::Paths,
@@ -65,6 +65,29 @@ pub enum Request {
         /// To which node; the holder chooses if left out.
         to: Option<String>,
     },
+    /// Give the lease to this node or `to`, whether or not the holder is there.
+    Failover {
+        /// The group or a VIP of it.
+        group: Option<String>,
+        /// To which node; this one if left out.
+        to: Option<String>,
+        /// Also without a quorum, by this node's vote alone.
+        force: bool,
+    },
+    /// Put a node on standby, or take it off.
+    Standby {
+        /// Which node; this one if left out.
+        node: Option<String>,
+        /// True to put it on standby.
+        on: bool,
+        /// Release also what nobody else can take.
+        force: bool,
+    },
+    /// Pause the cluster, or let it go on.
+    Pause {
+        /// True to pause.
+        on: bool,
+    },
 }
 
 /// What a client gets.
@@ -73,6 +96,18 @@ pub enum Request {
 pub enum Response {
     /// To [`Request::Status`].
     Status(Box<Status>),
+    /// To [`Request::Standby`]: it is so.
+    Standby {
+        /// The node.
+        node: String,
+        /// Is it on standby?
+        on: bool,
+    },
+    /// To [`Request::Pause`]: it is so.
+    Pause {
+        /// Is the cluster paused?
+        on: bool,
+    },
     /// To the others: it is done.
     Done {
         /// The group.
@@ -144,8 +179,8 @@ pub(super) fn serve(
                     }
                     Err(e) => warn!("a client was not accepted: {e}"),
                 },
-                _ = term.recv() => { info!("SIGTERM: releasing"); return Ok(()) }
-                _ = int.recv() => { info!("SIGINT: releasing"); return Ok(()) }
+                _ = term.recv() => { info!("SIGTERM: ending"); return Ok(()) }
+                _ = int.recv() => { info!("SIGINT: ending"); return Ok(()) }
                 _ = hup.recv() => warn!("SIGHUP: reloading is not there yet; restart the agent, no VIP moves by that"),
                 _ = look.tick() => if has_ended() { return Ok(()) },
             }
@@ -196,8 +231,20 @@ impl Server {
             Request::Switchover { group, to } => {
                 self.command(group, |group| Ok(Command::Switchover { group, to: self.node(to)? })).await
             }
+            Request::Failover { group, to, force } => self.failover(group, to, force).await,
+            Request::Standby { node, on, force } => self.standby(node, on, force).await,
+            Request::Pause { on } => match self.order(Command::Pause { on }).await {
+                Ok(Ok(_)) => Ok(Response::Pause { on }),
+                Ok(Err(refusal)) => Err(Response::error(exit_of(refusal), refusal.to_string())),
+                Err(response) => Err(response),
+            },
         };
         result.unwrap_or_else(|response| response)
+    }
+
+    /// Lets the engine do it.
+    async fn order(&self, command: Command) -> Result<Result<Completed, Refusal>, Response> {
+        self.asker.ask_for(|reply| Ask::Command(command, reply)).await.ok_or_else(ending)
     }
 
     async fn command(
@@ -206,16 +253,83 @@ impl Server {
         command: impl FnOnce(GroupId) -> Result<Command, Response>,
     ) -> Result<Response, Response> {
         let group = self.group(group)?;
-        let command = command(group)?;
-        let outcome = self.asker.ask_for(|reply| Ask::Command(command, reply)).await.ok_or_else(ending)?;
-        let name = self.config.groups[usize::from(group.0)].name.clone();
+        let outcome = self.order(command(group)?).await?;
+        let name = self.group_name(group);
         match outcome {
             Ok(Completed::HeldBy(node)) => {
                 Ok(Response::Done { group: name, holder: Some(self.node_name(node)) })
             }
-            Ok(Completed::Released) => Ok(Response::Done { group: name, holder: None }),
+            Ok(Completed::Released | Completed::Standby(_) | Completed::Paused(_)) => {
+                Ok(Response::Done { group: name, holder: None })
+            }
             Err(refusal) => Err(Response::error(exit_of(refusal), format!("group {name}: {refusal}"))),
         }
+    }
+
+    async fn failover(
+        &self,
+        group: Option<String>,
+        to: Option<String>,
+        force: bool,
+    ) -> Result<Response, Response> {
+        let me = NodeId(self.config.me);
+        let to = self.node(to)?.unwrap_or(me);
+        let group = self.group(group)?;
+        let snapshot = self.asker.ask_for(Ask::Status).await.ok_or_else(ending)?;
+        if !snapshot.engine.quorate {
+            let risk = self.risk(group, &snapshot);
+            if !force {
+                return Err(Response::error(
+                    Exit::NoQuorum,
+                    format!("{risk}; if that is sure, repeat it with --force"),
+                ));
+            }
+            if to != me {
+                let name = self.node_name(to);
+                return Err(Response::error(
+                    Exit::Unsafe,
+                    format!("without a quorum only this node can be made to answer: run it on {name}"),
+                ));
+            }
+            warn!("failover --force: {risk}");
+        }
+        let command =
+            if force && to == me { Command::Force { group } } else { Command::Promote { group, to } };
+        self.command(Some(self.group_name(group)), |_| Ok(command)).await
+    }
+
+    /// What a forced failover of a group risks, in one sentence.
+    fn risk(&self, group: GroupId, snapshot: &Snapshot) -> String {
+        let name = self.group_name(group);
+        let unheard = self.config.cluster.nodes.iter().filter(|node| {
+            let known = snapshot.engine.nodes.get(usize::from(node.id));
+            node.can_hold() && known.is_some_and(|known| !known.present)
+        });
+        let unheard: Vec<_> = unheard.map(|node| node.name.as_str()).collect();
+        format!(
+            "group {name}: no quorum: any of {} may hold {name} without being heard here, and then two nodes answer for \
+             its VIPs and what is written to one of them is lost; make sure that they are off or cut from the clients",
+            if unheard.is_empty() { "the other nodes".to_owned() } else { unheard.join(", ") }
+        )
+    }
+
+    async fn standby(&self, node: Option<String>, on: bool, force: bool) -> Result<Response, Response> {
+        let node = self.node(node)?.unwrap_or(NodeId(self.config.me));
+        let name = self.node_name(node);
+        match self.order(Command::Standby { node, on, force: on && force }).await? {
+            Ok(_) => Ok(Response::Standby { node: name, on }),
+            Err(Refusal::NoTarget) => Err(Response::error(
+                Exit::Unsafe,
+                format!(
+                    "no other node is ready to take what {name} holds, so nobody would answer: mend that first, or use --force"
+                ),
+            )),
+            Err(refusal) => Err(Response::error(exit_of(refusal), format!("node {name}: {refusal}"))),
+        }
+    }
+
+    fn group_name(&self, group: GroupId) -> String {
+        self.config.groups.get(usize::from(group.0)).map_or_else(String::new, |g| g.name.clone())
     }
 
     /// The group that is meant.
@@ -247,11 +361,10 @@ impl Server {
     fn node(&self, name: Option<String>) -> Result<Option<NodeId>, Response> {
         let Some(name) = name else { return Ok(None) };
         let nodes = &self.config.cluster.nodes;
-        let place = nodes.iter().position(|n| n.name == name).and_then(|place| u8::try_from(place).ok());
-        match place {
-            Some(place) => Ok(Some(NodeId(place))),
+        match nodes.iter().find(|node| node.name == name) {
+            Some(node) => Ok(Some(NodeId(node.id))),
             None => {
-                let known: Vec<_> = nodes.iter().filter(|n| !n.witness).map(|n| n.name.as_str()).collect();
+                let known: Vec<_> = nodes.iter().filter(|n| n.can_hold()).map(|n| n.name.as_str()).collect();
                 Err(Response::error(
                     Exit::NoSuch,
                     format!("there is no node {name:?}: name one of {}", known.join(", ")),
@@ -261,7 +374,7 @@ impl Server {
     }
 
     fn node_name(&self, node: NodeId) -> String {
-        self.config.cluster.nodes.get(usize::from(node.0)).map_or_else(String::new, |n| n.name.clone())
+        self.config.cluster.node(node.0).map_or_else(String::new, |node| node.name.clone())
     }
 
     async fn status(&self) -> Result<Status, Response> {
@@ -270,15 +383,20 @@ impl Server {
         status.node.clone_from(&self.config.node_name);
         status.cluster = Some(self.config.cluster.name.clone());
         status.quorate = Some(snapshot.engine.quorate);
+        status.paused = snapshot.engine.paused;
+        status.generation = Some(self.config.cluster.generation);
+        if let Some(loss) = self.config.cluster.pair {
+            self.tell_of_pair(loss, &mut status, &snapshot);
+        }
         self.overlay(&mut status, &snapshot);
         Ok(status)
     }
 
     /// What the maps and netlink say; read aside, since that blocks.
     async fn maps_status(&self) -> Result<Status, Response> {
-        let me = &self.config.cluster.nodes[usize::from(self.config.me)];
-        if me.witness {
-            return Ok(Status { mode: "witness".into(), ..Status::default() });
+        let me = self.config.this_node();
+        if !me.can_hold() {
+            return Ok(Status { mode: role_name(me.role).into(), ..Status::default() });
         }
         let (paths, name) = (self.paths.clone(), me.name.clone());
         let read = tokio::task::spawn_blocking(move || {
@@ -297,12 +415,14 @@ impl Server {
 
     /// Adds what only the engine knows.
     fn overlay(&self, status: &mut Status, snapshot: &Snapshot) {
-        for (node, known) in self.config.cluster.nodes.iter().zip(&snapshot.engine.nodes) {
+        for node in &self.config.cluster.nodes {
+            let known = snapshot.engine.nodes.get(usize::from(node.id));
             status.nodes.push(NodeStatus {
                 name: node.name.clone(),
                 address: node.address.to_string(),
-                witness: node.witness,
-                heard: known.present,
+                role: role_name(node.role).into(),
+                heard: known.is_some_and(|known| known.present),
+                standby: known.is_some_and(|known| known.standby),
             });
         }
         for (group, known) in self.config.groups.iter().zip(&snapshot.engine.groups) {
@@ -318,6 +438,13 @@ impl Server {
             entry.state = known.state.to_string();
             entry.holder = known.holder.map(|node| self.node_name(node));
             entry.epoch = Some(known.epoch.0);
+            entry.forced = known.forced;
+            if known.forced {
+                status.warnings.push(format!(
+                    "group {} is held by force, without a quorum: other nodes may answer for it too",
+                    group.name
+                ));
+            }
             entry.lease_remaining_ms = known
                 .expiry
                 .filter(|expiry| *expiry > snapshot.now)
@@ -328,12 +455,36 @@ impl Server {
             ("heartbeats_sent", counts.sent),
             ("heartbeats_unsent", counts.unsent),
             ("heartbeats_received", counts.received),
-            ("heartbeats_rejected", counts.rejected),
             ("transitions", counts.transitions),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
+        let rejected = snapshot.rejected.iter();
+        status.rejected = rejected.map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
+        status.renewals = Some(snapshot.lateness.clone());
+    }
+
+    /// Rule 13 asks for it to be loud.
+    fn tell_of_pair(&self, loss: PeerLoss, status: &mut Status, snapshot: &Snapshot) {
+        let (mode, means) = match loss {
+            PeerLoss::Take => ("take", "a cut between the nodes makes both answer"),
+            PeerLoss::Hold => ("hold", "nobody takes over from a dead node by itself"),
+        };
+        status.pair = Some(mode.into());
+        status.warnings.push(format!("pair mode ({mode}): {means}; a third voter rules that out"));
+        if snapshot.engine.alone {
+            status.warnings.push("the other node of the pair is not heard: this one acts alone".into());
+        }
+    }
+}
+
+const fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Node => "node",
+        Role::Witness => "witness",
+        Role::Observer => "observer",
+        Role::Vacant => "vacant",
     }
 }
 
@@ -345,6 +496,7 @@ fn bare(group: &crate::config::Group) -> GroupStatus {
         mode: "cluster".into(),
         holder: None,
         epoch: None,
+        forced: false,
         lease_remaining_ms: None,
         vips: group
             .vips
@@ -366,7 +518,7 @@ const fn exit_of(refusal: Refusal) -> Exit {
         Refusal::Timeout => Exit::Timeout,
         Refusal::Busy | Refusal::Starting | Refusal::Stopping => Exit::Busy,
         Refusal::NotHeld
-        | Refusal::TargetIsWitness
+        | Refusal::TargetNeverHolds
         | Refusal::TargetNotReady
         | Refusal::TargetSilent
         | Refusal::NoTarget

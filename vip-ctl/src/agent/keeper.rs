@@ -3,12 +3,16 @@
 //! when an interface comes back, says whether this node can serve, and writes
 //! the log for everybody who must not.
 
-use std::{collections::BTreeMap, sync::mpsc::Receiver, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::mpsc::{Receiver, RecvTimeoutError},
+    time::Duration,
+};
 
 use tracing::{error, info, warn};
 use vip_common::BootNs;
 
-use super::{Names, Notice, Tell};
+use super::{Names, Notice, Tell, membership::Membership, memory::Memory};
 use crate::{
     dataplane::{attach, clock},
     engine::{GroupId, GroupState, NodeId},
@@ -34,7 +38,15 @@ pub struct Keeper<T> {
     pub eligible: Option<bool>,
     /// When a peer's rejected datagrams were last complained about.
     pub complained: BTreeMap<NodeId, BootNs>,
+    /// What outlives this incarnation.
+    pub memory: Memory,
+    /// What outlives it of the membership (rule 10).
+    pub membership: Membership,
 }
+
+/// How long a change of the memory may wait for others to be written with it:
+/// ten thousand groups can move at once.
+const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often at most a peer's rejected datagrams are complained about.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
@@ -43,8 +55,78 @@ impl<T: Tell> Keeper<T> {
     /// Runs until the channel closes.
     pub fn run(mut self, notices: &Receiver<Notice>) {
         self.judge();
-        while let Ok(notice) = notices.recv() {
-            self.notice(notice);
+        let mut write_at: Option<BootNs> = None;
+        loop {
+            let notice = match write_at {
+                None => notices.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(at) => notices.recv_timeout(at.since(clock::now())),
+            };
+            match notice {
+                Ok(notice) => {
+                    if self.remember(&notice) {
+                        write_at.get_or_insert_with(|| clock::now().plus(MEMORY_PAUSE));
+                    }
+                    self.notice(notice);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if write_at.is_some_and(|at| at <= clock::now()) {
+                self.write_memory();
+                write_at = None;
+            }
+        }
+        if write_at.is_some() {
+            self.write_memory();
+        }
+    }
+
+    /// Takes note of what is to outlive this incarnation. Returns whether
+    /// anything is to be written.
+    fn remember(&mut self, notice: &Notice) -> bool {
+        match notice {
+            Notice::Changed { group, epoch, .. } => {
+                let name = self.names.group(*group);
+                self.memory.note_epoch(name, *epoch)
+            }
+            Notice::Remember { standby, pause } => {
+                self.memory.standby = *standby;
+                (self.memory.pause_version, self.memory.paused) = (pause.version, pause.on);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn write_memory(&self) {
+        if let Err(e) = self.memory.store(&self.paths.state_dir) {
+            error!(
+                "epochs, standby and pause could not be written to {} ({e}): a restart of this agent would forget them",
+                self.paths.state_dir.display()
+            );
+        }
+    }
+
+    /// A voter was heard: does it have this node's membership (rule 10)?
+    fn confirm(&mut self, node: NodeId, generation: u64) {
+        let ours = u64::from(self.membership.generation);
+        let name = self.names.node(node);
+        if generation > ours {
+            warn!(
+                node = name,
+                "this node has generation {ours} of the membership and {name} has {generation}: \
+                 bring this node's vip.toml up to date and restart its agent"
+            );
+            return;
+        }
+        if generation < ours || !self.membership.confirm(name) {
+            return;
+        }
+        if self.membership.missing().is_empty() {
+            info!(generation = ours, "every voter has this generation of the membership");
+        }
+        if let Err(e) = self.membership.store(&self.paths.state_dir) {
+            error!("the record of the membership could not be written: {e}");
         }
     }
 
@@ -62,9 +144,19 @@ impl<T: Tell> Keeper<T> {
                     error!(group = self.names.group(group), "{e}");
                 }
             }
-            Notice::Connected { node, restarted } => {
-                let node = self.names.node(node);
-                info!(node, restarted, "connected");
+            Notice::Connected { node, restarted, generation } => {
+                info!(node = self.names.node(node), restarted, "connected");
+                self.confirm(node, generation);
+            }
+            Notice::Remember { standby, pause } => {
+                info!(standby, paused = pause.on, "changed");
+            }
+            Notice::Late { by, margin } => {
+                warn!(
+                    "a renewal began {} ms late, and {} ms would have cost the lease: is this host too busy, or the agent without real-time priority?",
+                    by.as_millis(),
+                    margin.as_millis()
+                );
             }
             Notice::Rejected { reason, from } => self.rejected(reason, from),
             Notice::Watched(watched) => self.watched(watched),
@@ -76,6 +168,8 @@ impl<T: Tell> Keeper<T> {
     fn rejected(&mut self, reason: Rejected, from: Option<NodeId>) {
         let why = if reason == Rejected::ConfigMismatch {
             "its configuration differs from this node's in what all must agree on"
+        } else if reason == Rejected::GenerationMismatch {
+            "its membership is not this node's, nor the one before or after it"
         } else if reason == Rejected::BadTag {
             "its key, or its cluster's name, is another one"
         } else {
@@ -100,7 +194,8 @@ impl<T: Tell> Keeper<T> {
             | GroupState::Standby
             | GroupState::Fault
             | GroupState::Paused
-            | GroupState::Witness => node.out(index)?,
+            | GroupState::Witness
+            | GroupState::Observer => node.out(index)?,
         };
         Ok(node.host.place_local_clients(index, place)?)
     }

@@ -27,13 +27,13 @@ use vip_common::{
     event::{Event, EventKind},
 };
 
-use super::{Notice, Tell, announcer::Announce};
+use super::{Notice, Tell, announcer::Announce, lateness::Lateness};
 use crate::{
     dataplane::{DataPlane, clock, observe::Events},
     engine::{
         Command, CommandId, Completed, Engine, GroupId, Input, NodeId, Output, Packet, Refusal, Status,
     },
-    transport::{Received, Transport},
+    transport::{Received, Rejected, Transport},
 };
 
 /// Datagrams taken from the socket before timers and commands get their turn.
@@ -56,6 +56,8 @@ pub enum Ask {
     Eligible(bool),
     /// Release everything and end.
     Stop,
+    /// End at once and leave the leases as they are, to the next agent or to time.
+    Leave,
 }
 
 /// What the loop knows at one moment.
@@ -66,6 +68,10 @@ pub struct Snapshot {
     pub now: BootNs,
     /// What was counted.
     pub counts: Counts,
+    /// Rejected datagrams by reason, those that are zero left out.
+    pub rejected: Vec<(&'static str, u64)>,
+    /// How late renewals began.
+    pub lateness: Lateness,
 }
 
 /// What the loop counts.
@@ -77,8 +83,8 @@ pub struct Counts {
     pub unsent: u64,
     /// Authentic datagrams received.
     pub received: u64,
-    /// Datagrams that were not authentic, not for us, or not understood.
-    pub rejected: u64,
+    /// Authentic datagrams whose packet was not understood.
+    pub undecoded: u64,
     /// Changes of a group's state on this node, or of its holder.
     pub transitions: u64,
 }
@@ -101,8 +107,8 @@ pub struct LeaseLoop {
     pub transport: Transport,
     /// To and from the peers; does not block.
     pub socket: UdpSocket,
-    /// The peers' addresses, by [`NodeId`].
-    pub addresses: Vec<SocketAddr>,
+    /// The nodes' addresses.
+    pub addresses: BTreeMap<NodeId, SocketAddr>,
     /// The maps.
     pub plane: Option<Plane>,
     /// What others ask.
@@ -123,6 +129,7 @@ struct Running {
     next_command: u64,
     stopped: bool,
     troubles: BTreeMap<Trouble, BootNs>,
+    lateness: Lateness,
 }
 
 /// What is only told now and then.
@@ -132,6 +139,8 @@ enum Trouble {
     Rejected(Option<NodeId>),
     /// A VIP of this group is claimed by another node.
     Claim(GroupId),
+    /// Renewals begin late.
+    Late,
 }
 
 impl LeaseLoop {
@@ -150,6 +159,7 @@ impl LeaseLoop {
             next_command: 0,
             stopped: false,
             troubles: BTreeMap::new(),
+            lateness: Lateness::default(),
         };
         let mut buffer = vec![0; DATAGRAM_LEN_MAX];
         while !running.stopped {
@@ -163,6 +173,7 @@ impl LeaseLoop {
 impl Running {
     /// Everything that is due now.
     fn turn(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        self.note_lateness();
         // Time first: what ran out while we slept has run out, whatever waits
         // in the socket.
         self.input(Input::Wake);
@@ -184,6 +195,15 @@ impl Running {
         Ok(())
     }
 
+    /// Lateness is what a busy host does to us before it costs a lease.
+    fn note_lateness(&mut self) {
+        let Some(by) = self.inner.engine.lateness(clock::now()) else { return };
+        let margin = self.inner.engine.margin();
+        if self.lateness.note(by, margin) && self.is_due(Trouble::Late) {
+            self.say(Notice::Late { by, margin });
+        }
+    }
+
     fn datagram(&mut self, bytes: &[u8]) {
         match self.inner.transport.receive(bytes, clock::now()) {
             Received::Payload { from, payload } => match Packet::decode(&payload) {
@@ -191,14 +211,13 @@ impl Running {
                     self.counts.received += 1;
                     self.input(Input::Message { from: NodeId(from), packet });
                 }
-                Err(_) => self.counts.rejected += 1,
+                Err(_) => self.counts.undecoded += 1,
             },
-            Received::Adopted { peer, fresh, .. } => {
-                self.say(Notice::Connected { node: NodeId(peer), restarted: !fresh });
+            Received::Adopted { peer, fresh, generation, .. } => {
+                self.say(Notice::Connected { node: NodeId(peer), restarted: !fresh, generation });
             }
             Received::Handshake => {}
             Received::Rejected { reason, from } => {
-                self.counts.rejected += 1;
                 let from = from.map(NodeId);
                 if self.is_due(Trouble::Rejected(from)) {
                     self.say(Notice::Rejected { reason, from });
@@ -218,7 +237,19 @@ impl Running {
             }
             Ask::Status(reply) => {
                 let now = clock::now();
-                let snapshot = Snapshot { engine: self.inner.engine.status(now), now, counts: self.counts };
+                let rejected = |reason: &Rejected| {
+                    let count = self.inner.transport.counters().rejected(*reason);
+                    (count > 0).then_some((reason.label(), count))
+                };
+                let mut rejected: Vec<_> = Rejected::ALL.iter().filter_map(rejected).collect();
+                rejected.extend((self.counts.undecoded > 0).then_some(("undecoded", self.counts.undecoded)));
+                let snapshot = Snapshot {
+                    engine: self.inner.engine.status(now),
+                    now,
+                    counts: self.counts,
+                    rejected,
+                    lateness: self.lateness.clone(),
+                };
                 // Whoever asked may have gone away.
                 let _ = reply.send(snapshot);
             }
@@ -228,6 +259,7 @@ impl Running {
                 }
             }
             Ask::Stop => self.input(Input::Stop),
+            Ask::Leave => self.stopped = true,
         }
     }
 
@@ -259,6 +291,7 @@ impl Running {
                 self.counts.transitions += 1;
                 self.say(Notice::Changed { group, state, epoch, reason, holder });
             }
+            Output::Remember { standby, pause } => self.say(Notice::Remember { standby, pause }),
             Output::Done { id, outcome } => {
                 if let Some(place) = self.waiting.iter().position(|(waiting, _)| *waiting == id) {
                     let (_, reply) = self.waiting.swap_remove(place);
@@ -285,7 +318,7 @@ impl Running {
 
     /// Sends, or loses: the protocol is made for loss.
     fn datagram_out(&mut self, to: NodeId, datagram: &[u8]) {
-        let sent = match self.inner.addresses.get(usize::from(to.0)) {
+        let sent = match self.inner.addresses.get(&to) {
             Some(address) => self.inner.socket.send_to(datagram, address).is_ok(),
             None => false,
         };

@@ -11,11 +11,15 @@
 mod announcer;
 pub mod api;
 mod keeper;
+pub mod lateness;
 mod lease_loop;
+pub mod membership;
+mod memory;
 mod realtime;
 mod votes;
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, UdpSocket},
     path::{Path, PathBuf},
@@ -31,13 +35,17 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use tracing::{info, warn};
 use vip_common::{BootNs, GroupIndex, GroupMode};
 
-use self::lease_loop::{Ask, Asker, LeaseLoop, Plane};
+use self::{
+    lease_loop::{Ask, Asker, LeaseLoop, Plane},
+    membership::{Membership, MembershipError},
+    memory::Memory,
+};
 use crate::{
     config::{Config, ConfigErrors},
     dataplane::{DataPlane, DataPlaneError, attach, clock, observe::Events},
     engine::{
-        Engine, EngineConfig, Epoch, GroupId, GroupSpec, GroupState, Incarnation, NodeId, NodeSpec, Reason,
-        Role, Timing,
+        Engine, EngineConfig, Epoch, GroupId, GroupSpec, GroupState, Incarnation, NodeId, NodeSpec, Pause,
+        PeerLoss, Reason, Role, Timing,
     },
     exit::Exit,
     host::{self, Watched},
@@ -81,6 +89,22 @@ pub enum Notice {
         node: NodeId,
         /// True if it was connected before.
         restarted: bool,
+        /// Number of its membership.
+        generation: u64,
+    },
+    /// What is to outlive this incarnation has changed.
+    Remember {
+        /// Is this node on standby?
+        standby: bool,
+        /// The cluster's pause.
+        pause: Pause,
+    },
+    /// A renewal began later than half of the margin.
+    Late {
+        /// How late.
+        by: Duration,
+        /// How late it could have been before the lease ran out.
+        margin: Duration,
     },
     /// A datagram was rejected.
     Rejected {
@@ -102,14 +126,14 @@ pub trait Tell {
 /// Names for ids.
 #[derive(Clone, Debug)]
 pub struct Names {
-    nodes: Vec<String>,
+    nodes: BTreeMap<NodeId, String>,
     groups: Vec<String>,
     index: Vec<GroupIndex>,
 }
 
 impl Names {
     fn node(&self, node: NodeId) -> &str {
-        self.nodes.get(usize::from(node.0)).map_or("?", String::as_str)
+        self.nodes.get(&node).map_or("?", String::as_str)
     }
 
     fn group(&self, group: GroupId) -> &str {
@@ -130,6 +154,14 @@ pub enum AgentError {
     /// The key file.
     #[error(transparent)]
     Key(#[from] KeyFileError),
+    /// The configured membership can't follow the one before.
+    #[error("{path}: {source}", path = path.display())]
+    Membership {
+        /// The configuration.
+        path: PathBuf,
+        /// Why not.
+        source: MembershipError,
+    },
     /// Another agent, or a verb at work.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -159,7 +191,7 @@ impl AgentError {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Config(_) | Self::Key(_) => Exit::Config,
+            Self::Config(_) | Self::Key(_) | Self::Membership { .. } => Exit::Config,
             Self::Lock(LockError::Agent { .. } | LockError::Busy { .. }) => Exit::Busy,
             Self::Lock(LockError::Io { source, .. }) | Self::System { source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>
@@ -179,23 +211,28 @@ impl From<DataPlaneError> for AgentError {
     }
 }
 
-/// Runs an agent until it is told to stop.
+/// Runs an agent until it is told to stop. With `hold`, a signal ends it
+/// without a release, for the next agent to go on with the leases in time.
 ///
 /// # Errors
 /// [`AgentError`]; before the node was touched for anything that can be known before.
-pub fn run(config_path: &Path, paths: &Paths) -> Result<(), AgentError> {
+pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentError> {
     let config = Config::load(config_path)?;
     let keys = KeyRing::load(&config.cluster.key_file)?;
     let lock = Lock::take(paths, true)?;
-    let me = usize::from(config.me);
-    let address = config.cluster.nodes[me].address;
+    let membership = take_part(&config, config_path, paths)?;
+    let memory = Memory::load(&paths.state_dir).map_err(AgentError::system(format!(
+        "read what this node remembers in {} (move a broken memory.json away)",
+        paths.state_dir.display()
+    )))?;
+    let address = config.this_node().address;
     let socket =
         UdpSocket::bind(address).and_then(|socket| socket.set_nonblocking(true).map(|()| socket)).map_err(
             AgentError::system(format!("listen on {address} (this node's address in the configuration)")),
         )?;
 
     let setup = node_setup(&config);
-    let node = if config.cluster.nodes[me].witness { None } else { Some(bring_up(paths, &setup)?) };
+    let node = if config.this_node().can_hold() { Some(bring_up(paths, &setup)?) } else { None };
     let names = names(&config, node.as_ref());
     abort_on_panic();
 
@@ -214,14 +251,18 @@ pub fn run(config_path: &Path, paths: &Paths) -> Result<(), AgentError> {
         }),
         None => None,
     };
+    membership.store(&paths.state_dir).map_err(AgentError::system(format!(
+        "keep the record of the membership in {}",
+        paths.state_dir.display()
+    )))?;
     let silence = votes::begin(&paths.run_dir, config.cluster.lease)
         .map_err(AgentError::system(format!("keep the record of votes in {}", paths.run_dir.display())))?;
-    let (engine, transport) = decide(&config, keys, plane.as_ref(), silence)?;
+    let (engine, transport) = decide(&config, keys, plane.as_ref(), silence, &memory)?;
     let lease_loop = LeaseLoop {
         engine,
         transport,
         socket,
-        addresses: config.cluster.nodes.iter().map(|n| n.address).collect(),
+        addresses: config.cluster.nodes.iter().map(|n| (NodeId(n.id), n.address)).collect(),
         plane,
         asks: asks_rx,
         wake,
@@ -235,7 +276,9 @@ pub fn run(config_path: &Path, paths: &Paths) -> Result<(), AgentError> {
         names,
         lease_loop: asker.clone(),
         eligible: None,
-        complained: std::collections::BTreeMap::new(),
+        complained: BTreeMap::new(),
+        memory,
+        membership,
     };
     let keeper = spawn("keeper", move || keeper.run(&notices_rx))?;
     if let Err(e) = realtime::lock_memory() {
@@ -249,6 +292,9 @@ pub fn run(config_path: &Path, paths: &Paths) -> Result<(), AgentError> {
         }
         lease_loop.run()
     })?;
+    if let Some(loss) = config.cluster.pair {
+        warn_of_pair(loss);
+    }
     info!(
         node = config.node_name,
         cluster = config.cluster.name,
@@ -257,8 +303,9 @@ pub fn run(config_path: &Path, paths: &Paths) -> Result<(), AgentError> {
     );
 
     let served = api::serve(config, paths, &asker, &notices, silence, || lease.is_finished());
-    // However serving ended, the leases are released in good order if they can be.
-    let _ = asker.ask(Ask::Stop);
+    // However serving ended, the leases are released in good order if they
+    // can be, unless the next agent is to find them.
+    let _ = asker.ask(if hold { Ask::Leave } else { Ask::Stop });
     let ended = lease.join();
     drop((notices, asker));
     // The keeper ends when the last notice is dealt with: routes follow the release.
@@ -268,6 +315,34 @@ pub fn run(config_path: &Path, paths: &Paths) -> Result<(), AgentError> {
         Ok(Ok(())) => served,
         Ok(Err(e)) => Err(AgentError::LeaseLoop(e.to_string())),
         Err(_) => Err(AgentError::LeaseLoop("it panicked".into())),
+    }
+}
+
+/// Checks the configured membership against the one that this node took part
+/// in before (rule 10). Only an agent that votes by it records it.
+fn take_part(config: &Config, config_path: &Path, paths: &Paths) -> Result<Membership, AgentError> {
+    let next = Membership::of(config);
+    let last = Membership::load(&paths.state_dir).map_err(AgentError::system(format!(
+        "read the record of the membership in {}",
+        paths.state_dir.display()
+    )))?;
+    match last {
+        Some(last) => last
+            .followed_by(next)
+            .map_err(|source| AgentError::Membership { path: config_path.to_owned(), source }),
+        None => Ok(next),
+    }
+}
+
+/// Rule 13 asks for it to be loud.
+fn warn_of_pair(loss: PeerLoss) {
+    match loss {
+        PeerLoss::Take => warn!(
+            "PAIR MODE: a cut between the two nodes makes both answer for the VIPs, until they hear each other again; a third voter (witness = true) rules that out"
+        ),
+        PeerLoss::Hold => warn!(
+            "PAIR MODE, hold: when a holder dies nobody takes its VIPs until a person says `vip-ctl failover --force`; a third voter (witness = true) makes that automatic"
+        ),
     }
 }
 
@@ -317,7 +392,7 @@ fn node_setup(config: &Config) -> Setup {
 fn names(config: &Config, node: Option<&Node>) -> Names {
     let known = node.map(|node| node.plane.groups()).unwrap_or_default();
     Names {
-        nodes: config.cluster.nodes.iter().map(|n| n.name.clone()).collect(),
+        nodes: config.cluster.nodes.iter().map(|n| (NodeId(n.id), n.name.clone())).collect(),
         groups: config.groups.iter().map(|g| g.name.clone()).collect(),
         // Every configured group was put into the maps before; a witness has none.
         index: config
@@ -334,6 +409,7 @@ fn decide(
     keys: KeyRing,
     plane: Option<&Plane>,
     silence: Duration,
+    memory: &Memory,
 ) -> Result<(Engine, Transport), AgentError> {
     let mut incarnation = [0; 8];
     let mut entropy = [0; 32];
@@ -342,40 +418,42 @@ fn decide(
             .map_err(|e| AgentError::system("draw random numbers")(io::Error::other(e)))?;
     }
     let incarnation = u64::from_ne_bytes(incarnation);
-    let node = |name: &String| {
-        let node = config.cluster.nodes.iter().position(|n| n.name == *name)?;
-        u8::try_from(node).ok()
-    };
-    let priorities = |group: &crate::config::Group| {
-        let mut priorities = vec![crate::config::PRIORITY_DEFAULT; config.cluster.nodes.len()];
-        for (name, priority) in &group.priorities {
-            if let Some(node) = node(name) {
-                priorities[usize::from(node)] = *priority;
+    let cluster = &config.cluster;
+    let ids = cluster.nodes.iter().map(|node| usize::from(node.id) + 1).max().unwrap_or(0);
+    let mut nodes = vec![NodeSpec { role: Role::Vacant }; ids];
+    for node in &cluster.nodes {
+        nodes[usize::from(node.id)] = NodeSpec { role: node.role };
+    }
+    let group = |group: &crate::config::Group| {
+        let mut priorities = vec![crate::config::PRIORITY_DEFAULT; ids];
+        for node in &cluster.nodes {
+            if let Some(priority) = group.priorities.get(&node.name) {
+                priorities[usize::from(node.id)] = *priority;
             }
         }
-        priorities
+        GroupSpec { priorities, preempt: group.preempt }
     };
     let engine_config = EngineConfig {
         me: NodeId(config.me),
         incarnation: Incarnation(incarnation),
-        nodes: config
-            .cluster
-            .nodes
-            .iter()
-            .map(|n| NodeSpec { role: if n.witness { Role::Witness } else { Role::Node } })
-            .collect(),
-        groups: config.groups.iter().map(|g| GroupSpec { priorities: priorities(g) }).collect(),
-        accept: config.cluster.lease,
+        nodes,
+        groups: config.groups.iter().map(group).collect(),
+        accept: cluster.lease,
         silence,
+        startup_delay: config.startup_delay,
+        pair: cluster.pair,
+        remembered: memory.remembered(config.groups.iter().map(|group| group.name.as_str())),
     };
     let now = clock::now();
     let engine = Engine::new(engine_config, &held(plane, now), now);
     let identity = Identity {
         me: config.me,
         incarnation,
-        cluster: config.cluster.name.clone(),
+        cluster: cluster.name.clone(),
         config_digest: config.digest(),
-        peers: config.cluster.nodes.iter().filter_map(|n| node(&n.name)).collect(),
+        generation: cluster.generation.into(),
+        nodes_digest: config.nodes_digest(),
+        peers: cluster.nodes.iter().map(|node| node.id).collect(),
     };
     Ok((engine, Transport::new(identity, keys, entropy)))
 }

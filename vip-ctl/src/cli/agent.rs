@@ -16,11 +16,15 @@ pub(super) struct Args {
     /// What to log: error, warn, info, debug, or a tracing filter.
     #[arg(long, env = "VIP_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
+    /// On SIGTERM or SIGINT, end without releasing the leases: an agent that
+    /// is back within them goes on as if nothing had been, for an upgrade.
+    #[arg(long)]
+    hold: bool,
 }
 
 pub(super) fn run(args: &Args, paths: &Paths) -> Result<Exit, Failure> {
     log_to_stderr(&args.log)?;
-    agent::run(&args.config, paths).map_err(|e| Failure::new(e.exit(), e.to_string()))?;
+    agent::run(&args.config, paths, args.hold).map_err(|e| Failure::new(e.exit(), e.to_string()))?;
     Ok(Exit::Ok)
 }
 

@@ -18,6 +18,27 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// An agent that is well tells its status at once.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Asks the agent of this node for `what`, which needs one.
+pub(super) fn ask_agent(paths: &Paths, request: &Request, what: &str) -> Result<Response, Failure> {
+    ask(paths, request)?.ok_or_else(|| {
+        Failure::new(
+            Exit::NotLoaded,
+            format!(
+                "no agent runs on this node (there is none at {}): {what} needs one; start it with `vip-ctl agent`",
+                paths.socket().display()
+            ),
+        )
+    })
+}
+
+/// The agent answered something else than what was asked.
+pub(super) fn strange() -> Failure {
+    Failure::new(
+        Exit::Protocol,
+        "the agent answered something else than what was asked: use the same version for both",
+    )
+}
+
 /// Asks the agent of this node; `None` if none runs.
 pub(super) fn ask(paths: &Paths, request: &Request) -> Result<Option<Response>, Failure> {
     let timeout = if *request == Request::Status { STATUS_TIMEOUT } else { COMMAND_TIMEOUT };
@@ -64,6 +85,8 @@ pub(super) fn ask(paths: &Paths, request: &Request) -> Result<Option<Response>, 
     })?;
     match response {
         Response::Error { code, message } => Err(Failure::of_agent(code, message)),
-        Response::Status(_) | Response::Done { .. } => Ok(Some(response)),
+        Response::Status(_) | Response::Standby { .. } | Response::Pause { .. } | Response::Done { .. } => {
+            Ok(Some(response))
+        }
     }
 }

@@ -67,8 +67,8 @@ pub(super) fn tell(response: Response, format: Format) -> Result<Exit, Failure> 
             }
             Ok(Exit::Ok)
         }
-        Response::Status(_) | Response::Error { .. } => {
-            Err(Failure::new(Exit::Protocol, "the agent answered something else than what was asked"))
+        Response::Status(_) | Response::Standby { .. } | Response::Pause { .. } | Response::Error { .. } => {
+            Err(client::strange())
         }
     }
 }

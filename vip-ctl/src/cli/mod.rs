@@ -3,11 +3,15 @@
 
 mod agent;
 mod client;
+mod failover;
 mod frame_log;
 mod keygen;
 mod lease;
 mod load;
+mod member;
 mod metrics;
+mod pause;
+mod standby;
 mod status;
 mod switchover;
 mod unload;
@@ -57,6 +61,18 @@ enum Verb {
     Status(status::Args),
     /// Move the lease to another node of the cluster, as planned.
     Switchover(switchover::Args),
+    /// Give the lease to a node, whether or not the holder is there.
+    Failover(failover::Args),
+    /// Hand over what a node holds, and keep it from taking more.
+    Standby(standby::StandbyArgs),
+    /// Let a node that was on standby take leases again.
+    Unstandby(standby::UnstandbyArgs),
+    /// Switch automatic moves off in the whole cluster; leases go on.
+    Pause(pause::Args),
+    /// Switch automatic moves on again.
+    Resume(pause::Args),
+    /// Add or remove a node of the cluster, one at a time.
+    Member(member::Args),
     /// Run this node's agent, in the foreground.
     Agent(agent::Args),
     /// Make a key for a cluster.
@@ -161,6 +177,12 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Demote(args) => lease::demote(&args, paths, format),
         Verb::Status(args) => status::run(&args, paths, format),
         Verb::Switchover(args) => switchover::run(&args, paths, format),
+        Verb::Failover(args) => failover::run(&args, paths, format),
+        Verb::Standby(args) => standby::standby(&args, paths, format),
+        Verb::Unstandby(args) => standby::unstandby(&args, paths, format),
+        Verb::Pause(_) => pause::pause(paths, format),
+        Verb::Resume(_) => pause::resume(paths, format),
+        Verb::Member(args) => member::run(&args, paths, format),
         Verb::Agent(args) => agent::run(&args, paths),
         Verb::Keygen(args) => keygen::run(&args, format),
         Verb::FrameLog(args) => frame_log::run(&args, paths),

@@ -27,9 +27,7 @@ pub(super) fn run(_args: &Args, paths: &Paths, format: Format) -> Result<Exit, F
 pub(super) fn read(paths: &Paths) -> Result<Status, Failure> {
     match client::ask(paths, &Request::Status) {
         Ok(Some(Response::Status(status))) => Ok(*status),
-        Ok(Some(Response::Done { .. } | Response::Error { .. })) => {
-            Err(Failure::new(Exit::Protocol, "the agent answered something else than its status"))
-        }
+        Ok(Some(_)) => Err(client::strange()),
         Ok(None) => of_maps(paths),
         // The maps tell what the kernel does, whatever became of the agent.
         Err(failure) if failure.exit == Exit::Timeout => {

@@ -6,16 +6,18 @@ use std::{
     net::{IpAddr, SocketAddr},
     ops::Range,
     path::Path,
+    time::Duration,
 };
 
 use vip_common::layout::{GROUPS_MAX, VIPS_MAX};
 
 use super::{
-    Cluster, Config, Group, Node, PRIORITY_DEFAULT, VOTERS_MAX,
+    Cluster, Config, Group, NODES_MAX, Node, PRIORITY_DEFAULT, VOTERS_MAX,
     error::Report,
     read::{ClusterDraft, Draft, GroupDraft, NodeDraft, ThisName, ThisNode},
     suggest::nearest,
 };
+use crate::engine::Role;
 
 /// The configuration that `draft` makes; `None` if anything is reported by now.
 pub(super) fn check(draft: Draft, path: &Path, host_name: &str, report: &mut Report<'_>) -> Option<Config> {
@@ -26,6 +28,7 @@ pub(super) fn check(draft: Draft, path: &Path, host_name: &str, report: &mut Rep
         voters(cluster, report);
     }
     distinct_nodes(drafts, report);
+    ids(drafts, report);
     let node_name = this_name(&node, drafts, host_name, report);
     group_limits(&groups, report);
     distinct_groups(&groups, report);
@@ -36,7 +39,8 @@ pub(super) fn check(draft: Draft, path: &Path, host_name: &str, report: &mut Rep
     if !report.is_empty() {
         return None;
     }
-    build(node_name?, node.interfaces.unwrap_or_default(), cluster?, groups, path)
+    let config = build(node_name?, node.interfaces.unwrap_or_default(), cluster?, groups, path)?;
+    Some(Config { startup_delay: node.startup_delay, ..config })
 }
 
 /// Puts together what was found to be right.
@@ -50,48 +54,98 @@ fn build(
     let mut nodes = Vec::new();
     for node in cluster.nodes {
         let (name, address) = (node.name?.into_inner(), node.address?.into_inner());
-        nodes.push(Node { name, address, witness: node.witness });
+        nodes.push((node.id.map(toml::Spanned::into_inner), name, address, node.role));
     }
-    nodes.sort_by(|a, b| a.name.cmp(&b.name));
-    let me = u8::try_from(nodes.iter().position(|node| node.name == node_name)?).ok()?;
-    let default: BTreeMap<String, u8> =
-        nodes.iter().filter(|node| !node.witness).map(|node| (node.name.clone(), PRIORITY_DEFAULT)).collect();
+    nodes.sort_by(|(_, a, ..), (_, b, ..)| a.cmp(b));
+    let by_place = (0..=u8::MAX).zip(nodes);
+    let nodes: Vec<_> = by_place
+        .map(|(place, (id, name, address, role))| Node { id: id.unwrap_or(place), name, address, role })
+        .collect();
+    let me = nodes.iter().find(|node| node.name == node_name)?.id;
+    let default: BTreeMap<String, u8> = nodes
+        .iter()
+        .filter(|node| node.can_hold())
+        .map(|node| (node.name.clone(), PRIORITY_DEFAULT))
+        .collect();
     let mut built = Vec::new();
     for group in groups {
         let mut vips: Vec<IpAddr> = group.vips.into_iter().map(toml::Spanned::into_inner).collect();
         vips.sort_unstable();
         let mut priorities = default.clone();
         priorities.extend(group.priorities.into_iter().map(|(node, priority)| (node.into_inner(), priority)));
-        built.push(Group { name: group.name?.into_inner(), vips, priorities });
+        let preempt = group.preempt;
+        built.push(Group { name: group.name?.into_inner(), vips, priorities, preempt });
     }
     built.sort_by(|a, b| a.name.cmp(&b.name));
     let key_file = path.parent().unwrap_or(Path::new("")).join(cluster.key_file?);
-    let cluster = Cluster { name: cluster.name?, key_file, lease: cluster.lease, nodes };
-    Some(Config { node_name, me, interfaces, cluster, groups: built })
+    let (pair, generation) = (cluster.pair.map(toml::Spanned::into_inner), cluster.generation);
+    let cluster = Cluster { name: cluster.name?, key_file, lease: cluster.lease, pair, generation, nodes };
+    Some(Config { node_name, me, startup_delay: Duration::ZERO, interfaces, cluster, groups: built })
 }
 
 fn voters(cluster: &ClusterDraft, report: &mut Report<'_>) {
     let nodes = &cluster.nodes;
-    let count = nodes.len();
-    let witnesses = nodes.iter().filter(|node| node.witness).count();
+    let voters = nodes.iter().filter(|node| node.role.votes()).count();
+    let holders = nodes.iter().filter(|node| node.role == Role::Node).count();
     let Some(last) = nodes.last() else { return };
-    if witnesses == count {
-        let message = "every node is a witness, so none can hold a VIP: remove witness = true from one";
+    if holders == 0 {
+        let message = "every node is a witness or an observer, so none can hold a VIP: \
+                       remove witness = true or observer = true from one";
         report.add(cluster.span.clone(), message);
     }
-    let message = if count > VOTERS_MAX {
-        format!("{count} voters are too many: keep {VOTERS_MAX} at most")
-    } else if count == 2 && witnesses == 0 {
+    if let Some(pair) = &cluster.pair
+        && (voters, holders) != (2, 2)
+    {
+        let message = format!(
+            "pair is for two nodes without a witness, and this cluster has {voters} voters: remove it; \
+             with three voters a majority decides, and no cut makes two holders"
+        );
+        report.add(pair.span(), message);
+    }
+    let message = if nodes.len() > NODES_MAX {
+        format!("{} nodes are too many: keep {NODES_MAX} at most", nodes.len())
+    } else if voters > VOTERS_MAX {
+        format!("{voters} voters are too many: keep {VOTERS_MAX} at most, and let others observe")
+    } else if cluster.pair.is_some() || cluster.generation > 1 {
+        // On the way from one odd number to another there is an even one.
+        return;
+    } else if voters == 2 && holders == 2 {
         "two nodes without a witness can't tell a dead peer from a cut link: \
-         add a third [[cluster.node]] with witness = true (pair mode isn't there yet)"
+         add a third [[cluster.node]] with witness = true, or choose pair = \"take\" or \"hold\" under [cluster]"
             .to_owned()
-    } else if count.is_multiple_of(2) {
-        let fewer = count - 1;
-        format!("{count} voters survive no more failures than {fewer}: add one, or remove one")
+    } else if voters > 0 && voters.is_multiple_of(2) {
+        let fewer = voters - 1;
+        format!("{voters} voters survive no more failures than {fewer}: add one, or remove one")
     } else {
         return;
     };
     report.add(last.span.clone(), message);
+}
+
+/// Ids are given to all nodes or to none, and each to one.
+fn ids(nodes: &[NodeDraft], report: &mut Report<'_>) {
+    let mut first: BTreeMap<u8, Range<usize>> = BTreeMap::new();
+    for id in nodes.iter().filter_map(|node| node.id.as_ref()) {
+        let before = first.get(id.get_ref()).map(|span| report.line(span));
+        match before {
+            Some(line) => {
+                let message = format!(
+                    "another node has the id {} already (line {line}): give each node its own",
+                    id.get_ref()
+                );
+                report.add(id.span(), message);
+            }
+            None => {
+                first.insert(*id.get_ref(), id.span());
+            }
+        }
+    }
+    if let (false, Some(without)) = (first.is_empty(), nodes.iter().find(|node| node.id.is_none())) {
+        report.add(
+            without.span.clone(),
+            "other nodes have an id and this one has none: give all of them one, as `vip-ctl member` does, or none",
+        );
+    }
 }
 
 fn distinct_nodes(nodes: &[NodeDraft], report: &mut Report<'_>) {
@@ -151,7 +205,7 @@ fn this_name(
         report.add(span, format!("{what}, \"{name}\", is none of the cluster's nodes: {mend}"));
         return None;
     };
-    if node.interfaces.is_none() && !own.witness {
+    if node.interfaces.is_none() && own.role == Role::Node {
         let message =
             format!("\"{name}\" has no interface to answer on: under [node], add interface = \"eth0\"");
         report.add(node.span.clone(), message);
@@ -230,8 +284,9 @@ fn priorities(group: &GroupDraft, nodes: &[NodeDraft], report: &mut Report<'_>) 
         let typed = name.get_ref().as_str();
         let node = nodes.iter().find(|node| node.name.as_ref().is_some_and(|name| name.get_ref() == typed));
         let message = match node {
-            Some(node) if node.witness => {
-                format!("\"{typed}\" is a witness and never holds a VIP: remove its priority")
+            Some(node) if node.role != Role::Node => {
+                let what = if node.role == Role::Witness { "a witness" } else { "an observer" };
+                format!("\"{typed}\" is {what} and never holds a VIP: remove its priority")
             }
             Some(_) => continue,
             None => match nearest(typed, names.iter().copied()) {

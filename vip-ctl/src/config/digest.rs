@@ -3,27 +3,51 @@
 
 use std::net::IpAddr;
 
-use super::{Cluster, Config};
+use super::{Cluster, Config, Group, Node};
+use crate::engine::{PeerLoss, Role};
 
 const CONTEXT: &str = "vip-ctl configuration digest";
+const NODES_CONTEXT: &str = "vip-ctl nodes digest";
 
 pub(super) fn digest(config: &Config) -> u64 {
     let mut encoder = Encoder(blake3::Hasher::new_derive_key(CONTEXT));
-    let Config { node_name: _, me: _, interfaces: _, cluster, groups } = config;
-    let Cluster { name, key_file: _, lease, nodes } = cluster;
-    encoder.text(name).bytes(&lease.as_nanos().to_be_bytes()).length(nodes.len());
-    for node in nodes {
-        encoder.text(&node.name).text(&node.address.to_string()).bytes(&[u8::from(node.witness)]);
-    }
-    encoder.length(groups.len());
+    let Config { node_name: _, me: _, startup_delay: _, interfaces: _, cluster, groups } = config;
+    // The nodes have a digest of their own.
+    let Cluster { name, key_file: _, lease, pair, generation: _, nodes: _ } = cluster;
+    let pair = match pair {
+        None => 0,
+        Some(PeerLoss::Take) => 1,
+        Some(PeerLoss::Hold) => 2,
+    };
+    encoder.text(name).bytes(&lease.as_nanos().to_be_bytes()).bytes(&[pair]).length(groups.len());
     for group in groups {
-        encoder.text(&group.name).length(group.vips.len());
-        for vip in &group.vips {
+        let Group { name, vips, priorities: _, preempt } = group;
+        let delay = preempt.map_or(u128::MAX, |delay| delay.as_nanos());
+        encoder.text(name).bytes(&delay.to_be_bytes()).length(vips.len());
+        for vip in vips {
             match vip {
                 IpAddr::V4(vip) => encoder.bytes(&[4]).bytes(&vip.octets()),
                 IpAddr::V6(vip) => encoder.bytes(&[6]).bytes(&vip.octets()),
             };
         }
+    }
+    encoder.finish()
+}
+
+/// What comes and goes with nodes: they themselves, and their priorities.
+pub(super) fn nodes(config: &Config) -> u64 {
+    let mut encoder = Encoder(blake3::Hasher::new_derive_key(NODES_CONTEXT));
+    encoder.length(config.cluster.nodes.len());
+    for Node { id, name, address, role } in &config.cluster.nodes {
+        let role = match role {
+            Role::Node | Role::Vacant => 0,
+            Role::Witness => 1,
+            Role::Observer => 2,
+        };
+        encoder.text(name).text(&address.to_string()).bytes(&[role, *id]);
+    }
+    encoder.length(config.groups.len());
+    for group in &config.groups {
         encoder.length(group.priorities.len());
         for (node, priority) in &group.priorities {
             encoder.text(node).bytes(&[*priority]);

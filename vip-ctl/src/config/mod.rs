@@ -28,6 +28,7 @@ use toml::de::DeTable;
 
 use self::error::Report;
 pub use self::error::{ConfigError, ConfigErrors, Place};
+use crate::engine::{self, PeerLoss, Role};
 
 /// The shortest lease that can be configured: what timers reach with
 /// real-time priority.
@@ -42,7 +43,14 @@ pub const PRIORITY_DEFAULT: u8 = 100;
 /// The highest priority; 0 and 255 are left free, as in VRRP.
 pub const PRIORITY_MAX: u8 = 254;
 /// The most voters that a cluster can have.
-pub const VOTERS_MAX: usize = 7;
+pub const VOTERS_MAX: usize = engine::VOTERS_MAX;
+/// The most nodes that a cluster can have, observers among them.
+pub const NODES_MAX: usize = engine::MEMBERS_MAX;
+/// How long a node of higher priority waits before it takes a group over,
+/// where none is configured.
+pub const PREEMPT_DELAY_DEFAULT: Duration = Duration::from_secs(30);
+/// The longest startup or preemption delay.
+pub const DELAY_MAX: Duration = Duration::from_secs(24 * 3600);
 /// The longest name of a cluster or node, in bytes; Linux host names have as many.
 pub const NAME_LEN_MAX: usize = 64;
 /// The longest name of an interface, in bytes: the kernel's IFNAMSIZ less its NUL.
@@ -53,9 +61,11 @@ pub const INTERFACE_LEN_MAX: usize = 15;
 pub struct Config {
     /// This node's name.
     pub node_name: String,
-    /// This node's index in [`Cluster::nodes`].
+    /// This node's [`Node::id`].
     pub me: u8,
-    /// The interfaces that the data plane goes on; never empty but on a witness.
+    /// How long after its start this node takes nothing by itself.
+    pub startup_delay: Duration,
+    /// The interfaces that the data plane goes on; never empty on a node that can hold.
     pub interfaces: Vec<String>,
     /// What makes the cluster.
     pub cluster: Cluster,
@@ -73,19 +83,35 @@ pub struct Cluster {
     pub key_file: PathBuf,
     /// `T_accept` of the lease rules: how long an acceptor keeps a grant.
     pub lease: Duration,
-    /// The voters, sorted by name; a node's index is what names it on the wire.
+    /// Pair mode, and what a node does that does not hear the other one.
+    pub pair: Option<PeerLoss>,
+    /// Number of the membership: rises by one with each node added or removed
+    /// (rule 10 of the protocol).
+    pub generation: u32,
+    /// The nodes, sorted by name.
     pub nodes: Vec<Node>,
 }
 
-/// A voter.
+/// A member of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
+    /// What names it on the wire, below [`NODES_MAX`]: as configured, or its
+    /// place among the names.
+    pub id: u8,
     /// Its name.
     pub name: String,
     /// Where its agent listens, by UDP.
     pub address: SocketAddr,
-    /// Votes, and never holds.
-    pub witness: bool,
+    /// What it does.
+    pub role: Role,
+}
+
+impl Node {
+    /// Can it hold a lease?
+    #[must_use]
+    pub fn can_hold(&self) -> bool {
+        self.role == Role::Node
+    }
 }
 
 /// VIPs that move together.
@@ -95,8 +121,19 @@ pub struct Group {
     pub name: String,
     /// Its VIPs, sorted.
     pub vips: Vec<IpAddr>,
-    /// The priority of every node that is no witness, by its name; higher is preferred.
+    /// The priority of every node that can hold, by its name; higher is preferred.
     pub priorities: BTreeMap<String, u8>,
+    /// How long a node of higher priority must have been ready before it takes
+    /// the group over; `None`: it never does.
+    pub preempt: Option<Duration>,
+}
+
+impl Cluster {
+    /// The node with this id.
+    #[must_use]
+    pub fn node(&self, id: u8) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.id == id)
+    }
 }
 
 impl Config {
@@ -145,15 +182,27 @@ impl Config {
     }
 
     /// A number that is equal on nodes whose configurations agree in all that
-    /// must: the cluster's name and lease, its nodes, groups, VIPs and priorities.
+    /// must, but for the nodes: the cluster's name, lease and mode, its groups
+    /// and their VIPs.
     #[must_use]
     pub fn digest(&self) -> u64 {
         digest::digest(self)
     }
 
+    /// A number that is equal on nodes whose configurations have the same
+    /// nodes, with the same priorities. Within one generation it must be; see
+    /// [`Cluster::generation`].
+    #[must_use]
+    pub fn nodes_digest(&self) -> u64 {
+        digest::nodes(self)
+    }
+
     /// The node that this configuration is seen from.
+    ///
+    /// # Panics
+    /// Never: a configuration without it is refused.
     #[must_use]
     pub fn this_node(&self) -> &Node {
-        &self.cluster.nodes[usize::from(self.me)]
+        self.cluster.node(self.me).expect("a configuration has the node that it is seen from")
     }
 }

@@ -14,10 +14,12 @@ use toml::{
 use vip_common::layout::GROUP_NAME_LEN;
 
 use super::{
-    INTERFACE_LEN_MAX, LEASE_DEFAULT, LEASE_MAX, LEASE_MIN, NAME_LEN_MAX, PRIORITY_MAX,
+    DELAY_MAX, INTERFACE_LEN_MAX, LEASE_DEFAULT, LEASE_MAX, LEASE_MIN, NAME_LEN_MAX, NODES_MAX,
+    PREEMPT_DELAY_DEFAULT, PRIORITY_MAX,
     error::Report,
     section::{Section, TOP, at, wrong_type},
 };
+use crate::engine::{PeerLoss, Role};
 
 /// What was written, with the place of everything; what was wrong is left out
 /// and reported.
@@ -40,6 +42,7 @@ pub(super) struct ThisNode {
     pub(super) name: ThisName,
     /// `None` if there is no such key; empty if it is wrong, which is reported.
     pub(super) interfaces: Option<Vec<String>>,
+    pub(super) startup_delay: Duration,
     pub(super) span: Range<usize>,
 }
 
@@ -47,6 +50,9 @@ pub(super) struct ClusterDraft {
     pub(super) name: Option<String>,
     pub(super) key_file: Option<String>,
     pub(super) lease: Duration,
+    /// Where it is asked for, and what for.
+    pub(super) pair: Option<Spanned<PeerLoss>>,
+    pub(super) generation: u32,
     pub(super) nodes: Vec<NodeDraft>,
     pub(super) span: Range<usize>,
 }
@@ -54,7 +60,8 @@ pub(super) struct ClusterDraft {
 pub(super) struct NodeDraft {
     pub(super) name: Option<Spanned<String>>,
     pub(super) address: Option<Spanned<SocketAddr>>,
-    pub(super) witness: bool,
+    pub(super) role: Role,
+    pub(super) id: Option<Spanned<u8>>,
     pub(super) span: Range<usize>,
 }
 
@@ -63,6 +70,7 @@ pub(super) struct GroupDraft {
     pub(super) vips: Vec<Spanned<IpAddr>>,
     /// By node: where its name is, and its priority.
     pub(super) priorities: Vec<(Spanned<String>, u8)>,
+    pub(super) preempt: Option<Duration>,
     pub(super) span: Range<usize>,
 }
 
@@ -103,7 +111,9 @@ pub(super) fn document(table: &DeTable<'_>, report: &mut Report<'_>) -> Draft {
         top.table("node", "[node]", report).map(|(table, span)| Section::new("[node]", table, span, report));
     let node = match node {
         Some(section) => this_node(&section, report),
-        None => ThisNode { name: ThisName::Host, interfaces: None, span: 0..0 },
+        None => {
+            ThisNode { name: ThisName::Host, interfaces: None, startup_delay: Duration::ZERO, span: 0..0 }
+        }
     };
     if top.lacks("cluster") {
         report.add(0..0, "there is no [cluster]: add it, with a [[cluster.node]] for each node");
@@ -128,7 +138,30 @@ fn this_node(section: &Section<'_>, report: &mut Report<'_>) -> ThisNode {
             .and_then(|name| name_of("node", &name, report))
             .map_or(ThisName::Wrong, ThisName::Given),
     };
-    ThisNode { name, interfaces: interfaces(section, report), span: section.span.clone() }
+    let startup_delay = delay_of(section, "startup_delay", report).unwrap_or_default();
+    ThisNode { name, interfaces: interfaces(section, report), startup_delay, span: section.span.clone() }
+}
+
+/// A time to wait, at most [`DELAY_MAX`].
+fn delay_of(section: &Section<'_>, key: &str, report: &mut Report<'_>) -> Option<Duration> {
+    let text = section.string(key, "\"30s\"", report)?;
+    match humantime::parse_duration(text.get_ref()) {
+        Ok(delay) if delay <= DELAY_MAX => Some(delay),
+        Ok(_) => {
+            let max = humantime::format_duration(DELAY_MAX);
+            report
+                .add(text.span(), format!("{key} = \"{}\" is too long: write {max} at most", text.get_ref()));
+            None
+        }
+        Err(_) => {
+            let message = format!(
+                "\"{}\" is no time: write a number and its unit, such as {key} = \"30s\"",
+                text.get_ref()
+            );
+            report.add(text.span(), message);
+            None
+        }
+    }
 }
 
 fn interfaces(section: &Section<'_>, report: &mut Report<'_>) -> Option<Vec<String>> {
@@ -186,7 +219,25 @@ fn cluster_draft(section: &Section<'_>, report: &mut Report<'_>) -> ClusterDraft
     }
     let nodes = section.sections("node", "[[cluster.node]]", report);
     let nodes = nodes.iter().map(|section| node_draft(section, report)).collect();
-    ClusterDraft { name, key_file, lease, nodes, span: section.span.clone() }
+    let pair = section.string("pair", "\"take\"", report).and_then(|pair| pair_of(&pair, report));
+    let generation = section.integer("generation", 1..=u32::MAX, report).map_or(1, Spanned::into_inner);
+    ClusterDraft { name, key_file, lease, pair, generation, nodes, span: section.span.clone() }
+}
+
+fn pair_of(pair: &Spanned<&str>, report: &mut Report<'_>) -> Option<Spanned<PeerLoss>> {
+    let choice = match *pair.get_ref() {
+        "take" => PeerLoss::Take,
+        "hold" => PeerLoss::Hold,
+        other => {
+            let message = format!(
+                "pair = \"{other}\" is no choice: write \"take\" (a node that does not hear the other takes over; \
+                 a cut between them makes two holders) or \"hold\" (it takes nothing by itself)"
+            );
+            report.add(pair.span(), message);
+            return None;
+        }
+    };
+    Some(at(pair.span(), choice))
 }
 
 fn lease_of(lease: &Spanned<&str>, report: &mut Report<'_>) -> Option<Duration> {
@@ -211,7 +262,23 @@ fn node_draft(section: &Section<'_>, report: &mut Report<'_>) -> NodeDraft {
         .required("address", "\"10.0.1.10:7077\"", report)
         .and_then(|address| address_of(&address, report));
     let witness = section.boolean("witness", report).is_some_and(Spanned::into_inner);
-    NodeDraft { name, address, witness, span: section.span.clone() }
+    let observer = section.boolean("observer", report).filter(|observer| *observer.get_ref());
+    let role = match (witness, observer) {
+        (false, None) => Role::Node,
+        (true, None) => Role::Witness,
+        (false, Some(_)) => Role::Observer,
+        (true, Some(observer)) => {
+            report.add(
+                observer.span(),
+                "a witness votes and an observer does not: remove observer = true, or witness = true",
+            );
+            Role::Witness
+        }
+    };
+    let last = u32::try_from(NODES_MAX - 1).unwrap_or(u32::MAX);
+    let id = section.integer("id", 0..=last, report);
+    let id = id.and_then(|id| Some(at(id.span(), u8::try_from(*id.get_ref()).ok()?)));
+    NodeDraft { name, address, role, id, span: section.span.clone() }
 }
 
 fn address_of(address: &Spanned<&str>, report: &mut Report<'_>) -> Option<Spanned<SocketAddr>> {
@@ -251,16 +318,21 @@ fn group_draft(section: &Section<'_>, report: &mut Report<'_>) -> GroupDraft {
         report.add(vips.span(), format!("the group has no VIP: write vips = {example}, or remove the group"));
     }
     let vips = written.iter().filter_map(|vip| vip_of(vip, report)).collect();
-    if let Some(preempt) = section.boolean("preempt", report)
-        && *preempt.get_ref()
-    {
-        report.add(preempt.span(), "preempt = true isn't there yet: write false, or remove the line");
+    let preempts = section.boolean("preempt", report).is_some_and(Spanned::into_inner);
+    let delay = delay_of(section, "preempt_delay", report);
+    if let (Some(written), false) = (section.get("preempt_delay"), preempts) {
+        report.add(
+            written.span(),
+            "preempt_delay without preempt = true does nothing: add preempt = true, or remove it",
+        );
     }
+    let preempt = preempts.then(|| delay.unwrap_or(PREEMPT_DELAY_DEFAULT));
     if let Some(checks) = section.get("check") {
         let place = checks.get_ref().as_array().and_then(|array| array.first()).unwrap_or(checks);
         report.add(place.span(), "[[group.check]] isn't there yet: remove it");
     }
-    GroupDraft { name, vips, priorities: priorities(section, report), span: section.span.clone() }
+    let priorities = priorities(section, report);
+    GroupDraft { name, vips, priorities, preempt, span: section.span.clone() }
 }
 
 fn vip_of(vip: &Spanned<&str>, report: &mut Report<'_>) -> Option<Spanned<IpAddr>> {

@@ -2,7 +2,7 @@
 //! key that is unknown, missing or of another type. What the values mean is
 //! not known here.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use toml::{
     Spanned,
@@ -13,10 +13,10 @@ use super::{error::Report, suggest::nearest};
 
 /// The tables of the file, and the keys that each of them has.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
-    ("[node]", &["name", "interface"]),
-    ("[cluster]", &["name", "key_file", "lease", "node"]),
-    ("[[cluster.node]]", &["name", "address", "witness"]),
-    ("[[group]]", &["name", "vips", "priority", "preempt", "check"]),
+    ("[node]", &["name", "interface", "startup_delay"]),
+    ("[cluster]", &["name", "key_file", "lease", "pair", "generation", "node"]),
+    ("[[cluster.node]]", &["name", "address", "witness", "observer", "id"]),
+    ("[[group]]", &["name", "vips", "priority", "preempt", "preempt_delay", "check"]),
 ];
 
 /// What the file as a whole is called where a table's name is expected.
@@ -142,6 +142,30 @@ impl<'a> Section<'a> {
                 None
             }
         }
+    }
+
+    /// The integer under `key`, reported if it is none of `range`.
+    pub(super) fn integer(
+        &self,
+        key: &str,
+        range: RangeInclusive<u32>,
+        report: &mut Report<'_>,
+    ) -> Option<Spanned<u32>> {
+        let value = self.get(key)?;
+        let Some(integer) = value.get_ref().as_integer() else {
+            wrong_type(key, "an integer", &format!("{key} = {}", range.start()), value, report);
+            return None;
+        };
+        let number = u32::from_str_radix(integer.as_str(), integer.radix()).ok();
+        let Some(number) = number.filter(|number| range.contains(number)) else {
+            let (min, max) = (range.start(), range.end());
+            report.add(
+                value.span(),
+                format!("{key} = {integer} is out of range: write one from {min} to {max}"),
+            );
+            return None;
+        };
+        Some(at(value.span(), number))
     }
 
     /// The table under `key`, reported if there is something else.

@@ -39,7 +39,7 @@ pub(super) struct Promised {
     pub yours: Option<Epoch>,
 }
 
-/// The acceptor of one group. It keeps no silence of its own: nobody asks it
+/// The acceptor of one group; an observer's only takes note. It keeps no silence of its own: nobody asks it
 /// before the silence after a start is over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Acceptor {
@@ -53,6 +53,11 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
+    /// An acceptor that has forgotten everything but the highest epoch.
+    pub fn new(epoch: Epoch) -> Self {
+        Self { epoch, ..Self::default() }
+    }
+
     /// Forgets what ran out by `now`. Returns when the last thing that kept
     /// `me` from standing ended, if one did.
     pub fn run_out(&mut self, me: NodeId, now: BootNs) -> Option<BootNs> {
@@ -85,6 +90,19 @@ impl Acceptor {
         self.epoch = self.epoch.max(epoch);
         self.accepted = Some(Accepted { ballot, epoch, held, until: now.plus(accept) });
         Ok(())
+    }
+
+    /// Second phase as an observer sees it: the newest ballot is believed.
+    /// Returns whether this was it.
+    pub fn learn(&mut self, ballot: Ballot, epoch: Epoch, held: bool, now: BootNs, accept: Duration) -> bool {
+        let is_newest =
+            self.lease(now).is_none_or(|lease| lease.ballot < ballot || lease.ballot.node == ballot.node)
+                && ballot > self.released;
+        if is_newest {
+            self.epoch = self.epoch.max(epoch);
+            self.accepted = Some(Accepted { ballot, epoch, held, until: now.plus(accept) });
+        }
+        is_newest
     }
 
     /// The checks that both phases share. Changes nothing: above all, a
@@ -187,6 +205,9 @@ impl Acceptor {
 impl Group {
     /// Answers a peer's first phase.
     pub fn answer_prepare(&mut self, from: NodeId, ballot: Ballot, node: &mut Node) {
+        if !node.votes() {
+            return;
+        }
         self.round = self.round.max(ballot.round);
         let now = node.now;
         let answer = self.silence(node).and_then(|()| self.acceptor.prepare(ballot, now));
@@ -211,6 +232,14 @@ impl Group {
     ) {
         self.round = self.round.max(ballot.round);
         let (now, accept) = (node.now, node.timing.accept);
+        if !node.votes() {
+            // Nobody counts on an observer: it may believe the latest.
+            if self.acceptor.learn(ballot, epoch, held, now, accept) {
+                self.on_foreign_lease(held);
+            }
+            return;
+        }
+        self.yield_to(from, epoch, held, node);
         let answer =
             self.silence(node).and_then(|()| self.acceptor.propose(ballot, epoch, held, now, accept));
         node.tell(

@@ -8,7 +8,8 @@ use vip_common::BootNs;
 
 use super::{
     Engine,
-    config::{COMMAND_TIMEOUT, CommandId, Epoch, GroupId, NodeId, Role},
+    config::{COMMAND_TIMEOUT, CommandId, Epoch, GroupId, NodeId, NodeSet, Pause, Role},
+    group::Group,
     handover::Wish,
     io::{Command, Completed, Output, Refusal},
     message::{Message, RequestId, Verdict},
@@ -20,6 +21,9 @@ pub const COMMANDS_MAX: usize = 64;
 /// The most verdicts that are remembered for repeated requests; further
 /// requests are [`Refusal::Busy`] until old ones are forgotten.
 pub const VERDICTS_MAX: usize = 256;
+
+/// Marks the numbers of commands that the engine gives itself.
+const OWN: u64 = 1 << 63;
 
 /// A command given at this node, not answered yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,6 +50,8 @@ struct Served {
 pub(super) struct Commands {
     pending: BTreeMap<CommandId, Pending>,
     served: BTreeMap<Requester, Served>,
+    /// How many commands this engine has given itself.
+    wishes: u64,
 }
 
 impl Commands {
@@ -57,22 +63,50 @@ impl Commands {
 impl Engine {
     /// A command has been given at this node.
     pub(super) fn command(&mut self, id: CommandId, command: Command) {
+        // With a quorum nothing has to be forced.
+        let command = match command {
+            Command::Force { group } if self.node.quorate => Command::Promote { group, to: self.node.me() },
+            other => other,
+        };
         if let Err(refusal) = self.check_command(id, command) {
-            self.node.outputs.push_back(Output::Done { id, outcome: Err(refusal) });
+            self.done(id, Err(refusal));
             return;
         }
         let now = self.node.now;
         let until = now.plus(COMMAND_TIMEOUT);
+        if let Command::Pause { on } = command
+            && self.node.pause.on != on
+        {
+            let version = self.node.pause.version.saturating_add(1);
+            self.node.set_pause(Pause { version, on });
+            self.on_pause();
+        }
         self.commands.pending.insert(id, Pending { command, bound: None, started: None, resend: now, until });
     }
 
+    /// Commands that the groups want, as if a person had given them.
+    pub(super) fn take_wishes(&mut self) {
+        while let Some(command) = self.node.wishes.pop_front() {
+            self.commands.wishes = self.commands.wishes.wrapping_add(1);
+            self.command(CommandId(OWN | self.commands.wishes), command);
+        }
+    }
+
+    /// A command has come to its end.
+    fn done(&mut self, id: CommandId, outcome: Result<Completed, Refusal>) {
+        if id.0 & OWN == 0 {
+            self.node.outputs.push_back(Output::Done { id, outcome });
+        }
+    }
+
     fn check_command(&self, id: CommandId, command: Command) -> Result<(), Refusal> {
-        let group = self.group(command.group()).ok_or(Refusal::NoSuchGroup)?;
+        let never_holds = |node| match self.node.config.role(node) {
+            None => Err(Refusal::NoSuchNode),
+            Some(Role::Witness | Role::Observer | Role::Vacant) => Err(Refusal::TargetNeverHolds),
+            Some(Role::Node) => Ok(()),
+        };
         if let Some(to) = command.to() {
-            match self.node.config.role(to).ok_or(Refusal::NoSuchNode)? {
-                Role::Witness => return Err(Refusal::TargetIsWitness),
-                Role::Node => {}
-            }
+            never_holds(to)?;
         }
         if self.node.stopping {
             return Err(Refusal::Stopping);
@@ -80,6 +114,33 @@ impl Engine {
         if self.commands.pending.len() >= COMMANDS_MAX || self.commands.pending.contains_key(&id) {
             return Err(Refusal::Busy);
         }
+        match command {
+            Command::Promote { group, .. }
+            | Command::Demote { group }
+            | Command::Switchover { group, .. } => self.check_move(group, command),
+            Command::Force { group } => {
+                let group = self.group(group).ok_or(Refusal::NoSuchGroup)?;
+                if self.node.silent {
+                    Err(Refusal::Starting)
+                } else if group.lease.is_some() || group.able(&self.node) {
+                    Ok(())
+                } else {
+                    Err(Refusal::TargetNotReady)
+                }
+            }
+            Command::Standby { node, .. } => {
+                never_holds(node)?;
+                if self.node.present(node, self.node.now) { Ok(()) } else { Err(Refusal::TargetSilent) }
+            }
+            // Who has just started may not know the latest word yet.
+            Command::Pause { .. } if self.node.silent => Err(Refusal::Starting),
+            Command::Pause { .. } => Ok(()),
+        }
+    }
+
+    /// Can the group be moved, as far as this node can tell?
+    fn check_move(&self, group: GroupId, command: Command) -> Result<(), Refusal> {
+        let group = self.group(group).ok_or(Refusal::NoSuchGroup)?;
         // What this node holds it can give away, whoever else is there.
         if group.lease.is_some() {
             return Ok(());
@@ -94,7 +155,6 @@ impl Engine {
             return Ok(());
         }
         match command {
-            Command::Demote { .. } | Command::Switchover { .. } => Err(Refusal::NotHeld),
             Command::Promote { to, .. } if to == self.node.me() => {
                 if group.able(&self.node) {
                     Ok(())
@@ -109,6 +169,11 @@ impl Engine {
                     Err(Refusal::TargetSilent)
                 }
             }
+            Command::Demote { .. }
+            | Command::Switchover { .. }
+            | Command::Force { .. }
+            | Command::Standby { .. }
+            | Command::Pause { .. } => Err(Refusal::NotHeld),
         }
     }
 
@@ -133,7 +198,7 @@ impl Engine {
         });
         for (id, outcome) in answers.collect::<Vec<_>>() {
             self.commands.pending.remove(&id);
-            self.node.outputs.push_back(Output::Done { id, outcome });
+            self.done(id, outcome);
         }
     }
 
@@ -148,7 +213,7 @@ impl Engine {
         let Some(mut pending) = self.commands.pending.get(&id).copied() else { return };
         pending.resend = now.plus(retry);
         let command = pending.command;
-        let view = self.view(command.group());
+        let view = command.group().and_then(|group| self.view(group));
         if let Some((holder, Some(epoch))) = view
             && pending.bound.is_none_or(|(bound, old)| bound == holder && epoch > old)
         {
@@ -159,6 +224,10 @@ impl Engine {
             return;
         }
         let (to, epoch) = match (pending.bound, command) {
+            (_, Command::Force { .. }) => (self.node.me(), Epoch::default()),
+            (_, Command::Standby { node, .. }) => (node, Epoch::default()),
+            // Heartbeats carry it.
+            (_, Command::Pause { .. }) => return,
             (Some(bound), _) => bound,
             (None, Command::Promote { to, .. }) if view.is_none() => (to, Epoch::default()),
             // Our own lease, adopted, its epoch not told yet: it will be, soon.
@@ -183,39 +252,82 @@ impl Engine {
             self.answer(requester, Verdict::Refused(Refusal::Busy));
             return;
         }
+        let until = self.node.now.plus(COMMAND_TIMEOUT * 2);
+        let Some(group) = command.group() else {
+            if let Some(verdict) = self.serve_node(command) {
+                self.commands.served.insert(requester, Served { verdict: Some(verdict), until });
+                self.answer(requester, verdict);
+            }
+            return;
+        };
+        if self.serve_group(requester, group, epoch, command) {
+            self.commands.served.insert(requester, Served { verdict: None, until });
+            self.touch(group);
+        }
+    }
+
+    /// Does what a request wants of this node's group. Returns whether that
+    /// was this node's to do; else the sender looks again.
+    fn serve_group(&mut self, requester: Requester, group: GroupId, epoch: Epoch, command: Command) -> bool {
         let me = self.node.me();
-        let Some(group) = self.groups.get_mut(usize::from(command.group().0)) else { return };
+        let Some(group) = self.groups.get_mut(usize::from(group.0)) else { return false };
+        // Whoever else may have it, and so only by a person at this very node.
+        if matches!(command, Command::Force { .. }) {
+            if requester.origin == me {
+                group.force(&mut self.node);
+                self.node.decide(Some(requester), Verdict::Started { successor: Some(me) });
+            }
+            return requester.origin == me;
+        }
         if let Some(lease) = group.lease {
             if lease.epoch != Some(epoch) {
-                return;
+                return false;
             }
             let wish = match command {
                 Command::Promote { to, .. } | Command::Switchover { to: Some(to), .. } => Wish::To(to),
                 Command::Switchover { to: None, .. } => Wish::Best,
                 Command::Demote { .. } => Wish::Away,
+                Command::Force { .. } | Command::Standby { .. } | Command::Pause { .. } => return false,
             };
-            group.begin_handover(requester, wish, &mut self.node);
-        } else {
-            // Not the holder: only a promotion of this very node makes sense,
-            // and only while nobody holds. Else the sender looks again.
-            match command {
-                Command::Promote { to, .. }
-                    if to == me && group.holder(&self.node, self.node.now).is_none() =>
-                {
-                    let verdict = if group.able(&self.node) {
-                        group.stand_by_hand(&self.node);
-                        Verdict::Started { successor: Some(me) }
-                    } else {
-                        Verdict::Refused(Refusal::TargetNotReady)
-                    };
-                    self.node.decided.push_back((requester, verdict));
-                }
-                Command::Promote { .. } | Command::Demote { .. } | Command::Switchover { .. } => return,
-            }
+            group.begin_handover(Some(requester), wish, &mut self.node);
+            return true;
         }
-        let until = self.node.now.plus(COMMAND_TIMEOUT * 2);
-        self.commands.served.insert(requester, Served { verdict: None, until });
-        self.touch(command.group());
+        // Not the holder: only a promotion of this very node makes sense, and
+        // only while nobody holds.
+        let Command::Promote { to, .. } = command else { return false };
+        if to != me || group.holder(&self.node, self.node.now).is_some() {
+            return false;
+        }
+        let verdict = if group.able(&self.node) {
+            group.stand_by_hand(&self.node);
+            Verdict::Started { successor: Some(me) }
+        } else {
+            Verdict::Refused(Refusal::TargetNotReady)
+        };
+        self.node.decide(Some(requester), verdict);
+        true
+    }
+
+    /// Does what a request wants of this node as a whole.
+    fn serve_node(&mut self, command: Command) -> Option<Verdict> {
+        let Command::Standby { node, on, force } = command else { return None };
+        if node != self.node.me() {
+            return None;
+        }
+        let stranded = |group: &Group| {
+            group.lease.is_some() && self.node.best_target(group.id, NodeSet::default()).is_none()
+        };
+        if on && !force && self.groups.iter().any(stranded) {
+            return Some(Verdict::Refused(Refusal::NoTarget));
+        }
+        if self.node.standby != on {
+            self.node.set_standby(on);
+            for group in &mut self.groups {
+                group.on_standby(&mut self.node);
+            }
+            self.touch_all();
+        }
+        Some(Verdict::Started { successor: None })
     }
 
     fn take_verdicts(&mut self) {
@@ -246,7 +358,7 @@ impl Engine {
             Verdict::Started { successor } => pending.started = Some(successor),
             Verdict::Refused(refusal) if pending.started.is_none() => {
                 self.commands.pending.remove(&request.command);
-                self.node.outputs.push_back(Output::Done { id: request.command, outcome: Err(refusal) });
+                self.done(request.command, Err(refusal));
             }
             Verdict::Refused(_) => {}
         }
@@ -255,31 +367,48 @@ impl Engine {
     /// Has a command come to its end? By what this node's own acceptor says,
     /// not by what anybody promised.
     fn judge(&self, pending: &Pending) -> Option<Result<Completed, Refusal>> {
-        let holder = self.view(pending.command.group()).map(|(holder, _)| holder);
+        let outcome = match pending.command {
+            Command::Pause { on } => {
+                let pause = self.node.pause;
+                (pause.on == on && self.node.all_know(pause)).then_some(Completed::Paused(on))
+            }
+            Command::Standby { node, on, .. } => {
+                let holds = |group: &Group| on && group.holder(&self.node, self.node.now) == Some(node);
+                let is_so = self.node.on_standby(node) == on && !self.groups.iter().any(holds);
+                is_so.then_some(Completed::Standby(on))
+            }
+            Command::Force { group } => {
+                let me = self.node.me();
+                let holder = self.view(group).map(|(holder, _)| holder);
+                (holder == Some(me)).then_some(Completed::HeldBy(me))
+            }
+            Command::Promote { group, .. }
+            | Command::Demote { group }
+            | Command::Switchover { group, .. } => self.judge_move(group, pending),
+        };
+        if outcome.is_some() || pending.until > self.node.now {
+            return outcome.map(Ok);
+        }
+        let quorate = self.node.quorate || pending.command.group().is_none();
+        Some(Err(if quorate { Refusal::Timeout } else { Refusal::NoQuorum }))
+    }
+
+    fn judge_move(&self, group: GroupId, pending: &Pending) -> Option<Completed> {
+        let holder = self.view(group).map(|(holder, _)| holder);
         let wanted = pending.command.to().or(pending.started.flatten());
-        if let Some(holder) = holder
-            && Some(holder) == wanted
-        {
-            return Some(Ok(Completed::HeldBy(holder)));
+        if holder.is_some() && holder == wanted {
+            return holder.map(Completed::HeldBy);
         }
         let moved = pending.bound.is_some_and(|(bound, _)| Some(bound) != holder);
         match (holder, pending.command) {
             // The group moved on without the verdict having reached us.
             (Some(holder), Command::Demote { .. } | Command::Switchover { to: None, .. }) if moved => {
-                return Some(Ok(Completed::HeldBy(holder)));
+                Some(Completed::HeldBy(holder))
             }
             (None, Command::Demote { .. }) if moved && pending.started == Some(None) => {
-                return Some(Ok(Completed::Released));
+                Some(Completed::Released)
             }
-            (
-                Some(_) | None,
-                Command::Promote { .. } | Command::Demote { .. } | Command::Switchover { .. },
-            ) => {}
+            _ => None,
         }
-        if pending.until > self.node.now {
-            return None;
-        }
-        let quorate = self.node.quorate;
-        Some(Err(if quorate { Refusal::Timeout } else { Refusal::NoQuorum }))
     }
 }

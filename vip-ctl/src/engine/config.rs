@@ -6,6 +6,8 @@ use std::time::Duration;
 
 /// The most voters that a cluster can have.
 pub const VOTERS_MAX: usize = 7;
+/// The most members that a cluster can have, observers among them.
+pub const MEMBERS_MAX: usize = 32;
 /// The most groups that a cluster can have (the room of the `LEASES` map).
 pub const GROUPS_MAX: usize = vip_common::layout::GROUPS_MAX as usize;
 /// Priority of a node that a group gives none (field standard: 1–254).
@@ -50,7 +52,8 @@ impl Epoch {
     }
 }
 
-/// Number that a node's event loop gives a command, unique within one incarnation.
+/// Number that a node's event loop gives a command, unique within one
+/// incarnation. The upper half of the numbers is the engine's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommandId(pub u64);
 
@@ -61,6 +64,18 @@ pub enum Role {
     Node,
     /// Votes and never stands (rule 11).
     Witness,
+    /// Learns who holds what, and neither votes nor stands (rule 11).
+    Observer,
+    /// No member has this id, or none any more (rule 10).
+    Vacant,
+}
+
+impl Role {
+    /// Does it have a vote?
+    #[must_use]
+    pub const fn votes(self) -> bool {
+        matches!(self, Self::Node | Self::Witness)
+    }
 }
 
 /// One member of the cluster.
@@ -71,11 +86,46 @@ pub struct NodeSpec {
 }
 
 /// One group.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupSpec {
     /// By [`NodeId`], 1..=254; the highest stands first. A missing one is
-    /// [`PRIORITY_DEFAULT`], a witness's is ignored.
+    /// [`PRIORITY_DEFAULT`]; that of a node that never stands is ignored.
     pub priorities: Vec<u8>,
+    /// How long a node of higher priority must have been ready before it asks
+    /// the holder for the lease; `None`: it never does (rule 9).
+    pub preempt: Option<Duration>,
+}
+
+/// What a node of a pair does when it does not hear the other one (rule 13).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PeerLoss {
+    /// It takes the leases that it does not have. A cut between the two nodes
+    /// then makes two holders, as in VRRP.
+    Take,
+    /// It keeps what it has and takes nothing by itself. A cut then makes no
+    /// second holder; the death of a holder waits for a person.
+    Hold,
+}
+
+/// The cluster's pause: no automatic moves while it is on. The higher version
+/// is the newer word; between two of one version the pause wins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pause {
+    /// Rises with every pause and resume.
+    pub version: u64,
+    /// Is it on?
+    pub on: bool,
+}
+
+/// What a node has kept from its former incarnations. No vote depends on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Remembered {
+    /// Was the node put on standby?
+    pub standby: bool,
+    /// The cluster's pause as last known.
+    pub pause: Pause,
+    /// By [`GroupId`]: the highest epoch known.
+    pub epochs: Vec<Epoch>,
 }
 
 /// Everything an engine has to be told.
@@ -85,7 +135,7 @@ pub struct EngineConfig {
     pub me: NodeId,
     /// This start of it.
     pub incarnation: Incarnation,
-    /// All voters, by [`NodeId`].
+    /// All members, by [`NodeId`].
     pub nodes: Vec<NodeSpec>,
     /// All groups, by [`GroupId`].
     pub groups: Vec<GroupSpec>,
@@ -97,24 +147,95 @@ pub struct EngineConfig {
     /// than `accept`: as long as any vote of this node's former incarnations
     /// may still count, whatever T_accept they were configured with.
     pub silence: Duration,
+    /// How long after its start this node does not stand by itself.
+    pub startup_delay: Duration,
+    /// Pair mode (rule 13), for exactly two voters that both can hold; `None`
+    /// for the rule of the majority.
+    pub pair: Option<PeerLoss>,
+    /// What former incarnations knew.
+    pub remembered: Remembered,
 }
 
 impl EngineConfig {
+    /// A configuration in which everything that has a default has it: silence
+    /// for T_accept, no startup delay, the rule of the majority, no memory.
+    #[must_use]
+    pub fn new(
+        me: NodeId,
+        incarnation: Incarnation,
+        nodes: Vec<NodeSpec>,
+        groups: Vec<GroupSpec>,
+        accept: Duration,
+    ) -> Self {
+        Self {
+            me,
+            incarnation,
+            nodes,
+            groups,
+            accept,
+            silence: accept,
+            startup_delay: Duration::ZERO,
+            pair: None,
+            remembered: Remembered::default(),
+        }
+    }
+
     /// How many votes decide: more than half of all voters.
     #[must_use]
     pub fn majority(&self) -> usize {
-        self.nodes.len() / 2 + 1
+        self.voters().len() / 2 + 1
+    }
+
+    /// Is no lease possible without the vote of every voter, this node's own
+    /// among them? So it is with one or two, and in pair mode a lease without
+    /// the other's vote has at least this node's own.
+    #[must_use]
+    pub fn needs_all(&self) -> bool {
+        self.majority() == self.voters().len()
+    }
+
+    /// Every member.
+    #[must_use]
+    pub fn members(&self) -> NodeSet {
+        self.those(|role| role != Role::Vacant)
     }
 
     /// Every voter.
-    pub fn voters(&self) -> impl Iterator<Item = NodeId> + use<> {
-        (0..=u8::MAX).map(NodeId).take(self.nodes.len())
+    #[must_use]
+    pub fn voters(&self) -> NodeSet {
+        self.those(Role::votes)
+    }
+
+    /// Does `node` have a vote?
+    #[must_use]
+    pub fn votes(&self, node: NodeId) -> bool {
+        self.role(node).is_some_and(Role::votes)
+    }
+
+    /// Every member but this node.
+    #[must_use]
+    pub fn peers(&self) -> NodeSet {
+        let mut peers = self.members();
+        peers.remove(self.me);
+        peers
     }
 
     /// Every voter but this node.
-    pub fn peers(&self) -> impl Iterator<Item = NodeId> + use<> {
-        let me = self.me;
-        self.voters().filter(move |&node| node != me)
+    #[must_use]
+    pub fn voting_peers(&self) -> NodeSet {
+        let mut peers = self.voters();
+        peers.remove(self.me);
+        peers
+    }
+
+    fn those(&self, is_one: impl Fn(Role) -> bool) -> NodeSet {
+        let mut set = NodeSet::default();
+        for (id, spec) in (0..=u8::MAX).zip(&self.nodes) {
+            if is_one(spec.role) {
+                set.insert(NodeId(id));
+            }
+        }
+        set
     }
 
     /// Every group.
@@ -125,7 +246,7 @@ impl EngineConfig {
     /// The role of `node`; `None` if there is no such node.
     #[must_use]
     pub fn role(&self, node: NodeId) -> Option<Role> {
-        self.nodes.get(usize::from(node.0)).map(|spec| spec.role)
+        self.nodes.get(usize::from(node.0)).map(|spec| spec.role).filter(|role| *role != Role::Vacant)
     }
 
     /// The priority of `node` for `group`.
@@ -138,16 +259,22 @@ impl EngineConfig {
             .unwrap_or(PRIORITY_DEFAULT)
     }
 
+    /// After which delay a node of higher priority asks for `group`, if it does.
+    #[must_use]
+    pub fn preempt(&self, group: GroupId) -> Option<Duration> {
+        self.groups.get(usize::from(group.0)).and_then(|spec| spec.preempt)
+    }
+
     /// The place of `node` among those that can hold `group`: 0 stands first.
     ///
-    /// By priority, ties by id; witnesses have none and are not counted (rule 9).
+    /// By priority, ties by id; who never stands has none and is not counted (rule 9).
     #[must_use]
     pub fn rank(&self, group: GroupId, node: NodeId) -> Option<u32> {
         if self.role(node) != Some(Role::Node) {
             return None;
         }
         let mine = self.priority(group, node);
-        let ahead = self.voters().filter(|&other| {
+        let ahead = self.members().into_iter().filter(|&other| {
             let theirs = self.priority(group, other);
             self.role(other) == Some(Role::Node) && (theirs > mine || (theirs == mine && other < node))
         });
@@ -207,21 +334,21 @@ impl Timing {
     }
 }
 
-/// A set of voters.
+/// A set of members.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeSet(u8);
+pub struct NodeSet(u32);
 
 impl NodeSet {
-    /// Adds `node`. Ids from [`VOTERS_MAX`] on are no voters and are left out.
+    /// Adds `node`. Ids from [`MEMBERS_MAX`] on are no members and are left out.
     pub fn insert(&mut self, node: NodeId) {
-        if usize::from(node.0) < VOTERS_MAX {
+        if usize::from(node.0) < MEMBERS_MAX {
             self.0 |= 1 << node.0;
         }
     }
 
     /// Takes `node` out.
     pub fn remove(&mut self, node: NodeId) {
-        if usize::from(node.0) < VOTERS_MAX {
+        if usize::from(node.0) < MEMBERS_MAX {
             self.0 &= !(1 << node.0);
         }
     }
@@ -229,7 +356,7 @@ impl NodeSet {
     /// Is `node` in it?
     #[must_use]
     pub fn contains(self, node: NodeId) -> bool {
-        usize::from(node.0) < VOTERS_MAX && self.0 & (1 << node.0) != 0
+        usize::from(node.0) < MEMBERS_MAX && self.0 & (1 << node.0) != 0
     }
 
     /// How many there are.
@@ -242,5 +369,32 @@ impl NodeSet {
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.0 == 0
+    }
+}
+
+impl IntoIterator for NodeSet {
+    type Item = NodeId;
+    type IntoIter = Nodes;
+
+    fn into_iter(self) -> Nodes {
+        Nodes(self)
+    }
+}
+
+/// The members of a [`NodeSet`], by id.
+#[derive(Clone, Copy, Debug)]
+pub struct Nodes(NodeSet);
+
+impl Iterator for Nodes {
+    type Item = NodeId;
+
+    fn next(&mut self) -> Option<NodeId> {
+        // At most 32, so it fits.
+        let first = NodeId(u8::try_from(self.0.0.trailing_zeros()).ok()?);
+        if self.0.is_empty() {
+            return None;
+        }
+        self.0.remove(first);
+        Some(first)
     }
 }

@@ -15,9 +15,9 @@ use vip_common::{BootNs, Lease};
 
 use super::{
     acceptor::Acceptor,
-    config::{Epoch, GroupId, NodeId, NodeSet},
-    handover::Handover,
-    io::{GroupState, Output, Reason},
+    config::{COMMAND_TIMEOUT, Epoch, GroupId, NodeId, NodeSet},
+    handover::{Handover, Wish},
+    io::{Command, GroupState, Output, Reason},
     message::{About, Ballot},
     node::Node,
     proposer::{Attempt, Kind},
@@ -73,6 +73,14 @@ pub(super) struct Group {
     pub stand_after: BootNs,
     /// Stand without the rank's delay: named as successor, or promoted by hand.
     pub at_once: bool,
+    /// Taken, or to be taken, by this node's vote alone. Given up at that
+    /// time if there is no lease by then.
+    pub forced: Option<BootNs>,
+    /// Was the last holder known here this node?
+    pub was_mine: bool,
+    /// Since when this node, of higher priority, could have the lease that
+    /// another one has.
+    preempts_since: Option<BootNs>,
     pub handover: Option<Handover>,
     pub releasing: Option<Releasing>,
     pub reason: Reason,
@@ -84,7 +92,9 @@ impl Group {
     pub fn new(id: GroupId, node: &Node) -> Self {
         Self {
             id,
-            acceptor: Acceptor::default(),
+            acceptor: Acceptor::new(
+                node.config.remembered.epochs.get(usize::from(id.0)).copied().unwrap_or_default(),
+            ),
             rank: node.config.rank(id, node.me()),
             eligible: None,
             abstaining: false,
@@ -96,6 +106,9 @@ impl Group {
             duels: 0,
             stand_after: node.silent_until,
             at_once: false,
+            forced: None,
+            was_mine: false,
+            preempts_since: None,
             handover: None,
             releasing: None,
             reason: Reason::Started,
@@ -109,10 +122,8 @@ impl Group {
     pub fn adopt(&mut self, expiry: BootNs, node: &mut Node) {
         let plausible = expiry > node.now && expiry <= node.now.plus(node.timing.hold);
         if plausible && self.rank.is_some() {
-            // The others alone must be a majority; with one or two voters they never are.
-            let enough = node.config.peers().count() >= node.config.majority();
-            let renew_at = if enough { node.now } else { node.silent_until };
-            self.lease = Some(Held { ballot: None, epoch: None, until: expiry, renew_at });
+            self.lease = Some(Held { ballot: None, epoch: None, until: expiry, renew_at: node.now });
+            self.was_mine = true;
             self.reason = Reason::Adopted;
         } else {
             node.outputs.push_back(Output::StoreLease { group: self.id, lease: Lease::NONE });
@@ -168,19 +179,30 @@ impl Group {
         self.drive_candidacy(node);
         self.drive_release(node);
         self.drive_handover(node);
+        self.drive_preemption(node);
+        self.drive_standby(node);
     }
 
     /// When [`Group::tick`] has something to do next.
     pub fn next_deadline(&self, node: &Node) -> Option<BootNs> {
         let lease = self.lease.map(|lease| lease.until);
-        let renew = self.lease.filter(|_| self.attempt.is_none()).map(|lease| lease.renew_at);
+        let renew = self.renewal_due();
         let attempt = self.attempt.as_ref().map(|attempt| attempt.next_deadline(&node.timing));
         let release = self.releasing.map(|releasing| releasing.resend.min(releasing.until));
         let handover = self.handover.map(|handover| handover.next_deadline());
-        [lease, renew, attempt, release, handover, self.acceptor.next_deadline(), self.stand_at(node)]
+        let stand = self.stand_at(node);
+        let (preempt, forced) = (self.preempt_at(node), self.forced.filter(|_| self.lease.is_none()));
+        let acceptor = self.acceptor.next_deadline();
+        [lease, renew, attempt, release, handover, acceptor, stand, preempt, forced]
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// When the next renewal begins; `None` without a lease or while one is under way.
+    pub fn renewal_due(&self) -> Option<BootNs> {
+        let busy = self.attempt.as_ref().is_some_and(|attempt| !attempt.is_won());
+        self.lease.filter(|_| !busy).map(|lease| lease.renew_at)
     }
 
     /// Lets everything that ran out by now run out, before anything else is looked at.
@@ -195,6 +217,7 @@ impl Group {
         }
         if self.lease.is_some_and(|lease| lease.until <= node.now) {
             self.lease = None;
+            self.forced = None;
             // A renewal that still came through would be a lease again; but
             // it would be a new grant, and those are for candidates.
             self.attempt = None;
@@ -202,6 +225,10 @@ impl Group {
             self.stand_after = self.stand_after.max(node.now);
             self.reason = Reason::Expired;
             self.cancel_handover(node);
+        }
+        if self.lease.is_none() && self.forced.is_some_and(|until| until <= node.now) {
+            self.forced = None;
+            self.at_once = false;
         }
     }
 
@@ -213,29 +240,64 @@ impl Group {
 
     /// When this node stands; `None` while it may not, or needs not.
     fn stand_at(&self, node: &Node) -> Option<BootNs> {
-        if self.lease.is_some() || self.attempt.is_some() || !self.ready(node) {
+        if self.lease.is_some() || self.attempt.is_some() || !self.able(node) || self.abstaining {
             return None;
         }
         // Becoming quorate is an event of its own, which looks here again.
-        if !node.quorate {
+        if !node.quorate && self.forced.is_none() {
+            return None;
+        }
+        // Only a person moves a group now; where it was it may come back to.
+        if node.pause.on && !self.at_once && !self.was_mine {
             return None;
         }
         let delay = node.timing.slot.saturating_mul(self.rank?);
+        let after = if self.at_once { self.stand_after } else { self.stand_after.max(node.starts_at) };
         match self.acceptor.blocked_until(node.me(), node.now) {
-            Some(until) => Some(self.stand_after.max(until).plus(delay)),
-            None if self.at_once => Some(self.stand_after),
-            None => Some(self.stand_after.plus(delay)),
+            Some(until) => Some(after.max(until).plus(delay)),
+            None if self.at_once => Some(after),
+            None => Some(after.plus(delay)),
         }
     }
 
     /// Could this node take the lease by itself?
     pub fn ready(&self, node: &Node) -> bool {
-        self.able(node) && !self.abstaining
+        self.able(node) && !self.abstaining && node.starts_at <= node.now
     }
 
     /// Could this node take the lease if a person asks for it by name?
     pub fn able(&self, node: &Node) -> bool {
-        self.rank.is_some() && self.eligible == Some(true) && !node.silent && !node.stopping
+        self.rank.is_some() && self.eligible == Some(true) && !node.silent && !node.stopping && !node.standby
+    }
+
+    /// Has a node of lower rank the lease that this node could have (rule 9)?
+    fn could_preempt(&self, node: &Node) -> bool {
+        let Some(rank) = self.rank.filter(|_| self.lease.is_none() && self.ready(node)) else { return false };
+        let lower = |other| node.config.rank(self.id, other).is_some_and(|theirs| theirs > rank);
+        let held_lower = self.holder(node, node.now).is_some_and(lower);
+        // It is for the best of those who could.
+        held_lower && !node.pause.on && node.quorate && node.ready_peers(self.id, node.now).all(lower)
+    }
+
+    fn preempt_at(&self, node: &Node) -> Option<BootNs> {
+        let delay = node.config.preempt(self.id)?;
+        self.preempts_since.map(|since| since.plus(delay))
+    }
+
+    /// Preemption is a switchover that the node of higher priority asks for,
+    /// after a while in which it could have had the lease (rule 9).
+    fn drive_preemption(&mut self, node: &mut Node) {
+        let Some(delay) = node.config.preempt(self.id) else { return };
+        if !self.could_preempt(node) {
+            self.preempts_since = None;
+            return;
+        }
+        let since = *self.preempts_since.get_or_insert(node.now);
+        if since.plus(delay) <= node.now {
+            // If nothing comes of it, it is asked for again.
+            self.preempts_since = Some(node.now.plus(COMMAND_TIMEOUT));
+            node.wishes.push_back(Command::Switchover { group: self.id, to: Some(node.me()) });
+        }
     }
 
     /// The event loop's word on eligibility (rule 12).
@@ -248,11 +310,19 @@ impl Group {
         if eligible {
             self.stand_after = self.stand_after.max(node.now);
         } else if self.lease.is_some() {
-            let successor = node.best_target(self.id, NodeSet::default());
-            self.release(successor, Reason::Eligibility, node);
+            self.leave_if_ineligible(node);
         } else {
             self.attempt = None;
             self.clean_up(node);
+        }
+    }
+
+    /// Rule 12: a lease is released where it can't be served, but not while
+    /// the cluster is paused.
+    pub fn leave_if_ineligible(&mut self, node: &mut Node) {
+        if self.lease.is_some() && self.eligible == Some(false) && !node.pause.on {
+            let successor = node.best_target(self.id, NodeSet::default());
+            self.release(successor, Reason::Eligibility, node);
         }
     }
 
@@ -262,6 +332,9 @@ impl Group {
         self.lease = None;
         self.attempt = None;
         self.at_once = false;
+        self.forced = None;
+        // A pause keeps groups where they are; this one is to go.
+        self.was_mine = false;
         self.reason = reason;
         node.outputs.push_back(Output::StoreLease { group: self.id, lease: Lease::NONE });
         self.announce_release(successor, node);
@@ -281,14 +354,10 @@ impl Group {
         let Some(ballot) = self.used else { return };
         self.acceptor.release(ballot, successor, node.now, node.timing.reserve);
         node.tell_all(self.id, About::Release { ballot, successor });
-        let mut unconfirmed = NodeSet::default();
-        for peer in node.config.peers() {
-            unconfirmed.insert(peer);
-        }
         self.releasing = Some(Releasing {
             ballot,
             successor,
-            unconfirmed,
+            unconfirmed: node.config.voting_peers(),
             resend: node.now.plus(node.timing.retry),
             until: node.now.plus(node.timing.accept),
         });
@@ -305,7 +374,7 @@ impl Group {
         }
         releasing.resend = node.now.plus(node.timing.retry);
         let Releasing { ballot, successor, unconfirmed, .. } = *releasing;
-        for peer in node.config.peers().filter(|&peer| unconfirmed.contains(peer)) {
+        for peer in unconfirmed {
             node.tell(peer, self.id, About::Release { ballot, successor });
         }
     }
@@ -322,25 +391,29 @@ impl Group {
     pub fn given_up(&self, node: &Node) -> bool {
         self.releasing.is_none_or(|releasing| {
             let taken = releasing.successor.is_none() || self.acceptor.lease(node.now).is_some();
-            let confirmed = node
-                .config
-                .peers()
-                .all(|peer| !releasing.unconfirmed.contains(peer) || !node.present(peer, node.now));
+            let confirmed = !releasing.unconfirmed.into_iter().any(|peer| node.present(peer, node.now));
             taken && confirmed
         })
     }
 
     /// A peer's release has arrived.
     pub fn on_release(&mut self, from: NodeId, ballot: Ballot, successor: Option<NodeId>, node: &mut Node) {
-        node.tell(from, self.id, About::Released { ballot });
+        if node.votes() {
+            node.tell(from, self.id, About::Released { ballot });
+        }
         self.round = self.round.max(ballot.round);
         if !self.acceptor.release(ballot, successor, node.now, node.timing.reserve) {
             return;
         }
-        self.reason = Reason::HolderReleased;
         if self.lease.is_some() {
+            // Two held, and the other one has let go: the network may have
+            // believed it last (rule 13).
+            if node.config.pair.is_some() {
+                node.outputs.push_back(Output::Announce { group: self.id });
+            }
             return;
         }
+        self.reason = Reason::HolderReleased;
         self.stand_after = node.now;
         if successor == Some(node.me()) {
             // An attempt under way has met the old holder's lease: begin afresh.
@@ -355,9 +428,37 @@ impl Group {
     pub fn on_foreign_lease(&mut self, held: bool) {
         self.at_once = false;
         if held {
+            self.was_mine = false;
             self.abstaining = false;
             self.duels = 0;
             self.reason = Reason::HolderSeen;
+        }
+    }
+
+    /// The node has been put on standby, or taken off it.
+    pub fn on_standby(&mut self, node: &mut Node) {
+        self.reason = Reason::Standby;
+        self.stand_after = self.stand_after.max(node.now);
+        if node.standby && self.lease.is_none() {
+            self.attempt = None;
+            self.clean_up(node);
+        }
+    }
+
+    /// On standby a node keeps nothing.
+    fn drive_standby(&mut self, node: &mut Node) {
+        if node.standby && self.lease.is_some() && self.handover.is_none() {
+            self.begin_handover(None, Wish::Leave, node);
+        }
+    }
+
+    /// Take the lease by this node's own vote, whoever else may have it. What
+    /// its own acceptor keeps of another is respected even so.
+    pub fn force(&mut self, node: &mut Node) {
+        if self.lease.is_none() {
+            self.attempt = None;
+            self.forced = Some(node.now.plus(node.timing.accept).plus(COMMAND_TIMEOUT));
+            self.stand_by_hand(node);
         }
     }
 
@@ -394,14 +495,14 @@ impl Group {
     /// This node's state for the group.
     pub fn state(&self, node: &Node, now: BootNs) -> GroupState {
         if self.rank.is_none() {
-            GroupState::Witness
+            if node.votes() { GroupState::Witness } else { GroupState::Observer }
         } else if self.lease.is_some_and(|lease| lease.until > now) {
             GroupState::Active
         } else {
             match self.eligible {
                 Some(false) => GroupState::Fault,
-                Some(true) if self.abstaining => GroupState::Paused,
-                Some(true) if !node.silent => GroupState::Standby,
+                Some(true) if self.abstaining || node.standby => GroupState::Paused,
+                Some(true) if node.starts_at <= now => GroupState::Standby,
                 Some(true) | None => GroupState::Init,
             }
         }

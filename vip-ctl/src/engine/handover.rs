@@ -19,14 +19,18 @@ pub(super) enum Wish {
     To(NodeId),
     /// The best one; if there is none, keep the lease.
     Best,
-    /// The best one; if there is none, release all the same.
+    /// The best one; if there is none, release all the same, and stay away.
     Away,
+    /// The best one; if there is none, release all the same. Standby itself
+    /// keeps the node away.
+    Leave,
 }
 
 /// A handover whose target has not answered yet. The lease is renewed meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Handover {
-    pub requester: Requester,
+    /// Who waits for a verdict; `None`: the node itself.
+    requester: Option<Requester>,
     wish: Wish,
     target: NodeId,
     ask: AskId,
@@ -43,34 +47,43 @@ impl Handover {
 
 impl Group {
     /// Begins to hand this node's lease over.
-    pub fn begin_handover(&mut self, requester: Requester, wish: Wish, node: &mut Node) {
+    pub fn begin_handover(&mut self, requester: Option<Requester>, wish: Wish, node: &mut Node) {
         if self.handover.is_some() {
-            node.decided.push_back((requester, Verdict::Refused(Refusal::Busy)));
+            node.decide(requester, Verdict::Refused(Refusal::Busy));
             return;
         }
         match wish {
             Wish::To(target) => {
                 let refusal = if target == node.me() {
-                    node.decided.push_back((requester, Verdict::Started { successor: Some(target) }));
+                    node.decide(requester, Verdict::Started { successor: Some(target) });
                     return;
                 } else {
                     match node.config.role(target) {
                         None => Some(Refusal::NoSuchNode),
-                        Some(Role::Witness) => Some(Refusal::TargetIsWitness),
+                        Some(Role::Witness | Role::Observer | Role::Vacant) => {
+                            Some(Refusal::TargetNeverHolds)
+                        }
                         Some(Role::Node) if !node.present(target, node.now) => Some(Refusal::TargetSilent),
                         Some(Role::Node) => None,
                     }
                 };
                 match refusal {
-                    Some(refusal) => node.decided.push_back((requester, Verdict::Refused(refusal))),
+                    Some(refusal) => node.decide(requester, Verdict::Refused(refusal)),
                     None => self.ask(requester, wish, target, NodeSet::default(), node),
                 }
             }
-            Wish::Best | Wish::Away => self.ask_best(requester, wish, NodeSet::default(), node),
+            Wish::Best | Wish::Away | Wish::Leave => self.ask_best(requester, wish, NodeSet::default(), node),
         }
     }
 
-    fn ask(&mut self, requester: Requester, wish: Wish, target: NodeId, tried: NodeSet, node: &mut Node) {
+    fn ask(
+        &mut self,
+        requester: Option<Requester>,
+        wish: Wish,
+        target: NodeId,
+        tried: NodeSet,
+        node: &mut Node,
+    ) {
         let ask = node.next_ask();
         let resend = node.now.plus(node.timing.retry);
         let until = node.now.plus(node.timing.ask);
@@ -79,16 +92,17 @@ impl Group {
     }
 
     /// Asks the best target not tried yet; without one, does what the wish says.
-    fn ask_best(&mut self, requester: Requester, wish: Wish, tried: NodeSet, node: &mut Node) {
+    fn ask_best(&mut self, requester: Option<Requester>, wish: Wish, tried: NodeSet, node: &mut Node) {
         match (node.best_target(self.id, tried), wish) {
             (Some(target), _) => self.ask(requester, wish, target, tried, node),
             (None, Wish::Away) => {
-                node.decided.push_back((requester, Verdict::Started { successor: None }));
+                node.decide(requester, Verdict::Started { successor: None });
                 self.abstaining = true;
                 self.release(None, Reason::Demoted, node);
             }
+            (None, Wish::Leave) => self.release(None, Reason::Standby, node),
             (None, Wish::Best | Wish::To(_)) => {
-                node.decided.push_back((requester, Verdict::Refused(Refusal::NoTarget)));
+                node.decide(requester, Verdict::Refused(Refusal::NoTarget));
             }
         }
     }
@@ -100,13 +114,14 @@ impl Group {
             self.next_target(handover, Refusal::TargetNotReady, node);
             return;
         }
-        node.decided.push_back((handover.requester, Verdict::Started { successor: Some(from) }));
+        node.decide(handover.requester, Verdict::Started { successor: Some(from) });
         let reason = match handover.wish {
             Wish::To(_) | Wish::Best => Reason::HandedOver,
             Wish::Away => {
                 self.abstaining = true;
                 Reason::Demoted
             }
+            Wish::Leave => Reason::Standby,
         };
         self.release(Some(from), reason, node);
     }
@@ -114,8 +129,8 @@ impl Group {
     fn next_target(&mut self, handover: Handover, refusal: Refusal, node: &mut Node) {
         let Handover { requester, wish, target, mut tried, .. } = handover;
         match wish {
-            Wish::To(_) => node.decided.push_back((requester, Verdict::Refused(refusal))),
-            Wish::Best | Wish::Away => {
+            Wish::To(_) => node.decide(requester, Verdict::Refused(refusal)),
+            Wish::Best | Wish::Away | Wish::Leave => {
                 tried.insert(target);
                 self.ask_best(requester, wish, tried, node);
             }
@@ -132,8 +147,9 @@ impl Group {
                 self.abstaining = true;
                 Verdict::Started { successor: None }
             }
+            Wish::Leave => Verdict::Started { successor: None },
         };
-        node.decided.push_back((handover.requester, verdict));
+        node.decide(handover.requester, verdict);
     }
 
     /// Asks again, or gives the target up.

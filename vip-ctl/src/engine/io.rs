@@ -6,7 +6,7 @@ use std::fmt;
 use vip_common::{BootNs, Lease};
 
 use super::{
-    config::{CommandId, Epoch, GroupId, NodeId, Role},
+    config::{CommandId, Epoch, GroupId, NodeId, Pause, Role},
     message::Packet,
 };
 
@@ -65,14 +65,39 @@ pub enum Command {
         /// To whom; `None` leaves the choice to the holder.
         to: Option<NodeId>,
     },
+    /// This node takes the lease by its own vote alone, whoever else may have
+    /// it: two nodes may then answer. Given to the node that shall have it.
+    Force {
+        /// The group.
+        group: GroupId,
+    },
+    /// A node hands over what it holds and takes nothing more, or is back
+    /// among those that may.
+    Standby {
+        /// Which node.
+        node: NodeId,
+        /// True to put it on standby.
+        on: bool,
+        /// Release also groups that nobody else can take at present.
+        force: bool,
+    },
+    /// No automatic moves in the whole cluster, or again some.
+    Pause {
+        /// True to pause.
+        on: bool,
+    },
 }
 
 impl Command {
-    /// The group that it is about.
+    /// The group that it is about; `None` if it is about nodes.
     #[must_use]
-    pub const fn group(self) -> GroupId {
+    pub const fn group(self) -> Option<GroupId> {
         match self {
-            Self::Promote { group, .. } | Self::Demote { group } | Self::Switchover { group, .. } => group,
+            Self::Promote { group, .. }
+            | Self::Demote { group }
+            | Self::Switchover { group, .. }
+            | Self::Force { group } => Some(group),
+            Self::Standby { .. } | Self::Pause { .. } => None,
         }
     }
 
@@ -81,8 +106,8 @@ impl Command {
     pub const fn to(self) -> Option<NodeId> {
         match self {
             Self::Promote { to, .. } => Some(to),
-            Self::Demote { .. } => None,
             Self::Switchover { to, .. } => to,
+            Self::Demote { .. } | Self::Force { .. } | Self::Standby { .. } | Self::Pause { .. } => None,
         }
     }
 }
@@ -122,6 +147,14 @@ pub enum Output {
         /// Who holds it.
         holder: Option<NodeId>,
     },
+    /// What is to be remembered beyond this incarnation has changed; the
+    /// epochs are told by [`Output::Changed`].
+    Remember {
+        /// Is this node on standby?
+        standby: bool,
+        /// The cluster's pause.
+        pause: Pause,
+    },
     /// A command's answer.
     Done {
         /// The caller's number.
@@ -148,6 +181,8 @@ pub enum GroupState {
     Paused,
     /// Votes only.
     Witness,
+    /// Looks on only.
+    Observer,
 }
 
 impl fmt::Display for GroupState {
@@ -159,6 +194,7 @@ impl fmt::Display for GroupState {
             Self::Fault => "fault",
             Self::Paused => "paused",
             Self::Witness => "witness",
+            Self::Observer => "observer",
         })
     }
 }
@@ -186,6 +222,12 @@ pub enum Reason {
     Eligibility,
     /// The agent is stopping.
     Stopping,
+    /// The node was put on standby, or taken off it.
+    Standby,
+    /// Taken by force, without a majority.
+    Forced,
+    /// Two holders of a pair met, and the other one's epoch is higher.
+    Merged,
     /// Another node's lease began.
     HolderSeen,
     /// Another node's lease ran out.
@@ -207,6 +249,9 @@ impl fmt::Display for Reason {
             Self::Promoted => "promoted",
             Self::Eligibility => "eligibility",
             Self::Stopping => "stopping",
+            Self::Standby => "standby",
+            Self::Forced => "forced",
+            Self::Merged => "merged",
             Self::HolderSeen => "holder_seen",
             Self::HolderExpired => "holder_expired",
             Self::HolderReleased => "holder_released",
@@ -221,6 +266,10 @@ pub enum Completed {
     HeldBy(NodeId),
     /// The holder has released it and nobody else has it.
     Released,
+    /// The node is on standby and holds nothing, or it is not on standby any more.
+    Standby(bool),
+    /// Every voter that is heard has paused, or goes on.
+    Paused(bool),
 }
 
 /// Why a command was not done. The lease is where it was, unless stated.
@@ -244,9 +293,9 @@ pub enum Refusal {
     /// Nobody holds the group.
     #[error("nobody holds the group")]
     NotHeld,
-    /// A witness never holds.
-    #[error("the target is a witness and never holds a lease")]
-    TargetIsWitness,
+    /// Witnesses and observers never hold.
+    #[error("the target is a witness or an observer and never holds a lease")]
+    TargetNeverHolds,
     /// The target can't serve the group at present.
     #[error("the target is not ready to take the group")]
     TargetNotReady,
@@ -274,6 +323,11 @@ pub struct Status {
     pub quorate: bool,
     /// Is this node keeping its silence after the start (rule 5)?
     pub silent: bool,
+    /// Are automatic moves switched off in the cluster?
+    pub paused: bool,
+    /// Pair mode: has the other node not been heard for T_accept, so that
+    /// this one acts on its own vote (rule 13)?
+    pub alone: bool,
     /// By [`NodeId`].
     pub nodes: Vec<NodeStatus>,
     /// By [`GroupId`].
@@ -287,8 +341,10 @@ pub struct NodeStatus {
     pub role: Role,
     /// When it was last heard, on this node's clock; this node itself: now.
     pub last_heard: Option<BootNs>,
-    /// Does it count for the quorum at present?
+    /// Was it heard lately enough to count for the quorum, if it has a vote?
     pub present: bool,
+    /// Is it on standby, by what it last said?
+    pub standby: bool,
 }
 
 /// What is known of one group.
@@ -302,6 +358,8 @@ pub struct GroupStatus {
     pub epoch: Epoch,
     /// When this node's own lease ends, if it has one.
     pub expiry: Option<BootNs>,
+    /// Is that lease held by force, without a majority?
+    pub forced: bool,
     /// Present nodes that could take the lease, by what they last said of themselves.
     pub ready: Vec<NodeId>,
 }

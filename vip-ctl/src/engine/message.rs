@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{
-    config::{CommandId, Epoch, GroupId, Incarnation, NodeId},
+    config::{CommandId, Epoch, GroupId, Incarnation, NodeId, Pause},
     io::{Command, Refusal},
 };
 
@@ -87,6 +87,13 @@ pub enum Message {
         first: GroupId,
         /// Group by group.
         ready: Vec<bool>,
+    },
+    /// What a node says about itself and the cluster; goes with every heartbeat.
+    Node {
+        /// Is the sender on standby?
+        standby: bool,
+        /// The cluster's pause, as the sender knows it.
+        pause: Pause,
     },
     /// A command for the holder (or, if nobody holds, for the node to promote).
     Request {

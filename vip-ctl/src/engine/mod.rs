@@ -33,8 +33,8 @@ pub use self::{
     command::{COMMANDS_MAX, VERDICTS_MAX},
     config::{
         COMMAND_TIMEOUT, CommandId, EngineConfig, Epoch, GROUPS_MAX, GroupId, GroupSpec, HEARD_MIN,
-        Incarnation, NodeId, NodeSet, NodeSpec, PRIORITY_DEFAULT, RANK_SLOT_MIN, RESERVE_MIN, RETRY_MIN,
-        Role, STOP_GRACE, Timing, VOTERS_MAX,
+        Incarnation, MEMBERS_MAX, NodeId, NodeSet, NodeSpec, PRIORITY_DEFAULT, Pause, PeerLoss,
+        RANK_SLOT_MIN, RESERVE_MIN, RETRY_MIN, Remembered, Role, STOP_GRACE, Timing, VOTERS_MAX,
     },
     io::{Command, Completed, GroupState, GroupStatus, Input, NodeStatus, Output, Reason, Refusal, Status},
     message::{About, AskId, Ballot, Message, PAYLOAD_MAX, Packet, Refused, RequestId, Verdict},
@@ -55,6 +55,8 @@ pub struct Engine {
     timers: BTreeSet<(BootNs, GroupId)>,
     deadlines: Vec<Option<BootNs>>,
     commands: Commands,
+    /// Is the startup delay over?
+    started: bool,
     /// When the node is gone at the latest, while it is stopping.
     stop_at: Option<BootNs>,
 }
@@ -67,11 +69,16 @@ impl Engine {
     /// that have run out, or can't be ours, are cleared.
     ///
     /// # Panics
-    /// If there are no or more than [`VOTERS_MAX`] nodes, if `me` is none of
-    /// them, or if there are more than [`GROUPS_MAX`] groups.
+    /// If there are more than [`VOTERS_MAX`] voters or [`MEMBERS_MAX`] members,
+    /// if `me` is none of them, if there are more than [`GROUPS_MAX`] groups,
+    /// or if a pair is not two nodes that can hold.
     #[must_use]
     pub fn new(config: EngineConfig, held: &[(GroupId, BootNs)], now: BootNs) -> Self {
-        assert!(config.nodes.len() <= VOTERS_MAX, "more than {VOTERS_MAX} voters");
+        assert!(config.nodes.len() <= MEMBERS_MAX, "more than {MEMBERS_MAX} members");
+        assert!(config.voters().len() <= VOTERS_MAX, "more than {VOTERS_MAX} voters");
+        let is_pair = config.voters().len() == 2
+            && config.voters().into_iter().all(|node| config.role(node) == Some(Role::Node));
+        assert!(config.pair.is_none() || is_pair, "a pair is two nodes that can hold");
         assert!(config.role(config.me).is_some(), "this node is not in the configuration");
         assert!(config.groups.len() <= GROUPS_MAX, "more than {GROUPS_MAX} groups");
         let mut node = Node::new(config, now);
@@ -84,7 +91,7 @@ impl Engine {
         // Each group reports its first state with the first input.
         let timers = groups.iter().map(|group| (now, group.id)).collect();
         let deadlines = vec![Some(now); groups.len()];
-        Self { node, groups, timers, deadlines, commands: Commands::default(), stop_at: None }
+        Self { node, groups, timers, deadlines, commands: Commands::default(), started: false, stop_at: None }
     }
 
     /// Takes an input at `now`, after letting run out what ran out by then.
@@ -92,8 +99,11 @@ impl Engine {
     /// `now` must have been read *after* the input came in. An acceptor that
     /// counts from an earlier moment would forget a lease before its holder does.
     pub fn handle(&mut self, input: Input, now: BootNs) {
-        self.node.advance(now);
+        let became_alone = self.node.advance(now);
         self.advance();
+        if became_alone {
+            self.touch_all();
+        }
         match input {
             Input::Wake => {}
             Input::Message { from, packet } => self.receive(from, packet),
@@ -118,8 +128,11 @@ impl Engine {
     #[must_use]
     pub fn next_deadline(&self) -> Option<BootNs> {
         let group = self.timers.first().map(|&(at, _)| at);
-        let silence = self.node.silent.then_some(self.node.silent_until);
-        [group, silence, Some(self.node.heartbeat_at), self.commands.next_deadline(), self.stop_at]
+        let node = &self.node;
+        let silence = node.silent.then_some(node.silent_until);
+        let start = (!self.started).then_some(node.starts_at);
+        let (heartbeat, commands) = (Some(node.heartbeat_at), self.commands.next_deadline());
+        [group, silence, start, node.alone_deadline(), heartbeat, commands, self.stop_at]
             .into_iter()
             .flatten()
             .min()
@@ -130,10 +143,11 @@ impl Engine {
     pub fn status(&self, now: BootNs) -> Status {
         let now = now.max(self.node.now);
         let node = &self.node;
-        let nodes = node.config.voters().zip(&node.config.nodes).map(|(id, spec)| NodeStatus {
+        let nodes = (0..=u8::MAX).map(NodeId).zip(&node.config.nodes).map(|(id, spec)| NodeStatus {
             role: spec.role,
             last_heard: node.last_heard(id, now),
             present: node.present(id, now),
+            standby: node.on_standby(id),
         });
         let groups = self.groups.iter().map(|group| {
             let mut ready: Vec<_> = node.ready_peers(group.id, now).collect();
@@ -146,15 +160,35 @@ impl Engine {
                 holder: group.holder(node, now),
                 epoch: group.epoch(),
                 expiry: group.lease.map(|lease| lease.until).filter(|&until| until > now),
+                forced: group.lease.is_some() && group.forced.is_some(),
                 ready,
             }
         });
         Status {
             quorate: node.quorate_at(now),
             silent: node.silent,
+            paused: node.pause.on,
+            alone: node.alone,
             nodes: nodes.collect(),
             groups: groups.collect(),
         }
+    }
+
+    /// How late the latest of the renewals is that are due at `now` and have
+    /// not begun; `None` if none is due.
+    #[must_use]
+    pub fn lateness(&self, now: BootNs) -> Option<Duration> {
+        if self.timers.first().is_none_or(|&(at, _)| at > now) {
+            return None;
+        }
+        let due = self.groups.iter().filter_map(|group| group.renewal_due());
+        due.filter(|at| *at <= now).min().map(|at| now.since(at))
+    }
+
+    /// How late a renewal can begin before its lease has run out: T_hold - r.
+    #[must_use]
+    pub fn margin(&self) -> Duration {
+        self.node.timing.hold.saturating_sub(self.node.timing.renew)
     }
 
     /// T_hold: the longest lease that this engine stores.
@@ -172,6 +206,10 @@ impl Engine {
         let now = self.node.now;
         if self.node.silent && self.node.silent_until <= now {
             self.node.silent = false;
+            self.touch_all();
+        }
+        if !self.started && self.node.starts_at <= now {
+            self.started = true;
             self.touch_all();
         }
         // Each group once: what comes due by its own tick waits for the next
@@ -208,6 +246,7 @@ impl Engine {
     fn touch(&mut self, id: GroupId) {
         let index = usize::from(id.0);
         let Some(group) = self.groups.get_mut(index) else { return };
+        group.recount(&mut self.node);
         group.tick(&mut self.node);
         group.report(&mut self.node);
         let next = group.next_deadline(&self.node);
@@ -236,6 +275,11 @@ impl Engine {
         for message in packet.messages {
             match message {
                 Message::Heartbeat { first, ready } => self.node.hear_ready(from, first, &ready),
+                Message::Node { standby, pause } => {
+                    if self.node.hear_node(from, standby, pause) {
+                        self.on_pause();
+                    }
+                }
                 Message::Request { request, epoch, command } => {
                     self.serve(Requester { origin: from, request }, epoch, command);
                 }
@@ -251,6 +295,14 @@ impl Engine {
         if quorum_is_back {
             self.touch_all();
         }
+    }
+
+    /// The cluster's pause has begun or ended.
+    fn on_pause(&mut self) {
+        for group in &mut self.groups {
+            group.leave_if_ineligible(&mut self.node);
+        }
+        self.touch_all();
     }
 
     fn stop(&mut self) {
@@ -275,6 +327,7 @@ impl Engine {
     /// The end of every input: what follows for the node as a whole.
     fn settle(&mut self) {
         let now = self.node.now;
+        self.take_wishes();
         self.drive_commands();
         if self.node.heartbeat_at <= now {
             self.node.heartbeat_at = now.plus(self.node.timing.heartbeat);
@@ -291,6 +344,7 @@ impl Engine {
 
     fn heartbeat(&mut self) {
         let node = &mut self.node;
+        node.send_all(&Message::Node { standby: node.standby, pause: node.pause });
         let mut first = 0u16;
         loop {
             let rest = self.groups.iter().skip(usize::from(first)).take(usize::from(HEARTBEAT_GROUPS));

@@ -10,8 +10,8 @@ use std::{
 use vip_common::BootNs;
 
 use super::{
-    config::{EngineConfig, GroupId, NodeId, NodeSet, Role, Timing},
-    io::Output,
+    config::{EngineConfig, GroupId, NodeId, NodeSet, Pause, PeerLoss, Role, Timing},
+    io::{Command, Output},
     message::{About, AskId, Message, Packet, RequestId, Verdict},
     wire,
 };
@@ -29,6 +29,9 @@ struct Peer {
     heard: Option<BootNs>,
     /// By group, as it last said of itself.
     ready: Vec<bool>,
+    /// What it last said of itself and the cluster.
+    standby: bool,
+    pause: Pause,
 }
 
 /// What all groups share.
@@ -41,15 +44,28 @@ pub(super) struct Node {
     /// End of the silence after the start (rule 5).
     pub silent_until: BootNs,
     pub silent: bool,
+    /// Until then the node does not stand by itself: the silence, or the
+    /// startup delay where that is longer.
+    pub starts_at: BootNs,
     pub stopping: bool,
+    /// Put on standby by a person: holds nothing.
+    pub standby: bool,
+    /// No automatic moves while it is on.
+    pub pause: Pause,
     /// [`Node::quorate_at`] now.
     pub quorate: bool,
+    /// Pair mode: the other node has not been heard for T_accept.
+    pub alone: bool,
+    /// When that will be so, unless it is heard.
+    alone_at: BootNs,
     /// A renewal has begun, and others that are due soon may join it.
     pub renewing: bool,
     pub heartbeat_at: BootNs,
     pub outputs: VecDeque<Output>,
     /// Verdicts of this input, on their way to whoever asked.
     pub decided: VecDeque<(Requester, Verdict)>,
+    /// What this node itself wants of the cluster.
+    pub wishes: VecDeque<Command>,
     outbox: BTreeMap<NodeId, Vec<Message>>,
     peers: Vec<Peer>,
     asks: u64,
@@ -58,18 +74,30 @@ pub(super) struct Node {
 impl Node {
     pub fn new(config: EngineConfig, now: BootNs) -> Self {
         let timing = Timing::new(config.accept);
-        let peer = Peer { heard: None, ready: vec![false; config.groups.len()] };
+        let peer = Peer {
+            heard: None,
+            ready: vec![false; config.groups.len()],
+            standby: false,
+            pause: Pause::default(),
+        };
+        let silent_until = now.plus(timing.accept.max(config.silence));
         let mut node = Self {
             timing,
             now,
-            silent_until: now.plus(timing.accept.max(config.silence)),
+            silent_until,
             silent: true,
+            starts_at: silent_until.max(now.plus(config.startup_delay)),
             stopping: false,
+            standby: config.remembered.standby,
+            pause: config.remembered.pause,
             quorate: false,
+            alone: false,
+            alone_at: now.plus(timing.accept),
             renewing: false,
             heartbeat_at: now,
             outputs: VecDeque::new(),
             decided: VecDeque::new(),
+            wishes: VecDeque::new(),
             outbox: BTreeMap::new(),
             peers: vec![peer; config.nodes.len()],
             asks: 0,
@@ -83,10 +111,36 @@ impl Node {
         self.config.me
     }
 
-    /// A new input at `now`.
-    pub fn advance(&mut self, now: BootNs) {
+    /// Has this node a vote?
+    pub fn votes(&self) -> bool {
+        self.config.votes(self.config.me)
+    }
+
+    /// A new input at `now`. Returns whether this node is alone from now on.
+    pub fn advance(&mut self, now: BootNs) -> bool {
         self.now = self.now.max(now);
+        let became_alone = self.look_whether_alone();
         self.quorate = self.quorate_at(self.now);
+        became_alone
+    }
+
+    fn look_whether_alone(&mut self) -> bool {
+        if self.config.pair.is_none() || self.alone || self.now < self.alone_at {
+            return false;
+        }
+        // Long overdue means that this process was stopped: what the other
+        // node said meanwhile waits in the socket. Read it first.
+        if self.now.since(self.alone_at) > self.timing.slot {
+            self.alone_at = self.now.plus(self.timing.slot);
+            return false;
+        }
+        self.alone = true;
+        true
+    }
+
+    /// When [`Node::advance`] has to look again whether this node is alone.
+    pub fn alone_deadline(&self) -> Option<BootNs> {
+        (self.config.pair.is_some() && !self.alone).then_some(self.alone_at)
     }
 
     /// Takes note that `peer` was heard now. Returns whether the quorum is back by that.
@@ -94,9 +148,71 @@ impl Node {
         if let Some(peer) = self.peers.get_mut(usize::from(peer.0)) {
             peer.heard = Some(self.now);
         }
+        if self.config.pair.is_some() && self.config.votes(peer) {
+            self.alone = false;
+            self.alone_at = self.now.plus(self.timing.accept);
+        }
         let before = self.quorate;
         self.quorate = self.quorate_at(self.now);
         self.quorate && !before
+    }
+
+    /// Takes note of what `peer` said about itself, and of a newer word on the
+    /// cluster's pause. Returns whether the pause has changed.
+    pub fn hear_node(&mut self, peer: NodeId, standby: bool, pause: Pause) -> bool {
+        if let Some(peer) = self.peers.get_mut(usize::from(peer.0)) {
+            peer.standby = standby;
+            peer.pause = pause;
+        }
+        let is_newer = pause > self.pause;
+        if is_newer {
+            self.set_pause(pause);
+        }
+        is_newer
+    }
+
+    /// Sets the pause, and sees to it that it is told and remembered.
+    pub fn set_pause(&mut self, pause: Pause) {
+        self.pause = pause;
+        self.remember();
+    }
+
+    /// Sets standby, and sees to it that it is told and remembered.
+    pub fn set_standby(&mut self, standby: bool) {
+        self.standby = standby;
+        self.remember();
+    }
+
+    fn remember(&mut self) {
+        self.outputs.push_back(Output::Remember { standby: self.standby, pause: self.pause });
+        self.heartbeat_soon();
+    }
+
+    /// Is `node` on standby, by what it last said?
+    pub fn on_standby(&self, node: NodeId) -> bool {
+        if node == self.config.me {
+            return self.standby;
+        }
+        self.peers.get(usize::from(node.0)).is_some_and(|peer| peer.standby)
+    }
+
+    /// Has every voter that is present taken note of this pause?
+    pub fn all_know(&self, pause: Pause) -> bool {
+        let mut present = self.config.voting_peers().into_iter().filter(|&node| self.present(node, self.now));
+        present.all(|node| self.peers.get(usize::from(node.0)).is_some_and(|peer| peer.pause >= pause))
+    }
+
+    /// How many votes make a lease, for a candidate (`stands`) or for its
+    /// holder. Pair mode counts the own vote alone where the other can't be
+    /// asked; a holder always may go on by it, because the other node takes
+    /// nothing without this one's vote while it hears this one (rule 13).
+    pub fn votes_needed(&self, stands: bool) -> usize {
+        match self.config.pair {
+            None => self.config.majority(),
+            Some(_) if !stands => 1,
+            Some(PeerLoss::Take) if self.alone => 1,
+            Some(PeerLoss::Take | PeerLoss::Hold) => self.config.majority(),
+        }
     }
 
     /// Takes note of what `peer` said about its readiness.
@@ -125,18 +241,24 @@ impl Node {
         self.heard_within(node, self.timing.heard, now)
     }
 
-    /// Is a majority of the voters heard at `now`, this node included?
+    /// Is a majority of the voters heard at `now`, this node included? In
+    /// pair mode: may this node act, with the other's vote or without it?
     ///
     /// A node that hears no majority can't win one either: it keeps quiet, so
     /// that its ever higher ballots don't disturb those who can.
     pub fn quorate_at(&self, now: BootNs) -> bool {
-        let present = self.config.voters().filter(|&node| self.present(node, now));
+        match self.config.pair {
+            Some(PeerLoss::Take) => return true,
+            Some(PeerLoss::Hold) => return !self.alone,
+            None => {}
+        }
+        let present = self.config.voters().into_iter().filter(|&node| self.present(node, now));
         present.count() >= self.config.majority()
     }
 
     /// Peers that said they could take `group`, and are present.
     pub fn ready_peers(&self, group: GroupId, now: BootNs) -> impl Iterator<Item = NodeId> + '_ {
-        self.config.peers().filter(move |&node| {
+        self.config.peers().into_iter().filter(move |&node| {
             self.config.role(node) == Some(Role::Node)
                 && self.present(node, now)
                 && self
@@ -152,6 +274,11 @@ impl Node {
         self.ready_peers(group, self.now)
             .filter(|&node| !except.contains(node) && self.heard_within(node, self.timing.accept, self.now))
             .min_by_key(|&node| self.config.rank(group, node))
+    }
+
+    /// Notes a verdict for whoever waits for it.
+    pub fn decide(&mut self, requester: Option<Requester>, verdict: Verdict) {
+        self.decided.extend(requester.map(|requester| (requester, verdict)));
     }
 
     /// A number for a question, never used before.
@@ -181,6 +308,13 @@ impl Node {
     /// Queues a message about `group` for `to`.
     pub fn tell(&mut self, to: NodeId, group: GroupId, about: About) {
         self.send(to, Message::Group { group, about });
+    }
+
+    /// Queues a message about `group` for every peer that has a vote.
+    pub fn tell_voters(&mut self, group: GroupId, about: About) {
+        for to in self.config.voting_peers() {
+            self.tell(to, group, about);
+        }
     }
 
     /// Queues a message about `group` for every peer.

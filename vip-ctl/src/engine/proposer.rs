@@ -2,7 +2,7 @@
 //! phases under one ballot (rules 1, 2, 5 and 6). When to make one is decided
 //! in [`super::group`] and here only for renewals.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use vip_common::{BootNs, Lease};
 
@@ -51,11 +51,19 @@ pub(super) struct Attempt {
     /// often the Prepare is sent again (rule 2).
     sent: BootNs,
     resend: BootNs,
+    /// It has brought the lease already, by fewer votes than a majority; a
+    /// lease held by force looks for the others' all the same.
+    won: bool,
 }
 
 impl Attempt {
     pub fn next_deadline(&self, timing: &Timing) -> BootNs {
-        self.resend.min(self.sent.plus(timing.patience))
+        if self.won { self.resend } else { self.resend.min(self.sent.plus(timing.patience)) }
+    }
+
+    /// Has it brought its lease already?
+    pub const fn is_won(&self) -> bool {
+        self.won
     }
 }
 
@@ -73,7 +81,10 @@ impl Group {
     /// Starts, repeats and ends attempts whose time has come.
     pub fn drive_attempt(&mut self, node: &mut Node) {
         if let Some(attempt) = &self.attempt {
-            if attempt.sent.plus(node.timing.patience) <= node.now {
+            let over = self.lease.is_none_or(|lease| lease.renew_at <= node.now);
+            if attempt.won && over {
+                self.attempt = None;
+            } else if !attempt.won && attempt.sent.plus(node.timing.patience) <= node.now {
                 match attempt.kind {
                     Kind::Stand => self.fail_candidacy(&Failure::Unanswered, node),
                     Kind::Renew | Kind::Adopt => self.retry_renewal(Duration::ZERO, node),
@@ -104,9 +115,18 @@ impl Group {
             refused: BTreeMap::new(),
             sent: node.now,
             resend: node.now.plus(node.timing.retry),
+            won: false,
         });
-        node.tell_all(self.id, About::Prepare { ballot });
+        node.tell_voters(self.id, About::Prepare { ballot });
         match kind {
+            // Where all voters were needed for the lease, this node's acceptor
+            // had it too, so that nothing else can have been forgotten: it
+            // may renew it.
+            Kind::Adopt if node.config.needs_all() => {
+                if let Ok(promise) = self.acceptor.prepare(ballot, node.now) {
+                    self.on_promise(node.me(), ballot, promise.epoch, Some(promise.epoch), node);
+                }
+            }
             // Rule 5: in its silence the own acceptor has no vote.
             Kind::Adopt => {
                 let because = Refused::Silent { remaining: node.silent_until.since(node.now) };
@@ -128,8 +148,9 @@ impl Group {
         yours: Option<Epoch>,
         node: &mut Node,
     ) {
+        let needed = self.votes_needed(node);
         let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.ballot == ballot) else { return };
-        if attempt.kind == Kind::Adopt && yours.is_none() {
+        if !node.config.votes(from) || (attempt.kind == Kind::Adopt && yours.is_none()) {
             return;
         }
         attempt.refused.remove(&from);
@@ -143,7 +164,7 @@ impl Group {
                 };
                 *epoch = told.max(*epoch);
                 let epoch = *epoch;
-                if attempt.promised.len() >= node.config.majority() {
+                if attempt.promised.len() >= needed {
                     self.propose(epoch, node);
                 }
             }
@@ -171,11 +192,12 @@ impl Group {
         let promised = attempt.promised;
         let held = kind != Kind::Stand;
         for peer in node.config.peers() {
-            if kind != Kind::Adopt || promised.contains(peer) {
+            // Observers take note of what they are told.
+            if kind != Kind::Adopt || promised.contains(peer) || !node.config.votes(peer) {
                 node.tell(peer, self.id, About::Propose { ballot, epoch, held });
             }
         }
-        if kind != Kind::Adopt {
+        if kind != Kind::Adopt || node.config.needs_all() {
             match self.acceptor.propose(ballot, epoch, held, node.now, node.timing.accept) {
                 Ok(()) => self.on_accept(node.me(), ballot, node),
                 Err(because) => self.on_refuse(node.me(), ballot, because, node),
@@ -185,26 +207,47 @@ impl Group {
 
     /// An acceptor has accepted.
     pub fn on_accept(&mut self, from: NodeId, ballot: Ballot, node: &mut Node) {
+        let needed = self.votes_needed(node);
         let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.ballot == ballot) else { return };
         let Phase::Proposing { epoch, accepted } = &mut attempt.phase else { return };
-        if attempt.kind == Kind::Adopt && !attempt.promised.contains(from) {
+        let counts = attempt.kind != Kind::Adopt || attempt.promised.contains(from);
+        if !node.config.votes(from) || !counts {
             return;
         }
         attempt.refused.remove(&from);
         accepted.insert(from);
-        if accepted.len() < node.config.majority() {
+        let votes = accepted.len();
+        if votes < needed {
             return;
         }
-        let (kind, epoch, sent) = (attempt.kind, *epoch, attempt.sent);
-        self.attempt = None;
+        let (kind, epoch, sent, won) = (attempt.kind, *epoch, attempt.sent, attempt.won);
+        if votes >= node.config.majority() {
+            // Had by right from here on, if it was by force.
+            self.forced = None;
+        }
+        if self.forced.is_some() {
+            attempt.won = true;
+        } else {
+            self.attempt = None;
+        }
+        if !won {
+            self.win(ballot, kind, epoch, sent, node);
+        }
+    }
+
+    /// Enough acceptors have accepted: the lease is this node's until T_hold
+    /// after the first Prepare was sent (rule 2).
+    fn win(&mut self, ballot: Ballot, kind: Kind, epoch: Epoch, sent: BootNs, node: &mut Node) {
         let until = sent.plus(node.timing.hold);
         if until <= node.now {
+            self.attempt = None;
             return;
         }
         self.leftover = false;
         self.duels = 0;
         self.at_once = false;
         self.abstaining = false;
+        self.was_mine = true;
         let first_adopted = kind == Kind::Adopt && self.lease.is_some_and(|lease| lease.ballot.is_none());
         self.lease = Some(Held {
             ballot: Some(ballot),
@@ -215,7 +258,7 @@ impl Group {
         node.outputs.push_back(Output::StoreLease { group: self.id, lease: Lease::until(until) });
         match kind {
             Kind::Stand => {
-                self.reason = Reason::Elected;
+                self.reason = if self.forced.is_some() { Reason::Forced } else { Reason::Elected };
                 node.outputs.push_back(Output::Announce { group: self.id });
                 node.tell_all(self.id, About::Holding { ballot });
             }
@@ -224,12 +267,36 @@ impl Group {
         }
     }
 
+    /// How many votes the attempt under way needs.
+    fn votes_needed(&self, node: &Node) -> usize {
+        if self.forced.is_some() {
+            return 1;
+        }
+        node.votes_needed(self.attempt.as_ref().is_some_and(|attempt| attempt.kind == Kind::Stand))
+    }
+
+    /// Fewer votes may be enough than when the last one came in.
+    pub fn recount(&mut self, node: &mut Node) {
+        let needed = self.votes_needed(node);
+        let Some(attempt) = &self.attempt else { return };
+        let ballot = attempt.ballot;
+        let mine = node.me();
+        match attempt.phase {
+            Phase::Preparing { epoch } if attempt.promised.len() >= needed => self.propose(epoch, node),
+            Phase::Proposing { accepted, .. } if accepted.contains(mine) => {
+                self.on_accept(mine, ballot, node)
+            }
+            Phase::Preparing { .. } | Phase::Proposing { .. } => {}
+        }
+    }
+
     /// An acceptor has refused.
     pub fn on_refuse(&mut self, from: NodeId, ballot: Ballot, because: Refused, node: &mut Node) {
         let until = match because {
             Refused::Held { ballot: other, remaining } => {
                 self.round = self.round.max(other.round);
-                if self.superseded_by(other, node) {
+                let yields = self.superseded_by(other, node);
+                if yields {
                     self.release(None, Reason::Superseded, node);
                     return;
                 }
@@ -241,23 +308,27 @@ impl Group {
             }
             Refused::Reserved { remaining, .. } | Refused::Silent { remaining } => node.now.plus(remaining),
         };
+        let needed = self.votes_needed(node);
         let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.ballot == ballot) else { return };
+        if attempt.won || !node.config.votes(from) {
+            return;
+        }
         attempt.refused.insert(from, until);
         let outbid = matches!(because, Refused::Promised { .. });
         if !outbid {
             // Ask again when it is free, if that is soon.
             attempt.resend = attempt.resend.min(until.max(node.now.plus(RETRY_MIN)));
         }
-        let voters = node.config.voters().count();
-        let hopeless = voters - attempt.refused.len() < node.config.majority();
+        let voters = node.config.voters().len();
+        let hopeless = voters - attempt.refused.len() < needed;
         match attempt.kind {
             Kind::Stand if outbid => self.fail_candidacy(&Failure::Duel, node),
             Kind::Stand if hopeless => {
                 // Enough are free again when this many have let go.
                 let mut free: Vec<_> = attempt.refused.values().copied().collect();
                 free.sort_unstable();
-                let needed = node.config.majority() - (voters - free.len());
-                let until = free.get(needed - 1).copied().unwrap_or(until);
+                let missing = needed - (voters - free.len());
+                let until = free.get(missing - 1).copied().unwrap_or(until);
                 self.fail_candidacy(&Failure::Blocked(until), node);
             }
             Kind::Renew | Kind::Adopt if hopeless => {
@@ -271,9 +342,24 @@ impl Group {
 
     /// Does `other`, another node's lease, mean that ours has been replaced
     /// while this machine was not running? A lower ballot is what a failed
-    /// attempt left behind, and means nothing.
+    /// attempt left behind, and means nothing, unless ours has no majority
+    /// itself. In pair mode epochs decide (rule 13), and ballots tell none.
     fn superseded_by(&self, other: Ballot, node: &Node) -> bool {
-        other.node != node.me() && self.lease.is_some_and(|lease| Some(other) > lease.ballot)
+        let Some(lease) = self.lease else { return false };
+        other.node != node.me()
+            && node.config.pair.is_none()
+            && (self.forced.is_some() || Some(other) > lease.ballot)
+    }
+
+    /// Rule 13: where two nodes of a pair hold, the one with the higher epoch
+    /// stays, and the other one lets go when it hears of it. Between equal
+    /// epochs the higher rank stays.
+    pub fn yield_to(&mut self, from: NodeId, epoch: Epoch, held: bool, node: &mut Node) {
+        let Some(lease) = self.lease.filter(|_| held && node.config.pair.is_some()) else { return };
+        let place = |epoch: Epoch, member| (epoch, Reverse(node.config.rank(self.id, member)));
+        if place(epoch, from) > place(lease.epoch.unwrap_or_default(), node.me()) {
+            self.release(None, Reason::Merged, node);
+        }
     }
 
     /// The lease is still ours; try again under a higher ballot.
@@ -326,7 +412,7 @@ impl Group {
         let Some(attempt) = &mut self.attempt else { return };
         attempt.resend = node.now.plus(node.timing.retry);
         let ballot = attempt.ballot;
-        for peer in node.config.peers() {
+        for peer in node.config.voting_peers() {
             match attempt.phase {
                 Phase::Preparing { .. } if !attempt.promised.contains(peer) => {
                     node.tell(peer, self.id, About::Prepare { ballot });

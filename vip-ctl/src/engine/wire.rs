@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{
-    config::{CommandId, Epoch, GroupId, Incarnation, NodeId},
+    config::{CommandId, Epoch, GroupId, Incarnation, NodeId, Pause},
     io::{Command, Refusal},
     message::{About, AskId, Ballot, Message, PAYLOAD_MAX, Packet, Refused, RequestId, Verdict},
 };
@@ -44,6 +44,7 @@ const READY: u8 = 10;
 const REQUEST: u8 = 11;
 const VERDICT: u8 = 12;
 const HOLDING: u8 = 13;
+const NODE: u8 = 14;
 
 const HELD: u8 = 1;
 const PROMISED: u8 = 2;
@@ -53,6 +54,12 @@ const SILENT: u8 = 4;
 const PROMOTE: u8 = 1;
 const DEMOTE: u8 = 2;
 const SWITCHOVER: u8 = 3;
+const FORCE: u8 = 4;
+const STANDBY: u8 = 5;
+const UNSTANDBY: u8 = 6;
+const STANDBY_BY_FORCE: u8 = 7;
+const PAUSE: u8 = 8;
+const RESUME: u8 = 9;
 
 const STARTED: u8 = 1;
 const REFUSED: u8 = 2;
@@ -65,7 +72,7 @@ const REFUSALS: &[Refusal] = &[
     Refusal::Starting,
     Refusal::Stopping,
     Refusal::NotHeld,
-    Refusal::TargetIsWitness,
+    Refusal::TargetNeverHolds,
     Refusal::TargetNotReady,
     Refusal::TargetSilent,
     Refusal::NoTarget,
@@ -82,7 +89,7 @@ const fn refusal_number(refusal: Refusal) -> u8 {
         Refusal::Starting => 3,
         Refusal::Stopping => 4,
         Refusal::NotHeld => 5,
-        Refusal::TargetIsWitness => 6,
+        Refusal::TargetNeverHolds => 6,
         Refusal::TargetNotReady => 7,
         Refusal::TargetSilent => 8,
         Refusal::NoTarget => 9,
@@ -162,10 +169,22 @@ fn put_message(out: &mut Vec<u8>, message: &Message) {
                 Command::Promote { to, .. } => (PROMOTE, Some(to)),
                 Command::Demote { .. } => (DEMOTE, None),
                 Command::Switchover { to, .. } => (SWITCHOVER, to),
+                Command::Force { .. } => (FORCE, None),
+                Command::Standby { node, on: true, force: false } => (STANDBY, Some(node)),
+                Command::Standby { node, on: true, force: true } => (STANDBY_BY_FORCE, Some(node)),
+                Command::Standby { node, on: false, .. } => (UNSTANDBY, Some(node)),
+                Command::Pause { on: true } => (PAUSE, None),
+                Command::Pause { on: false } => (RESUME, None),
             };
             out.push(kind);
-            out.extend(command.group().0.to_be_bytes());
+            // Commands about nodes have no group; the field stays, as zero.
+            out.extend(command.group().unwrap_or_default().0.to_be_bytes());
             put_node(out, to);
+        }
+        Message::Node { standby, pause } => {
+            out.extend([NODE, u8::from(standby)]);
+            out.extend(pause.version.to_be_bytes());
+            out.push(u8::from(pause.on));
         }
         Message::Verdict { request, verdict } => {
             put_request(out, VERDICT, request);
@@ -339,6 +358,10 @@ impl Reader<'_> {
                 epoch: self.epoch()?,
                 command: self.command()?,
             }),
+            NODE => Ok(Message::Node {
+                standby: self.flag()?,
+                pause: Pause { version: self.u64()?, on: self.flag()? },
+            }),
             VERDICT => Ok(Message::Verdict { request: self.request()?, verdict: self.verdict()? }),
             kind => {
                 let group = self.group()?;
@@ -396,6 +419,12 @@ impl Reader<'_> {
             (PROMOTE, Some(to)) => Ok(Command::Promote { group, to }),
             (DEMOTE, None) => Ok(Command::Demote { group }),
             (SWITCHOVER, to) => Ok(Command::Switchover { group, to }),
+            (FORCE, None) => Ok(Command::Force { group }),
+            (STANDBY, Some(node)) => Ok(Command::Standby { node, on: true, force: false }),
+            (STANDBY_BY_FORCE, Some(node)) => Ok(Command::Standby { node, on: true, force: true }),
+            (UNSTANDBY, Some(node)) => Ok(Command::Standby { node, on: false, force: false }),
+            (PAUSE, None) => Ok(Command::Pause { on: true }),
+            (RESUME, None) => Ok(Command::Pause { on: false }),
             (byte, _) => Err(DecodeError::Unknown { what: "command", byte }),
         }
     }

@@ -3,20 +3,22 @@
 //! header may be believed is decided by the tag that authenticates it.
 //!
 //! ```text
-//! 0        version          13..21  sender's incarnation
-//! 1        kind             21..29  receiver's incarnation
-//! 2        key id           29..37  counter
-//! 3        sender           37..    sealed payload, then its 16-byte tag
+//! 0        version                29..37  sender's incarnation
+//! 1        kind                   37..45  receiver's incarnation
+//! 2        key id                 45..53  counter
+//! 3        sender                 53..    sealed payload, then its 16-byte tag
 //! 4        receiver
-//! 5..13    configuration digest              integers are big-endian
+//! 5..13    configuration digest
+//! 13..21   generation
+//! 21..29   nodes digest           integers are big-endian
 //! ```
 
 use super::{key::KeyId, reject::Rejected};
 
 /// Version of the datagram's layout and meaning; a datagram of any other is rejected.
-pub const WIRE_VERSION: u8 = 1;
+pub const WIRE_VERSION: u8 = 2;
 /// Bytes of the header.
-pub const HEADER_LEN: usize = 37;
+pub const HEADER_LEN: usize = 53;
 /// Bytes of the tag that ends every datagram.
 pub const TAG_LEN: usize = 16;
 
@@ -51,6 +53,10 @@ pub(super) struct Header {
     pub(super) src: u8,
     pub(super) dst: u8,
     pub(super) config_digest: u64,
+    /// Number of the sender's membership.
+    pub(super) generation: u64,
+    /// What that membership is.
+    pub(super) nodes_digest: u64,
     pub(super) src_incarnation: u64,
     /// Zero in a challenge, which is for whoever lives at `dst` now.
     pub(super) dst_incarnation: u64,
@@ -61,7 +67,14 @@ impl Header {
     pub(super) fn encode(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         bytes[..5].copy_from_slice(&[WIRE_VERSION, self.kind as u8, self.key.0, self.src, self.dst]);
-        let words = [self.config_digest, self.src_incarnation, self.dst_incarnation, self.counter];
+        let words = [
+            self.config_digest,
+            self.generation,
+            self.nodes_digest,
+            self.src_incarnation,
+            self.dst_incarnation,
+            self.counter,
+        ];
         for (place, word) in bytes[5..].chunks_exact_mut(8).zip(words) {
             place.copy_from_slice(&word.to_be_bytes());
         }
@@ -90,6 +103,8 @@ impl Header {
             src: *src,
             dst: *dst,
             config_digest: word()?,
+            generation: word()?,
+            nodes_digest: word()?,
             src_incarnation: word()?,
             dst_incarnation: word()?,
             counter: word()?,
@@ -109,6 +124,8 @@ mod tests {
             src: 2,
             dst: 4,
             config_digest: 0x0102_0304_0506_0708,
+            generation: 0x4142_4344_4546_4748,
+            nodes_digest: 0x5152_5354_5556_5758,
             src_incarnation: 0x1112_1314_1516_1718,
             dst_incarnation: 0x2122_2324_2526_2728,
             counter: 0x3132_3334_3536_3738,
@@ -117,8 +134,10 @@ mod tests {
 
     #[test]
     fn layout_is_the_documented_one() {
-        let mut expected = vec![1, 2, 9, 2, 4];
+        let mut expected = vec![2, 2, 9, 2, 4];
         expected.extend([1, 2, 3, 4, 5, 6, 7, 8]);
+        expected.extend(0x41..=0x48);
+        expected.extend(0x51..=0x58);
         expected.extend(0x11..=0x18);
         expected.extend(0x21..=0x28);
         expected.extend(0x31..=0x38);
@@ -149,7 +168,7 @@ mod tests {
 
     #[test]
     fn another_version_is_named_even_if_it_is_short() {
-        for version in [0, 2, 255] {
+        for version in [0, WIRE_VERSION - 1, WIRE_VERSION + 1, 255] {
             assert_eq!(Header::decode(&[version]).map(|_| ()), Err(Rejected::Version));
         }
     }

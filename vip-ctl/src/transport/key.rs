@@ -186,6 +186,8 @@ mod tests {
             src: 0,
             dst: 1,
             config_digest: 3,
+            generation: 1,
+            nodes_digest: 6,
             src_incarnation: 4,
             dst_incarnation: 5,
             counter,

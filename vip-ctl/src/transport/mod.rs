@@ -66,6 +66,11 @@ pub struct Identity {
     pub cluster: String,
     /// What all nodes must agree on; datagrams with another digest are rejected.
     pub config_digest: u64,
+    /// Number of this node's membership. Peers of the same one must have the
+    /// same nodes; those of the one before and after are heard too, others not.
+    pub generation: u64,
+    /// What the membership is.
+    pub nodes_digest: u64,
     /// Indices of the other nodes; this node's own is ignored.
     pub peers: Vec<u8>,
 }
@@ -91,6 +96,8 @@ pub enum Received {
         /// True if this is the peer's first incarnation that we know; false
         /// if it takes the place of another one, so the peer has restarted.
         fresh: bool,
+        /// Number of its membership.
+        generation: u64,
     },
     /// Dropped and counted.
     Rejected {
@@ -282,6 +289,12 @@ impl Transport {
         if header.config_digest != self.identity.config_digest {
             return Err(rejected(Rejected::ConfigMismatch));
         }
+        // Rule 10: majorities of neighbouring generations overlap, others need not.
+        let Identity { generation, nodes_digest, .. } = self.identity;
+        let apart = header.generation.abs_diff(generation);
+        if apart > 1 || (apart == 0 && header.nodes_digest != nodes_digest) {
+            return Err(rejected(Rejected::GenerationMismatch));
+        }
         match header.kind {
             Kind::Challenge => self.on_challenge(&header, &payload, now),
             Kind::Response => self.on_response(&header, &payload, now),
@@ -333,6 +346,7 @@ impl Transport {
             peer: header.src,
             incarnation: header.src_incarnation,
             fresh: before.is_none(),
+            generation: header.generation,
         })
     }
 
@@ -434,6 +448,8 @@ fn header(
         src: identity.me,
         dst,
         config_digest: identity.config_digest,
+        generation: identity.generation,
+        nodes_digest: identity.nodes_digest,
         src_incarnation: identity.incarnation,
         dst_incarnation,
         counter,

@@ -37,6 +37,9 @@ reasons! {
     BadTag = "bad_tag",
     /// Genuine, but the sender has another configuration.
     ConfigMismatch = "config_mismatch",
+    /// Genuine, but the sender's membership is not this node's, nor the one
+    /// before or after it.
+    GenerationMismatch = "generation_mismatch",
     /// Genuine, but from or for an incarnation that is not the current one.
     StaleIncarnation = "stale_incarnation",
     /// Genuine, but received before, or too old to tell.

@@ -59,6 +59,7 @@ fn all_that_there_is_is_understood() {
     Config {
         node_name: "db-a",
         me: 0,
+        startup_delay: 0ns,
         interfaces: [
             "eth0",
         ],
@@ -66,21 +67,26 @@ fn all_that_there_is_is_understood() {
             name: "shop",
             key_file: "/etc/vip/cluster.key",
             lease: 200ms,
+            pair: None,
+            generation: 1,
             nodes: [
                 Node {
+                    id: 0,
                     name: "db-a",
                     address: 10.0.1.10:7077,
-                    witness: false,
+                    role: Node,
                 },
                 Node {
+                    id: 1,
                     name: "db-b",
                     address: 10.0.1.11:7077,
-                    witness: false,
+                    role: Node,
                 },
                 Node {
+                    id: 2,
                     name: "tie",
                     address: 10.0.2.5:7077,
-                    witness: true,
+                    role: Witness,
                 },
             ],
         },
@@ -94,6 +100,7 @@ fn all_that_there_is_is_understood() {
                     "db-a": 100,
                     "db-b": 100,
                 },
+                preempt: None,
             },
             Group {
                 name: "db",
@@ -105,6 +112,7 @@ fn all_that_there_is_is_understood() {
                     "db-a": 150,
                     "db-b": 100,
                 },
+                preempt: None,
             },
         ],
     }
@@ -126,6 +134,7 @@ fn the_least_that_can_be_said_has_the_documented_defaults() {
     Config {
         node_name: "db-b",
         me: 0,
+        startup_delay: 0ns,
         interfaces: [
             "eth0",
             "bond0.12",
@@ -134,11 +143,14 @@ fn the_least_that_can_be_said_has_the_documented_defaults() {
             name: "one",
             key_file: "keys/cluster.key",
             lease: 200ms,
+            pair: None,
+            generation: 1,
             nodes: [
                 Node {
+                    id: 0,
                     name: "db-b",
                     address: [fd00::5]:7077,
-                    witness: false,
+                    role: Node,
                 },
             ],
         },
@@ -151,6 +163,7 @@ fn the_least_that_can_be_said_has_the_documented_defaults() {
                 priorities: {
                     "db-b": 100,
                 },
+                preempt: None,
             },
         ],
     }
@@ -161,7 +174,7 @@ fn the_least_that_can_be_said_has_the_documented_defaults() {
 fn a_witness_needs_no_interface() {
     let config = good(&edited(&[("name = \"db-a\"\ninterface = \"eth0\"", "name = \"tie\"")]));
     assert!(config.interfaces.is_empty());
-    assert_eq!((config.me, config.this_node().witness), (2, true));
+    assert_eq!((config.me, config.this_node().role), (2, Role::Witness));
 }
 
 #[test]
@@ -221,34 +234,53 @@ fn the_digest_agrees_between_nodes_and_whatever_the_order() {
 }
 
 #[test]
-fn the_digest_differs_for_all_that_nodes_must_agree_on() {
-    let mut digests = vec![good(FULL).digest()];
+fn the_digests_differ_for_all_that_nodes_must_agree_on() {
+    let both = |config: Config| (config.digest(), config.nodes_digest());
+    let (whole, nodes) = both(good(FULL));
+    let mut digests = vec![whole];
+    let mut nodes_digests = vec![nodes];
     for edit in [
         ("name = \"shop\"", "name = \"shoq\""),
         ("lease = \"200ms\"", "lease = \"201ms\""),
-        ("10.0.1.11:7077", "10.0.1.15:7077"),
-        ("10.0.1.11:7077", "10.0.1.11:7078"),
-        ("name = \"tie\"", "name = \"tie2\""),
-        ("witness = true", "witness = false"),
         ("name = \"cache\"", "name = \"cachf\""),
         ("\"10.0.1.20\"", "\"10.0.1.21\""),
         ("\"10.0.1.20\"", "\"10.0.1.20\", \"10.0.1.21\""),
         (", \"10.0.1.13\"", ""),
+        ("preempt = false", "preempt = true"),
+        ("preempt = false", "preempt = true\npreempt_delay = \"1s\""),
+    ] {
+        let (digest, same) = both(good(&edited(&[edit])));
+        assert_eq!(same, nodes, "{edit:?}");
+        digests.push(digest);
+    }
+    for edit in [
+        ("10.0.1.11:7077", "10.0.1.15:7077"),
+        ("10.0.1.11:7077", "10.0.1.11:7078"),
+        ("name = \"tie\"", "name = \"tie2\""),
+        ("witness = true", "witness = false"),
+        (
+            "witness = true\n",
+            "witness = true\n[[cluster.node]]\nname = \"obs\"\naddress = \"10.0.2.6:1\"\nobserver = true\n",
+        ),
         ("db-a = 150", "db-a = 151"),
         ("db-b = 100", "db-b = 99"),
     ] {
-        digests.push(good(&edited(&[edit])).digest());
+        let (same, digest) = both(good(&edited(&[edit])));
+        assert_eq!(same, whole, "nodes of neighbouring generations hear each other: {edit:?}");
+        nodes_digests.push(digest);
     }
-    let count = digests.len();
-    digests.sort_unstable();
-    digests.dedup();
-    assert_eq!(digests.len(), count);
+    for digests in [&mut digests, &mut nodes_digests] {
+        let count = digests.len();
+        digests.sort_unstable();
+        digests.dedup();
+        assert_eq!(digests.len(), count);
+    }
 }
 
 /// Other nodes compute the same number, so its definition must not drift unnoticed.
 #[test]
 fn the_digest_of_a_known_configuration_stays() {
-    assert_eq!(good(FULL).digest(), 0x1a3b3469f8eefb28);
+    assert_eq!((good(FULL).digest(), good(FULL).nodes_digest()), (10470704122255175052, 7451020335325557783));
 }
 
 #[test]
@@ -310,4 +342,42 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_pair_is_two_nodes_that_asked_for_it() {
+    let tie = "[[cluster.node]]\nname = \"tie\"\naddress = \"10.0.2.5:7077\"\nwitness = true\n";
+    for (written, meant) in [("take", PeerLoss::Take), ("hold", PeerLoss::Hold)] {
+        let pair = format!("lease = \"200ms\"\npair = \"{written}\"");
+        let config = good(&edited(&[(tie, ""), ("lease = \"200ms\"", &pair)]));
+        assert_eq!(config.cluster.pair, Some(meant));
+    }
+}
+
+#[test]
+fn preemption_and_delays_are_read() {
+    let config = good(&edited(&[
+        ("preempt = false", "preempt = true"),
+        ("vips = [\"10.0.1.20\"]", "vips = [\"10.0.1.20\"]\npreempt = true\npreempt_delay = \"5s\""),
+        ("interface = \"eth0\"", "interface = \"eth0\"\nstartup_delay = \"10s\""),
+    ]));
+    let preempt: Vec<_> = config.groups.iter().map(|group| group.preempt).collect();
+    assert_eq!(preempt, [Some(Duration::from_secs(5)), Some(PREEMPT_DELAY_DEFAULT)]);
+    assert_eq!(config.startup_delay, Duration::from_secs(10));
+}
+
+#[test]
+fn ids_stay_where_names_would_move_them_and_a_generation_may_be_even() {
+    let more =
+        "[[cluster.node]]\nname = \"aa\"\naddress = \"10.0.1.9:7077\"\nid = 3\n[[group]]\nname = \"db\"";
+    let config = good(&edited(&[
+        ("lease = \"200ms\"", "lease = \"200ms\"\ngeneration = 2"),
+        ("address = \"10.0.1.10:7077\"", "address = \"10.0.1.10:7077\"\nid = 0"),
+        ("address = \"10.0.1.11:7077\"", "address = \"10.0.1.11:7077\"\nid = 1"),
+        ("witness = true", "witness = true\nid = 2"),
+        ("[[group]]\nname = \"db\"", more),
+    ]));
+    let ids: Vec<_> = config.cluster.nodes.iter().map(|node| (node.name.as_str(), node.id)).collect();
+    assert_eq!(ids, [("aa", 3), ("db-a", 0), ("db-b", 1), ("tie", 2)]);
+    assert_eq!((config.me, config.this_node().name.as_str()), (0, "db-a"));
 }

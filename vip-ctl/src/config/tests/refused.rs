@@ -42,7 +42,7 @@ fn unknown_keys_that_resemble_nothing() {
         errors(&edited(&[("[node]", "colour = 1\n[node]"), ("preempt = false", "virtual_router_id = 51")]));
     insta::assert_snapshot!(found, @r#"
     vip.toml:1:1: the file has no key "colour": remove it, or write one of node, cluster, group
-    vip.toml:25:1: [[group]] has no key "virtual_router_id": remove it, or write one of name, vips, priority, preempt, check
+    vip.toml:25:1: [[group]] has no key "virtual_router_id": remove it, or write one of name, vips, priority, preempt, preempt_delay, check
     "#);
 }
 
@@ -119,14 +119,60 @@ fn vips_that_are_no_array() {
 
 #[test]
 fn what_is_not_there_yet() {
+    let found = errors(&edited(&[(
+        "vips = [\"10.0.1.20\"]",
+        "vips = [\"10.0.1.20\"]\n[[group.check]]\ntcp = \"127.0.0.1:3306\"",
+    )]));
+    insta::assert_snapshot!(found, @"vip.toml:28:1: [[group.check]] isn't there yet: remove it");
+}
+
+const TIE: &str = "[[cluster.node]]\nname = \"tie\"\naddress = \"10.0.2.5:7077\"\nwitness = true\n";
+
+#[test]
+fn a_preempt_delay_alone_and_one_that_is_no_time() {
     let found = errors(&edited(&[
-        ("preempt = false", "preempt = true"),
-        ("vips = [\"10.0.1.20\"]", "vips = [\"10.0.1.20\"]\n[[group.check]]\ntcp = \"127.0.0.1:3306\""),
+        ("preempt = false", "preempt_delay = \"1s\""),
+        ("vips = [\"10.0.1.20\"]", "vips = [\"10.0.1.20\"]\npreempt = true\npreempt_delay = \"soon\""),
+        ("interface = \"eth0\"", "interface = \"eth0\"\nstartup_delay = \"2days\""),
+    ]));
+    insta::assert_snapshot!(found, @r#"
+    vip.toml:4:17: startup_delay = "2days" is too long: write 1day at most
+    vip.toml:25:17: preempt_delay without preempt = true does nothing: add preempt = true, or remove it
+    vip.toml:30:17: "soon" is no time: write a number and its unit, such as preempt_delay = "30s"
+    "#);
+}
+
+#[test]
+fn pair_with_a_witness_and_a_choice_that_is_none() {
+    let found = errors(&edited(&[("lease = \"200ms\"", "lease = \"200ms\"\npair = \"take\"")]));
+    insta::assert_snapshot!(found, @"vip.toml:9:8: pair is for two nodes without a witness, and this cluster has 3 voters: remove it; with three voters a majority decides, and no cut makes two holders");
+    let found = errors(&edited(&[(TIE, ""), ("lease = \"200ms\"", "lease = \"200ms\"\npair = \"yes\"")]));
+    insta::assert_snapshot!(found, @r#"
+    vip.toml:9:8: pair = "yes" is no choice: write "take" (a node that does not hear the other takes over; a cut between them makes two holders) or "hold" (it takes nothing by itself)
+    vip.toml:13:1: two nodes without a witness can't tell a dead peer from a cut link: add a third [[cluster.node]] with witness = true, or choose pair = "take" or "hold" under [cluster]
+    "#);
+}
+
+#[test]
+fn a_witness_that_observes() {
+    let found = errors(&edited(&[("witness = true", "witness = true\nobserver = true")]));
+    insta::assert_snapshot!(found, @"vip.toml:19:12: a witness votes and an observer does not: remove observer = true, or witness = true");
+}
+
+#[test]
+fn ids_of_some_nodes_and_twice_and_out_of_range() {
+    let found = errors(&edited(&[
+        ("address = \"10.0.1.10:7077\"", "address = \"10.0.1.10:7077\"\nid = 3"),
+        ("address = \"10.0.1.11:7077\"", "address = \"10.0.1.11:7077\"\nid = 3"),
+        ("lease = \"200ms\"", "lease = \"200ms\"\ngeneration = 0"),
     ]));
     insta::assert_snapshot!(found, @"
-    vip.toml:24:11: preempt = true isn't there yet: write false, or remove the line
-    vip.toml:28:1: [[group.check]] isn't there yet: remove it
+    vip.toml:9:14: generation = 0 is out of range: write one from 1 to 4294967295
+    vip.toml:17:6: another node has the id 3 already (line 13): give each node its own
+    vip.toml:18:1: other nodes have an id and this one has none: give all of them one, as `vip-ctl member` does, or none
     ");
+    let found = errors(&edited(&[("witness = true", "witness = true\nid = 32")]));
+    insta::assert_snapshot!(found, @"vip.toml:19:6: id = 32 is out of range: write one from 0 to 31");
 }
 
 #[test]
@@ -135,7 +181,7 @@ fn two_nodes_without_a_witness() {
         "[[cluster.node]]\nname = \"tie\"\naddress = \"10.0.2.5:7077\"\nwitness = true\n",
         "",
     )]));
-    insta::assert_snapshot!(found, @"vip.toml:12:1: two nodes without a witness can't tell a dead peer from a cut link: add a third [[cluster.node]] with witness = true (pair mode isn't there yet)");
+    insta::assert_snapshot!(found, @"vip.toml:12:1: two nodes without a witness can't tell a dead peer from a cut link: add a third [[cluster.node]] with witness = true, or choose pair = \"take\" or \"hold\" under [cluster]");
 }
 
 #[test]
@@ -164,7 +210,7 @@ fn only_witnesses() {
         1,
     ));
     insta::assert_snapshot!(found, @r#"
-    vip.toml:5:1: every node is a witness, so none can hold a VIP: remove witness = true from one
+    vip.toml:5:1: every node is a witness or an observer, so none can hold a VIP: remove witness = true or observer = true from one
     vip.toml:25:14: "db-a" is a witness and never holds a VIP: remove its priority
     vip.toml:25:26: "db-b" is a witness and never holds a VIP: remove its priority
     "#);
@@ -176,7 +222,7 @@ fn too_many_voters() {
         .map(|n| format!("[[cluster.node]]\nname = \"more-{n}\"\naddress = \"10.0.3.{n}:7077\"\n"))
         .collect();
     let found = errors(&edited(&[("witness = true\n", &format!("witness = true\n{more}"))]));
-    insta::assert_snapshot!(found, @"vip.toml:31:1: 8 voters are too many: keep 7 at most");
+    insta::assert_snapshot!(found, @"vip.toml:31:1: 8 voters are too many: keep 7 at most, and let others observe");
 }
 
 #[test]

@@ -30,7 +30,8 @@ fn a_switchover_leaves_a_gap_of_a_few_round_trips() {
 #[test]
 fn a_switchover_to_nobody_in_particular_takes_the_best() {
     let priorities = vec![100, 50, 80];
-    let mut cluster = Cluster::with_groups(&[Role::Node; 3], vec![GroupSpec { priorities }]);
+    let mut cluster =
+        Cluster::with_groups(&[Role::Node; 3], vec![GroupSpec { priorities, ..GroupSpec::default() }]);
     cluster.run(ACCEPT * 3);
     assert_eq!(cluster.command(B, switchover(None)), Ok(Completed::HeldBy(C)));
     // The best other one, from there, is A again.
@@ -41,7 +42,7 @@ fn a_switchover_to_nobody_in_particular_takes_the_best() {
 fn a_switchover_to_a_target_that_is_not_fit_keeps_the_lease() {
     let mut cluster = Cluster::new(&[Role::Node, Role::Node, Role::Witness]);
     cluster.run(ACCEPT * 3);
-    assert_eq!(cluster.command(A, switchover(Some(C))), Err(Refusal::TargetIsWitness));
+    assert_eq!(cluster.command(A, switchover(Some(C))), Err(Refusal::TargetNeverHolds));
     assert_eq!(cluster.command(A, switchover(Some(NodeId(3)))), Err(Refusal::NoSuchNode));
     let group = GroupId(1);
     assert_eq!(cluster.command(A, Command::Demote { group }), Err(Refusal::NoSuchGroup));

@@ -5,7 +5,8 @@ use super::*;
 #[test]
 fn the_first_election_goes_by_rank_after_the_silence() {
     let priorities = vec![100, 150, 100];
-    let mut cluster = Cluster::with_groups(&[Role::Node; 3], vec![GroupSpec { priorities }]);
+    let mut cluster =
+        Cluster::with_groups(&[Role::Node; 3], vec![GroupSpec { priorities, ..GroupSpec::default() }]);
     let took = cluster.run_until(ACCEPT * 2, |cluster| cluster.holder().is_some());
     // Silence, then both phases: nobody may be faster, and rank 0 doesn't wait.
     let took = took.unwrap();
@@ -74,8 +75,8 @@ fn a_silent_holder_is_replaced_within_t_accept_and_a_slot() {
 
 #[test]
 fn a_dead_holder_takes_all_groups_to_the_next_in_rank_each() {
-    let first = GroupSpec { priorities: vec![200, 100, 50] };
-    let second = GroupSpec { priorities: vec![200, 50, 100] };
+    let first = GroupSpec { priorities: vec![200, 100, 50], ..GroupSpec::default() };
+    let second = GroupSpec { priorities: vec![200, 50, 100], ..GroupSpec::default() };
     let mut cluster = Cluster::with_groups(&[Role::Node; 3], vec![first, second]);
     cluster.run(ACCEPT * 3);
     assert_eq!((cluster.open(GroupId(0)), cluster.open(GroupId(1))), (vec![A], vec![A]));
@@ -97,7 +98,7 @@ fn nobody_takes_over_without_a_majority() {
     cluster.sent.clear();
     cluster.run(ACCEPT * 5);
     let asked = |(_, _, _, packet): &(BootNs, NodeId, NodeId, Packet)| {
-        packet.messages.iter().any(|message| !matches!(message, Message::Heartbeat { .. }))
+        packet.messages.iter().any(|message| matches!(message, Message::Group { .. }))
     };
     assert!(!cluster.sent.iter().any(asked));
 }
@@ -203,6 +204,7 @@ fn losing_eligibility_clears_the_map_before_the_release_is_sent() {
         Output::StoreLease { .. }
         | Output::Announce { .. }
         | Output::Changed { .. }
+        | Output::Remember { .. }
         | Output::Done { .. }
         | Output::Stopped => false,
     });
@@ -308,7 +310,7 @@ fn duels_between_equal_candidates_end() {
 
 #[test]
 fn all_groups_to_one_peer_share_datagrams() {
-    let groups = vec![GroupSpec { priorities: Vec::new() }; 40];
+    let groups = vec![GroupSpec::default(); 40];
     let mut cluster = Cluster::with_groups(&[Role::Node; 3], groups);
     cluster.run(ACCEPT * 4);
     for group in cluster.config.group_ids() {

@@ -6,6 +6,8 @@
 mod acceptor;
 mod command;
 mod lease;
+mod operate;
+mod pair;
 mod restart;
 mod wire;
 
@@ -41,6 +43,8 @@ pub(super) struct Cluster {
     pub log: Vec<(BootNs, NodeId, Output)>,
     /// Packets that were sent, also lost ones.
     pub sent: Vec<(BootNs, NodeId, NodeId, Packet)>,
+    /// Pair mode and force give that up.
+    pub two_may_hold: bool,
     in_flight: BTreeMap<(BootNs, u64), (NodeId, NodeId, Packet)>,
     numbered: u64,
 }
@@ -48,18 +52,15 @@ pub(super) struct Cluster {
 impl Cluster {
     /// Nodes with these roles, all just started, with one group; all eligible.
     pub fn new(roles: &[Role]) -> Self {
-        Self::with_groups(roles, vec![GroupSpec { priorities: Vec::new() }])
+        Self::with_groups(roles, vec![GroupSpec::default()])
     }
 
     pub fn with_groups(roles: &[Role], groups: Vec<GroupSpec>) -> Self {
-        let config = EngineConfig {
-            me: A,
-            incarnation: Incarnation(0),
-            nodes: roles.iter().map(|&role| NodeSpec { role }).collect(),
-            groups,
-            accept: ACCEPT,
-            silence: ACCEPT,
-        };
+        let nodes = roles.iter().map(|&role| NodeSpec { role }).collect();
+        Self::with_config(EngineConfig::new(A, Incarnation(0), nodes, groups, ACCEPT))
+    }
+
+    pub fn with_config(config: EngineConfig) -> Self {
         let mut cluster = Self {
             now: BootNs(1_000_000_000),
             engines: BTreeMap::new(),
@@ -68,11 +69,12 @@ impl Cluster {
             cut: Vec::new(),
             log: Vec::new(),
             sent: Vec::new(),
+            two_may_hold: false,
             in_flight: BTreeMap::new(),
             numbered: 0,
             config,
         };
-        for node in cluster.config.voters() {
+        for node in cluster.config.members() {
             cluster.start(node);
         }
         cluster
@@ -125,9 +127,11 @@ impl Cluster {
                     self.maps.insert((node, group), lease);
                     self.log.push((self.now, node, Output::StoreLease { group, lease }));
                 }
-                Output::Announce { .. } | Output::Changed { .. } | Output::Done { .. } | Output::Stopped => {
-                    self.log.push((self.now, node, output))
-                }
+                Output::Announce { .. }
+                | Output::Changed { .. }
+                | Output::Remember { .. }
+                | Output::Done { .. }
+                | Output::Stopped => self.log.push((self.now, node, output)),
             }
         }
         let deadline = engine.next_deadline();
@@ -186,7 +190,7 @@ impl Cluster {
     }
 
     fn check(&self) {
-        for group in self.config.group_ids() {
+        for group in self.config.group_ids().filter(|_| !self.two_may_hold) {
             assert!(self.open(group).len() <= 1, "open on {:?}", self.open(group));
         }
     }
@@ -208,7 +212,7 @@ impl Cluster {
     }
 
     pub fn isolate(&mut self, node: NodeId) {
-        for other in self.config.voters().filter(|&other| other != node) {
+        for other in self.config.members().into_iter().filter(|&other| other != node) {
             self.lose(node, other);
             self.lose(other, node);
         }
@@ -226,6 +230,7 @@ impl Cluster {
             | Output::StoreLease { .. }
             | Output::Announce { .. }
             | Output::Changed { .. }
+            | Output::Remember { .. }
             | Output::Stopped => None,
         })
     }

@@ -83,14 +83,8 @@ fn a_shorter_lease_keeps_the_silence_of_the_longer_one() {
 
 #[test]
 fn leftovers_that_cannot_be_ours_are_cleared() {
-    let config = EngineConfig {
-        me: A,
-        incarnation: Incarnation(1),
-        nodes: vec![NodeSpec { role: Role::Node }; 3],
-        groups: vec![GroupSpec { priorities: Vec::new() }; 3],
-        accept: ACCEPT,
-        silence: ACCEPT,
-    };
+    let nodes = vec![NodeSpec { role: Role::Node }; 3];
+    let config = EngineConfig::new(A, Incarnation(1), nodes, vec![GroupSpec::default(); 3], ACCEPT);
     let now = BootNs(5_000_000_000);
     let held = [
         (GroupId(0), now),
@@ -191,6 +185,7 @@ fn proposes_after(yours: Option<Epoch>) -> bool {
             Message::Group { about: About::Prepare { ballot }, .. } => Some(*ballot),
             Message::Group { .. }
             | Message::Heartbeat { .. }
+            | Message::Node { .. }
             | Message::Request { .. }
             | Message::Verdict { .. } => None,
         })

@@ -30,7 +30,7 @@ fn refusals() -> impl Strategy<Value = Refusal> {
         Just(Refusal::Starting),
         Just(Refusal::Stopping),
         Just(Refusal::NotHeld),
-        Just(Refusal::TargetIsWitness),
+        Just(Refusal::TargetNeverHolds),
         Just(Refusal::TargetNotReady),
         Just(Refusal::TargetSilent),
         Just(Refusal::NoTarget),
@@ -85,6 +85,13 @@ fn messages() -> impl Strategy<Value = Message> {
         (group(), nodes()).prop_map(|(group, to)| Command::Promote { group, to }),
         group().prop_map(|group| Command::Demote { group }),
         (group(), proptest::option::of(nodes())).prop_map(|(group, to)| Command::Switchover { group, to }),
+        group().prop_map(|group| Command::Force { group }),
+        (nodes(), any::<bool>(), any::<bool>()).prop_map(|(node, on, force)| Command::Standby {
+            node,
+            on,
+            force: on && force
+        }),
+        any::<bool>().prop_map(|on| Command::Pause { on }),
     ];
     let verdict = prop_oneof![
         proptest::option::of(nodes()).prop_map(|successor| Verdict::Started { successor }),
@@ -98,6 +105,8 @@ fn messages() -> impl Strategy<Value = Message> {
             epoch: Epoch(epoch),
             command
         }),
+        (any::<bool>(), any::<u64>(), any::<bool>())
+            .prop_map(|(standby, version, on)| Message::Node { standby, pause: Pause { version, on } }),
         (request(), verdict).prop_map(|(request, verdict)| Message::Verdict { request, verdict }),
         (group(), abouts()).prop_map(|(group, about)| Message::Group { group, about }),
     ]

@@ -17,13 +17,15 @@ fn ring() -> KeyRing {
     KeyRing::new((KeyId(1), Psk::new(PSK)), None).expect("one key")
 }
 
-/// The identity of node `me` in its `generation`-th life, in a cluster of three.
-fn identity(me: u8, generation: u64) -> Identity {
+/// The identity of node `me` in its `life`-th life, in a cluster of three.
+fn identity(me: u8, life: u64) -> Identity {
     Identity {
         me,
-        incarnation: 0x1000 * (u64::from(me) + 1) + generation,
+        incarnation: 0x1000 * (u64::from(me) + 1) + life,
         cluster: "shop".to_owned(),
         config_digest: 77,
+        generation: 5,
+        nodes_digest: 55,
         peers: vec![0, 1, 2],
     }
 }
@@ -86,8 +88,18 @@ fn one_side_waking_connects_both_within_one_exchange() {
     assert_eq!(a.next_deadline(), Some(BootNs(0)), "due at once");
     a.wake(T0);
     let received = talk(&mut a, &mut b, T0);
-    assert!(received.contains(&Received::Adopted { peer: 0, incarnation: 0x1001, fresh: true }));
-    assert!(received.contains(&Received::Adopted { peer: 1, incarnation: 0x2001, fresh: true }));
+    assert!(received.contains(&Received::Adopted {
+        peer: 0,
+        incarnation: 0x1001,
+        fresh: true,
+        generation: 5
+    }));
+    assert!(received.contains(&Received::Adopted {
+        peer: 1,
+        incarnation: 0x2001,
+        fresh: true,
+        generation: 5
+    }));
     assert_eq!((a.incarnation(1), b.incarnation(0)), (Some(0x2001), Some(0x1001)));
 }
 
@@ -155,8 +167,18 @@ fn a_restarted_peer_is_adopted_at_its_first_challenge() {
     let mut b = node(1, 2);
     b.wake(now);
     let received = talk(&mut a, &mut b, now);
-    assert!(received.contains(&Received::Adopted { peer: 1, incarnation: 0x2002, fresh: false }));
-    assert!(received.contains(&Received::Adopted { peer: 0, incarnation: 0x1001, fresh: true }));
+    assert!(received.contains(&Received::Adopted {
+        peer: 1,
+        incarnation: 0x2002,
+        fresh: false,
+        generation: 5
+    }));
+    assert!(received.contains(&Received::Adopted {
+        peer: 0,
+        incarnation: 0x1001,
+        fresh: true,
+        generation: 5
+    }));
     let datagram = a.seal(1, b"welcome back").expect("connected");
     assert_eq!(b.receive(&datagram, now), payload(0, b"welcome back"));
 }
@@ -489,4 +511,28 @@ fn labels_of_the_reasons_are_unique() {
     labels.sort_unstable();
     labels.dedup();
     assert_eq!(labels.len(), Rejected::ALL.len());
+}
+
+/// Rule 10: neighbouring generations hear each other, others do not, and
+/// within one generation the nodes must be the same.
+#[test]
+fn only_neighbouring_generations_are_heard() {
+    for (generation, nodes_digest, is_heard) in
+        [(5, 55, true), (5, 56, false), (4, 44, true), (6, 66, true), (3, 33, false), (7, 77, false)]
+    {
+        let mut a = node(0, 1);
+        let other = Identity { generation, nodes_digest, ..identity(1, 1) };
+        let mut b = transport(other, ring());
+        b.wake(T0);
+        let (_, challenge) = b.poll_transmit().expect("a challenge");
+        let received = a.receive(&challenge, T0);
+        if is_heard {
+            assert_eq!(received, Received::Handshake, "{generation}");
+        } else {
+            let reason = Rejected::GenerationMismatch;
+            assert_eq!(received, Received::Rejected { reason, from: Some(1) }, "{generation}");
+            assert_eq!(a.counters().rejected(reason), 1);
+            assert!(a.poll_transmit().is_none(), "nothing is sent back");
+        }
+    }
 }

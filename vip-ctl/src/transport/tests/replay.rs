@@ -94,7 +94,7 @@ impl World {
                 prop_assert_eq!(header.dst_incarnation, live, "sealed for somebody else");
                 prop_assert!(self.payloads_received.insert(payload), "a payload was delivered twice");
             }
-            Received::Adopted { peer, incarnation, fresh } => {
+            Received::Adopted { peer, incarnation, fresh, .. } => {
                 prop_assert!(!again, "a replay changed an incarnation");
                 let before = &mut self.adopted[usize::from(to)][usize::from(peer)];
                 prop_assert_eq!(fresh, before.is_none());

@@ -1,0 +1,260 @@
+//! Rule 10 of the protocol: who votes changes by one node at a time, and the
+//! next change waits until every voter has the last one. The record of what
+//! this node took part in is kept below the state directory, and a
+//! configuration that leaps over a generation is refused at the start.
+//!
+//! Nodes of neighbouring generations go on voting for each other meanwhile. Each
+//! counts the votes of its own generation's voters; any majority of one
+//! generation has a voter in common with any majority of the next, and that
+//! voter's acceptor is one and the same (or silent after its restart).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::Path,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::{Config, Node},
+    record,
+};
+
+const FILE: &str = "membership.json";
+
+/// The membership that this node takes part in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// The cluster that it is of.
+    pub cluster: String,
+    /// Its number.
+    pub generation: u32,
+    /// The voters' ids, by name.
+    pub voters: BTreeMap<String, u8>,
+    /// Voters that were heard with this generation, this node included.
+    pub confirmed: BTreeSet<String>,
+}
+
+/// Why a membership can't follow the recorded one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MembershipError {
+    /// An older one, or more than one step ahead.
+    #[error(
+        "generation = {new} can't follow generation {old}, which this node has taken part in: \
+         write {old}, or {next} after one node was added or removed"
+    )]
+    Leap {
+        /// In the record.
+        old: u32,
+        /// In the configuration.
+        new: u32,
+        /// The only other one that is right.
+        next: u64,
+    },
+    /// Other voters under the same number.
+    #[error(
+        "generation {generation} has the voters {old}, and the configuration has {new}: add or remove one with `vip-ctl member`, which raises the generation"
+    )]
+    SameNumber {
+        /// The number.
+        generation: u32,
+        /// In the record.
+        old: String,
+        /// In the configuration.
+        new: String,
+    },
+    /// More than one voter comes or goes.
+    #[error(
+        "from generation {old} to the next one only one voter may be added or removed, or two majorities need not overlap; here {changed} change: do one after the other"
+    )]
+    TooMany {
+        /// In the record.
+        old: u32,
+        /// Their names.
+        changed: String,
+    },
+    /// A voter's id has changed.
+    #[error("{name} had the id {old}, and the configuration says {new}: give it back its id")]
+    Renumbered {
+        /// The voter.
+        name: String,
+        /// In the record.
+        old: u8,
+        /// In the configuration.
+        new: u8,
+    },
+    /// Not every voter has the recorded one yet.
+    #[error(
+        "generation {generation} is not confirmed by {missing} yet, and the next change has to wait for that: restart the agent there with generation {generation}, and let this node hear it"
+    )]
+    Unconfirmed {
+        /// The recorded one.
+        generation: u32,
+        /// Who is missing.
+        missing: String,
+    },
+}
+
+impl Membership {
+    /// The one that a configuration describes, heard of by nobody else yet.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let voters = config.cluster.nodes.iter().filter(|node| node.role.votes());
+        let me = config.this_node();
+        Self {
+            cluster: config.cluster.name.clone(),
+            generation: config.cluster.generation,
+            voters: voters.map(|Node { name, id, .. }| (name.clone(), *id)).collect(),
+            confirmed: me.role.votes().then(|| me.name.clone()).into_iter().collect(),
+        }
+    }
+
+    /// Reads the record; `None` if this node took part in none.
+    ///
+    /// # Errors
+    /// If it is there and can't be read, or is none.
+    pub fn load(state_dir: &Path) -> io::Result<Option<Self>> {
+        match fs::read(state_dir.join(FILE)) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Writes the record, on disk when it returns.
+    ///
+    /// # Errors
+    /// If it can't be written; the former one is still there.
+    pub fn store(&self, state_dir: &Path) -> io::Result<()> {
+        record::write_durably(state_dir, FILE, self)
+    }
+
+    /// Voters that were not heard with this generation.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&str> {
+        let missing = self.voters.keys().filter(|name| !self.confirmed.contains(*name));
+        missing.map(String::as_str).collect()
+    }
+
+    /// Takes note that `voter` has this generation. Returns whether that was news.
+    pub fn confirm(&mut self, voter: &str) -> bool {
+        self.voters.contains_key(voter) && self.confirmed.insert(voter.to_owned())
+    }
+
+    /// Can `next` follow this one? Returns what is to be recorded then.
+    ///
+    /// # Errors
+    /// [`MembershipError`] says why not, and what to do.
+    pub fn followed_by(&self, next: Self) -> Result<Self, MembershipError> {
+        if next.cluster != self.cluster {
+            // Another cluster's record says nothing about this one.
+            return Ok(next);
+        }
+        let changed: Vec<_> = self
+            .voters
+            .keys()
+            .filter(|name| !next.voters.contains_key(*name))
+            .chain(next.voters.keys().filter(|name| !self.voters.contains_key(*name)))
+            .map(String::as_str)
+            .collect();
+        if let Some((name, old, new)) = self.voters.iter().find_map(|(name, old)| {
+            next.voters.get(name).filter(|new| *new != old).map(|new| (name.clone(), *old, *new))
+        }) {
+            return Err(MembershipError::Renumbered { name, old, new });
+        }
+        let (old, new) = (self.generation, next.generation);
+        if old == new {
+            if changed.is_empty() {
+                return Ok(self.clone());
+            }
+            return Err(MembershipError::SameNumber {
+                generation: old,
+                old: names(self.voters.keys()),
+                new: names(next.voters.keys()),
+            });
+        }
+        if u64::from(new) != u64::from(old) + 1 {
+            return Err(MembershipError::Leap { old, new, next: u64::from(old) + 1 });
+        }
+        if changed.len() > 1 {
+            return Err(MembershipError::TooMany { old, changed: names(changed.iter()) });
+        }
+        let missing = self.missing();
+        if !missing.is_empty() {
+            return Err(MembershipError::Unconfirmed { generation: old, missing: names(missing.iter()) });
+        }
+        Ok(next)
+    }
+}
+
+fn names(names: impl Iterator<Item = impl AsRef<str>>) -> String {
+    names.map(|name| name.as_ref().to_owned()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn membership(generation: u32, voters: &[(&str, u8)], confirmed: &[&str]) -> Membership {
+        Membership {
+            cluster: "shop".into(),
+            generation,
+            voters: voters.iter().map(|(name, id)| ((*name).to_owned(), *id)).collect(),
+            confirmed: confirmed.iter().map(|name| (*name).to_owned()).collect(),
+        }
+    }
+
+    const THREE: &[(&str, u8)] = &[("a", 0), ("b", 1), ("c", 2)];
+    const FOUR: &[(&str, u8)] = &[("a", 0), ("b", 1), ("c", 2), ("d", 3)];
+
+    #[test]
+    fn one_voter_is_added_once_everybody_has_the_last_generation() {
+        let old = membership(1, THREE, &["a", "b", "c"]);
+        let new = membership(2, FOUR, &["a"]);
+        assert_eq!(old.followed_by(new.clone()), Ok(new.clone()));
+        let early = membership(1, THREE, &["a", "c"]);
+        assert_eq!(
+            early.followed_by(new),
+            Err(MembershipError::Unconfirmed { generation: 1, missing: "b".into() })
+        );
+    }
+
+    #[test]
+    fn what_is_recorded_goes_on_over_a_restart() {
+        let old = membership(4, THREE, &["a", "b"]);
+        assert_eq!(old.followed_by(membership(4, THREE, &["a"])), Ok(old.clone()));
+    }
+
+    #[test]
+    fn what_could_part_two_majorities_is_refused() {
+        let all = ["a", "b", "c"];
+        let old = membership(3, THREE, &all);
+        let two_at_once = membership(4, &[("a", 0), ("b", 1), ("d", 3)], &["a"]);
+        assert_eq!(
+            old.followed_by(two_at_once),
+            Err(MembershipError::TooMany { old: 3, changed: "c, d".into() })
+        );
+        for generation in [1, 2, 5] {
+            let leap = old.followed_by(membership(generation, THREE, &["a"]));
+            assert_eq!(leap, Err(MembershipError::Leap { old: 3, new: generation, next: 4 }));
+        }
+        assert!(matches!(
+            old.followed_by(membership(3, FOUR, &["a"])),
+            Err(MembershipError::SameNumber { generation: 3, .. })
+        ));
+        assert!(matches!(
+            old.followed_by(membership(4, &[("a", 1), ("b", 0), ("c", 2)], &["a"])),
+            Err(MembershipError::Renumbered { .. })
+        ));
+    }
+
+    #[test]
+    fn only_voters_confirm() {
+        let mut now = membership(1, THREE, &["a"]);
+        assert!(now.confirm("b"));
+        assert!(!now.confirm("b"));
+        assert!(!now.confirm("observer"));
+        assert_eq!(now.missing(), ["c"]);
+    }
+}

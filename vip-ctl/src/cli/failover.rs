@@ -1,0 +1,25 @@
+//! `vip-ctl failover`: the lease to a node, with or without the old holder.
+
+use super::{Failure, Format, client, lease};
+use crate::{agent::api::Request, exit::Exit, paths::Paths};
+
+/// Example: vip-ctl failover db --to db-b
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// The group, or one of its VIPs; may be left out where there is one group.
+    #[arg(value_name = "GROUP|VIP")]
+    group: Option<String>,
+    /// The node that shall hold it; this one if left out.
+    #[arg(long, value_name = "NODE")]
+    to: Option<String>,
+    /// Also without a quorum, by this node's vote alone: another node that is
+    /// not heard may then answer too, and what is written to one of the two is
+    /// lost. Make sure first that the others are off.
+    #[arg(long)]
+    force: bool,
+}
+
+pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
+    let request = Request::Failover { group: args.group.clone(), to: args.to.clone(), force: args.force };
+    lease::tell(client::ask_agent(paths, &request, "a failover")?, format)
+}

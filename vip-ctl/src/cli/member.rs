@@ -1,0 +1,296 @@
+//! `vip-ctl member`: the nodes of the cluster, one change at a time (rule 10
+//! of the protocol). It edits this node's `vip.toml` and nothing else; an
+//! agent takes the change up when it is restarted, and VIPs stay where they are.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use clap::Subcommand;
+use serde_json::json;
+use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
+
+use super::{Failure, Format, print, print_json};
+use crate::{
+    agent::membership::Membership,
+    config::{Config, NODES_MAX},
+    exit::Exit,
+    paths::Paths,
+};
+
+/// Example: vip-ctl member add db-d 10.0.1.13:7077
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// The configuration to change.
+    #[arg(long, value_name = "FILE", default_value = "/etc/vip/vip.toml", global = true)]
+    config: PathBuf,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Debug)]
+enum What {
+    /// Add a node in this node's configuration.
+    Add {
+        /// Its name.
+        name: String,
+        /// Where its agent listens.
+        #[arg(value_name = "ADDRESS:PORT")]
+        address: SocketAddr,
+        /// It votes, and never holds.
+        #[arg(long, conflicts_with = "observer")]
+        witness: bool,
+        /// It looks on, and neither votes nor holds.
+        #[arg(long)]
+        observer: bool,
+    },
+    /// Remove a node from this node's configuration.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+    /// Show the membership that this node takes part in.
+    List,
+}
+
+pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
+    let text = fs::read_to_string(&args.config).map_err(|e| {
+        Failure::new(
+            Exit::NoInput,
+            format!("{} can't be read ({e}): name another with --config", args.config.display()),
+        )
+    })?;
+    let config = Config::load(&args.config).map_err(|e| Failure::new(Exit::Config, e.to_string()))?;
+    let record = Membership::load(&paths.state_dir).map_err(|e| {
+        let dir = paths.state_dir.display();
+        Failure::new(Exit::System, format!("the record of the membership in {dir} can't be read: {e}"))
+    })?;
+    let edit = match &args.what {
+        What::List => return list(&config, record.as_ref(), format),
+        What::Add { name, address, witness, observer } => {
+            Edit::Add { name, address: *address, witness: *witness, observer: *observer }
+        }
+        What::Remove { name } => Edit::Remove { name },
+    };
+    // Without a record nobody has voted here, and nothing can be broken.
+    if let Some(record) = &record
+        && record.generation == config.cluster.generation
+        && !record.missing().is_empty()
+    {
+        return Err(Failure::new(
+            Exit::Unsafe,
+            format!(
+                "generation {} is not confirmed by {} yet, and the next change has to wait for that: restart the agent there with this vip.toml, and let this node hear it",
+                record.generation,
+                record.missing().join(", ")
+            ),
+        ));
+    }
+    let new = edited(&text, &config, &edit)?;
+    let next = Config::parse(&new, &args.config, &config.node_name)
+        .map_err(|e| Failure::new(Exit::Config, format!("the change would not do: {e}")))?;
+    if let Some(record) = record {
+        record.followed_by(Membership::of(&next)).map_err(|e| Failure::new(Exit::Unsafe, e.to_string()))?;
+    }
+    replace(&args.config, &new).map_err(|e| {
+        Failure::new(
+            Exit::System,
+            format!("{} can't be written ({e}): nothing was changed", args.config.display()),
+        )
+    })?;
+    said(&args.config, &next, &edit, format)
+}
+
+/// What is to be changed.
+enum Edit<'a> {
+    Add { name: &'a str, address: SocketAddr, witness: bool, observer: bool },
+    Remove { name: &'a str },
+}
+
+/// The text of the configuration after a change. Comments and order stay.
+fn edited(text: &str, config: &Config, edit: &Edit<'_>) -> Result<String, Failure> {
+    let broken = |what: &str| {
+        Failure::new(Exit::Config, format!("{what}: write the nodes as [[cluster.node]] tables"))
+    };
+    let mut document: DocumentMut =
+        text.parse().map_err(|e| Failure::new(Exit::Config, format!("the configuration is no TOML: {e}")))?;
+    let cluster = document
+        .get_mut("cluster")
+        .and_then(Item::as_table_mut)
+        .ok_or_else(|| broken("[cluster] is no table"))?;
+    let next =
+        config.cluster.generation.checked_add(1).ok_or_else(|| {
+            Failure::new(Exit::Config, "the generation is the last that there is".to_owned())
+        })?;
+    cluster["generation"] = value(i64::from(next));
+    let nodes = cluster
+        .get_mut("node")
+        .and_then(Item::as_array_of_tables_mut)
+        .ok_or_else(|| broken("the nodes can't be edited"))?;
+    // From now on ids are written out: the place among the names is no longer
+    // the same in both generations.
+    for table in nodes.iter_mut() {
+        let id = table.get("name").and_then(Item::as_str).and_then(|name| id_of(config, name));
+        if let Some(id) = id {
+            table["id"] = value(i64::from(id));
+        }
+    }
+    match *edit {
+        Edit::Add { name, address, witness, observer } => {
+            if id_of(config, name).is_some() {
+                return Err(Failure::new(
+                    Exit::Config,
+                    format!("there is a node {name:?} already: choose another name"),
+                ));
+            }
+            let mut table = Table::new();
+            table["name"] = value(name);
+            table["address"] = value(address.to_string());
+            if witness {
+                table["witness"] = value(true);
+            }
+            if observer {
+                table["observer"] = value(true);
+            }
+            table["id"] = value(i64::from(free_id(config)?));
+            nodes.push(table);
+        }
+        Edit::Remove { name } => {
+            remove(nodes, config, name)?;
+            remove_priorities(&mut document, name);
+        }
+    }
+    Ok(document.to_string())
+}
+
+fn remove(nodes: &mut ArrayOfTables, config: &Config, name: &str) -> Result<(), Failure> {
+    if name == config.node_name {
+        return Err(Failure::new(
+            Exit::Unsafe,
+            format!(
+                "{name} is this very node: stop its agent (`vip-ctl unload` afterwards) and remove it on the others"
+            ),
+        ));
+    }
+    let place = nodes.iter().position(|table| table.get("name").and_then(Item::as_str) == Some(name));
+    let Some(place) = place else {
+        let known: Vec<_> = config.cluster.nodes.iter().map(|node| node.name.as_str()).collect();
+        return Err(Failure::new(
+            Exit::NoSuch,
+            format!("there is no node {name:?}: name one of {}", known.join(", ")),
+        ));
+    };
+    nodes.remove(place);
+    Ok(())
+}
+
+/// A node that is gone has no priorities.
+fn remove_priorities(document: &mut DocumentMut, name: &str) {
+    let Some(groups) = document.get_mut("group").and_then(Item::as_array_of_tables_mut) else { return };
+    for group in groups.iter_mut() {
+        if let Some(priorities) = group.get_mut("priority").and_then(Item::as_table_like_mut) {
+            priorities.remove(name);
+        }
+    }
+}
+
+fn id_of(config: &Config, name: &str) -> Option<u8> {
+    config.cluster.nodes.iter().find(|node| node.name == name).map(|node| node.id)
+}
+
+/// An id that no node has; the one after the highest, so that a removed
+/// node's is not given to another one soon.
+fn free_id(config: &Config) -> Result<u8, Failure> {
+    let taken = |id: &u8| config.cluster.nodes.iter().any(|node| node.id == *id);
+    let last = u8::try_from(NODES_MAX - 1).unwrap_or(u8::MAX);
+    let after = config.cluster.nodes.iter().map(|node| node.id).max().map_or(0, |id| id.saturating_add(1));
+    (after..=last)
+        .chain(0..=last)
+        .find(|id| !taken(id))
+        .ok_or_else(|| Failure::new(Exit::Config, format!("there are {NODES_MAX} nodes already")))
+}
+
+/// Replaces the file as a whole, with the permissions that it has.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    // A link stays a link.
+    let path = path.canonicalize()?;
+    let mode = fs::metadata(&path)?.permissions().mode();
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    let written = fs::write(&new, text)
+        .and_then(|()| fs::set_permissions(&new, fs::Permissions::from_mode(mode)))
+        .and_then(|()| fs::rename(&new, &path));
+    if written.is_err() {
+        // Whatever was written of it; the first error is the one to tell.
+        let _ = fs::remove_file(&new);
+    }
+    written
+}
+
+fn said(path: &Path, config: &Config, edit: &Edit<'_>, format: Format) -> Result<Exit, Failure> {
+    let generation = config.cluster.generation;
+    if format == Format::Json {
+        print_json(&json!({ "file": path.display().to_string(), "generation": generation }))?;
+        return Ok(Exit::Ok);
+    }
+    let file = path.display();
+    let (what, last) = match edit {
+        Edit::Add { name, .. } => (
+            format!("added {name}"),
+            format!("give {name} the same [cluster] and [[group]] sections and start its agent"),
+        ),
+        Edit::Remove { name } => {
+            (format!("removed {name}"), format!("stop the agent on {name}, if it still runs"))
+        }
+    };
+    print(&format!(
+        "{what} in {file}: this is generation {generation} of the membership. Now,\n\
+         1. make the same change on every other node (the same command, or copy the [cluster] section);\n\
+         2. restart the agents one at a time; before a holder's, `vip-ctl switchover` to a node that has it;\n\
+         3. {last};\n\
+         4. `vip-ctl member list` shows when every voter has it, and only then the next change can be made.\n"
+    ));
+    Ok(Exit::Ok)
+}
+
+fn list(config: &Config, record: Option<&Membership>, format: Format) -> Result<Exit, Failure> {
+    let generation = config.cluster.generation;
+    let current = record.filter(|record| record.generation == generation);
+    let confirmed = |name: &str| current.is_some_and(|record| record.confirmed.contains(name));
+    if format == Format::Json {
+        let nodes = config.cluster.nodes.iter().map(|node| {
+            json!({
+                "name": node.name,
+                "id": node.id,
+                "address": node.address.to_string(),
+                "votes": node.role.votes(),
+                "confirmed": confirmed(&node.name),
+            })
+        });
+        print_json(
+            &json!({ "generation": generation, "in_use": current.is_some(), "nodes": nodes.collect::<Vec<_>>() }),
+        )?;
+        return Ok(Exit::Ok);
+    }
+    let state = match record {
+        None => "no agent has run here yet".to_owned(),
+        Some(_) if current.is_some() => "in use here".to_owned(),
+        Some(record) => {
+            format!("not in use here yet: the agent took part in generation {}", record.generation)
+        }
+    };
+    print(&format!("generation {generation} of the membership, {state}\n"));
+    for node in &config.cluster.nodes {
+        let state = match (node.role.votes(), confirmed(&node.name)) {
+            (false, _) => "no vote",
+            (true, true) => "confirmed",
+            (true, false) => "not confirmed yet",
+        };
+        print(&format!("  {:<16} {:<22} id {:<3} {state}\n", node.name, node.address.to_string(), node.id));
+    }
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,240 @@
+//! What an admin does to a whole node or cluster: priorities that come back,
+//! standby, pause; and those who look on.
+
+use super::*;
+
+const DELAY_OF_PREEMPTION: Duration = Duration::from_secs(1);
+
+fn preempting() -> Cluster {
+    let groups = vec![GroupSpec { priorities: vec![150, 100, 50], preempt: Some(DELAY_OF_PREEMPTION) }];
+    let mut cluster = Cluster::with_groups(&[Role::Node; 3], groups);
+    cluster.run(ACCEPT * 3);
+    assert_eq!(cluster.holder(), Some(A));
+    cluster
+}
+
+#[test]
+fn preemption_is_a_switchover_after_the_delay() {
+    let mut cluster = preempting();
+    cluster.kill(A);
+    cluster.run(ACCEPT * 3);
+    assert_eq!(cluster.holder(), Some(B));
+    cluster.start(A);
+    let ready = ACCEPT;
+    let waited = cluster.run_until(ms(5000), |cluster| cluster.holder() == Some(A)).unwrap();
+    assert!(waited >= ready + DELAY_OF_PREEMPTION, "{waited:?}");
+    assert!(waited <= ready + DELAY_OF_PREEMPTION + ACCEPT, "{waited:?}");
+    // Handed over, not stolen: no time without a holder that a theft would need.
+    let gap = Output::StoreLease { group: DB, lease: Lease::NONE };
+    let released = cluster.log.iter().rev().find(|(_, node, output)| *node == B && *output == gap);
+    assert!(cluster.now.since(released.unwrap().0) <= DELAY * 6);
+}
+
+#[test]
+fn without_preempt_a_higher_priority_waits_for_its_turn() {
+    let groups = vec![GroupSpec { priorities: vec![150, 100, 50], preempt: None }];
+    let mut cluster = Cluster::with_groups(&[Role::Node; 3], groups);
+    cluster.run(ACCEPT * 3);
+    cluster.kill(A);
+    cluster.run(ACCEPT * 3);
+    cluster.start(A);
+    cluster.run(DELAY_OF_PREEMPTION * 5);
+    assert_eq!(cluster.holder(), Some(B));
+}
+
+#[test]
+fn only_the_best_of_those_that_could_preempts() {
+    let mut cluster = preempting();
+    assert_eq!(cluster.command(A, Command::Switchover { group: DB, to: Some(C) }), Ok(Completed::HeldBy(C)));
+    cluster.log.clear();
+    cluster.run(DELAY_OF_PREEMPTION * 3);
+    assert_eq!((cluster.holder(), cluster.announced()), (Some(A), vec![A]));
+}
+
+#[test]
+fn standby_hands_everything_over_and_lasts_over_a_restart() {
+    let mut cluster = Cluster::settled();
+    let on = Command::Standby { node: A, on: true, force: false };
+    assert_eq!(cluster.command(B, on), Ok(Completed::Standby(true)));
+    assert_eq!((cluster.holder(), cluster.state(A).state), (Some(B), GroupState::Paused));
+    cluster.run(ACCEPT);
+    assert!(cluster.engines[&C].status(cluster.now).nodes[0].standby);
+    let remembered = cluster.log.iter().rev().find_map(|(_, node, output)| match output {
+        Output::Remember { standby, .. } if *node == A => Some(*standby),
+        _ => None,
+    });
+    assert_eq!(remembered, Some(true));
+    cluster.kill(B);
+    cluster.run(ACCEPT * 3);
+    assert_eq!(cluster.holder(), Some(C), "A is on standby");
+    let to = Command::Switchover { group: DB, to: Some(A) };
+    assert_eq!(cluster.command(C, to), Err(Refusal::TargetNotReady));
+    assert_eq!(
+        cluster.command(C, Command::Standby { node: A, on: false, force: false }),
+        Ok(Completed::Standby(false))
+    );
+    assert_eq!(cluster.command(C, to), Ok(Completed::HeldBy(A)));
+}
+
+#[test]
+fn standby_that_would_leave_nobody_needs_force() {
+    let mut cluster = Cluster::new(&[Role::Node, Role::Witness, Role::Witness]);
+    cluster.run(ACCEPT * 3);
+    let standby = |force| Command::Standby { node: A, on: true, force };
+    assert_eq!(cluster.command(B, standby(false)), Err(Refusal::NoTarget));
+    assert_eq!(cluster.holder(), Some(A));
+    assert_eq!(cluster.command(B, standby(true)), Ok(Completed::Standby(true)));
+    cluster.run(ACCEPT * 3);
+    assert_eq!(cluster.holder(), None);
+    let witness = Command::Standby { node: B, on: true, force: false };
+    assert_eq!(cluster.command(A, witness), Err(Refusal::TargetNeverHolds));
+    assert_eq!(
+        cluster.command(A, Command::Standby { node: A, on: false, force: false }),
+        Ok(Completed::Standby(false))
+    );
+    cluster.run(ACCEPT);
+    assert_eq!(cluster.holder(), Some(A));
+}
+
+#[test]
+fn a_paused_cluster_moves_nothing_by_itself_and_goes_on_with_its_leases() {
+    let mut cluster = preempting();
+    assert_eq!(cluster.command(C, Command::Pause { on: true }), Ok(Completed::Paused(true)));
+    for node in [A, B, C] {
+        assert!(cluster.engines[&node].status(cluster.now).paused);
+    }
+    // A failed check does not move it.
+    cluster.give(A, Input::Eligible { group: DB, eligible: false });
+    cluster.run(ACCEPT * 5);
+    assert_eq!(cluster.holder(), Some(A));
+    cluster.give(A, Input::Eligible { group: DB, eligible: true });
+    // Nor does its death.
+    cluster.kill(A);
+    cluster.run(ACCEPT * 5);
+    assert_eq!(cluster.holder(), None);
+    // A person may.
+    let promote = Command::Promote { group: DB, to: C };
+    assert_eq!(cluster.command(B, promote), Ok(Completed::HeldBy(C)));
+    // A node that was away learns of the pause, and then of its end.
+    cluster.start(A);
+    cluster.run(DELAY_OF_PREEMPTION * 3);
+    assert_eq!(cluster.holder(), Some(C));
+    assert_eq!(cluster.command(B, Command::Pause { on: false }), Ok(Completed::Paused(false)));
+    cluster.run(DELAY_OF_PREEMPTION * 2);
+    assert_eq!(cluster.holder(), Some(A));
+}
+
+#[test]
+fn a_group_comes_back_to_where_it_was_in_a_pause() {
+    let mut cluster = Cluster::settled();
+    assert_eq!(cluster.command(A, Command::Pause { on: true }), Ok(Completed::Paused(true)));
+    cluster.isolate(A);
+    cluster.run(ACCEPT * 5);
+    assert_eq!(cluster.holder(), None);
+    cluster.cut.clear();
+    cluster.run(ACCEPT * 5);
+    assert_eq!(cluster.holder(), Some(A));
+}
+
+#[test]
+fn a_resume_leaves_a_node_that_can_not_serve() {
+    let mut cluster = Cluster::settled();
+    assert_eq!(cluster.command(A, Command::Pause { on: true }), Ok(Completed::Paused(true)));
+    cluster.give(A, Input::Eligible { group: DB, eligible: false });
+    cluster.run(ACCEPT * 2);
+    assert_eq!(cluster.holder(), Some(A));
+    assert_eq!(cluster.command(B, Command::Pause { on: false }), Ok(Completed::Paused(false)));
+    cluster.run(ACCEPT);
+    assert_eq!(cluster.holder(), Some(B));
+}
+
+#[test]
+fn of_two_words_on_the_pause_the_newer_one_stays_and_a_pause_wins_a_tie() {
+    let mut cluster = Cluster::settled();
+    cluster.isolate(C);
+    cluster.run(ms(600));
+    assert_eq!(cluster.command(A, Command::Pause { on: true }), Ok(Completed::Paused(true)));
+    assert_eq!(cluster.command(A, Command::Pause { on: false }), Ok(Completed::Paused(false)));
+    assert_eq!(cluster.command(C, Command::Pause { on: true }), Ok(Completed::Paused(true)));
+    cluster.cut.clear();
+    cluster.run(ACCEPT * 2);
+    let paused = |cluster: &Cluster, node| cluster.engines[&node].status(cluster.now).paused;
+    assert!(!paused(&cluster, A) && !paused(&cluster, C), "the second word of A is newer than C's first");
+    assert!(Pause { version: 1, on: true } > Pause { version: 1, on: false });
+}
+
+#[test]
+fn an_observer_learns_and_neither_votes_nor_stands() {
+    let mut cluster = Cluster::new(&[Role::Node, Role::Node, Role::Witness, Role::Observer]);
+    let observer = NodeId(3);
+    cluster.run(ACCEPT * 3);
+    let seen = cluster.state(observer);
+    assert_eq!((seen.state, seen.holder, seen.epoch), (GroupState::Observer, Some(A), Epoch(1)));
+    cluster.sent.clear();
+    cluster.run(ACCEPT);
+    let votes =
+        cluster.sent.iter().filter(|(_, from, ..)| *from == observer).any(|(.., packet)| {
+            packet.messages.iter().any(|message| matches!(message, Message::Group { .. }))
+        });
+    assert!(!votes, "an observer says nothing about leases");
+    // Two voters of three are gone: the observer's voice makes no majority.
+    cluster.kill(B);
+    cluster.kill(C);
+    cluster.run(ACCEPT * 3);
+    assert_eq!((cluster.holder(), cluster.state(observer).holder), (None, None));
+    // Commands may be given there.
+    cluster.start(B);
+    cluster.run(ACCEPT * 5);
+    let to = Command::Switchover { group: DB, to: Some(B) };
+    assert_eq!(cluster.command(observer, to), Ok(Completed::HeldBy(B)));
+    cluster.run(ACCEPT);
+    assert_eq!(cluster.state(observer).holder, Some(B));
+    let to_it = Command::Switchover { group: DB, to: Some(observer) };
+    assert_eq!(cluster.command(A, to_it), Err(Refusal::TargetNeverHolds));
+}
+
+#[test]
+fn a_startup_delay_keeps_a_node_from_standing_but_not_from_voting() {
+    let delay = ms(3000);
+    let nodes = vec![NodeSpec { role: Role::Node }; 3];
+    let config = EngineConfig::new(A, Incarnation(0), nodes, vec![GroupSpec::default()], ACCEPT);
+    let mut cluster = Cluster::with_config(config);
+    cluster.run(ACCEPT * 3);
+    cluster.kill(A);
+    cluster.kill(C);
+    cluster.run(ms(600));
+    assert_eq!(cluster.holder(), None);
+    // A, the first in rank, is back with its delay; its vote is what B needs.
+    cluster.config.startup_delay = delay;
+    cluster.start(A);
+    let waited = cluster.run_until(delay, |cluster| cluster.holder().is_some()).unwrap();
+    assert_eq!(cluster.holder(), Some(B));
+    assert!(waited <= ACCEPT * 2, "{waited:?}");
+    assert_eq!(cluster.state(A).state, GroupState::Init);
+    cluster.kill(B);
+    cluster.start(C);
+    cluster.run(ACCEPT * 3);
+    assert_eq!(cluster.holder(), None, "both that are there wait");
+    cluster.run(delay);
+    assert_eq!(cluster.holder(), Some(A));
+}
+
+#[test]
+fn epochs_go_on_after_everybody_has_restarted() {
+    let mut cluster = Cluster::settled();
+    for _ in 0..3 {
+        assert!(cluster.command(A, Command::Switchover { group: DB, to: None }).is_ok());
+    }
+    assert_eq!(cluster.state(A).epoch, Epoch(4));
+    for node in [A, B, C] {
+        cluster.kill(node);
+    }
+    cluster.run(ACCEPT * 3);
+    // A majority knew of the last grant; two of them remember it.
+    cluster.start(A);
+    cluster.config.remembered.epochs = vec![Epoch(4)];
+    cluster.start(B);
+    cluster.start(C);
+    cluster.run(ACCEPT * 3);
+    assert_eq!(cluster.state(A).epoch, Epoch(5));
+}
