@@ -79,6 +79,8 @@ pub struct LabSpec {
     pub groups: Vec<GroupSpec>,
     /// T_accept in every node's configuration.
     pub lease: Duration,
+    /// Further lines of `[cluster]` in every node's configuration.
+    pub cluster: String,
     /// The `vip-ctl` to run; none for a lab without vip.
     pub vip_ctl: Option<PathBuf>,
 }
@@ -94,8 +96,17 @@ impl LabSpec {
             clients: vec!["client".to_owned()],
             groups: vec![GroupSpec { name: GROUP.to_owned(), vips: vec![VIP] }],
             lease,
+            cluster: String::new(),
             vip_ctl,
         }
+    }
+
+    /// The first two nodes alone, as a pair that does `what` without the other.
+    #[must_use]
+    pub fn pair(mut self, what: &str) -> Self {
+        self.nodes.truncate(2);
+        self.cluster = format!("pair = \"{what}\"\n");
+        self
     }
 
     /// The same with a witness, `tie`, in the third node's place.
@@ -305,6 +316,21 @@ impl Lab {
         self.switch.ip_batch(&lines)
     }
 
+    /// Keeps `node` and the others from hearing each other, while they hear
+    /// one another and the clients reach all of them; or ends that.
+    ///
+    /// # Errors
+    /// When a route is refused.
+    pub fn separate(&self, node: &Node, apart: bool) -> Result<()> {
+        let how = if apart { "add" } else { "del" };
+        for other in self.nodes.iter().filter(|other| other.name() != node.name()) {
+            for (at, to) in [(node, other), (other, node)] {
+                at.ns().ip(&format!("route {how} blackhole {}/32", to.address()))?;
+            }
+        }
+        Ok(())
+    }
+
     /// The cluster's key, shared by the nodes of a lab.
     #[must_use]
     pub fn key_file(&self) -> PathBuf {
@@ -349,10 +375,11 @@ fn plug_in(id: &LabId, switch: &Netns, name: &str, address: Ipv4Addr) -> Result<
 fn config_text(spec: &LabSpec, lab: &Lab, node: &Node) -> String {
     let mut text = format!(
         "[node]\nname = \"{}\"\ninterface = \"{INTERFACE}\"\n\n\
-         [cluster]\nname = \"lab\"\nkey_file = \"{}\"\nlease = \"{}\"\n",
+         [cluster]\nname = \"lab\"\nkey_file = \"{}\"\nlease = \"{}\"\n{}",
         node.name(),
         lab.key_file().display(),
         humantime::format_duration(spec.lease),
+        spec.cluster,
     );
     for peer in &lab.nodes {
         let (name, address) = (peer.name(), peer.address());

@@ -113,7 +113,11 @@ impl Node {
         self.dir.join("vip.toml")
     }
 
-    pub(super) fn write_config(&self, text: &str) -> Result<()> {
+    /// Replaces its configuration.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn write_config(&self, text: &str) -> Result<()> {
         std::fs::write(self.config_file(), text)
             .with_context(|| format!("writing {}", self.config_file().display()))
     }
@@ -139,13 +143,21 @@ impl Node {
     /// # Errors
     /// When one runs already, or it can't be started.
     pub fn start_agent(&self) -> Result<()> {
+        self.start_agent_with(&[])
+    }
+
+    /// [`Node::start_agent`] with more arguments.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_agent_with(&self, args: &[&str]) -> Result<()> {
         let mut agent = self.agent();
         if agent.is_some() {
             bail!("{} has an agent already", self.name);
         }
         let log = OpenOptions::new().create(true).append(true).open(self.log_file())?;
         let mut command = self.vip_ctl()?;
-        command.arg("agent").arg("--config").arg(self.config_file());
+        command.arg("agent").arg("--config").arg(self.config_file()).args(args);
         command.stdout(log.try_clone()?).stderr(log);
         let _gate = cleanup::gate()?;
         *agent = Some(command.spawn().with_context(|| format!("starting the agent of {}", self.name))?);

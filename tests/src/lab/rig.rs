@@ -174,6 +174,57 @@ impl Rig {
     }
 }
 
+/// A lease, and as much again as a busy two-core machine may add at its worst.
+const GAP_MS_MAX: f64 = 1000.0;
+/// How long to watch after a move, and at a moment when nothing may happen.
+pub const WATCH: Duration = Duration::from_millis(1500);
+
+/// What a test asks of a span of time.
+impl Rig {
+    /// Waits for a new holder, watches it for a while, and requires that the
+    /// move was clean.
+    ///
+    /// # Errors
+    /// When nobody takes over, two answered, or the gap was too long.
+    pub fn expect_move(&self, start: BootNs, before: &str) -> Result<(&Node, Account)> {
+        let after = self.wait_answerer(Some(before), || ())?;
+        std::thread::sleep(WATCH);
+        let account = self.account(start, clock::now(), before)?;
+        ensure!(account.verdict.answered_by_two == 0, "answered by two: {account:?}");
+        ensure!(account.holder_after.as_deref() == Some(&*after), "it moved on: {account:?}");
+        ensure!(account.gap_ms() <= GAP_MS_MAX, "too long a gap: {account:?}");
+        Ok((self.lab.node(&after)?, account))
+    }
+
+    /// Watches for a while, and requires that the client has noticed nothing
+    /// since `start`.
+    ///
+    /// # Errors
+    /// When the VIP moved, or a probe was lost.
+    pub fn expect_calm(&self, start: BootNs, holder: &str) -> Result<()> {
+        std::thread::sleep(WATCH);
+        let account = self.account(start, clock::now(), holder)?;
+        ensure!(account.verdict.answered_by_two == 0, "answered by two: {account:?}");
+        ensure!(account.verdict.new_holder.is_none(), "it moved: {account:?}");
+        ensure!(account.probes_lost == 0, "lost probes: {account:?}");
+        self.check()
+    }
+
+    /// Requires that from `fenced` on, and for a while, no frame leaves a node
+    /// in the VIP's name.
+    ///
+    /// # Errors
+    /// When one did.
+    pub fn expect_silence(&self, fenced: BootNs) -> Result<()> {
+        clock::sleep_until(fenced.plus(WATCH));
+        let lost = self.capture.lost()?;
+        ensure!(lost == 0, "the capture lost {lost} frames");
+        let late = self.capture.frames().iter().filter(|frame| frame.at > fenced).count();
+        ensure!(late == 0, "{late} frames with the VIP as source");
+        Ok(())
+    }
+}
+
 fn patience(lab: &Lab) -> Duration {
     PATIENCE + 5 * lab.lease()
 }

@@ -15,6 +15,15 @@ pub struct Status {
     pub cluster: Option<String>,
     /// Whether the node hears a majority; none where there is no cluster.
     pub quorate: Option<bool>,
+    /// Whether automatic moves are switched off in the cluster.
+    #[serde(default)]
+    pub paused: bool,
+    /// What a person should know.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// Datagrams that the agent rejected, by reason.
+    #[serde(default)]
+    pub rejected: BTreeMap<String, u64>,
     /// Every group that the node knows.
     pub groups: Vec<GroupStatus>,
 }

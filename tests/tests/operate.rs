@@ -1,0 +1,211 @@
+//! What an admin does to a running cluster, with the real agent in the real
+//! kernel: standby, pause, an agent that holds, keys and members exchanged.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use vip_tests::lab::rig::{Rig, WATCH};
+use vip_tests::lab::{GROUP, Lab, LabSpec, Node, clock, find_vip_ctl, skip, wait_until};
+
+const LEASE: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Probes at 1 kHz that a planned move may cost on a machine that stalls.
+const PLANNED_LOSS_MAX: usize = 100;
+
+fn spec() -> Result<LabSpec> {
+    Ok(LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))
+}
+
+/// Waits until all agents name the node that answers the client as the holder.
+fn holder(rig: &Rig) -> Result<&Node> {
+    rig.lab.wait_quorate(PATIENCE)?;
+    rig.lab.wait_holder(GROUP, PATIENCE)
+}
+
+#[test]
+fn a_node_on_standby_holds_nothing_until_it_is_taken_off() -> Result<()> {
+    if skip::skipped("a_node_on_standby_holds_nothing_until_it_is_taken_off") {
+        return Ok(());
+    }
+    let rig = Rig::new(&spec()?)?;
+    let old = rig.holder()?;
+    let start = clock::now();
+    // From another node.
+    let asked = rig.lab.nodes().iter().find(|node| node.name() != old.name()).context("three nodes")?;
+    asked.succeed(&["standby", old.name()])?;
+    let (new, account) = rig.expect_move(start, old.name())?;
+    ensure!(account.probes_lost < PLANNED_LOSS_MAX, "{account:?}");
+    let back = new.run(&["switchover", GROUP, "--to", old.name()])?;
+    ensure!(back.status.code() == Some(107), "{back:?}");
+    // It is remembered by the next agent.
+    old.kill_agent()?;
+    old.start_agent()?;
+    holder(&rig)?;
+    ensure!(new.run(&["switchover", GROUP, "--to", old.name()])?.status.code() == Some(107));
+    old.succeed(&["unstandby"])?;
+    let start = clock::now();
+    new.succeed(&["switchover", GROUP, "--to", old.name()])?;
+    rig.expect_move(start, new.name())?;
+    Ok(())
+}
+
+#[test]
+fn a_paused_cluster_moves_nothing_by_itself() -> Result<()> {
+    if skip::skipped("a_paused_cluster_moves_nothing_by_itself") {
+        return Ok(());
+    }
+    let rig = Rig::new(&spec()?)?;
+    let old = rig.holder()?;
+    let start = clock::now();
+    old.succeed(&["pause"])?;
+    ensure!(rig.lab.nodes().iter().all(|node| node.status().is_ok_and(|status| status.paused)));
+    rig.expect_calm(start, old.name())?;
+    old.kill_agent()?;
+    rig.expect_silence(clock::now().plus(LEASE))?;
+    let other = rig.lab.nodes().iter().find(|node| node.name() != old.name()).context("three nodes")?;
+    other.succeed(&["resume"])?;
+    rig.wait_answerer(Some(old.name()), || ())?;
+    Ok(())
+}
+
+/// Ends the agent without a release, and starts it anew within its lease.
+fn restart_held(node: &Node) -> Result<()> {
+    ensure!(node.stop_agent()?.success());
+    node.start_agent_with(&["--hold"])
+}
+
+#[test]
+fn an_agent_that_holds_is_replaced_unnoticed() -> Result<()> {
+    if skip::skipped("an_agent_that_holds_is_replaced_unnoticed") {
+        return Ok(());
+    }
+    // A longer lease, since a start may be slow on a busy machine.
+    let spec = LabSpec { lease: LEASE * 5, ..spec()? };
+    let rig = Rig::new(&spec)?;
+    let node = rig.holder()?;
+    // The first agent was started without it, so it is put in place by a crash.
+    let start = clock::now();
+    node.kill_agent()?;
+    node.start_agent_with(&["--hold"])?;
+    rig.expect_calm(start, node.name())?;
+    for _ in 0..3 {
+        let start = clock::now();
+        restart_held(node)?;
+        rig.expect_calm(start, node.name())?;
+        ensure!(holder(&rig)?.name() == node.name());
+    }
+    Ok(())
+}
+
+#[test]
+fn keys_are_exchanged_one_node_at_a_time_and_nobody_notices() -> Result<()> {
+    if skip::skipped("keys_are_exchanged_one_node_at_a_time_and_nobody_notices") {
+        return Ok(());
+    }
+    let spec = LabSpec { lease: LEASE * 5, ..spec()? };
+    let rig = Rig::new(&spec)?;
+    let node = rig.holder()?;
+    let start = clock::now();
+    let old = std::fs::read_to_string(rig.lab.key_file())?;
+    let made = rig.lab.id().dir().join("new.key");
+    node.succeed(&["keygen", made.to_str().context("a path")?, "--id", "2"])?;
+    let new = std::fs::read_to_string(&made)?;
+    // Known everywhere first, then sent with, then alone.
+    for keys in [format!("{old}{new}"), format!("{new}{old}"), new] {
+        std::fs::write(rig.lab.key_file(), keys)?;
+        for node in rig.lab.nodes() {
+            node.kill_agent()?;
+            node.start_agent_with(&["--hold"])?;
+            rig.lab.wait_quorate(PATIENCE)?;
+            rig.check()?;
+        }
+    }
+    rig.expect_calm(start, node.name())
+}
+
+/// The configuration of `node` with the sections that all share taken from another one.
+fn share_cluster(from: &Node, node: &Node) -> Result<()> {
+    let text = std::fs::read_to_string(from.config_file())?;
+    let own = format!("[node]\nname = \"{}\"", node.name());
+    node.write_config(&text.replacen(&format!("[node]\nname = \"{}\"", from.name()), &own, 1))
+}
+
+#[test]
+fn a_voter_is_added_one_agent_at_a_time_and_the_next_change_waits_for_all() -> Result<()> {
+    if skip::skipped("a_voter_is_added_one_agent_at_a_time_and_the_next_change_waits_for_all") {
+        return Ok(());
+    }
+    let mut spec = LabSpec { lease: LEASE * 5, ..spec()? };
+    let fourth = vip_tests::lab::NodeSpec { name: "db-d".to_owned(), witness: false, priority: 50 };
+    spec.nodes.push(fourth);
+    spec.cluster = "generation = 2\n".to_owned();
+    let lab = Lab::new(&spec)?;
+    let (first, new) = (lab.node("db-a")?, lab.node("db-d")?);
+    let address = format!("{}:7077", new.address());
+    let member = |node: &Node, args: &[&str]| {
+        let config = node.config_file();
+        let mut all = vec!["member", "--config", config.to_str().unwrap_or_default()];
+        all.extend(args);
+        node.run(&all)
+    };
+    // Three at first: nobody has run here yet, so this breaks nothing.
+    ensure!(member(first, &["remove", "db-d"])?.status.success());
+    for node in lab.nodes().iter().filter(|node| node.name() != "db-a") {
+        share_cluster(first, node)?;
+    }
+    let key = lab.key_file();
+    first.succeed(&["keygen", key.to_str().context("a path")?])?;
+    for node in lab.nodes().iter().filter(|node| node.name() != "db-d") {
+        node.start_agent()?;
+    }
+    lab.wait_quorate(PATIENCE)?;
+    let mut old = lab.wait_holder(GROUP, PATIENCE)?;
+    let confirmed = wait_until(clock::now().plus(PATIENCE), || {
+        member(first, &["list"]).is_ok_and(|o| !String::from_utf8_lossy(&o.stdout).contains("not confirmed"))
+    });
+    ensure!(confirmed);
+
+    let added = member(first, &["add", "db-d", &address])?;
+    ensure!(added.status.success(), "{added:?}");
+    let again = member(first, &["add", "db-e", "10.77.0.9:7077"])?;
+    ensure!(again.status.code() == Some(107), "two at once would part majorities: {again:?}");
+    for node in lab.nodes().iter().filter(|node| node.name() != "db-a") {
+        share_cluster(first, node)?;
+    }
+    // One agent at a time; the holder's after a switchover to one that has it.
+    let mut order: Vec<_> =
+        lab.nodes().iter().filter(|n| n.name() != old.name() && n.name() != "db-d").collect();
+    order.push(old);
+    for node in order {
+        if node.name() == old.name() {
+            node.succeed(&["switchover", GROUP])?;
+        }
+        node.kill_agent()?;
+        node.start_agent()?;
+        lab.wait_quorate(PATIENCE)?;
+        let now = lab.wait_holder(GROUP, PATIENCE)?;
+        ensure!(node.name() == old.name() || now.name() == old.name(), "{} lost it", old.name());
+        if node.name() == old.name() {
+            old = now;
+            break;
+        }
+    }
+    let early = member(first, &["add", "db-e", "10.77.0.9:7077"])?;
+    ensure!(early.status.code() == Some(107), "db-d has not confirmed it: {early:?}");
+    new.start_agent()?;
+    let confirmed = wait_until(clock::now().plus(PATIENCE), || {
+        member(first, &["list"]).is_ok_and(|o| !String::from_utf8_lossy(&o.stdout).contains("not confirmed"))
+    });
+    ensure!(confirmed, "{:?}", member(first, &["list"])?);
+    ensure!(lab.wait_holder(GROUP, PATIENCE)?.name() == old.name());
+    // Back in time is refused: another node may have gone on from here.
+    let text = std::fs::read_to_string(new.config_file())?;
+    new.write_config(&text.replacen("generation = 4", "generation = 3", 1))?;
+    new.kill_agent()?;
+    let config = new.config_file();
+    let refused = new.run(&["agent", "--config", config.to_str().context("a path")?])?;
+    ensure!(refused.status.code() == Some(78), "{refused:?}");
+    std::thread::sleep(WATCH);
+    ensure!(lab.wait_holder(GROUP, PATIENCE)?.name() == old.name());
+    Ok(())
+}
