@@ -1,10 +1,26 @@
 //! The program behind `cargo xtask sim`: arguments in, exit code out. All it
 //! does is in `vip_tests::sim`.
 
-use std::process::ExitCode;
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
+use anyhow::Context as _;
 use clap::Parser;
-use vip_tests::sim::{self, Summary};
+use nix::sys::signal::{SigSet, Signal};
+use vip_tests::sim::{
+    self, Summary,
+    scenario::{self, Replay},
+};
 
 /// Simulates the lease protocol of the shipped engine; a seed decides everything
 #[derive(Parser)]
@@ -16,19 +32,92 @@ struct Args {
     /// The first seed
     #[arg(long, default_value_t = 0)]
     start: u64,
+    /// End after this time, however many seeds are left
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    at_most: Option<Duration>,
+    /// Print everything that happens in each seed, on one core
+    #[arg(long)]
+    trace: bool,
+    /// Replay this scenario instead, with everything that happens in it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "start", "at_most", "json"])]
+    scenario: Option<PathBuf>,
+    /// Write the summary there, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
-fn main() -> ExitCode {
+fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
+    if let Some(file) = args.scenario {
+        return replay(&file);
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_interrupt(Arc::clone(&stop)).context("cannot wait for Ctrl-C")?;
+    if let Some(time) = args.at_most {
+        let stop = Arc::clone(&stop);
+        thread::spawn(move || {
+            thread::sleep(time);
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+    let seeds = args.start..args.start.saturating_add(args.seeds);
     let mut summary = Summary::default();
-    for seed in args.start..args.start.saturating_add(args.seeds) {
-        let outcome = sim::run(seed);
-        if outcome.result.is_err() {
+    if args.trace {
+        for seed in seeds.take_while(|_| !stop.load(Ordering::Relaxed)) {
+            let (outcome, lines) = sim::trace(seed);
+            print(&lines)?;
             println!("{outcome}");
+            summary.add(&outcome);
         }
-        summary.add(&outcome);
+    } else {
+        sim::run_all(seeds, &stop, |outcome| {
+            if outcome.result.is_err() {
+                println!("{outcome}");
+            }
+            summary.add(&outcome);
+        });
     }
     println!("{summary}");
+    if let Some(file) = args.json {
+        let json = summary.to_json().context("cannot write the summary as JSON")?;
+        fs::write(&file, json).with_context(|| format!("cannot write {}", file.display()))?;
+    }
     // No seed run has shown nothing.
-    if summary.failed.is_empty() && summary.schedules > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let passed = summary.failed.is_empty() && summary.schedules > 0;
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn replay(file: &Path) -> anyhow::Result<ExitCode> {
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let scenario = scenario::parse(file, &text)?;
+    let Replay { result, trace, stats } = scenario.run(usize::MAX);
+    print(&trace)?;
+    result?;
+    println!("{}: as expected, {:?} simulated, {} moves", file.display(), stats.simulated, stats.moves);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a trace, which may be long: whoever reads it may have seen enough.
+fn print(lines: &[String]) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    lines.iter().try_for_each(|line| writeln!(out, "{line}")).context("cannot print the trace")
+}
+
+/// Ctrl-C once ends the run with the summary so far; twice, the program.
+fn stop_on_interrupt(stop: Arc<AtomicBool>) -> nix::Result<()> {
+    let mut interrupt = SigSet::empty();
+    interrupt.add(Signal::SIGINT);
+    // Threads inherit the mask; one of them waits for the signal.
+    interrupt.thread_block()?;
+    thread::spawn(move || {
+        if interrupt.wait().is_ok() {
+            stop.store(true, Ordering::Relaxed);
+            // The next one does what it always did.
+            let _ = interrupt.thread_unblock();
+            loop {
+                thread::park();
+            }
+        }
+    });
+    Ok(())
 }

@@ -7,7 +7,8 @@ use vip_ctl::engine::{Command, Input, NodeId};
 use super::{
     Violation,
     clock::nanos,
-    world::{World, group_id, node_id},
+    names::{group_id, node_id},
+    world::World,
 };
 
 impl World {
@@ -44,7 +45,10 @@ impl World {
             0..3 => {
                 let to = self.rng.index(count);
                 self.cut[node][to] = !self.cut[node][to];
-                self.note(|world| format!("link {node} to {to}: cut is {}", world.cut[node][to]));
+                self.note(|world| {
+                    let how = if world.cut[node][to] { "cut" } else { "healed" };
+                    format!("link {} to {} is {how}", world.name(node), world.name(to))
+                });
                 Ok(())
             }
             3 => {
@@ -54,7 +58,7 @@ impl World {
                     self.cut[other][node] |= deaf;
                     self.cut[node][other] |= dumb;
                 }
-                self.note(|_| format!("node {node}: isolated, deaf {deaf}, dumb {dumb}"));
+                self.note(|world| format!("{:<6} is isolated, deaf: {deaf}, dumb: {dumb}", world.name(node)));
                 Ok(())
             }
             4..7 => {
@@ -71,7 +75,7 @@ impl World {
             }
             9..11 => {
                 let host = self.rng.chance(300);
-                self.kill(node, host);
+                self.kill(node, host)?;
                 let pause = self.while_() / 2;
                 self.start_later(node, pause);
                 Ok(())
@@ -84,17 +88,27 @@ impl World {
                 self.give(node, Input::Eligible { group: group_id(group), eligible })
             }
             _ => {
-                let group = group_id(self.rng.index(groups));
-                // Now and then a node that doesn't exist.
-                let to = node_id(self.rng.index(count + 1));
-                let to_or_any = self.rng.pick::<Option<NodeId>>(&[None, Some(to)]);
-                let command = match self.rng.below(3) {
-                    0 => Command::Promote { group, to },
-                    1 => Command::Demote { group },
-                    _ => Command::Switchover { group, to: to_or_any },
-                };
+                let command = self.any_command();
                 self.command(node, command).map(|_| ())
             }
+        }
+    }
+
+    /// Any command, sensible or not.
+    fn any_command(&mut self) -> Command {
+        let group = group_id(self.rng.index(self.plan.groups.len()));
+        // Now and then a node that doesn't exist.
+        let to = node_id(self.rng.index(self.nodes.len() + 1));
+        let to_or_any = self.rng.pick::<Option<NodeId>>(&[None, Some(to)]);
+        match self.rng.below(10) {
+            0..3 => Command::Promote { group, to },
+            3..5 => Command::Demote { group },
+            5..8 => Command::Switchover { group, to: to_or_any },
+            8 => {
+                let on = self.rng.chance(500);
+                Command::Standby { node: to, on, force: on && self.rng.chance(500) }
+            }
+            _ => Command::Pause { on: self.rng.chance(500) },
         }
     }
 }

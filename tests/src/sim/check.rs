@@ -6,7 +6,11 @@ use std::{fmt, time::Duration};
 use vip_common::{GroupMode, fence_open};
 use vip_ctl::engine::{CommandId, GroupId, NodeId};
 
-use super::{clock::nanos, world::World};
+use super::{
+    clock::nanos,
+    names::{Names, group_id},
+    world::World,
+};
 
 /// What went wrong in a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,60 +53,82 @@ pub enum Violation {
     },
     /// A command in a healed cluster came to nothing.
     Refused(&'static str, GroupId, String),
+    /// An engine, or the simulator, has panicked.
+    Panicked(String),
     /// A run failed, and its repetition did not: the simulator is to blame.
     NotReproducible,
 }
 
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Violation {
+    /// What went wrong, in a cluster with these names.
+    #[must_use]
+    pub fn tell(&self, names: &Names) -> String {
+        let (on, of) = (|node: &NodeId| names.node(*node), |group: &GroupId| names.group(*group));
         match self {
             Self::TwoHolders { group, nodes } => {
-                write!(f, "group {}: open on nodes", group.0)?;
-                nodes.iter().try_for_each(|node| write!(f, " {}", node.0))
+                let nodes: Vec<_> = nodes.iter().map(on).collect();
+                format!("{}: two holders: open on {}", of(group), nodes.join(" and "))
             }
-            Self::BadLease(node, group) => write!(f, "node {}, group {}: impossible lease", node.0, group.0),
+            Self::BadLease(node, group) => {
+                format!("{}: {} was to store an impossible lease", of(group), on(node))
+            }
             Self::BadAnnouncement(node, group) => {
-                write!(f, "node {}, group {}: announcement without lease", node.0, group.0)
+                format!("{}: {} announces without a lease", of(group), on(node))
             }
             Self::StoppedWithLease(node, group) => {
-                write!(f, "node {}, group {}: stopped with a lease", node.0, group.0)
+                format!("{}: {} has stopped with a lease", of(group), on(node))
             }
-            Self::StrayAnswer(node, id) => write!(f, "node {}, command {}: stray answer", node.0, id.0),
-            Self::NoAnswer(node, id) => write!(f, "node {}, command {}: no answer", node.0, id.0),
-            Self::Spinning(node) => write!(f, "node {} spins", node.0),
-            Self::BadPacket(node) => write!(f, "node {} sent a bad packet", node.0),
-            Self::NoHolder(group) => write!(f, "group {}: no holder after healing", group.0),
-            Self::Unstable(group) => write!(f, "group {}: holder changed without need", group.0),
-            Self::Slow { drill, group, took, bound } => {
-                write!(f, "{drill}, group {}: took {took:?}, at most {bound:?} expected", group.0)
+            Self::StrayAnswer(node, id) => format!("{} answers command {} unasked, or twice", on(node), id.0),
+            Self::NoAnswer(node, id) => format!("{} does not answer command {}", on(node), id.0),
+            Self::Spinning(node) => format!("{} spins", on(node)),
+            Self::BadPacket(node) => format!("{} sends a bad packet", on(node)),
+            Self::NoHolder(group) => format!("{}: no holder after healing", of(group)),
+            Self::Unstable(group) => format!("{}: the holder changed without need", of(group)),
+            Self::Slow { drill, group, took: Some(took), bound } => {
+                format!("{}: {drill} took {took:.1?}, and may take {bound:.1?}", of(group))
             }
-            Self::Refused(drill, group, why) => write!(f, "{drill}, group {}: {why}", group.0),
-            Self::NotReproducible => f.write_str("the failure did not repeat under the same seed"),
+            Self::Slow { drill, group, took: None, bound } => {
+                format!("{}: {drill} came to no end, and may take {bound:.1?}", of(group))
+            }
+            Self::Refused(drill, group, why) => format!("{}: {drill}: {why}", of(group)),
+            Self::Panicked(message) => format!("panicked: {message}"),
+            Self::NotReproducible => "the failure did not repeat under the same seed".to_owned(),
         }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.tell(&Names::default()))
     }
 }
 
 impl World {
     /// Who may answer for `group` now, by what each node's kernel would say.
-    pub(super) fn open_on(&self, group: GroupId) -> Vec<NodeId> {
-        let open = self.nodes.iter().filter(|node| {
+    pub(super) fn open_on(&self, group: GroupId) -> impl Iterator<Item = NodeId> + '_ {
+        let open = self.nodes.iter().filter(move |node| {
             let lease = node.map[usize::from(group.0)];
             let hold_ns_max = nanos(node.hold);
             fence_open(GroupMode::Cluster, lease, hold_ns_max, node.clock.at(self.now))
         });
-        open.map(|node| node.id).collect()
+        open.map(|node| node.id)
     }
 
-    /// The rule that everything is about: at most one.
-    pub(super) fn check_fences(&mut self) -> Result<(), Violation> {
-        for index in 0..self.plan.groups.len() {
-            let group = GroupId(u16::try_from(index).unwrap_or(u16::MAX));
-            let nodes = self.open_on(group);
-            if nodes.len() > 1 {
-                return Err(Violation::TwoHolders { group, nodes });
-            }
-            self.note_holder(group, nodes.first().copied());
+    /// The rule that everything is about: at most one. Asked for a group
+    /// whenever a lease of it is stored or ends: nothing else moves a fence.
+    pub(super) fn check_fence(&mut self, group: GroupId) -> Result<(), Violation> {
+        let mut open = self.open_on(group);
+        let (first, second) = (open.next(), open.next());
+        drop(open);
+        if second.is_some() && !self.two_may_hold {
+            return Err(Violation::TwoHolders { group, nodes: self.open_on(group).collect() });
         }
+        self.note_holder(group, first);
         Ok(())
+    }
+
+    /// [`World::check_fence`] for every group.
+    pub(super) fn check_fences(&mut self) -> Result<(), Violation> {
+        (0..self.plan.groups.len()).try_for_each(|group| self.check_fence(group_id(group)))
     }
 }

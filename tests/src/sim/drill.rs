@@ -4,13 +4,15 @@
 use std::time::Duration;
 
 use vip_ctl::engine::{
-    COMMAND_TIMEOUT, Command, CommandId, Completed, GroupId, GroupState, HEARD_MIN, Input, NodeId, Role,
+    COMMAND_TIMEOUT, Command, CommandId, Completed, GroupId, GroupState, HEARD_MIN, Input, NodeId, PeerLoss,
+    Role,
 };
 
 use super::{
     Violation,
     clock::{SimNs, nanos},
-    world::{World, group_id},
+    names::group_id,
+    world::World,
 };
 
 impl World {
@@ -21,14 +23,27 @@ impl World {
         // Silence after a restart, leases left over, then back-off and rank.
         let accept = self.plan.timing.accept;
         self.run_for(accept * 4 + HEARD_MIN)?;
+        if self.end_standby()? {
+            self.run_for(accept * 4)?;
+        }
         self.end_pauses()?;
         self.run_for(accept * 2 + Duration::from_millis(100))?;
+        let preempts = self.plan.groups.iter().any(|group| group.preempt.is_some());
+        if preempts {
+            // Until every group is where it is wanted; a wish may have to be repeated.
+            self.run_for(accept * 4 + COMMAND_TIMEOUT * 3)?;
+        }
+        // Two that held have met by now.
+        self.two_may_hold = false;
+        self.check_fences()?;
         let changes = self.require_holders()?;
         self.run_for(accept * 3)?;
         self.require_stable(&changes)?;
         let offset = self.rng.below(nanos(self.plan.timing.renew));
         self.run_for(Duration::from_nanos(offset))?;
         match self.rng.below(5) {
+            // What fate or a person moves, preemption moves back.
+            _ if preempts => self.drill_restart(),
             0 => self.drill_crash(),
             1 => self.drill_stop(),
             2 => self.drill_switchover(),
@@ -74,10 +89,33 @@ impl World {
         }
     }
 
+    /// Takes every node off standby and ends the pause. Returns whether
+    /// anything had to be done.
+    fn end_standby(&mut self) -> Result<bool, Violation> {
+        let mut done = false;
+        for index in 0..self.nodes.len() {
+            let node = &self.nodes[index];
+            let Some(status) = node.engine.as_ref().map(|engine| engine.status(node.clock.at(self.now)))
+            else {
+                continue;
+            };
+            let id = node.id;
+            if status.paused && !done {
+                self.command(index, Command::Pause { on: false })?;
+                done = true;
+            }
+            if status.nodes[index].standby {
+                self.command(index, Command::Standby { node: id, on: false, force: false })?;
+                done = true;
+            }
+        }
+        Ok(done)
+    }
+
     /// A group that was demoted everywhere waits for a person: be that person.
     fn end_pauses(&mut self) -> Result<(), Violation> {
         for group in self.groups() {
-            if !self.open_on(group).is_empty() {
+            if self.open_on(group).next().is_some() {
                 continue;
             }
             let paused = self.nodes.iter().position(|node| {
@@ -99,7 +137,7 @@ impl World {
     /// Every group has exactly one holder. Returns how often each has changed so far.
     fn require_holders(&self) -> Result<Vec<u64>, Violation> {
         for group in self.groups() {
-            if self.open_on(group).len() != 1 {
+            if self.open_on(group).count() != 1 {
                 return Err(Violation::NoHolder(group));
             }
         }
@@ -119,9 +157,17 @@ impl World {
 
     /// Can the others go on without `node`, and is one of them no witness?
     fn expendable(&self, node: usize) -> bool {
-        let voters = self.plan.nodes.len();
+        if self.plan.pair.is_some() {
+            // The other takes over when it does not hear this one, or never.
+            return self.plan.pair == Some(PeerLoss::Take);
+        }
+        let voters = self.voters();
         let others = self.plan.nodes.iter().enumerate().filter(|&(other, _)| other != node);
         voters - 1 > voters / 2 && others.into_iter().any(|(_, spec)| spec.role == Role::Node)
+    }
+
+    fn voters(&self) -> usize {
+        self.plan.nodes.iter().filter(|spec| spec.role.votes()).count()
     }
 
     fn candidates(&self) -> usize {
@@ -151,7 +197,7 @@ impl World {
         };
         let crash = self.now;
         let lost: Vec<_> = self.groups().into_iter().filter(|&g| self.holder(g) == Some(victim)).collect();
-        self.kill(victim, false);
+        self.kill(victim, false)?;
         // The slowest clock that a plan can have counts T_accept 1.12 times as long.
         let bound = self.plan.timing.accept.mul_f64(1.12) + self.candidacy_bound();
         self.run_for(bound * 2)?;
@@ -223,10 +269,13 @@ impl World {
         let at = self.rng.index(self.nodes.len());
         let id: CommandId =
             self.command(at, command)?.ok_or_else(|| refused("no process to take it".to_owned()))?;
-        self.run_for(COMMAND_TIMEOUT / 2)?;
-        let answer = self.answers.iter().find(|&&(_, answered, _)| answered == id);
-        match answer {
-            Some(&(_, _, outcome)) => outcome.map_err(|refusal| refused(refusal.to_string())),
+        let end = self.now.plus(COMMAND_TIMEOUT / 2);
+        let answer = |world: &Self| world.answers.iter().rev().find(|answer| answer.1 == id).copied();
+        self.run_until_or(end, |world| answer(world).is_some())?;
+        // What a moment later is still so was no coincidence.
+        self.run_for(self.plan.timing.accept * 2)?;
+        match answer(self) {
+            Some((_, _, outcome)) => outcome.map_err(|refusal| refused(refusal.to_string())),
             None => Err(refused("no answer within a second".to_owned())),
         }
     }
@@ -270,11 +319,13 @@ impl World {
         if self.candidates() > 1 { self.require_gap("demote", group, from) } else { Ok(()) }
     }
 
-    /// The holder's agent is replaced: with enough others, no fence moves.
+    /// The holder's agent is replaced: no fence moves. Of two voters that need
+    /// each other, one keeps silent then, and the other one's leases run out.
     fn drill_restart(&mut self) -> Result<(), Violation> {
-        let Some(node) = self.holder(group_id(0)).filter(|_| self.nodes.len() > 2) else { return Ok(()) };
+        let others_go_on = self.plan.pair.is_some() || self.voters() != 2;
+        let Some(node) = self.holder(group_id(0)).filter(|_| others_go_on) else { return Ok(()) };
         let changes = self.require_holders()?;
-        self.kill(node, false);
+        self.kill(node, false)?;
         let pause = self.rng.below(nanos(self.plan.timing.hold) / 4);
         self.start_later(node, Duration::from_nanos(pause));
         self.run_for(self.plan.timing.accept * 4)?;

@@ -8,6 +8,9 @@
 //! and for good; and then a drill (crash, stop, switchover, demotion, agent
 //! restart) is timed.
 //!
+//! The same world can be told what to do: [`scenario`] reads and replays
+//! files in which a person wrote what happens and what must come of it.
+//!
 //! Packets are really encoded and decoded. What is not simulated: the
 //! transport's cryptography, the data plane, the event loop's own code.
 
@@ -15,15 +18,31 @@ mod chaos;
 mod check;
 mod clock;
 mod drill;
+mod hosts;
+mod names;
+mod network;
+mod parallel;
 mod plan;
 mod rng;
+pub mod scenario;
+mod summary;
+mod trace;
 mod world;
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    panic::{self, AssertUnwindSafe},
+    time::Duration,
+};
 
-use self::{plan::Plan, rng::Rng, world::World};
+use self::{plan::Plan, rng::Rng, trace::Trace, world::World};
 
-pub use self::check::Violation;
+pub use self::{
+    check::Violation,
+    names::Names,
+    parallel::run_all,
+    summary::{Spread, Summary},
+};
 
 /// Trace lines that are kept of a failing run: the last ones matter.
 const TRACE_LINES: usize = 400;
@@ -93,7 +112,11 @@ impl fmt::Display for Outcome {
                     writeln!(f, "{line}")?;
                 }
                 writeln!(f, "seed {}: {}", self.seed, failure.violation)?;
-                write!(f, "replay: cargo xtask sim --start {} --seeds 1", self.seed)
+                write!(
+                    f,
+                    "replay: cargo xtask sim --start {} --seeds 1 (all of the trace: --trace)",
+                    self.seed
+                )
             }
         }
     }
@@ -108,105 +131,48 @@ pub fn run(seed: u64) -> Outcome {
 /// Runs one seed in a world that is broken in a particular way.
 #[must_use]
 pub fn run_mutant(seed: u64, mutant: Mutant) -> Outcome {
-    let run = |traced| {
-        let mut rng = Rng::new(seed);
-        let plan = Plan::new(&mut rng, mutant);
-        let mut world = World::new(plan, rng, mutant, traced);
-        let result = world.rough_phase().and_then(|()| world.liveness_phase());
-        (result, world)
-    };
-    match run(false) {
+    match run_world(seed, mutant, 0) {
         (Ok(()), world) => Outcome { seed, result: Ok(world.stats) },
         (Err(_), _) => {
             // The same again, this time taking notes.
-            let (result, world) = run(true);
+            let (result, world) = run_world(seed, mutant, TRACE_LINES);
             let violation = result.err().unwrap_or(Violation::NotReproducible);
-            Outcome { seed, result: Err(Failure { violation, trace: world.trace.into() }) }
+            Outcome { seed, result: Err(Failure { violation, trace: world.trace.into_lines() }) }
         }
     }
 }
 
-/// The sum of many runs.
-#[derive(Clone, Debug, Default)]
-pub struct Summary {
-    /// Seeds run.
-    pub schedules: u64,
-    /// Simulated true time, all together.
-    pub simulated: Duration,
-    /// Inputs that engines were given.
-    pub inputs: u64,
-    /// How often a group's fence opened on another node than the one before.
-    pub moves: u64,
-    /// Commands answered, and answered well.
-    pub commands: u64,
-    /// Commands answered well.
-    pub completed: u64,
-    /// Crash of the holder to the first open fence elsewhere, with T_accept.
-    pub failovers: Vec<(Duration, Duration)>,
-    /// Time without an open fence in planned moves.
-    pub handovers: Vec<Duration>,
-    /// Seeds that failed.
-    pub failed: Vec<u64>,
+/// Runs one seed and tells everything that happens in it, well or not.
+#[must_use]
+pub fn trace(seed: u64) -> (Outcome, Vec<String>) {
+    let (result, world) = run_world(seed, Mutant::None, usize::MAX);
+    let lines = world.trace.into_lines();
+    let result = match result {
+        Ok(()) => Ok(world.stats),
+        // Its trace is all here.
+        Err(violation) => Err(Failure { violation, trace: Vec::new() }),
+    };
+    (Outcome { seed, result }, lines)
 }
 
-impl Summary {
-    /// Adds one run.
-    pub fn add(&mut self, outcome: &Outcome) {
-        self.schedules += 1;
-        match &outcome.result {
-            Ok(stats) => {
-                self.simulated += stats.simulated;
-                self.inputs += stats.inputs;
-                self.moves += stats.moves;
-                self.commands += stats.commands;
-                self.completed += stats.completed;
-                self.failovers.extend(stats.failovers.iter().map(|&time| (time, stats.accept)));
-                self.handovers.extend(&stats.handovers);
-            }
-            Err(_) => self.failed.push(outcome.seed),
-        }
-    }
-
-    /// Median and longest time from a holder's crash to the next open fence,
-    /// as multiples of T_accept; `None` without any.
-    #[must_use]
-    pub fn failover_over_accept(&self) -> Option<(f64, f64)> {
-        let mut times: Vec<_> =
-            self.failovers.iter().map(|(t, a)| t.as_secs_f64() / a.as_secs_f64()).collect();
-        times.sort_unstable_by(f64::total_cmp);
-        Some((*times.get(times.len() / 2)?, *times.last()?))
-    }
-
-    /// Median and longest time without an open fence in planned moves.
-    #[must_use]
-    pub fn handover_gap(&self) -> Option<(Duration, Duration)> {
-        let mut times = self.handovers.clone();
-        times.sort_unstable();
-        Some((*times.get(times.len() / 2)?, *times.last()?))
-    }
+fn run_world(seed: u64, mutant: Mutant, trace_lines: usize) -> (Result<(), Violation>, World) {
+    let mut rng = Rng::new(seed);
+    let plan = Plan::new(&mut rng, mutant);
+    let mut world = World::new(plan, rng, mutant, Trace::new(trace_lines));
+    world.start_all();
+    let result = survive(&mut world, |world| world.rough_phase().and_then(|()| world.liveness_phase()));
+    (result, world)
 }
 
-impl fmt::Display for Summary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} schedules, {:.0} s simulated, {} inputs, {} moves, {} of {} commands completed",
-            self.schedules,
-            self.simulated.as_secs_f64(),
-            self.inputs,
-            self.moves,
-            self.completed,
-            self.commands,
-        )?;
-        if let Some((median, max)) = self.failover_over_accept() {
-            let count = self.failovers.len();
-            write!(f, "\n{count} failovers: median {median:.2}, longest {max:.2} of T_accept")?;
-        }
-        if let Some((median, max)) = self.handover_gap() {
-            let count = self.handovers.len();
-            write!(f, "\n{count} handovers: median gap {median:.1?}, longest {max:.1?}")?;
-        }
-        write!(f, "\n{} failed{}", self.failed.len(), if self.failed.is_empty() { "" } else { ":" })?;
-        self.failed.iter().try_for_each(|seed| write!(f, " {seed}"))
-    }
+/// A panic is a violation like any other: it comes with a trace, and other seeds go on.
+fn survive<T>(
+    world: &mut World,
+    act: impl FnOnce(&mut World) -> Result<T, Violation>,
+) -> Result<T, Violation> {
+    // The world is only looked at afterwards, never run again.
+    panic::catch_unwind(AssertUnwindSafe(|| act(world))).unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(Violation::Panicked(text.unwrap_or_default()))
+    })
 }

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use vip_ctl::engine::{GroupSpec, NodeSpec, Role, Timing, VOTERS_MAX};
+use vip_ctl::engine::{GroupSpec, NodeSpec, PeerLoss, Role, Timing, VOTERS_MAX};
 
-use super::{Mutant, clock::nanos, rng::Rng};
+use super::{Mutant, clock::nanos, names::Names, rng::Rng};
 
 /// The clock rate error that the protocol's margin of 0.8 allows with a little to spare:
 /// (1 − 0.1) / (1 + 0.1) = 0.818.
@@ -15,12 +15,21 @@ const PPM_MAX: u64 = 100_000;
 const PPM_USUAL: u64 = 500;
 /// Beyond any margin: (1 − 0.25) / (1 + 0.25) = 0.6.
 const PPM_BEYOND: i64 = 250_000;
+/// How long a datagram takes in a calm world: a LAN with a busy host at each end.
+const CALM_DELAY: Duration = Duration::from_micros(200);
+/// The most groups of a plan.
+const GROUPS_MAX: u64 = 64;
 
 /// A simulation's parameters.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
+    pub names: Names,
     pub nodes: Vec<NodeSpec>,
     pub groups: Vec<GroupSpec>,
+    /// Pair mode, for two nodes (rule 13).
+    pub pair: Option<PeerLoss>,
+    /// How long no node stands by itself after its start.
+    pub startup_delay: Duration,
     /// By node: T_accept. The same everywhere, except for one mutant.
     pub accept: Vec<Duration>,
     pub timing: Timing,
@@ -49,21 +58,63 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// A cluster in which nothing happens by chance: exact clocks, a network
+    /// of [`CALM_DELAY`], timers on time.
+    pub fn calm(names: Names, nodes: Vec<NodeSpec>, groups: Vec<GroupSpec>, accept: Duration) -> Self {
+        let count = nodes.len();
+        Self {
+            names,
+            nodes,
+            groups,
+            pair: None,
+            startup_delay: Duration::ZERO,
+            accept: vec![accept; count],
+            timing: Timing::new(accept),
+            ppm: vec![0; count],
+            delay_ns: vec![vec![nanos(CALM_DELAY); count]; count],
+            jitter_ns: 0,
+            late: 0,
+            loss: 0,
+            duplicates: 0,
+            stalls: 0,
+            incarnations_checked: true,
+            blow_every: Duration::ZERO,
+            rough: Duration::ZERO,
+            lateness_ns: 0,
+        }
+    }
+
+    /// What a seed decides.
     pub fn new(rng: &mut Rng, mutant: Mutant) -> Self {
-        let count = rng.pick(&[2, 3, 3, 3, 3, 3, 4, 5, 5]);
-        assert!(count <= VOTERS_MAX, "more nodes than voters");
-        let witnesses = if count > 2 && rng.chance(400) { 1 } else { 0 };
+        let count = rng.pick(&[2, 2, 3, 3, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 6, VOTERS_MAX]);
+        // Up to 1 of 3 or 4, 2 of 5 or 6, 3 of 7.
+        let witnesses = if count > 2 && rng.chance(400) { 1 + rng.index((count - 1) / 2) } else { 0 };
         let mut nodes = vec![NodeSpec { role: Role::Node }; count];
         for _ in 0..witnesses {
             nodes[rng.index(count)].role = Role::Witness;
         }
-        let groups = (0..rng.between(1, 4))
+        // A pair is two nodes and nothing else; others may have one that looks on.
+        let pair = if count == 2 && witnesses == 0 {
+            rng.pick(&[None, Some(PeerLoss::Take), Some(PeerLoss::Hold)])
+        } else {
+            None
+        };
+        let observers = usize::from(rng.chance(100));
+        nodes.extend(vec![NodeSpec { role: Role::Observer }; observers]);
+        let count = nodes.len();
+        let accept = Duration::from_millis(rng.pick(&[20, 50, 100, 200, 200, 1000]));
+        // Many groups make a schedule long; a few of those will do.
+        let groups = match rng.below(100) {
+            0..90 => rng.between(1, 4),
+            90..98 => rng.between(5, 16),
+            _ => rng.between(17, GROUPS_MAX),
+        };
+        let groups: Vec<_> = (0..groups)
             .map(|_| GroupSpec {
                 priorities: (0..count).map(|_| rng.pick(&[50, 100, 100, 150])).collect(),
-                ..GroupSpec::default()
+                preempt: if rng.chance(200) { Some(accept * 2) } else { None },
             })
             .collect();
-        let accept = Duration::from_millis(rng.pick(&[20, 50, 100, 200, 200, 1000]));
         let timing = Timing::new(accept);
         let wild = rng.chance(250);
         let ppm = (0..count).map(|_| {
@@ -91,9 +142,12 @@ impl Plan {
         });
         let blow_every = accept.mul_f64(rng.pick(&[0.3, 1.0, 1.0, 3.0]));
         Self {
+            names: Names::default(),
             accept: accepts.collect(),
             nodes,
             groups,
+            pair,
+            startup_delay: if rng.chance(100) { accept * 3 } else { Duration::ZERO },
             timing,
             ppm,
             delay_ns,

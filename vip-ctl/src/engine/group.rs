@@ -37,7 +37,8 @@ pub(super) struct Held {
     pub renew_at: BootNs,
 }
 
-/// A release that not every peer has confirmed.
+/// A release that some acceptor may not know of, or that a successor has not
+/// made use of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Releasing {
     ballot: Ballot,
@@ -46,6 +47,12 @@ pub(super) struct Releasing {
     resend: BootNs,
     /// After T_accept every acceptor has forgotten the lease anyway.
     until: BootNs,
+}
+
+impl Releasing {
+    fn next_deadline(&self) -> BootNs {
+        if self.unconfirmed.is_empty() { self.until } else { self.resend.min(self.until) }
+    }
 }
 
 /// One group on this node.
@@ -188,7 +195,7 @@ impl Group {
         let lease = self.lease.map(|lease| lease.until);
         let renew = self.renewal_due();
         let attempt = self.attempt.as_ref().map(|attempt| attempt.next_deadline(&node.timing));
-        let release = self.releasing.map(|releasing| releasing.resend.min(releasing.until));
+        let release = self.releasing.map(|releasing| releasing.next_deadline());
         let handover = self.handover.map(|handover| handover.next_deadline());
         let stand = self.stand_at(node);
         let (preempt, forced) = (self.preempt_at(node), self.forced.filter(|_| self.lease.is_none()));
@@ -365,11 +372,11 @@ impl Group {
 
     fn drive_release(&mut self, node: &mut Node) {
         let Some(releasing) = &mut self.releasing else { return };
-        if releasing.until <= node.now || releasing.unconfirmed.is_empty() {
+        if releasing.until <= node.now {
             self.releasing = None;
             return;
         }
-        if releasing.resend > node.now {
+        if releasing.resend > node.now || releasing.unconfirmed.is_empty() {
             return;
         }
         releasing.resend = node.now.plus(node.timing.retry);

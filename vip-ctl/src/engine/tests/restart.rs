@@ -143,6 +143,22 @@ fn a_stopped_agent_has_released_everything_and_hands_over() {
 }
 
 #[test]
+fn a_stopped_agent_votes_for_its_successor_before_it_goes() {
+    // C is dead, so that B needs A's vote.
+    let mut cluster = Cluster::settled();
+    cluster.kill(C);
+    cluster.run(ACCEPT);
+    cluster.give(A, Input::Stop);
+    let gone = |cluster: &Cluster| {
+        cluster.log.iter().any(|(_, node, output)| *node == A && *output == Output::Stopped)
+    };
+    cluster.run_until(STOP_GRACE, gone).unwrap();
+    cluster.kill(A);
+    cluster.run(DELAY * 2);
+    assert_eq!(cluster.holder(), Some(B));
+}
+
+#[test]
 fn a_stop_without_anybody_to_hear_it_ends_all_the_same() {
     let mut cluster = Cluster::settled();
     cluster.isolate(A);

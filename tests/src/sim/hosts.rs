@@ -1,0 +1,206 @@
+//! The hosts of a simulated cluster and the agents on them: how they start,
+//! stop, hang and die, and how they are spoken to.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use vip_common::{BootNs, Lease};
+use vip_ctl::engine::{
+    Command, CommandId, Engine, EngineConfig, Epoch, Incarnation, Input, NodeId, Output, Remembered, Timing,
+};
+
+use super::{
+    Mutant, Violation,
+    clock::{Clock, SimNs, nanos},
+    names::{group_id, node_id},
+    plan::Plan,
+    rng::Rng,
+    world::{Event, World},
+};
+
+/// Inputs that wait in a stopped process's socket; more are lost.
+const INBOX_MAX: usize = 256;
+
+/// A node: a host with a map, and maybe a process on it.
+pub(super) struct SimNode {
+    pub id: NodeId,
+    pub clock: Clock,
+    pub hold: Duration,
+    /// The pinned map: outlives the process, not the host.
+    pub map: Vec<Lease>,
+    /// `None` while no process runs.
+    pub engine: Option<Engine>,
+    /// What is on the host's disk: outlives both.
+    pub remembered: Remembered,
+    /// Counts starts of the process; stands for its incarnation.
+    pub life: u64,
+    /// The membership generation that the process is configured with (rule 10).
+    pub generation: u64,
+    /// The process is stopped until then.
+    pub stalled_until: Option<SimNs>,
+    /// Stop the process for this long as soon as it has an output in its hands.
+    pub stall_with_output: Option<Duration>,
+    pub eligible: Vec<bool>,
+    /// Under way, with the time on the node's clock by which they must be answered.
+    pub commands: BTreeMap<CommandId, BootNs>,
+    /// Does it start again after it has been stopped in an orderly way?
+    pub restarts: bool,
+    pub inbox: VecDeque<Input>,
+    /// Outputs held back (only in [`Mutant::SendBeforeStore`]).
+    pub held_back: VecDeque<Output>,
+    pub wake_at: Option<SimNs>,
+    pub handled_at: BootNs,
+    pub spins: u32,
+    /// By peer: the latest life heard.
+    pub heard: Vec<u64>,
+}
+
+impl SimNode {
+    /// A host that has run for a while, without an agent.
+    pub fn new(index: usize, plan: &Plan, rng: &mut Rng) -> Self {
+        let uptime = BootNs(rng.between(1_000_000_000, 1 << 50));
+        Self {
+            id: node_id(index),
+            clock: Clock::new(SimNs(0), uptime, plan.ppm[index]),
+            hold: Timing::new(plan.accept[index]).hold,
+            map: vec![Lease::NONE; plan.groups.len()],
+            engine: None,
+            remembered: Remembered { epochs: vec![Epoch(0); plan.groups.len()], ..Remembered::default() },
+            life: 0,
+            generation: 1,
+            stalled_until: None,
+            stall_with_output: None,
+            eligible: vec![true; plan.groups.len()],
+            commands: BTreeMap::new(),
+            restarts: true,
+            inbox: VecDeque::new(),
+            held_back: VecDeque::new(),
+            wake_at: None,
+            handled_at: BootNs(0),
+            spins: 0,
+            heard: vec![0; plan.nodes.len()],
+        }
+    }
+
+    /// What is in the process's hands and its socket is lost with it.
+    fn forget(&mut self) {
+        self.stalled_until = None;
+        self.stall_with_output = None;
+        self.inbox.clear();
+        self.held_back.clear();
+        self.commands.clear();
+    }
+}
+
+impl World {
+    /// The only place that says what an engine of a simulation is told.
+    fn engine_config(&mut self, index: usize) -> EngineConfig {
+        let incarnation = Incarnation(self.rng.draw());
+        let (nodes, groups) = (self.plan.nodes.clone(), self.plan.groups.clone());
+        let config = EngineConfig::new(node_id(index), incarnation, nodes, groups, self.plan.accept[index]);
+        let remembered = self.nodes[index].remembered.clone();
+        EngineConfig { pair: self.plan.pair, startup_delay: self.plan.startup_delay, remembered, ..config }
+    }
+
+    /// Starts the node's process, if none runs.
+    pub fn start(&mut self, index: usize) -> Result<(), Violation> {
+        if self.nodes[index].engine.is_some() {
+            return Ok(());
+        }
+        let config = self.engine_config(index);
+        let node = &mut self.nodes[index];
+        let mut now = node.clock.at(self.now);
+        node.handled_at = now;
+        if self.mutant == Mutant::NoSilence {
+            now = BootNs(now.0 - nanos(config.accept));
+        }
+        let leases = node.map.iter().enumerate();
+        let held: Vec<_> =
+            leases.filter_map(|(group, lease)| Some((group_id(group), lease.expiry()?))).collect();
+        node.life += 1;
+        node.engine = Some(Engine::new(config, &held, now));
+        node.forget();
+        for (group, &eligible) in node.eligible.iter().enumerate() {
+            node.inbox.push_back(Input::Eligible { group: group_id(group), eligible });
+        }
+        self.note(|world| {
+            let now = world.nodes[index].handled_at;
+            let found = held.iter().map(|&(group, until)| {
+                format!(", finds {} open for {:.3?}", world.plan.names.group(group), until.since(now))
+            });
+            format!("{:<6} starts{}", world.name(index), found.collect::<String>())
+        });
+        self.give(index, Input::Wake)
+    }
+
+    /// The process is gone; with the host, the map is too, and the clock begins anew.
+    pub fn kill(&mut self, index: usize, host: bool) -> Result<(), Violation> {
+        self.note(|world| {
+            format!("{:<6} is killed{}", world.name(index), if host { " with its host" } else { "" })
+        });
+        let uptime = self.rng.between(1_000_000_000, 100_000_000_000);
+        let (now, ppm) = (self.now, self.plan.ppm[index]);
+        let node = &mut self.nodes[index];
+        node.engine = None;
+        node.wake_at = None;
+        node.forget();
+        if !host {
+            return Ok(());
+        }
+        node.map.fill(Lease::NONE);
+        node.clock = Clock::new(now, BootNs(uptime), ppm);
+        node.handled_at = BootNs(0);
+        self.check_fences()
+    }
+
+    /// The process is stopped; what comes in waits.
+    pub fn stall(&mut self, index: usize, how_long: Duration) {
+        let until = self.now.plus(how_long);
+        self.note(|world| format!("{:<6} is stopped", world.name(index)));
+        self.nodes[index].stalled_until = Some(until);
+        self.push(until, Event::Resume { node: index });
+    }
+
+    /// The process goes on.
+    pub fn resume(&mut self, index: usize) -> Result<(), Violation> {
+        self.note(|world| format!("{:<6} continues", world.name(index)));
+        self.nodes[index].stalled_until = None;
+        self.give(index, Input::Wake)
+    }
+
+    /// Gives a command to a node; returns its number, if a process is there to take it.
+    pub fn command(&mut self, index: usize, command: Command) -> Result<Option<CommandId>, Violation> {
+        if self.nodes[index].engine.is_none() {
+            return Ok(None);
+        }
+        self.commands += 1;
+        let id = CommandId(self.commands);
+        self.give(index, Input::Command { id, command })?;
+        Ok(Some(id))
+    }
+
+    /// Queues an input for a node's process, and lets the process run if it can.
+    pub fn give(&mut self, index: usize, input: Input) -> Result<(), Violation> {
+        let node = &mut self.nodes[index];
+        if node.engine.is_some() && node.inbox.len() < INBOX_MAX {
+            node.inbox.push_back(input);
+        }
+        self.run_process(index)
+    }
+
+    /// Are all commands answered that should be? A process that is stopped is excused.
+    pub fn check_answers(&self) -> Result<(), Violation> {
+        // Stopped between two outputs, it may have the answer in its hands.
+        let running = self.nodes.iter().filter(|node| node.engine.is_some() && node.stalled_until.is_none());
+        for node in running {
+            for (&id, &until) in &node.commands {
+                if until <= node.handled_at {
+                    return Err(Violation::NoAnswer(node.id, id));
+                }
+            }
+        }
+        Ok(())
+    }
+}

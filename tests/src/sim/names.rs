@@ -1,0 +1,37 @@
+//! What the nodes and groups of a simulation are called: by the names of a
+//! scenario, or by their numbers.
+
+use vip_ctl::engine::{GroupId, NodeId};
+
+/// Names by [`NodeId`] and [`GroupId`]; what has none is called `n0` or `g0`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// By [`NodeId`].
+    pub nodes: Vec<String>,
+    /// By [`GroupId`].
+    pub groups: Vec<String>,
+}
+
+impl Names {
+    /// What `node` is called.
+    #[must_use]
+    pub fn node(&self, node: NodeId) -> String {
+        self.nodes.get(usize::from(node.0)).cloned().unwrap_or_else(|| format!("n{}", node.0))
+    }
+
+    /// What `group` is called.
+    #[must_use]
+    pub fn group(&self, group: GroupId) -> String {
+        self.groups.get(usize::from(group.0)).cloned().unwrap_or_else(|| format!("g{}", group.0))
+    }
+}
+
+/// The id of the node at `index`.
+pub(super) fn node_id(index: usize) -> NodeId {
+    NodeId(u8::try_from(index).unwrap_or(u8::MAX))
+}
+
+/// The id of the group at `index`.
+pub(super) fn group_id(index: usize) -> GroupId {
+    GroupId(u16::try_from(index).unwrap_or(u16::MAX))
+}

@@ -1,0 +1,207 @@
+//! The network between the nodes: what becomes of a datagram on its way, and
+//! the taps with which a scenario keeps datagrams of a kind for later.
+
+use vip_ctl::engine::{About, Input, Message, Packet};
+
+use super::{
+    Violation,
+    clock::{SimNs, nanos},
+    names::node_id,
+    trace,
+    world::{Event, World},
+};
+
+/// A datagram on its way. It knows for which start of the receiver it was
+/// sealed by which start of the sender, as the transport's incarnations do,
+/// and of which membership generation the sender is.
+#[derive(Clone, Debug)]
+pub(super) struct Datagram {
+    pub from: usize,
+    pub to: usize,
+    sender_life: u64,
+    receiver_life: u64,
+    generation: u64,
+    packet: Packet,
+}
+
+/// What a datagram is about, for taps. One datagram may be of many kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MessageKind {
+    Heartbeat,
+    Node,
+    Request,
+    Verdict,
+    Prepare,
+    Promise,
+    Propose,
+    Accept,
+    Holding,
+    Refuse,
+    Release,
+    Released,
+    AskReady,
+    Ready,
+}
+
+impl MessageKind {
+    /// All of them, as scenarios call them.
+    pub const NAMED: &[(&str, Self)] = &[
+        ("heartbeat", Self::Heartbeat),
+        ("request", Self::Request),
+        ("node", Self::Node),
+        ("verdict", Self::Verdict),
+        ("prepare", Self::Prepare),
+        ("promise", Self::Promise),
+        ("propose", Self::Propose),
+        ("accept", Self::Accept),
+        ("holding", Self::Holding),
+        ("refuse", Self::Refuse),
+        ("release", Self::Release),
+        ("released", Self::Released),
+        ("ask-ready", Self::AskReady),
+        ("ready", Self::Ready),
+    ];
+
+    fn of(message: &Message) -> Self {
+        match message {
+            Message::Heartbeat { .. } => Self::Heartbeat,
+            Message::Request { .. } => Self::Request,
+            Message::Node { .. } => Self::Node,
+            Message::Verdict { .. } => Self::Verdict,
+            Message::Group { about, .. } => match about {
+                About::Prepare { .. } => Self::Prepare,
+                About::Promise { .. } => Self::Promise,
+                About::Propose { .. } => Self::Propose,
+                About::Accept { .. } => Self::Accept,
+                About::Holding { .. } => Self::Holding,
+                About::Refuse { .. } => Self::Refuse,
+                About::Release { .. } => Self::Release,
+                About::Released { .. } => Self::Released,
+                About::AskReady { .. } => Self::AskReady,
+                About::Ready { .. } => Self::Ready,
+            },
+        }
+    }
+}
+
+/// What a tap does with the datagrams that it picks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// They don't arrive before they are delivered by hand.
+    Hold,
+    /// They arrive, and a copy is kept.
+    Record,
+}
+
+/// Picks datagrams of one link that contain a message of some kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tap {
+    pub keep: Keep,
+    /// None means every kind.
+    pub kinds: Vec<MessageKind>,
+    pub from: usize,
+    pub to: usize,
+}
+
+impl Tap {
+    fn picks(&self, datagram: &Datagram) -> bool {
+        let contains = |kind: &MessageKind| {
+            datagram.packet.messages.iter().any(|message| MessageKind::of(message) == *kind)
+        };
+        (self.from, self.to) == (datagram.from, datagram.to)
+            && (self.kinds.is_empty() || self.kinds.iter().any(contains))
+    }
+}
+
+impl World {
+    /// A node has sent `packet`; fate decides whether and when it arrives.
+    pub(super) fn transmit(&mut self, from: usize, to: usize, packet: Packet) {
+        if self.cut[from][to] || self.rng.chance(self.plan.loss) {
+            self.note(|world| format!("{:<6}    lost on the way to {}", world.name(from), world.name(to)));
+            return;
+        }
+        let datagram = Datagram {
+            from,
+            to,
+            sender_life: self.nodes[from].life,
+            receiver_life: self.nodes[to].life,
+            generation: self.nodes[from].generation,
+            packet,
+        };
+        let keep = self.taps.iter().find(|tap| tap.picks(&datagram)).map(|tap| tap.keep);
+        if let Some(keep) = keep {
+            self.note(|world| {
+                let how = match keep {
+                    Keep::Hold => "held back on the way to",
+                    Keep::Record => "recorded on the way to",
+                };
+                format!("{:<6}    {how} {}", world.name(from), world.name(to))
+            });
+            self.kept.push((keep, datagram.clone()));
+        }
+        if keep != Some(Keep::Hold) {
+            self.travel(datagram);
+        }
+    }
+
+    fn travel(&mut self, datagram: Datagram) {
+        if self.rng.chance(self.plan.duplicates) {
+            self.arrive_later(datagram.clone());
+        }
+        self.arrive_later(datagram);
+    }
+
+    fn arrive_later(&mut self, datagram: Datagram) {
+        let least = self.plan.delay_ns[datagram.from][datagram.to];
+        let mut delay_ns = least + self.rng.below(self.plan.jitter_ns + 1);
+        if self.rng.chance(self.plan.late) {
+            delay_ns += self.rng.below(nanos(self.plan.timing.accept) * 3);
+        }
+        self.push(SimNs(self.now.0 + delay_ns), Event::Deliver(datagram));
+    }
+
+    /// Sends on what taps have kept on this link: what was held back is gone
+    /// afterwards, what was recorded can be replayed again. Returns how many
+    /// datagrams there were.
+    pub(super) fn send_kept(&mut self, keep: Keep, from: usize, to: usize) -> usize {
+        let chosen = |kept: &(Keep, Datagram)| kept.0 == keep && (kept.1.from, kept.1.to) == (from, to);
+        let datagrams: Vec<_> =
+            self.kept.iter().filter(|kept| chosen(kept)).map(|kept| kept.1.clone()).collect();
+        if keep == Keep::Hold {
+            self.kept.retain(|kept| !chosen(kept));
+        }
+        let count = datagrams.len();
+        for datagram in datagrams {
+            self.note(|world| {
+                let said = trace::packet(&datagram.packet, &world.plan.names);
+                format!("{:<6} .. {:<6} sent on: {said}", world.name(from), world.name(to))
+            });
+            self.arrive_later(datagram);
+        }
+        count
+    }
+
+    /// A datagram has arrived. Incarnations and the generation are the
+    /// transport's to check; what it would drop is dropped here.
+    pub(super) fn deliver(&mut self, datagram: Datagram) -> Result<(), Violation> {
+        let Datagram { from, to, sender_life, receiver_life, generation, packet } = datagram;
+        let node = &mut self.nodes[to];
+        let stranger = node.generation != generation;
+        if stranger || self.plan.incarnations_checked {
+            if stranger || receiver_life != node.life || sender_life < node.heard[from] {
+                self.note(|world| {
+                    let why = if stranger { "another generation" } else { "an old incarnation" };
+                    format!("{:<6} <- {:<6} dropped: {why}", world.name(to), world.name(from))
+                });
+                return Ok(());
+            }
+            node.heard[from] = sender_life;
+        }
+        self.give(to, Input::Message { from: node_id(from), packet })
+    }
+
+    /// What the node at `index` is called.
+    pub(super) fn name(&self, index: usize) -> String {
+        self.plan.names.node(node_id(index))
+    }
+}

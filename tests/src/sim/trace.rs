@@ -1,0 +1,185 @@
+//! The trace: what happened, line by line, in words that a person can follow
+//! next to the protocol's rules. Nothing here is ever read back.
+
+use std::{collections::VecDeque, fmt::Write as _, time::Duration};
+
+use vip_common::BootNs;
+use vip_ctl::engine::{About, Ballot, Command, Input, Message, Output, Packet, Refused, RequestId, Verdict};
+
+use super::{clock::SimNs, names::Names};
+
+/// The lines of one run, or its last ones.
+#[derive(Debug, Default)]
+pub(super) struct Trace {
+    lines: VecDeque<String>,
+    keep: usize,
+}
+
+impl Trace {
+    /// A trace of the last `keep` lines; of none, if that is 0.
+    pub fn new(keep: usize) -> Self {
+        Self { lines: VecDeque::new(), keep }
+    }
+
+    pub fn wanted(&self) -> bool {
+        self.keep > 0
+    }
+
+    pub fn push(&mut self, at: SimNs, line: &str) {
+        if self.lines.len() >= self.keep {
+            self.lines.pop_front();
+        }
+        let ms = Duration::from_nanos(at.0).as_secs_f64() * 1e3;
+        self.lines.push_back(format!("{ms:>12.6} ms  {line}"));
+    }
+
+    pub fn into_lines(self) -> Vec<String> {
+        self.lines.into()
+    }
+}
+
+/// A ballot as round, node, and the end of the incarnation: `17.b~3f2c`.
+fn ballot(of: Ballot, names: &Names) -> String {
+    format!("{}.{}~{:04x}", of.round, names.node(of.node), of.incarnation.0 & 0xffff)
+}
+
+fn request(of: RequestId) -> String {
+    format!("#{}~{:04x}", of.command.0, of.incarnation.0 & 0xffff)
+}
+
+/// A packet as its messages.
+pub(super) fn packet(packet: &Packet, names: &Names) -> String {
+    let messages: Vec<_> = packet.messages.iter().map(|said| message(said, names)).collect();
+    messages.join("; ")
+}
+
+fn message(message: &Message, names: &Names) -> String {
+    match message {
+        Message::Heartbeat { first, ready } => {
+            let bits: String = ready.iter().map(|&ready| if ready { '+' } else { '-' }).collect();
+            format!("heartbeat from {} {bits}", names.group(*first))
+        }
+        Message::Node { standby, pause } => {
+            let standby = if *standby { ", standby" } else { "" };
+            let paused = if pause.on { "on" } else { "off" };
+            format!("node, pause v{} {paused}{standby}", pause.version)
+        }
+        Message::Request { request: id, epoch, command } => {
+            format!("request {} e{}: {}", request(*id), epoch.0, self::command(*command, names))
+        }
+        Message::Verdict { request: id, verdict } => {
+            let said = match verdict {
+                Verdict::Started { successor: None } => "started".to_owned(),
+                Verdict::Started { successor: Some(successor) } => {
+                    format!("started, successor {}", names.node(*successor))
+                }
+                Verdict::Refused(refusal) => format!("refused, {refusal}"),
+            };
+            format!("verdict {}: {said}", request(*id))
+        }
+        Message::Group { group, about } => {
+            let group = names.group(*group);
+            match *about {
+                About::Prepare { ballot: b } => format!("prepare {group} {}", ballot(b, names)),
+                About::Promise { ballot: b, epoch, yours } => {
+                    let yours = yours.map_or(String::new(), |yours| format!(" yours e{}", yours.0));
+                    format!("promise {group} {} e{}{yours}", ballot(b, names), epoch.0)
+                }
+                About::Propose { ballot: b, epoch, held } => {
+                    let held = if held { " held" } else { "" };
+                    format!("propose {group} {} e{}{held}", ballot(b, names), epoch.0)
+                }
+                About::Accept { ballot: b } => format!("accept {group} {}", ballot(b, names)),
+                About::Holding { ballot: b } => format!("holding {group} {}", ballot(b, names)),
+                About::Refuse { ballot: b, because } => {
+                    format!("refuse {group} {}: {}", ballot(b, names), refused(because, names))
+                }
+                About::Release { ballot: b, successor } => {
+                    let to = successor.map_or(String::new(), |to| format!(" for {}", names.node(to)));
+                    format!("release {group} {}{to}", ballot(b, names))
+                }
+                About::Released { ballot: b } => format!("released {group} {}", ballot(b, names)),
+                About::AskReady { ask } => format!("ask-ready {group} ?{}", ask.0),
+                About::Ready { ask, ready } => {
+                    format!("ready {group} ?{}: {}", ask.0, if ready { "yes" } else { "no" })
+                }
+            }
+        }
+    }
+}
+
+fn refused(because: Refused, names: &Names) -> String {
+    match because {
+        Refused::Held { ballot: b, remaining } => {
+            format!("held under {} for {remaining:.1?}", ballot(b, names))
+        }
+        Refused::Promised { ballot: b } => format!("promised {}", ballot(b, names)),
+        Refused::Reserved { successor, remaining } => {
+            format!("kept for {} for {remaining:.1?}", names.node(successor))
+        }
+        Refused::Silent { remaining } => format!("silent for {remaining:.1?}"),
+    }
+}
+
+/// A command as scenarios write it.
+pub(super) fn command(command: Command, names: &Names) -> String {
+    let group = command.group().map_or_else(String::new, |group| names.group(group));
+    match command {
+        Command::Promote { to, .. } => format!("promote {group} to {}", names.node(to)),
+        Command::Demote { .. } => format!("demote {group}"),
+        Command::Switchover { to: None, .. } => format!("switchover {group}"),
+        Command::Switchover { to: Some(to), .. } => format!("switchover {group} to {}", names.node(to)),
+        Command::Force { .. } => format!("force {group}"),
+        Command::Standby { node, on, force } => {
+            let verb = if on { "standby" } else { "unstandby" };
+            format!("{verb} {}{}", names.node(node), if force { " force" } else { "" })
+        }
+        Command::Pause { on } => if on { "pause" } else { "resume-cluster" }.to_owned(),
+    }
+}
+
+/// What a node is given; `None` for a mere wake-up.
+pub(super) fn input(input: &Input, names: &Names) -> Option<String> {
+    Some(match input {
+        Input::Wake => return None,
+        Input::Message { from, packet: said } => {
+            format!("<- {:<6} {}", names.node(*from), packet(said, names))
+        }
+        Input::Eligible { group, eligible } => {
+            format!("{} {}", if *eligible { "eligible" } else { "ineligible" }, names.group(*group))
+        }
+        Input::Command { id, command: given } => format!("command {}: {}", id.0, command(*given, names)),
+        Input::Stop => "asked to stop".to_owned(),
+    })
+}
+
+/// What a node does when its clock shows `now`.
+pub(super) fn output(output: &Output, now: BootNs, names: &Names) -> String {
+    match output {
+        Output::StoreLease { group, lease } => {
+            let group = names.group(*group);
+            match lease.expiry() {
+                Some(until) => format!("== map    {group} open for {:.3?}", until.since(now)),
+                None => format!("== map    {group} closed"),
+            }
+        }
+        Output::Send { to, packet: said } => format!("-> {:<6} {}", names.node(*to), packet(said, names)),
+        Output::Announce { group } => format!("announces {}", names.group(*group)),
+        Output::Changed { group, state, epoch, reason, holder } => {
+            let mut line = format!("{} is {state} ({reason}), e{}", names.group(*group), epoch.0);
+            if let Some(holder) = holder {
+                // Writing to a string does not fail.
+                let _ = write!(line, ", held by {}", names.node(*holder));
+            }
+            line
+        }
+        Output::Done { id, outcome } => match outcome {
+            Ok(completed) => format!("command {} done: {completed:?}", id.0),
+            Err(refusal) => format!("command {} refused: {refusal}", id.0),
+        },
+        Output::Remember { standby, pause } => {
+            format!("remembers standby {standby}, pause v{} {}", pause.version, pause.on)
+        }
+        Output::Stopped => "has stopped".to_owned(),
+    }
+}
