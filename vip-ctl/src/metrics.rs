@@ -53,6 +53,7 @@ pub fn text(status: &Status) -> Result<String, fmt::Error> {
         gauge(&mut registry, name, help).get_or_create(&vec![("node", node.clone())]).set(i64::from(is_so));
     };
     if status.cluster.is_some() {
+        flag("vip_silent", "1 while the agent has just started and has no vote yet", status.silent);
         flag("vip_paused", "1 if automatic moves are switched off in the cluster", status.paused);
         flag(
             "vip_pair",

@@ -23,6 +23,10 @@ pub struct Status {
     pub quorate: Option<bool>,
     /// `manual`, `cluster`, `witness` or `observer`.
     pub mode: String,
+    /// Does the agent keep its silence after the start? It has no vote until
+    /// that is over, so another agent should not be restarted meanwhile.
+    #[serde(default)]
+    pub silent: bool,
     /// Are automatic moves switched off in the cluster?
     #[serde(default)]
     pub paused: bool,
@@ -224,6 +228,9 @@ pub fn text(status: &Status) -> String {
         ),
         _ => writeln!(out, "node {}, from its maps alone (no agent answers)", status.node),
     };
+    if status.silent {
+        let _ = writeln!(out, "this agent has just started and has no vote yet");
+    }
     if status.paused {
         let _ = writeln!(out, "PAUSED: no automatic moves until `vip-ctl resume`");
     }

@@ -326,7 +326,7 @@ impl Node {
         serde_json::from_str(&text).with_context(|| format!("status of {}: {}", self.name, text.trim()))
     }
 
-    /// Waits until the agent answers on its socket and hears a majority.
+    /// Waits until the agent answers on its socket, hears a majority and has its vote.
     ///
     /// # Errors
     /// When it ends meanwhile, or `deadline` passes; with the end of its log.
@@ -334,11 +334,12 @@ impl Node {
         loop {
             self.check_agent()?;
             let status = self.status();
-            if status.as_ref().is_ok_and(|s| s.quorate == Some(true)) {
+            if status.as_ref().is_ok_and(|s| s.quorate == Some(true) && !s.silent) {
                 return Ok(());
             }
             if clock::now() >= deadline {
                 let said = match status {
+                    Ok(s) if s.silent => "it keeps its silence".to_owned(),
                     Ok(_) => "it hears no majority".to_owned(),
                     Err(e) => format!("{e:#}"),
                 };

@@ -15,6 +15,9 @@ pub struct Status {
     pub cluster: Option<String>,
     /// Whether the node hears a majority; none where there is no cluster.
     pub quorate: Option<bool>,
+    /// Whether the agent has just started and has no vote yet.
+    #[serde(default)]
+    pub silent: bool,
     /// Whether automatic moves are switched off in the cluster.
     #[serde(default)]
     pub paused: bool,

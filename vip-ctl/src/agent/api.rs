@@ -384,6 +384,7 @@ impl Server {
         status.cluster = Some(self.config.cluster.name.clone());
         status.quorate = Some(snapshot.engine.quorate);
         status.paused = snapshot.engine.paused;
+        status.silent = snapshot.engine.silent;
         status.generation = Some(self.config.cluster.generation);
         if let Some(loss) = self.config.cluster.pair {
             self.tell_of_pair(loss, &mut status, &snapshot);

@@ -250,7 +250,7 @@ fn said(path: &Path, config: &Config, edit: &Edit<'_>, format: Format) -> Result
     print(&format!(
         "{what} in {file}: this is generation {generation} of the membership. Now,\n\
          1. make the same change on every other node (the same command, or copy the [cluster] section);\n\
-         2. restart the agents one at a time; before a holder's, `vip-ctl switchover` to a node that has it;\n\
+         2. restart the agents one at a time, each once `vip-ctl status` on the last one does not say that it has no vote yet; before a holder's, `vip-ctl switchover` to a node that has it;\n\
          3. {last};\n\
          4. `vip-ctl member list` shows when every voter has it, and only then the next change can be made.\n"
     ));
