@@ -92,8 +92,8 @@ impl Acceptor {
         Ok(())
     }
 
-    /// Second phase as an observer sees it: the newest ballot is believed.
-    /// Returns whether this was it.
+    /// Second phase without a vote, for an observer or in the silence: the
+    /// newest ballot is believed. Returns whether this was it.
     pub fn learn(&mut self, ballot: Ballot, epoch: Epoch, held: bool, now: BootNs, accept: Duration) -> bool {
         let is_newest =
             self.lease(now).is_none_or(|lease| lease.ballot < ballot || lease.ballot.node == ballot.node)
@@ -240,6 +240,12 @@ impl Group {
             return;
         }
         self.yield_to(from, epoch, held, node);
+        if node.silent && held && self.lease.is_none() {
+            // Not a vote. But when the silence is over, this acceptor refuses
+            // others as those do that have voted, and the holder's agent can
+            // be replaced next.
+            self.acceptor.learn(ballot, epoch, held, now, accept);
+        }
         let answer =
             self.silence(node).and_then(|()| self.acceptor.propose(ballot, epoch, held, now, accept));
         node.tell(

@@ -35,6 +35,19 @@ fn a_replaced_agent_keeps_its_lease_through_the_others() {
 }
 
 #[test]
+fn agents_can_be_replaced_one_after_the_other_as_soon_as_each_has_its_vote() {
+    let mut cluster = Cluster::settled();
+    for node in [C, B, A, C, A, B] {
+        cluster.kill(node);
+        cluster.start(node);
+        cluster.run_until(ACCEPT * 2, |cluster| !cluster.engines[&node].status(cluster.now).silent).unwrap();
+        assert_eq!((cluster.holder(), cluster.state(A).epoch), (Some(A), Epoch(1)));
+    }
+    cluster.run(ACCEPT * 3);
+    assert_eq!((cluster.holder(), cluster.announced()), (Some(A), vec![A]));
+}
+
+#[test]
 fn a_replaced_agent_needs_a_majority_of_others_that_know_its_lease() {
     let mut cluster = Cluster::settled();
     cluster.kill(C);
