@@ -89,10 +89,19 @@ fn main() -> anyhow::Result<ExitCode> {
 
 fn replay(file: &Path) -> anyhow::Result<ExitCode> {
     let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let scenario = scenario::parse(file, &text)?;
+    let scenario = match scenario::parse(file, &text) {
+        Ok(scenario) => scenario,
+        Err(mistake) => {
+            println!("{mistake}");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
     let Replay { result, trace, stats } = scenario.run(usize::MAX);
     print(&trace)?;
-    result?;
+    if let Err(broken) = result {
+        println!("{broken}");
+        return Ok(ExitCode::FAILURE);
+    }
     println!("{}: as expected, {:?} simulated, {} moves", file.display(), stats.simulated, stats.moves);
     Ok(ExitCode::SUCCESS)
 }
