@@ -12,6 +12,7 @@ use super::{
     Violation,
     clock::{SimNs, nanos},
     names::group_id,
+    plan::Change,
     world::World,
 };
 
@@ -61,6 +62,7 @@ impl World {
         self.cut.iter_mut().for_each(|row| row.fill(false));
         (self.plan.loss, self.plan.duplicates, self.plan.late, self.plan.stalls) = (0, 0, 0, 0);
         self.plan.jitter_ns = self.plan.jitter_ns.min(nanos(self.plan.timing.renew) / 16);
+        self.end_change()?;
         for node in 0..self.nodes.len() {
             if self.nodes[node].stalled_until.is_some() {
                 self.resume(node)?;
@@ -73,6 +75,27 @@ impl World {
                 self.give(node, Input::Eligible { group: group_id(group), eligible: true })?;
             }
         }
+        Ok(())
+    }
+
+    /// Every node goes over to the second generation, one after the other.
+    fn end_change(&mut self) -> Result<(), Violation> {
+        let Some(Change { node: changed, added }) = self.plan.change else { return Ok(()) };
+        for node in 0..self.nodes.len() {
+            if node == changed && !added {
+                self.kill(node, false)?;
+                continue;
+            }
+            if self.nodes[node].generation == 1 && self.nodes[node].engine.is_some() {
+                self.kill(node, false)?;
+            }
+            self.nodes[node].generation = 2;
+            self.start(node)?;
+            // Silence, and the round trips after it.
+            self.run_for(self.plan.timing.accept * 2)?;
+        }
+        self.plan.nodes = self.plan.members(2);
+        self.plan.change = None;
         Ok(())
     }
 
@@ -266,7 +289,8 @@ impl World {
         command: Command,
     ) -> Result<Completed, Violation> {
         let refused = |why: String| Violation::Refused(drill, group, why);
-        let at = self.rng.index(self.nodes.len());
+        let running = (0..self.nodes.len()).filter(|&node| self.nodes[node].engine.is_some());
+        let at = self.rng.pick(&running.collect::<Vec<_>>());
         let id: CommandId =
             self.command(at, command)?.ok_or_else(|| refused("no process to take it".to_owned()))?;
         let end = self.now.plus(COMMAND_TIMEOUT / 2);

@@ -8,14 +8,15 @@ use std::{
 
 use vip_common::{BootNs, Lease};
 use vip_ctl::engine::{
-    Command, CommandId, Engine, EngineConfig, Epoch, Incarnation, Input, NodeId, Output, Remembered, Timing,
+    Command, CommandId, Engine, EngineConfig, Epoch, Incarnation, Input, NodeId, Output, Remembered, Role,
+    Timing,
 };
 
 use super::{
     Mutant, Violation,
     clock::{Clock, SimNs, nanos},
     names::{group_id, node_id},
-    plan::Plan,
+    plan::{Change, Plan},
     rng::Rng,
     world::{Event, World},
 };
@@ -98,7 +99,7 @@ impl World {
     /// The only place that says what an engine of a simulation is told.
     fn engine_config(&mut self, index: usize) -> EngineConfig {
         let incarnation = Incarnation(self.rng.draw());
-        let (nodes, groups) = (self.plan.nodes.clone(), self.plan.groups.clone());
+        let (nodes, groups) = (self.plan.members(self.nodes[index].generation), self.plan.groups.clone());
         let config = EngineConfig::new(node_id(index), incarnation, nodes, groups, self.plan.accept[index]);
         let remembered = self.nodes[index].remembered.clone();
         EngineConfig { pair: self.plan.pair, startup_delay: self.plan.startup_delay, remembered, ..config }
@@ -107,6 +108,19 @@ impl World {
     /// Starts the node's process, if none runs.
     pub fn start(&mut self, index: usize) -> Result<(), Violation> {
         if self.nodes[index].engine.is_some() {
+            return Ok(());
+        }
+        if let Some(Change { node, added }) = self.plan.change {
+            // The configuration is exchanged at some restart, and never back.
+            let generation = &mut self.nodes[index].generation;
+            *generation = match (node == index, added) {
+                (true, true) => 2,
+                (true, false) => 1,
+                (false, _) if self.rng.chance(400) => 2,
+                (false, _) => *generation,
+            };
+        }
+        if self.plan.members(self.nodes[index].generation)[index].role == Role::Vacant {
             return Ok(());
         }
         let config = self.engine_config(index);

@@ -186,7 +186,7 @@ impl World {
     pub(super) fn deliver(&mut self, datagram: Datagram) -> Result<(), Violation> {
         let Datagram { from, to, sender_life, receiver_life, generation, packet } = datagram;
         let node = &mut self.nodes[to];
-        let stranger = node.generation != generation;
+        let stranger = node.generation.abs_diff(generation) > 1;
         if stranger || self.plan.incarnations_checked {
             if stranger || receiver_life != node.life || sender_life < node.heard[from] {
                 self.note(|world| {

@@ -20,12 +20,22 @@ const CALM_DELAY: Duration = Duration::from_micros(200);
 /// The most groups of a plan.
 const GROUPS_MAX: u64 = 64;
 
+/// One voter comes or goes from generation 1 to generation 2 (rule 10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    pub node: usize,
+    /// It is in generation 2 only; else in generation 1 only.
+    pub added: bool,
+}
+
 /// A simulation's parameters.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub names: Names,
     pub nodes: Vec<NodeSpec>,
     pub groups: Vec<GroupSpec>,
+    /// Who comes or goes while the agents are restarted one by one.
+    pub change: Option<Change>,
     /// Pair mode, for two nodes (rule 13).
     pub pair: Option<PeerLoss>,
     /// How long no node stands by itself after its start.
@@ -58,6 +68,17 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// The members of a generation.
+    pub fn members(&self, generation: u64) -> Vec<NodeSpec> {
+        let mut nodes = self.nodes.clone();
+        if let Some(Change { node, added }) = self.change
+            && (generation == 1) == added
+        {
+            nodes[node].role = Role::Vacant;
+        }
+        nodes
+    }
+
     /// A cluster in which nothing happens by chance: exact clocks, a network
     /// of [`CALM_DELAY`], timers on time.
     pub fn calm(names: Names, nodes: Vec<NodeSpec>, groups: Vec<GroupSpec>, accept: Duration) -> Self {
@@ -66,6 +87,7 @@ impl Plan {
             names,
             nodes,
             groups,
+            change: None,
             pair: None,
             startup_delay: Duration::ZERO,
             accept: vec![accept; count],
@@ -99,6 +121,13 @@ impl Plan {
         } else {
             None
         };
+        let change =
+            (count > 2 && rng.chance(250)).then(|| Change { node: rng.index(count), added: rng.chance(500) });
+        // Somebody must be able to hold without it, too.
+        let change = change.filter(|change| {
+            let others = nodes.iter().enumerate().filter(|&(node, _)| node != change.node);
+            others.into_iter().any(|(_, spec)| spec.role == Role::Node)
+        });
         let observers = usize::from(rng.chance(100));
         nodes.extend(vec![NodeSpec { role: Role::Observer }; observers]);
         let count = nodes.len();
@@ -146,6 +175,7 @@ impl Plan {
             accept: accepts.collect(),
             nodes,
             groups,
+            change,
             pair,
             startup_delay: if rng.chance(100) { accept * 3 } else { Duration::ZERO },
             timing,
