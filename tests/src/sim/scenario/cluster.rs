@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use vip_ctl::engine::{GroupSpec, NodeSpec, PRIORITY_DEFAULT, Role, VOTERS_MAX};
+use vip_ctl::engine::{GroupSpec, MEMBERS_MAX, NodeSpec, PRIORITY_DEFAULT, PeerLoss, Role, VOTERS_MAX};
 
 use super::words::{Mistake, Words};
 use crate::sim::{names::Names, plan::Plan};
@@ -17,6 +17,8 @@ pub(super) const SETTINGS: &[(&str, &str)] = &[
     ("lease", "lease TIME"),
     ("nodes", "nodes NAME..."),
     ("witnesses", "witnesses NAME..."),
+    ("observers", "observers NAME..."),
+    ("pair", "pair take|hold"),
     ("group", "group NAME [NODE=PRIORITY]..."),
     ("clock", "clock NODE PPM"),
     ("transport", "transport passes old"),
@@ -30,6 +32,7 @@ pub(super) struct Cluster {
     pub roles: Vec<Role>,
     pub groups: Vec<GroupSpec>,
     lease: Duration,
+    pair: Option<PeerLoss>,
     ppm: Vec<i64>,
     old_passes: bool,
 }
@@ -55,7 +58,7 @@ impl Cluster {
     pub fn plan(&self) -> Plan {
         let nodes = self.roles.iter().map(|&role| NodeSpec { role }).collect();
         let plan = Plan::calm(self.names.clone(), nodes, self.groups.clone(), self.lease);
-        Plan { ppm: self.ppm.clone(), incarnations_checked: !self.old_passes, ..plan }
+        Plan { pair: self.pair, ppm: self.ppm.clone(), incarnations_checked: !self.old_passes, ..plan }
     }
 }
 
@@ -65,6 +68,7 @@ pub(super) struct Draft {
     lease: Option<Duration>,
     roles: BTreeMap<String, Role>,
     groups: BTreeMap<String, BTreeMap<String, u8>>,
+    pair: Option<PeerLoss>,
     ppm: BTreeMap<String, i64>,
     old_passes: bool,
 }
@@ -76,6 +80,14 @@ impl Draft {
             "lease" => self.lease = Some(words.duration()?),
             "nodes" => self.members(Role::Node, words)?,
             "witnesses" => self.members(Role::Witness, words)?,
+            "observers" => self.members(Role::Observer, words)?,
+            "pair" => {
+                self.pair = Some(match words.take("`take` or `hold`")? {
+                    "take" => PeerLoss::Take,
+                    "hold" => PeerLoss::Hold,
+                    other => return Err(Mistake::new(other, "is no kind of pair: write `take` or `hold`")),
+                });
+            }
             "group" => {
                 let name = words.take("a name")?;
                 let mut priorities = BTreeMap::new();
@@ -128,7 +140,7 @@ impl Draft {
         if self.roles.contains_key(name) {
             return Ok(name.to_owned());
         }
-        Err(Mistake::new(name, "is no node: name it in `nodes` or `witnesses` before"))
+        Err(Mistake::new(name, "is no node: name it in `nodes`, `witnesses` or `observers` before"))
     }
 
     /// The cluster, now that its description is over.
@@ -138,8 +150,14 @@ impl Draft {
         if !self.roles.values().any(|&role| role == Role::Node) {
             return Err(missing("`nodes a b c`"));
         }
-        if self.roles.len() > VOTERS_MAX {
-            return Err(Mistake::new("", format!("the cluster has more than {VOTERS_MAX} voters")));
+        let voters = self.roles.values().filter(|role| role.votes()).count();
+        if voters > VOTERS_MAX || self.roles.len() > MEMBERS_MAX {
+            let most = format!("the cluster has more than {VOTERS_MAX} voters or {MEMBERS_MAX} members");
+            return Err(Mistake::new("", most));
+        }
+        let holders = self.roles.values().filter(|role| **role == Role::Node).count();
+        if self.pair.is_some() && (voters, holders) != (2, 2) {
+            return Err(Mistake::new("", "a pair is two nodes without a witness"));
         }
         if self.groups.is_empty() {
             return Err(missing("`group db`"));
@@ -156,6 +174,7 @@ impl Draft {
             roles: self.roles.values().copied().collect(),
             groups: groups.collect(),
             lease: self.lease.ok_or_else(|| missing("`lease 200ms`"))?,
+            pair: self.pair,
             ppm: self.roles.keys().map(|node| self.ppm.get(node).copied().unwrap_or_default()).collect(),
             old_passes: self.old_passes,
         })

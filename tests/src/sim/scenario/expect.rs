@@ -12,7 +12,7 @@ use crate::sim::{clock::SimNs, names::group_id, world::World};
 
 /// What can be written.
 pub(super) const USAGE: &str = "expect FACT [within TIME | for TIME], where FACT is one of \
-    `holder GROUP = NODE [or NODE...]`, `holder GROUP = any`, `nobody holds GROUP`, \
+    `holder GROUP = NODE [or NODE...]`, `holder GROUP = any`, `nobody holds GROUP`, `two hold GROUP` (a pair), \
     `holder [GROUP] unchanged`, `state NODE GROUP = STATE`, `completed [LABEL]`, \
     `refused [LABEL] = WHY`, `moves GROUP <= NUMBER`, `gap GROUP <= TIME`";
 
@@ -24,6 +24,7 @@ const STATES: &[GroupState] = &[
     GroupState::Fault,
     GroupState::Paused,
     GroupState::Witness,
+    GroupState::Observer,
 ];
 
 /// Something that must be so at some time.
@@ -52,6 +53,10 @@ pub(super) enum Fact {
         nodes: Vec<usize>,
     },
     Nobody {
+        group: usize,
+    },
+    /// What a pair may come to.
+    Two {
         group: usize,
     },
     /// No fence of the groups has opened or closed since the last `expect`.
@@ -123,6 +128,10 @@ fn fact(words: &mut Words<'_>, cluster: &Cluster) -> Result<Fact, Mistake> {
         "nobody" => {
             words.expect("holds")?;
             Ok(Fact::Nobody { group: words.group(cluster)? })
+        }
+        "two" => {
+            words.expect("hold")?;
+            Ok(Fact::Two { group: words.group(cluster)? })
         }
         "state" => {
             let (node, group) = (words.node(cluster)?, words.group(cluster)?);
@@ -204,11 +213,15 @@ impl Fact {
         };
         match self {
             Self::Holder { group, nodes } => {
-                let holder = world.holdings[*group].open.map(|node| usize::from(node.0));
-                let right = holder.is_some_and(|node| nodes.is_empty() || nodes.contains(&node));
+                let open: Vec<_> = world.open_on(group_id(*group)).map(|node| usize::from(node.0)).collect();
+                let right = open.len() == 1 && (nodes.is_empty() || nodes.contains(&open[0]));
                 (!right).then(|| held_by(world, *group))
             }
             Self::Nobody { group } => world.holdings[*group].open.map(|_| held_by(world, *group)),
+            Self::Two { group } => {
+                let two = world.open_on(group_id(*group)).count() == 2;
+                (!two).then(|| held_by(world, *group))
+            }
             Self::Unchanged { groups } => {
                 let changed = |group: &&usize| {
                     memory.changes.get(**group).copied().unwrap_or_default()
@@ -252,8 +265,12 @@ impl Fact {
 }
 
 fn held_by(world: &World, group: usize) -> String {
-    let holder = world.holdings[group].open;
     let names = &world.plan.names;
+    let open: Vec<_> = world.open_on(group_id(group)).map(|node| names.node(node)).collect();
     let group = names.group(group_id(group));
-    holder.map_or(format!("nobody holds {group}"), |node| format!("{} holds {group}", names.node(node)))
+    match open.as_slice() {
+        [] => format!("nobody holds {group}"),
+        [one] => format!("{one} holds {group}"),
+        more => format!("{} hold {group}", more.join(" and ")),
+    }
 }
