@@ -145,7 +145,8 @@ struct Renewals {
 
 impl Collector for Renewals {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let bounds = BOUNDS_US.iter().map(|us| Duration::from_micros(*us).as_secs_f64()).chain([f64::MAX]);
+        let bounds =
+            BOUNDS_US.iter().map(|us| Duration::from_micros(*us).as_secs_f64()).chain([f64::INFINITY]);
         let buckets: Vec<_> = bounds.zip(self.lateness.counts).collect();
         let mut metric = encoder.encode_descriptor(
             "vip_lease_renew_lateness_seconds",
@@ -168,5 +169,42 @@ fn count_frames(packets: &CounterFamily, of: &Labels, counters: &BTreeMap<String
         labels.push(("verdict", counter.verdict().to_owned()));
         labels.push(("reason", counter.reason().to_owned()));
         packets.get_or_create(&labels).inc_by(*frames);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_agent_counts_is_in_the_text() {
+        let mut renewals = Lateness::default();
+        let margin = Duration::from_millis(30);
+        renewals.note(Duration::from_micros(60), margin);
+        renewals.note(Duration::from_secs(1), margin);
+        let status = Status {
+            node: "db-a".into(),
+            cluster: Some("shop".into()),
+            quorate: Some(true),
+            pair: Some("take".into()),
+            generation: Some(3),
+            rejected: [("bad_tag".to_owned(), 7)].into(),
+            renewals: Some(renewals),
+            ..Status::default()
+        };
+        let text = text(&status).expect("formatted");
+        for line in [
+            "vip_pair{node=\"db-a\"} 1",
+            "vip_paused{node=\"db-a\"} 0",
+            "vip_generation{node=\"db-a\"} 3",
+            "vip_heartbeats_rejected_total{node=\"db-a\",reason=\"bad_tag\"} 7",
+            "vip_lease_renew_late_total{node=\"db-a\"} 1",
+            "vip_lease_renew_lateness_seconds_bucket{le=\"0.00005\",node=\"db-a\"} 0",
+            "vip_lease_renew_lateness_seconds_bucket{le=\"0.0001\",node=\"db-a\"} 1",
+            "vip_lease_renew_lateness_seconds_bucket{le=\"+Inf\",node=\"db-a\"} 2",
+            "vip_lease_renew_lateness_seconds_count{node=\"db-a\"} 2",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no line {line} in\n{text}");
+        }
     }
 }

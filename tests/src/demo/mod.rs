@@ -148,9 +148,10 @@ fn print_how_to_enter(lab: &Lab, vip_ctl: &Path) {
     for node in lab.nodes() {
         println!("  {} ({}): nsenter --net={}", node.name(), node.address(), node.ns().path().display());
         println!(
-            "    VIP_BPF_DIR={} VIP_RUN_DIR={} nsenter --net={} {} status",
+            "    VIP_BPF_DIR={} VIP_RUN_DIR={} VIP_STATE_DIR={} nsenter --net={} {} status",
             node.bpf_dir().display(),
             node.run_dir().display(),
+            node.state_dir().display(),
             node.ns().path().display(),
             vip_ctl.display()
         );

@@ -94,7 +94,11 @@ impl<T: Tell> Keeper<T> {
                 (self.memory.pause_version, self.memory.paused) = (pause.version, pause.on);
                 true
             }
-            _ => false,
+            Notice::Claim { .. }
+            | Notice::Connected { .. }
+            | Notice::Late { .. }
+            | Notice::Rejected { .. }
+            | Notice::Watched(_) => false,
         }
     }
 

@@ -34,6 +34,9 @@ pub struct Membership {
     pub voters: BTreeMap<String, u8>,
     /// Voters that were heard with this generation, this node included.
     pub confirmed: BTreeSet<String>,
+    /// The voters of the generation before, if this node took part in it.
+    #[serde(default)]
+    pub former: BTreeSet<String>,
 }
 
 /// Why a membership can't follow the recorded one.
@@ -107,6 +110,7 @@ impl Membership {
             generation: config.cluster.generation,
             voters: voters.map(|Node { name, id, .. }| (name.clone(), *id)).collect(),
             confirmed: me.role.votes().then(|| me.name.clone()).into_iter().collect(),
+            former: BTreeSet::new(),
         }
     }
 
@@ -146,7 +150,7 @@ impl Membership {
     ///
     /// # Errors
     /// [`MembershipError`] says why not, and what to do.
-    pub fn followed_by(&self, next: Self) -> Result<Self, MembershipError> {
+    pub fn followed_by(&self, mut next: Self) -> Result<Self, MembershipError> {
         if next.cluster != self.cluster {
             // Another cluster's record says nothing about this one.
             return Ok(next);
@@ -180,11 +184,21 @@ impl Membership {
         if changed.len() > 1 {
             return Err(MembershipError::TooMany { old, changed: names(changed.iter()) });
         }
-        let missing = self.missing();
+        let missing = self.missing_before(&next);
         if !missing.is_empty() {
             return Err(MembershipError::Unconfirmed { generation: old, missing: names(missing.iter()) });
         }
+        next.former = self.voters.keys().cloned().collect();
         Ok(next)
+    }
+
+    /// Whom `next` has to wait for. A voter that was added with this
+    /// generation and never came up can be removed again: it is in no older
+    /// one, whose votes it could still count.
+    fn missing_before(&self, next: &Self) -> Vec<&str> {
+        let mut missing = self.missing();
+        missing.retain(|name| next.voters.contains_key(*name) || self.former.contains(*name));
+        missing
     }
 }
 
@@ -202,6 +216,7 @@ mod tests {
             generation,
             voters: voters.iter().map(|(name, id)| ((*name).to_owned(), *id)).collect(),
             confirmed: confirmed.iter().map(|name| (*name).to_owned()).collect(),
+            former: BTreeSet::new(),
         }
     }
 
@@ -210,9 +225,11 @@ mod tests {
 
     #[test]
     fn one_voter_is_added_once_everybody_has_the_last_generation() {
-        let old = membership(1, THREE, &["a", "b", "c"]);
+        let all = ["a", "b", "c"];
+        let old = membership(1, THREE, &all);
         let new = membership(2, FOUR, &["a"]);
-        assert_eq!(old.followed_by(new.clone()), Ok(new.clone()));
+        let former = all.map(str::to_owned).into();
+        assert_eq!(old.followed_by(new.clone()), Ok(Membership { former, ..new.clone() }));
         let early = membership(1, THREE, &["a", "c"]);
         assert_eq!(
             early.followed_by(new),
@@ -247,6 +264,20 @@ mod tests {
             old.followed_by(membership(4, &[("a", 1), ("b", 0), ("c", 2)], &["a"])),
             Err(MembershipError::Renumbered { .. })
         ));
+    }
+
+    #[test]
+    fn a_new_voter_that_never_came_up_can_be_removed_and_an_old_one_can_not() {
+        let former: BTreeSet<_> = THREE.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let without_d = Membership { former: former.clone(), ..membership(2, FOUR, &["a", "b", "c"]) };
+        assert!(without_d.followed_by(membership(3, THREE, &["a"])).is_ok());
+        // c may still be in generation 1, and a or b might vote for it there.
+        let without_c = Membership { former, ..membership(2, FOUR, &["a", "b", "d"]) };
+        let next = membership(3, &[("a", 0), ("b", 1), ("d", 3)], &["a"]);
+        assert_eq!(
+            without_c.followed_by(next),
+            Err(MembershipError::Unconfirmed { generation: 2, missing: "c".into() })
+        );
     }
 
     #[test]

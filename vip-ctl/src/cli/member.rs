@@ -76,16 +76,14 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
         What::Remove { name } => Edit::Remove { name },
     };
     // Without a record nobody has voted here, and nothing can be broken.
-    if let Some(record) = &record
-        && record.generation == config.cluster.generation
-        && !record.missing().is_empty()
-    {
+    if let Some(record) = record.as_ref().filter(|record| record.generation != config.cluster.generation) {
         return Err(Failure::new(
             Exit::Unsafe,
             format!(
-                "generation {} is not confirmed by {} yet, and the next change has to wait for that: restart the agent there with this vip.toml, and let this node hear it",
-                record.generation,
-                record.missing().join(", ")
+                "{} has generation {}, and the agent takes part in generation {}: restart the agent first",
+                args.config.display(),
+                config.cluster.generation,
+                record.generation
             ),
         ));
     }

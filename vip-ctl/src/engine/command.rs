@@ -64,10 +64,12 @@ impl Engine {
     /// A command has been given at this node.
     pub(super) fn command(&mut self, id: CommandId, command: Command) {
         // With a quorum nothing has to be forced.
-        let command = match command {
-            Command::Force { group } if self.node.quorate => Command::Promote { group, to: self.node.me() },
-            other => other,
-        };
+        let mut command = command;
+        if let Command::Force { group } = command
+            && self.node.quorate
+        {
+            command = Command::Promote { group, to: self.node.me() };
+        }
         if let Err(refusal) = self.check_command(id, command) {
             self.done(id, Err(refusal));
             return;

@@ -59,11 +59,11 @@ fn standby_hands_everything_over_and_lasts_over_a_restart() {
     assert_eq!((cluster.holder(), cluster.state(A).state), (Some(B), GroupState::Paused));
     cluster.run(ACCEPT);
     assert!(cluster.engines[&C].status(cluster.now).nodes[0].standby);
-    let remembered = cluster.log.iter().rev().find_map(|(_, node, output)| match output {
-        Output::Remember { standby, .. } if *node == A => Some(*standby),
-        _ => None,
-    });
-    assert_eq!(remembered, Some(true));
+    let pause = Pause::default();
+    let told = |(_, node, output): &(BootNs, NodeId, Output)| {
+        *node == A && *output == Output::Remember { standby: true, pause }
+    };
+    assert!(cluster.log.iter().any(told));
     cluster.kill(B);
     cluster.run(ACCEPT * 3);
     assert_eq!(cluster.holder(), Some(C), "A is on standby");

@@ -1,0 +1,79 @@
+//! A busy machine: real-time priority keeps the lease, and what lateness there
+//! is can be read off.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use vip_tests::lab::rig::{ArpProbes, Rig};
+use vip_tests::lab::{Lab, LabSpec, clock, find_vip_ctl, skip};
+
+const LEASE: Duration = Duration::from_millis(50);
+/// How long the hogs run.
+const BUSY: Duration = Duration::from_secs(60);
+/// As many as the machine has cores, at nice 0.
+const HOGS: usize = 2;
+
+/// A process that uses a whole core, ended when this is dropped.
+struct Hog(Child);
+
+impl Hog {
+    fn start() -> Result<Self> {
+        let mut command = Command::new("timeout");
+        // Bounded, should this process be killed.
+        command.arg("120").args(["sh", "-c", "while :; do :; done"]).stdin(Stdio::null());
+        Ok(Self(command.spawn().context("starting a hog")?))
+    }
+}
+
+impl Drop for Hog {
+    fn drop(&mut self) {
+        // SIGTERM: timeout passes it on to the shell that it runs.
+        if let Ok(pid) = i32::try_from(self.0.id()) {
+            // Ended already is as good.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGTERM);
+        }
+        let _ = self.0.wait();
+    }
+}
+
+/// The number behind a line of the metrics that begins with `name`.
+fn metric(text: &str, name: &str) -> Option<f64> {
+    text.lines().find(|line| line.starts_with(name))?.rsplit(' ').next()?.parse().ok()
+}
+
+#[test]
+fn hogs_cause_no_failover_at_a_lease_of_50_ms() -> Result<()> {
+    if skip::skipped("hogs_cause_no_failover_at_a_lease_of_50_ms") {
+        return Ok(());
+    }
+    let spec = LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?));
+    let rig = Rig::start(Lab::new(&spec)?, &spec, ArpProbes::Off, |_| ())?;
+    let holder = rig.holder()?;
+    let realtime = std::fs::read_to_string(holder.log_file())?;
+    if realtime.contains("no real-time priority") {
+        println!("skipped: real-time priority is not granted here");
+        return Ok(());
+    }
+    let start = clock::now();
+    let epoch = holder.status()?.groups[0].epoch;
+    let hogs: Vec<Hog> = (0..HOGS).map(|_| Hog::start()).collect::<Result<_>>()?;
+    clock::sleep_until(start.plus(BUSY));
+    drop(hogs);
+    rig.check()?;
+    let status = holder.status()?;
+    ensure!(status.groups[0].state == "active" && status.groups[0].epoch == epoch, "it moved: {status:?}");
+    // The client shares the cores with the hogs and may be late; who answers it may not change.
+    let account = rig.account(start, clock::now(), holder.name())?;
+    ensure!(account.verdict.new_holder.is_none() && account.verdict.answered_by_two == 0, "{account:?}");
+
+    let metrics = holder.succeed(&["metrics"])?;
+    let count = metric(&metrics, "vip_lease_renew_lateness_seconds_count").context("a histogram")?;
+    ensure!(count > BUSY.as_secs_f64() / LEASE.as_secs_f64(), "renewals are counted: {count}");
+    let late = metric(&metrics, "vip_lease_renew_late_total").context("the late ones")?;
+    for line in metrics.lines().filter(|line| line.contains("renew_late")) {
+        println!("{line}");
+    }
+    println!("{count} renewals, {late} later than half of the margin");
+    Ok(())
+}
