@@ -81,11 +81,7 @@ impl World {
     /// Every node goes over to the second generation, one after the other.
     fn end_change(&mut self) -> Result<(), Violation> {
         let Some(Change { node: changed, added }) = self.plan.change else { return Ok(()) };
-        for node in 0..self.nodes.len() {
-            if node == changed && !added {
-                self.kill(node, false)?;
-                continue;
-            }
+        for node in (0..self.nodes.len()).filter(|&node| added || node != changed) {
             if self.nodes[node].generation == 1 && self.nodes[node].engine.is_some() {
                 self.kill(node, false)?;
             }
@@ -93,6 +89,9 @@ impl World {
             self.start(node)?;
             // Silence, and the round trips after it.
             self.run_for(self.plan.timing.accept * 2)?;
+        }
+        if !added {
+            self.kill(changed, false)?;
         }
         self.plan.nodes = self.plan.members(2);
         self.plan.change = None;
