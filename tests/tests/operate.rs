@@ -50,6 +50,29 @@ fn a_node_on_standby_holds_nothing_until_it_is_taken_off() -> Result<()> {
 }
 
 #[test]
+fn epochs_go_on_after_all_agents_have_ended() -> Result<()> {
+    if skip::skipped("epochs_go_on_after_all_agents_have_ended") {
+        return Ok(());
+    }
+    let spec = spec()?;
+    let lab = Lab::new(&spec)?;
+    lab.start_agents(PATIENCE)?;
+    let epoch = |node: &Node| -> Result<u64> {
+        node.status()?.group(GROUP).and_then(|group| group.epoch).context("an epoch")
+    };
+    let first = lab.wait_holder(GROUP, PATIENCE)?;
+    first.succeed(&["switchover", GROUP])?;
+    let before = epoch(lab.wait_holder(GROUP, PATIENCE)?)?;
+    for node in lab.nodes() {
+        ensure!(node.stop_agent()?.success());
+    }
+    lab.start_agents(PATIENCE)?;
+    let after = epoch(lab.wait_holder(GROUP, PATIENCE)?)?;
+    ensure!(after > before, "epoch {before} was followed by {after}");
+    Ok(())
+}
+
+#[test]
 fn a_paused_cluster_moves_nothing_by_itself() -> Result<()> {
     if skip::skipped("a_paused_cluster_moves_nothing_by_itself") {
         return Ok(());

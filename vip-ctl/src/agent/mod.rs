@@ -220,7 +220,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
     let config = Config::load(config_path)?;
     let keys = KeyRing::load(&config.cluster.key_file)?;
     let lock = Lock::take(paths, true)?;
-    let membership = take_part(&config, config_path, paths)?;
+    let (membership, is_recorded) = take_part(&config, config_path, paths)?;
     let memory = Memory::load(&paths.state_dir).map_err(AgentError::system(format!(
         "read what this node remembers in {} (move a broken memory.json away)",
         paths.state_dir.display()
@@ -251,10 +251,13 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         }),
         None => None,
     };
-    membership.store(&paths.state_dir).map_err(AgentError::system(format!(
-        "keep the record of the membership in {}",
-        paths.state_dir.display()
-    )))?;
+    // Not again what is there: a full disk must not keep an agent from coming back.
+    if !is_recorded {
+        membership.store(&paths.state_dir).map_err(AgentError::system(format!(
+            "keep the record of the membership in {}",
+            paths.state_dir.display()
+        )))?;
+    }
     let silence = votes::begin(&paths.run_dir, config.cluster.lease)
         .map_err(AgentError::system(format!("keep the record of votes in {}", paths.run_dir.display())))?;
     let (engine, transport) = decide(&config, keys, plane.as_ref(), silence, &memory)?;
@@ -319,19 +322,20 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
 }
 
 /// Checks the configured membership against the one that this node took part
-/// in before (rule 10). Only an agent that votes by it records it.
-fn take_part(config: &Config, config_path: &Path, paths: &Paths) -> Result<Membership, AgentError> {
+/// in before (rule 10). Returns also whether it is recorded as it is; only an
+/// agent that is about to vote by it records it.
+fn take_part(config: &Config, config_path: &Path, paths: &Paths) -> Result<(Membership, bool), AgentError> {
     let next = Membership::of(config);
     let last = Membership::load(&paths.state_dir).map_err(AgentError::system(format!(
         "read the record of the membership in {}",
         paths.state_dir.display()
     )))?;
-    match last {
-        Some(last) => last
-            .followed_by(next)
-            .map_err(|source| AgentError::Membership { path: config_path.to_owned(), source }),
-        None => Ok(next),
-    }
+    let Some(last) = last else { return Ok((next, false)) };
+    let membership = last
+        .followed_by(next)
+        .map_err(|source| AgentError::Membership { path: config_path.to_owned(), source })?;
+    let is_recorded = membership == last;
+    Ok((membership, is_recorded))
 }
 
 /// Rule 13 asks for it to be loud.
