@@ -236,18 +236,23 @@ fn said(path: &Path, config: &Config, edit: &Edit<'_>, format: Format) -> Result
         return Ok(Exit::Ok);
     }
     let file = path.display();
-    let (what, last) = match edit {
+    let (what, first, last) = match edit {
         Edit::Add { name, .. } => (
             format!("added {name}"),
+            String::new(),
             format!("give {name} the same [cluster] and [[group]] sections and start its agent"),
         ),
-        Edit::Remove { name } => {
-            (format!("removed {name}"), format!("stop the agent on {name}, if it still runs"))
-        }
+        Edit::Remove { name } => (
+            format!("removed {name}"),
+            format!(
+                "put {name} on standby (`vip-ctl standby {name}`), so that it holds nothing, but let its agent vote on; "
+            ),
+            format!("stop the agent on {name}"),
+        ),
     };
     print(&format!(
         "{what} in {file}: this is generation {generation} of the membership. Now,\n\
-         1. make the same change on every other node (the same command, or copy the [cluster] section);\n\
+         1. {first}make the same change on every other node (the same command, or copy the [cluster] section);\n\
          2. restart the agents one at a time, each once `vip-ctl status` on the last one does not say that it has no vote yet; before a holder's, `vip-ctl switchover` to a node that has it;\n\
          3. {last};\n\
          4. `vip-ctl member list` shows when every voter has it, and only then the next change can be made.\n"
