@@ -146,6 +146,32 @@ fn keys_are_exchanged_one_node_at_a_time_and_nobody_notices() -> Result<()> {
     rig.expect_calm(start, node.name())
 }
 
+#[test]
+fn a_node_with_another_key_is_counted_and_gets_no_answer() -> Result<()> {
+    if skip::skipped("a_node_with_another_key_is_counted_and_gets_no_answer") {
+        return Ok(());
+    }
+    let rig = Rig::new(&spec()?)?;
+    let holder = rig.holder()?;
+    let stranger = rig.lab.nodes().iter().find(|node| node.name() != holder.name()).context("three nodes")?;
+    let (start, other) = (clock::now(), rig.lab.id().dir().join("other.key"));
+    let (key, other) = (rig.lab.key_file().display().to_string(), other.display().to_string());
+    stranger.succeed(&["keygen", &other])?;
+    let text = std::fs::read_to_string(stranger.config_file())?;
+    stranger.write_config(&text.replace(&key, &other))?;
+    stranger.kill_agent()?;
+    stranger.start_agent()?;
+    let counted = wait_until(clock::now().plus(PATIENCE), || {
+        holder.status().is_ok_and(|status| status.rejected.get("bad_tag").is_some_and(|count| *count > 0))
+    });
+    ensure!(counted, "{:?}", holder.status()?.rejected);
+    rig.expect_calm(start, holder.name())?;
+    let alone = stranger.status()?;
+    ensure!(alone.quorate == Some(false), "{alone:?}");
+    ensure!(stranger.run(&["promote", GROUP])?.status.code() == Some(106));
+    Ok(())
+}
+
 /// The configuration of `node` with the sections that all share taken from another one.
 fn share_cluster(from: &Node, node: &Node) -> Result<()> {
     let text = std::fs::read_to_string(from.config_file())?;
