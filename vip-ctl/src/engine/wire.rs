@@ -110,7 +110,9 @@ impl Packet {
         bytes
     }
 
-    /// The packet that `bytes` stand for, all of them.
+    /// The packet that `bytes` stand for, all of them. A packet has one form
+    /// only, but for the bits that pad a heartbeat's last byte: those are
+    /// ignored, and encoded as zeros.
     ///
     /// # Errors
     /// If they are none, or longer than [`PAYLOAD_MAX`].

@@ -130,6 +130,45 @@ proptest! {
     }
 
     #[test]
+    fn what_decodes_has_one_form(
+        messages in proptest::collection::vec(messages(), 1..12),
+        flips in proptest::collection::vec((any::<prop::sample::Index>(), 0..8), 0..3),
+    ) {
+        let mut bytes = Packet { messages }.encode();
+        for (index, bit) in flips {
+            let index = index.index(bytes.len());
+            bytes[index] ^= 1_u8 << bit;
+        }
+        if let Ok(packet) = Packet::decode(&bytes) {
+            let again = packet.encode();
+            prop_assert_eq!(again.len(), bytes.len());
+            let padded = |message: &Message| match message {
+                Message::Heartbeat { ready, .. } => ready.len() % 8 != 0,
+                Message::Request { .. } | Message::Verdict { .. } | Message::Group { .. } => false,
+            };
+            if packet.messages.iter().any(padded) {
+                // Only what pads a heartbeat may differ: bits that become zero.
+                prop_assert!(again.iter().zip(&bytes).all(|(again, was)| again & !was == 0));
+            } else {
+                prop_assert_eq!(again, bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn what_pads_a_heartbeat_is_ignored(groups in 1_u16..64, padding in any::<u8>()) {
+        let ready = vec![true; usize::from(groups)];
+        let heartbeat = Packet { messages: vec![Message::Heartbeat { first: GroupId(0), ready }] };
+        let (canonical, mut padded) = (heartbeat.encode(), heartbeat.encode());
+        if let (Some(last), true) = (padded.last_mut(), groups % 8 != 0) {
+            *last |= padding << (groups % 8);
+        }
+        let decoded = Packet::decode(&padded);
+        prop_assert_eq!(decoded.as_ref(), Ok(&heartbeat));
+        prop_assert_eq!(decoded.map(|packet| packet.encode()), Ok(canonical));
+    }
+
+    #[test]
     fn a_packet_cut_short_is_an_error_or_fewer_messages(message in messages(), cut in any::<prop::sample::Index>()) {
         let bytes = Packet { messages: vec![message] }.encode();
         let short = &bytes[..cut.index(bytes.len())];

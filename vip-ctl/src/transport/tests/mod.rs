@@ -1,7 +1,8 @@
 //! Tests of the transport: what two or three real transports say to each
 //! other over a network that the test plays. The property tests are in
-//! [`replay`], those of the key file in [`keyfile`].
+//! [`replay`] and [`forged`], the tests of the key file in [`keyfile`].
 
+mod forged;
 mod keyfile;
 mod replay;
 
