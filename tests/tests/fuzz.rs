@@ -13,8 +13,8 @@ use vip_common::{BootNs, Lease};
 use vip_ctl::{
     engine::{
         About, AskId, Ballot, Command, CommandId, Engine, EngineConfig, Epoch, GroupId, GroupSpec,
-        Incarnation, Input, Message, NodeId, NodeSpec, Output, PAYLOAD_MAX, Packet, Refused, RequestId, Role,
-        Verdict,
+        Incarnation, Input, Message, NodeId, NodeSpec, Output, PAYLOAD_MAX, Packet, Pause, Refused,
+        RequestId, Role, Verdict,
     },
     transport::{Identity, KeyId, KeyRing, Psk, Received, Transport},
 };
@@ -110,15 +110,25 @@ impl Bytes<'_> {
 
     fn command(&mut self) -> Command {
         let group = self.group();
-        match self.below(3) {
+        match self.below(6) {
             0 => Command::Promote { group, to: self.node() },
             1 => Command::Demote { group },
-            _ => Command::Switchover { group, to: self.maybe_node() },
+            2 => Command::Switchover { group, to: self.maybe_node() },
+            3 => Command::Force { group },
+            4 => {
+                let on = self.flag();
+                Command::Standby { node: self.node(), on, force: on && self.flag() }
+            }
+            _ => Command::Pause { on: self.flag() },
         }
     }
 
     fn message(&mut self) -> Message {
-        match self.below(13) {
+        match self.below(14) {
+            13 => {
+                let pause = Pause { version: self.u64(), on: self.flag() };
+                Message::Node { standby: self.flag(), pause }
+            }
             0 => {
                 let (first, count) = (self.group(), self.below(10));
                 Message::Heartbeat { first, ready: (0..count).map(|_| self.flag()).collect() }
@@ -144,7 +154,9 @@ impl Bytes<'_> {
             7 => About::Holding { ballot: self.ballot() },
             8 => {
                 let because = match self.below(4) {
-                    0 => Refused::Held { ballot: self.ballot(), remaining: self.duration() },
+                    0 => {
+                        Refused::Held { ballot: self.ballot(), held: self.flag(), remaining: self.duration() }
+                    }
                     1 => Refused::Promised { ballot: self.ballot() },
                     2 => Refused::Reserved { successor: self.node(), remaining: self.duration() },
                     _ => Refused::Silent { remaining: self.duration() },
@@ -164,14 +176,8 @@ fn config(bytes: &mut Bytes<'_>) -> EngineConfig {
     let mut nodes = vec![NodeSpec { role: Role::Node }; usize::from(PEERS) + 1];
     nodes[usize::from(PEERS)].role = Role::Witness;
     let priorities = (0..=PEERS).map(|_| bytes.below(254) + 1).collect();
-    EngineConfig {
-        me: NodeId(bytes.below(PEERS + 1)),
-        incarnation: Incarnation(1),
-        nodes,
-        groups: vec![GroupSpec { priorities }; usize::from(GROUPS)],
-        accept: ACCEPT,
-        silence: ACCEPT,
-    }
+    let groups = vec![GroupSpec { priorities, preempt: Some(ACCEPT) }; usize::from(GROUPS)];
+    EngineConfig::new(NodeId(bytes.below(PEERS + 1)), Incarnation(1), nodes, groups, ACCEPT)
 }
 
 /// An engine, and what its map would hold.
@@ -218,7 +224,11 @@ impl Subject {
                 assert!(until.since(self.now) <= self.engine.hold(), "a lease beyond T_hold");
                 self.leases += u64::from(lease != Lease::NONE);
             }
-            Output::Announce { .. } | Output::Changed { .. } | Output::Done { .. } | Output::Stopped => {}
+            Output::Announce { .. }
+            | Output::Changed { .. }
+            | Output::Remember { .. }
+            | Output::Done { .. }
+            | Output::Stopped => {}
         }
     }
 
@@ -343,6 +353,8 @@ fn transport(me: u8, life: u64) -> Transport {
         incarnation: u64::from(me) * 1000 + life,
         cluster: "shop".to_owned(),
         config_digest: 77,
+        generation: 1,
+        nodes_digest: 7,
         peers: vec![0, 1],
     };
     let byte = u8::try_from(life).unwrap_or(0);

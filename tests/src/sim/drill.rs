@@ -1,7 +1,7 @@
 //! After the rough phase: everything is healed, each group must find a holder
 //! and keep it, and one drill is carried out and timed.
 
-use std::time::Duration;
+use std::{cmp::Reverse, time::Duration};
 
 use vip_ctl::engine::{
     COMMAND_TIMEOUT, Command, CommandId, Completed, GroupId, GroupState, HEARD_MIN, Input, NodeId, PeerLoss,
@@ -32,7 +32,11 @@ impl World {
         let preempts = self.plan.groups.iter().any(|group| group.preempt.is_some());
         if preempts {
             // Until every group is where it is wanted; a wish may have to be repeated.
-            self.run_for(accept * 4 + COMMAND_TIMEOUT * 3)?;
+            let end = self.now.plus(accept * 4 + COMMAND_TIMEOUT * 3);
+            while self.now < end && !self.is_as_wanted() {
+                self.run_for(accept)?;
+            }
+            self.run_for(accept)?;
         }
         // Two that held have met by now.
         self.two_may_hold = false;
@@ -154,6 +158,18 @@ impl World {
 
     fn groups(&self) -> Vec<GroupId> {
         (0..self.plan.groups.len()).map(group_id).collect()
+    }
+
+    /// Has every group that preempts the holder that it prefers?
+    fn is_as_wanted(&self) -> bool {
+        self.plan.groups.iter().enumerate().filter(|(_, group)| group.preempt.is_some()).all(
+            |(index, group)| {
+                let candidates = self.plan.nodes.iter().zip(&group.priorities).enumerate();
+                let candidates = candidates.filter(|(_, (spec, _))| spec.role == Role::Node);
+                let best = candidates.max_by_key(|(node, (_, priority))| (**priority, Reverse(*node)));
+                self.holder(group_id(index)) == best.map(|(node, _)| node)
+            },
+        )
     }
 
     /// Every group has exactly one holder. Returns how often each has changed so far.

@@ -131,7 +131,7 @@ impl Plan {
         let observers = usize::from(rng.chance(100));
         nodes.extend(vec![NodeSpec { role: Role::Observer }; observers]);
         let count = nodes.len();
-        let accept = Duration::from_millis(rng.pick(&[20, 50, 100, 200, 200, 1000]));
+        let accept = Duration::from_millis(rng.pick(&[20, 50, 100, 200, 200, 200, 500, 1000, 1000, 1000]));
         // Many groups make a schedule long; a few of those will do.
         let groups = match rng.below(100) {
             0..90 => rng.between(1, 4),

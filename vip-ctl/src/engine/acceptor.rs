@@ -112,7 +112,8 @@ impl Acceptor {
         if let Some(lease) = self.lease(now)
             && lease.ballot.node != ballot.node
         {
-            return Err(Refused::Held { ballot: lease.ballot, remaining: lease.until.since(now) });
+            let Accepted { ballot, held, .. } = lease;
+            return Err(Refused::Held { ballot, held, remaining: lease.until.since(now) });
         }
         if let Some(kept) = self.reservation(now)
             && kept.successor != ballot.node

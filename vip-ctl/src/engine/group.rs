@@ -421,7 +421,11 @@ impl Group {
             return;
         }
         self.reason = Reason::HolderReleased;
-        self.stand_after = node.now;
+        // Among candidates the back-off goes on: a release is then what one
+        // of them leaves to the others, who would all begin anew at once.
+        if self.duels == 0 || successor.is_some() {
+            self.stand_after = node.now;
+        }
         if successor == Some(node.me()) {
             // An attempt under way has met the old holder's lease: begin afresh.
             self.attempt = None;

@@ -51,6 +51,9 @@ pub(super) struct Attempt {
     /// often the Prepare is sent again (rule 2).
     sent: BootNs,
     resend: BootNs,
+    /// Who refused has accepted another candidate's lease, which nobody is
+    /// known to hold.
+    contended: bool,
     /// It has brought the lease already, by fewer votes than a majority; a
     /// lease held by force looks for the others' all the same.
     won: bool,
@@ -115,6 +118,7 @@ impl Group {
             refused: BTreeMap::new(),
             sent: node.now,
             resend: node.now.plus(node.timing.retry),
+            contended: false,
             won: false,
         });
         node.tell_voters(self.id, About::Prepare { ballot });
@@ -293,7 +297,7 @@ impl Group {
     /// An acceptor has refused.
     pub fn on_refuse(&mut self, from: NodeId, ballot: Ballot, because: Refused, node: &mut Node) {
         let until = match because {
-            Refused::Held { ballot: other, remaining } => {
+            Refused::Held { ballot: other, remaining, .. } => {
                 self.round = self.round.max(other.round);
                 let yields = self.superseded_by(other, node);
                 if yields {
@@ -313,6 +317,7 @@ impl Group {
         if attempt.won || !node.config.votes(from) {
             return;
         }
+        attempt.contended |= matches!(because, Refused::Held { held: false, .. });
         attempt.refused.insert(from, until);
         let outbid = matches!(because, Refused::Promised { .. });
         if !outbid {
@@ -323,6 +328,11 @@ impl Group {
         let hopeless = voters - attempt.refused.len() < needed;
         match attempt.kind {
             Kind::Stand if outbid => self.fail_candidacy(&Failure::Duel, node),
+            // One of several candidates may win, or none of them.
+            Kind::Stand if hopeless && attempt.contended => {
+                self.duels = self.duels.max(1);
+                self.fail_candidacy(&Failure::Duel, node);
+            }
             Kind::Stand if hopeless => {
                 // Enough are free again when this many have let go.
                 let mut free: Vec<_> = attempt.refused.values().copied().collect();

@@ -245,9 +245,10 @@ fn put_about(out: &mut Vec<u8>, group: GroupId, about: About) {
 
 fn put_refused(out: &mut Vec<u8>, because: Refused) {
     match because {
-        Refused::Held { ballot, remaining } => {
+        Refused::Held { ballot, held, remaining } => {
             out.push(HELD);
             put_ballot(out, ballot);
+            out.push(u8::from(held));
             put_duration(out, remaining);
         }
         Refused::Promised { ballot } => {
@@ -406,7 +407,9 @@ impl Reader<'_> {
 
     fn refused(&mut self) -> Result<Refused, DecodeError> {
         match self.u8()? {
-            HELD => Ok(Refused::Held { ballot: self.ballot()?, remaining: self.duration()? }),
+            HELD => {
+                Ok(Refused::Held { ballot: self.ballot()?, held: self.flag()?, remaining: self.duration()? })
+            }
             PROMISED => Ok(Refused::Promised { ballot: self.ballot()? }),
             RESERVED => Ok(Refused::Reserved { successor: NodeId(self.u8()?), remaining: self.duration()? }),
             SILENT => Ok(Refused::Silent { remaining: self.duration()? }),
@@ -417,6 +420,10 @@ impl Reader<'_> {
     fn command(&mut self) -> Result<Command, DecodeError> {
         let kind = self.u8()?;
         let (group, to) = (self.group()?, self.node()?);
+        let is_of_nodes = matches!(kind, STANDBY | STANDBY_BY_FORCE | UNSTANDBY | PAUSE | RESUME);
+        if is_of_nodes && group != GroupId::default() {
+            return Err(DecodeError::Unknown { what: "command", byte: kind });
+        }
         match (kind, to) {
             (PROMOTE, Some(to)) => Ok(Command::Promote { group, to }),
             (DEMOTE, None) => Ok(Command::Demote { group }),

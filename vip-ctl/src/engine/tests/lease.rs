@@ -253,7 +253,7 @@ fn after_a_long_stop_everything_has_run_out_before_old_packets_count() {
 fn held_by_b(cluster: &Cluster, round: u64) -> Input {
     let held = Ballot { round, incarnation: Incarnation(99), node: B };
     let mine = Ballot { round: 1, incarnation: Incarnation(1), node: A };
-    let because = Refused::Held { ballot: held, remaining: ms(100) };
+    let because = Refused::Held { ballot: held, held: true, remaining: ms(100) };
     let about = About::Refuse { ballot: mine, because };
     assert!(cluster.holder() == Some(A), "A holds before");
     Input::Message { from: C, packet: Packet { messages: vec![Message::Group { group: DB, about }] } }

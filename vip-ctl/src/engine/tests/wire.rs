@@ -42,7 +42,11 @@ fn refusals() -> impl Strategy<Value = Refusal> {
 
 fn refused() -> impl Strategy<Value = Refused> {
     prop_oneof![
-        (ballots(), durations()).prop_map(|(ballot, remaining)| Refused::Held { ballot, remaining }),
+        (ballots(), any::<bool>(), durations()).prop_map(|(ballot, held, remaining)| Refused::Held {
+            ballot,
+            held,
+            remaining
+        }),
         ballots().prop_map(|ballot| Refused::Promised { ballot }),
         (any::<u8>(), durations())
             .prop_map(|(node, remaining)| Refused::Reserved { successor: NodeId(node), remaining }),
@@ -144,7 +148,10 @@ proptest! {
             prop_assert_eq!(again.len(), bytes.len());
             let padded = |message: &Message| match message {
                 Message::Heartbeat { ready, .. } => ready.len() % 8 != 0,
-                Message::Request { .. } | Message::Verdict { .. } | Message::Group { .. } => false,
+                Message::Node { .. }
+                | Message::Request { .. }
+                | Message::Verdict { .. }
+                | Message::Group { .. } => false,
             };
             if packet.messages.iter().any(padded) {
                 // Only what pads a heartbeat may differ: bits that become zero.
