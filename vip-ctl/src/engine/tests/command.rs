@@ -90,7 +90,8 @@ fn a_target_that_dies_before_it_takes_over_does_not_take_the_group_along() {
     cluster.run_until(ms(50), |cluster| cluster.holder().is_none()).unwrap();
     cluster.kill(B);
     let took = cluster.run_until(ACCEPT, |cluster| cluster.holder().is_some()).unwrap();
-    assert!(took <= RESERVE_MIN + RANK_SLOT_MIN * 3, "{took:?}");
+    let Timing { reserve, slot, .. } = Timing::new(ACCEPT);
+    assert!(took <= reserve + slot * 3, "{took:?}");
     let answered = cluster.run_until(COMMAND_TIMEOUT * 2, |c| c.done(CommandId(900)).is_some());
     assert!(answered.is_some());
     assert_eq!(cluster.done(CommandId(900)), Some(Err(Refusal::Timeout)));
