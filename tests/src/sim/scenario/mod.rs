@@ -23,8 +23,8 @@
 //! Whatever a scenario says, two holders at any moment make it fail, as does
 //! all else that [`Violation`](super::Violation) lists.
 //!
-//! The words are in [`verbs`](self), each with its usage: what the error for a
-//! misspelt step prints. [`parse`] is the way in, [`Scenario::run`] the way on.
+//! Every word is in `verbs.rs`, with its usage: what the error for a misspelt
+//! step prints. [`parse`] is the way in, [`Scenario::run`] the way on.
 
 mod cluster;
 mod expect;
