@@ -3,4 +3,5 @@
 
 pub mod demo;
 pub mod lab;
+pub mod model;
 pub mod sim;

@@ -182,10 +182,26 @@ pub(crate) fn host_programs<const N: usize>(
     profile: &str,
     programs: [[&str; 2]; N],
 ) -> anyhow::Result<[PathBuf; N]> {
+    host_programs_with(place, profile, programs, &[])
+}
+
+/// [`host_programs`], with features of their packages.
+///
+/// # Errors
+/// As there.
+pub(crate) fn host_programs_with<const N: usize>(
+    place: &Place,
+    profile: &str,
+    programs: [[&str; 2]; N],
+    features: &[&str],
+) -> anyhow::Result<[PathBuf; N]> {
     let mut command = place.cargo();
     command.args(["build", "--locked", "--profile", profile, "--message-format=json-render-diagnostics"]);
     for [package, bin] in programs {
         command.args(["-p", package, "--bin", bin]);
+    }
+    for feature in features {
+        command.args(["--features", feature]);
     }
     let (status, artifacts) = artifacts(&mut command)?;
     if !status.success() {

@@ -4,6 +4,7 @@ use std::process::{Command, ExitCode};
 
 use crate::{
     build::{self, Warnings},
+    model,
     place::Place,
     process,
     setup::{self, Need, Tools},
@@ -31,6 +32,7 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<ExitCode> {
             eprintln!("ci: clippy for BPF left out: {} has no clippy", tools.rustc.path.display());
             report.tally.skipped += 1;
         }
+        report.check("model", || model::check(place))?;
         report.tally.add(test::all(place, &TestArgs::default())?);
     }
     println!();

@@ -9,6 +9,7 @@ mod build;
 mod ci;
 mod demo;
 mod load;
+mod model;
 mod place;
 mod process;
 mod setup;
@@ -49,6 +50,9 @@ enum Verb {
     /// Simulate the lease protocol from seeds (`--seeds N`, `--start S`)
     #[command(disable_help_flag = true)]
     Sim(PassThrough),
+    /// Check the lease protocol exhaustively, for small clusters, and that mutants are caught
+    #[command(disable_help_flag = true)]
+    Model(PassThrough),
     /// Run all tests
     Test(test::TestArgs),
     /// Check the house rules that plain text shows
@@ -89,6 +93,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Unload(pass) => unload::run(&place, &pass.args),
         Verb::Demo(pass) => demo::run(&place, &pass.args),
         Verb::Sim(pass) => sim::run(&place, &pass.args),
+        Verb::Model(pass) => model::run(&place, &pass.args),
         Verb::Test(args) => test::run(&place, &args),
         Verb::Tidy => tidy::run(&place),
         Verb::Ci => ci::run(&place),
@@ -115,6 +120,7 @@ mod tests {
             | Verb::Load(_)
             | Verb::Unload(_)
             | Verb::Sim(_)
+            | Verb::Model(_)
             | Verb::Test(_)
             | Verb::Tidy
             | Verb::Ci => panic!("another verb was parsed"),

@@ -9,6 +9,7 @@ use super::{
     config::{Epoch, NodeId},
     group::Group,
     message::{About, Ballot, Refused},
+    mutant::{Broken, Mutant},
     node::Node,
 };
 
@@ -50,12 +51,13 @@ pub(super) struct Acceptor {
     accepted: Option<Accepted>,
     reserved: Option<Reservation>,
     epoch: Epoch,
+    broken: Broken,
 }
 
 impl Acceptor {
     /// An acceptor that has forgotten everything but the highest epoch.
-    pub fn new(epoch: Epoch) -> Self {
-        Self { epoch, ..Self::default() }
+    pub fn new(epoch: Epoch, broken: Broken) -> Self {
+        Self { epoch, broken, ..Self::default() }
     }
 
     /// Forgets what ran out by `now`. Returns when the last thing that kept
@@ -111,6 +113,7 @@ impl Acceptor {
     fn admit(&self, ballot: Ballot, now: BootNs) -> Result<(), Refused> {
         if let Some(lease) = self.lease(now)
             && lease.ballot.node != ballot.node
+            && !self.broken.is(Mutant::Overwrite)
         {
             let Accepted { ballot, held, .. } = lease;
             return Err(Refused::Held { ballot, held, remaining: lease.until.since(now) });
@@ -232,7 +235,7 @@ impl Group {
         node: &mut Node,
     ) {
         self.round = self.round.max(ballot.round);
-        let (now, accept) = (node.now, node.timing.accept);
+        let (now, accept) = (node.now, node.keep());
         if !node.votes() {
             // Nobody counts on an observer: it may believe the latest.
             if self.acceptor.learn(ballot, epoch, held, now, accept) {

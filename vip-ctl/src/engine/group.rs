@@ -19,6 +19,7 @@ use super::{
     handover::{Handover, Wish},
     io::{Command, GroupState, Output, Reason},
     message::{About, Ballot},
+    mutant::Mutant,
     node::Node,
     proposer::{Attempt, Kind},
 };
@@ -101,6 +102,7 @@ impl Group {
             id,
             acceptor: Acceptor::new(
                 node.config.remembered.epochs.get(usize::from(id.0)).copied().unwrap_or_default(),
+                node.broken,
             ),
             rank: node.config.rank(id, node.me()),
             eligible: None,
@@ -337,7 +339,9 @@ impl Group {
     /// attempt goes too, so that no late reply brings the lease back.
     pub fn release(&mut self, successor: Option<NodeId>, reason: Reason, node: &mut Node) {
         self.lease = None;
-        self.attempt = None;
+        if !node.broken.is(Mutant::LateRenewal) {
+            self.attempt = None;
+        }
         self.at_once = false;
         self.forced = None;
         // A pause keeps groups where they are; this one is to go.
@@ -517,6 +521,14 @@ impl Group {
                 Some(true) | None => GroupState::Init,
             }
         }
+    }
+
+    /// [`super::Engine::forget_courtesies`].
+    pub fn forget_courtesies(&mut self, node: &Node) {
+        self.stand_after = self.stand_after.min(node.now);
+        self.duels = 0;
+        self.reason = Reason::Started;
+        self.reported = None;
     }
 
     /// Tells what has changed since the last time, if anything has.

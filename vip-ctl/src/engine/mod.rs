@@ -18,6 +18,7 @@ mod group;
 mod handover;
 mod io;
 mod message;
+mod mutant;
 mod node;
 mod proposer;
 mod wire;
@@ -41,7 +42,12 @@ pub use self::{
     wire::DecodeError,
 };
 
-use self::{command::Commands, config::NodeSet as Nodes, group::Group, node::Node, node::Requester};
+#[cfg(feature = "mutants")]
+pub use self::mutant::Mutant;
+
+use self::{
+    command::Commands, config::NodeSet as Nodes, group::Group, mutant::Broken, node::Node, node::Requester,
+};
 
 /// Groups that one heartbeat message speaks of.
 const HEARTBEAT_GROUPS: u16 = 2048;
@@ -74,6 +80,20 @@ impl Engine {
     /// or if a pair is not two nodes that can hold.
     #[must_use]
     pub fn new(config: EngineConfig, held: &[(GroupId, BootNs)], now: BootNs) -> Self {
+        Self::build(config, held, now, Broken::default())
+    }
+
+    /// [`Engine::new`], broken on purpose, for checks that must notice.
+    ///
+    /// # Panics
+    /// As [`Engine::new`].
+    #[cfg(feature = "mutants")]
+    #[must_use]
+    pub fn mutated(mutant: Mutant, config: EngineConfig, held: &[(GroupId, BootNs)], now: BootNs) -> Self {
+        Self::build(config, held, now, Broken::by(mutant))
+    }
+
+    fn build(config: EngineConfig, held: &[(GroupId, BootNs)], now: BootNs, broken: Broken) -> Self {
         assert!(config.nodes.len() <= MEMBERS_MAX, "more than {MEMBERS_MAX} members");
         assert!(config.voters().len() <= VOTERS_MAX, "more than {VOTERS_MAX} voters");
         let is_pair = config.voters().len() == 2
@@ -81,7 +101,7 @@ impl Engine {
         assert!(config.pair.is_none() || is_pair, "a pair is two nodes that can hold");
         assert!(config.role(config.me).is_some(), "this node is not in the configuration");
         assert!(config.groups.len() <= GROUPS_MAX, "more than {GROUPS_MAX} groups");
-        let mut node = Node::new(config, now);
+        let mut node = Node::new(config, now, broken);
         let mut groups: Vec<_> = node.config.group_ids().map(|id| Group::new(id, &node)).collect();
         for &(id, expiry) in held {
             if let Some(group) = groups.get_mut(usize::from(id.0)) {
@@ -191,6 +211,23 @@ impl Engine {
         self.node.timing.hold.saturating_sub(self.node.timing.renew)
     }
 
+    /// Forgets what makes candidates wait for one another, when the next
+    /// heartbeat is due, and what has been told to people.
+    ///
+    /// For the model check: engines that differ in nothing else become equal.
+    /// No vote and no lease depends on any of it. Slots and back-offs keep
+    /// candidates from disturbing each other, and without them a candidate may
+    /// stand at any moment at which it might have stood with them, and others.
+    pub fn forget_courtesies(&mut self) {
+        self.node.heartbeat_at = self.node.now.plus(self.node.timing.heartbeat);
+        for index in 0..self.groups.len() {
+            let group = &mut self.groups[index];
+            group.forget_courtesies(&self.node);
+            let (id, next) = (group.id, group.next_deadline(&self.node));
+            self.set_deadline(id, next);
+        }
+    }
+
     /// T_hold: the longest lease that this engine stores.
     #[must_use]
     pub fn hold(&self) -> Duration {
@@ -250,6 +287,11 @@ impl Engine {
         group.tick(&mut self.node);
         group.report(&mut self.node);
         let next = group.next_deadline(&self.node);
+        self.set_deadline(id, next);
+    }
+
+    fn set_deadline(&mut self, id: GroupId, next: Option<BootNs>) {
+        let index = usize::from(id.0);
         if self.deadlines[index] != next {
             if let Some(old) = self.deadlines[index] {
                 self.timers.remove(&(old, id));

@@ -13,6 +13,7 @@ use super::{
     config::{EngineConfig, GroupId, NodeId, NodeSet, Pause, PeerLoss, Role, Timing},
     io::{Command, Output},
     message::{About, AskId, Message, Packet, RequestId, Verdict},
+    mutant::{Broken, Mutant},
     wire,
 };
 
@@ -58,6 +59,8 @@ pub(super) struct Node {
     pub alone: bool,
     /// When that will be so, unless it is heard.
     alone_at: BootNs,
+    /// When it was first found that it should have been heard.
+    overdue_at: Option<BootNs>,
     /// A renewal has begun, and others that are due soon may join it.
     pub renewing: bool,
     pub heartbeat_at: BootNs,
@@ -69,18 +72,26 @@ pub(super) struct Node {
     outbox: BTreeMap<NodeId, Vec<Message>>,
     peers: Vec<Peer>,
     asks: u64,
+    pub broken: Broken,
 }
 
 impl Node {
-    pub fn new(config: EngineConfig, now: BootNs) -> Self {
-        let timing = Timing::new(config.accept);
+    pub fn new(config: EngineConfig, now: BootNs, broken: Broken) -> Self {
+        let mut timing = Timing::new(config.accept);
+        if broken.is(Mutant::NoMargin) {
+            timing.hold = timing.accept;
+        }
+        let mut silence = timing.accept.max(config.silence);
+        if broken.is(Mutant::ShortSilence) {
+            silence /= 2;
+        }
         let peer = Peer {
             heard: None,
             ready: vec![false; config.groups.len()],
             standby: false,
             pause: Pause::default(),
         };
-        let silent_until = now.plus(timing.accept.max(config.silence));
+        let silent_until = now.plus(silence);
         let mut node = Self {
             timing,
             now,
@@ -93,6 +104,7 @@ impl Node {
             quorate: false,
             alone: false,
             alone_at: now.plus(timing.accept),
+            overdue_at: None,
             renewing: false,
             heartbeat_at: now,
             outputs: VecDeque::new(),
@@ -101,6 +113,7 @@ impl Node {
             outbox: BTreeMap::new(),
             peers: vec![peer; config.nodes.len()],
             asks: 0,
+            broken,
             config,
         };
         node.advance(now);
@@ -128,19 +141,22 @@ impl Node {
         if self.config.pair.is_none() || self.alone || self.now < self.alone_at {
             return false;
         }
-        // Long overdue means that this process was stopped: what the other
-        // node said meanwhile waits in the socket. Read it first.
-        if self.now.since(self.alone_at) > self.timing.slot {
-            self.alone_at = self.now.plus(self.timing.slot);
-            return false;
+        // This process may have been stopped: what the other node said
+        // meanwhile waits in the socket then, and is read before this is
+        // looked at again, not much later.
+        let slot = self.timing.slot;
+        match self.overdue_at {
+            Some(at) if self.now < at.plus(slot) => {}
+            Some(at) if self.now <= at.plus(self.timing.accept / 2) => self.alone = true,
+            Some(_) | None => self.overdue_at = Some(self.now),
         }
-        self.alone = true;
-        true
+        self.alone
     }
 
     /// When [`Node::advance`] has to look again whether this node is alone.
     pub fn alone_deadline(&self) -> Option<BootNs> {
-        (self.config.pair.is_some() && !self.alone).then_some(self.alone_at)
+        let look_at = self.overdue_at.map_or(self.alone_at, |at| at.plus(self.timing.slot));
+        (self.config.pair.is_some() && !self.alone).then_some(look_at)
     }
 
     /// Takes note that `peer` was heard now. Returns whether the quorum is back by that.
@@ -151,6 +167,7 @@ impl Node {
         if self.config.pair.is_some() && self.config.votes(peer) {
             self.alone = false;
             self.alone_at = self.now.plus(self.timing.accept);
+            self.overdue_at = None;
         }
         let before = self.quorate;
         self.quorate = self.quorate_at(self.now);
@@ -281,6 +298,14 @@ impl Node {
         self.decided.extend(requester.map(|requester| (requester, verdict)));
     }
 
+    /// How long this node's acceptors keep what they accept (rule 3).
+    pub fn keep(&self) -> Duration {
+        if self.broken.is(Mutant::ShortAcceptor) {
+            return self.timing.hold / 2;
+        }
+        self.timing.accept
+    }
+
     /// A number for a question, never used before.
     pub fn next_ask(&mut self) -> AskId {
         self.asks = self.asks.saturating_add(1);
@@ -330,6 +355,9 @@ impl Node {
             for packet in wire::split(messages) {
                 self.outputs.push_back(Output::Send { to, packet: Packet { messages: packet } });
             }
+        }
+        if self.broken.is(Mutant::ReleaseBeforeStore) {
+            self.outputs.make_contiguous().sort_by_key(|output| !matches!(output, Output::Send { .. }));
         }
     }
 }

@@ -11,6 +11,7 @@ use super::{
     group::{Group, Held},
     io::{Output, Reason},
     message::{About, Ballot, Refused},
+    mutant::Mutant,
     node::Node,
 };
 
@@ -192,6 +193,9 @@ impl Group {
         };
         attempt.phase = Phase::Proposing { epoch, accepted: NodeSet::default() };
         attempt.resend = node.now.plus(node.timing.retry);
+        if node.broken.is(Mutant::LeaseFromPropose) {
+            attempt.sent = node.now;
+        }
         self.leftover = true;
         let promised = attempt.promised;
         let held = kind != Kind::Stand;
@@ -202,7 +206,7 @@ impl Group {
             }
         }
         if kind != Kind::Adopt || node.config.needs_all() {
-            match self.acceptor.propose(ballot, epoch, held, node.now, node.timing.accept) {
+            match self.acceptor.propose(ballot, epoch, held, node.now, node.keep()) {
                 Ok(()) => self.on_accept(node.me(), ballot, node),
                 Err(because) => self.on_refuse(node.me(), ballot, because, node),
             }
@@ -212,7 +216,10 @@ impl Group {
     /// An acceptor has accepted.
     pub fn on_accept(&mut self, from: NodeId, ballot: Ballot, node: &mut Node) {
         let needed = self.votes_needed(node);
-        let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.ballot == ballot) else { return };
+        let any = node.broken.is(Mutant::AnyAccept);
+        let Some(attempt) = self.attempt.as_mut().filter(|attempt| any || attempt.ballot == ballot) else {
+            return;
+        };
         let Phase::Proposing { epoch, accepted } = &mut attempt.phase else { return };
         let counts = attempt.kind != Kind::Adopt || attempt.promised.contains(from);
         if !node.config.votes(from) || !counts {
@@ -421,6 +428,9 @@ impl Group {
     fn resend(&mut self, node: &mut Node) {
         let Some(attempt) = &mut self.attempt else { return };
         attempt.resend = node.now.plus(node.timing.retry);
+        if node.broken.is(Mutant::LeaseFromPropose) && matches!(attempt.phase, Phase::Proposing { .. }) {
+            attempt.sent = node.now;
+        }
         let ballot = attempt.ballot;
         for peer in node.config.voting_peers() {
             match attempt.phase {

@@ -1,0 +1,81 @@
+//! `cargo xtask model`: explores every schedule of small clusters of the
+//! shipped engine, then shows that the same exploration finds what broken
+//! engines do. Everything else is in `vip_tests::model`.
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+use vip_tests::model::{self, Scope, explore, explore_to, mutants};
+
+/// Checks the lease protocol of the shipped engine exhaustively, within stated bounds
+#[derive(Parser)]
+#[command(name = "cargo xtask model", bin_name = "cargo xtask model")]
+struct Args {
+    /// Larger bounds as well; takes long and much memory
+    #[arg(long)]
+    full: bool,
+    /// Only what has this in its name
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Show how the mutants are caught
+    #[arg(long)]
+    traces: bool,
+    /// How many seconds one exploration may take; what is not exhausted by then fails
+    #[arg(long, default_value_t = 3600)]
+    limit: u64,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let begin = Instant::now();
+    let limit = Duration::from_secs(args.limit);
+    let wanted = |name: &str| args.only.as_ref().is_none_or(|text| name.contains(text.as_str()));
+    let (mut good, mut states, mut done) = (true, 0, 0);
+    for scope in if args.full { model::full() } else { model::standard() } {
+        if wanted(scope.name) {
+            let outcome = explore(scope, limit);
+            say(&outcome.to_string());
+            good &= outcome.is_good();
+            states += outcome.states;
+            done += 1;
+        }
+    }
+    for (mutant, scope) in mutants::MUTANTS {
+        let name = mutants::name(mutant);
+        if !wanted(name) {
+            continue;
+        }
+        let outcome = explore(Scope { mutant: Some(mutant), ..scope }, limit);
+        let (verdict, depth) = match outcome.two_holders() {
+            Some(violation) => ("caught", violation.depth),
+            None => ("missed", outcome.depth),
+        };
+        say(&format!("mutant {name}: {verdict} (states {}, depth {depth})", outcome.states));
+        if args.traces || verdict == "missed" {
+            say(&outcome.to_string());
+        }
+        // The same, as far as that, without the mutant: it must be clean.
+        let clean = explore_to(scope, limit, Some(depth));
+        let is_clean = clean.violated.is_none() && clean.took < limit;
+        let word = if is_clean { "clean" } else { "NOT CLEAN" };
+        say(&format!("  without it {word} to depth {depth} ({} states)", clean.states));
+        good &= is_clean && verdict == "caught";
+        done += 1;
+    }
+    // Nothing explored has shown nothing.
+    good &= done > 0;
+    let verdict = if good { "passed" } else { "FAILED" };
+    say(&format!("model {verdict}: {states} states besides the mutants', {:.1?}", begin.elapsed()));
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Shows a line at once: an exploration may take long.
+fn say(line: &str) {
+    let mut stdout = io::stdout().lock();
+    // A reader that went away is no reason to stop.
+    let _unread = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}

@@ -1,0 +1,42 @@
+//! The model check of the shipped engine: every schedule of a small cluster,
+//! not some of them.
+//!
+//! The nodes are [`vip_ctl::engine::Engine`]s themselves ([`local`]), the
+//! network is a set of messages that may come at any time or never
+//! ([`network`]), time is part of the state ([`world`]), and whether a fence is
+//! open is what [`vip_common::fence_open`] says ([`claims`]). What is explored
+//! is in [`catalogue`], and in [`mutants`] what must be found.
+//!
+//! Everything happens at ticks of true time, of which a run has a few; a
+//! process may be late with everything. Nodes hear each other at all times, as
+//! far as the quorum is concerned, which is more than can be.
+
+mod catalogue;
+mod claims;
+mod local;
+#[cfg(feature = "mutants")]
+pub mod mutants;
+mod network;
+mod report;
+mod scope;
+mod table;
+mod world;
+
+use vip_ctl::engine::NodeId;
+
+pub use self::{
+    catalogue::{full, smallest, standard},
+    claims::{Claim, ONE_HOLDER},
+    report::{Outcome, Violation, explore, explore_to},
+    scope::{Order, Rate, Scope, Start, Tick, VOTERS},
+};
+
+/// The id of the node at `index`.
+fn node_id(index: usize) -> NodeId {
+    NodeId(place(index))
+}
+
+/// A place in a list of a few, small.
+fn place(index: usize) -> u8 {
+    u8::try_from(index).unwrap_or(u8::MAX)
+}

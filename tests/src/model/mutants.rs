@@ -1,0 +1,79 @@
+//! The mutants, each with the scope in which it is looked for: as small as the
+//! fault allows, and found clean without the mutant.
+
+use vip_ctl::engine::Mutant;
+
+use super::{
+    claims::Claim,
+    scope::{Order, Rate, Scope, Start, Tick},
+};
+
+const ONE_CANDIDATE: Scope =
+    Scope { orders: &[(1, Order::Fit)], start: Start::Won, ..Scope::new("one candidate", Tick::Half, 1, 1) };
+
+const RESTARTED_VOTER: Scope = Scope { name: "restarted voter", restarts: 1, ..ONE_CANDIDATE };
+
+const FINE: Scope = Scope {
+    name: "fine time",
+    fit: [true, true, false],
+    orders: &[],
+    start: Start::Standing,
+    tick: Tick::Quarter,
+    horizon: 4,
+    ..ONE_CANDIDATE
+};
+
+const STOPPED: Scope = Scope {
+    name: "stopped before the write",
+    orders: &[(1, Order::Fit), (0, Order::Unfit)],
+    stops: 1,
+    horizon: 0,
+    ..ONE_CANDIDATE
+};
+
+const RENEWAL: Scope = Scope { name: "renewal", horizon: 2, ballots: 2, late_accepts: true, ..ONE_CANDIDATE };
+
+const RENEWAL_AND_RELEASE: Scope = Scope {
+    name: "renewal and release",
+    fit: [true, true, false],
+    orders: &[(0, Order::Unfit)],
+    horizon: 1,
+    ballots: 2,
+    late_accepts: true,
+    ..ONE_CANDIDATE
+};
+
+const DRIFT: Scope = Scope {
+    name: "drift",
+    rates: [Rate::Slow, Rate::Fast, Rate::Fast],
+    horizon: 2,
+    reaches: &[Claim::Held],
+    ..ONE_CANDIDATE
+};
+
+/// All of them.
+pub const MUTANTS: [(Mutant, Scope); 8] = [
+    (Mutant::ShortSilence, RESTARTED_VOTER),
+    (Mutant::ShortAcceptor, ONE_CANDIDATE),
+    (Mutant::Overwrite, ONE_CANDIDATE),
+    (Mutant::LeaseFromPropose, FINE),
+    (Mutant::ReleaseBeforeStore, STOPPED),
+    (Mutant::AnyAccept, RENEWAL),
+    (Mutant::LateRenewal, RENEWAL_AND_RELEASE),
+    (Mutant::NoMargin, DRIFT),
+];
+
+/// What the report calls a mutant.
+#[must_use]
+pub const fn name(mutant: Mutant) -> &'static str {
+    match mutant {
+        Mutant::ShortSilence => "silence-too-short",
+        Mutant::ShortAcceptor => "acceptor-shorter-than-holder",
+        Mutant::LeaseFromPropose => "lease-clock-at-propose",
+        Mutant::ReleaseBeforeStore => "release-before-map-write",
+        Mutant::Overwrite => "overwrites-sticky-acceptor",
+        Mutant::NoMargin => "no-margin-for-clocks",
+        Mutant::AnyAccept => "accepts-of-any-ballot",
+        Mutant::LateRenewal => "renewal-after-release",
+    }
+}

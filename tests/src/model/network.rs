@@ -1,0 +1,172 @@
+//! What is on the way. Messages are a set that grows: each may arrive at any
+//! later moment, in any order, any number of times, or never. That is loss,
+//! delay, reordering and duplication at once.
+//!
+//! Everything else here keeps the set small, by leaving out what can have no
+//! effect. The argument stands with each rule.
+
+use std::mem::discriminant;
+
+use vip_ctl::engine::{About, Ballot, Refused};
+
+use super::{
+    local::{Envelope, Local},
+    scope::VOTERS,
+    table::{EventKey, MessageId, Step},
+    world::{Cluster, World},
+};
+
+impl Cluster {
+    /// Everything that may still arrive.
+    pub(super) fn on_the_way<'a>(
+        &'a self,
+        world: &'a World,
+    ) -> impl Iterator<Item = std::sync::Arc<Envelope>> + 'a {
+        world.net.iter().map(|&message| self.table.message(message))
+    }
+
+    /// Puts messages on their way; `carried` says whether Prepares get there.
+    pub(super) fn send(&self, world: &mut World, sent: &[MessageId], carried: bool) {
+        let new: Vec<_> =
+            sent.iter().copied().filter(|&message| self.would_add(world, message, carried)).collect();
+        if !new.is_empty() {
+            let mut net = new;
+            net.extend_from_slice(&world.net);
+            net.sort_unstable();
+            net.dedup();
+            world.net = net.into();
+        }
+    }
+
+    /// Does a step say nothing that is not on its way already?
+    pub(super) fn says_nothing(&self, world: &World, step: &Step) -> bool {
+        let carried = !step.new_ballot || world.ballots > 0;
+        step.sent.iter().all(|&message| !self.would_add(world, message, carried))
+    }
+
+    fn would_add(&self, world: &World, message: MessageId, carried: bool) -> bool {
+        world.net.binary_search(&message).is_err()
+            && self.carries(message, carried)
+            && self.is_news(world, message)
+    }
+
+    /// Some messages are always lost, which is a thing that may happen.
+    fn carries(&self, message: MessageId, prepares: bool) -> bool {
+        match self.table.message(message).about {
+            // Beyond the number of ballots that the scope allows.
+            About::Prepare { .. } => prepares,
+            // It ends the repetition of a Release, and what would be repeated
+            // is on its way anyway.
+            About::Released { .. } => false,
+            // For people; nobody's vote depends on it.
+            About::Holding { .. } => self.scope.holding,
+            About::Promise { .. }
+            | About::Propose { .. }
+            | About::Accept { .. }
+            | About::Refuse { .. }
+            | About::Release { .. }
+            | About::AskReady { .. }
+            | About::Ready { .. } => true,
+        }
+    }
+
+    /// Does a Promise tell anything that another one on its way does not? The
+    /// answer to a Prepare that came twice may differ in the epoch, which is
+    /// for people, and in whether the acceptor has a lease of the asking node,
+    /// which matters to a process that adopts a lease after its start alone.
+    fn is_news(&self, world: &World, message: MessageId) -> bool {
+        let new = self.table.message(message);
+        let About::Promise { ballot, yours, .. } = new.about else { return true };
+        let adopts = self.local(world, usize::from(new.to)).starts > 1;
+        !self.on_the_way(world).any(|old| {
+            let About::Promise { ballot: of, yours: told, .. } = old.about else { return false };
+            (old.from, old.to, of) == (new.from, new.to, ballot)
+                && (!adopts || told.is_some() == yours.is_some())
+        })
+    }
+
+    /// Takes out what can have no effect any more.
+    pub(super) fn prune(&self, world: &mut World) {
+        // Who starts anew may be impressed by anything.
+        if self.scope.old_datagrams && world.restarts > 0 {
+            return;
+        }
+        let locals = std::array::from_fn(|node| self.local(world, node));
+        let matters = |&message: &MessageId| self.matters(world, &locals, message);
+        if !world.net.iter().all(matters) {
+            world.net = world.net.iter().copied().filter(matters).collect();
+        }
+    }
+
+    /// May this message have an effect at any time from now on?
+    fn matters(&self, world: &World, locals: &[std::sync::Arc<Local>; VOTERS], message: MessageId) -> bool {
+        let envelope = self.table.message(message);
+        let (from, to) = (&locals[usize::from(envelope.from)], &locals[usize::from(envelope.to)]);
+        if to.engine.is_none() {
+            return false;
+        }
+        // Is the attempt that an answer answers under way, for all we know?
+        let now = self.scope.clock(usize::from(envelope.to), world.tick);
+        let listens = |ballot| to.listens(ballot, now);
+        match envelope.about {
+            About::Accept { .. } if self.scope.late_accepts => true,
+            About::Promise { ballot, .. } | About::Accept { ballot } => listens(ballot),
+            About::Refuse { ballot, because } => match because {
+                // It may tell a holder that its lease is no longer one, also
+                // when it comes late. Not so if it is lower than the ballot
+                // that the node is at: then its lease, now or soon, is higher.
+                Refused::Held { ballot: other, .. } => {
+                    listens(ballot) || to.latest < Some(other) || !self.is_ignored(world, message)
+                }
+                // Too late, it changes the number of the node's next ballot
+                // and nothing else.
+                Refused::Promised { .. } | Refused::Reserved { .. } | Refused::Silent { .. } => {
+                    listens(ballot)
+                }
+            },
+            About::Prepare { ballot } | About::Propose { ballot, .. } => {
+                let now = self.scope.clock(usize::from(envelope.from), world.tick);
+                from.listens(ballot, now) || !self.is_settled(world, message)
+            }
+            // What has been released stays so; a question is answered once.
+            About::Release { .. } | About::Ready { .. } => !self.is_ignored(world, message),
+            About::AskReady { .. } | About::Released { .. } | About::Holding { .. } => true,
+        }
+    }
+
+    /// Does the message change nothing and lead to nothing?
+    fn is_ignored(&self, world: &World, message: MessageId) -> bool {
+        let (changes, step) = self.try_out(world, message);
+        !changes && step.sent.iter().all(|&sent| !self.carries(sent, true))
+    }
+
+    /// Nobody waits for an answer to this any more: does the acceptor, too,
+    /// have nothing to learn from it, now and for ever? It never goes back
+    /// behind what it has promised or seen released. So it has not if it says
+    /// that the ballot is too low, or promises what it had promised before. A
+    /// Propose that it had accepted before is another matter: the next time,
+    /// its lease would last longer.
+    fn is_settled(&self, world: &World, message: MessageId) -> bool {
+        let low = discriminant(&Refused::Promised { ballot: Ballot::default() });
+        let (changes, step) = self.try_out(world, message);
+        !changes
+            && step.sent.iter().all(|&answer| match self.table.message(answer).about {
+                About::Promise { .. } => true,
+                About::Refuse { because, .. } => discriminant(&because) == low,
+                About::Prepare { .. }
+                | About::Propose { .. }
+                | About::Accept { .. }
+                | About::Holding { .. }
+                | About::Release { .. }
+                | About::Released { .. }
+                | About::AskReady { .. }
+                | About::Ready { .. } => false,
+            })
+    }
+
+    fn try_out(&self, world: &World, message: MessageId) -> (bool, std::sync::Arc<Step>) {
+        let node = usize::from(self.table.message(message).to);
+        let step = self.step(world, node, EventKey::Deliver(message));
+        (step.next != world.nodes[node], step)
+    }
+}

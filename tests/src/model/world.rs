@@ -1,0 +1,287 @@
+//! The whole cluster as a state, what may happen next, and what comes of it.
+
+use std::sync::Arc;
+
+use stateright::{Model, Property};
+use vip_ctl::engine::GroupState;
+
+use super::{
+    claims,
+    local::{Fault, Local},
+    place,
+    scope::{Order, Scope, Start, VOTERS},
+    table::{EventKey, LocalId, MessageId, Own, Step, Table},
+};
+
+/// The cluster at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct World {
+    /// True time.
+    pub(super) tick: u8,
+    /// How many ballots, restarts and stops are left.
+    pub(super) ballots: u8,
+    pub(super) restarts: u8,
+    stops: u8,
+    /// The orders that are left, as bits.
+    pub(super) orders: u16,
+    /// The nodes whose fence is open, as bits.
+    pub(super) open: u8,
+    pub(super) fault: Option<Fault>,
+    pub(super) nodes: [LocalId; VOTERS],
+    /// What is on the way, in the order of numbers.
+    pub(super) net: Box<[MessageId]>,
+}
+
+/// What may happen next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Time goes on by a tick.
+    Tick,
+    /// Something happens to a node.
+    Node {
+        /// The node.
+        node: u8,
+        /// What happens.
+        what: EventKey,
+        /// Is the process stopped before its first map write?
+        stopped: bool,
+    },
+    /// An order is given.
+    Order {
+        /// Its place in [`Scope::orders`].
+        index: u8,
+        /// Is the process stopped before its first map write?
+        stopped: bool,
+    },
+}
+
+/// The cluster as a model.
+pub struct Cluster {
+    pub(super) scope: Scope,
+    pub(super) table: Table,
+    hold_ns: u64,
+}
+
+impl Cluster {
+    /// Three nodes whose first silence has just ended.
+    #[must_use]
+    pub fn new(scope: Scope) -> Self {
+        Self { table: Table::default(), hold_ns: scope.hold_ns(), scope }
+    }
+
+    pub(super) fn local(&self, world: &World, node: usize) -> Arc<Local> {
+        self.table.local(world.nodes[node])
+    }
+
+    pub(super) fn step(&self, world: &World, node: usize, event: EventKey) -> Arc<Step> {
+        self.table.step(&self.scope, node, world.nodes[node], event, world.tick)
+    }
+
+    /// What happens to which node in an action, if it is one of a node.
+    pub(super) fn event_of(&self, action: Action) -> Option<(usize, EventKey, bool)> {
+        match action {
+            Action::Tick => None,
+            Action::Node { node, what, stopped } => Some((usize::from(node), what, stopped)),
+            Action::Order { index, stopped } => {
+                let (node, order) = self.scope.orders[usize::from(index)];
+                Some((usize::from(node), EventKey::Own(Own::Order(order)), stopped))
+            }
+        }
+    }
+
+    /// Puts what a step has brought about into the world.
+    fn apply(&self, world: &mut World, node: usize, step: &Step, stopped: bool) {
+        let (next, sent) = match &step.stopped_before {
+            Some((local, sent)) if stopped => (*local, sent),
+            Some(_) | None => (step.next, &step.sent),
+        };
+        world.nodes[node] = next;
+        world.stops -= u8::from(stopped);
+        let carried = !step.new_ballot || world.ballots > 0;
+        world.ballots -= u8::from(step.new_ballot && world.ballots > 0);
+        self.send(world, sent, carried);
+        world.fault = world.fault.or(step.fault);
+    }
+
+    /// Time goes on. A process whose timers have nothing to tell anybody does
+    /// what is due at once; any other may be late, which is a choice.
+    ///
+    /// To be late with what nobody sees is the same as to do it in time: an
+    /// engine lets run out what ran out by then before it looks at its input,
+    /// and what it wants to do after that, it may be late with all the same.
+    fn tick(&self, world: &mut World) {
+        world.tick += 1;
+        for node in 0..VOTERS {
+            let local = self.local(world, node);
+            if local.engine.is_none() || local.is_stopped() {
+                continue;
+            }
+            let step = self.step(world, node, EventKey::Own(Own::Wake));
+            let seen = step.stored || step.stands || step.fault.is_some();
+            if !seen && self.says_nothing(world, &step) {
+                world.nodes[node] = step.next;
+            }
+        }
+    }
+
+    /// Node 0 gets the lease by the vote of `voter`.
+    fn won_by(&self, mut world: World, voter: usize) -> World {
+        // Prepare, Promise, Propose, Accept.
+        for (from, to) in [(0, voter), (voter, 0), (0, voter), (voter, 0)] {
+            let next = world.net.iter().find_map(|&message| {
+                let envelope = self.table.message(message);
+                let meant = (envelope.from, envelope.to) == (place(from), place(to));
+                let step = meant.then(|| self.step(&world, to, EventKey::Deliver(message)))?;
+                (step.next != world.nodes[to]).then_some(step)
+            });
+            if let Some(step) = next {
+                self.apply(&mut world, to, &step, false);
+            }
+        }
+        self.prune(&mut world);
+        self.look_at_fences(&mut world);
+        world
+    }
+
+    fn look_at_fences(&self, world: &mut World) {
+        world.open = 0;
+        for node in 0..VOTERS {
+            if self.local(world, node).is_open(self.hold_ns, self.scope.clock(node, world.tick)) {
+                world.open |= 1 << node;
+            }
+        }
+    }
+
+    /// Is this an order that means something to the node now?
+    fn is_sensible(&self, world: &World, node: usize, order: Order) -> bool {
+        let local = self.local(world, node);
+        let Some(engine) = local.engine.as_ref().filter(|_| !local.is_stopped()) else { return false };
+        let status = engine.status(self.scope.clock(node, world.tick));
+        status.groups.first().is_some_and(|group| match order {
+            Order::Fit => group.state == GroupState::Fault,
+            Order::Stand => group.state == GroupState::Standby && group.holder.is_none(),
+            Order::HandOver(_) | Order::Stop | Order::Unfit => group.state == GroupState::Active,
+        })
+    }
+
+    /// Adds what may happen to a node, if it makes a difference.
+    fn add(&self, world: &World, node: usize, what: EventKey, actions: &mut Vec<Action>) {
+        let step = self.step(world, node, what);
+        let carried_on = step.next != world.nodes[node] || !self.says_nothing(world, &step);
+        if carried_on && !self.is_beyond(world, &step) {
+            let node = place(node);
+            actions.push(Action::Node { node, what, stopped: false });
+            if world.stops > 0 && step.stopped_before.is_some() {
+                actions.push(Action::Node { node, what, stopped: true });
+            }
+        }
+    }
+
+    /// Would a process stand once more than the scope allows?
+    fn is_beyond(&self, world: &World, step: &Step) -> bool {
+        step.stands && world.ballots == 0
+    }
+}
+
+impl Model for Cluster {
+    type State = World;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<World> {
+        let scope = &self.scope;
+        let mut world = World {
+            tick: 0,
+            ballots: scope.ballots + 1,
+            restarts: scope.restarts,
+            stops: scope.stops,
+            orders: (1 << scope.orders.len()) - 1,
+            open: 0,
+            fault: None,
+            nodes: std::array::from_fn(|node| self.table.add_local(Local::fresh(scope, node))),
+            net: Box::default(),
+        };
+        // Told to, node 0 stands before anybody else does.
+        let first = self.step(&world, 0, EventKey::Own(Own::Order(Order::Stand)));
+        self.apply(&mut world, 0, &first, false);
+        match scope.start {
+            Start::Standing => vec![world],
+            Start::Won => (1..VOTERS).map(|voter| self.won_by(world.clone(), voter)).collect(),
+        }
+    }
+
+    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+        // What follows a violation is of no interest.
+        if world.fault.is_some() || world.open.count_ones() > 1 {
+            return;
+        }
+        let mut runs = [false; VOTERS];
+        for (node, runs) in runs.iter_mut().enumerate() {
+            let local = self.local(world, node);
+            if world.restarts > 0 && self.scope.has(node) {
+                let what = EventKey::Own(Own::Restart);
+                actions.push(Action::Node { node: place(node), what, stopped: false });
+            }
+            if local.is_stopped() {
+                self.add(world, node, EventKey::Own(Own::Continue), actions);
+            } else if local.engine.is_some() {
+                *runs = true;
+                self.add(world, node, EventKey::Own(Own::Wake), actions);
+            }
+        }
+        for (index, &(node, order)) in self.scope.orders.iter().enumerate() {
+            let node = usize::from(node);
+            if world.orders & (1 << index) != 0 && self.is_sensible(world, node, order) {
+                let step = self.step(world, node, EventKey::Own(Own::Order(order)));
+                if self.is_beyond(world, &step) {
+                    continue;
+                }
+                let index = place(index);
+                actions.push(Action::Order { index, stopped: false });
+                if world.stops > 0 && step.stopped_before.is_some() {
+                    actions.push(Action::Order { index, stopped: true });
+                }
+            }
+        }
+        for &message in &world.net {
+            let node = usize::from(self.table.message(message).to);
+            if runs[node] {
+                self.add(world, node, EventKey::Deliver(message), actions);
+            }
+        }
+        if world.tick < self.scope.horizon {
+            actions.push(Action::Tick);
+        }
+    }
+
+    fn next_state(&self, world: &World, action: Action) -> Option<World> {
+        let mut next = world.clone();
+        if let Action::Order { index, .. } = action {
+            next.orders &= !(1 << index);
+        }
+        match self.event_of(action) {
+            None => self.tick(&mut next),
+            Some((node, what, stopped)) => {
+                let step = self.step(world, node, what);
+                if what == EventKey::Own(Own::Restart) {
+                    next.restarts -= 1;
+                    if !self.scope.old_datagrams {
+                        // The transport drops what was sealed for the former
+                        // incarnation. What the former one has sent is kept:
+                        // until they hear the new one, peers accept it.
+                        let others =
+                            |&message: &MessageId| usize::from(self.table.message(message).to) != node;
+                        next.net = next.net.iter().copied().filter(others).collect();
+                    }
+                }
+                self.apply(&mut next, node, &step, stopped);
+            }
+        }
+        self.prune(&mut next);
+        self.look_at_fences(&mut next);
+        (next != *world).then_some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        claims::properties(self)
+    }
+}

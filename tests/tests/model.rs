@@ -1,0 +1,25 @@
+//! The model check in small: that it explores, reaches what it must, and can
+//! fail. All of it, and the mutants, is `cargo xtask model`.
+
+use std::time::Duration;
+
+use vip_tests::model::{self, Scope};
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+#[test]
+fn the_smallest_scope_is_clean_and_not_empty() {
+    let outcome = model::explore(model::smallest(), LIMIT);
+    assert!(outcome.is_good(), "{outcome}");
+    assert!(outcome.states > 100 && !outcome.reached.is_empty(), "{outcome}");
+}
+
+#[test]
+fn every_standard_scope_has_a_name_and_something_to_reach() {
+    let scopes = model::standard();
+    let mut names: Vec<_> = scopes.iter().map(|scope: &Scope| scope.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), scopes.len());
+    assert!(scopes.iter().all(|scope| !scope.reaches.is_empty()));
+}
