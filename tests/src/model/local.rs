@@ -166,11 +166,12 @@ impl Local {
     }
 
     fn input_of(&self, order: Order, node: usize) -> Input {
-        let command = |command| Input::Command { id: CommandId(1), command };
+        // A number for each: to repeat one is to ask again for the same.
+        let command = |id, command| Input::Command { id: CommandId(id), command };
         match order {
-            Order::HandOver(to) => command(Command::Switchover { group: GROUP, to: Some(NodeId(to)) }),
+            Order::HandOver(to) => command(2, Command::Switchover { group: GROUP, to: Some(NodeId(to)) }),
             Order::Stop => Input::Stop,
-            Order::Stand => command(Command::Promote { group: GROUP, to: node_id(node) }),
+            Order::Stand => command(1, Command::Promote { group: GROUP, to: node_id(node) }),
             Order::Unfit => Input::Eligible { group: GROUP, eligible: false },
             Order::Fit => Input::Eligible { group: GROUP, eligible: true },
         }

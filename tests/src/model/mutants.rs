@@ -51,8 +51,19 @@ const DRIFT: Scope = Scope {
     ..ONE_CANDIDATE
 };
 
+const HANDOVER: Scope = Scope {
+    name: "handover",
+    fit: [true, false, true],
+    orders: &[(1, Order::Fit), (0, Order::HandOver(2))],
+    horizon: 2,
+    renewals: false,
+    holding: true,
+    late_accepts: true,
+    ..ONE_CANDIDATE
+};
+
 /// All of them.
-pub const MUTANTS: [(Mutant, Scope); 8] = [
+pub const MUTANTS: [(Mutant, Scope); 9] = [
     (Mutant::ShortSilence, RESTARTED_VOTER),
     (Mutant::ShortAcceptor, ONE_CANDIDATE),
     (Mutant::Overwrite, ONE_CANDIDATE),
@@ -61,6 +72,7 @@ pub const MUTANTS: [(Mutant, Scope); 8] = [
     (Mutant::AnyAccept, RENEWAL),
     (Mutant::LateRenewal, RENEWAL_AND_RELEASE),
     (Mutant::NoMargin, DRIFT),
+    (Mutant::SameBallot, HANDOVER),
 ];
 
 /// What the report calls a mutant.
@@ -72,6 +84,7 @@ pub const fn name(mutant: Mutant) -> &'static str {
         Mutant::LeaseFromPropose => "lease-clock-at-propose",
         Mutant::ReleaseBeforeStore => "release-before-map-write",
         Mutant::Overwrite => "overwrites-sticky-acceptor",
+        Mutant::SameBallot => "another-owner-under-same-ballot",
         Mutant::NoMargin => "no-margin-for-clocks",
         Mutant::AnyAccept => "accepts-of-any-ballot",
         Mutant::LateRenewal => "renewal-after-release",

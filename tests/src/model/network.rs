@@ -38,9 +38,14 @@ impl Cluster {
         }
     }
 
+    /// Do the Prepares of a step's new ballot, if it has one, get anywhere?
+    pub(super) fn carries_ballot(&self, world: &World, step: &Step) -> bool {
+        !step.new_ballot || (world.ballots > 0 && (step.stands || self.scope.renewals))
+    }
+
     /// Does a step say nothing that is not on its way already?
     pub(super) fn says_nothing(&self, world: &World, step: &Step) -> bool {
-        let carried = !step.new_ballot || world.ballots > 0;
+        let carried = self.carries_ballot(world, step);
         step.sent.iter().all(|&message| !self.would_add(world, message, carried))
     }
 

@@ -115,6 +115,9 @@ pub struct Scope {
     /// Prepares of further renewals are lost; processes that would stand once
     /// more are stopped.
     pub ballots: u8,
+    /// Do the Prepares of renewals get anywhere? Else they are always lost, and
+    /// only those of candidates count as ballots.
+    pub renewals: bool,
     /// How many restarts there may be: of any node at any time, also of one
     /// several times.
     pub restarts: u8,
@@ -160,6 +163,7 @@ impl Scope {
             tick,
             horizon,
             ballots,
+            renewals: true,
             restarts: 0,
             orders: &[],
             stops: 0,
@@ -241,6 +245,7 @@ impl fmt::Display for Scope {
             (self.roles.contains(&Role::Witness), "a witness"),
             (self.pair == Some(PeerLoss::Take), "a pair that takes"),
             (self.pair == Some(PeerLoss::Hold), "a pair that holds"),
+            (!self.renewals, "renewals lost"),
             (self.deaf, "nodes that may not hear each other"),
             (self.old_datagrams, "datagrams outlive incarnations"),
             (self.falling, "falling incarnations"),

@@ -97,8 +97,8 @@ impl Cluster {
         };
         world.nodes[node] = next;
         world.stops -= u8::from(stopped);
-        let carried = !step.new_ballot || world.ballots > 0;
-        world.ballots -= u8::from(step.new_ballot && world.ballots > 0);
+        let carried = self.carries_ballot(world, step);
+        world.ballots -= u8::from(step.new_ballot && carried);
         self.send(world, sent, carried);
         world.fault = world.fault.or(step.fault);
     }

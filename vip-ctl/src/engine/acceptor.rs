@@ -157,6 +157,16 @@ impl Acceptor {
         news
     }
 
+    /// [`Mutant::SameBallot`]: takes `successor` for the owner of what was
+    /// accepted under `ballot`, until `until`.
+    #[cfg(feature = "mutants")]
+    pub fn give(&mut self, ballot: Ballot, successor: NodeId, until: BootNs) {
+        if self.accepted.is_none_or(|lease| lease.ballot.node == ballot.node) {
+            let ballot = Ballot { node: successor, ..ballot };
+            self.accepted = Some(Accepted { ballot, epoch: self.epoch, held: true, until });
+        }
+    }
+
     /// The owner says that this ballot has won. Returns whether that is the
     /// lease accepted here.
     pub fn confirm(&mut self, ballot: Ballot, now: BootNs) -> bool {

@@ -307,8 +307,8 @@ pub struct Timing {
     /// 200 ms: each place in the ranking delays candidacy by this. A longer
     /// lease is what slower networks have, and there a slot must be longer too.
     pub slot: Duration,
-    /// T_accept/5, at least [`RESERVE_MIN`], so 40 ms at the default of 200 ms:
-    /// the successor needs two round trips, and those may take r/2 each.
+    /// 2·r, at least [`RESERVE_MIN`], so 64 ms at the default of 200 ms: the
+    /// successor has the group to itself for as long as an attempt may take.
     pub reserve: Duration,
     /// How long the holder waits for a target to say that it is ready.
     pub ask: Duration,
@@ -329,7 +329,7 @@ impl Timing {
             heartbeat: accept / 4,
             heard: (accept * 2).max(HEARD_MIN),
             slot: (accept * 3 / 200).max(RANK_SLOT_MIN),
-            reserve: (accept / 5).max(RESERVE_MIN),
+            reserve: (renew * 2).max(RESERVE_MIN),
             ask: accept.clamp(Duration::from_millis(50), Duration::from_millis(500)),
         }
     }

@@ -94,6 +94,8 @@ pub(super) struct Group {
     pub reason: Reason,
     reported: Option<(GroupState, Option<NodeId>, Epoch)>,
     told_ready: bool,
+    #[cfg(feature = "mutants")]
+    pub given: super::mutant::Given,
 }
 
 impl Group {
@@ -123,6 +125,8 @@ impl Group {
             reason: Reason::Started,
             reported: None,
             told_ready: false,
+            #[cfg(feature = "mutants")]
+            given: super::mutant::Given::default(),
         }
     }
 
@@ -142,6 +146,10 @@ impl Group {
     /// Takes a message about this group. Ballots must be the sender's in
     /// questions and this node's in answers; others are not for us.
     pub fn receive(&mut self, from: NodeId, about: About, node: &mut Node) {
+        #[cfg(feature = "mutants")]
+        if node.broken.is(Mutant::SameBallot) && self.receive_other(from, about, node) {
+            return;
+        }
         let me = node.me();
         match about {
             About::Prepare { ballot } if ballot.node == from => self.answer_prepare(from, ballot, node),

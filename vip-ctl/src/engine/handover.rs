@@ -123,6 +123,11 @@ impl Group {
             }
             Wish::Leave => Reason::Standby,
         };
+        #[cfg(feature = "mutants")]
+        if node.broken.is(super::mutant::Mutant::SameBallot) {
+            self.propose_other(from, reason, node);
+            return;
+        }
         self.release(Some(from), reason, node);
     }
 
