@@ -97,9 +97,12 @@ impl Acceptor {
     /// Second phase without a vote, for an observer or in the silence: the
     /// newest ballot is believed. Returns whether this was it.
     pub fn learn(&mut self, ballot: Ballot, epoch: Epoch, held: bool, now: BootNs, accept: Duration) -> bool {
+        // Nobody raises a ballot because one who takes note finds it too low:
+        // only the sender's own release says that this is from before it.
+        let is_released = ballot <= self.released && ballot.node == self.released.node;
         let is_newest =
             self.lease(now).is_none_or(|lease| lease.ballot < ballot || lease.ballot.node == ballot.node)
-                && ballot > self.released;
+                && !is_released;
         if is_newest {
             self.epoch = self.epoch.max(epoch);
             self.accepted = Some(Accepted { ballot, epoch, held, until: now.plus(accept) });

@@ -143,3 +143,16 @@ fn a_lease_is_known_to_be_held_by_the_ballot_that_won() {
     assert!(acceptor.lease(T0).unwrap().held);
     assert!(!acceptor.confirm(ballot(5, A), T0.plus(ACCEPT)));
 }
+
+#[test]
+fn who_takes_note_believes_a_holder_whose_ballot_is_lower_than_anothers_release() {
+    let mut acceptor = Acceptor::default();
+    assert!(acceptor.release(ballot(41, B), None, T0, RESERVE_MIN));
+    let (now, accept) = (T0.plus(ms(1)), ACCEPT);
+    assert!(acceptor.learn(ballot(38, A), Epoch(4), true, now, accept));
+    assert_eq!(acceptor.lease(now).unwrap().ballot, ballot(38, A));
+    // But not one from before the holder's own release.
+    assert!(acceptor.release(ballot(42, A), None, now, RESERVE_MIN));
+    assert!(!acceptor.learn(ballot(40, A), Epoch(4), true, now, accept));
+    assert!(acceptor.lease(now).is_none());
+}
