@@ -16,6 +16,7 @@ mod lease_loop;
 pub mod membership;
 mod memory;
 mod realtime;
+pub mod table;
 mod votes;
 
 use std::{

@@ -257,7 +257,7 @@ impl Group {
             return;
         }
         self.yield_to(from, epoch, held, node);
-        if node.silent && held && self.lease.is_none() {
+        if self.silence(node).is_err() && held && self.lease.is_none() {
             // Not a vote. But when the silence is over, this acceptor refuses
             // others as those do that have voted, and the holder's agent can
             // be replaced next.
@@ -279,11 +279,13 @@ impl Group {
     }
 
     /// After a start, what was promised and accepted before is forgotten; until
-    /// all of it has run out, nothing new may be (rule 5).
+    /// all of it has run out, nothing new may be (rule 5). A group that is new
+    /// on a running node is in the same place.
     fn silence(&self, node: &Node) -> Result<(), Refused> {
-        if node.silent {
-            return Err(Refused::Silent { remaining: node.silent_until.since(node.now) });
+        let of_node = node.silent.then_some(node.silent_until);
+        match of_node.max(self.silent_until.filter(|until| *until > node.now)) {
+            Some(until) => Err(Refused::Silent { remaining: until.since(node.now) }),
+            None => Ok(()),
         }
-        Ok(())
     }
 }

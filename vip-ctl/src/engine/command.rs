@@ -94,6 +94,22 @@ impl Engine {
         }
     }
 
+    /// Groups have other numbers now; those without one are gone.
+    pub(super) fn renumber_commands(&mut self, new_number: impl Fn(GroupId) -> Option<GroupId>) {
+        for (id, mut pending) in std::mem::take(&mut self.commands.pending) {
+            match pending.command.group().map(&new_number) {
+                Some(None) => self.done(id, Err(Refusal::NoSuchGroup)),
+                Some(Some(group)) => {
+                    pending.command.set_group(group);
+                    self.commands.pending.insert(id, pending);
+                }
+                None => {
+                    self.commands.pending.insert(id, pending);
+                }
+            }
+        }
+    }
+
     /// A command has come to its end.
     fn done(&mut self, id: CommandId, outcome: Result<Completed, Refusal>) {
         if id.0 & OWN == 0 {

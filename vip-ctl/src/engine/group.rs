@@ -77,6 +77,9 @@ pub(super) struct Group {
     pub attempt: Option<Attempt>,
     /// Attempts in a row that lost against another candidate's.
     pub duels: u32,
+    /// A group that is new on a running node neither votes nor stands before
+    /// this: it may have been there before, with other VIPs or votes.
+    pub silent_until: Option<BootNs>,
     /// Not to stand before this; the rank's delay comes on top.
     pub stand_after: BootNs,
     /// Stand without the rank's delay: named as successor, or promoted by hand.
@@ -115,6 +118,7 @@ impl Group {
             lease: None,
             attempt: None,
             duels: 0,
+            silent_until: None,
             stand_after: node.silent_until,
             at_once: false,
             forced: None,
@@ -210,7 +214,7 @@ impl Group {
         let stand = self.stand_at(node);
         let (preempt, forced) = (self.preempt_at(node), self.forced.filter(|_| self.lease.is_none()));
         let acceptor = self.acceptor.next_deadline();
-        [lease, renew, attempt, release, handover, acceptor, stand, preempt, forced]
+        [lease, renew, attempt, release, handover, acceptor, stand, preempt, forced, self.silent_until]
             .into_iter()
             .flatten()
             .min()
@@ -224,6 +228,7 @@ impl Group {
 
     /// Lets everything that ran out by now run out, before anything else is looked at.
     fn run_out(&mut self, node: &mut Node) {
+        self.silent_until = self.silent_until.filter(|until| *until > node.now);
         if let Some(ended) = self.acceptor.run_out(node.me(), node.now) {
             // Long overdue means that this process was stopped: the holder's
             // renewals may be waiting in the socket. Read them first.
@@ -284,7 +289,8 @@ impl Group {
 
     /// Could this node take the lease if a person asks for it by name?
     pub fn able(&self, node: &Node) -> bool {
-        self.rank.is_some() && self.eligible == Some(true) && !node.silent && !node.stopping && !node.standby
+        let is_silent = node.silent || self.silent_until.is_some();
+        self.rank.is_some() && self.eligible == Some(true) && !is_silent && !node.stopping && !node.standby
     }
 
     /// Has a node of lower rank the lease that this node could have (rule 9)?

@@ -101,6 +101,17 @@ impl Command {
         }
     }
 
+    /// Makes it about another group, if it is about one.
+    pub(super) const fn set_group(&mut self, to: GroupId) {
+        match self {
+            Self::Promote { group, .. }
+            | Self::Demote { group }
+            | Self::Switchover { group, .. }
+            | Self::Force { group } => *group = to,
+            Self::Standby { .. } | Self::Pause { .. } => {}
+        }
+    }
+
     /// The node that it names.
     #[must_use]
     pub const fn to(self) -> Option<NodeId> {
@@ -234,6 +245,8 @@ pub enum Reason {
     HolderExpired,
     /// Another node released its lease.
     HolderReleased,
+    /// The group is no longer in the configuration, or another one by now.
+    Removed,
 }
 
 impl fmt::Display for Reason {
@@ -255,6 +268,7 @@ impl fmt::Display for Reason {
             Self::HolderSeen => "holder_seen",
             Self::HolderExpired => "holder_expired",
             Self::HolderReleased => "holder_released",
+            Self::Removed => "removed",
         })
     }
 }

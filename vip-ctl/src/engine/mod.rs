@@ -17,10 +17,12 @@ mod config;
 mod group;
 mod handover;
 mod io;
+mod label;
 mod message;
 mod mutant;
 mod node;
 mod proposer;
+mod reload;
 mod wire;
 
 #[cfg(test)]
@@ -38,7 +40,9 @@ pub use self::{
         RANK_SLOT_MIN, RESERVE_MIN, RETRY_MIN, Remembered, Role, STOP_GRACE, Timing, VOTERS_MAX,
     },
     io::{Command, Completed, GroupState, GroupStatus, Input, NodeStatus, Output, Reason, Refusal, Status},
+    label::{FORMERS_MAX, Label, LabelSpec, Labels},
     message::{About, AskId, Ballot, Message, PAYLOAD_MAX, Packet, Refused, RequestId, Verdict},
+    reload::Reloaded,
     wire::DecodeError,
 };
 

@@ -241,6 +241,16 @@ impl Node {
         }
     }
 
+    /// Groups have other numbers now: for each, its former one, if it had one.
+    pub fn renumber(&mut self, was: &[Option<GroupId>]) {
+        for peer in &mut self.peers {
+            let ready = |was: &Option<GroupId>| {
+                was.and_then(|was| peer.ready.get(usize::from(was.0))).copied().unwrap_or(false)
+            };
+            peer.ready = was.iter().map(ready).collect();
+        }
+    }
+
     /// When `node` was last heard; this node hears itself always.
     pub fn last_heard(&self, node: NodeId, now: BootNs) -> Option<BootNs> {
         if node == self.config.me {

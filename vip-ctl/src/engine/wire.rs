@@ -1,12 +1,16 @@
 //! Packets as bytes, and back. Numbers are big-endian; a message is a kind
 //! byte and its fields, a packet is one message after another up to its end.
+//! A group goes by its label ([`super::label`]).
 //! Authentication, sequence numbers and the wire version are the transport's.
 
 use std::time::Duration;
 
+use vip_common::BootNs;
+
 use super::{
     config::{CommandId, Epoch, GroupId, Incarnation, NodeId, Pause},
     io::{Command, Refusal},
+    label::{ByNumber, Label, Labels, Naming, Use},
     message::{About, AskId, Ballot, Message, PAYLOAD_MAX, Packet, Refused, RequestId, Verdict},
 };
 
@@ -100,30 +104,59 @@ const fn refusal_number(refusal: Refusal) -> u8 {
 }
 
 impl Packet {
-    /// The packet as bytes.
+    /// The packet as bytes for `to`, with groups by their labels. Messages
+    /// about a group that `to` can't be told of are left out.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(PAYLOAD_MAX);
-        for message in &self.messages {
-            put_message(&mut bytes, message);
-        }
-        bytes
+    pub fn encode_for(&self, to: NodeId, labels: &mut Labels, now: BootNs) -> Vec<u8> {
+        self.encode_with(&labels.with(to, now))
     }
 
-    /// The packet that `bytes` stand for, all of them. A packet has one form
-    /// only, but for the bits that pad a heartbeat's last byte: those are
-    /// ignored, and encoded as zeros.
+    /// The packet that `bytes` from `from` stand for. Messages about groups
+    /// that are not here, or not to be voted on now, are left out.
+    ///
+    /// # Errors
+    /// If they are none, or longer than [`PAYLOAD_MAX`].
+    pub fn decode_from(
+        bytes: &[u8],
+        from: NodeId,
+        labels: &mut Labels,
+        now: BootNs,
+    ) -> Result<Self, DecodeError> {
+        Self::decode_with(bytes, &mut labels.with(from, now))
+    }
+
+    /// The packet as bytes, with groups by their numbers.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        self.encode_with(&ByNumber)
+    }
+
+    /// The packet that `bytes` stand for, all of them, with groups by their
+    /// numbers. A packet has one form only, but for the bits that pad a
+    /// heartbeat's last byte: those are ignored, and encoded as zeros.
     ///
     /// # Errors
     /// If they are none, or longer than [`PAYLOAD_MAX`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::decode_with(bytes, &mut ByNumber)
+    }
+
+    fn encode_with(&self, naming: &impl Naming) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(PAYLOAD_MAX);
+        for message in &self.messages {
+            put_message(&mut bytes, message, naming);
+        }
+        bytes
+    }
+
+    fn decode_with(bytes: &[u8], naming: &mut impl Naming) -> Result<Self, DecodeError> {
         if bytes.len() > PAYLOAD_MAX {
             return Err(DecodeError::TooLong);
         }
         let mut reader = Reader(bytes);
         let mut messages = Vec::new();
         while !reader.0.is_empty() {
-            messages.push(reader.message()?);
+            messages.extend(reader.message(naming)?);
         }
         Ok(Self { messages })
     }
@@ -137,7 +170,8 @@ pub(super) fn split(messages: Vec<Message>) -> Vec<Vec<Message>> {
     let mut bytes = Vec::new();
     for message in messages {
         bytes.clear();
-        put_message(&mut bytes, &message);
+        // Labels are all of one length.
+        put_message(&mut bytes, &message, &ByNumber);
         if used + bytes.len() > PAYLOAD_MAX && !packet.is_empty() {
             packets.push(std::mem::take(&mut packet));
             used = 0;
@@ -151,10 +185,11 @@ pub(super) fn split(messages: Vec<Message>) -> Vec<Vec<Message>> {
     packets
 }
 
-fn put_message(out: &mut Vec<u8>, message: &Message) {
+fn put_message(out: &mut Vec<u8>, message: &Message, naming: &impl Naming) {
     match *message {
         Message::Heartbeat { first, ref ready } => {
             out.push(HEARTBEAT);
+            out.extend(naming.table().to_be_bytes());
             out.extend(first.0.to_be_bytes());
             // The engine speaks of a bounded number of groups at a time.
             let told = u16::try_from(ready.len()).unwrap_or(u16::MAX);
@@ -165,6 +200,10 @@ fn put_message(out: &mut Vec<u8>, message: &Message) {
             }
         }
         Message::Request { request, epoch, command } => {
+            // Commands about nodes have no group; the field stays, as zero.
+            let label =
+                command.group().map_or(Some(Label::default()), |group| naming.label(group, Use::Other));
+            let Some(label) = label else { return };
             put_request(out, REQUEST, request);
             out.extend(epoch.0.to_be_bytes());
             let (kind, to) = match command {
@@ -179,8 +218,7 @@ fn put_message(out: &mut Vec<u8>, message: &Message) {
                 Command::Pause { on: false } => (RESUME, None),
             };
             out.push(kind);
-            // Commands about nodes have no group; the field stays, as zero.
-            out.extend(command.group().unwrap_or_default().0.to_be_bytes());
+            out.extend(label.0.to_be_bytes());
             put_node(out, to);
         }
         Message::Node { standby, pause } => {
@@ -198,11 +236,15 @@ fn put_message(out: &mut Vec<u8>, message: &Message) {
                 Verdict::Refused(refusal) => out.extend([REFUSED, refusal_number(refusal)]),
             }
         }
-        Message::Group { group, about } => put_about(out, group, about),
+        Message::Group { group, about } => {
+            if let Some(label) = naming.label(group, Use::of(&about)) {
+                put_about(out, label, about);
+            }
+        }
     }
 }
 
-fn put_about(out: &mut Vec<u8>, group: GroupId, about: About) {
+fn put_about(out: &mut Vec<u8>, group: Label, about: About) {
     match about {
         About::Prepare { ballot } => put_head(out, PREPARE, group, ballot),
         About::Promise { ballot, epoch, yours } => {
@@ -266,7 +308,7 @@ fn put_refused(out: &mut Vec<u8>, because: Refused) {
     }
 }
 
-fn put_head(out: &mut Vec<u8>, kind: u8, group: GroupId, ballot: Ballot) {
+fn put_head(out: &mut Vec<u8>, kind: u8, group: Label, ballot: Ballot) {
     out.push(kind);
     out.extend(group.0.to_be_bytes());
     put_ballot(out, ballot);
@@ -324,8 +366,8 @@ impl Reader<'_> {
         }
     }
 
-    fn group(&mut self) -> Result<GroupId, DecodeError> {
-        self.u16().map(GroupId)
+    fn label(&mut self) -> Result<Label, DecodeError> {
+        self.u64().map(Label)
     }
 
     fn epoch(&mut self) -> Result<Epoch, DecodeError> {
@@ -353,22 +395,25 @@ impl Reader<'_> {
         Ok(RequestId { incarnation: Incarnation(self.u64()?), command: CommandId(self.u64()?) })
     }
 
-    fn message(&mut self) -> Result<Message, DecodeError> {
+    /// The next message; `None` if it is about a group that is not meant here.
+    fn message(&mut self, naming: &mut impl Naming) -> Result<Option<Message>, DecodeError> {
         match self.u8()? {
-            HEARTBEAT => self.heartbeat(),
-            REQUEST => Ok(Message::Request {
-                request: self.request()?,
-                epoch: self.epoch()?,
-                command: self.command()?,
-            }),
-            NODE => Ok(Message::Node {
+            HEARTBEAT => self.heartbeat(naming).map(Some),
+            REQUEST => {
+                let (request, epoch) = (self.request()?, self.epoch()?);
+                let command = self.command(naming)?;
+                Ok(command.map(|command| Message::Request { request, epoch, command }))
+            }
+            NODE => Ok(Some(Message::Node {
                 standby: self.flag()?,
                 pause: Pause { version: self.u64()?, on: self.flag()? },
-            }),
-            VERDICT => Ok(Message::Verdict { request: self.request()?, verdict: self.verdict()? }),
+            })),
+            VERDICT => Ok(Some(Message::Verdict { request: self.request()?, verdict: self.verdict()? })),
             kind => {
-                let group = self.group()?;
-                Ok(Message::Group { group, about: self.about(kind)? })
+                let label = self.label()?;
+                let about = self.about(kind)?;
+                let group = naming.group(label, Use::of(&about));
+                Ok(group.map(|group| Message::Group { group, about }))
             }
         }
     }
@@ -395,12 +440,15 @@ impl Reader<'_> {
         }
     }
 
-    fn heartbeat(&mut self) -> Result<Message, DecodeError> {
-        let first = self.group()?;
+    fn heartbeat(&mut self, naming: &mut impl Naming) -> Result<Message, DecodeError> {
+        let table = self.u64()?;
+        let first = self.u16().map(GroupId)?;
         let told = usize::from(self.u16()?);
         let bytes = self.0.split_at_checked(told.div_ceil(8));
         let (bytes, rest) = bytes.ok_or(DecodeError::Truncated)?;
         self.0 = rest;
+        // Numbers of another table are other groups': nothing is said of ours.
+        let told = if naming.hear_table(table) { told } else { 0 };
         let ready = (0..told).map(|bit| bytes[bit / 8] & (1 << (bit % 8)) != 0);
         Ok(Message::Heartbeat { first, ready: ready.collect() })
     }
@@ -417,13 +465,20 @@ impl Reader<'_> {
         }
     }
 
-    fn command(&mut self) -> Result<Command, DecodeError> {
+    fn command(&mut self, naming: &mut impl Naming) -> Result<Option<Command>, DecodeError> {
         let kind = self.u8()?;
-        let (group, to) = (self.group()?, self.node()?);
+        let (label, to) = (self.label()?, self.node()?);
         let is_of_nodes = matches!(kind, STANDBY | STANDBY_BY_FORCE | UNSTANDBY | PAUSE | RESUME);
-        if is_of_nodes && group != GroupId::default() {
+        if is_of_nodes && label != Label::default() {
             return Err(DecodeError::Unknown { what: "command", byte: kind });
         }
+        let group = if is_of_nodes { Some(GroupId::default()) } else { naming.group(label, Use::Other) };
+        // What is wrong is wrong for any group.
+        let command = Self::command_about(kind, group.unwrap_or_default(), to)?;
+        Ok(group.map(|_| command))
+    }
+
+    fn command_about(kind: u8, group: GroupId, to: Option<NodeId>) -> Result<Command, DecodeError> {
         match (kind, to) {
             (PROMOTE, Some(to)) => Ok(Command::Promote { group, to }),
             (DEMOTE, None) => Ok(Command::Demote { group }),

@@ -1,0 +1,433 @@
+//! What follows what; and whole clusters that are given other groups, one node
+//! after the other, in which no VIP may ever be answered twice.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+
+use vip_common::{BootNs, Lease};
+
+use super::*;
+use crate::engine::{
+    Command, CommandId, Engine, EngineConfig, Epoch, GroupSpec, Incarnation, Input, Labels, NodeId, NodeSpec,
+    Output, Packet, Reloaded, Role,
+};
+
+const ACCEPT: Duration = Duration::from_millis(200);
+const NODES: u8 = 3;
+
+fn vip(last: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, last))
+}
+
+fn groups(groups: &[(&str, &[u8])]) -> Vec<Group> {
+    let group = |&(name, vips): &(&str, &[u8])| Group {
+        name: name.to_owned(),
+        vips: vips.iter().copied().map(vip).collect(),
+        priorities: BTreeMap::new(),
+        preempt: None,
+    };
+    groups.iter().map(group).collect()
+}
+
+fn follow(tables: &[&[(&str, &[u8])]]) -> Next {
+    let mut next = Next { table: Table::of(&groups(tables[0])), was: Vec::new(), ended: Vec::new() };
+    for table in &tables[1..] {
+        next = next.table.next(&groups(table));
+    }
+    next
+}
+
+#[test]
+fn a_group_that_stays_goes_on_under_another_number() {
+    let next = follow(&[&[("db", &[1]), ("web", &[2])], &[("app", &[3]), ("db", &[1])]]);
+    assert_eq!(next.was, [None, Some(GroupId(0))]);
+    assert_eq!(next.ended, [GroupId(1)]);
+    assert_eq!(next.table.groups()[1], TableGroup::new("db", &[vip(1)]));
+}
+
+#[test]
+fn a_vip_that_is_added_is_not_answered_before_a_lease_has_it() {
+    let mut next = follow(&[&[("db", &[1])], &[("db", &[1, 2])]]);
+    let db = &next.table.groups()[0];
+    assert_eq!(db.formers, [vec![vip(1)]]);
+    assert_eq!(db.answered().collect::<Vec<_>>(), [vip(1)]);
+    next.table.settle(GroupId(0));
+    assert_eq!(next.table.groups()[0].answered().collect::<Vec<_>>(), [vip(1), vip(2)]);
+}
+
+#[test]
+fn a_vip_that_is_removed_is_not_answered_at_once() {
+    let next = follow(&[&[("db", &[1, 2])], &[("db", &[1])]]);
+    let db = &next.table.groups()[0];
+    assert_eq!((db.answered().collect::<Vec<_>>(), next.was), (vec![vip(1)], vec![Some(GroupId(0))]));
+}
+
+#[test]
+fn groups_between_which_a_vip_moves_begin_anew() {
+    let next = follow(&[&[("db", &[1]), ("web", &[2, 3])], &[("db", &[1, 3]), ("web", &[2])]]);
+    // web's leases are about 3 as well, and db may have it now.
+    assert_eq!(next.was, [Some(GroupId(0)), None]);
+    assert_eq!(next.ended, [GroupId(1)]);
+}
+
+#[test]
+fn a_vip_that_moves_in_two_steps_ends_nothing() {
+    let mut first = follow(&[&[("db", &[1]), ("web", &[2, 3])], &[("db", &[1]), ("web", &[2])]]);
+    for group in [GroupId(0), GroupId(1)] {
+        first.table.settle(group);
+    }
+    let second = first.table.next(&groups(&[("db", &[1, 3]), ("web", &[2])]));
+    assert!(second.ended.is_empty());
+    let [db, web] = second.table.groups() else { panic!("two groups") };
+    assert_eq!((db.formers.as_slice(), web.formers.as_slice()), ([vec![vip(1)]].as_slice(), [].as_slice()));
+}
+
+#[test]
+fn what_is_taken_back_is_as_it_was() {
+    let next = follow(&[&[("db", &[1])], &[("db", &[1, 2])], &[("db", &[1])]]);
+    let db = &next.table.groups()[0];
+    assert!(db.is_settled());
+    assert_eq!(
+        (db.formers.as_slice(), next.was),
+        ([vec![vip(1), vip(2)]].as_slice(), vec![Some(GroupId(0))])
+    );
+}
+
+#[test]
+fn the_set_that_is_asked_for_is_never_forgotten() {
+    let next = follow(&[
+        &[("db", &[1])],
+        &[("db", &[1, 2])],
+        &[("db", &[1, 3])],
+        &[("db", &[1, 4])],
+        &[("db", &[1, 5])],
+        &[("db", &[1, 6])],
+    ]);
+    let db = &next.table.groups()[0];
+    assert_eq!(db.formers.len(), FORMERS_MAX);
+    assert!(db.formers.contains(&vec![vip(1)]));
+}
+
+/// Numbers that look random, the same for the same seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        // xorshift64*, Vigna 2016.
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % sides
+    }
+}
+
+/// A node as the agent makes it.
+struct Host {
+    engine: Engine,
+    labels: Labels,
+    table: Table,
+    /// By group.
+    leases: Vec<Lease>,
+    /// What the data plane answers, and for which group.
+    vips: BTreeMap<IpAddr, GroupId>,
+}
+
+struct Cluster {
+    dice: Dice,
+    now: BootNs,
+    hosts: Vec<Host>,
+    /// By arrival.
+    flying: BTreeMap<(BootNs, u64), (usize, usize, Vec<u8>)>,
+    sent: u64,
+    cut: Option<usize>,
+    commands: u64,
+    took_over: u64,
+}
+
+fn config(me: usize, groups: usize) -> EngineConfig {
+    let nodes = vec![NodeSpec { role: Role::Node }; usize::from(NODES)];
+    let groups = vec![GroupSpec::default(); groups];
+    EngineConfig::new(node(me), Incarnation(me as u64 + 1), nodes, groups, ACCEPT)
+}
+
+fn node(place: usize) -> NodeId {
+    NodeId(u8::try_from(place).expect("three nodes"))
+}
+
+fn digest(table: &Table) -> u64 {
+    table.groups().iter().fold(7, |hash: u64, group| hash.wrapping_mul(31) ^ group.labels().current.0)
+}
+
+impl Cluster {
+    fn new(seed: u64, first: &[Group]) -> Self {
+        let now = BootNs(1_000_000_000);
+        let table = Table::of(first);
+        let host = |me| {
+            let config = config(me, first.len());
+            let specs: Vec<_> = table.groups().iter().map(TableGroup::labels).collect();
+            let mut host = Host {
+                labels: Labels::new(&config, &specs, digest(&table), now),
+                engine: Engine::new(config, &[], now),
+                leases: vec![Lease::NONE; first.len()],
+                vips: BTreeMap::new(),
+                table: table.clone(),
+            };
+            host.put_vips();
+            host
+        };
+        let hosts = (0..usize::from(NODES)).map(host).collect();
+        let mut cluster = Self {
+            dice: Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
+            now,
+            hosts,
+            flying: BTreeMap::new(),
+            sent: 0,
+            cut: None,
+            commands: 0,
+            took_over: 0,
+        };
+        for me in 0..usize::from(NODES) {
+            cluster.make_eligible(me);
+        }
+        cluster
+    }
+
+    fn make_eligible(&mut self, me: usize) {
+        for group in 0..self.hosts[me].table.groups().len() {
+            self.give(me, Input::Eligible { group: number(group), eligible: true });
+        }
+    }
+
+    fn give(&mut self, me: usize, input: Input) {
+        let now = self.now;
+        self.hosts[me].engine.handle(input, now);
+        self.carry_out(me);
+    }
+
+    fn carry_out(&mut self, me: usize) {
+        let now = self.now;
+        while let Some(output) = self.hosts[me].engine.poll_output() {
+            match output {
+                Output::StoreLease { group, lease } => {
+                    let place = usize::from(group.0);
+                    let host = &mut self.hosts[me];
+                    let had = host.leases[place].expiry().is_some_and(|until| until > now);
+                    self.took_over += u64::from(!had && lease != Lease::NONE);
+                    host.leases[place] = lease;
+                }
+                Output::Send { to, packet } => {
+                    let bytes = packet.encode_for(to, &mut self.hosts[me].labels, now);
+                    let to = usize::from(to.0);
+                    let is_cut = self.cut.is_some_and(|cut| cut == me || cut == to);
+                    if is_cut || self.dice.roll(20) == 0 {
+                        continue;
+                    }
+                    self.sent += 1;
+                    let delay = Duration::from_micros(100 + self.dice.roll(6_000));
+                    self.flying.insert((now.plus(delay), self.sent), (me, to, bytes));
+                }
+                Output::Announce { .. }
+                | Output::Changed { .. }
+                | Output::Remember { .. }
+                | Output::Done { .. }
+                | Output::Stopped => {}
+            }
+        }
+        self.hosts[me].cover(now);
+        self.check();
+    }
+
+    /// Every VIP is answered by one node at most.
+    fn check(&self) {
+        let mut by: BTreeMap<IpAddr, Vec<(usize, GroupId)>> = BTreeMap::new();
+        for (me, host) in self.hosts.iter().enumerate() {
+            for (vip, group) in &host.vips {
+                let lease = host.leases[usize::from(group.0)];
+                if lease.expiry().is_some_and(|until| until > self.now) {
+                    by.entry(*vip).or_default().push((me, *group));
+                }
+            }
+        }
+        for (vip, by) in by {
+            assert!(by.len() < 2, "{vip} is answered by {by:?} at {:?}", self.now);
+        }
+    }
+
+    /// Goes on for `time`.
+    fn run(&mut self, time: Duration) {
+        let end = self.now.plus(time);
+        loop {
+            let arrival = self.flying.first_key_value().map(|(&(at, _), _)| at);
+            let deadlines = self.hosts.iter().filter_map(|host| host.engine.next_deadline());
+            let Some(at) = deadlines.chain(arrival).min().filter(|at| *at <= end) else { break };
+            self.now = at.max(self.now);
+            if arrival == Some(at) {
+                let Some((_, (from, to, bytes))) = self.flying.pop_first() else { break };
+                let (host, now) = (&mut self.hosts[to], self.now);
+                let packet =
+                    Packet::decode_from(&bytes, node(from), &mut host.labels, now).expect("one of ours");
+                self.give(to, Input::Message { from: node(from), packet });
+            } else {
+                for me in 0..usize::from(NODES) {
+                    self.give(me, Input::Wake);
+                }
+            }
+        }
+        self.now = end;
+    }
+
+    /// As the agent does it.
+    fn reload(&mut self, me: usize, groups: &[Group]) {
+        let now = self.now;
+        let next = self.hosts[me].table.next(groups);
+        for group in &next.ended {
+            self.hosts[me].engine.retire(*group, now);
+            self.carry_out(me);
+        }
+        let host = &mut self.hosts[me];
+        let leases = |was: &Option<GroupId>| was.map_or(Lease::NONE, |was| host.leases[usize::from(was.0)]);
+        let leases = next.was.iter().map(leases).collect();
+        let specs: Vec<_> =
+            next.was.iter().copied().zip(next.table.groups().iter().map(TableGroup::labels)).collect();
+        let table = digest(&next.table);
+        let reloaded = |was: &Option<GroupId>| Reloaded {
+            was: *was,
+            spec: GroupSpec::default(),
+            epoch: Epoch::default(),
+        };
+        host.engine.reload(next.was.iter().map(reloaded).collect(), now);
+        host.labels.reload(&specs, table, now);
+        host.leases = leases;
+        host.table = next.table;
+        host.put_vips();
+        self.carry_out(me);
+        self.make_eligible(me);
+    }
+
+    fn holders(&self, name: &str) -> Vec<usize> {
+        let holds = |host: &Host| {
+            let place = host.table.groups().iter().position(|group| group.name == name);
+            place.is_some_and(|place| host.leases[place].expiry().is_some_and(|until| until > self.now))
+        };
+        (0..self.hosts.len()).filter(|me| holds(&self.hosts[*me])).collect()
+    }
+}
+
+impl Host {
+    fn put_vips(&mut self) {
+        let groups = self.table.groups().iter().enumerate();
+        self.vips =
+            groups.flat_map(|(place, group)| group.answered().map(move |vip| (vip, number(place)))).collect();
+    }
+
+    fn cover(&mut self, now: BootNs) {
+        self.labels.advance(now);
+        for place in 0..self.table.groups().len() {
+            let group = number(place);
+            if !self.table.groups()[place].is_settled()
+                && self.labels.covered(group, self.leases[place].expiry(), now)
+            {
+                self.table.settle(group);
+            }
+        }
+        self.put_vips();
+    }
+}
+
+#[test]
+fn a_vip_added_node_by_node_moves_nothing_and_is_answered_in_the_end() {
+    let (old, new) =
+        (groups(&[("db", &[1]), ("web", &[2])]), groups(&[("app", &[4]), ("db", &[1, 3]), ("web", &[2])]));
+    let mut cluster = Cluster::new(1, &old);
+    cluster.run(ACCEPT * 4);
+    let (db, web) = (cluster.holders("db"), cluster.holders("web"));
+    assert_eq!((db.len(), web.len()), (1, 1));
+    let before = cluster.took_over;
+    for me in 0..3 {
+        cluster.reload(me, &new);
+        cluster.run(ACCEPT * 3);
+        assert_eq!((cluster.holders("db"), cluster.holders("web")), (db.clone(), web.clone()), "node {me}");
+    }
+    assert_eq!(cluster.took_over, before + 1, "app is taken, and nothing else");
+    assert!(cluster.hosts[db[0]].vips.contains_key(&vip(3)));
+    assert_eq!(cluster.holders("app").len(), 1);
+}
+
+#[test]
+fn a_vip_is_not_answered_while_a_majority_does_not_know_it() {
+    let mut cluster = Cluster::new(2, &groups(&[("db", &[1])]));
+    cluster.run(ACCEPT * 4);
+    let holder = cluster.holders("db")[0];
+    cluster.reload(holder, &groups(&[("db", &[1, 2])]));
+    cluster.run(ACCEPT * 10);
+    assert_eq!(cluster.holders("db"), [holder], "the lease goes on for the former set");
+    assert!(!cluster.hosts[holder].vips.contains_key(&vip(2)));
+}
+
+/// Any groups over a few VIPs, so that VIPs move between groups all the time.
+fn any_groups(dice: &mut Dice) -> Vec<Group> {
+    let mut vips: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
+    for vip in 1..=4 {
+        let name = ["a", "b", "c", ""][usize::try_from(dice.roll(4)).expect("small")];
+        if !name.is_empty() {
+            vips.entry(name).or_default().push(vip);
+        }
+    }
+    vips.entry("z").or_default().push(9);
+    let named: Vec<_> = vips.iter().map(|(name, vips)| (*name, vips.as_slice())).collect();
+    groups(&named)
+}
+
+#[test]
+fn no_vip_is_ever_answered_twice_whatever_is_reloaded_where() {
+    let mut moved = 0;
+    for seed in 0..150 {
+        let mut dice = Dice(seed * 2 + 1);
+        let mut known = vec![any_groups(&mut dice)];
+        let mut cluster = Cluster::new(seed, &known[0]);
+        for _ in 0..60 {
+            cluster.run(Duration::from_millis(1 + dice.roll(260)));
+            let me = usize::try_from(dice.roll(3)).expect("small");
+            match dice.roll(8) {
+                0..4 => {
+                    // Mostly what another node has already, sometimes a new one.
+                    let place = usize::try_from(dice.roll(known.len() as u64 + 1)).expect("small");
+                    if place == known.len() {
+                        known.push(any_groups(&mut dice));
+                        if known.len() > 3 {
+                            known.remove(0);
+                        }
+                    }
+                    let groups = known[place.min(known.len() - 1)].clone();
+                    cluster.reload(me, &groups);
+                }
+                4 => cluster.cut = Some(me),
+                5 => cluster.cut = None,
+                _ => {
+                    cluster.commands += 1;
+                    let group = number(usize::try_from(dice.roll(4)).expect("small"));
+                    let command = Command::Switchover { group, to: None };
+                    cluster.give(me, Input::Command { id: CommandId(cluster.commands), command });
+                }
+            }
+        }
+        moved += cluster.took_over;
+        // In the end all have the same, and everything is held and answered.
+        cluster.cut = None;
+        let last = known[known.len() - 1].clone();
+        for me in 0..3 {
+            cluster.reload(me, &last);
+        }
+        cluster.run(ACCEPT * 12);
+        for group in &last {
+            let holders = cluster.holders(&group.name);
+            assert_eq!(holders.len(), 1, "seed {seed}: {} is held by {holders:?}", group.name);
+            for vip in &group.vips {
+                assert!(
+                    cluster.hosts[holders[0]].vips.contains_key(vip),
+                    "seed {seed}: {vip} is not answered"
+                );
+            }
+        }
+    }
+    assert!(moved > 1000, "leases have moved {moved} times only");
+}

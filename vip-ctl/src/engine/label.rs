@@ -1,0 +1,378 @@
+//! What groups are called between nodes, and which of them a node may vote on.
+//!
+//! A lease is about a set of addresses. So a group's *label* is made of its
+//! name and its VIPs, and a node that does not know a label has no vote on it.
+//! While the nodes of a cluster are given another set of groups, one after the
+//! other, this keeps two of them from answering for one VIP under two groups:
+//!
+//! - A voter votes on the sets that it has, and on the one that a group had
+//!   before its last change. The caller names that one only if none of its
+//!   VIPs, nor of the new set's, has gone from one group to another; else the
+//!   group is a new one to this node.
+//! - On a new or changed set it does not vote until T_accept after the change:
+//!   by then whatever it voted on before, which may have had a VIP in another
+//!   group, has run out.
+//!
+//! Two leases with a VIP in common would need two majorities, which have a
+//! voter in common, and that one has never had votes for both.
+//!
+//! A node that asks goes on with the former set until a majority has had the
+//! new one for long enough to vote on it. VIPs that are new in a group are not
+//! to be answered before its lease is one of the new set: [`Labels::covered`].
+
+use std::collections::{BTreeMap, HashMap};
+
+use vip_common::BootNs;
+
+use super::{
+    config::{EngineConfig, GroupId, NodeId, NodeSet, PeerLoss, Timing},
+    message::About,
+};
+
+/// A group with a set of VIPs, on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Label(pub u64);
+
+/// A group's labels as a process finds them at its start, newest first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LabelSpec {
+    /// The set that it has.
+    pub current: Label,
+    /// Sets that it had before its last changes, if they may still be voted on.
+    pub formers: Vec<Label>,
+    /// The one of all these that leases are asked for.
+    pub asks: Label,
+}
+
+impl LabelSpec {
+    /// A group that has not changed, or is new here.
+    #[must_use]
+    pub const fn only(current: Label) -> Self {
+        Self { current, formers: Vec::new(), asks: current }
+    }
+}
+
+/// Former sets of a group that are still voted on; older ones are forgotten.
+pub const FORMERS_MAX: usize = 3;
+
+/// How a message about a group names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// A vote is asked for: Prepare and Propose.
+    Vote,
+    /// An answer, which names the group as the question did.
+    Answer,
+    /// Anything else.
+    Other,
+}
+
+impl Use {
+    pub const fn of(about: &About) -> Self {
+        match about {
+            About::Prepare { .. } | About::Propose { .. } => Self::Vote,
+            About::Promise { .. }
+            | About::Accept { .. }
+            | About::Refuse { .. }
+            | About::Released { .. }
+            | About::Ready { .. } => Self::Answer,
+            About::Holding { .. } | About::Release { .. } | About::AskReady { .. } => Self::Other,
+        }
+    }
+}
+
+/// Turns groups into labels and back, for one peer.
+pub(super) trait Naming {
+    /// What `group` is called in a message to the peer; `None` if it can't be
+    /// spoken of.
+    fn label(&self, group: GroupId, usage: Use) -> Option<Label>;
+    /// The group that the peer means; `None` if there is none here, or none to
+    /// vote on now.
+    fn group(&mut self, label: Label, usage: Use) -> Option<GroupId>;
+    /// Stands for all groups and labels of this node.
+    fn table(&self) -> u64;
+    /// The peer's table has come. Are its numbers of groups ours?
+    fn hear_table(&mut self, table: u64) -> bool;
+}
+
+/// Groups are called by their numbers: for clusters whose groups never change.
+pub(super) struct ByNumber;
+
+impl Naming for ByNumber {
+    fn label(&self, group: GroupId, _usage: Use) -> Option<Label> {
+        Some(Label(group.0.into()))
+    }
+
+    fn group(&mut self, label: Label, _usage: Use) -> Option<GroupId> {
+        u16::try_from(label.0).ok().map(GroupId)
+    }
+
+    fn table(&self) -> u64 {
+        0
+    }
+
+    fn hear_table(&mut self, table: u64) -> bool {
+        table == 0
+    }
+}
+
+/// One set of a group.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    label: Label,
+    /// From when on this node may vote on it.
+    votes_from: BootNs,
+}
+
+/// One group.
+#[derive(Clone, Debug)]
+struct Entry {
+    current: Known,
+    /// Newest first.
+    formers: Vec<Known>,
+    /// What leases are asked for, and since when if it is the current one.
+    asks: Label,
+    asks_since: Option<BootNs>,
+}
+
+impl Entry {
+    fn new(spec: &LabelSpec, now: BootNs) -> Self {
+        let known = |label| Known { label, votes_from: now };
+        Self {
+            current: known(spec.current),
+            formers: spec.formers.iter().copied().map(known).collect(),
+            asks: spec.asks,
+            asks_since: (spec.asks == spec.current).then_some(now),
+        }
+    }
+
+    /// The same group with other sets. One that is new here gets its votes
+    /// from `votes_from` on; one that was there keeps its time.
+    fn changed(&self, spec: &LabelSpec, votes_from: BootNs, now: BootNs) -> Self {
+        let known = |label| self.known(label).unwrap_or(Known { label, votes_from });
+        let went_on = self.current.label == spec.current && self.asks == spec.current;
+        let asks = if went_on { spec.current } else { spec.asks };
+        Self {
+            current: known(spec.current),
+            formers: spec.formers.iter().copied().map(known).collect(),
+            asks,
+            asks_since: if went_on { self.asks_since } else { (asks == spec.current).then_some(now) },
+        }
+    }
+
+    fn known(&self, label: Label) -> Option<Known> {
+        std::iter::once(&self.current).chain(&self.formers).copied().find(|known| known.label == label)
+    }
+}
+
+/// What a peer has said.
+#[derive(Clone, Debug, Default)]
+struct PeerTable {
+    /// Its table, since when it has been this one, and when it said so last.
+    table: Option<(u64, BootNs, BootNs)>,
+    /// How it named a group last, where that is not the current label.
+    formers: BTreeMap<GroupId, Label>,
+}
+
+/// All labels of a node, and what its peers say of theirs.
+#[derive(Clone, Debug)]
+pub struct Labels {
+    me: NodeId,
+    voters: NodeSet,
+    majority: usize,
+    pair: Option<PeerLoss>,
+    timing: Timing,
+    /// By [`GroupId`].
+    entries: Vec<Entry>,
+    by_label: HashMap<Label, GroupId>,
+    table: u64,
+    /// Since when this node has had this table.
+    since: BootNs,
+    peers: BTreeMap<NodeId, PeerTable>,
+}
+
+impl Labels {
+    /// The labels of a node whose engine starts at `now`. What it may vote on
+    /// at first is the engine's to say, by its silence.
+    ///
+    /// `table` stands for all groups and labels: equal on nodes that have the
+    /// same, and on others different.
+    #[must_use]
+    pub fn new(config: &EngineConfig, specs: &[LabelSpec], table: u64, now: BootNs) -> Self {
+        let mut labels = Self {
+            me: config.me,
+            voters: config.voters(),
+            majority: config.majority(),
+            pair: config.pair,
+            timing: Timing::new(config.accept),
+            entries: Vec::new(),
+            by_label: HashMap::new(),
+            table,
+            since: now,
+            peers: BTreeMap::new(),
+        };
+        labels.set(specs.iter().map(|spec| Entry::new(spec, now)).collect());
+        labels
+    }
+
+    fn set(&mut self, entries: Vec<Entry>) {
+        self.by_label.clear();
+        for (id, entry) in (0..=u16::MAX).map(GroupId).zip(&entries) {
+            for known in std::iter::once(&entry.current).chain(&entry.formers) {
+                self.by_label.insert(known.label, id);
+            }
+        }
+        self.entries = entries;
+    }
+
+    /// Takes over another set of groups: for each its sets, and the number that
+    /// it had before. A group that was not there, or whose set that leases are
+    /// asked for is not to be voted on any more, is a new one: the engine is
+    /// silent about it at first.
+    pub fn reload(&mut self, groups: &[(Option<GroupId>, LabelSpec)], table: u64, now: BootNs) {
+        let votes_from = now.plus(self.timing.accept);
+        let entry = |(was, spec): &(Option<GroupId>, LabelSpec)| {
+            let was = was.and_then(|was| self.entries.get(usize::from(was.0)));
+            was.map_or_else(|| Entry::new(spec, votes_from), |was| was.changed(spec, votes_from, now))
+        };
+        let entries = groups.iter().map(entry).collect();
+        self.set(entries);
+        if self.table != table {
+            self.table = table;
+            self.since = now;
+        }
+        for peer in self.peers.values_mut() {
+            peer.formers.clear();
+        }
+    }
+
+    /// Lets go on to the current set what a majority can vote on by now.
+    pub fn advance(&mut self, now: BootNs) {
+        if self.entries.iter().all(|entry| entry.asks_since.is_some()) || !self.is_settled(now) {
+            return;
+        }
+        for entry in &mut self.entries {
+            if entry.asks_since.is_none() && entry.current.votes_from <= now {
+                entry.asks = entry.current.label;
+                entry.asks_since = Some(now);
+            }
+        }
+    }
+
+    /// Has a majority had this table for longer than T_accept, by whatever
+    /// clock?
+    fn is_settled(&self, now: BootNs) -> bool {
+        let wait = self.timing.accept.saturating_add(self.timing.accept / 4);
+        let has_it = |node: NodeId| {
+            if node == self.me {
+                return self.since.plus(wait) <= now;
+            }
+            let table = self.peers.get(&node).and_then(|peer| peer.table);
+            table.is_some_and(|(table, since, last)| {
+                table == self.table && since.plus(wait) <= now && now.since(last) <= self.timing.heard
+            })
+        };
+        let heard = |node: NodeId| {
+            let table = self.peers.get(&node).and_then(|peer| peer.table);
+            table.is_some_and(|(_, _, last)| now.since(last) <= self.timing.heard)
+        };
+        let have_it = self.voters.into_iter().filter(|&node| has_it(node)).count();
+        // In pair mode a node goes on by itself where the other is not there.
+        let alone =
+            self.pair.is_some() && !self.voters.into_iter().any(|node| node != self.me && heard(node));
+        have_it >= self.majority || (alone && has_it(self.me))
+    }
+
+    /// Are the VIPs that are new in `group` part of any lease that this node
+    /// has or gets from now on? `lease` is what its map has.
+    ///
+    /// A lease that was asked for before this node went on to the current set
+    /// ends at most T_hold after that, and a candidacy takes some time.
+    #[must_use]
+    pub fn covered(&self, group: GroupId, lease: Option<BootNs>, now: BootNs) -> bool {
+        let Some(entry) = self.entries.get(usize::from(group.0)) else { return false };
+        let Some(since) = entry.asks_since else { return false };
+        match lease.filter(|until| *until > now) {
+            Some(until) => entry.formers.is_empty() || until > since.plus(self.timing.hold),
+            None => entry.formers.is_empty() || now > since.plus(self.timing.patience),
+        }
+    }
+
+    /// What leases of `group` are asked for at present, and what it should be.
+    #[must_use]
+    pub fn asked(&self, group: GroupId) -> Option<(Label, Label)> {
+        self.entries.get(usize::from(group.0)).map(|entry| (entry.asks, entry.current.label))
+    }
+
+    /// Is anything not covered yet, so that it has to be looked at again?
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.entries.iter().any(|entry| entry.asks_since.is_none())
+    }
+
+    /// Voters other than this node whose groups are not this node's, by what
+    /// they last said.
+    #[must_use]
+    pub fn differing(&self) -> Vec<NodeId> {
+        let differs = |peer: &PeerTable| peer.table.is_some_and(|(table, ..)| table != self.table);
+        self.peers.iter().filter(|(_, peer)| differs(peer)).map(|(node, _)| *node).collect()
+    }
+
+    /// These labels in messages to and from `peer` at `now`.
+    pub(super) fn with(&mut self, peer: NodeId, now: BootNs) -> WithPeer<'_> {
+        WithPeer { labels: self, peer, now }
+    }
+}
+
+/// [`Labels`] in messages to and from one peer.
+pub(super) struct WithPeer<'a> {
+    labels: &'a mut Labels,
+    peer: NodeId,
+    now: BootNs,
+}
+
+impl Naming for WithPeer<'_> {
+    fn label(&self, group: GroupId, usage: Use) -> Option<Label> {
+        let entry = self.labels.entries.get(usize::from(group.0))?;
+        let asked_by = self.labels.peers.get(&self.peer).and_then(|peer| peer.formers.get(&group));
+        match (usage, asked_by) {
+            (Use::Answer, Some(label)) => Some(*label),
+            (Use::Answer, None) => Some(entry.current.label),
+            (Use::Vote | Use::Other, _) => Some(entry.asks),
+        }
+    }
+
+    fn group(&mut self, label: Label, usage: Use) -> Option<GroupId> {
+        let group = *self.labels.by_label.get(&label)?;
+        let entry = self.labels.entries.get(usize::from(group.0))?;
+        let is_current = entry.current.label == label;
+        if usage == Use::Vote && self.now < entry.known(label)?.votes_from {
+            return None;
+        }
+        if usage != Use::Answer {
+            let formers = &mut self.labels.peers.entry(self.peer).or_default().formers;
+            if is_current {
+                formers.remove(&group);
+            } else {
+                formers.insert(group, label);
+            }
+        }
+        Some(group)
+    }
+
+    fn table(&self) -> u64 {
+        self.labels.table
+    }
+
+    fn hear_table(&mut self, table: u64) -> bool {
+        let (now, same) = (self.now, table == self.labels.table);
+        let peer = self.labels.peers.entry(self.peer).or_default();
+        let since = match peer.table {
+            Some((known, since, last)) if known == table && now.since(last) <= self.labels.timing.heard => {
+                since
+            }
+            Some(_) | None => now,
+        };
+        peer.table = Some((table, since, now));
+        same
+    }
+}

@@ -1,0 +1,97 @@
+//! Another set of groups for a running engine. Groups that stay keep their
+//! votes and leases and notice nothing; what VIPs they have is not known here
+//! ([`super::label`] is about that).
+
+use vip_common::BootNs;
+
+use super::{
+    Engine,
+    config::{Epoch, GroupId, GroupSpec},
+    group::Group,
+    io::Reason,
+};
+
+/// A group of the new set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Its number so far; `None` for a group that is new here.
+    pub was: Option<GroupId>,
+    /// What it is like.
+    pub spec: GroupSpec,
+    /// The highest epoch known of it, if it is new here.
+    pub epoch: Epoch,
+}
+
+impl Engine {
+    /// Releases a group that will not be there any more, to nobody. The caller
+    /// does the outputs before [`Engine::reload`], which gives other numbers.
+    pub fn retire(&mut self, id: GroupId, now: BootNs) {
+        self.node.advance(now);
+        if let Some(group) = self.groups.get_mut(usize::from(id.0)) {
+            group.abstaining = true;
+            if group.lease.is_some() {
+                group.release(None, Reason::Removed, &mut self.node);
+            } else {
+                group.attempt = None;
+                group.clean_up(&mut self.node);
+            }
+            self.touch(id);
+        }
+        self.settle();
+    }
+
+    /// Goes on with another set of groups; a group's place is its new number.
+    /// All outputs must have been taken. Commands about groups that are gone
+    /// are refused.
+    ///
+    /// A group that is new here is silent for T_accept: this node may have had
+    /// it before, or another group with its VIPs, and have forgotten its votes.
+    ///
+    /// # Panics
+    /// If there are more than [`super::GROUPS_MAX`] groups, or outputs left.
+    pub fn reload(&mut self, groups: Vec<Reloaded>, now: BootNs) {
+        assert!(groups.len() <= super::GROUPS_MAX, "more than {} groups", super::GROUPS_MAX);
+        assert!(self.node.outputs.is_empty(), "outputs with old numbers are left");
+        self.node.advance(now);
+        let was: Vec<_> = groups.iter().map(|group| group.was).collect();
+        let new_number = |old: GroupId| {
+            let place = was.iter().position(|was| *was == Some(old))?;
+            u16::try_from(place).ok().map(GroupId)
+        };
+        self.renumber_commands(new_number);
+        self.node.renumber(&was);
+        let mut old: Vec<_> = std::mem::take(&mut self.groups).into_iter().map(Some).collect();
+        let mut epochs = Vec::new();
+        self.node.config.groups = groups
+            .into_iter()
+            .map(|group| {
+                epochs.push(group.epoch);
+                group.spec
+            })
+            .collect();
+        self.node.config.remembered.epochs = epochs;
+        for (id, was) in (0..=u16::MAX).map(GroupId).zip(was) {
+            let kept = was.and_then(|was| old.get_mut(usize::from(was.0))).and_then(Option::take);
+            let group = match kept {
+                Some(mut group) => {
+                    group.id = id;
+                    group.rank = self.node.config.rank(id, self.node.me());
+                    group
+                }
+                None => {
+                    let silent_until = self.node.now.plus(self.node.timing.accept);
+                    let mut group = Group::new(id, &self.node);
+                    group.silent_until = Some(silent_until);
+                    group.stand_after = silent_until;
+                    group
+                }
+            };
+            self.groups.push(group);
+        }
+        self.timers = self.groups.iter().map(|group| (now, group.id)).collect();
+        self.deadlines = vec![Some(now); self.groups.len()];
+        self.node.heartbeat_at = self.node.now;
+        self.touch_all();
+        self.settle();
+    }
+}
