@@ -33,6 +33,9 @@ pub struct GroupSetup {
     pub hold: Duration,
     /// Its VIPs.
     pub vips: Vec<Ipv4Addr>,
+    /// Whatever lease it has by that name is another group's, and is cleared
+    /// before it gets its VIPs.
+    pub anew: bool,
 }
 
 /// What the node is to have.
@@ -162,6 +165,11 @@ pub fn prune(paths: &Paths, keep: &[GroupSetup]) -> Result<(), NodeError> {
         Err(e) => return Err(e.into()),
     };
     let host = Host::open(&paths.run_dir)?;
+    prune_vips(&mut plane, &host, keep)?;
+    prune_groups(&mut plane, &host, keep)
+}
+
+fn prune_vips(plane: &mut DataPlane, host: &Host, keep: &[GroupSetup]) -> Result<(), NodeError> {
     let vips = plane.vips()?;
     for group in plane.groups().into_iter().filter(|g| g.mode == GroupMode::Cluster) {
         let kept = keep.iter().find(|k| k.name == group.name);
@@ -172,7 +180,13 @@ pub fn prune(paths: &Paths, keep: &[GroupSetup]) -> Result<(), NodeError> {
                 plane.remove_vip(*vip)?;
             }
         }
-        if kept.is_none() {
+    }
+    Ok(())
+}
+
+fn prune_groups(plane: &mut DataPlane, host: &Host, keep: &[GroupSetup]) -> Result<(), NodeError> {
+    for group in plane.groups().into_iter().filter(|g| g.mode == GroupMode::Cluster) {
+        if !keep.iter().any(|kept| kept.name == group.name) {
             plane.remove_group(group.index)?;
             host.place_local_clients(group.index, Place::Here)?;
         }
@@ -262,6 +276,51 @@ impl Node {
         Self { plane, host, adopted: true, attached: Vec::new(), changes: Vec::new(), warnings: Vec::new() }
     }
 
+    /// Could this node have these groups? Changes nothing.
+    ///
+    /// # Errors
+    /// [`NodeError`] if a VIP is an ordinary address, or there is no room.
+    pub fn has_room_for(&self, setup: &Setup) -> Result<(), NodeError> {
+        refuse_ordinary_addresses(&self.host, setup, &self.host.interfaces()?)?;
+        Ok(self.plane.has_room_for(setup.groups.iter().map(|group| group.vips.len()).sum())?)
+    }
+
+    /// First step to other groups: VIPs that go are gone, and groups that come
+    /// have their place, without a lease or a VIP. Returns the places of all.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub fn begin_change(&mut self, groups: &[GroupSetup]) -> Result<Vec<GroupIndex>, NodeError> {
+        prune_vips(&mut self.plane, &self.host, groups)?;
+        let mut places = Vec::new();
+        for group in groups {
+            places.push(self.plane.put_group(&group.name, group.mode, group.hold)?);
+        }
+        Ok(places)
+    }
+
+    /// Last step, when no lease of a group that goes, or begins anew, is left:
+    /// groups that go are gone, and VIPs that come are there. Returns the VIPs
+    /// that came.
+    ///
+    /// # Errors
+    /// [`NodeError`]; it can be run again.
+    pub fn finish_change(&mut self, groups: &[GroupSetup]) -> Result<Vec<Ipv4Addr>, NodeError> {
+        prune_groups(&mut self.plane, &self.host, groups)?;
+        let mut came = Vec::new();
+        for group in groups {
+            let index = self.plane.put_group(&group.name, group.mode, group.hold)?;
+            for vip in &group.vips {
+                if self.plane.put_vip(*vip, index)? {
+                    came.push(*vip);
+                }
+            }
+            self.place(index)?;
+        }
+        self.host.ensure(&self.vip_groups()?)?;
+        Ok(came)
+    }
+
     fn apply(
         &mut self,
         mut ebpf: Ebpf,
@@ -271,6 +330,9 @@ impl Node {
     ) -> Result<(), NodeError> {
         for group in &setup.groups {
             let index = self.plane.put_group(&group.name, group.mode, group.hold)?;
+            if group.anew {
+                self.plane.leases().store(index, Lease::NONE);
+            }
             for vip in &group.vips {
                 if self.plane.put_vip(*vip, index)? {
                     self.changes.push(format!("{vip} in group {}", group.name));

@@ -4,8 +4,8 @@
 use std::{
     fs, io,
     os::unix::fs::PermissionsExt,
-    path::Path,
-    sync::{Arc, mpsc::Sender},
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock, mpsc::Sender},
     time::Duration,
 };
 
@@ -14,13 +14,14 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
     signal::unix::{SignalKind, signal},
-    sync::Semaphore,
+    sync::{Semaphore, oneshot},
 };
 use tracing::{info, warn};
 
 use super::{
     AgentError, Notice,
     lease_loop::{Ask, Asker, Snapshot},
+    reload::{Changes, Order},
     settle_votes, watch_netlink,
 };
 use crate::{
@@ -41,6 +42,10 @@ const REQUESTS_MAX: usize = 16;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often it is looked whether the lease loop still runs.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// How often, and how many times, it is looked whether a reload has come to its end.
+const RELOAD_LOOK: Duration = Duration::from_millis(20);
+const RELOAD_LOOKS: u32 = 50;
 
 /// What a client wants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +93,8 @@ pub enum Request {
         /// True to pause.
         on: bool,
     },
+    /// Read the configuration again.
+    Reload,
 }
 
 /// What a client gets.
@@ -108,6 +115,8 @@ pub enum Response {
         /// Is the cluster paused?
         on: bool,
     },
+    /// To [`Request::Reload`]: what has changed.
+    Reloaded(Changes),
     /// To the others: it is done.
     Done {
         /// The group.
@@ -132,9 +141,12 @@ impl Response {
 
 /// What requests are answered from.
 struct Server {
-    config: Config,
+    /// As of the last reload.
+    current: RwLock<Arc<Config>>,
+    config_path: PathBuf,
     paths: Paths,
     asker: Asker,
+    notices: Sender<Notice>,
 }
 
 /// Serves until a signal says to stop, or the lease loop has ended.
@@ -143,6 +155,7 @@ struct Server {
 /// [`AgentError::System`] if the socket can't be made.
 pub(super) fn serve(
     config: Config,
+    config_path: &Path,
     paths: &Paths,
     asker: &Asker,
     notices: &Sender<Notice>,
@@ -153,7 +166,14 @@ pub(super) fn serve(
         .enable_all()
         .build()
         .map_err(AgentError::system("start the runtime"))?;
-    let server = Arc::new(Server { config, paths: paths.clone(), asker: asker.clone() });
+    let accept = config.cluster.lease;
+    let server = Arc::new(Server {
+        current: RwLock::new(Arc::new(config)),
+        config_path: config_path.to_owned(),
+        paths: paths.clone(),
+        asker: asker.clone(),
+        notices: notices.clone(),
+    });
     let socket = paths.socket();
     let served = runtime.block_on(async {
         let listener =
@@ -162,7 +182,7 @@ pub(super) fn serve(
         let mut int = signal(SignalKind::interrupt()).map_err(AgentError::system("watch SIGINT"))?;
         let mut hup = signal(SignalKind::hangup()).map_err(AgentError::system("watch SIGHUP"))?;
         tokio::spawn(watch_netlink(notices.clone()));
-        tokio::spawn(settle_votes(paths.run_dir.clone(), server.config.cluster.lease, silence));
+        tokio::spawn(settle_votes(paths.run_dir.clone(), accept, silence));
         let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
         let mut look = tokio::time::interval(LOOK);
         loop {
@@ -181,7 +201,15 @@ pub(super) fn serve(
                 },
                 _ = term.recv() => { info!("SIGTERM: ending"); return Ok(()) }
                 _ = int.recv() => { info!("SIGINT: ending"); return Ok(()) }
-                _ = hup.recv() => warn!("SIGHUP: reloading is not there yet; restart the agent, no VIP moves by that"),
+                _ = hup.recv() => {
+                    let server = Arc::clone(&server);
+                    tokio::spawn(async move {
+                        info!("SIGHUP: reading the configuration again");
+                        if let Response::Error { message, .. } = server.answer(Request::Reload).await {
+                            warn!("not reloaded, and nothing was changed: {message}");
+                        }
+                    });
+                }
                 _ = look.tick() => if has_ended() { return Ok(()) },
             }
         }
@@ -221,11 +249,44 @@ impl Server {
         write.shutdown().await
     }
 
+    /// The configuration as of the last reload.
+    fn config(&self) -> Arc<Config> {
+        // Whoever panicked with it had changed nothing.
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the configuration again, and goes on with its groups.
+    async fn reload(&self) -> Result<Changes, Response> {
+        let path = self.config_path.clone();
+        let read = tokio::task::spawn_blocking(move || Config::load(&path));
+        let config = read.await.map_err(|e| Response::error(Exit::Software, e.to_string()))?;
+        let config = config.map_err(|e| Response::error(Exit::Config, e.to_string()))?;
+        let fixed = self.config().needs_restart(&config);
+        if !fixed.is_empty() {
+            return Err(Response::error(
+                Exit::Config,
+                format!(
+                    "{}: {} changed, which takes a restart of the agent (no VIP moves by that)",
+                    self.config_path.display(),
+                    fixed.join(", ")
+                ),
+            ));
+        }
+        let (reply, answer) = oneshot::channel();
+        let order = Box::new(Order { config: config.clone(), reply });
+        self.notices.send(Notice::Reload(order)).map_err(|_| ending())?;
+        let changes = answer.await.map_err(|_| ending())?;
+        let changes = changes.map_err(|refused| Response::error(refused.exit, refused.message))?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        Ok(changes)
+    }
+
     async fn answer(&self, request: Request) -> Response {
         let result = match request {
             Request::Status => self.status().await.map(|status| Response::Status(Box::new(status))),
             Request::Promote { group } => {
-                self.command(group, |group| Ok(Command::Promote { group, to: NodeId(self.config.me) })).await
+                self.command(group, |group| Ok(Command::Promote { group, to: NodeId(self.config().me) }))
+                    .await
             }
             Request::Demote { group } => self.command(group, |group| Ok(Command::Demote { group })).await,
             Request::Switchover { group, to } => {
@@ -238,13 +299,15 @@ impl Server {
                 Ok(Err(refusal)) => Err(Response::error(exit_of(refusal), refusal.to_string())),
                 Err(response) => Err(response),
             },
+            Request::Reload => self.reload().await.map(Response::Reloaded),
         };
         result.unwrap_or_else(|response| response)
     }
 
     /// Lets the engine do it.
     async fn order(&self, command: Command) -> Result<Result<Completed, Refusal>, Response> {
-        self.asker.ask_for(|reply| Ask::Command(command, reply)).await.ok_or_else(ending)
+        let table = self.config().groups_digest();
+        self.asker.ask_for(|reply| Ask::Command(command, table, reply)).await.ok_or_else(ending)
     }
 
     async fn command(
@@ -272,10 +335,10 @@ impl Server {
         to: Option<String>,
         force: bool,
     ) -> Result<Response, Response> {
-        let me = NodeId(self.config.me);
+        let me = NodeId(self.config().me);
         let to = self.node(to)?.unwrap_or(me);
         let group = self.group(group)?;
-        let snapshot = self.asker.ask_for(Ask::Status).await.ok_or_else(ending)?;
+        let (_, snapshot) = self.snapshot().await?;
         if !snapshot.engine.quorate {
             let risk = self.risk(group, &snapshot);
             if !force {
@@ -301,7 +364,8 @@ impl Server {
     /// What a forced failover of a group risks, in one sentence.
     fn risk(&self, group: GroupId, snapshot: &Snapshot) -> String {
         let name = self.group_name(group);
-        let unheard = self.config.cluster.nodes.iter().filter(|node| {
+        let config = self.config();
+        let unheard = config.cluster.nodes.iter().filter(|node| {
             let known = snapshot.engine.nodes.get(usize::from(node.id));
             node.can_hold() && known.is_some_and(|known| !known.present)
         });
@@ -314,7 +378,7 @@ impl Server {
     }
 
     async fn standby(&self, node: Option<String>, on: bool, force: bool) -> Result<Response, Response> {
-        let node = self.node(node)?.unwrap_or(NodeId(self.config.me));
+        let node = self.node(node)?.unwrap_or(NodeId(self.config().me));
         let name = self.node_name(node);
         match self.order(Command::Standby { node, on, force: on && force }).await? {
             Ok(_) => Ok(Response::Standby { node: name, on }),
@@ -329,12 +393,12 @@ impl Server {
     }
 
     fn group_name(&self, group: GroupId) -> String {
-        self.config.groups.get(usize::from(group.0)).map_or_else(String::new, |g| g.name.clone())
+        self.config().groups.get(usize::from(group.0)).map_or_else(String::new, |g| g.name.clone())
     }
 
     /// The group that is meant.
     fn group(&self, name: Option<String>) -> Result<GroupId, Response> {
-        let groups = &self.config.groups;
+        let groups = &self.config().groups;
         let place = match &name {
             Some(name) => groups
                 .iter()
@@ -360,7 +424,7 @@ impl Server {
 
     fn node(&self, name: Option<String>) -> Result<Option<NodeId>, Response> {
         let Some(name) = name else { return Ok(None) };
-        let nodes = &self.config.cluster.nodes;
+        let nodes = &self.config().cluster.nodes;
         match nodes.iter().find(|node| node.name == name) {
             Some(node) => Ok(Some(NodeId(node.id))),
             None => {
@@ -374,28 +438,43 @@ impl Server {
     }
 
     fn node_name(&self, node: NodeId) -> String {
-        self.config.cluster.node(node.0).map_or_else(String::new, |node| node.name.clone())
+        self.config().cluster.node(node.0).map_or_else(String::new, |node| node.name.clone())
     }
 
     async fn status(&self) -> Result<Status, Response> {
-        let snapshot = self.asker.ask_for(Ask::Status).await.ok_or_else(ending)?;
+        let (config, snapshot) = self.snapshot().await?;
         let mut status = self.maps_status().await?;
-        status.node.clone_from(&self.config.node_name);
-        status.cluster = Some(self.config.cluster.name.clone());
+        status.node.clone_from(&config.node_name);
+        status.cluster = Some(config.cluster.name.clone());
         status.quorate = Some(snapshot.engine.quorate);
         status.paused = snapshot.engine.paused;
         status.silent = snapshot.engine.silent;
-        status.generation = Some(self.config.cluster.generation);
-        if let Some(loss) = self.config.cluster.pair {
+        status.generation = Some(config.cluster.generation);
+        if let Some(loss) = config.cluster.pair {
             self.tell_of_pair(loss, &mut status, &snapshot);
         }
-        self.overlay(&mut status, &snapshot);
+        self.overlay(&config, &mut status, &snapshot);
         Ok(status)
+    }
+
+    /// What the lease loop knows, with the configuration that it has.
+    async fn snapshot(&self) -> Result<(Arc<Config>, Snapshot), Response> {
+        for _ in 0..RELOAD_LOOKS {
+            let config = self.config();
+            let snapshot = self.asker.ask_for(Ask::Status).await.ok_or_else(ending)?;
+            if snapshot.table == config.groups_digest() {
+                return Ok((config, snapshot));
+            }
+            // A reload is under way.
+            tokio::time::sleep(RELOAD_LOOK).await;
+        }
+        Err(Response::error(Exit::Busy, "the agent is reloading its configuration: try again"))
     }
 
     /// What the maps and netlink say; read aside, since that blocks.
     async fn maps_status(&self) -> Result<Status, Response> {
-        let me = self.config.this_node();
+        let config = self.config();
+        let me = config.this_node();
         if !me.can_hold() {
             return Ok(Status { mode: role_name(me.role).into(), ..Status::default() });
         }
@@ -415,8 +494,8 @@ impl Server {
     }
 
     /// Adds what only the engine knows.
-    fn overlay(&self, status: &mut Status, snapshot: &Snapshot) {
-        for node in &self.config.cluster.nodes {
+    fn overlay(&self, config: &Config, status: &mut Status, snapshot: &Snapshot) {
+        for node in &config.cluster.nodes {
             let known = snapshot.engine.nodes.get(usize::from(node.id));
             status.nodes.push(NodeStatus {
                 name: node.name.clone(),
@@ -426,7 +505,7 @@ impl Server {
                 standby: known.is_some_and(|known| known.standby),
             });
         }
-        for (group, known) in self.config.groups.iter().zip(&snapshot.engine.groups) {
+        for (group, known) in config.groups.iter().zip(&snapshot.engine.groups) {
             let place = status.groups.iter().position(|g| g.name == group.name);
             let entry = match place {
                 Some(place) => &mut status.groups[place],
@@ -436,6 +515,17 @@ impl Server {
                     &mut status.groups[last]
                 }
             };
+            let is_answered =
+                |vip: &std::net::IpAddr| entry.vips.iter().any(|known| known.address == vip.to_string());
+            let missing = group.vips.iter().filter(|vip| !is_answered(vip)).map(ToString::to_string);
+            let missing: Vec<_> = missing.collect();
+            if !missing.is_empty() {
+                status.warnings.push(format!(
+                    "group {}: {} not answered yet: a majority of the voters must have it in their configuration first",
+                    group.name,
+                    missing.join(", ")
+                ));
+            }
             entry.state = known.state.to_string();
             entry.holder = known.holder.map(|node| self.node_name(node));
             entry.epoch = Some(known.epoch.0);
@@ -464,6 +554,12 @@ impl Server {
         let rejected = snapshot.rejected.iter();
         status.rejected = rejected.map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
         status.renewals = Some(snapshot.lateness.clone());
+        for node in &snapshot.differing {
+            status.warnings.push(format!(
+                "node {} has other groups or VIPs in its configuration than this node: give both the same and run `vip-ctl reload` there",
+                self.node_name(*node)
+            ));
+        }
     }
 
     /// Rule 13 asks for it to be loud.

@@ -12,8 +12,9 @@ use std::{
 use tracing::{error, info, warn};
 use vip_common::BootNs;
 
-use super::{Names, Notice, Tell, membership::Membership, memory::Memory};
+use super::{Names, Notice, Tell, membership::Membership, memory::Memory, reload::UnderWay, table::Table};
 use crate::{
+    config::Config,
     dataplane::{attach, clock},
     engine::{GroupId, GroupState, NodeId},
     host::{Place, Watched},
@@ -42,6 +43,12 @@ pub struct Keeper<T> {
     pub memory: Memory,
     /// What outlives it of the membership (rule 10).
     pub membership: Membership,
+    /// What all of it is made from.
+    pub config: Config,
+    /// The groups, and what of their VIPs is answered.
+    pub table: Table,
+    /// Other groups, that the lease loop has not taken over yet.
+    pub under_way: Option<UnderWay>,
 }
 
 /// How long a change of the memory may wait for others to be written with it:
@@ -95,6 +102,9 @@ impl<T: Tell> Keeper<T> {
                 true
             }
             Notice::Claim { .. }
+            | Notice::Reload(_)
+            | Notice::Regrouped
+            | Notice::Covered { .. }
             | Notice::Connected { .. }
             | Notice::Late { .. }
             | Notice::Rejected { .. }
@@ -164,6 +174,9 @@ impl<T: Tell> Keeper<T> {
             }
             Notice::Rejected { reason, from } => self.rejected(reason, from),
             Notice::Watched(watched) => self.watched(watched),
+            Notice::Reload(order) => self.begin_reload(*order),
+            Notice::Regrouped => self.finish_reload(),
+            Notice::Covered { label } => self.cover(label),
         }
     }
 
@@ -254,7 +267,11 @@ impl<T: Tell> Keeper<T> {
 
     /// Tells the engine whether this node can serve: every interface is
     /// there, up, with a carrier, and has the program on it.
-    fn judge(&mut self) {
+    pub(super) fn judge(&mut self) {
+        if self.under_way.is_some() {
+            // Groups are about to get other numbers; it is looked again then.
+            return;
+        }
         let Some(node) = &self.node else { return };
         let present = match node.host.interfaces() {
             Ok(present) => present,

@@ -31,7 +31,8 @@ use super::{Notice, Tell, announcer::Announce, lateness::Lateness};
 use crate::{
     dataplane::{DataPlane, clock, observe::Events},
     engine::{
-        Command, CommandId, Completed, Engine, GroupId, Input, NodeId, Output, Packet, Refusal, Status,
+        Command, CommandId, Completed, Engine, GroupId, Input, Label, LabelSpec, Labels, NodeId, Output,
+        Packet, Refusal, Reloaded, Status,
     },
     transport::{Received, Rejected, Transport},
 };
@@ -48,8 +49,13 @@ const DATAGRAM_LEN_MAX: usize = 65_536;
 
 /// What other threads ask of the loop.
 pub enum Ask {
-    /// Do what a person wants, and tell what came of it.
-    Command(Command, oneshot::Sender<Result<Completed, Refusal>>),
+    /// Do what a person wants, and tell what came of it. Groups go by their
+    /// numbers in that table; while the loop has another one, it is busy.
+    Command(Command, u64, oneshot::Sender<Result<Completed, Refusal>>),
+    /// Go on with other groups, then say [`Notice::Regrouped`].
+    Regroup(Box<Regroup>),
+    /// Tell the network where a group is, if it is here: it has new VIPs.
+    Announce(Label),
     /// What does the engine know?
     Status(oneshot::Sender<Snapshot>),
     /// Whether this node can serve.
@@ -60,8 +66,28 @@ pub enum Ask {
     Leave,
 }
 
+/// Other groups for a loop that runs.
+pub struct Regroup {
+    /// Groups that end or begin anew, by their numbers so far.
+    pub ended: Vec<GroupId>,
+    /// The groups, by their new numbers.
+    pub groups: Vec<Reloaded>,
+    /// Their labels.
+    pub labels: Vec<LabelSpec>,
+    /// The digest of all of them.
+    pub table: u64,
+    /// Their places in the maps; none on a witness.
+    pub index: Vec<GroupIndex>,
+    /// The groups whose leases may not have all of their VIPs yet.
+    pub uncovered: Vec<GroupId>,
+}
+
 /// What the loop knows at one moment.
 pub struct Snapshot {
+    /// The digest of the groups that the view is of.
+    pub table: u64,
+    /// Nodes that have other groups, by what they last said.
+    pub differing: Vec<NodeId>,
     /// The engine's view.
     pub engine: Status,
     /// When that was.
@@ -103,6 +129,10 @@ pub struct Plane {
 pub struct LeaseLoop {
     /// Decides.
     pub engine: Engine,
+    /// What groups are called between nodes.
+    pub labels: Labels,
+    /// The groups whose leases may not have all of their VIPs yet.
+    pub uncovered: Vec<GroupId>,
     /// Seals and opens.
     pub transport: Transport,
     /// To and from the peers; does not block.
@@ -192,7 +222,51 @@ impl Running {
             self.ask(ask);
         }
         self.events();
+        self.look_at_uncovered();
         Ok(())
+    }
+
+    /// VIPs that have come to a group are answered as soon as its leases have them.
+    fn look_at_uncovered(&mut self) {
+        if self.inner.uncovered.is_empty() {
+            return;
+        }
+        let now = clock::now();
+        let inner = &mut self.inner;
+        inner.labels.advance(now);
+        let expiry = |group: GroupId| {
+            let plane = inner.plane.as_ref()?;
+            plane.maps.leases().load(*plane.index.get(usize::from(group.0))?).expiry()
+        };
+        let is_covered = |group: &GroupId| inner.labels.covered(*group, expiry(*group), now);
+        let covered: Vec<_> = inner.uncovered.iter().copied().filter(is_covered).collect();
+        for group in covered {
+            self.inner.uncovered.retain(|uncovered| *uncovered != group);
+            if let Some((_, label)) = self.inner.labels.asked(group) {
+                self.say(Notice::Covered { label });
+            }
+        }
+    }
+
+    /// Leases of groups that end are given up before anything else changes.
+    fn regroup(&mut self, regroup: Regroup) {
+        let Regroup { ended, groups, labels, table, index, uncovered } = regroup;
+        for group in ended {
+            self.inner.engine.retire(group, clock::now());
+            self.outputs();
+        }
+        let now = clock::now();
+        let labels: Vec<_> = groups.iter().map(|group| group.was).zip(labels).collect();
+        self.inner.labels.reload(&labels, table, now);
+        if let Some(plane) = &mut self.inner.plane {
+            plane.index = index;
+        }
+        self.inner.engine.reload(groups, now);
+        self.inner.uncovered = uncovered;
+        self.troubles.clear();
+        // What is said of groups from here on goes by their new numbers.
+        self.say(Notice::Regrouped);
+        self.outputs();
     }
 
     /// Lateness is what a busy host does to us before it costs a lease.
@@ -206,13 +280,16 @@ impl Running {
 
     fn datagram(&mut self, bytes: &[u8]) {
         match self.inner.transport.receive(bytes, clock::now()) {
-            Received::Payload { from, payload } => match Packet::decode(&payload) {
-                Ok(packet) => {
-                    self.counts.received += 1;
-                    self.input(Input::Message { from: NodeId(from), packet });
+            Received::Payload { from, payload } => {
+                let from = NodeId(from);
+                match Packet::decode_from(&payload, from, &mut self.inner.labels, clock::now()) {
+                    Ok(packet) => {
+                        self.counts.received += 1;
+                        self.input(Input::Message { from, packet });
+                    }
+                    Err(_) => self.counts.undecoded += 1,
                 }
-                Err(_) => self.counts.undecoded += 1,
-            },
+            }
             Received::Adopted { peer, fresh, generation, .. } => {
                 self.say(Notice::Connected { node: NodeId(peer), restarted: !fresh, generation });
             }
@@ -229,7 +306,20 @@ impl Running {
 
     fn ask(&mut self, ask: Ask) {
         match ask {
-            Ask::Command(command, reply) => {
+            Ask::Command(_, table, reply) if table != self.inner.labels.table() => {
+                // Whoever asked may have gone away.
+                let _ = reply.send(Err(Refusal::Busy));
+            }
+            Ask::Regroup(regroup) => self.regroup(*regroup),
+            Ask::Announce(label) => {
+                let now = clock::now();
+                if let Some(group) = self.inner.labels.find(label)
+                    && self.inner.engine.status(now).groups[usize::from(group.0)].expiry.is_some()
+                {
+                    self.announce(group, Announce::Takeover);
+                }
+            }
+            Ask::Command(command, _, reply) => {
                 self.next_command += 1;
                 let id = CommandId(self.next_command);
                 self.waiting.push((id, reply));
@@ -244,6 +334,8 @@ impl Running {
                 let mut rejected: Vec<_> = Rejected::ALL.iter().filter_map(rejected).collect();
                 rejected.extend((self.counts.undecoded > 0).then_some(("undecoded", self.counts.undecoded)));
                 let snapshot = Snapshot {
+                    table: self.inner.labels.table(),
+                    differing: self.inner.labels.differing(),
                     engine: self.inner.engine.status(now),
                     now,
                     counts: self.counts,
@@ -271,6 +363,10 @@ impl Running {
     /// Feeds the engine, and does what it says before anything else.
     fn input(&mut self, input: Input) {
         self.inner.engine.handle(input, clock::now());
+        self.outputs();
+    }
+
+    fn outputs(&mut self) {
         while let Some(output) = self.inner.engine.poll_output() {
             self.output(output);
         }
@@ -304,7 +400,8 @@ impl Running {
     }
 
     fn send(&mut self, to: NodeId, packet: &Packet) {
-        match self.inner.transport.seal(to.0, &packet.encode()) {
+        let payload = packet.encode_for(to, &mut self.inner.labels, clock::now());
+        match self.inner.transport.seal(to.0, &payload) {
             Ok(datagram) => self.datagram_out(to, &datagram),
             Err(_) => self.counts.unsent += 1,
         }
@@ -461,5 +558,13 @@ impl Asker {
 impl Tell for Asker {
     fn eligible(&self, eligible: bool) -> bool {
         self.ask(Ask::Eligible(eligible))
+    }
+
+    fn regroup(&self, regroup: Regroup) -> bool {
+        self.ask(Ask::Regroup(Box::new(regroup)))
+    }
+
+    fn announce(&self, label: Label) -> bool {
+        self.ask(Ask::Announce(label))
     }
 }

@@ -16,6 +16,7 @@ mod lease_loop;
 pub mod membership;
 mod memory;
 mod realtime;
+pub mod reload;
 pub mod table;
 mod votes;
 
@@ -40,13 +41,14 @@ use self::{
     lease_loop::{Ask, Asker, LeaseLoop, Plane},
     membership::{Membership, MembershipError},
     memory::Memory,
+    table::{Table, TableGroup},
 };
 use crate::{
     config::{Config, ConfigErrors},
     dataplane::{DataPlane, DataPlaneError, attach, clock, observe::Events},
     engine::{
-        Engine, EngineConfig, Epoch, GroupId, GroupSpec, GroupState, Incarnation, NodeId, NodeSpec, Pause,
-        PeerLoss, Reason, Role, Timing,
+        Engine, EngineConfig, Epoch, GroupId, GroupState, Incarnation, Label, Labels, NodeId, NodeSpec,
+        Pause, PeerLoss, Reason, Role, Timing,
     },
     exit::Exit,
     host::{self, Watched},
@@ -116,12 +118,27 @@ pub enum Notice {
     },
     /// Netlink said something.
     Watched(Watched),
+    /// There are to be other groups.
+    Reload(Box<reload::Order>),
+    /// The lease loop has gone on to the other groups: what it says from here
+    /// on is about those.
+    Regrouped,
+    /// A group's leases have all of its VIPs from here on.
+    Covered {
+        /// Its label.
+        label: Label,
+    },
 }
 
 /// What the keeper tells the lease loop.
 pub trait Tell {
     /// Whether this node can serve; false if nobody listens any more.
     fn eligible(&self, eligible: bool) -> bool;
+    /// To go on with other groups; false if nobody listens any more.
+    fn regroup(&self, regroup: lease_loop::Regroup) -> bool;
+    /// To tell the network where the group with this label is; false if nobody
+    /// listens any more.
+    fn announce(&self, label: Label) -> bool;
 }
 
 /// Names for ids.
@@ -133,6 +150,15 @@ pub struct Names {
 }
 
 impl Names {
+    /// The names of a configuration, without places in the maps.
+    fn of(config: &Config) -> Self {
+        Self {
+            nodes: config.cluster.nodes.iter().map(|n| (NodeId(n.id), n.name.clone())).collect(),
+            groups: config.groups.iter().map(|g| g.name.clone()).collect(),
+            index: Vec::new(),
+        }
+    }
+
     fn node(&self, node: NodeId) -> &str {
         self.nodes.get(&node).map_or("?", String::as_str)
     }
@@ -232,8 +258,13 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
             AgentError::system(format!("listen on {address} (this node's address in the configuration)")),
         )?;
 
-    let setup = node_setup(&config);
+    let (table, anew) = follow_table(&config, paths)?;
+    let setup = node_setup(&config, &table, &anew);
     let node = if config.this_node().can_hold() { Some(bring_up(paths, &setup)?) } else { None };
+    // Only now: what begins anew has no lease any more.
+    if let Err(e) = table.store(&paths.state_dir) {
+        warn!("the record of the groups could not be written to {}: {e}", paths.state_dir.display());
+    }
     let names = names(&config, node.as_ref());
     abort_on_panic();
 
@@ -261,9 +292,11 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
     }
     let silence = votes::begin(&paths.run_dir, config.cluster.lease)
         .map_err(AgentError::system(format!("keep the record of votes in {}", paths.run_dir.display())))?;
-    let (engine, transport) = decide(&config, keys, plane.as_ref(), silence, &memory)?;
+    let (engine, labels, transport) = decide(&config, &table, keys, plane.as_ref(), silence, &memory)?;
     let lease_loop = LeaseLoop {
         engine,
+        labels,
+        uncovered: reload::uncovered(&table),
         transport,
         socket,
         addresses: config.cluster.nodes.iter().map(|n| (NodeId(n.id), n.address)).collect(),
@@ -283,6 +316,9 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         complained: BTreeMap::new(),
         memory,
         membership,
+        config: config.clone(),
+        table,
+        under_way: None,
     };
     let keeper = spawn("keeper", move || keeper.run(&notices_rx))?;
     if let Err(e) = realtime::lock_memory() {
@@ -306,7 +342,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         "the agent runs"
     );
 
-    let served = api::serve(config, paths, &asker, &notices, silence, || lease.is_finished());
+    let served = api::serve(config, config_path, paths, &asker, &notices, silence, || lease.is_finished());
     // However serving ended, the leases are released in good order if they
     // can be, unless the next agent is to find them.
     let _ = asker.ask(if hold { Ask::Leave } else { Ask::Stop });
@@ -366,24 +402,53 @@ fn bring_up(paths: &Paths, setup: &Setup) -> Result<Node, AgentError> {
     Ok(node)
 }
 
-/// What the configuration asks of the node.
-fn node_setup(config: &Config) -> Setup {
+/// The groups as they follow from those of the process before, and the names
+/// of those that begin anew.
+fn follow_table(config: &Config, paths: &Paths) -> Result<(Table, Vec<String>), AgentError> {
+    let recorded = Table::load(&paths.state_dir).map_err(AgentError::system(format!(
+        "read the record of the groups in {} (move a broken groups.json away)",
+        paths.state_dir.display()
+    )))?;
+    let before = match recorded {
+        Some(table) => Some(table),
+        // The maps may have leases of groups by the same names with other VIPs.
+        None => DataPlane::open(&paths.bpf_dir).ok().map(|plane| groups_in_maps(&plane)).transpose()?,
+    };
+    let Some(before) = before else { return Ok((Table::of(&config.groups), Vec::new())) };
+    let next = before.next(&config.groups);
+    let anew = next.ended_names(&before);
+    Ok((next.table, anew))
+}
+
+fn groups_in_maps(plane: &DataPlane) -> Result<Table, DataPlaneError> {
+    let vips = plane.vips()?;
+    let of = |index| {
+        let own = vips.iter().filter(|(_, entry)| entry.group == index);
+        own.map(|(vip, _)| IpAddr::V4(*vip)).collect()
+    };
+    Ok(Table::of_maps(plane.groups().into_iter().map(|group| (group.name, of(group.index))).collect()))
+}
+
+/// What the configuration asks of the node, with the VIPs that it may answer
+/// for by now. Groups that begin anew are named in `anew`.
+fn node_setup(config: &Config, table: &Table, anew: &[String]) -> Setup {
     let hold = Timing::new(config.cluster.lease).hold;
-    let groups: Vec<_> = config
-        .groups
+    let groups: Vec<_> = table
+        .groups()
         .iter()
         .map(|group| GroupSetup {
             name: group.name.clone(),
             mode: GroupMode::Cluster,
             hold,
             vips: group
-                .vips
-                .iter()
-                .filter_map(|vip| if let IpAddr::V4(vip) = vip { Some(*vip) } else { None })
+                .answered()
+                .filter_map(|vip| if let IpAddr::V4(vip) = vip { Some(vip) } else { None })
                 .collect(),
+            anew: anew.contains(&group.name),
         })
         .collect();
-    let vips = u32::try_from(groups.iter().map(|g| g.vips.len()).sum::<usize>()).unwrap_or(u32::MAX);
+    let all = config.groups.iter().map(|group| group.vips.len()).sum::<usize>();
+    let vips = u32::try_from(all).unwrap_or(u32::MAX);
     Setup {
         interfaces: config.interfaces.clone(),
         how: attach::How::default(),
@@ -396,26 +461,21 @@ fn node_setup(config: &Config) -> Setup {
 
 fn names(config: &Config, node: Option<&Node>) -> Names {
     let known = node.map(|node| node.plane.groups()).unwrap_or_default();
-    Names {
-        nodes: config.cluster.nodes.iter().map(|n| (NodeId(n.id), n.name.clone())).collect(),
-        groups: config.groups.iter().map(|g| g.name.clone()).collect(),
-        // Every configured group was put into the maps before; a witness has none.
-        index: config
-            .groups
-            .iter()
-            .filter_map(|g| known.iter().find(|k| k.name == g.name).map(|k| k.index))
-            .collect(),
-    }
+    // Every configured group was put into the maps before; a witness has none.
+    let index = config.groups.iter();
+    let index = index.filter_map(|g| known.iter().find(|k| k.name == g.name).map(|k| k.index)).collect();
+    Names { index, ..Names::of(config) }
 }
 
-/// The engine and the transport, in a new incarnation.
+/// The engine, its labels and the transport, in a new incarnation.
 fn decide(
     config: &Config,
+    table: &Table,
     keys: KeyRing,
     plane: Option<&Plane>,
     silence: Duration,
     memory: &Memory,
-) -> Result<(Engine, Transport), AgentError> {
+) -> Result<(Engine, Labels, Transport), AgentError> {
     let mut incarnation = [0; 8];
     let mut entropy = [0; 32];
     for buffer in [&mut incarnation[..], &mut entropy[..]] {
@@ -429,20 +489,11 @@ fn decide(
     for node in &cluster.nodes {
         nodes[usize::from(node.id)] = NodeSpec { role: node.role };
     }
-    let group = |group: &crate::config::Group| {
-        let mut priorities = vec![crate::config::PRIORITY_DEFAULT; ids];
-        for node in &cluster.nodes {
-            if let Some(priority) = group.priorities.get(&node.name) {
-                priorities[usize::from(node.id)] = *priority;
-            }
-        }
-        GroupSpec { priorities, preempt: group.preempt }
-    };
     let engine_config = EngineConfig {
         me: NodeId(config.me),
         incarnation: Incarnation(incarnation),
         nodes,
-        groups: config.groups.iter().map(group).collect(),
+        groups: reload::specs(config),
         accept: cluster.lease,
         silence,
         startup_delay: config.startup_delay,
@@ -450,6 +501,8 @@ fn decide(
         remembered: memory.remembered(config.groups.iter().map(|group| group.name.as_str())),
     };
     let now = clock::now();
+    let specs: Vec<_> = table.groups().iter().map(TableGroup::labels).collect();
+    let labels = Labels::new(&engine_config, &specs, config.groups_digest(), now);
     let engine = Engine::new(engine_config, &held(plane, now), now);
     let identity = Identity {
         me: config.me,
@@ -460,7 +513,7 @@ fn decide(
         nodes_digest: config.nodes_digest(),
         peers: cluster.nodes.iter().map(|node| node.id).collect(),
     };
-    Ok((engine, Transport::new(identity, keys, entropy)))
+    Ok((engine, labels, Transport::new(identity, keys, entropy)))
 }
 
 /// The leases of an earlier incarnation that still run.

@@ -97,7 +97,23 @@ pub struct Next {
     pub ended: Vec<GroupId>,
 }
 
+impl Next {
+    /// The names of groups that begin anew although there were some by their
+    /// names in the table before.
+    #[must_use]
+    pub fn ended_names(&self, before: &Table) -> Vec<String> {
+        let name = |group: &GroupId| before.0.get(usize::from(group.0)).map(|group| group.name.clone());
+        self.ended.iter().filter_map(name).collect()
+    }
+}
+
 impl Table {
+    /// What is in the maps, where no record tells: groups with their VIPs.
+    #[must_use]
+    pub fn of_maps(groups: BTreeMap<String, Vec<IpAddr>>) -> Self {
+        Self(groups.iter().map(|(name, vips)| TableGroup::new(name, vips)).collect())
+    }
+
     /// The table of a configuration that follows no other.
     #[must_use]
     pub fn of(groups: &[Group]) -> Self {

@@ -85,8 +85,10 @@ pub(super) fn ask(paths: &Paths, request: &Request) -> Result<Option<Response>, 
     })?;
     match response {
         Response::Error { code, message } => Err(Failure::of_agent(code, message)),
-        Response::Status(_) | Response::Standby { .. } | Response::Pause { .. } | Response::Done { .. } => {
-            Ok(Some(response))
-        }
+        Response::Status(_)
+        | Response::Standby { .. }
+        | Response::Pause { .. }
+        | Response::Reloaded(_)
+        | Response::Done { .. } => Ok(Some(response)),
     }
 }

@@ -67,9 +67,11 @@ pub(super) fn tell(response: Response, format: Format) -> Result<Exit, Failure> 
             }
             Ok(Exit::Ok)
         }
-        Response::Status(_) | Response::Standby { .. } | Response::Pause { .. } | Response::Error { .. } => {
-            Err(client::strange())
-        }
+        Response::Status(_)
+        | Response::Standby { .. }
+        | Response::Pause { .. }
+        | Response::Reloaded(_)
+        | Response::Error { .. } => Err(client::strange()),
     }
 }
 

@@ -78,6 +78,7 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
             mode: GroupMode::Manual,
             hold: Duration::ZERO,
             vips: vips.into_iter().collect(),
+            anew: false,
         }]
     };
     let setup = Setup {

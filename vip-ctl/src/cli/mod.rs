@@ -11,6 +11,7 @@ mod load;
 mod member;
 mod metrics;
 mod pause;
+mod reload;
 mod standby;
 mod status;
 mod switchover;
@@ -73,6 +74,8 @@ enum Verb {
     Resume(pause::Args),
     /// Add or remove a node of the cluster, one at a time.
     Member(member::Args),
+    /// Let this node's agent read its configuration again, and go on with its groups.
+    Reload(reload::Args),
     /// Run this node's agent, in the foreground.
     Agent(agent::Args),
     /// Make a key for a cluster.
@@ -183,6 +186,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Pause(_) => pause::pause(paths, format),
         Verb::Resume(_) => pause::resume(paths, format),
         Verb::Member(args) => member::run(&args, paths, format),
+        Verb::Reload(_) => reload::run(paths, format),
         Verb::Agent(args) => agent::run(&args, paths),
         Verb::Keygen(args) => keygen::run(&args, format),
         Verb::FrameLog(args) => frame_log::run(&args, paths),

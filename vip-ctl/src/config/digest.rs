@@ -3,25 +3,35 @@
 
 use std::net::IpAddr;
 
-use super::{Cluster, Config, Group, Node};
+use super::{Cluster, Config, Group, Node, PRIORITY_DEFAULT};
 use crate::engine::{PeerLoss, Role};
 
 const CONTEXT: &str = "vip-ctl configuration digest";
 const NODES_CONTEXT: &str = "vip-ctl nodes digest";
+const GROUPS_CONTEXT: &str = "vip-ctl groups digest";
 
 pub(super) fn digest(config: &Config) -> u64 {
     let mut encoder = Encoder(blake3::Hasher::new_derive_key(CONTEXT));
-    let Config { node_name: _, me: _, startup_delay: _, interfaces: _, cluster, groups } = config;
-    // The nodes have a digest of their own.
+    // The nodes and the groups have digests of their own.
+    let Config { node_name: _, me: _, startup_delay: _, interfaces: _, cluster, groups: _ } = config;
     let Cluster { name, key_file: _, lease, pair, generation: _, nodes: _ } = cluster;
     let pair = match pair {
         None => 0,
         Some(PeerLoss::Take) => 1,
         Some(PeerLoss::Hold) => 2,
     };
-    encoder.text(name).bytes(&lease.as_nanos().to_be_bytes()).bytes(&[pair]).length(groups.len());
+    encoder.text(name).bytes(&lease.as_nanos().to_be_bytes()).bytes(&[pair]);
+    encoder.finish()
+}
+
+/// What a reload can change, and is the same everywhere when all nodes have
+/// had it. Priorities that are the default say nothing, so that a node that
+/// comes or goes changes none.
+pub(super) fn groups(groups: &[Group]) -> u64 {
+    let mut encoder = Encoder(blake3::Hasher::new_derive_key(GROUPS_CONTEXT));
+    encoder.length(groups.len());
     for group in groups {
-        let Group { name, vips, priorities: _, preempt } = group;
+        let Group { name, vips, priorities, preempt } = group;
         let delay = preempt.map_or(u128::MAX, |delay| delay.as_nanos());
         encoder.text(name).bytes(&delay.to_be_bytes()).length(vips.len());
         for vip in vips {
@@ -30,11 +40,16 @@ pub(super) fn digest(config: &Config) -> u64 {
                 IpAddr::V6(vip) => encoder.bytes(&[6]).bytes(&vip.octets()),
             };
         }
+        let chosen = priorities.iter().filter(|(_, priority)| **priority != PRIORITY_DEFAULT);
+        encoder.length(chosen.clone().count());
+        for (node, priority) in chosen {
+            encoder.text(node).bytes(&[*priority]);
+        }
     }
     encoder.finish()
 }
 
-/// What comes and goes with nodes: they themselves, and their priorities.
+/// The nodes.
 pub(super) fn nodes(config: &Config) -> u64 {
     let mut encoder = Encoder(blake3::Hasher::new_derive_key(NODES_CONTEXT));
     encoder.length(config.cluster.nodes.len());
@@ -45,13 +60,6 @@ pub(super) fn nodes(config: &Config) -> u64 {
             Role::Observer => 2,
         };
         encoder.text(name).text(&address.to_string()).bytes(&[role, *id]);
-    }
-    encoder.length(config.groups.len());
-    for group in &config.groups {
-        encoder.length(group.priorities.len());
-        for (node, priority) in &group.priorities {
-            encoder.text(node).bytes(&[*priority]);
-        }
     }
     encoder.finish()
 }

@@ -181,20 +181,46 @@ impl Config {
         config.ok_or_else(|| report.into_errors(path))
     }
 
-    /// A number that is equal on nodes whose configurations agree in all that
-    /// must, but for the nodes: the cluster's name, lease and mode, its groups
-    /// and their VIPs.
+    /// A number that is equal on nodes whose configurations agree in what must
+    /// be the same at any time: the cluster's name, lease and mode.
     #[must_use]
     pub fn digest(&self) -> u64 {
         digest::digest(self)
     }
 
     /// A number that is equal on nodes whose configurations have the same
-    /// nodes, with the same priorities. Within one generation it must be; see
-    /// [`Cluster::generation`].
+    /// nodes. Within one generation it must be; see [`Cluster::generation`].
     #[must_use]
     pub fn nodes_digest(&self) -> u64 {
         digest::nodes(self)
+    }
+
+    /// A number that is equal on nodes whose configurations have the same
+    /// groups. While groups are changed, one node after the other, it is not.
+    #[must_use]
+    pub fn groups_digest(&self) -> u64 {
+        digest::groups(&self.groups)
+    }
+
+    /// What is different in `next` that an agent only takes from its start on;
+    /// each as it stands in the file.
+    #[must_use]
+    pub fn needs_restart(&self, next: &Self) -> Vec<&'static str> {
+        let (now, then) = (&self.cluster, &next.cluster);
+        [
+            ("[node] name", self.node_name != next.node_name || self.me != next.me),
+            ("[node] interface", self.interfaces != next.interfaces),
+            ("[node] startup_delay", self.startup_delay != next.startup_delay),
+            ("[cluster] name", now.name != then.name),
+            ("[cluster] key_file", now.key_file != then.key_file),
+            ("[cluster] lease", now.lease != then.lease),
+            ("[cluster] pair", now.pair != then.pair),
+            ("[cluster] generation", now.generation != then.generation),
+            ("[[cluster.node]]", now.nodes != then.nodes),
+        ]
+        .into_iter()
+        .filter_map(|(name, differs)| differs.then_some(name))
+        .collect()
     }
 
     /// The node that this configuration is seen from.

@@ -151,6 +151,18 @@ impl DataPlane {
         Ok(true)
     }
 
+    /// Is there room for this many VIPs in all?
+    ///
+    /// # Errors
+    /// [`DataPlaneError::Full`] if there is not.
+    pub fn has_room_for(&self, vips: usize) -> Result<(), DataPlaneError> {
+        let limit = self.node.vips_max;
+        if u32::try_from(vips).is_ok_and(|vips| vips <= limit) {
+            return Ok(());
+        }
+        Err(DataPlaneError::Full { what: "VIP", limit })
+    }
+
     /// Takes a VIP out of the map. From then on nothing guards its address:
     /// it must be gone from the host before.
     ///

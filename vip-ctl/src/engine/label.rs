@@ -303,10 +303,16 @@ impl Labels {
         self.entries.get(usize::from(group.0)).map(|entry| (entry.asks, entry.current.label))
     }
 
-    /// Is anything not covered yet, so that it has to be looked at again?
+    /// Stands for all groups and labels of this node.
     #[must_use]
-    pub fn is_pending(&self) -> bool {
-        self.entries.iter().any(|entry| entry.asks_since.is_none())
+    pub const fn table(&self) -> u64 {
+        self.table
+    }
+
+    /// The group that has this label.
+    #[must_use]
+    pub fn find(&self, label: Label) -> Option<GroupId> {
+        self.by_label.get(&label).copied()
     }
 
     /// Voters other than this node whose groups are not this node's, by what

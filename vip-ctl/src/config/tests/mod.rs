@@ -229,47 +229,47 @@ fn the_digest_agrees_between_nodes_and_whatever_the_order() {
         edited(&[("preempt = false\n", "")]),
         reordered,
     ] {
-        assert_eq!(good(&same).digest(), config.digest(), "{same}");
+        let same = good(&same);
+        assert_eq!((same.digest(), same.groups_digest()), (config.digest(), config.groups_digest()));
     }
 }
 
 #[test]
 fn the_digests_differ_for_all_that_nodes_must_agree_on() {
-    let both = |config: Config| (config.digest(), config.nodes_digest());
-    let (whole, nodes) = both(good(FULL));
-    let mut digests = vec![whole];
-    let mut nodes_digests = vec![nodes];
-    for edit in [
-        ("name = \"shop\"", "name = \"shoq\""),
-        ("lease = \"200ms\"", "lease = \"201ms\""),
-        ("name = \"cache\"", "name = \"cachf\""),
-        ("\"10.0.1.20\"", "\"10.0.1.21\""),
-        ("\"10.0.1.20\"", "\"10.0.1.20\", \"10.0.1.21\""),
-        (", \"10.0.1.13\"", ""),
-        ("preempt = false", "preempt = true"),
-        ("preempt = false", "preempt = true\npreempt_delay = \"1s\""),
-    ] {
-        let (digest, same) = both(good(&edited(&[edit])));
-        assert_eq!(same, nodes, "{edit:?}");
-        digests.push(digest);
-    }
-    for edit in [
-        ("10.0.1.11:7077", "10.0.1.15:7077"),
-        ("10.0.1.11:7077", "10.0.1.11:7078"),
-        ("name = \"tie\"", "name = \"tie2\""),
-        ("witness = true", "witness = false"),
-        (
-            "witness = true\n",
-            "witness = true\n[[cluster.node]]\nname = \"obs\"\naddress = \"10.0.2.6:1\"\nobserver = true\n",
-        ),
-        ("db-a = 150", "db-a = 151"),
-        ("db-b = 100", "db-b = 99"),
-    ] {
-        let (same, digest) = both(good(&edited(&[edit])));
-        assert_eq!(same, whole, "nodes of neighbouring generations hear each other: {edit:?}");
-        nodes_digests.push(digest);
-    }
-    for digests in [&mut digests, &mut nodes_digests] {
+    let all = |config: Config| [config.digest(), config.nodes_digest(), config.groups_digest()];
+    let whole = all(good(FULL));
+    let edits: [&[(&str, &str)]; 3] = [
+        &[("name = \"shop\"", "name = \"shoq\""), ("lease = \"200ms\"", "lease = \"201ms\"")],
+        &[
+            ("10.0.1.11:7077", "10.0.1.15:7077"),
+            ("10.0.1.11:7077", "10.0.1.11:7078"),
+            ("name = \"tie\"", "name = \"tie2\""),
+            ("witness = true", "witness = false"),
+            (
+                "witness = true\n",
+                "witness = true\n[[cluster.node]]\nname = \"obs\"\naddress = \"10.0.2.6:1\"\nobserver = true\n",
+            ),
+        ],
+        &[
+            ("name = \"cache\"", "name = \"cachf\""),
+            ("\"10.0.1.20\"", "\"10.0.1.21\""),
+            ("\"10.0.1.20\"", "\"10.0.1.20\", \"10.0.1.21\""),
+            (", \"10.0.1.13\"", ""),
+            ("preempt = false", "preempt = true"),
+            ("preempt = false", "preempt = true\npreempt_delay = \"1s\""),
+            ("db-a = 150", "db-a = 151"),
+            ("db-b = 100", "db-b = 99"),
+        ],
+    ];
+    for (of, edits) in edits.into_iter().enumerate() {
+        let mut digests = vec![whole[of]];
+        for edit in edits {
+            let edited = all(good(&edited(&[*edit])));
+            digests.push(edited[of]);
+            for other in (0..3).filter(|other| *other != of) {
+                assert_eq!(edited[other], whole[other], "{edit:?}");
+            }
+        }
         let count = digests.len();
         digests.sort_unstable();
         digests.dedup();
@@ -280,7 +280,11 @@ fn the_digests_differ_for_all_that_nodes_must_agree_on() {
 /// Other nodes compute the same number, so its definition must not drift unnoticed.
 #[test]
 fn the_digest_of_a_known_configuration_stays() {
-    assert_eq!((good(FULL).digest(), good(FULL).nodes_digest()), (10470704122255175052, 7451020335325557783));
+    let full = good(FULL);
+    assert_eq!(
+        [full.digest(), full.nodes_digest(), full.groups_digest()],
+        [17_255_189_458_974_590_220, 2_939_485_006_295_554_223, 6_557_854_163_490_567_805]
+    );
 }
 
 #[test]

@@ -1,0 +1,226 @@
+//! Other groups for an agent that runs: the keeper's side of it.
+//!
+//! 1. VIPs that go are taken away, and groups that come get their places.
+//! 2. The lease loop gives up the leases of groups that go or begin anew, and
+//!    goes on with the new ones.
+//! 3. Groups that go are taken away, and VIPs that come are put there; those
+//!    that come to a group that goes on, when its leases have them.
+//!
+//! What became of one step is known before the next one begins, so that a VIP
+//! is never there for a lease that is not about it.
+
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+use super::{
+    Names, Tell,
+    keeper::Keeper,
+    lease_loop::Regroup,
+    node_setup,
+    table::{Table, TableGroup},
+};
+use crate::{
+    config::Config,
+    engine::{GroupId, GroupSpec, Label, Reloaded},
+    exit::Exit,
+    node::{NodeError, Setup},
+};
+
+/// What a reload has changed, by names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Changes {
+    /// Groups that are new.
+    pub added: Vec<String>,
+    /// Groups that are gone.
+    pub removed: Vec<String>,
+    /// Groups that go on with other VIPs or other settings.
+    pub changed: Vec<String>,
+    /// Groups that had to begin anew, because a VIP went from one group to another.
+    pub anew: Vec<String>,
+}
+
+impl Changes {
+    /// Is everything as it was?
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty() && self.anew.is_empty()
+    }
+}
+
+/// Why nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// What `vip-ctl reload` exits with.
+    pub exit: Exit,
+    /// One sentence.
+    pub message: String,
+}
+
+impl From<NodeError> for Refused {
+    fn from(e: NodeError) -> Self {
+        Self { exit: e.exit(), message: e.to_string() }
+    }
+}
+
+/// A configuration on its way to the keeper, and what becomes of it on its way back.
+#[derive(Debug)]
+pub struct Order {
+    /// The configuration, fit for this agent.
+    pub config: Config,
+    /// For whoever waits.
+    pub reply: oneshot::Sender<Result<Changes, Refused>>,
+}
+
+/// A reload that the lease loop is busy with.
+#[derive(Debug)]
+pub struct UnderWay {
+    order: Order,
+    table: Table,
+    setup: Setup,
+    names: Names,
+    changes: Changes,
+}
+
+/// What the engine is told of the groups of a configuration.
+pub(super) fn specs(config: &Config) -> Vec<GroupSpec> {
+    let ids = config.cluster.nodes.iter().map(|node| usize::from(node.id) + 1).max().unwrap_or(0);
+    let spec = |group: &crate::config::Group| {
+        let mut priorities = vec![crate::config::PRIORITY_DEFAULT; ids];
+        for node in &config.cluster.nodes {
+            if let Some(priority) = group.priorities.get(&node.name) {
+                priorities[usize::from(node.id)] = *priority;
+            }
+        }
+        GroupSpec { priorities, preempt: group.preempt }
+    };
+    config.groups.iter().map(spec).collect()
+}
+
+/// The groups whose leases may not have all of their VIPs yet.
+pub(super) fn uncovered(table: &Table) -> Vec<GroupId> {
+    let groups = (0..=u16::MAX).map(GroupId).zip(table.groups());
+    groups.filter(|(_, group)| !group.is_settled()).map(|(id, _)| id).collect()
+}
+
+impl<T: Tell> Keeper<T> {
+    /// Steps 1 and 2.
+    pub(super) fn begin_reload(&mut self, order: Order) {
+        if self.under_way.is_some() {
+            let message = "another reload is under way: try again".to_owned();
+            // Whoever asked may have gone away.
+            let _ = order.reply.send(Err(Refused { exit: Exit::Busy, message }));
+            return;
+        }
+        match self.change(&order.config) {
+            Ok(None) => {
+                let _ = order.reply.send(Ok(Changes::default()));
+            }
+            Ok(Some((table, setup, changes, regroup))) => {
+                let names = Names { index: regroup.index.clone(), ..Names::of(&order.config) };
+                self.under_way = Some(UnderWay { order, table, setup, names, changes });
+                if !self.lease_loop.regroup(regroup) {
+                    error!("the lease loop has ended");
+                }
+            }
+            Err(refused) => {
+                // What was taken away for the change comes back.
+                self.repair_vips();
+                let _ = order.reply.send(Err(refused));
+            }
+        }
+    }
+
+    fn change(&mut self, config: &Config) -> Result<Option<(Table, Setup, Changes, Regroup)>, Refused> {
+        let next = self.table.next(&config.groups);
+        let changes = changes(&self.table, &next.table, &next.was, &self.config, config);
+        if changes.is_empty() {
+            return Ok(None);
+        }
+        let setup = Setup {
+            vips_max: self.setup.vips_max,
+            ..node_setup(config, &next.table, &next.ended_names(&self.table))
+        };
+        let mut index = Vec::new();
+        if let Some(node) = &mut self.node {
+            node.has_room_for(&setup)?;
+            index = node.begin_change(&setup.groups)?;
+        }
+        let epochs = self.memory.remembered(config.groups.iter().map(|group| group.name.as_str())).epochs;
+        let groups = next.was.iter().zip(specs(config)).zip(epochs);
+        let regroup = Regroup {
+            ended: next.ended.clone(),
+            groups: groups.map(|((was, spec), epoch)| Reloaded { was: *was, spec, epoch }).collect(),
+            labels: next.table.groups().iter().map(TableGroup::labels).collect(),
+            table: config.groups_digest(),
+            index,
+            uncovered: uncovered(&next.table),
+        };
+        Ok(Some((next.table, setup, changes, regroup)))
+    }
+
+    /// Step 3: the lease loop goes on with the new groups.
+    pub(super) fn finish_reload(&mut self) {
+        let Some(UnderWay { order, table, setup, names, changes }) = self.under_way.take() else { return };
+        (self.table, self.setup, self.names, self.config) = (table, setup, names, order.config);
+        self.store_table();
+        self.repair_vips();
+        self.eligible = None;
+        self.judge();
+        info!(?changes, "reloaded");
+        // Whoever asked may have gone away.
+        let _ = order.reply.send(Ok(changes));
+    }
+
+    /// Brings the node to what its groups are.
+    fn repair_vips(&mut self) {
+        let Some(node) = &mut self.node else { return };
+        match node.finish_change(&self.setup.groups) {
+            Ok(came) if came.is_empty() => {}
+            Ok(came) => info!(?came, "VIPs that this node can answer for now"),
+            Err(e) => error!("the VIPs of this node are not all there: {e}; run `vip-ctl reload` again"),
+        }
+    }
+
+    /// A group's leases have all of its VIPs from here on.
+    pub(super) fn cover(&mut self, label: Label) {
+        let place = self.table.groups().iter().position(|group| group.labels().current == label);
+        let Some(group) = place.and_then(|place| u16::try_from(place).ok()).map(GroupId) else { return };
+        self.table.settle(group);
+        self.store_table();
+        self.setup.groups = node_setup(&self.config, &self.table, &[]).groups;
+        self.repair_vips();
+        let _ = self.lease_loop.announce(label);
+    }
+
+    fn store_table(&self) {
+        if let Err(e) = self.table.store(&self.paths.state_dir) {
+            // The next start then begins from the former groups, which costs
+            // time and not safety.
+            warn!("the record of the groups could not be written to {}: {e}", self.paths.state_dir.display());
+        }
+    }
+}
+
+fn changes(
+    old: &Table,
+    new: &Table,
+    was: &[Option<GroupId>],
+    old_config: &Config,
+    new_config: &Config,
+) -> Changes {
+    let mut changes = Changes::default();
+    let find = |config: &Config, name: &str| config.groups.iter().find(|group| group.name == name).cloned();
+    for (group, was) in new.groups().iter().zip(was) {
+        let name = &group.name;
+        let is_known = old.groups().iter().any(|old| old.name == *name);
+        match was {
+            Some(_) if find(old_config, name) != find(new_config, name) => changes.changed.push(name.clone()),
+            Some(_) => {}
+            None if is_known => changes.anew.push(name.clone()),
+            None => changes.added.push(name.clone()),
+        }
+    }
+    let gone = old.groups().iter().filter(|old| !new.groups().iter().any(|new| new.name == old.name));
+    changes.removed.extend(gone.map(|group| group.name.clone()));
+    changes
+}
