@@ -165,7 +165,6 @@ pub fn prune(paths: &Paths, keep: &[GroupSetup]) -> Result<(), NodeError> {
         Err(e) => return Err(e.into()),
     };
     let host = Host::open(&paths.run_dir)?;
-    prune_vips(&mut plane, &host, keep)?;
     prune_groups(&mut plane, &host, keep)
 }
 
@@ -185,6 +184,9 @@ fn prune_vips(plane: &mut DataPlane, host: &Host, keep: &[GroupSetup]) -> Result
 }
 
 fn prune_groups(plane: &mut DataPlane, host: &Host, keep: &[GroupSetup]) -> Result<(), NodeError> {
+    // A group takes its VIPs out of the map with it: their addresses must be
+    // gone by then, or nothing would guard them.
+    prune_vips(plane, host, keep)?;
     for group in plane.groups().into_iter().filter(|g| g.mode == GroupMode::Cluster) {
         if !keep.iter().any(|kept| kept.name == group.name) {
             plane.remove_group(group.index)?;

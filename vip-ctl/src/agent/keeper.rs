@@ -49,6 +49,8 @@ pub struct Keeper<T> {
     pub table: Table,
     /// Other groups, that the lease loop has not taken over yet.
     pub under_way: Option<UnderWay>,
+    /// What netlink has said meanwhile: to repair would bring back what goes.
+    pub postponed: Vec<Watched>,
 }
 
 /// How long a change of the memory may wait for others to be written with it:
@@ -217,7 +219,11 @@ impl<T: Tell> Keeper<T> {
         Ok(node.host.place_local_clients(index, place)?)
     }
 
-    fn watched(&mut self, watched: Watched) {
+    pub(super) fn watched(&mut self, watched: Watched) {
+        if self.under_way.is_some() {
+            self.postponed.push(watched);
+            return;
+        }
         match watched {
             Watched::Link(link) if self.setup.interfaces.contains(&link.name) => {
                 if !attach::is_attached(&self.paths.bpf_dir, link.index) {

@@ -319,6 +319,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         config: config.clone(),
         table,
         under_way: None,
+        postponed: Vec::new(),
     };
     let keeper = spawn("keeper", move || keeper.run(&notices_rx))?;
     if let Err(e) = realtime::lock_memory() {

@@ -166,6 +166,9 @@ impl<T: Tell> Keeper<T> {
         self.repair_vips();
         self.eligible = None;
         self.judge();
+        for watched in std::mem::take(&mut self.postponed) {
+            self.watched(watched);
+        }
         info!(?changes, "reloaded");
         // Whoever asked may have gone away.
         let _ = order.reply.send(Ok(changes));
@@ -183,6 +186,10 @@ impl<T: Tell> Keeper<T> {
 
     /// A group's leases have all of its VIPs from here on.
     pub(super) fn cover(&mut self, label: Label) {
+        if self.under_way.is_some() {
+            // The loop looks again when it has the other groups.
+            return;
+        }
         let place = self.table.groups().iter().position(|group| group.labels().current == label);
         let Some(group) = place.and_then(|place| u16::try_from(place).ok()).map(GroupId) else { return };
         self.table.settle(group);

@@ -1,0 +1,173 @@
+//! Groups and VIPs that come, go and move while the agents run, with the real
+//! agent in the real kernel.
+
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use vip_tests::lab::{
+    GROUP, GroupSpec, Lab, LabSpec, Node, SERVICE_PORT, VIP, clock,
+    echo::{EchoServer, ask_udp},
+    find_vip_ctl,
+    rig::{Rig, WATCH},
+    skip, wait_until,
+};
+
+const LEASE: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a single question waits.
+const ASK: Duration = Duration::from_millis(300);
+
+fn vip(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 0, last)
+}
+
+fn spec(groups: &[(&str, &[Ipv4Addr])]) -> Result<LabSpec> {
+    let group =
+        |&(name, vips): &(&str, &[Ipv4Addr])| GroupSpec { name: name.to_owned(), vips: vips.to_vec() };
+    let groups = groups.iter().map(group).collect();
+    Ok(LabSpec { groups, ..LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)) })
+}
+
+/// The node's configuration, with other groups.
+fn with_groups(node: &Node, groups: &[(&str, &[Ipv4Addr])]) -> Result<String> {
+    let text = std::fs::read_to_string(node.config_file())?;
+    let (before, _) = text.split_once("[[group]]").context("a configuration has a group")?;
+    let mut text = before.to_owned();
+    for (name, vips) in groups {
+        let vips: Vec<_> = vips.iter().map(|vip| format!("\"{vip}\"")).collect();
+        text += &format!("[[group]]\nname = \"{name}\"\nvips = [{}]\n", vips.join(", "));
+    }
+    Ok(text)
+}
+
+fn reload(node: &Node, groups: &[(&str, &[Ipv4Addr])]) -> Result<String> {
+    node.write_config(&with_groups(node, groups)?)?;
+    node.succeed(&["reload"])
+}
+
+/// A service at `vip` on each node, whether or not the address is there.
+fn serve(lab: &Lab, vip: Ipv4Addr) -> Result<Vec<EchoServer>> {
+    let at = SocketAddrV4::new(vip, SERVICE_PORT);
+    lab.candidates().map(|node| EchoServer::start(node.ns(), node.name(), at)).collect()
+}
+
+fn asked(lab: &Lab, vip: Ipv4Addr) -> Result<Option<String>> {
+    Ok(ask_udp(&lab.client()?.ns, SocketAddrV4::new(vip, SERVICE_PORT), ASK).ok())
+}
+
+/// Waits until the client gets an answer of `vip`.
+fn answered(lab: &Lab, vip: Ipv4Addr) -> Result<String> {
+    let mut by = None;
+    wait_until(clock::now().plus(PATIENCE), || {
+        by = asked(lab, vip).ok().flatten();
+        by.is_some()
+    });
+    by.with_context(|| format!("nobody answers for {vip}"))
+}
+
+/// The ends of all agents' logs.
+fn logs(lab: &Lab) -> String {
+    lab.nodes().iter().map(|node| format!("{}:\n{}\n", node.name(), node.log_tail())).collect()
+}
+
+#[test]
+fn groups_and_vips_come_and_go_and_the_others_notice_nothing() -> Result<()> {
+    if skip::skipped("groups_and_vips_come_and_go_and_the_others_notice_nothing") {
+        return Ok(());
+    }
+    let rig = Rig::new(&spec(&[(GROUP, &[VIP])])?)?;
+    let _services = [serve(&rig.lab, vip(101))?, serve(&rig.lab, vip(102))?];
+    let holder = rig.holder()?.name().to_owned();
+    let start = clock::now();
+    // One more VIP, and a group whose name takes the first place.
+    let more: &[(&str, &[Ipv4Addr])] = &[("app", &[vip(102)]), (GROUP, &[VIP, vip(101)])];
+    let (first, others) = rig.lab.nodes().split_first().context("three nodes")?;
+    let said = reload(first, more)?;
+    ensure!(said.contains("added: app") && said.contains(&format!("changed: {GROUP}")), "{said}");
+    std::thread::sleep(WATCH);
+    ensure!(asked(&rig.lab, vip(101))?.is_none(), "a VIP that no majority has is answered");
+    let told = first.status()?;
+    ensure!(told.warnings.iter().any(|w| w.contains("not answered yet")), "{:?}", told.warnings);
+    for node in others {
+        reload(node, more)?;
+    }
+    let by = answered(&rig.lab, vip(101))?;
+    ensure!(by == holder, "{GROUP} was on {holder} and is on {by}:\n{}", logs(&rig.lab));
+    answered(&rig.lab, vip(102))?;
+    // An agent that starts in the new state finds all of it again.
+    let node = rig.lab.nodes().iter().find(|node| node.name() != holder).context("three nodes")?;
+    node.kill_agent()?;
+    node.start_agent()?;
+    rig.lab.wait_quorate(PATIENCE)?;
+    let by = answered(&rig.lab, vip(101))?;
+    ensure!(by == holder, "{GROUP} was on {holder} and is on {by}:\n{}", logs(&rig.lab));
+    node.succeed(&["switchover", "app", "--to", node.name()])?;
+    ensure!(answered(&rig.lab, vip(102))? == node.name());
+    // And back again.
+    for node in rig.lab.nodes() {
+        let said = reload(node, &[(GROUP, &[VIP])])?;
+        ensure!(said.contains("removed: app"), "{said}");
+    }
+    for gone in [vip(101), vip(102)] {
+        let by = asked(&rig.lab, gone)?;
+        ensure!(by.is_none(), "{gone} is gone, and answered by {by:?}:\n{}", logs(&rig.lab));
+    }
+    let said = reload(node, &[(GROUP, &[VIP])])?;
+    ensure!(said.contains("no group has changed"), "{said}");
+    rig.expect_calm(start, &holder)
+}
+
+#[test]
+fn what_is_wrong_or_takes_a_restart_changes_nothing() -> Result<()> {
+    if skip::skipped("what_is_wrong_or_takes_a_restart_changes_nothing") {
+        return Ok(());
+    }
+    let rig = Rig::new(&spec(&[(GROUP, &[VIP])])?)?;
+    let node = rig.holder()?;
+    let start = clock::now();
+    let good = std::fs::read_to_string(node.config_file())?;
+    for (text, told) in [
+        (good.replace("vips =", "vip ="), "did you mean \"vips\"?"),
+        (good.replace("200ms", "300ms"), "[cluster] lease changed, which takes a restart of the agent"),
+        (good.replace(&VIP.to_string(), &node.address().to_string()), "which can't move"),
+    ] {
+        node.write_config(&text)?;
+        let out = node.run(&["reload"])?;
+        let error = String::from_utf8_lossy(&out.stderr);
+        ensure!(out.status.code() == Some(78) && error.contains(told), "{out:?}");
+        kill(node.agent_pid()?, Signal::SIGHUP)?;
+    }
+    node.write_config(&good)?;
+    let name = node.name().to_owned();
+    rig.expect_calm(start, &name)
+}
+
+#[test]
+fn a_vip_that_goes_to_another_group_is_never_answered_twice() -> Result<()> {
+    if skip::skipped("a_vip_that_goes_to_another_group_is_never_answered_twice") {
+        return Ok(());
+    }
+    let rig = Rig::new(&spec(&[(GROUP, &[VIP, vip(101)]), ("web", &[vip(102)])])?)?;
+    let before = rig.holder()?.name().to_owned();
+    let elsewhere = rig.lab.nodes().iter().find(|node| node.name() != before).context("three nodes")?;
+    elsewhere.succeed(&["switchover", "web", "--to", elsewhere.name()])?;
+    let start = clock::now();
+    let moved: &[(&str, &[Ipv4Addr])] = &[(GROUP, &[vip(101)]), ("web", &[VIP, vip(102)])];
+    for node in rig.lab.nodes() {
+        let said = reload(node, moved)?;
+        ensure!(said.contains("begun anew"), "{said}");
+        std::thread::sleep(LEASE / 2);
+    }
+    rig.lab.wait_holder("web", PATIENCE)?;
+    let after = rig.wait_answerer(None, || ())?;
+    std::thread::sleep(WATCH);
+    let account = rig.account(start, clock::now(), &before)?;
+    ensure!(account.verdict.answered_by_two == 0, "answered by two: {account:?}");
+    ensure!(account.holder_after.as_deref() == Some(&*after), "{account:?}");
+    ensure!(rig.lab.wait_holder("web", PATIENCE)?.name() == &*after);
+    Ok(())
+}
