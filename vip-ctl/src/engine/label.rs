@@ -20,7 +20,7 @@
 //! new one for long enough to vote on it. VIPs that are new in a group are not
 //! to be answered before its lease is one of the new set: [`Labels::covered`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use vip_common::BootNs;
 
@@ -183,7 +183,7 @@ pub struct Labels {
     timing: Timing,
     /// By [`GroupId`].
     entries: Vec<Entry>,
-    by_label: HashMap<Label, GroupId>,
+    by_label: BTreeMap<Label, GroupId>,
     table: u64,
     /// Since when this node has had this table.
     since: BootNs,
@@ -205,7 +205,7 @@ impl Labels {
             pair: config.pair,
             timing: Timing::new(config.accept),
             entries: Vec::new(),
-            by_label: HashMap::new(),
+            by_label: BTreeMap::new(),
             table,
             since: now,
             peers: BTreeMap::new(),
