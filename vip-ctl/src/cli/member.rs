@@ -88,7 +88,7 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
         ));
     }
     let new = edited(&text, &config, &edit)?;
-    let next = Config::parse(&new, &args.config, &config.node_name)
+    let next = Config::parse_with_more(&new, &args.config, &config.node_name)
         .map_err(|e| Failure::new(Exit::Config, format!("the change would not do: {e}")))?;
     if let Some(record) = record {
         record.followed_by(Membership::of(&next)).map_err(|e| Failure::new(Exit::Unsafe, e.to_string()))?;

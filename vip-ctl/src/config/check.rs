@@ -73,8 +73,8 @@ fn build(
         vips.sort_unstable();
         let mut priorities = default.clone();
         priorities.extend(group.priorities.into_iter().map(|(node, priority)| (node.into_inner(), priority)));
-        let preempt = group.preempt;
-        built.push(Group { name: group.name?.into_inner(), vips, priorities, preempt });
+        let GroupDraft { name, preempt, health, .. } = group;
+        built.push(Group { name: name?.into_inner(), vips, priorities, preempt, health });
     }
     built.sort_by(|a, b| a.name.cmp(&b.name));
     let key_file = path.parent().unwrap_or(Path::new("")).join(cluster.key_file?);
@@ -126,11 +126,11 @@ fn voters(cluster: &ClusterDraft, report: &mut Report<'_>) {
 fn ids(nodes: &[NodeDraft], report: &mut Report<'_>) {
     let mut first: BTreeMap<u8, Range<usize>> = BTreeMap::new();
     for id in nodes.iter().filter_map(|node| node.id.as_ref()) {
-        let before = first.get(id.get_ref()).map(|span| report.line(span));
+        let before = first.get(id.get_ref()).map(|span| report.whereabouts(span, &id.span()));
         match before {
-            Some(line) => {
+            Some(place) => {
                 let message = format!(
-                    "another node has the id {} already (line {line}): give each node its own",
+                    "another node has the id {} already ({place}): give each node its own",
                     id.get_ref()
                 );
                 report.add(id.span(), message);
@@ -154,9 +154,9 @@ fn distinct_nodes(nodes: &[NodeDraft], report: &mut Report<'_>) {
     for node in nodes {
         if let Some(name) = &node.name {
             if let Some(first) = names.get(name.get_ref().as_str()) {
-                let line = report.line(first);
+                let place = report.whereabouts(first, &name.span());
                 let message = format!(
-                    "there is a node \"{}\" already (line {line}): give this one another name",
+                    "there is a node \"{}\" already ({place}): give this one another name",
                     name.get_ref()
                 );
                 report.add(name.span(), message);
@@ -166,9 +166,9 @@ fn distinct_nodes(nodes: &[NodeDraft], report: &mut Report<'_>) {
         }
         if let Some(address) = &node.address {
             if let Some(first) = addresses.get(address.get_ref()) {
-                let line = report.line(first);
+                let place = report.whereabouts(first, &address.span());
                 let message = format!(
-                    "another node has the address {} already (line {line}): give each node its own",
+                    "another node has the address {} already ({place}): give each node its own",
                     address.get_ref()
                 );
                 report.add(address.span(), message);
@@ -231,9 +231,9 @@ fn distinct_groups(groups: &[GroupDraft], report: &mut Report<'_>) {
     let mut names: BTreeMap<&str, Range<usize>> = BTreeMap::new();
     for name in groups.iter().filter_map(|group| group.name.as_ref()) {
         if let Some(first) = names.get(name.get_ref().as_str()) {
-            let line = report.line(first);
+            let place = report.whereabouts(first, &name.span());
             let message = format!(
-                "there is a group \"{}\" already (line {line}): give this one another name, or join the two",
+                "there is a group \"{}\" already ({place}): give this one another name, or join the two",
                 name.get_ref()
             );
             report.add(name.span(), message);
@@ -252,9 +252,10 @@ fn distinct_vips(groups: &[GroupDraft], nodes: &[NodeDraft], report: &mut Report
             let address = *vip.get_ref();
             if let Some(owner) = owners.get(&address) {
                 let whose = owner.name.as_ref().map_or("a node", |name| name.get_ref());
-                let line = owner.address.as_ref().map_or(0, |address| report.line(&address.span()));
+                let place = owner.address.as_ref().map(toml::Spanned::span).unwrap_or_default();
+                let place = report.whereabouts(&place, &vip.span());
                 let message = format!(
-                    "the VIP {address} is the address of {whose} (line {line}), which can't move: write another"
+                    "the VIP {address} is the address of {whose} ({place}), which can't move: write another"
                 );
                 report.add(vip.span(), message);
             }
@@ -262,14 +263,14 @@ fn distinct_vips(groups: &[GroupDraft], nodes: &[NodeDraft], report: &mut Report
                 first_places.insert(address, (index, vip.span()));
                 continue;
             };
-            let line = report.line(first);
+            let place = report.whereabouts(first, &vip.span());
             let message = if *first_index == index {
-                format!("the VIP {address} is in this group already (line {line}): remove one of the two")
+                format!("the VIP {address} is in this group already ({place}): remove one of the two")
             } else {
                 let name = groups[*first_index].name.as_ref();
                 let group =
                     name.map_or("another group".to_owned(), |name| format!("group \"{}\"", name.get_ref()));
-                format!("the VIP {address} is in {group} already (line {line}): remove it from one of them")
+                format!("the VIP {address} is in {group} already ({place}): remove it from one of them")
             };
             report.add(vip.span(), message);
         }

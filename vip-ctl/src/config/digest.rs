@@ -1,5 +1,6 @@
 //! The digest by which nodes notice that their configurations differ. What is
-//! a node's own business (its name, interfaces, the key file's path) is not in it.
+//! a node's own business (its name, interfaces, the key file's path, how it
+//! looks after its health) is not in it.
 
 use std::net::IpAddr;
 
@@ -31,7 +32,7 @@ pub(super) fn groups(groups: &[Group]) -> u64 {
     let mut encoder = Encoder(blake3::Hasher::new_derive_key(GROUPS_CONTEXT));
     encoder.length(groups.len());
     for group in groups {
-        let Group { name, vips, priorities, preempt } = group;
+        let Group { name, vips, priorities, preempt, health: _ } = group;
         let delay = preempt.map_or(u128::MAX, |delay| delay.as_nanos());
         encoder.text(name).bytes(&delay.to_be_bytes()).length(vips.len());
         for vip in vips {

@@ -23,8 +23,20 @@ pub struct ConfigError {
     pub path: PathBuf,
     /// Where in it; `None` if the mistake is the file itself.
     pub place: Option<Place>,
+    /// The line that it begins in; empty if the mistake is the file itself.
+    pub line: String,
+    /// The offending text, as far as it is in that line; empty where something
+    /// is missing.
+    pub text: String,
     /// What is wrong and how to mend it.
     pub message: String,
+}
+
+impl ConfigError {
+    /// A mistake that concerns the file as a whole.
+    fn whole_file(path: &Path, message: String) -> Self {
+        Self { path: path.to_owned(), place: None, line: String::new(), text: String::new(), message }
+    }
 }
 
 impl fmt::Display for ConfigError {
@@ -47,7 +59,7 @@ impl ConfigErrors {
 
     /// A mistake that concerns the file as a whole.
     pub(super) fn whole_file(path: &Path, message: String) -> Self {
-        Self(vec![ConfigError { path: path.to_owned(), place: None, message }])
+        Self(vec![ConfigError::whole_file(path, message)])
     }
 
     /// The mistakes, one by one.
@@ -71,49 +83,112 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// Collects the mistakes of one text.
-pub(super) struct Report<'t> {
-    text: &'t str,
-    /// Where each line begins, in bytes.
+/// One file of a configuration.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source<'t> {
+    pub(super) path: &'t Path,
+    pub(super) text: &'t str,
+}
+
+/// A file among those that are read together. Its first byte has the number
+/// `start`, so that a span tells by itself which file it is in.
+struct Numbered<'t> {
+    source: Source<'t>,
+    start: usize,
+    /// Where each line begins, in bytes of the file.
     lines: Vec<usize>,
-    found: Vec<(Place, String)>,
+}
+
+/// Collects the mistakes of all files.
+pub(super) struct Report<'t> {
+    files: Vec<Numbered<'t>>,
+    /// By the file's index; a mistake without a place comes first.
+    found: Vec<(usize, ConfigError)>,
 }
 
 impl<'t> Report<'t> {
-    pub(super) fn new(text: &'t str) -> Self {
-        let after_newline = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
-        Self { text, lines: std::iter::once(0).chain(after_newline).collect(), found: Vec::new() }
+    /// A report on these files, of which there is at least one.
+    pub(super) fn new(sources: &[Source<'t>]) -> Self {
+        let mut start = 0;
+        let files = sources.iter().map(|source| {
+            let bytes = source.text.bytes().enumerate();
+            let after_newline = bytes.filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+            let lines = std::iter::once(0).chain(after_newline).collect();
+            let file = Numbered { source: *source, start, lines };
+            // One more, so that the end of a text is not the beginning of the next.
+            start += source.text.len() + 1;
+            file
+        });
+        Self { files: files.collect(), found: Vec::new() }
     }
 
-    /// Adds a mistake at the bytes `span` of the text.
+    /// The number of a file's first byte.
+    pub(super) fn start(&self, file: usize) -> usize {
+        self.files.get(file).map_or(0, |file| file.start)
+    }
+
+    /// Adds a mistake at the bytes `span`.
     pub(super) fn add(&mut self, span: Range<usize>, message: impl Into<String>) {
-        self.found.push((self.place(&span), message.into()));
+        let (index, place) = self.place(&span);
+        let file = &self.files[index];
+        let begin = file.lines[place.line - 1];
+        let line = file.source.text[begin..].lines().next().unwrap_or_default().to_owned();
+        let text = self.text(span).lines().next().unwrap_or_default().to_owned();
+        let path = file.source.path.to_owned();
+        let error = ConfigError { path, place: Some(place), line, text, message: message.into() };
+        self.found.push((index, error));
+    }
+
+    /// Adds a mistake that is the file itself.
+    pub(super) fn add_file(&mut self, file: usize, message: String) {
+        let path = self.files[file].source.path;
+        self.found.push((file, ConfigError::whole_file(path, message)));
     }
 
     /// The text at `span`.
     pub(super) fn text(&self, span: Range<usize>) -> &'t str {
-        self.text.get(span).unwrap_or_default()
+        let file = &self.files[self.file(&span)];
+        let own = span.start - file.start..span.end.saturating_sub(file.start);
+        file.source.text.get(own).unwrap_or_default()
     }
 
     /// The line that `span` begins in, from 1.
     pub(super) fn line(&self, span: &Range<usize>) -> usize {
-        self.place(span).line
+        self.place(span).1.line
+    }
+
+    /// Where `span` is, as seen from `other`: the line, and the file if that
+    /// is another one.
+    pub(super) fn whereabouts(&self, span: &Range<usize>, other: &Range<usize>) -> String {
+        let (file, place) = self.place(span);
+        if file == self.file(other) {
+            return format!("line {}", place.line);
+        }
+        format!("{}, line {}", self.files[file].source.path.display(), place.line)
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
-    fn place(&self, span: &Range<usize>) -> Place {
-        let line = self.lines.partition_point(|start| *start <= span.start).max(1);
-        let before = self.text.get(self.lines[line - 1]..span.start).unwrap_or_default();
-        Place { line, column: before.chars().count() + 1 }
+    /// The file that `span` is in.
+    fn file(&self, span: &Range<usize>) -> usize {
+        self.files.partition_point(|file| file.start <= span.start).saturating_sub(1)
     }
 
-    /// The mistakes in the order of the text.
-    pub(super) fn into_errors(mut self, path: &Path) -> ConfigErrors {
-        self.found.sort();
-        let error = |(place, message)| ConfigError { path: path.to_owned(), place: Some(place), message };
-        ConfigErrors(self.found.into_iter().map(error).collect())
+    fn place(&self, span: &Range<usize>) -> (usize, Place) {
+        let index = self.file(span);
+        let file = &self.files[index];
+        let at = span.start - file.start;
+        let line = file.lines.partition_point(|start| *start <= at).max(1);
+        let before = file.source.text.get(file.lines[line - 1]..at).unwrap_or_default();
+        (index, Place { line, column: before.chars().count() + 1 })
+    }
+
+    /// The mistakes, file by file, in the order of the text.
+    pub(super) fn into_errors(mut self) -> ConfigErrors {
+        let key = |(file, error): &(usize, ConfigError)| (*file, error.place, error.message.clone());
+        self.found.sort_by_cached_key(key);
+        ConfigErrors(self.found.into_iter().map(|(_, error)| error).collect())
     }
 }

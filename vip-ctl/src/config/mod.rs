@@ -1,15 +1,18 @@
-//! `vip.toml`: what it may say, and the validated [`Config`] that the rest of
+//! `vip.toml` and the files of `conf.d`: what they may say, and the validated [`Config`] that the rest of
 //! the program trusts. Nothing here looks at interfaces, opens the key file
 //! or talks to anybody: a configuration is right or wrong by its text alone.
 //!
-//! A text goes through three steps. `read` takes each value on its own out
-//! of the TOML, `check` compares them with each other, and what is left makes
-//! the `Config`. All that is wrong is reported at once, each with its line and
-//! column and a sentence that names the mend.
+//! The texts go through three steps. `read` takes each value on its own out
+//! of the TOML (`health` those of checks), `check` compares them with each
+//! other, and what is left makes the `Config`. All that is wrong in any file is
+//! reported at once, each with its file, line and column and a sentence that
+//! names the mend.
 
 mod check;
 mod digest;
 mod error;
+mod files;
+mod health;
 mod read;
 mod section;
 mod suggest;
@@ -18,16 +21,17 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
-    fs,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use toml::de::DeTable;
-
-use self::error::Report;
-pub use self::error::{ConfigError, ConfigErrors, Place};
+use self::files::File;
+pub use self::{
+    error::{ConfigError, ConfigErrors, Place},
+    files::names as more_files,
+    health::{Check, CheckKind, Health, Url, WhenAllFail},
+};
 use crate::engine::{self, PeerLoss, Role};
 
 /// The shortest lease that can be configured: what timers reach with
@@ -126,6 +130,8 @@ pub struct Group {
     /// How long a node of higher priority must have been ready before it takes
     /// the group over; `None`: it never does.
     pub preempt: Option<Duration>,
+    /// What must be well on a node that is to hold it.
+    pub health: Health,
 }
 
 impl Cluster {
@@ -137,48 +143,56 @@ impl Cluster {
 }
 
 impl Config {
-    /// Reads and validates the file at `path`. The node's name is this host's
-    /// unless the file says otherwise.
+    /// Reads and validates the file at `path` and those of the directory
+    /// `conf.d` next to it. The node's name is this host's unless the file
+    /// says otherwise.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// Everything that is wrong with them.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
-        let unreadable = |error| {
-            ConfigErrors::whole_file(path, format!("can't be read ({error}): name another with --config"))
-        };
-        let bytes = fs::read(path).map_err(unreadable)?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let valid = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
-            let mut report = Report::new(&valid);
-            report.add(valid.len()..valid.len(), "this byte is no UTF-8: save the file as UTF-8");
-            report.into_errors(path)
-        })?;
+        let mut files = vec![File::read(path, "name another with --config")];
+        files.extend(File::read_more(path));
         let host_name = nix::unistd::gethostname().map_err(|error| {
-            ConfigErrors::whole_file(
-                path,
-                format!("this host's name can't be read ({error}): set name under [node]"),
-            )
+            files::refused(path, format!("this host's name can't be read ({error}): set name under [node]"))
         })?;
-        Self::parse(&text, path, &host_name.to_string_lossy())
+        Self::of_files(path, &files, &host_name.to_string_lossy())
     }
 
-    /// Validates `text`; `path` is what errors name, and what a relative key
-    /// file is relative to.
+    /// Validates `text` in the place of the file at `path`, with those of the
+    /// directory `conf.d` next to it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn parse_with_more(text: &str, path: &Path, host_name: &str) -> Result<Self, ConfigErrors> {
+        let mut files = vec![File::new(path, text)];
+        files.extend(File::read_more(path));
+        Self::of_files(path, &files, host_name)
+    }
+
+    /// Validates `text` alone; `path` is what errors name, and what a relative
+    /// key file is relative to.
     ///
     /// # Errors
     /// Everything that is wrong with it.
     pub fn parse(text: &str, path: &Path, host_name: &str) -> Result<Self, ConfigErrors> {
-        let mut report = Report::new(text);
-        let (document, syntax) = DeTable::parse_recoverable(text);
-        if !syntax.is_empty() {
-            // What is left of a broken text would raise errors that are none.
-            read::syntax(&syntax, &mut report);
-            return Err(report.into_errors(path));
-        }
-        let draft = read::document(document.get_ref(), &mut report);
+        Self::of_files(path, &[File::new(path, text)], host_name)
+    }
+
+    /// Validates files, the main one, at `path`, first.
+    fn of_files(path: &Path, files: &[File], host_name: &str) -> Result<Self, ConfigErrors> {
+        let mut report = files::report(files);
+        let tables = files::parse(files, &mut report);
+        let (main, more): (Vec<_>, Vec<_>) = tables.iter().partition(|(index, _)| *index == 0);
+        let whole = tables.len() == files.len();
+        let more: Vec<_> = more.iter().flat_map(|(_, table)| read::groups(table, &mut report)).collect();
+        let has_more = !more.is_empty() || !whole;
+        let draft = main.first().map(|(_, table)| read::document(table, has_more, &mut report));
+        // What is left of a broken file would raise errors that are none.
+        let Some(mut draft) = draft.filter(|_| whole) else { return Err(report.into_errors()) };
+        draft.groups.extend(more);
         let config = check::check(draft, path, host_name, &mut report);
         debug_assert_ne!(config.is_none(), report.is_empty(), "refused if and only if there is a reason");
-        config.ok_or_else(|| report.into_errors(path))
+        config.ok_or_else(|| report.into_errors())
     }
 
     /// A number that is equal on nodes whose configurations agree in what must

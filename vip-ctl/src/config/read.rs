@@ -17,6 +17,7 @@ use super::{
     DELAY_MAX, INTERFACE_LEN_MAX, LEASE_DEFAULT, LEASE_MAX, LEASE_MIN, NAME_LEN_MAX, NODES_MAX,
     PREEMPT_DELAY_DEFAULT, PRIORITY_MAX,
     error::Report,
+    health::{self, Health},
     section::{Section, TOP, at, wrong_type},
 };
 use crate::engine::{PeerLoss, Role};
@@ -71,18 +72,20 @@ pub(super) struct GroupDraft {
     /// By node: where its name is, and its priority.
     pub(super) priorities: Vec<(Spanned<String>, u8)>,
     pub(super) preempt: Option<Duration>,
+    pub(super) health: Health,
     pub(super) span: Range<usize>,
 }
 
 /// Reports what keeps a text from being TOML: of each line the first mistake,
 /// and no duplicates after a table's header may have been misread, because
 /// they mostly follow from what went before.
-pub(super) fn syntax(errors: &[Error], report: &mut Report<'_>) {
+pub(super) fn syntax(errors: &[Error], start: usize, report: &mut Report<'_>) {
     const DUPLICATE: &str = "duplicate key";
     let mut lines = Vec::new();
     let mut only_duplicates = true;
+    let place = |span: Range<usize>| span.start + start..span.end + start;
     let mut errors: Vec<_> =
-        errors.iter().map(|error| (error.span().unwrap_or(0..0), error.message())).collect();
+        errors.iter().map(|error| (place(error.span().unwrap_or(0..0)), error.message())).collect();
     errors.sort_by_key(|(span, _)| report.line(span));
     for (span, message) in errors {
         let line = report.line(&span);
@@ -104,8 +107,15 @@ pub(super) fn syntax(errors: &[Error], report: &mut Report<'_>) {
     }
 }
 
-/// Reads the whole file.
-pub(super) fn document(table: &DeTable<'_>, report: &mut Report<'_>) -> Draft {
+/// Reads a file of `conf.d`, which has groups and nothing else.
+pub(super) fn groups(table: &DeTable<'_>, report: &mut Report<'_>) -> Vec<GroupDraft> {
+    let top = Section::more(table, report);
+    let groups = top.sections("group", "[[group]]", report);
+    groups.iter().map(|section| group_draft(section, report)).collect()
+}
+
+/// Reads the whole main file; `has_more` says that other files have groups.
+pub(super) fn document(table: &DeTable<'_>, has_more: bool, report: &mut Report<'_>) -> Draft {
     let top = Section::new(TOP, table, 0..0, report);
     let node =
         top.table("node", "[node]", report).map(|(table, span)| Section::new("[node]", table, span, report));
@@ -122,7 +132,7 @@ pub(super) fn document(table: &DeTable<'_>, report: &mut Report<'_>) -> Draft {
         .table("cluster", "[cluster]", report)
         .map(|(table, span)| Section::new("[cluster]", table, span, report));
     let cluster = cluster.map(|section| cluster_draft(&section, report));
-    if top.lacks("group") {
+    if top.lacks("group") && !has_more {
         report.add(0..0, "there is no [[group]]: add one, with its name and vips");
     }
     let groups = top.sections("group", "[[group]]", report);
@@ -174,6 +184,11 @@ fn interfaces(section: &Section<'_>, report: &mut Report<'_>) -> Option<Vec<Stri
     if value.get_ref().as_array().is_some_and(|array| array.is_empty()) {
         report.add(value.span(), "interface names none: write interface = \"eth0\"");
     }
+    Some(interface_names(written, report))
+}
+
+/// Interfaces, each once and with a name that Linux can have.
+pub(super) fn interface_names(written: Vec<Spanned<&str>>, report: &mut Report<'_>) -> Vec<String> {
     let mut interfaces: Vec<String> = Vec::new();
     for interface in written {
         let name = *interface.get_ref();
@@ -197,7 +212,7 @@ fn interfaces(section: &Section<'_>, report: &mut Report<'_>) -> Option<Vec<Stri
             interfaces.push(name.to_owned());
         }
     }
-    Some(interfaces)
+    interfaces
 }
 
 fn cluster_draft(section: &Section<'_>, report: &mut Report<'_>) -> ClusterDraft {
@@ -327,12 +342,8 @@ fn group_draft(section: &Section<'_>, report: &mut Report<'_>) -> GroupDraft {
         );
     }
     let preempt = preempts.then(|| delay.unwrap_or(PREEMPT_DELAY_DEFAULT));
-    if let Some(checks) = section.get("check") {
-        let place = checks.get_ref().as_array().and_then(|array| array.first()).unwrap_or(checks);
-        report.add(place.span(), "[[group.check]] isn't there yet: remove it");
-    }
-    let priorities = priorities(section, report);
-    GroupDraft { name, vips, priorities, preempt, span: section.span.clone() }
+    let (priorities, health) = (priorities(section, report), health::of_group(section, report));
+    GroupDraft { name, vips, priorities, preempt, health, span: section.span.clone() }
 }
 
 fn vip_of(vip: &Spanned<&str>, report: &mut Report<'_>) -> Option<Spanned<IpAddr>> {
@@ -402,7 +413,7 @@ fn group_name_of(name: &Spanned<&str>, report: &mut Report<'_>) -> Option<Spanne
     checked_name("group", name, GROUP_NAME_LEN, "small letters, digits", valid, report)
 }
 
-fn checked_name(
+pub(super) fn checked_name(
     what: &str,
     name: &Spanned<&str>,
     len_max: usize,

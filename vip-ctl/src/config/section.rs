@@ -16,12 +16,22 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("[node]", &["name", "interface", "startup_delay"]),
     ("[cluster]", &["name", "key_file", "lease", "pair", "generation", "node"]),
     ("[[cluster.node]]", &["name", "address", "witness", "observer", "id"]),
-    ("[[group]]", &["name", "vips", "priority", "preempt", "preempt_delay", "check"]),
+    ("[[group]]", &["name", "vips", "priority", "preempt", "preempt_delay", "when_all_fail", "track_interface", "check"]),
+    (
+        "[[group.check]]",
+        &[
+            "name", "tcp", "http", "exec", "systemd", "process", "file", "interval", "timeout", "rise", "fall",
+            "status", "body", "insecure", "present",
+        ],
+    ),
 ];
 
 /// What the file as a whole is called where a table's name is expected.
 pub(super) const TOP: &str = "the file";
 const TOP_KEYS: &[&str] = &["node", "cluster", "group"];
+/// A file of `conf.d`, and what it may have.
+const MORE: &str = "a file of conf.d";
+const MORE_KEYS: &[&str] = &["group"];
 
 /// A value and the bytes of the text that it is written in.
 pub(super) fn at<T>(span: Range<usize>, value: T) -> Spanned<T> {
@@ -47,10 +57,34 @@ impl<'a> Section<'a> {
         report: &mut Report<'_>,
     ) -> Self {
         let keys = KEYS.iter().find(|(section, _)| *section == name).map_or(TOP_KEYS, |(_, keys)| keys);
+        Self::with_keys(name, keys, table, span, report)
+    }
+
+    /// A whole file of `conf.d`: groups, and nothing that is there once.
+    pub(super) fn more(table: &'a DeTable<'a>, report: &mut Report<'_>) -> Self {
+        let once = |key: &&str| TOP_KEYS.contains(key) && !MORE_KEYS.contains(key);
+        for (key, _) in table.iter().filter(|(key, _)| once(&key.get_ref().as_ref())) {
+            let message = format!(
+                "{MORE} has groups only, and \"{}\" is there once for all: move it to the main file",
+                key.get_ref()
+            );
+            report.add(key.span(), message);
+        }
+        Self::with_keys(MORE, MORE_KEYS, table, 0..0, report)
+    }
+
+    fn with_keys(
+        name: &'static str,
+        keys: &'static [&'static str],
+        table: &'a DeTable<'a>,
+        span: Range<usize>,
+        report: &mut Report<'_>,
+    ) -> Self {
         let mut misspelt = Vec::new();
         for (key, _) in table {
             let typed = key.get_ref().as_ref();
-            if !keys.contains(&typed) {
+            let told = name == MORE && TOP_KEYS.contains(&typed);
+            if !keys.contains(&typed) && !told {
                 let meant = nearest(typed, keys.iter().copied());
                 misspelt.extend(meant);
                 report.add(key.span(), unknown_key(name, keys, typed, meant));
