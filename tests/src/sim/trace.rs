@@ -149,6 +149,7 @@ pub(super) fn input(input: &Input, names: &Names) -> Option<String> {
         Input::Eligible { group, eligible } => {
             format!("{} {}", if *eligible { "eligible" } else { "ineligible" }, names.group(*group))
         }
+        Input::Unwell { group } => format!("unwell {}", names.group(*group)),
         Input::Command { id, command: given } => format!("command {}: {}", id.0, command(*given, names)),
         Input::Stop => "asked to stop".to_owned(),
     })

@@ -63,7 +63,9 @@ impl File {
     /// The files of the directory that belongs to `main`, in the order of their names.
     pub(super) fn read_more(main: &Path) -> Vec<Self> {
         match names(main) {
-            Ok(paths) => paths.iter().map(|path| Self::read(path, "make it readable, or remove it")).collect(),
+            Ok(paths) => {
+                paths.iter().map(|path| Self::read(path, "make it readable, or remove it")).collect()
+            }
             Err(error) => {
                 let directory = directory(main);
                 vec![Self::unreadable(&directory, format!("can't be listed ({error}): make it a directory"))]
@@ -156,7 +158,9 @@ fn table(table: DeTable<'_>, by: usize) -> DeTable<'_> {
 fn value(spanned: Spanned<DeValue<'_>>, by: usize) -> Spanned<DeValue<'_>> {
     let span = moved(spanned.span(), by);
     let inner = match spanned.into_inner() {
-        DeValue::Array(array) => DeValue::Array(array.into_iter().map(|element| value(element, by)).collect()),
+        DeValue::Array(array) => {
+            DeValue::Array(array.into_iter().map(|element| value(element, by)).collect())
+        }
         DeValue::Table(inner) => DeValue::Table(table(inner, by)),
         scalar @ (DeValue::String(_)
         | DeValue::Integer(_)

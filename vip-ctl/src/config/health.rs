@@ -196,7 +196,8 @@ pub(super) fn of_group(section: &Section<'_>, report: &mut Report<'_>) -> Health
     let track_interface = interface_names(track, report);
     let sections = section.sections("check", "[[group.check]]", report);
     if let Some(over) = sections.get(CHECKS_MAX) {
-        let message = format!("{} checks are too many for a group: keep {CHECKS_MAX} at most", sections.len());
+        let message =
+            format!("{} checks are too many for a group: keep {CHECKS_MAX} at most", sections.len());
         report.add(over.span.clone(), message);
     }
     let mut checks = Vec::new();
@@ -337,10 +338,7 @@ fn time_of(
             format!("{key} = \"{text}\" is out of range: write one from {min} to {max}{whose}")
         }
         Err(_) => {
-            format!(
-                "\"{}\" is no time: write a number and its unit, such as {key} = \"1s\"",
-                text.get_ref()
-            )
+            format!("\"{}\" is no time: write a number and its unit, such as {key} = \"1s\"", text.get_ref())
         }
     };
     report.add(text.span(), problem);
@@ -358,8 +356,9 @@ fn kind_of(section: &Section<'_>, key: &str, report: &mut Report<'_>) -> Option<
             let valid = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
             let text = *unit.get_ref();
             if text.is_empty() || text.starts_with('-') || !text.chars().all(valid) {
-                let message =
-                    format!("\"{text}\" is no unit of systemd: write it as `systemctl` shows it, such as {example}");
+                let message = format!(
+                    "\"{text}\" is no unit of systemd: write it as `systemctl` shows it, such as {example}"
+                );
                 report.add(unit.span(), message);
                 return None;
             }

@@ -16,12 +16,24 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("[node]", &["name", "interface", "startup_delay"]),
     ("[cluster]", &["name", "key_file", "lease", "pair", "generation", "node"]),
     ("[[cluster.node]]", &["name", "address", "witness", "observer", "id"]),
-    ("[[group]]", &["name", "vips", "priority", "preempt", "preempt_delay", "when_all_fail", "track_interface", "check"]),
+    (
+        "[[group]]",
+        &[
+            "name",
+            "vips",
+            "priority",
+            "preempt",
+            "preempt_delay",
+            "when_all_fail",
+            "track_interface",
+            "check",
+        ],
+    ),
     (
         "[[group.check]]",
         &[
-            "name", "tcp", "http", "exec", "systemd", "process", "file", "interval", "timeout", "rise", "fall",
-            "status", "body", "insecure", "present",
+            "name", "tcp", "http", "exec", "systemd", "process", "file", "interval", "timeout", "rise",
+            "fall", "status", "body", "insecure", "present",
         ],
     ),
 ];

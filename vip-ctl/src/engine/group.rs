@@ -65,6 +65,8 @@ pub(super) struct Group {
     pub rank: Option<u32>,
     /// `None` until the event loop has said.
     pub eligible: Option<bool>,
+    /// Not eligible, but a lease goes on until another node is ready.
+    clings: bool,
     /// Demoted by hand: does not stand.
     pub abstaining: bool,
     /// The highest round seen anywhere.
@@ -111,6 +113,7 @@ impl Group {
             ),
             rank: node.config.rank(id, node.me()),
             eligible: None,
+            clings: false,
             abstaining: false,
             round: 0,
             used: None,
@@ -202,6 +205,8 @@ impl Group {
         self.drive_handover(node);
         self.drive_preemption(node);
         self.drive_standby(node);
+        // A renewal comes round often enough to notice who has become ready.
+        self.drive_unwell(node);
     }
 
     /// When [`Group::tick`] has something to do next.
@@ -324,11 +329,12 @@ impl Group {
     }
 
     /// The event loop's word on eligibility (rule 12).
-    pub fn set_eligible(&mut self, eligible: bool, node: &mut Node) {
-        if self.eligible == Some(eligible) {
+    pub fn set_eligible(&mut self, eligible: bool, clings: bool, node: &mut Node) {
+        if self.eligible == Some(eligible) && self.clings == clings {
             return;
         }
         self.eligible = Some(eligible);
+        self.clings = clings;
         self.reason = Reason::Eligibility;
         if eligible {
             self.stand_after = self.stand_after.max(node.now);
@@ -343,9 +349,20 @@ impl Group {
     /// Rule 12: a lease is released where it can't be served, but not while
     /// the cluster is paused.
     pub fn leave_if_ineligible(&mut self, node: &mut Node) {
-        if self.lease.is_some() && self.eligible == Some(false) && !node.pause.on {
+        if self.clings {
+            self.drive_unwell(node);
+        } else if self.lease.is_some() && self.eligible == Some(false) && !node.pause.on {
             let successor = node.best_target(self.id, NodeSet::default());
             self.release(successor, Reason::Eligibility, node);
+        }
+    }
+
+    /// Who clings asks, and releases to whom says that it is ready: what it
+    /// last said may be over, and then nobody would have the lease.
+    fn drive_unwell(&mut self, node: &mut Node) {
+        let may_leave = self.clings && self.lease.is_some() && self.handover.is_none() && !node.pause.on;
+        if may_leave && node.best_target(self.id, NodeSet::default()).is_some() {
+            self.begin_handover(None, Wish::Unwell, node);
         }
     }
 

@@ -19,6 +19,8 @@ pub(super) enum Wish {
     To(NodeId),
     /// The best one; if there is none, keep the lease.
     Best,
+    /// The best one, since this node is not well; if there is none, keep the lease.
+    Unwell,
     /// The best one; if there is none, release all the same, and stay away.
     Away,
     /// The best one; if there is none, release all the same. Standby itself
@@ -72,7 +74,9 @@ impl Group {
                     None => self.ask(requester, wish, target, NodeSet::default(), node),
                 }
             }
-            Wish::Best | Wish::Away | Wish::Leave => self.ask_best(requester, wish, NodeSet::default(), node),
+            Wish::Best | Wish::Unwell | Wish::Away | Wish::Leave => {
+                self.ask_best(requester, wish, NodeSet::default(), node);
+            }
         }
     }
 
@@ -101,7 +105,7 @@ impl Group {
                 self.release(None, Reason::Demoted, node);
             }
             (None, Wish::Leave) => self.release(None, Reason::Standby, node),
-            (None, Wish::Best | Wish::To(_)) => {
+            (None, Wish::Best | Wish::Unwell | Wish::To(_)) => {
                 node.decide(requester, Verdict::Refused(Refusal::NoTarget));
             }
         }
@@ -117,6 +121,7 @@ impl Group {
         node.decide(handover.requester, Verdict::Started { successor: Some(from) });
         let reason = match handover.wish {
             Wish::To(_) | Wish::Best => Reason::HandedOver,
+            Wish::Unwell => Reason::Eligibility,
             Wish::Away => {
                 self.abstaining = true;
                 Reason::Demoted
@@ -135,7 +140,7 @@ impl Group {
         let Handover { requester, wish, target, mut tried, .. } = handover;
         match wish {
             Wish::To(_) => node.decide(requester, Verdict::Refused(refusal)),
-            Wish::Best | Wish::Away | Wish::Leave => {
+            Wish::Best | Wish::Unwell | Wish::Away | Wish::Leave => {
                 tried.insert(target);
                 self.ask_best(requester, wish, tried, node);
             }
@@ -146,7 +151,7 @@ impl Group {
     pub fn cancel_handover(&mut self, node: &mut Node) {
         let Some(handover) = self.handover.take() else { return };
         let verdict = match handover.wish {
-            Wish::To(_) | Wish::Best => Verdict::Refused(Refusal::NotHolder),
+            Wish::To(_) | Wish::Best | Wish::Unwell => Verdict::Refused(Refusal::NotHolder),
             // Which is what was asked for.
             Wish::Away => {
                 self.abstaining = true;

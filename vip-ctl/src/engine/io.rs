@@ -30,6 +30,14 @@ pub enum Input {
         /// Carrier, health checks and the like, all taken together.
         eligible: bool,
     },
+    /// This node could serve a group, but is not well, and the group is to stay
+    /// where it is for as long as no other node is ready to take it (rule 12):
+    /// a lease goes on until then, and without one the node is not eligible.
+    /// Ends with the next [`Input::Eligible`].
+    Unwell {
+        /// The group.
+        group: GroupId,
+    },
     /// Somebody wants something; answered by [`Output::Done`], always.
     Command {
         /// The caller's number for it.

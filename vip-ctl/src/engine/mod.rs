@@ -131,12 +131,8 @@ impl Engine {
         match input {
             Input::Wake => {}
             Input::Message { from, packet } => self.receive(from, packet),
-            Input::Eligible { group, eligible } => {
-                if let Some(state) = self.groups.get_mut(usize::from(group.0)) {
-                    state.set_eligible(eligible, &mut self.node);
-                    self.touch(group);
-                }
-            }
+            Input::Eligible { group, eligible } => self.set_eligible(group, eligible, false),
+            Input::Unwell { group } => self.set_eligible(group, false, true),
             Input::Command { id, command } => self.command(id, command),
             Input::Stop => self.stop(),
         }
@@ -240,6 +236,13 @@ impl Engine {
 
     fn group(&self, id: GroupId) -> Option<&Group> {
         self.groups.get(usize::from(id.0))
+    }
+
+    fn set_eligible(&mut self, id: GroupId, eligible: bool, clings: bool) {
+        if let Some(group) = self.groups.get_mut(usize::from(id.0)) {
+            group.set_eligible(eligible, clings, &mut self.node);
+            self.touch(id);
+        }
     }
 
     /// Does everything whose time has come.

@@ -1,7 +1,10 @@
 //! Tests of the configuration: what is accepted and what it means here, what
 //! is refused and in which words in [`refused`].
 
+mod health;
 mod refused;
+
+use std::fs;
 
 use proptest::prelude::*;
 
@@ -101,6 +104,11 @@ fn all_that_there_is_is_understood() {
                     "db-b": 100,
                 },
                 preempt: None,
+                health: Health {
+                    checks: [],
+                    track_interface: [],
+                    when_all_fail: Release,
+                },
             },
             Group {
                 name: "db",
@@ -113,6 +121,11 @@ fn all_that_there_is_is_understood() {
                     "db-b": 100,
                 },
                 preempt: None,
+                health: Health {
+                    checks: [],
+                    track_interface: [],
+                    when_all_fail: Release,
+                },
             },
         ],
     }
@@ -164,6 +177,11 @@ fn the_least_that_can_be_said_has_the_documented_defaults() {
                     "db-b": 100,
                 },
                 preempt: None,
+                health: Health {
+                    checks: [],
+                    track_interface: [],
+                    when_all_fail: Release,
+                },
             },
         ],
     }

@@ -42,7 +42,7 @@ fn unknown_keys_that_resemble_nothing() {
         errors(&edited(&[("[node]", "colour = 1\n[node]"), ("preempt = false", "virtual_router_id = 51")]));
     insta::assert_snapshot!(found, @r#"
     vip.toml:1:1: the file has no key "colour": remove it, or write one of node, cluster, group
-    vip.toml:25:1: [[group]] has no key "virtual_router_id": remove it, or write one of name, vips, priority, preempt, preempt_delay, check
+    vip.toml:25:1: [[group]] has no key "virtual_router_id": remove it, or write one of name, vips, priority, preempt, preempt_delay, when_all_fail, track_interface, check
     "#);
 }
 
@@ -115,15 +115,6 @@ fn no_vips() {
 fn vips_that_are_no_array() {
     let found = errors(&edited(&[("vips = [\"10.0.1.20\"]", "vips = \"10.0.1.20\"")]));
     insta::assert_snapshot!(found, @r#"vip.toml:27:8: vips is an array of strings, and "10.0.1.20" is a string: write vips = ["10.0.1.12"]"#);
-}
-
-#[test]
-fn what_is_not_there_yet() {
-    let found = errors(&edited(&[(
-        "vips = [\"10.0.1.20\"]",
-        "vips = [\"10.0.1.20\"]\n[[group.check]]\ntcp = \"127.0.0.1:3306\"",
-    )]));
-    insta::assert_snapshot!(found, @"vip.toml:28:1: [[group.check]] isn't there yet: remove it");
 }
 
 const TIE: &str = "[[cluster.node]]\nname = \"tie\"\naddress = \"10.0.2.5:7077\"\nwitness = true\n";

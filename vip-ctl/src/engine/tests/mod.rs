@@ -5,6 +5,7 @@
 
 mod acceptor;
 mod command;
+mod health;
 mod lease;
 mod operate;
 mod pair;

@@ -1,0 +1,119 @@
+//! A holder that is not well: it goes at once, or stays until another node is
+//! ready, and in no case does anybody take what it can't serve.
+
+use super::*;
+
+fn not_well(cluster: &mut Cluster, node: NodeId) {
+    cluster.give(node, Input::Unwell { group: DB });
+}
+
+fn eligible(cluster: &mut Cluster, node: NodeId, eligible: bool) {
+    cluster.give(node, Input::Eligible { group: DB, eligible });
+}
+
+/// The reason of the last change that a node told of.
+fn reason(cluster: &Cluster, node: NodeId) -> Option<Reason> {
+    cluster.log.iter().rev().find_map(|(_, by, output)| match output {
+        Output::Changed { reason, .. } if *by == node => Some(*reason),
+        Output::Changed { .. }
+        | Output::Done { .. }
+        | Output::Send { .. }
+        | Output::StoreLease { .. }
+        | Output::Announce { .. }
+        | Output::Remember { .. }
+        | Output::Stopped => None,
+    })
+}
+
+#[test]
+fn a_holder_that_is_not_well_hands_over_to_who_is_ready() {
+    let mut cluster = Cluster::settled();
+    cluster.log.clear();
+    not_well(&mut cluster, A);
+    let waited = cluster.run_until(ACCEPT, |cluster| cluster.holder() == Some(B)).unwrap();
+    assert!(waited <= DELAY * 20, "asked and released, not run out: {waited:?}");
+    assert_eq!(reason(&cluster, A), Some(Reason::Eligibility));
+    cluster.run(ACCEPT);
+    assert_eq!(cluster.state(A).state, GroupState::Fault);
+}
+
+#[test]
+fn while_nobody_else_is_ready_it_stays() {
+    let mut cluster = Cluster::settled();
+    for node in [B, C] {
+        eligible(&mut cluster, node, false);
+    }
+    cluster.run(ACCEPT);
+    not_well(&mut cluster, A);
+    cluster.run(ACCEPT * 10);
+    assert_eq!(cluster.holder(), Some(A));
+    assert!(!cluster.state(A).ready.contains(&A), "it does not say that it could take it");
+    eligible(&mut cluster, C, true);
+    let waited = cluster.run_until(ACCEPT, |cluster| cluster.holder() == Some(C)).unwrap();
+    assert!(waited <= ACCEPT / 2, "noticed with a renewal: {waited:?}");
+}
+
+#[test]
+fn what_a_node_last_said_of_itself_is_asked_again() {
+    let mut cluster = Cluster::settled();
+    // A believes that both are ready; they are not any more.
+    cluster.lose(B, A);
+    cluster.lose(C, A);
+    for node in [B, C] {
+        eligible(&mut cluster, node, false);
+    }
+    cluster.run(HOLD / 4);
+    not_well(&mut cluster, A);
+    cluster.run(DELAY * 20);
+    assert_eq!(cluster.holder(), Some(A), "nobody has said yes");
+    cluster.cut.clear();
+    cluster.run(ACCEPT * 5);
+    assert_eq!(cluster.holder(), Some(A));
+}
+
+#[test]
+fn who_can_not_serve_leaves_all_the_same() {
+    let mut cluster = Cluster::new(&[Role::Node, Role::Witness, Role::Witness]);
+    cluster.run(ACCEPT * 3);
+    not_well(&mut cluster, A);
+    cluster.run(ACCEPT * 3);
+    assert_eq!(cluster.holder(), Some(A));
+    eligible(&mut cluster, A, false);
+    assert_eq!(cluster.holder(), None);
+    // And it takes nothing back before it is well.
+    not_well(&mut cluster, A);
+    cluster.run(ACCEPT * 3);
+    assert_eq!(cluster.holder(), None);
+    eligible(&mut cluster, A, true);
+    cluster.run(ACCEPT);
+    assert_eq!(cluster.holder(), Some(A));
+}
+
+#[test]
+fn a_paused_cluster_leaves_it_where_it_is() {
+    let mut cluster = Cluster::settled();
+    assert_eq!(cluster.command(A, Command::Pause { on: true }), Ok(Completed::Paused(true)));
+    not_well(&mut cluster, A);
+    cluster.run(ACCEPT * 5);
+    assert_eq!(cluster.holder(), Some(A));
+    assert_eq!(cluster.command(A, Command::Pause { on: false }), Ok(Completed::Paused(false)));
+    cluster.run(ACCEPT);
+    assert_eq!(cluster.holder(), Some(B));
+}
+
+#[test]
+fn an_adopted_lease_goes_on_until_a_word_on_eligibility() {
+    let mut cluster = Cluster::settled();
+    cluster.kill(A);
+    // The new process does not know yet how its service is.
+    let held: Vec<_> =
+        cluster.maps.get(&(A, DB)).and_then(|lease| lease.expiry()).map(|at| (DB, at)).into_iter().collect();
+    let config = EngineConfig { me: A, incarnation: Incarnation(1000), ..cluster.config.clone() };
+    cluster.engines.insert(A, Engine::new(config, &held, cluster.now));
+    cluster.give(A, Input::Wake);
+    cluster.run(ACCEPT * 10);
+    assert_eq!(cluster.holder(), Some(A));
+    eligible(&mut cluster, A, false);
+    cluster.run(ACCEPT);
+    assert_eq!(cluster.holder(), Some(B));
+}
