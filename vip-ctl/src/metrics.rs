@@ -1,7 +1,7 @@
 //! A status as Prometheus metrics. Every figure comes from a status, so that
 //! both always agree.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
     collector::Collector,
@@ -77,7 +77,7 @@ pub fn text(status: &Status) -> Result<String, fmt::Error> {
     }
     let state = gauge(&mut registry, "vip_state", "1 for the state that the VIP is in on this node");
     let epoch = gauge(&mut registry, "vip_epoch", "The number of the grant");
-    let remaining = Family::<Labels, Gauge<f64, std::sync::atomic::AtomicU64>>::default();
+    let remaining = Family::<Labels, Gauge<f64, AtomicU64>>::default();
     registry.register("vip_lease_remaining_seconds", "What is left of this node's lease", remaining.clone());
     let packets = counter(&mut registry, "vip_packets", "Frames by class, verdict and reason");
     let replies = counter(&mut registry, "vip_arp_replies", "ARP requests for the VIP that were answered");
@@ -105,6 +105,7 @@ pub fn text(status: &Status) -> Result<String, fmt::Error> {
             conflicts.get_or_create(&of_vip).inc_by(of("arp_claim_pass_conflict"));
         }
     }
+    count_checks(&mut registry, &node, status);
     count_frames(&packets, &vec![("node", node.clone())], &status.counters);
     for (name, value) in &status.agent {
         let family = counter(&mut registry, &format!("vip_{name}"), "Counted by the agent");
@@ -122,6 +123,32 @@ pub fn text(status: &Status) -> Result<String, fmt::Error> {
     let mut out = String::new();
     encode(&mut out, &registry)?;
     Ok(out)
+}
+
+/// A check without a verdict has no `vip_check_up` yet.
+fn count_checks(registry: &mut Registry, node: &str, status: &Status) {
+    if status.groups.iter().all(|group| group.eligible.is_none()) {
+        return;
+    }
+    let eligible = GaugeFamily::default();
+    registry.register("vip_eligible", "1 if this node could take the group", eligible.clone());
+    let (up, took) = (GaugeFamily::default(), Family::<Labels, Gauge<f64, AtomicU64>>::default());
+    registry.register("vip_check_up", "1 if the health check passes on this node", up.clone());
+    registry.register("vip_check_duration_seconds", "How long its last run took", took.clone());
+    for group in &status.groups {
+        let of_group = vec![("group", group.name.clone()), ("node", node.to_owned())];
+        eligible.get_or_create(&of_group).set(i64::from(group.eligible == Some(true)));
+        for check in &group.checks {
+            let mut labels = of_group.clone();
+            labels.push(("check", check.name.clone()));
+            if let Some(ok) = check.ok {
+                up.get_or_create(&labels).set(i64::from(ok));
+            }
+            if let Some(ms) = check.took_ms {
+                took.get_or_create(&labels).set(ms / 1000.0);
+            }
+        }
+    }
 }
 
 /// Lateness was counted elsewhere, so the histogram is filled bucket by bucket.

@@ -100,11 +100,37 @@ pub struct GroupStatus {
     /// True if this node holds it by force, without a quorum.
     #[serde(default)]
     pub forced: bool,
+    /// Could this node take the group? Null without an agent.
+    #[serde(default)]
+    pub eligible: Option<bool>,
+    /// Why not.
+    #[serde(default)]
+    pub why: Option<String>,
+    /// Its health checks on this node.
+    #[serde(default)]
+    pub checks: Vec<CheckStatus>,
     /// What is left of this node's lease, in milliseconds; null without one
     /// and in manual mode, where a lease does not end.
     pub lease_remaining_ms: Option<u64>,
     /// The VIPs.
     pub vips: Vec<VipStatus>,
+}
+
+/// A health check on the answering node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CheckStatus {
+    /// Its name.
+    pub name: String,
+    /// `tcp`, `http`, `exec`, `systemd`, `process` or `file`.
+    pub kind: String,
+    /// Does it pass? Null before the first verdict.
+    pub ok: Option<bool>,
+    /// For how many seconds that has been so.
+    pub since_s: u64,
+    /// Why it failed last; null once it passes.
+    pub last_error: Option<String>,
+    /// How long the last run took, in milliseconds; null before it.
+    pub took_ms: Option<f64>,
 }
 
 /// A VIP on the answering node.
@@ -207,9 +233,23 @@ fn group_status(group: &Group, lease: Lease, node: &str, now: BootNs) -> GroupSt
         holder: fence.is_open().then(|| node.to_owned()),
         epoch: None,
         forced: false,
+        eligible: None,
+        why: None,
+        checks: Vec::new(),
         lease_remaining_ms: remaining.and_then(|r| u64::try_from(r.as_millis()).ok()),
         vips: Vec::new(),
     }
+}
+
+fn check_text(check: &CheckStatus) -> String {
+    let CheckStatus { name, kind, ok, since_s, last_error, took_ms: _ } = check;
+    let state = match ok {
+        None => "no result yet".to_owned(),
+        Some(true) => format!("passes since {since_s} s"),
+        Some(false) => format!("FAILS since {since_s} s"),
+    };
+    let error = last_error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+    format!("check {name} ({kind}) {state}{error}")
 }
 
 /// A status as a person reads it.
@@ -272,6 +312,12 @@ pub fn text(status: &Status) -> String {
             let _ = write!(out, ", lease {remaining} ms");
         }
         let _ = writeln!(out);
+        if let (Some(false), Some(why)) = (group.eligible, &group.why) {
+            let _ = writeln!(out, "  not eligible on this node: {why}");
+        }
+        for check in &group.checks {
+            let _ = writeln!(out, "  {}", check_text(check));
+        }
         for vip in &group.vips {
             let _ = writeln!(out, "  {}", vip.address);
             for (name, frames) in &vip.counters {

@@ -42,10 +42,30 @@ pub struct GroupStatus {
     pub holder: Option<String>,
     /// The number of the grant.
     pub epoch: Option<u64>,
+    /// Whether the node could take it; none without an agent.
+    #[serde(default)]
+    pub eligible: Option<bool>,
+    /// Why not.
+    #[serde(default)]
+    pub why: Option<String>,
+    /// The group's health checks on that node.
+    #[serde(default)]
+    pub checks: Vec<CheckStatus>,
     /// Milliseconds that the lease still has.
     pub lease_remaining_ms: Option<f64>,
     /// The group's VIPs.
     pub vips: Vec<VipStatus>,
+}
+
+/// One health check of a group.
+#[derive(Clone, Debug, Deserialize)]
+pub struct CheckStatus {
+    /// The check's name.
+    pub name: String,
+    /// Whether it passes; none before the first verdict.
+    pub ok: Option<bool>,
+    /// Why it failed last.
+    pub last_error: Option<String>,
 }
 
 /// One VIP of a group.

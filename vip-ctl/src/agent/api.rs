@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use super::{
     AgentError, Notice,
+    checks::Board,
     lease_loop::{Ask, Asker, Snapshot},
     reload::{Changes, Order},
     settle_votes, watch_netlink,
@@ -147,6 +148,7 @@ struct Server {
     paths: Paths,
     asker: Asker,
     notices: Sender<Notice>,
+    board: Arc<Board>,
 }
 
 /// Serves until a signal says to stop, or the lease loop has ended.
@@ -159,6 +161,7 @@ pub(super) fn serve(
     paths: &Paths,
     asker: &Asker,
     notices: &Sender<Notice>,
+    board: Arc<Board>,
     silence: Duration,
     has_ended: impl Fn() -> bool,
 ) -> Result<(), AgentError> {
@@ -173,6 +176,7 @@ pub(super) fn serve(
         paths: paths.clone(),
         asker: asker.clone(),
         notices: notices.clone(),
+        board,
     });
     let socket = paths.socket();
     let served = runtime.block_on(async {
@@ -530,6 +534,10 @@ impl Server {
             entry.holder = known.holder.map(|node| self.node_name(node));
             entry.epoch = Some(known.epoch.0);
             entry.forced = known.forced;
+            if config.this_node().can_hold() {
+                let seen = self.board.see(&group.name);
+                (entry.eligible, entry.why, entry.checks) = (Some(seen.eligible), seen.why, seen.checks);
+            }
             if known.forced {
                 status.warnings.push(format!(
                     "group {} is held by force, without a quorum: other nodes may answer for it too",
@@ -594,6 +602,9 @@ fn bare(group: &crate::config::Group) -> GroupStatus {
         holder: None,
         epoch: None,
         forced: false,
+        eligible: None,
+        why: None,
+        checks: Vec::new(),
         lease_remaining_ms: None,
         vips: group
             .vips

@@ -5,19 +5,30 @@
 
 use std::{
     collections::BTreeMap,
-    sync::mpsc::{Receiver, RecvTimeoutError},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
     time::Duration,
 };
 
 use tracing::{error, info, warn};
 use vip_common::BootNs;
 
-use super::{Names, Notice, Tell, membership::Membership, memory::Memory, reload::UnderWay, table::Table};
+use super::{
+    Names, Notice, Tell,
+    checks::{Applier, Board},
+    eligibility::{Eligible, Judge, News, down},
+    membership::Membership,
+    memory::Memory,
+    reload::UnderWay,
+    table::Table,
+};
 use crate::{
     config::Config,
     dataplane::{attach, clock},
     engine::{GroupId, GroupState, NodeId},
-    host::{Place, Watched},
+    host::{Interface, Place, Watched},
     node::{Node, NodeError, Setup, set_up},
     paths::Paths,
     transport::Rejected,
@@ -35,8 +46,14 @@ pub struct Keeper<T> {
     pub names: Names,
     /// To the lease loop.
     pub lease_loop: T,
-    /// What was said of eligibility last.
-    pub eligible: Option<bool>,
+    /// Could this node serve at all, when it was last looked at?
+    pub can_serve: Option<bool>,
+    /// What is known of every group's eligibility.
+    pub judge: Judge,
+    /// Where others read it.
+    pub board: Arc<Board>,
+    /// To change what checks are run; `None` on a node that never holds.
+    pub checks: Option<Applier>,
     /// When a peer's rejected datagrams were last complained about.
     pub complained: BTreeMap<NodeId, BootNs>,
     /// What outlives this incarnation.
@@ -110,6 +127,7 @@ impl<T: Tell> Keeper<T> {
             | Notice::Connected { .. }
             | Notice::Late { .. }
             | Notice::Rejected { .. }
+            | Notice::Checked { .. }
             | Notice::Watched(_) => false,
         }
     }
@@ -175,6 +193,14 @@ impl<T: Tell> Keeper<T> {
                 );
             }
             Notice::Rejected { reason, from } => self.rejected(reason, from),
+            Notice::Checked { group, check, trouble } => {
+                match &trouble {
+                    Some(trouble) => warn!(group, check, "a health check fails: {trouble}"),
+                    None => info!(group, check, "a health check passes"),
+                }
+                self.judge.note(&group, &check, trouble);
+                self.judge();
+            }
             Notice::Watched(watched) => self.watched(watched),
             Notice::Reload(order) => self.begin_reload(*order),
             Notice::Regrouped => self.finish_reload(),
@@ -240,6 +266,7 @@ impl<T: Tell> Keeper<T> {
                 }
                 self.judge();
             }
+            Watched::Link(link) if self.judge.tracks(&link.name) => self.judge(),
             Watched::Link(_) => {}
             Watched::Gone(_) => self.judge(),
             Watched::Removed => self.repair(),
@@ -271,8 +298,9 @@ impl<T: Tell> Keeper<T> {
         }
     }
 
-    /// Tells the engine whether this node can serve: every interface is
-    /// there, up, with a carrier, and has the program on it.
+    /// Tells the engine which groups this node can serve: every interface is
+    /// there, up, with a carrier, and has the program on it; and what the
+    /// group asks for besides is well.
     pub(super) fn judge(&mut self) {
         if self.under_way.is_some() {
             // Groups are about to get other numbers; it is looked again then.
@@ -284,27 +312,27 @@ impl<T: Tell> Keeper<T> {
             Err(e) => return error!("{e}"),
         };
         let bad = self.setup.interfaces.iter().find_map(|name| {
-            let Some(link) = present.values().find(|link| link.name == *name) else {
-                return Some(format!("{name} is gone"));
+            let without = |link: &&Interface| {
+                link.xdp.is_none() || !attach::is_attached(&self.paths.bpf_dir, link.index)
             };
-            if !(link.up && link.carrier) {
-                return Some(format!("{name} has no carrier"));
-            }
-            if link.xdp.is_none() || !attach::is_attached(&self.paths.bpf_dir, link.index) {
-                return Some(format!("{name} has no XDP program"));
-            }
-            None
+            down(name, &present).or_else(|| {
+                let link = present.values().find(|link| link.name == *name).filter(without);
+                link.map(|_| format!("{name} has no XDP program"))
+            })
         });
-        let eligible = bad.is_none();
-        if self.eligible == Some(eligible) {
-            return;
+        if self.can_serve != Some(bad.is_none()) {
+            self.can_serve = Some(bad.is_none());
+            match &bad {
+                Some(why) => warn!("this node can't serve: {why}"),
+                None => info!("this node can serve"),
+            }
         }
-        self.eligible = Some(eligible);
-        match bad {
-            Some(why) => warn!("this node can't serve: {why}"),
-            None => info!("this node can serve"),
+        let news = self.judge.judge(bad.as_deref(), &present);
+        let words: Vec<_> = news.iter().filter_map(|news| Some((news.group, news.word?))).collect();
+        for News { group, word, why } in news {
+            self.board.judge(self.names.group(group), word == Some(Eligible::Yes), why);
         }
-        if !self.lease_loop.eligible(eligible) {
+        if !words.is_empty() && !self.lease_loop.eligible(words) {
             error!("the lease loop has ended");
         }
     }

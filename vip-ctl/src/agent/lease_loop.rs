@@ -27,7 +27,7 @@ use vip_common::{
     event::{Event, EventKind},
 };
 
-use super::{Notice, Tell, announcer::Announce, lateness::Lateness};
+use super::{Notice, Tell, announcer::Announce, eligibility::Eligible, lateness::Lateness};
 use crate::{
     dataplane::{DataPlane, clock, observe::Events},
     engine::{
@@ -58,8 +58,8 @@ pub enum Ask {
     Announce(Label),
     /// What does the engine know?
     Status(oneshot::Sender<Snapshot>),
-    /// Whether this node can serve.
-    Eligible(bool),
+    /// Whether this node can serve groups.
+    Eligible(Vec<(GroupId, Eligible)>),
     /// Release everything and end.
     Stop,
     /// End at once and leave the leases as they are, to the next agent or to time.
@@ -345,19 +345,18 @@ impl Running {
                 // Whoever asked may have gone away.
                 let _ = reply.send(snapshot);
             }
-            Ask::Eligible(eligible) => {
-                for group in self.groups() {
-                    self.input(Input::Eligible { group, eligible });
+            Ask::Eligible(groups) => {
+                for (group, word) in groups {
+                    self.input(match word {
+                        Eligible::Yes => Input::Eligible { group, eligible: true },
+                        Eligible::No => Input::Eligible { group, eligible: false },
+                        Eligible::Unwell => Input::Unwell { group },
+                    });
                 }
             }
             Ask::Stop => self.input(Input::Stop),
             Ask::Leave => self.stopped = true,
         }
-    }
-
-    fn groups(&self) -> impl Iterator<Item = GroupId> + use<> {
-        let count = self.inner.plane.as_ref().map_or(0, |plane| plane.index.len());
-        (0..u16::try_from(count).unwrap_or(u16::MAX)).map(GroupId)
     }
 
     /// Feeds the engine, and does what it says before anything else.
@@ -556,8 +555,8 @@ impl Asker {
 }
 
 impl Tell for Asker {
-    fn eligible(&self, eligible: bool) -> bool {
-        self.ask(Ask::Eligible(eligible))
+    fn eligible(&self, groups: Vec<(GroupId, Eligible)>) -> bool {
+        self.ask(Ask::Eligible(groups))
     }
 
     fn regroup(&self, regroup: Regroup) -> bool {

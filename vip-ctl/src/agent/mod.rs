@@ -4,12 +4,15 @@
 //! - `lease` owns engine, transport and lease store, and does nothing else.
 //! - `keeper` owns the host's side: routes, repairs, eligibility, the log.
 //! - `announcer` sends gratuitous ARP.
+//! - `checks` runs the health checks.
 //! - the main thread runs the socket for `vip-ctl`, signals and netlink.
 //!
 //! Where one of the first three panics the process aborts: the kernel fences.
 
 mod announcer;
 pub mod api;
+pub mod checks;
+mod eligibility;
 mod keeper;
 pub mod lateness;
 mod lease_loop;
@@ -18,6 +21,7 @@ mod memory;
 mod realtime;
 pub mod reload;
 pub mod table;
+mod threads;
 mod votes;
 
 use std::{
@@ -29,7 +33,6 @@ use std::{
         Arc,
         mpsc::{Receiver, Sender, channel},
     },
-    thread,
     time::Duration,
 };
 
@@ -38,10 +41,13 @@ use tracing::{info, warn};
 use vip_common::{BootNs, GroupIndex, GroupMode};
 
 use self::{
+    checks::{Board, Checks},
+    eligibility::{Eligible, Judge},
     lease_loop::{Ask, Asker, LeaseLoop, Plane},
     membership::{Membership, MembershipError},
     memory::Memory,
     table::{Table, TableGroup},
+    threads::{abort_on_panic, spawn},
 };
 use crate::{
     config::{Config, ConfigErrors},
@@ -61,7 +67,7 @@ use crate::{
 /// Room in the maps for VIPs that come later, as a multiple of those configured.
 const VIPS_HEADROOM: u32 = 2;
 
-/// What the lease loop and netlink tell the keeper.
+/// What the lease loop, the checks and netlink tell the keeper.
 #[derive(Debug)]
 pub enum Notice {
     /// Another node claims a VIP that is held here.
@@ -116,6 +122,15 @@ pub enum Notice {
         /// Who it claims to be from.
         from: Option<NodeId>,
     },
+    /// There is a new verdict on a health check.
+    Checked {
+        /// The group's name.
+        group: String,
+        /// The check's name.
+        check: String,
+        /// Why it fails; `None` if it passes.
+        trouble: Option<String>,
+    },
     /// Netlink said something.
     Watched(Watched),
     /// There are to be other groups.
@@ -132,8 +147,8 @@ pub enum Notice {
 
 /// What the keeper tells the lease loop.
 pub trait Tell {
-    /// Whether this node can serve; false if nobody listens any more.
-    fn eligible(&self, eligible: bool) -> bool;
+    /// Whether this node can serve groups; false if nobody listens any more.
+    fn eligible(&self, groups: Vec<(GroupId, Eligible)>) -> bool;
     /// To go on with other groups; false if nobody listens any more.
     fn regroup(&self, regroup: lease_loop::Regroup) -> bool;
     /// To tell the network where the group with this label is; false if nobody
@@ -306,13 +321,19 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         tell: notices.clone(),
         announcer: start_announcer(paths, node.is_some())?,
     };
+    let board = Arc::new(Board::default());
+    let checks =
+        Checks::of_node(&config, &board, &notices).map_err(AgentError::system("start the checks"))?;
     let keeper = keeper::Keeper {
         node,
         setup,
         paths: paths.clone(),
         names,
         lease_loop: asker.clone(),
-        eligible: None,
+        can_serve: None,
+        judge: Judge::new(&config.groups),
+        board: Arc::clone(&board),
+        checks: checks.as_ref().map(Checks::applier),
         complained: BTreeMap::new(),
         memory,
         membership,
@@ -343,11 +364,13 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         "the agent runs"
     );
 
-    let served = api::serve(config, config_path, paths, &asker, &notices, silence, || lease.is_finished());
+    let served =
+        api::serve(config, config_path, paths, &asker, &notices, board, silence, || lease.is_finished());
     // However serving ended, the leases are released in good order if they
     // can be, unless the next agent is to find them.
     let _ = asker.ask(if hold { Ask::Leave } else { Ask::Stop });
     let ended = lease.join();
+    drop(checks);
     drop((notices, asker));
     // The keeper ends when the last notice is dealt with: routes follow the release.
     let _ = keeper.join();
@@ -540,28 +563,6 @@ fn start_announcer(paths: &Paths, has_plane: bool) -> Result<Sender<announcer::A
         })?;
     }
     Ok(orders)
-}
-
-fn spawn<T: Send + 'static>(
-    name: &str,
-    body: impl FnOnce() -> T + Send + 'static,
-) -> Result<thread::JoinHandle<T>, AgentError> {
-    thread::Builder::new()
-        .name(name.into())
-        .spawn(body)
-        .map_err(AgentError::system(format!("start the thread {name}")))
-}
-
-/// A panic on one of our threads ends the process, so that the lease runs out
-/// instead of being renewed by half an agent.
-fn abort_on_panic() {
-    let default = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        default(info);
-        if matches!(thread::current().name(), Some("lease" | "keeper" | "announcer")) {
-            std::process::abort();
-        }
-    }));
 }
 
 /// Notes the end of the silence.

@@ -164,7 +164,10 @@ impl<T: Tell> Keeper<T> {
         (self.table, self.setup, self.names, self.config) = (table, setup, names, order.config);
         self.store_table();
         self.repair_vips();
-        self.eligible = None;
+        if let Some(checks) = &self.checks {
+            checks.apply(&self.config.groups);
+        }
+        self.judge.regroup(&self.config.groups);
         self.judge();
         for watched in std::mem::take(&mut self.postponed) {
             self.watched(watched);

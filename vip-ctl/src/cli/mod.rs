@@ -2,6 +2,7 @@
 //! and else works on the pinned maps alone.
 
 mod agent;
+mod check;
 mod client;
 mod failover;
 mod frame_log;
@@ -78,6 +79,8 @@ enum Verb {
     Reload(reload::Args),
     /// Run this node's agent, in the foreground.
     Agent(agent::Args),
+    /// Say what a configuration means, or everything that is wrong with it.
+    Check(check::Args),
     /// Make a key for a cluster.
     Keygen(keygen::Args),
     /// Follow what the way in looks up; for debugging.
@@ -188,6 +191,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Member(args) => member::run(&args, paths, format),
         Verb::Reload(_) => reload::run(paths, format),
         Verb::Agent(args) => agent::run(&args, paths),
+        Verb::Check(args) => check::run(&args, format),
         Verb::Keygen(args) => keygen::run(&args, format),
         Verb::FrameLog(args) => frame_log::run(&args, paths),
         Verb::Metrics(args) => metrics::run(&args, paths),

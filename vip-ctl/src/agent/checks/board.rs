@@ -1,0 +1,112 @@
+//! What is known of the groups' health, for those who ask: `status` and the
+//! metrics. The checks and the keeper write it. The lease loop never sees it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{config, report::CheckStatus};
+
+/// The board, by group.
+#[derive(Debug, Default)]
+pub struct Board(Mutex<BTreeMap<String, Entry>>);
+
+#[derive(Debug, Default)]
+struct Entry {
+    eligible: bool,
+    /// Why not.
+    why: Option<String>,
+    checks: BTreeMap<String, Record>,
+}
+
+#[derive(Debug)]
+struct Record {
+    kind: &'static str,
+    ok: Option<bool>,
+    since: Instant,
+    last_error: Option<String>,
+    took: Option<Duration>,
+}
+
+/// What the board says of a group.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Could this node take it?
+    pub eligible: bool,
+    /// Why not.
+    pub why: Option<String>,
+    /// Its checks, by name.
+    pub checks: Vec<CheckStatus>,
+}
+
+impl Board {
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+        // Whoever panicked with it left whole entries behind.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of a group's eligibility, and why it is not.
+    pub fn judge(&self, group: &str, eligible: bool, why: Option<String>) {
+        let mut entries = self.entries();
+        let entry = entries.entry(group.to_owned()).or_default();
+        (entry.eligible, entry.why) = (eligible, why);
+    }
+
+    /// A check begins to be run.
+    pub(super) fn begin(&self, group: &str, check: &config::Check) {
+        let record =
+            Record { kind: check.kind.name(), ok: None, since: Instant::now(), last_error: None, took: None };
+        self.entries().entry(group.to_owned()).or_default().checks.insert(check.name.clone(), record);
+    }
+
+    /// A check is no longer run.
+    pub(super) fn end(&self, group: &str, check: &str) {
+        if let Some(entry) = self.entries().get_mut(group) {
+            entry.checks.remove(check);
+        }
+    }
+
+    /// Takes note of a run, and of the verdict if it is a new one.
+    pub(super) fn note(
+        &self,
+        group: &str,
+        check: &str,
+        result: Result<(), &str>,
+        took: Duration,
+        verdict: Option<bool>,
+    ) {
+        let mut entries = self.entries();
+        let Some(record) = entries.get_mut(group).and_then(|entry| entry.checks.get_mut(check)) else {
+            return;
+        };
+        record.took = Some(took);
+        match result {
+            Err(error) => record.last_error = Some(error.to_owned()),
+            // An old trouble stays in sight until it is over.
+            Ok(()) if record.ok != Some(false) || verdict == Some(true) => record.last_error = None,
+            Ok(()) => {}
+        }
+        if verdict.is_some() {
+            (record.ok, record.since) = (verdict, Instant::now());
+        }
+    }
+
+    /// What is known of a group.
+    #[must_use]
+    pub fn see(&self, group: &str) -> Seen {
+        let entries = self.entries();
+        let Some(entry) = entries.get(group) else { return Seen::default() };
+        let millis = |time: Duration| time.as_secs_f64() * 1000.0;
+        let checks = entry.checks.iter().map(|(name, record)| CheckStatus {
+            name: name.clone(),
+            kind: record.kind.to_owned(),
+            ok: record.ok,
+            since_s: record.since.elapsed().as_secs(),
+            last_error: record.last_error.clone(),
+            took_ms: record.took.map(millis),
+        });
+        Seen { eligible: entry.eligible, why: entry.why.clone(), checks: checks.collect() }
+    }
+}

@@ -1,0 +1,268 @@
+//! Which groups this node could serve, and why not: its own interfaces, the
+//! groups' checks and their tracked interfaces, taken together. Telling it to
+//! the engine, and looking at interfaces, is the keeper's business.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    config::{self, WhenAllFail},
+    engine::GroupId,
+    host::Interface,
+};
+
+/// The word on a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eligible {
+    /// This node can serve it, and is well.
+    Yes,
+    /// It can't, or is not well.
+    No,
+    /// It can, but is not well, and keeps what nobody else is ready to take.
+    Unwell,
+}
+
+/// What is new about a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// The group.
+    pub group: GroupId,
+    /// What to tell the engine; `None` while nothing is known.
+    pub word: Option<Eligible>,
+    /// Why it is not `Yes`.
+    pub why: Option<String>,
+}
+
+/// All groups, by [`GroupId`].
+#[derive(Debug)]
+pub struct Judge {
+    groups: Vec<Watched>,
+}
+
+/// What is known of a check after its first verdict.
+#[derive(Clone, Debug)]
+enum Verdict {
+    Passes,
+    /// And why.
+    Fails(String),
+}
+
+#[derive(Debug)]
+struct Watched {
+    name: String,
+    checks: Vec<config::Check>,
+    /// By check.
+    verdicts: BTreeMap<String, Option<Verdict>>,
+    track: Vec<String>,
+    when_all_fail: WhenAllFail,
+    /// What was said last.
+    told: Option<(Option<Eligible>, Option<String>)>,
+}
+
+impl Judge {
+    /// Nothing is known of any check.
+    #[must_use]
+    pub fn new(groups: &[config::Group]) -> Self {
+        let groups = groups.iter().map(|group| Watched {
+            name: group.name.clone(),
+            checks: group.health.checks.clone(),
+            verdicts: group.health.checks.iter().map(|check| (check.name.clone(), None)).collect(),
+            track: group.health.track_interface.clone(),
+            when_all_fail: group.health.when_all_fail,
+            told: None,
+        });
+        Self { groups: groups.collect() }
+    }
+
+    /// There are other groups now. Of checks that are the same nothing is
+    /// forgotten; everything is told anew.
+    pub fn regroup(&mut self, groups: &[config::Group]) {
+        let old = std::mem::replace(self, Self::new(groups)).groups;
+        for group in &mut self.groups {
+            let Some(was) = old.iter().find(|was| was.name == group.name) else { continue };
+            for (check, verdict) in &mut group.verdicts {
+                let known = group.checks.iter().find(|known| known.name == *check);
+                if was.checks.iter().any(|old| Some(old) == known) {
+                    *verdict = was.verdicts.get(check).cloned().flatten();
+                }
+            }
+        }
+    }
+
+    /// A verdict on a check: why it fails, or `None` if it passes.
+    pub fn note(&mut self, group: &str, check: &str, trouble: Option<String>) {
+        let group = self.groups.iter_mut().find(|watched| watched.name == group);
+        if let Some(known) = group.and_then(|group| group.verdicts.get_mut(check)) {
+            *known = Some(trouble.map_or(Verdict::Passes, Verdict::Fails));
+        }
+    }
+
+    /// Does any group track this interface?
+    #[must_use]
+    pub fn tracks(&self, interface: &str) -> bool {
+        self.groups.iter().any(|group| group.track.iter().any(|name| name == interface))
+    }
+
+    /// Judges every group. `trouble` is what keeps this node from serving any.
+    /// Returns what has changed since the last time.
+    pub fn judge(&mut self, trouble: Option<&str>, links: &BTreeMap<u32, Interface>) -> Vec<News> {
+        let mut news = Vec::new();
+        for (id, group) in (0..=u16::MAX).map(GroupId).zip(&mut self.groups) {
+            let now = group.judge(trouble, links);
+            if group.told.as_ref() != Some(&now) {
+                group.told = Some(now.clone());
+                news.push(News { group: id, word: now.0, why: now.1 });
+            }
+        }
+        news
+    }
+}
+
+impl Watched {
+    fn judge(
+        &self,
+        trouble: Option<&str>,
+        links: &BTreeMap<u32, Interface>,
+    ) -> (Option<Eligible>, Option<String>) {
+        if let Some(trouble) = trouble {
+            return (Some(Eligible::No), Some(trouble.to_owned()));
+        }
+        let failing = self.verdicts.iter().find_map(|(name, verdict)| match verdict {
+            Some(Verdict::Fails(trouble)) => Some(format!("check {name}: {trouble}")),
+            Some(Verdict::Passes) | None => None,
+        });
+        let down = || self.track.iter().find_map(|name| down(name, links));
+        if let Some(why) = failing.or_else(down) {
+            let word = match self.when_all_fail {
+                WhenAllFail::Release => Eligible::No,
+                WhenAllFail::Keep => Eligible::Unwell,
+            };
+            return (Some(word), Some(why));
+        }
+        match self.verdicts.iter().find(|(_, verdict)| verdict.is_none()) {
+            // A lease that was found at the start goes on meanwhile.
+            Some((name, _)) => (None, Some(format!("check {name} has no result yet"))),
+            None => (Some(Eligible::Yes), None),
+        }
+    }
+}
+
+/// Why an interface does not carry anything; `None` if it does.
+pub fn down(name: &str, links: &BTreeMap<u32, Interface>) -> Option<String> {
+    match links.values().find(|link| link.name == name) {
+        None => Some(format!("{name} is gone")),
+        Some(link) if !(link.up && link.carrier) => Some(format!("{name} has no carrier")),
+        Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{Check, CheckKind, Health};
+
+    fn group(name: &str, checks: &[&str], track: &[&str], when_all_fail: WhenAllFail) -> config::Group {
+        let second = Duration::from_secs(1);
+        let check = |name: &&str| Check {
+            name: (*name).to_owned(),
+            kind: CheckKind::Process("x".into()),
+            interval: second,
+            timeout: second,
+            rise: 1,
+            fall: 1,
+        };
+        let track_interface = track.iter().map(|name| (*name).to_owned()).collect();
+        let health = Health { checks: checks.iter().map(check).collect(), track_interface, when_all_fail };
+        config::Group {
+            name: name.into(),
+            vips: Vec::new(),
+            priorities: BTreeMap::new(),
+            preempt: None,
+            health,
+        }
+    }
+
+    fn links(carrier: bool) -> BTreeMap<u32, Interface> {
+        let link = Interface {
+            index: 7,
+            name: "eth1".into(),
+            mac: None,
+            up: true,
+            carrier,
+            loopback: false,
+            xdp: None,
+        };
+        [(7, link)].into()
+    }
+
+    fn said(news: &[News]) -> Vec<(u16, Option<Eligible>, Option<&str>)> {
+        news.iter().map(|news| (news.group.0, news.word, news.why.as_deref())).collect()
+    }
+
+    #[test]
+    fn a_group_without_checks_is_served_by_who_can() {
+        let mut judge = Judge::new(&[group("a", &[], &[], WhenAllFail::Keep)]);
+        assert_eq!(said(&judge.judge(None, &links(true))), [(0, Some(Eligible::Yes), None)]);
+        assert_eq!(judge.judge(None, &links(true)), []);
+        // Who can't serve keeps nothing.
+        let no = (0, Some(Eligible::No), Some("eth0 is gone"));
+        assert_eq!(said(&judge.judge(Some("eth0 is gone"), &links(true))), [no]);
+    }
+
+    #[test]
+    fn nothing_is_said_before_every_check_has_a_verdict_unless_one_fails() {
+        let mut judge = Judge::new(&[group("a", &["x", "y"], &[], WhenAllFail::Release)]);
+        assert_eq!(said(&judge.judge(None, &links(true))), [(0, None, Some("check x has no result yet"))]);
+        judge.note("a", "x", None);
+        judge.note("b", "y", None);
+        assert_eq!(said(&judge.judge(None, &links(true))), [(0, None, Some("check y has no result yet"))]);
+        judge.note("a", "y", None);
+        assert_eq!(said(&judge.judge(None, &links(true))), [(0, Some(Eligible::Yes), None)]);
+        judge.note("a", "x", Some("refused".into()));
+        let no = (0, Some(Eligible::No), Some("check x: refused"));
+        assert_eq!(said(&judge.judge(None, &links(true))), [no]);
+        let mut judge = Judge::new(&[group("a", &["x", "y"], &[], WhenAllFail::Keep)]);
+        judge.note("a", "y", Some("refused".into()));
+        let unwell = (0, Some(Eligible::Unwell), Some("check y: refused"));
+        assert_eq!(said(&judge.judge(None, &links(true))), [unwell]);
+    }
+
+    #[test]
+    fn other_groups_are_told_anew_and_checks_that_stay_are_known() {
+        let old =
+            [group("a", &["x", "y"], &[], WhenAllFail::Release), group("b", &[], &[], WhenAllFail::Release)];
+        let mut judge = Judge::new(&old);
+        judge.note("a", "x", None);
+        judge.note("a", "y", Some("refused".into()));
+        judge.judge(None, &links(true));
+        let mut next = [group("0", &["x"], &[], WhenAllFail::Release), old[0].clone()];
+        // Another check of the same name has to prove itself.
+        next[1].health.checks[1].fall = 2;
+        judge.regroup(&next);
+        let wait = |group, check| (group, None, Some(check));
+        let both = [wait(0, "check x has no result yet"), wait(1, "check y has no result yet")];
+        assert_eq!(said(&judge.judge(None, &links(true))), both);
+        judge.note("a", "y", None);
+        assert_eq!(said(&judge.judge(None, &links(true))), [(1, Some(Eligible::Yes), None)]);
+    }
+
+    #[test]
+    fn a_tracked_interface_concerns_the_groups_that_track_it() {
+        let groups = [
+            group("a", &[], &["eth1"], WhenAllFail::Release),
+            group("b", &[], &["eth1"], WhenAllFail::Keep),
+            group("c", &[], &[], WhenAllFail::Release),
+        ];
+        let mut judge = Judge::new(&groups);
+        assert!(judge.tracks("eth1") && !judge.tracks("eth0"));
+        let yes = |group| (group, Some(Eligible::Yes), None);
+        assert_eq!(said(&judge.judge(None, &links(true))), [yes(0), yes(1), yes(2)]);
+        let why = Some("eth1 has no carrier");
+        let gone = [(0, Some(Eligible::No), why), (1, Some(Eligible::Unwell), why)];
+        assert_eq!(said(&judge.judge(None, &links(false))), gone);
+        assert_eq!(said(&judge.judge(None, &links(true))), [yes(0), yes(1)]);
+        judge.judge(None, &BTreeMap::new());
+        assert_eq!(said(&judge.judge(None, &links(true))), [yes(0), yes(1)]);
+    }
+}
