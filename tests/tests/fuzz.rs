@@ -308,6 +308,7 @@ fn play(input: &[u8]) -> u64 {
                 let input = match bytes.below(8) {
                     0 => Input::Stop,
                     1..5 => Input::Eligible { group: bytes.group(), eligible: true },
+                    5 => Input::Unwell { group: bytes.group() },
                     _ => Input::Eligible { group: bytes.group(), eligible: false },
                 };
                 subject.give(input, 0);

@@ -85,7 +85,12 @@ impl World {
                 let group = self.rng.index(groups);
                 let eligible = !self.nodes[node].eligible[group];
                 self.nodes[node].eligible[group] = eligible;
-                self.give(node, Input::Eligible { group: group_id(group), eligible })
+                let group = group_id(group);
+                let clings = !eligible && self.rng.chance(500);
+                self.give(
+                    node,
+                    if clings { Input::Unwell { group } } else { Input::Eligible { group, eligible } },
+                )
             }
             _ => {
                 let command = self.any_command();

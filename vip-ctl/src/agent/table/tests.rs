@@ -24,6 +24,7 @@ fn groups(groups: &[(&str, &[u8])]) -> Vec<Group> {
         vips: vips.iter().copied().map(vip).collect(),
         priorities: BTreeMap::new(),
         preempt: None,
+        health: crate::config::Health::default(),
     };
     groups.iter().map(group).collect()
 }
