@@ -330,7 +330,7 @@ fn check_says_what_a_configuration_means_or_all_that_is_wrong() -> Result<()> {
     let output = directory.check(&[])?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(output.status.code() == Some(0) && output.stderr.is_empty(), "{output:?}");
-    ensure!(text.contains("conf.d/db.toml is right: node db-a of cluster shop"), "{text}");
+    ensure!(text.contains("conf.d/db.toml are right: node db-a of cluster shop"), "{text}");
     ensure!(text.contains("check tcp-127.0.0.1:3306: tcp 127.0.0.1:3306; every 2s"), "{text}");
     let json: serde_json::Value = serde_json::from_slice(&directory.check(&["-o", "json"])?.stdout)?;
     ensure!(json["ok"] == true && json["configuration"]["groups"][0]["name"] == "db", "{json}");

@@ -240,8 +240,9 @@ fn text(config: &Config, files: &[String]) -> String {
     // Writing to a string does not fail.
     let _ = writeln!(
         out,
-        "{} is right: node {} of cluster {}, lease {}, generation {}",
+        "{} {} right: node {} of cluster {}, lease {}, generation {}",
         files.join(", "),
+        if files.len() == 1 { "is" } else { "are" },
         config.node_name,
         cluster.name,
         time(cluster.lease),
@@ -328,7 +329,21 @@ exec = ["/nowhere/check"]
     fn a_right_configuration_is_told_in_words() {
         let config = Config::parse(RIGHT, Path::new("vip.toml"), "host").expect("right");
         let files = ["vip.toml".to_owned(), "conf.d/web.toml".to_owned()];
-        insta::assert_snapshot!(text(&config, &files), @"");
+        insta::assert_snapshot!(text(&config, &files), @"
+    vip.toml, conf.d/web.toml are right: node db-a of cluster shop, lease 200ms, generation 1
+    interfaces: lo
+      db-a             10.0.1.10:7077         node, this one
+      db-b             10.0.1.11:7077         node
+      tie              10.0.2.5:7077          witness
+    3 voters, of which 1 may fail
+    group db: 10.0.1.12
+      priority db-a 150, db-b 100; preemption after 30s
+      check tcp-127.0.0.1:3306: tcp 127.0.0.1:3306; every 2s, timeout 1s, rise 2, fall 3
+      check exec-check: exec /nowhere/check; every 2s, timeout 1s, rise 2, fall 3
+      tracks eth1
+      when all fail: keep
+    in all: groups 1, VIPs 1, checks 2
+    ");
         let json = meaning(&config, &files);
         assert_eq!(json["groups"][0]["checks"][0]["kind"], "tcp");
         assert_eq!(json["groups"][0]["preempt_delay_ms"], 30_000);
@@ -340,7 +355,14 @@ exec = ["/nowhere/check"]
         let text = RIGHT.replace("\"10.0.1.12\"", "\"10.0.1\"").replace("cluster.key", "");
         let errors = Config::parse(&text, Path::new("vip.toml"), "host").expect_err("wrong");
         let said: String = errors.errors().iter().map(shown).collect();
-        insta::assert_snapshot!(said, @"");
+        insta::assert_snapshot!(said, @r#"
+    vip.toml:5:12: key_file is empty: write key_file = "/etc/vip/cluster.key"
+        key_file = ""
+                   ^^
+    vip.toml:13:9: "10.0.1" is no IPv4 address: write one, such as "10.0.1.12"
+        vips = ["10.0.1"]
+                ^^^^^^^^
+    "#);
         let json = mistake(&errors.errors()[1]);
         assert_eq!((&json["line"], &json["column"]), (&json!(13), &json!(9)));
         assert_eq!(json["text"], "\"10.0.1\"");
