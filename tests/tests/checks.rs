@@ -281,6 +281,31 @@ fn an_agent_that_is_replaced_keeps_its_lease_while_it_waits_for_its_checks() -> 
     rig.expect_calm(start, holder.name())
 }
 
+#[test]
+fn a_reload_adds_and_removes_checks() -> Result<()> {
+    if skip::skipped("a_reload_adds_and_removes_checks") {
+        return Ok(());
+    }
+    let rig = rig_with(&spec()?, |_| String::new())?;
+    let old = rig.holder()?;
+    let without = fs::read_to_string(old.config_file())?;
+    let start = clock::now();
+    old.write_config(&format!("{without}{}", file_check(old)))?;
+    old.succeed(&["reload"])?;
+    // It holds the group by what was known of it before, until the check has spoken.
+    rig.expect_calm(start, old.name())?;
+    wait_eligible(old, true)?;
+    ensure!(group(old)?.checks.len() == 1, "{:?}", group(old));
+    let start = clock::now();
+    set_well(old, false)?;
+    rig.expect_move(start, old.name())?;
+    old.write_config(&without)?;
+    old.succeed(&["reload"])?;
+    wait_eligible(old, true)?;
+    ensure!(group(old)?.checks.is_empty(), "{:?}", group(old));
+    Ok(())
+}
+
 /// A directory with a configuration, removed at the end.
 struct Directory(PathBuf);
 
