@@ -10,6 +10,7 @@ pub mod dataplane;
 pub mod engine;
 pub mod exit;
 pub mod host;
+pub mod http;
 pub mod lock;
 pub mod metrics;
 pub mod node;

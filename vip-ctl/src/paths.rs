@@ -24,6 +24,12 @@ impl Paths {
         self.run_dir.join("agent.sock")
     }
 
+    /// The agent's socket for HTTP.
+    #[must_use]
+    pub fn http_socket(&self) -> PathBuf {
+        self.run_dir.join("http.sock")
+    }
+
     /// The lock that makes its owner the only writer of this node's leases.
     #[must_use]
     pub fn lock(&self) -> PathBuf {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use vip_common::{BootNs, Fence, GroupMode, Lease, VipSlot};
 
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// One node's view of itself and of the cluster.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// This node's name.
     pub node: String,
@@ -58,7 +59,7 @@ pub struct Status {
 }
 
 /// A node of the cluster as the answering node sees it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct NodeStatus {
     /// Its name.
     pub name: String,
@@ -74,7 +75,7 @@ pub struct NodeStatus {
 }
 
 /// An interface that the data plane is on.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct InterfaceStatus {
     /// Its name.
     pub name: String,
@@ -85,7 +86,7 @@ pub struct InterfaceStatus {
 }
 
 /// A group on the answering node.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct GroupStatus {
     /// Its name.
     pub name: String,
@@ -134,7 +135,7 @@ pub struct CheckStatus {
 }
 
 /// A VIP on the answering node.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct VipStatus {
     /// The address.
     pub address: String,

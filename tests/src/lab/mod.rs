@@ -11,6 +11,7 @@ pub mod capture;
 pub mod cleanup;
 pub mod clock;
 pub mod echo;
+pub mod http;
 pub mod netns;
 pub mod node;
 pub mod probe;

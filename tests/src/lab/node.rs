@@ -101,6 +101,12 @@ impl Node {
         self.dir.join("run")
     }
 
+    /// Its agent's socket for HTTP.
+    #[must_use]
+    pub fn http_socket(&self) -> PathBuf {
+        self.run_dir().join("http.sock")
+    }
+
     /// Its state directory, `VIP_STATE_DIR`.
     #[must_use]
     pub fn state_dir(&self) -> PathBuf {

@@ -31,6 +31,7 @@ use crate::{
     engine::{Command, Completed, GroupId, NodeId, PeerLoss, Refusal, Role},
     exit::Exit,
     host::Host,
+    http::Http,
     paths::Paths,
     report::{GroupStatus, NodeStatus, Status, VipStatus},
 };
@@ -140,8 +141,8 @@ impl Response {
     }
 }
 
-/// What requests are answered from.
-struct Server {
+/// What requests are answered from, those of `vip-ctl` and those by HTTP.
+pub(crate) struct Server {
     /// As of the last reload.
     current: RwLock<Arc<Config>>,
     config_path: PathBuf,
@@ -179,6 +180,9 @@ pub(super) fn serve(
         board,
     });
     let socket = paths.socket();
+    let http = paths.http_socket();
+    let _http = Http::start(Arc::clone(&server), http.clone())
+        .map_err(AgentError::system(format!("listen on {}", http.display())))?;
     let served = runtime.block_on(async {
         let listener =
             listen(&socket).map_err(AgentError::system(format!("listen on {}", socket.display())))?;
@@ -285,7 +289,13 @@ impl Server {
         Ok(changes)
     }
 
-    async fn answer(&self, request: Request) -> Response {
+    /// Does the lease loop answer? Waits for as long as it takes.
+    pub(crate) async fn is_alive(&self) -> bool {
+        self.asker.ask_for(Ask::Status).await.is_some()
+    }
+
+    /// Does what is asked, or says why not.
+    pub(crate) async fn answer(&self, request: Request) -> Response {
         let result = match request {
             Request::Status => self.status().await.map(|status| Response::Status(Box::new(status))),
             Request::Promote { group } => {

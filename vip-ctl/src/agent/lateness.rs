@@ -11,7 +11,7 @@ pub const BOUNDS_US: [u64; 12] =
     [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000];
 
 /// How often renewals were how late.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Lateness {
     /// By bucket, not cumulative; one more than [`BOUNDS_US`] for the rest.
     pub counts: [u64; BOUNDS_US.len() + 1],

@@ -1,0 +1,202 @@
+//! The agent's HTTP API from outside, over its unix socket: what it answers,
+//! what it does to the cluster, and what it refuses.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use vip_tests::lab::http::{Answer, Ask};
+use vip_tests::lab::rig::{Rig, WATCH};
+use vip_tests::lab::{GROUP, Lab, LabSpec, Node, VIP, clock, find_vip_ctl, skip, wait_until};
+
+const LEASE: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn spec() -> Result<LabSpec> {
+    Ok(LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))
+}
+
+fn get(node: &Node, path: &str) -> Result<Answer> {
+    Ask::get(path).to_unix(&node.http_socket())
+}
+
+fn post(node: &Node, path: &str, body: &Value) -> Result<Answer> {
+    Ask::post(path, body).to_unix(&node.http_socket())
+}
+
+/// Requires an error with this status, word and exit code.
+fn refused(answer: &Answer, status: u16, code: &str, exit: u64) -> Result<()> {
+    ensure!(answer.status == status, "{answer:?}");
+    let found = answer.error()?;
+    ensure!(found == (code.to_owned(), exit), "{answer:?}");
+    Ok(())
+}
+
+#[test]
+fn what_is_read_by_http_is_what_the_verbs_say() -> Result<()> {
+    if skip::skipped("what_is_read_by_http_is_what_the_verbs_say") {
+        return Ok(());
+    }
+    let lab = Lab::new(&spec()?)?;
+    lab.start_agents(PATIENCE)?;
+    let holder = lab.wait_holder(GROUP, PATIENCE)?;
+
+    let mode = std::fs::metadata(holder.http_socket())?.permissions().mode() & 0o777;
+    ensure!(mode == 0o600, "the socket asks for no token, so it is root's alone: {mode:o}");
+
+    let status = get(holder, "/api/v1/status")?;
+    ensure!(status.status == 200, "{status:?}");
+    let text: Value = serde_json::from_str(&holder.succeed(&["status", "-o", "json"])?)?;
+    let json = status.json()?;
+    for field in ["node", "cluster", "quorate", "mode", "interfaces", "nodes", "generation"] {
+        ensure!(json[field] == text[field], "{field}: {} and {}", json[field], text[field]);
+    }
+    ensure!(json["groups"][0]["holder"] == holder.name(), "{json}");
+    for (name, value) in [("cache-control", "no-store"), ("x-content-type-options", "nosniff")] {
+        ensure!(status.headers.get(name).is_some_and(|found| found == value), "{name}: {status:?}");
+    }
+    ensure!(status.headers.contains_key("content-security-policy"));
+    ensure!(!status.headers.contains_key("access-control-allow-origin"));
+
+    let by_vip = get(holder, &format!("/api/v1/groups/{VIP}"))?.json()?;
+    ensure!(by_vip["name"] == GROUP && by_vip["state"] == "active", "{by_vip}");
+    ensure!(get(holder, "/api/v1/groups")?.json()?.as_array().is_some_and(|groups| groups.len() == 1));
+    ensure!(get(holder, "/api/v1/nodes")?.json()?.as_array().is_some_and(|nodes| nodes.len() == 3));
+    refused(&get(holder, "/api/v1/groups/nosuch")?, 404, "no_such", 105)?;
+    refused(&get(holder, "/api/v2/status")?, 404, "no_such", 105)?;
+
+    let metrics = get(holder, "/metrics")?;
+    ensure!(metrics.status == 200 && metrics.body.ends_with("# EOF\n"), "{metrics:?}");
+    ensure!(metrics.body.contains(&format!("vip_quorate{{node=\"{}\"}} 1", holder.name())), "{metrics:?}");
+    let described = get(holder, "/api/v1/openapi.json")?;
+    ensure!(described.json()?["paths"]["/api/v1/status"]["get"].is_object(), "{described:?}");
+    for path in ["/healthz", "/readyz"] {
+        let well = get(holder, path)?;
+        ensure!(well.status == 200 && well.json()?["ok"] == true, "{path}: {well:?}");
+    }
+
+    // Alive, and of no use without the others.
+    for node in lab.nodes().iter().filter(|node| node.name() != holder.name()) {
+        node.kill_agent()?;
+    }
+    let unready = wait_until(clock::now().plus(PATIENCE), || {
+        get(holder, "/readyz").is_ok_and(|answer| answer.status == 503)
+    });
+    ensure!(unready, "{:?}", get(holder, "/readyz")?);
+    ensure!(get(holder, "/healthz")?.status == 200);
+    refused(&post(holder, &format!("/api/v1/groups/{GROUP}/promote"), &Value::Null)?, 503, "no_quorum", 106)?;
+    // A stopped agent leaves no socket that nobody answers.
+    ensure!(holder.stop_agent()?.success());
+    ensure!(!holder.http_socket().exists());
+    Ok(())
+}
+
+#[test]
+fn what_is_done_by_http_moves_the_vip() -> Result<()> {
+    if skip::skipped("what_is_done_by_http_moves_the_vip") {
+        return Ok(());
+    }
+    let rig = Rig::new(&spec()?)?;
+    let old = rig.holder()?;
+    let other = rig.lab.nodes().iter().find(|node| node.name() != old.name()).context("three nodes")?;
+    let path = |verb: &str| format!("/api/v1/groups/{GROUP}/{verb}");
+    let start = clock::now();
+    let moved = post(old, &path("switchover"), &json!({ "to": other.name() }))?;
+    ensure!(moved.status == 200 && moved.json()?["holder"] == other.name(), "{moved:?}");
+    rig.expect_move(start, old.name())?;
+
+    let start = clock::now();
+    let promoted = post(old, &path("promote"), &Value::Null)?;
+    ensure!(promoted.status == 200 && promoted.json()?["holder"] == old.name(), "{promoted:?}");
+    rig.expect_move(start, other.name())?;
+
+    let start = clock::now();
+    let standby = post(other, &format!("/api/v1/nodes/{}/standby", old.name()), &Value::Null)?;
+    ensure!(standby.status == 200 && standby.json()?["standby"] == true, "{standby:?}");
+    let (now, _) = rig.expect_move(start, old.name())?;
+    refused(&post(now, &path("switchover"), &json!({ "to": old.name() }))?, 409, "refused", 107)?;
+    let back = post(now, &format!("/api/v1/nodes/{}/unstandby", old.name()), &json!({}))?;
+    ensure!(back.status == 200 && back.json()?["standby"] == false, "{back:?}");
+
+    let start = clock::now();
+    ensure!(post(now, "/api/v1/pause", &Value::Null)?.json()?["paused"] == true);
+    ensure!(get(now, "/api/v1/status")?.json()?["paused"] == true);
+    ensure!(post(now, "/api/v1/resume", &Value::Null)?.json()?["paused"] == false);
+    rig.expect_calm(start, now.name())?;
+
+    let start = clock::now();
+    let failed_over = post(now, &path("failover"), &json!({ "to": old.name() }))?;
+    ensure!(failed_over.status == 200 && failed_over.json()?["holder"] == old.name(), "{failed_over:?}");
+    rig.expect_move(start, now.name())?;
+    let demoted = post(now, &path("demote"), &Value::Null)?;
+    ensure!(demoted.status == 200, "{demoted:?}");
+    Ok(())
+}
+
+#[test]
+fn what_is_wrong_is_refused_and_moves_nothing() -> Result<()> {
+    if skip::skipped("what_is_wrong_is_refused_and_moves_nothing") {
+        return Ok(());
+    }
+    let rig = Rig::new(&spec()?)?;
+    let holder = rig.holder()?;
+    let (socket, start) = (holder.http_socket(), clock::now());
+    let path = format!("/api/v1/groups/{GROUP}/switchover");
+    let to = |body: &Value| Ask::post(&path, body);
+
+    // What a page of another site can send has no such header.
+    let unmarked = Ask { headers: Vec::new(), ..to(&Value::Null) };
+    refused(&unmarked.to_unix(&socket)?, 403, "forbidden", 77)?;
+    // Nor may a name that is bound to this address elsewhere.
+    refused(&to(&Value::Null).with("host", "evil.example").to_unix(&socket)?, 421, "wrong_host", 77)?;
+    refused(&to(&json!({ "to": "nobody" })).to_unix(&socket)?, 404, "no_such", 105)?;
+    refused(&to(&json!({ "too": "db-a" })).to_unix(&socket)?, 400, "bad_request", 64)?;
+    refused(&to(&json!({ "to": 7 })).to_unix(&socket)?, 400, "bad_request", 64)?;
+    let form = Ask { headers: vec![("x-vip-request", "1".into())], ..to(&json!({})) };
+    refused(&form.to_unix(&socket)?, 400, "bad_request", 64)?;
+    let long = json!({ "to": "x".repeat(20_000) });
+    refused(&to(&long).to_unix(&socket)?, 413, "too_large", 64)?;
+    refused(&Ask::get(&path).to_unix(&socket)?, 405, "method_not_allowed", 64)?;
+    refused(&post(holder, "/api/v1/groups/nosuch/demote", &Value::Null)?, 404, "no_such", 105)?;
+    refused(&post(holder, "/api/v1/groups/%ff/demote", &Value::Null)?, 400, "bad_request", 64)?;
+    let fat = Ask::get("/healthz").with("x-much", "y".repeat(100_000));
+    ensure!(fat.to_unix(&socket).is_ok_and(|answer| answer.status == 431));
+
+    // Clients that send nothing, half a request, or fetch nothing, and one
+    // that asks too much: others are served, and no lease is late.
+    let idle: Vec<UnixStream> = (0..20).map(|_| UnixStream::connect(&socket)).collect::<Result<_, _>>()?;
+    for mut stream in &idle {
+        stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nhost: localhost\r\n")?;
+    }
+    let busy: Vec<_> = (0..200).map(|_| get(holder, "/api/v1/status")).collect::<Result<_>>()?;
+    ensure!(busy.iter().any(|answer| answer.status == 200));
+    let too_many = busy.iter().find(|answer| answer.status == 429).context("200 requests at once")?;
+    refused(too_many, 429, "too_many", 75)?;
+    ensure!(too_many.headers.contains_key("retry-after"));
+    std::thread::sleep(WATCH);
+    ensure!(get(holder, "/healthz")?.status == 200);
+    drop(idle);
+    rig.expect_calm(start, holder.name())?;
+    Ok(())
+}
+
+#[test]
+fn a_dead_agents_socket_is_the_next_agents() -> Result<()> {
+    if skip::skipped("a_dead_agents_socket_is_the_next_agents") {
+        return Ok(());
+    }
+    let lab = Lab::new(&spec()?)?;
+    lab.start_agents(PATIENCE)?;
+    let holder = lab.wait_holder(GROUP, PATIENCE)?;
+    holder.kill_agent()?;
+    // A dead agent's socket is there, and is taken over by the next one.
+    ensure!(holder.http_socket().exists());
+    ensure!(get(holder, "/healthz").is_err());
+    holder.start_agent()?;
+    lab.wait_quorate(PATIENCE)?;
+    ensure!(get(holder, "/healthz")?.status == 200);
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! What a request gets that is not done: one JSON object, with a word for
+//! programs, a sentence for people and the exit code that `vip-ctl` would end
+//! with, under the HTTP status that fits.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{agent::api::Response as Answer, exit::Exit};
+
+/// Seconds after which a client that asked too often may come back.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// The body of every response that is an error.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ErrorBody {
+    /// What went wrong.
+    error: ErrorDetail,
+}
+
+/// What went wrong.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ErrorDetail {
+    /// A word that does not change: `bad_request`, `unauthorized`,
+    /// `forbidden`, `no_such`, `method_not_allowed`, `timeout`, `refused`,
+    /// `busy`, `too_large`, `wrong_host`, `too_many`, `no_quorum`, `ending`
+    /// or `failed`.
+    code: &'static str,
+    /// A sentence.
+    message: String,
+    /// The exit code that `vip-ctl` has for it.
+    exit: u8,
+}
+
+/// Why a request was not done.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    exit: Exit,
+    message: String,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, code: &'static str, exit: Exit, message: impl Into<String>) -> Self {
+        Self { status, code, exit, message: message.into() }
+    }
+
+    /// An exit code as `vip-ctl` has it, and its sentence.
+    fn of_exit(code: u8, message: String) -> Self {
+        let exit = Exit::from_code(code);
+        let (status, word) = match exit {
+            Exit::Usage | Exit::Protocol | Exit::NoInput => (StatusCode::BAD_REQUEST, "bad_request"),
+            Exit::NoSuch => (StatusCode::NOT_FOUND, "no_such"),
+            Exit::Unsafe | Exit::Occupied => (StatusCode::CONFLICT, "refused"),
+            Exit::Busy => (StatusCode::CONFLICT, "busy"),
+            Exit::NoQuorum => (StatusCode::SERVICE_UNAVAILABLE, "no_quorum"),
+            Exit::NotLoaded => (StatusCode::SERVICE_UNAVAILABLE, "ending"),
+            Exit::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
+            Exit::Ok | Exit::Software | Exit::System | Exit::NoPermission | Exit::Config => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "failed")
+            }
+        };
+        Self::new(status, word, exit, message)
+    }
+
+    /// A failure of this side.
+    pub(super) fn failed(message: impl Into<String>) -> Self {
+        Self::of_exit(Exit::Software as u8, message.into())
+    }
+
+    /// There is no group or node of this name.
+    pub(super) fn no_such(message: String) -> Self {
+        Self::of_exit(Exit::NoSuch as u8, message)
+    }
+
+    /// Nothing came of it in time.
+    pub(super) fn timeout(what: &str) -> Self {
+        Self::of_exit(Exit::Timeout as u8, format!("timed out: {what}"))
+    }
+
+    /// The request's form is wrong.
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::of_exit(Exit::Usage as u8, message.into())
+    }
+
+    /// The body is longer than `max` bytes.
+    pub(super) fn too_large(max: usize) -> Self {
+        let message = format!("the body is too large: send {max} bytes at most");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", Exit::Usage, message)
+    }
+
+    /// The client asks more often than it may.
+    pub(super) fn too_many() -> Self {
+        let message = "too many requests: ask less often, and again in a second";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many", Exit::Busy, message)
+    }
+
+    /// A POST without the header that no other site's page can send.
+    pub(super) fn no_marker(header: &str) -> Self {
+        let message = format!("a POST needs the header {header}: 1, which a page of another site can't send");
+        Self::new(StatusCode::FORBIDDEN, "forbidden", Exit::NoPermission, message)
+    }
+
+    /// A name that could be anybody's, on a socket that asks for no token.
+    pub(super) fn wrong_host() -> Self {
+        let message = "on this socket the host has to be localhost or an IP address";
+        Self::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", Exit::NoPermission, message)
+    }
+}
+
+impl From<Answer> for ApiError {
+    /// Of an answer that is not the one that belongs to the request.
+    fn from(answer: Answer) -> Self {
+        if let Answer::Error { code, message } = answer {
+            return Self::of_exit(code, message);
+        }
+        Self::failed("the agent answered something else than what was asked")
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let Self { status, code, exit, message } = self;
+        let body = ErrorBody { error: ErrorDetail { code, message, exit: exit as u8 } };
+        let mut response = (status, Json(body)).into_response();
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        response
+    }
+}
+
+/// What is answered where there is nothing.
+pub(super) async fn no_such_path() -> ApiError {
+    ApiError::no_such("there is no such path: /api/v1/openapi.json lists what there is".into())
+}
+
+/// What is answered to a method that a path does not have.
+pub(super) async fn no_such_method() -> ApiError {
+    let message = "the path does not take this method: /api/v1/openapi.json lists what there is";
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", Exit::Usage, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_become_the_fitting_status() {
+        let status = |exit: Exit| ApiError::of_exit(exit as u8, String::new()).status.as_u16();
+        let expected = [
+            (Exit::Usage, 400),
+            (Exit::NoSuch, 404),
+            (Exit::Unsafe, 409),
+            (Exit::Busy, 409),
+            (Exit::NoQuorum, 503),
+            (Exit::NotLoaded, 503),
+            (Exit::Timeout, 504),
+            (Exit::System, 500),
+        ];
+        for (exit, expected) in expected {
+            assert_eq!(status(exit), expected, "{exit:?}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What every request passes before it is answered: the rate, the host, the
+//! mark of a POST, and a limit of time; and the headers that every response has.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use tracing::info;
+
+use super::{App, error::ApiError};
+
+/// The header that a POST needs. A page of another site can't send it: the
+/// browser would ask first, and nobody answers that it may.
+pub(super) const MARKER: &str = "x-vip-request";
+/// Longer than the agent takes to give up on a command.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Headers of every response: nothing is to be kept, guessed, framed or told.
+const HEADERS: &[(&str, &str)] = &[
+    ("cache-control", "no-store"),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("cross-origin-opener-policy", "same-origin"),
+];
+/// What a response may load if it says nothing else.
+const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    /// From where; `None` on the unix socket, which is root's alone.
+    pub(super) address: Option<IpAddr>,
+}
+
+/// Lets a request through, or says why not.
+pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().copied();
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let mut response = match admit(&app, peer, &request) {
+        Ok(()) => match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => ApiError::timeout("no outcome was seen; it may still come").into_response(),
+        },
+        Err(e) => e.into_response(),
+    };
+    if method == Method::POST {
+        app.forget().await;
+        // Who did what is worth a line; what was sent along is not.
+        let from = peer.and_then(|peer| peer.address).map_or("the unix socket".to_owned(), |a| a.to_string());
+        info!(path, from, status = response.status().as_u16(), "asked by HTTP");
+    }
+    let headers = response.headers_mut();
+    for (name, value) in HEADERS {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(POLICY));
+    response
+}
+
+fn admit(app: &App, peer: Option<Peer>, request: &Request) -> Result<(), ApiError> {
+    let Some(peer) = peer else { return Err(ApiError::failed("a connection without a peer")) };
+    if !app.buckets.take(peer.address, Instant::now()) {
+        return Err(ApiError::too_many());
+    }
+    // Who forwards the socket to a port of their own machine has no token to
+    // show: a page that binds its own name to that port must not get through.
+    if peer.address.is_none() && !is_own_host(request.headers()) {
+        return Err(ApiError::wrong_host());
+    }
+    if request.method() == Method::POST && !request.headers().contains_key(MARKER) {
+        return Err(ApiError::no_marker(MARKER));
+    }
+    Ok(())
+}
+
+/// Is the host `localhost` or an address, which nobody can bind elsewhere?
+fn is_own_host(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else { return true };
+    let Ok(host) = host.to_str() else { return false };
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_nobody_can_bind_are_hosts() {
+        let of = |host: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_str(host).unwrap());
+            is_own_host(&headers)
+        };
+        for host in ["localhost", "LOCALHOST:7078", "127.0.0.1:80", "[::1]:7078", "::1", "10.0.1.10"] {
+            // A bare IPv6 address is no valid host; what is before its colon is no address.
+            assert_eq!(of(host), host != "::1", "{host}");
+        }
+        for host in ["example.com", "localhost.example.com", "127.0.0.1.example.com", "", "[example.com]"] {
+            assert!(!of(host), "{host}");
+        }
+        assert!(is_own_host(&HeaderMap::new()), "HTTP/1.0 has none, and no browser speaks that");
+    }
+}

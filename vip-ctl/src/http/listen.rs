@@ -1,0 +1,16 @@
+//! Making the sockets that the API listens on.
+
+use std::{fs, io, os::unix::fs::PermissionsExt, os::unix::net::UnixListener, path::Path};
+
+/// A socket for root alone. What is there in its place is a dead agent's: the
+/// caller has the node's lock.
+pub(super) fn unix(path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}

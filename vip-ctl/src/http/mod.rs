@@ -1,0 +1,148 @@
+//! The agent's HTTP API: on a unix socket always, on TCP where `[api]` says
+//! so. It asks the same questions as `vip-ctl` through
+//! [`crate::agent::api::Server`] and decides nothing.
+//!
+//! It has a thread and a runtime of its own, so that a slow or hostile client
+//! costs neither the lease loop nor `vip-ctl` anything: who may connect, how
+//! often and with how much is bounded in `serve`, `limit` and `guard`.
+
+mod error;
+mod guard;
+mod limit;
+mod listen;
+mod openapi;
+mod operate;
+mod read;
+mod serve;
+
+use std::{
+    fs, io,
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router, middleware,
+    routing::{get, post},
+};
+use tokio::sync::{Mutex, oneshot};
+
+use self::{error::ApiError, limit::Buckets};
+use crate::{
+    agent::api::{Request, Response, Server},
+    report::Status,
+};
+
+pub use self::openapi::document;
+
+/// For how long an answer is given again before the lease loop and the maps
+/// are asked anew: so any number of clients cost ten readings a second.
+const FRESH: Duration = Duration::from_millis(100);
+/// Threads that may read maps and netlink at once.
+const READERS_MAX: usize = 2;
+
+/// What every handler has.
+pub(crate) struct App {
+    server: Arc<Server>,
+    /// The last status and when it was read. Locked while it is read again, so
+    /// that all who wait get the same.
+    status: Mutex<Option<(Instant, Arc<Status>)>>,
+    buckets: Buckets,
+}
+
+impl App {
+    fn new(server: Arc<Server>) -> Self {
+        Self { server, status: Mutex::new(None), buckets: Buckets::default() }
+    }
+
+    /// The status, at most [`FRESH`] old.
+    async fn status(&self) -> Result<Arc<Status>, ApiError> {
+        let mut last = self.status.lock().await;
+        if let Some((read, status)) = &*last
+            && read.elapsed() < FRESH
+        {
+            return Ok(Arc::clone(status));
+        }
+        let response = self.server.answer(Request::Status).await;
+        let Response::Status(status) = response else { return Err(response.into()) };
+        let status = Arc::new(*status);
+        *last = Some((Instant::now(), Arc::clone(&status)));
+        Ok(status)
+    }
+
+    /// Has something changed, by a client's wish? Then nobody is to be told what was.
+    async fn forget(&self) {
+        *self.status.lock().await = None;
+    }
+}
+
+/// All that is served.
+fn router(app: &Arc<App>) -> Router {
+    let api = Router::new()
+        .route("/status", get(read::status))
+        .route("/groups", get(read::groups))
+        .route("/groups/{name}", get(read::group))
+        .route("/nodes", get(read::nodes))
+        .route("/openapi.json", get(openapi::serve))
+        .route("/groups/{name}/switchover", post(operate::switchover))
+        .route("/groups/{name}/promote", post(operate::promote))
+        .route("/groups/{name}/demote", post(operate::demote))
+        .route("/groups/{name}/failover", post(operate::failover))
+        .route("/nodes/{name}/standby", post(operate::standby))
+        .route("/nodes/{name}/unstandby", post(operate::unstandby))
+        .route("/pause", post(operate::pause))
+        .route("/resume", post(operate::resume));
+    Router::new()
+        .nest("/api/v1", api)
+        .route("/metrics", get(read::metrics))
+        .route("/healthz", get(read::healthz))
+        .route("/readyz", get(read::readyz))
+        .fallback(error::no_such_path)
+        .method_not_allowed_fallback(error::no_such_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(app), guard::guard))
+        .with_state(Arc::clone(app))
+}
+
+/// The running API. Dropped, it takes no more requests.
+pub(crate) struct Http {
+    socket: PathBuf,
+    // Dropping it ends the thread.
+    _stop: oneshot::Sender<()>,
+}
+
+impl Http {
+    /// Starts the thread `http`, which serves on `socket`.
+    ///
+    /// # Errors
+    /// If the socket or the thread can't be made.
+    pub(crate) fn start(server: Arc<Server>, socket: PathBuf) -> io::Result<Self> {
+        let listener = listen::unix(&socket)?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(READERS_MAX)
+            .thread_name("http-reader")
+            .build()?;
+        thread::Builder::new().name("http".into()).spawn(move || {
+            let app = Arc::new(App::new(server));
+            runtime.block_on(async {
+                tokio::select! {
+                    () = serve::unix(listener, Arc::clone(&app)) => {}
+                    // Said or dropped, both mean the end.
+                    _ = stopped => {}
+                }
+            });
+            runtime.shutdown_background();
+        })?;
+        Ok(Self { socket, _stop: stop })
+    }
+}
+
+impl Drop for Http {
+    fn drop(&mut self) {
+        // So that nobody asks an agent that is about to end.
+        let _ = fs::remove_file(&self.socket);
+    }
+}

@@ -1,0 +1,279 @@
+//! What can be done: the same requests that `vip-ctl`'s verbs make.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{DefaultBodyLimit, FromRequest, Path, Request as HttpRequest, State, rejection::PathRejection},
+    http::{StatusCode, header},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use utoipa::ToSchema;
+
+use super::{
+    App,
+    error::{ApiError, ErrorBody},
+    read::name_of,
+};
+use crate::agent::api::{Request, Response};
+
+/// Bytes that a body may have.
+pub(super) const BODY_LEN_MAX: usize = 16 * 1024;
+
+/// To which node.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct To {
+    /// The node that shall hold the group; the holder chooses if left out.
+    to: Option<String>,
+}
+
+/// To which node, at which risk.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ToByForce {
+    /// The node that shall hold the group; the one that is asked if left out.
+    to: Option<String>,
+    /// Also without a quorum, by the vote of the node that is asked alone:
+    /// any node that is not heard may go on holding, and then two answer.
+    force: bool,
+}
+
+/// At which risk.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ByForce {
+    /// Release also what no other node can take: nobody answers then.
+    force: bool,
+}
+
+/// Nothing is to be said.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Nothing {}
+
+/// A group was moved.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Moved {
+    /// The group.
+    group: String,
+    /// Who holds it now; null for nobody.
+    holder: Option<String>,
+}
+
+/// A node was put on standby, or taken off.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Standby {
+    /// The node.
+    node: String,
+    /// Is it on standby?
+    standby: bool,
+}
+
+/// The cluster was paused, or goes on.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Paused {
+    /// Is it paused?
+    paused: bool,
+}
+
+/// A JSON object in the body; none means one without members.
+#[derive(Debug)]
+pub(super) struct Body<T>(T);
+
+impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(mut request: HttpRequest, state: &S) -> Result<Self, ApiError> {
+        let kind = request.headers().get(header::CONTENT_TYPE).cloned();
+        DefaultBodyLimit::max(BODY_LEN_MAX).apply(&mut request);
+        let bytes = Bytes::from_request(request, state).await.map_err(|e| {
+            if e.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                ApiError::too_large(BODY_LEN_MAX)
+            } else {
+                ApiError::bad_request(format!("the body can't be read: {}", e.body_text()))
+            }
+        })?;
+        if bytes.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        let is_json = kind.as_ref().and_then(|kind| kind.to_str().ok()).is_some_and(|kind| {
+            let essence = kind.split(';').next().unwrap_or_default();
+            essence.trim().eq_ignore_ascii_case("application/json")
+        });
+        if !is_json {
+            return Err(ApiError::bad_request(
+                "the body has to be JSON: send Content-Type: application/json",
+            ));
+        }
+        serde_json::from_slice(&bytes)
+            .map(Self)
+            .map_err(|e| ApiError::bad_request(format!("the body is not what is expected here: {e}")))
+    }
+}
+
+type Name = Result<Path<String>, PathRejection>;
+
+/// Moves a group, as planned.
+#[utoipa::path(
+    post,
+    path = "/api/v1/groups/{name}/switchover",
+    params(
+        ("name" = String, Path, description = "The group, or one of its VIPs"),
+        ("x-vip-request" = String, Header, description = "1")
+    ),
+    request_body = To,
+    responses((status = 200, body = Moved), (status = "default", body = ErrorBody))
+)]
+pub(super) async fn switchover(
+    State(app): State<Arc<App>>,
+    name: Name,
+    Body(To { to }): Body<To>,
+) -> Result<Json<Moved>, ApiError> {
+    let group = Some(name_of(name)?);
+    moved(&app, Request::Switchover { group, to }).await
+}
+
+/// Gives the group to the node that is asked.
+#[utoipa::path(
+    post,
+    path = "/api/v1/groups/{name}/promote",
+    params(
+        ("name" = String, Path, description = "The group, or one of its VIPs"),
+        ("x-vip-request" = String, Header, description = "1")
+    ),
+    responses((status = 200, body = Moved), (status = "default", body = ErrorBody))
+)]
+pub(super) async fn promote(
+    State(app): State<Arc<App>>,
+    name: Name,
+    Body(Nothing {}): Body<Nothing>,
+) -> Result<Json<Moved>, ApiError> {
+    let group = Some(name_of(name)?);
+    moved(&app, Request::Promote { group }).await
+}
+
+/// Takes the group from its holder, wherever that is.
+#[utoipa::path(
+    post,
+    path = "/api/v1/groups/{name}/demote",
+    params(
+        ("name" = String, Path, description = "The group, or one of its VIPs"),
+        ("x-vip-request" = String, Header, description = "1")
+    ),
+    responses((status = 200, body = Moved), (status = "default", body = ErrorBody))
+)]
+pub(super) async fn demote(
+    State(app): State<Arc<App>>,
+    name: Name,
+    Body(Nothing {}): Body<Nothing>,
+) -> Result<Json<Moved>, ApiError> {
+    let group = Some(name_of(name)?);
+    moved(&app, Request::Demote { group }).await
+}
+
+/// Gives the group to a node, whether or not the holder is there.
+#[utoipa::path(
+    post,
+    path = "/api/v1/groups/{name}/failover",
+    params(
+        ("name" = String, Path, description = "The group, or one of its VIPs"),
+        ("x-vip-request" = String, Header, description = "1")
+    ),
+    request_body = ToByForce,
+    responses((status = 200, body = Moved), (status = "default", body = ErrorBody))
+)]
+pub(super) async fn failover(
+    State(app): State<Arc<App>>,
+    name: Name,
+    Body(ToByForce { to, force }): Body<ToByForce>,
+) -> Result<Json<Moved>, ApiError> {
+    let group = Some(name_of(name)?);
+    moved(&app, Request::Failover { group, to, force }).await
+}
+
+/// Hands over what a node holds, and keeps it from taking more.
+#[utoipa::path(
+    post,
+    path = "/api/v1/nodes/{name}/standby",
+    params(
+        ("name" = String, Path, description = "The node"),
+        ("x-vip-request" = String, Header, description = "1")
+    ),
+    request_body = ByForce,
+    responses((status = 200, body = Standby), (status = "default", body = ErrorBody))
+)]
+pub(super) async fn standby(
+    State(app): State<Arc<App>>,
+    name: Name,
+    Body(ByForce { force }): Body<ByForce>,
+) -> Result<Json<Standby>, ApiError> {
+    let node = Some(name_of(name)?);
+    on_standby(&app, Request::Standby { node, on: true, force }).await
+}
+
+/// Lets a node that was on standby take leases again.
+#[utoipa::path(
+    post,
+    path = "/api/v1/nodes/{name}/unstandby",
+    params(
+        ("name" = String, Path, description = "The node"),
+        ("x-vip-request" = String, Header, description = "1")
+    ),
+    responses((status = 200, body = Standby), (status = "default", body = ErrorBody))
+)]
+pub(super) async fn unstandby(
+    State(app): State<Arc<App>>,
+    name: Name,
+    Body(Nothing {}): Body<Nothing>,
+) -> Result<Json<Standby>, ApiError> {
+    let node = Some(name_of(name)?);
+    on_standby(&app, Request::Standby { node, on: false, force: false }).await
+}
+
+/// Switches automatic moves off in the whole cluster; leases go on.
+#[utoipa::path(
+    post,
+    path = "/api/v1/pause",
+    params(("x-vip-request" = String, Header, description = "1")),
+    responses((status = 200, body = Paused), (status = "default", body = ErrorBody))
+)]
+pub(super) async fn pause(
+    State(app): State<Arc<App>>,
+    Body(Nothing {}): Body<Nothing>,
+) -> Result<Json<Paused>, ApiError> {
+    set_pause(&app, true).await
+}
+
+/// Switches automatic moves on again.
+#[utoipa::path(
+    post,
+    path = "/api/v1/resume",
+    params(("x-vip-request" = String, Header, description = "1")),
+    responses((status = 200, body = Paused), (status = "default", body = ErrorBody))
+)]
+pub(super) async fn resume(
+    State(app): State<Arc<App>>,
+    Body(Nothing {}): Body<Nothing>,
+) -> Result<Json<Paused>, ApiError> {
+    set_pause(&app, false).await
+}
+
+async fn moved(app: &App, request: Request) -> Result<Json<Moved>, ApiError> {
+    let response = app.server.answer(request).await;
+    let Response::Done { group, holder } = response else { return Err(response.into()) };
+    Ok(Json(Moved { group, holder }))
+}
+
+async fn on_standby(app: &App, request: Request) -> Result<Json<Standby>, ApiError> {
+    let response = app.server.answer(request).await;
+    let Response::Standby { node, on } = response else { return Err(response.into()) };
+    Ok(Json(Standby { node, standby: on }))
+}
+
+async fn set_pause(app: &App, on: bool) -> Result<Json<Paused>, ApiError> {
+    let response = app.server.answer(Request::Pause { on }).await;
+    let Response::Pause { on } = response else { return Err(response.into()) };
+    Ok(Json(Paused { paused: on }))
+}

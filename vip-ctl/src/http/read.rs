@@ -1,0 +1,216 @@
+//! What can be read: the status and parts of it, metrics, and whether the
+//! agent is well.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    extract::{Path, State, rejection::PathRejection},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    App,
+    error::{ApiError, ErrorBody},
+};
+use crate::{
+    metrics as prometheus,
+    report::{GroupStatus, NodeStatus, Status},
+};
+
+/// How long a lease loop that is well takes at most to say so.
+const ALIVE_TIMEOUT: Duration = Duration::from_secs(1);
+/// What Prometheus's text format is called since it is a standard.
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Is the agent well?
+#[derive(Serialize, ToSchema)]
+pub(super) struct Health {
+    /// True if it is.
+    ok: bool,
+    /// Why not, a sentence each.
+    reasons: Vec<String>,
+}
+
+impl Health {
+    fn response(reasons: Vec<String>) -> Response {
+        let ok = reasons.is_empty();
+        let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        (status, Json(Self { ok, reasons })).into_response()
+    }
+}
+
+/// The node's view of itself and of the cluster: what `vip-ctl status -o json` prints.
+#[utoipa::path(
+    get,
+    path = "/api/v1/status",
+    responses((status = 200, body = Status), (status = "default", body = ErrorBody))
+)]
+pub(super) async fn status(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    let status = app.status().await?;
+    Ok(Json(&*status).into_response())
+}
+
+/// The groups.
+#[utoipa::path(
+    get,
+    path = "/api/v1/groups",
+    responses((status = 200, body = Vec<GroupStatus>), (status = "default", body = ErrorBody))
+)]
+pub(super) async fn groups(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    let status = app.status().await?;
+    Ok(Json(&status.groups).into_response())
+}
+
+/// One group, by its name or a VIP of it.
+#[utoipa::path(
+    get,
+    path = "/api/v1/groups/{name}",
+    params(("name" = String, Path, description = "The group, or one of its VIPs")),
+    responses(
+        (status = 200, body = GroupStatus),
+        (status = 404, body = ErrorBody),
+        (status = "default", body = ErrorBody)
+    )
+)]
+pub(super) async fn group(
+    State(app): State<Arc<App>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let name = name_of(name)?;
+    let status = app.status().await?;
+    let is_meant =
+        |group: &&GroupStatus| group.name == name || group.vips.iter().any(|vip| vip.address == name);
+    match status.groups.iter().find(is_meant) {
+        Some(group) => Ok(Json(group).into_response()),
+        None => {
+            let known: Vec<_> = status.groups.iter().map(|group| group.name.as_str()).collect();
+            let known = known.join(", ");
+            Err(ApiError::no_such(format!("there is no group or VIP {name:?}: name one of {known}")))
+        }
+    }
+}
+
+/// The nodes of the cluster.
+#[utoipa::path(
+    get,
+    path = "/api/v1/nodes",
+    responses((status = 200, body = Vec<NodeStatus>), (status = "default", body = ErrorBody))
+)]
+pub(super) async fn nodes(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    let status = app.status().await?;
+    Ok(Json(&status.nodes).into_response())
+}
+
+/// The metrics, in Prometheus's text format.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    responses(
+        (status = 200, body = String, content_type = "application/openmetrics-text"),
+        (status = "default", body = ErrorBody)
+    )
+)]
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    let status = app.status().await?;
+    let text = prometheus::text(&status)
+        .map_err(|e| ApiError::failed(format!("could not write the metrics: {e}")))?;
+    Ok(([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response())
+}
+
+/// Does the lease loop answer? Asks for no token.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    security(()),
+    responses((status = 200, body = Health), (status = 503, body = Health))
+)]
+pub(super) async fn healthz(State(app): State<Arc<App>>) -> Response {
+    Health::response(unwell(&app).await.into_iter().collect())
+}
+
+/// Could this node serve: is the data plane on every interface, is a majority
+/// heard, and does the agent have its vote? Asks for no token.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    security(()),
+    responses((status = 200, body = Health), (status = 503, body = Health))
+)]
+pub(super) async fn readyz(State(app): State<Arc<App>>) -> Response {
+    if let Some(reason) = unwell(&app).await {
+        return Health::response(vec![reason]);
+    }
+    match app.status().await {
+        Ok(status) => Health::response(unready(&status)),
+        Err(e) => e.into_response(),
+    }
+}
+
+/// Why the lease loop is not well, if it isn't.
+async fn unwell(app: &App) -> Option<String> {
+    match tokio::time::timeout(ALIVE_TIMEOUT, app.server.is_alive()).await {
+        Ok(true) => None,
+        Ok(false) => Some("the lease loop has ended".into()),
+        Err(_) => Some(format!("the lease loop did not answer within {ALIVE_TIMEOUT:?}")),
+    }
+}
+
+/// Why this node could not serve.
+fn unready(status: &Status) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if status.quorate != Some(true) {
+        reasons.push("no majority of the voters is heard".into());
+    }
+    if status.silent {
+        reasons.push("the agent has just started and has no vote yet".into());
+    }
+    // A witness or an observer has no data plane.
+    if status.mode == "cluster" {
+        if status.interfaces.is_empty() {
+            reasons.push("the data plane is on no interface".into());
+        }
+        let bare = status.interfaces.iter().filter(|interface| interface.xdp.is_none());
+        reasons.extend(bare.map(|interface| format!("no XDP program is on {}", interface.name)));
+    }
+    reasons
+}
+
+/// What a path names, decoded.
+pub(super) fn name_of(name: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {
+    match name {
+        Ok(Path(name)) => Ok(name),
+        Err(e) => Err(ApiError::bad_request(format!("the path can't be read: {}", e.body_text()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::InterfaceStatus;
+
+    #[test]
+    fn ready_is_who_could_serve() {
+        let interface = |xdp: Option<&str>| InterfaceStatus {
+            name: "eth0".into(),
+            xdp: xdp.map(str::to_owned),
+            carrier: true,
+        };
+        let ready = Status {
+            quorate: Some(true),
+            mode: "cluster".into(),
+            interfaces: vec![interface(Some("native"))],
+            ..Status::default()
+        };
+        assert_eq!(unready(&ready), Vec::<String>::new());
+        let bare = Status { interfaces: vec![interface(None)], ..ready.clone() };
+        assert_eq!(unready(&bare), ["no XDP program is on eth0"]);
+        let alone = Status { quorate: Some(false), silent: true, interfaces: Vec::new(), ..ready.clone() };
+        assert_eq!(unready(&alone).len(), 3);
+        let witness = Status { mode: "witness".into(), interfaces: Vec::new(), ..ready };
+        assert_eq!(unready(&witness), Vec::<String>::new());
+    }
+}
