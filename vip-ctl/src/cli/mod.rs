@@ -11,6 +11,7 @@ mod lease;
 mod load;
 mod member;
 mod metrics;
+mod monitor;
 mod pause;
 mod reload;
 mod standby;
@@ -85,6 +86,8 @@ enum Verb {
     Keygen(keygen::Args),
     /// Follow what the way in looks up; for debugging.
     FrameLog(frame_log::Args),
+    /// Watch the cluster in the terminal, and move groups from there.
+    Monitor(monitor::Args),
     /// Print the metrics in Prometheus's text format.
     Metrics(metrics::Args),
 }
@@ -194,6 +197,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Check(args) => check::run(&args, format),
         Verb::Keygen(args) => keygen::run(&args, format),
         Verb::FrameLog(args) => frame_log::run(&args, paths),
+        Verb::Monitor(args) => monitor::run(&args, paths),
         Verb::Metrics(args) => metrics::run(&args, paths),
     }
 }

@@ -39,7 +39,8 @@ pub(super) fn read(paths: &Paths) -> Result<Status, Failure> {
     }
 }
 
-fn of_maps(paths: &Paths) -> Result<Status, Failure> {
+/// What the maps alone say.
+pub(super) fn of_maps(paths: &Paths) -> Result<Status, Failure> {
     let plane = DataPlane::open(&paths.bpf_dir)?;
     let mut status = Status::of_maps(&plane, &host_name())?;
     status.add_interfaces(&plane, &Host::open(&paths.run_dir)?)?;

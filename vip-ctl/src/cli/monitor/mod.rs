@@ -1,0 +1,183 @@
+//! `vip-ctl monitor`: a dashboard in the terminal. What is known is in
+//! `state`, what a key means in `keys`, what is drawn in `view`; here are the
+//! terminal and the threads, so that a slow agent never stops the keys.
+
+mod keys;
+mod rates;
+mod state;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::{
+    io::{self, IsTerminal},
+    sync::mpsc::{RecvTimeoutError, Sender, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::{SigSet, Signal};
+use ratatui::crossterm::event::{self, Event, KeyEvent, KeyEventKind};
+
+use self::{
+    keys::Effect,
+    state::{Monitor, Seen},
+    view::Theme,
+};
+use super::{Failure, client, status};
+use crate::{
+    agent::api::{Request, Response},
+    exit::Exit,
+    paths::Paths,
+};
+
+/// Between two pictures, and between two questions to the agent: four a second.
+const REFRESH: Duration = Duration::from_millis(250);
+
+/// Example: vip-ctl monitor
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {}
+
+/// What the threads tell the one that draws.
+enum Told {
+    /// A key was pressed.
+    Key(KeyEvent),
+    /// The terminal has another size, or may have.
+    Redraw,
+    /// The terminal can't be read any more.
+    Deaf(io::Error),
+    /// The agent was asked.
+    Seen(Box<Seen>),
+    /// A command ended.
+    Done(Result<String, String>),
+    /// A signal asks for the end.
+    Signal,
+}
+
+pub(super) fn run(_args: &Args, paths: &Paths) -> Result<Exit, Failure> {
+    if !io::stdout().is_terminal() {
+        return Err(Failure::new(
+            Exit::Usage,
+            "monitor draws on a terminal, and stdout is none: run it in one, or use `vip-ctl status`",
+        ));
+    }
+    let failed =
+        |what: &str, e: io::Error| Failure::new(Exit::System, format!("could not {what} the terminal: {e}"));
+    let (tell, told) = channel();
+    // Before any other thread is started, so that all of them leave these to the one that waits.
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
+    signals.thread_block().map_err(|e| failed("set up signals for", e.into()))?;
+    let mut terminal = ratatui::try_init().map_err(|e| failed("set up", e))?;
+    let _restored = Restored;
+    watch_signals(signals, tell.clone());
+    read_keys(tell.clone());
+    ask_again_and_again(paths.clone(), tell.clone());
+
+    let theme = Theme::of_environment();
+    let mut monitor = Monitor::default();
+    loop {
+        let now = Instant::now();
+        terminal.draw(|frame| view::draw(frame, &monitor, theme, now)).map_err(|e| failed("draw on", e))?;
+        match told.recv_timeout(REFRESH) {
+            Ok(Told::Key(key)) => match monitor.key(key) {
+                Effect::Nothing => {}
+                Effect::Quit => return Ok(Exit::Ok),
+                Effect::Ask(request) => command(paths.clone(), request, tell.clone()),
+            },
+            Ok(Told::Redraw) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(Told::Seen(seen)) => monitor.see(*seen, Instant::now()),
+            Ok(Told::Done(outcome)) => monitor.done(outcome),
+            Ok(Told::Signal) => return Ok(Exit::Ok),
+            Ok(Told::Deaf(e)) => return Err(failed("read keys from", e)),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Failure::new(Exit::Software, "the threads of monitor have ended"));
+            }
+        }
+    }
+}
+
+/// Puts the terminal back when it is dropped; a panic does so before it speaks.
+struct Restored;
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        ratatui::restore();
+    }
+}
+
+fn watch_signals(signals: SigSet, tell: Sender<Told>) {
+    thread::spawn(move || {
+        // Nobody listens any more only when the process ends.
+        if signals.wait().is_ok() {
+            let _ = tell.send(Told::Signal);
+        }
+    });
+}
+
+fn read_keys(tell: Sender<Told>) {
+    thread::spawn(move || {
+        loop {
+            let said = match event::read() {
+                Ok(Event::Key(key)) if key.kind != KeyEventKind::Release => Told::Key(key),
+                Ok(
+                    Event::Key(_)
+                    | Event::Resize(..)
+                    | Event::FocusGained
+                    | Event::FocusLost
+                    | Event::Mouse(_)
+                    | Event::Paste(_),
+                ) => Told::Redraw,
+                Err(e) => {
+                    let _ = tell.send(Told::Deaf(e));
+                    return;
+                }
+            };
+            if tell.send(said).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+fn ask_again_and_again(paths: Paths, tell: Sender<Told>) {
+    thread::spawn(move || {
+        loop {
+            let next = Instant::now() + REFRESH;
+            if tell.send(Told::Seen(Box::new(look(&paths)))).is_err() {
+                return;
+            }
+            thread::sleep(next.saturating_duration_since(Instant::now()));
+        }
+    });
+}
+
+/// What the agent says, or what the maps say without one.
+fn look(paths: &Paths) -> Seen {
+    let why = match client::ask(paths, &Request::Status) {
+        Ok(Some(Response::Status(status))) => return Seen::Agent(*status),
+        Ok(Some(_)) => client::strange().message,
+        Ok(None) => format!("no agent answers at {}", paths.socket().display()),
+        Err(failure) => failure.message,
+    };
+    match status::of_maps(paths) {
+        Ok(status) => Seen::Maps(status, why),
+        Err(_) => Seen::Nothing(why),
+    }
+}
+
+/// Asks the agent to do something, aside.
+fn command(paths: Paths, request: Request, tell: Sender<Told>) {
+    thread::spawn(move || {
+        let outcome = match client::ask_agent(&paths, &request, "this") {
+            Ok(Response::Done { group, holder: Some(holder) }) => Ok(format!("{holder} holds {group} now")),
+            Ok(Response::Done { group, holder: None }) => Ok(format!("nobody holds {group} now")),
+            Ok(Response::Pause { on: true }) => Ok("paused: nothing moves by itself".to_owned()),
+            Ok(Response::Pause { on: false }) => Ok("resumed: groups move by themselves again".to_owned()),
+            Ok(Response::Status(_) | Response::Standby { .. } | Response::Error { .. }) => {
+                Err(client::strange().message)
+            }
+            Err(failure) => Err(failure.message),
+        };
+        let _ = tell.send(Told::Done(outcome));
+    });
+}

@@ -1,0 +1,225 @@
+//! The dashboard on terminals of several sizes, and what keys do to it.
+
+use std::time::{Duration, Instant};
+
+use ratatui::{
+    Terminal,
+    backend::TestBackend,
+    crossterm::event::{KeyCode, KeyEvent, KeyModifiers},
+};
+
+use super::{
+    keys::Effect,
+    state::{Doing, Monitor, Seen},
+    view::{Theme, draw},
+};
+use crate::{
+    agent::api::Request,
+    report::{GroupStatus, NodeStatus, Status, VipStatus},
+};
+
+/// A group without VIPs that is in this state here.
+pub(super) fn group(name: &str, state: &str) -> GroupStatus {
+    GroupStatus {
+        name: name.into(),
+        state: state.into(),
+        mode: "cluster".into(),
+        holder: None,
+        epoch: None,
+        forced: false,
+        lease_remaining_ms: None,
+        vips: Vec::new(),
+    }
+}
+
+/// What an agent says when this many frames were passed and dropped.
+fn status(passed: u64, dropped: u64) -> Status {
+    let vip = |address: &str, passed: u64, dropped: u64| {
+        let counters = [("ip_in_pass_lease", passed), ("ip_in_drop_no_lease", dropped)];
+        let counters = counters.map(|(name, count)| (name.to_owned(), count)).into();
+        VipStatus { address: address.into(), counters }
+    };
+    let node = |name: &str, address: &str, role: &str| NodeStatus {
+        name: name.into(),
+        address: address.into(),
+        role: role.into(),
+        heard: name != "db-c",
+        standby: name == "db-d",
+    };
+    Status {
+        node: "db-a".into(),
+        cluster: Some("shop".into()),
+        quorate: Some(true),
+        mode: "cluster".into(),
+        nodes: vec![
+            node("db-a", "10.0.1.10:7077", "node"),
+            node("db-b", "10.0.1.11:7077", "node"),
+            node("db-c", "10.0.1.12:7077", "node"),
+            node("db-d", "10.0.1.13:7077", "node"),
+            node("tie", "10.0.2.5:7077", "witness"),
+        ],
+        groups: vec![
+            GroupStatus {
+                holder: Some("db-b".into()),
+                epoch: Some(3),
+                vips: vec![vip("10.0.1.20", 0, dropped)],
+                ..group("cache", "standby")
+            },
+            GroupStatus {
+                holder: Some("db-a".into()),
+                epoch: Some(17),
+                lease_remaining_ms: Some(160),
+                vips: vec![vip("10.0.1.112", passed, 0), vip("10.0.1.113", passed / 3, dropped / 7)],
+                ..group("db", "active")
+            },
+        ],
+        warnings: vec!["no XDP program is on eth1 any more: its VIPs are not answered there".into()],
+        ..Status::default()
+    }
+}
+
+/// A dashboard that has looked for some seconds.
+fn watched(start: Instant) -> (Monitor, Instant) {
+    let mut monitor = Monitor::default();
+    let (mut now, mut passed) = (start, 0);
+    for second in 0_u64..40 {
+        now = start + Duration::from_secs(second);
+        passed += 1_000 + (second % 9) * 700;
+        monitor.see(Seen::Agent(status(passed, second.saturating_sub(30) * 50)), now);
+    }
+    (monitor, now)
+}
+
+fn picture(monitor: &Monitor, (width, height): (u16, u16), now: Instant) -> String {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal.draw(|frame| draw(frame, monitor, Theme { colours: true }, now)).unwrap();
+    terminal.backend().to_string()
+}
+
+fn press(monitor: &mut Monitor, keys: &[KeyCode]) -> Effect {
+    let mut effect = Effect::Nothing;
+    for key in keys {
+        assert_eq!(effect, Effect::Nothing);
+        effect = monitor.key(KeyEvent::new(*key, KeyModifiers::NONE));
+    }
+    effect
+}
+
+const SIZES: [(u16, u16); 3] = [(80, 24), (40, 12), (200, 60)];
+
+#[test]
+fn all_is_seen_at_a_glance() {
+    let (mut monitor, now) = watched(Instant::now());
+    press(&mut monitor, &[KeyCode::Down]);
+    for (width, height) in SIZES {
+        // A quarter of a second later, a part of the lease has gone.
+        let shown = picture(&monitor, (width, height), now + Duration::from_millis(60));
+        insta::assert_snapshot!(format!("glance_{width}x{height}"), shown);
+    }
+}
+
+#[test]
+fn a_switchover_is_chosen_and_confirmed() {
+    let (mut monitor, now) = watched(Instant::now());
+    let keys = [KeyCode::Down, KeyCode::Char('s')];
+    assert_eq!(press(&mut monitor, &keys), Effect::Nothing);
+    insta::assert_snapshot!("choose_80x24", picture(&monitor, (80, 24), now));
+    // Neither who is not heard, nor on standby, nor a witness is offered.
+    let Doing::Choose { targets, .. } = &monitor.doing else { panic!("{:?}", monitor.doing) };
+    assert_eq!(*targets, [None, Some("db-b".to_owned())]);
+    assert_eq!(press(&mut monitor, &[KeyCode::Down, KeyCode::Down, KeyCode::Enter]), Effect::Nothing);
+    insta::assert_snapshot!("confirm_40x12", picture(&monitor, (40, 12), now));
+    assert_eq!(press(&mut monitor, &[KeyCode::Enter]), Effect::Nothing, "only y confirms");
+    let asked = press(&mut monitor, &[KeyCode::Char('y')]);
+    let expected = Request::Switchover { group: Some("db".into()), to: Some("db-b".into()) };
+    assert_eq!(asked, Effect::Ask(expected));
+    assert!(picture(&monitor, (80, 24), now).contains("moving db ..."));
+    press(&mut monitor, &[KeyCode::Char('s')]);
+    assert_eq!(monitor.doing, Doing::Watch, "one at a time");
+    monitor.done(Err("group db: the target is not ready to take the group".into()));
+    assert!(picture(&monitor, (80, 24), now).contains("the target is not ready"));
+}
+
+#[test]
+fn what_is_not_confirmed_is_not_done() {
+    let (mut monitor, _) = watched(Instant::now());
+    for escape in [KeyCode::Esc, KeyCode::Char('n'), KeyCode::Char('q')] {
+        for keys in [&[KeyCode::Char('s')][..], &[KeyCode::Char('s'), KeyCode::Enter], &[KeyCode::Char('p')]]
+        {
+            assert_eq!(press(&mut monitor, keys), Effect::Nothing);
+            assert_ne!(monitor.doing, Doing::Watch);
+            assert_eq!(press(&mut monitor, &[escape]), Effect::Nothing);
+            assert_eq!(monitor.doing, Doing::Watch);
+        }
+    }
+    assert_eq!(press(&mut monitor, &[KeyCode::Char('y')]), Effect::Nothing);
+    assert_eq!(press(&mut monitor, &[KeyCode::Char('q')]), Effect::Quit);
+    let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+    press(&mut monitor, &[KeyCode::Char('p')]);
+    assert_eq!(monitor.key(interrupt), Effect::Quit);
+}
+
+#[test]
+fn a_pause_is_confirmed_and_taken_back() {
+    let (mut monitor, now) = watched(Instant::now());
+    let keys = [KeyCode::Char('p'), KeyCode::Char('y')];
+    assert_eq!(press(&mut monitor, &keys), Effect::Ask(Request::Pause { on: true }));
+    monitor.done(Ok("paused: nothing moves by itself".into()));
+    monitor.see(Seen::Agent(Status { paused: true, ..status(0, 0) }), now);
+    assert!(picture(&monitor, (80, 24), now).contains("PAUSED"));
+    assert_eq!(press(&mut monitor, &keys), Effect::Ask(Request::Pause { on: false }));
+}
+
+#[test]
+fn an_agent_that_does_not_answer_is_said_and_asked_nothing() {
+    let (mut monitor, now) = watched(Instant::now());
+    let why =
+        || "the agent at /run/vip/agent.sock did not answer in time: it may be stopped or hung".to_owned();
+    monitor.see(Seen::Nothing(why()), now);
+    for keys in [KeyCode::Char('s'), KeyCode::Char('p')] {
+        assert_eq!(press(&mut monitor, &[keys]), Effect::Nothing);
+        assert_eq!(monitor.doing, Doing::Watch);
+    }
+    insta::assert_snapshot!("silent_80x24", picture(&monitor, (80, 24), now + Duration::from_secs(3)));
+    monitor.see(
+        Seen::Maps(Status { cluster: None, quorate: None, nodes: Vec::new(), ..status(9, 9) }, why()),
+        now,
+    );
+    insta::assert_snapshot!("maps_40x12", picture(&monitor, (40, 12), now));
+    let mut fresh = Monitor::default();
+    assert!(picture(&fresh, (80, 24), now).contains("asking the agent"));
+    fresh.see(Seen::Nothing(why()), now);
+    assert!(picture(&fresh, (80, 24), now).contains("it is tried again"));
+}
+
+#[test]
+fn no_size_and_no_number_of_groups_is_too_much() {
+    let (mut monitor, now) = watched(Instant::now());
+    let many: Vec<_> = (0..300)
+        .map(|number| GroupStatus { holder: Some("x".repeat(64)), ..group(&format!("g{number}"), "standby") })
+        .collect();
+    monitor.see(Seen::Agent(Status { groups: many, ..status(1, 1) }), now);
+    press(&mut monitor, &[KeyCode::Down; 250]);
+    let shown = picture(&monitor, (80, 24), now);
+    assert!(shown.contains("g250"), "the marked one is seen:\n{shown}");
+    for keys in [&[][..], &[KeyCode::Char('s')], &[KeyCode::Enter]] {
+        press(&mut monitor, keys);
+        for width in [1, 2, 3, 7, 20, 41, 42, 43, 63, 64, 65, 300] {
+            for height in [1, 2, 3, 4, 5, 9, 24, 100] {
+                picture(&monitor, (width, height), now);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_colour_is_used_where_none_is_wanted() {
+    let (monitor, now) = watched(Instant::now());
+    for colours in [true, false] {
+        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+        terminal.draw(|frame| draw(frame, &monitor, Theme { colours }, now)).unwrap();
+        let buffer = terminal.backend().buffer();
+        let coloured = buffer.content().iter().any(|cell| cell.fg != ratatui::style::Color::Reset);
+        assert_eq!(coloured, colours);
+    }
+}
