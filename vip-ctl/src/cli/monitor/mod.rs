@@ -173,9 +173,7 @@ fn command(paths: Paths, request: Request, tell: Sender<Told>) {
             Ok(Response::Done { group, holder: None }) => Ok(format!("nobody holds {group} now")),
             Ok(Response::Pause { on: true }) => Ok("paused: nothing moves by itself".to_owned()),
             Ok(Response::Pause { on: false }) => Ok("resumed: groups move by themselves again".to_owned()),
-            Ok(Response::Status(_) | Response::Standby { .. } | Response::Error { .. }) => {
-                Err(client::strange().message)
-            }
+            Ok(_) => Err(client::strange().message),
             Err(failure) => Err(failure.message),
         };
         let _ = tell.send(Told::Done(outcome));
