@@ -19,6 +19,7 @@ pub mod rig;
 pub mod skip;
 pub mod snapshot;
 pub mod status;
+pub mod terminal;
 pub mod wire;
 
 use std::net::Ipv4Addr;

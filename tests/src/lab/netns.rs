@@ -111,9 +111,35 @@ impl Netns {
     /// # Errors
     /// When the namespace is gone.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
+        let mut command = self.inside(program)?;
+        command.process_group(0).stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// A command that will run inside the namespace, in a session of its own
+    /// whose terminal is its standard input.
+    ///
+    /// # Errors
+    /// When the namespace is gone.
+    pub fn session(&self, program: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
+        let mut command = self.inside(program)?;
+        // SAFETY: between fork and exec the closure makes two system calls,
+        // one of them on the standard input, and allocates nothing.
+        unsafe {
+            command.pre_exec(|| {
+                nix::unistd::setsid()?;
+                match libc::ioctl(0, libc::TIOCSCTTY, 0) {
+                    -1 => Err(std::io::Error::last_os_error()),
+                    _ => Ok(()),
+                }
+            });
+        }
+        Ok(command)
+    }
+
+    fn inside(&self, program: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
         let file = self.open()?;
         let mut command = Command::new(program);
-        command.process_group(0).stdin(Stdio::null());
         // SAFETY: between fork and exec the closure makes one system call on a
         // descriptor that it owns, and allocates nothing.
         unsafe {

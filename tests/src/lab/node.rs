@@ -133,11 +133,27 @@ impl Node {
     /// # Errors
     /// When the lab has no `vip-ctl`, or the namespace is gone.
     pub fn vip_ctl(&self) -> Result<Command> {
-        let program = self.vip_ctl.as_ref().context("this lab was made without vip-ctl")?;
-        let mut command = self.ns.command(program)?;
+        let command = self.ns.command(self.program()?)?;
+        Ok(self.with_dirs(command))
+    }
+
+    /// The same in a session of its own, for a [`super::terminal::Terminal`].
+    ///
+    /// # Errors
+    /// As [`Node::vip_ctl`].
+    pub fn vip_ctl_session(&self) -> Result<Command> {
+        let command = self.ns.session(self.program()?)?;
+        Ok(self.with_dirs(command))
+    }
+
+    fn program(&self) -> Result<&Path> {
+        self.vip_ctl.as_deref().context("this lab was made without vip-ctl")
+    }
+
+    fn with_dirs(&self, mut command: Command) -> Command {
         command.env("VIP_BPF_DIR", &self.pins).env("VIP_RUN_DIR", self.run_dir());
         command.env("VIP_STATE_DIR", self.state_dir());
-        Ok(command)
+        command
     }
 
     fn agent(&self) -> MutexGuard<'_, Option<Child>> {

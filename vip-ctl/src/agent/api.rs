@@ -170,7 +170,7 @@ pub(super) fn serve(
         .enable_all()
         .build()
         .map_err(AgentError::system("start the runtime"))?;
-    let accept = config.cluster.lease;
+    let (accept, http_by_tcp) = (config.cluster.lease, config.api.clone());
     let server = Arc::new(Server {
         current: RwLock::new(Arc::new(config)),
         config_path: config_path.to_owned(),
@@ -181,7 +181,7 @@ pub(super) fn serve(
     });
     let socket = paths.socket();
     let http = paths.http_socket();
-    let _http = Http::start(Arc::clone(&server), http.clone())
+    let _http = Http::start(Arc::clone(&server), http.clone(), http_by_tcp)
         .map_err(AgentError::system(format!("listen on {}", http.display())))?;
     let served = runtime.block_on(async {
         let listener =

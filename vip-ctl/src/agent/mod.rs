@@ -58,6 +58,7 @@ use crate::{
     },
     exit::Exit,
     host::{self, Watched},
+    http::{self, ApiFileError},
     lock::{Lock, LockError},
     node::{GroupSetup, Node, NodeError, Setup, prune, set_up},
     paths::Paths,
@@ -196,6 +197,9 @@ pub enum AgentError {
     /// The key file.
     #[error(transparent)]
     Key(#[from] KeyFileError),
+    /// The files of `[api]`.
+    #[error(transparent)]
+    Api(#[from] ApiFileError),
     /// The configured membership can't follow the one before.
     #[error("{path}: {source}", path = path.display())]
     Membership {
@@ -233,7 +237,7 @@ impl AgentError {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Config(_) | Self::Key(_) | Self::Membership { .. } => Exit::Config,
+            Self::Config(_) | Self::Key(_) | Self::Api(_) | Self::Membership { .. } => Exit::Config,
             Self::Lock(LockError::Agent { .. } | LockError::Busy { .. }) => Exit::Busy,
             Self::Lock(LockError::Io { source, .. }) | Self::System { source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>
@@ -261,6 +265,9 @@ impl From<DataPlaneError> for AgentError {
 pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentError> {
     let config = Config::load(config_path)?;
     let keys = KeyRing::load(&config.cluster.key_file)?;
+    if let Some(api) = &config.api {
+        http::check(api)?;
+    }
     let lock = Lock::take(paths, true)?;
     let (membership, is_recorded) = take_part(&config, config_path, paths)?;
     let memory = Memory::load(&paths.state_dir).map_err(AgentError::system(format!(

@@ -21,7 +21,7 @@ use crate::engine::Role;
 
 /// The configuration that `draft` makes; `None` if anything is reported by now.
 pub(super) fn check(draft: Draft, path: &Path, host_name: &str, report: &mut Report<'_>) -> Option<Config> {
-    let Draft { node, cluster, groups } = draft;
+    let Draft { node, cluster, groups, api } = draft;
     let no_nodes: &[NodeDraft] = &[];
     let drafts = cluster.as_ref().map_or(no_nodes, |cluster| &cluster.nodes);
     if let Some(cluster) = &cluster {
@@ -39,8 +39,9 @@ pub(super) fn check(draft: Draft, path: &Path, host_name: &str, report: &mut Rep
     if !report.is_empty() {
         return None;
     }
+    let api = api.and_then(|api| api.finish(path));
     let config = build(node_name?, node.interfaces.unwrap_or_default(), cluster?, groups, path)?;
-    Some(Config { startup_delay: node.startup_delay, ..config })
+    Some(Config { startup_delay: node.startup_delay, api, ..config })
 }
 
 /// Puts together what was found to be right.
@@ -80,7 +81,15 @@ fn build(
     let key_file = path.parent().unwrap_or(Path::new("")).join(cluster.key_file?);
     let (pair, generation) = (cluster.pair.map(toml::Spanned::into_inner), cluster.generation);
     let cluster = Cluster { name: cluster.name?, key_file, lease: cluster.lease, pair, generation, nodes };
-    Some(Config { node_name, me, startup_delay: Duration::ZERO, interfaces, cluster, groups: built })
+    Some(Config {
+        node_name,
+        me,
+        startup_delay: Duration::ZERO,
+        interfaces,
+        cluster,
+        groups: built,
+        api: None,
+    })
 }
 
 fn voters(cluster: &ClusterDraft, report: &mut Report<'_>) {

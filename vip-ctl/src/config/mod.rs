@@ -8,6 +8,7 @@
 //! reported at once, each with its file, line and column and a sentence that
 //! names the mend.
 
+mod api;
 mod check;
 mod digest;
 mod error;
@@ -28,6 +29,7 @@ use std::{
 
 use self::files::File;
 pub use self::{
+    api::{Api, Tls},
     error::{ConfigError, ConfigErrors, Place},
     files::names as more_files,
     health::{Check, CheckKind, Health, Url, WhenAllFail},
@@ -75,6 +77,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// The groups, sorted by name; a group's index is what names it on the wire.
     pub groups: Vec<Group>,
+    /// HTTP by TCP, if it is wanted.
+    pub api: Option<Api>,
 }
 
 /// The cluster, the same on all of its nodes but for the key file's path.
@@ -225,6 +229,7 @@ impl Config {
             ("[node] name", self.node_name != next.node_name || self.me != next.me),
             ("[node] interface", self.interfaces != next.interfaces),
             ("[node] startup_delay", self.startup_delay != next.startup_delay),
+            ("[api]", self.api != next.api),
             ("[cluster] name", now.name != then.name),
             ("[cluster] key_file", now.key_file != then.key_file),
             ("[cluster] lease", now.lease != then.lease),

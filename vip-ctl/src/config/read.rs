@@ -16,6 +16,7 @@ use vip_common::layout::GROUP_NAME_LEN;
 use super::{
     DELAY_MAX, INTERFACE_LEN_MAX, LEASE_DEFAULT, LEASE_MAX, LEASE_MIN, NAME_LEN_MAX, NODES_MAX,
     PREEMPT_DELAY_DEFAULT, PRIORITY_MAX,
+    api::{self, ApiDraft},
     error::Report,
     health::{self, Health},
     section::{Section, TOP, at, wrong_type},
@@ -28,6 +29,7 @@ pub(super) struct Draft {
     pub(super) node: ThisNode,
     pub(super) cluster: Option<ClusterDraft>,
     pub(super) groups: Vec<GroupDraft>,
+    pub(super) api: Option<ApiDraft>,
 }
 
 /// The node's name, as far as `[node]` tells it.
@@ -137,7 +139,9 @@ pub(super) fn document(table: &DeTable<'_>, has_more: bool, report: &mut Report<
     }
     let groups = top.sections("group", "[[group]]", report);
     let groups = groups.iter().map(|section| group_draft(section, report)).collect();
-    Draft { node, cluster, groups }
+    let api = top.table("api", "[api]", report);
+    let api = api.map(|(table, span)| api::read(&Section::new("[api]", table, span, report), report));
+    Draft { node, cluster, groups, api }
 }
 
 fn this_node(section: &Section<'_>, report: &mut Report<'_>) -> ThisNode {

@@ -16,6 +16,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("[node]", &["name", "interface", "startup_delay"]),
     ("[cluster]", &["name", "key_file", "lease", "pair", "generation", "node"]),
     ("[[cluster.node]]", &["name", "address", "witness", "observer", "id"]),
+    ("[api]", &["listen", "tls_cert", "tls_key", "tokens"]),
     (
         "[[group]]",
         &[
@@ -40,7 +41,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
 
 /// What the file as a whole is called where a table's name is expected.
 pub(super) const TOP: &str = "the file";
-const TOP_KEYS: &[&str] = &["node", "cluster", "group"];
+const TOP_KEYS: &[&str] = &["node", "cluster", "group", "api"];
 /// A file of `conf.d`, and what it may have.
 const MORE: &str = "a file of conf.d";
 const MORE_KEYS: &[&str] = &["group"];
@@ -116,6 +117,11 @@ impl<'a> Section<'a> {
             .get(key)
             .is_none_or(|value| value.get_ref().as_array().is_some_and(|array| array.is_empty()));
         empty && !self.misspelt.contains(&key)
+    }
+
+    /// True if a typo explains that there is nothing under `key`.
+    pub(super) fn lacks_by_typo(&self, key: &str) -> bool {
+        self.misspelt.contains(&key)
     }
 
     /// Reports `key`, with an example of it, if there is nothing under it.

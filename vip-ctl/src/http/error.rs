@@ -15,6 +15,9 @@ use crate::{agent::api::Response as Answer, exit::Exit};
 /// Seconds after which a client that asked too often may come back.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
+/// How a token is sent.
+const SCHEME: HeaderValue = HeaderValue::from_static("Bearer");
+
 /// The body of every response that is an error.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ErrorBody {
@@ -100,6 +103,17 @@ impl ApiError {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many", Exit::Busy, message)
     }
 
+    /// No token, or none that is known.
+    pub(super) fn no_token(message: &str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", Exit::NoPermission, message)
+    }
+
+    /// A token that may look and not touch.
+    pub(super) fn weak_token() -> Self {
+        let message = "this token may only read: take one of a line `operate`";
+        Self::new(StatusCode::FORBIDDEN, "forbidden", Exit::NoPermission, message)
+    }
+
     /// A POST without the header that no other site's page can send.
     pub(super) fn no_marker(header: &str) -> Self {
         let message = format!("a POST needs the header {header}: 1, which a page of another site can't send");
@@ -130,6 +144,8 @@ impl IntoResponse for ApiError {
         let mut response = (status, Json(body)).into_response();
         if status == StatusCode::TOO_MANY_REQUESTS {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        } else if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, SCHEME);
         }
         response
     }

@@ -15,7 +15,12 @@ use axum::{
 };
 use tracing::info;
 
-use super::{App, error::ApiError};
+use super::{
+    App,
+    error::ApiError,
+    limit::WRONG_TOKEN_COST,
+    token::{Access, Tokens},
+};
 
 /// The header that a POST needs. A page of another site can't send it: the
 /// browser would ask first, and nobody answers that it may.
@@ -35,19 +40,25 @@ const HEADERS: &[(&str, &str)] = &[
 /// What a response may load if it says nothing else.
 const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
+/// Paths that ask for no token: the page, which shows nothing without one,
+/// and what a load balancer looks at.
+const OPEN: &[&str] = &["/", "/healthz", "/readyz"];
+
 /// Who asks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Peer {
-    /// From where; `None` on the unix socket, which is root's alone.
+    /// From where; `None` on the unix socket.
     pub(super) address: Option<IpAddr>,
+    /// What is asked for; `None` on the unix socket, which is root's alone.
+    pub(super) tokens: Option<Arc<Tokens>>,
 }
 
 /// Lets a request through, or says why not.
 pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Peer>().copied();
+    let peer = request.extensions().get::<Peer>().cloned();
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    let mut response = match admit(&app, peer, &request) {
+    let mut response = match admit(&app, peer.as_ref(), &request) {
         Ok(()) => match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
             Ok(response) => response,
             Err(_) => ApiError::timeout("no outcome was seen; it may still come").into_response(),
@@ -68,20 +79,47 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     response
 }
 
-fn admit(app: &App, peer: Option<Peer>, request: &Request) -> Result<(), ApiError> {
+fn admit(app: &App, peer: Option<&Peer>, request: &Request) -> Result<(), ApiError> {
     let Some(peer) = peer else { return Err(ApiError::failed("a connection without a peer")) };
     if !app.buckets.take(peer.address, Instant::now()) {
         return Err(ApiError::too_many());
     }
-    // Who forwards the socket to a port of their own machine has no token to
-    // show: a page that binds its own name to that port must not get through.
-    if peer.address.is_none() && !is_own_host(request.headers()) {
-        return Err(ApiError::wrong_host());
+    match &peer.tokens {
+        Some(tokens) => may(app, peer, tokens, request)?,
+        // Who forwards the socket to a port of their own machine has no token
+        // to show: a page that binds its own name to that port must not get
+        // through.
+        None if !is_own_host(request.headers()) => return Err(ApiError::wrong_host()),
+        None => {}
     }
     if request.method() == Method::POST && !request.headers().contains_key(MARKER) {
         return Err(ApiError::no_marker(MARKER));
     }
     Ok(())
+}
+
+/// Does the request's token allow what it asks for?
+fn may(app: &App, peer: &Peer, tokens: &Tokens, request: &Request) -> Result<(), ApiError> {
+    if OPEN.contains(&request.uri().path()) {
+        return Ok(());
+    }
+    let needed = if request.method().is_safe() { Access::Read } else { Access::Operate };
+    let value = request.headers().get(header::AUTHORIZATION);
+    let Some(value) = value else {
+        return Err(ApiError::no_token("a token is needed: send Authorization: Bearer TOKEN"));
+    };
+    let token = value.to_str().ok().and_then(|value| value.split_once(' '));
+    let access = token
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .and_then(|(_, token)| tokens.access(token.trim()));
+    match access {
+        Some(access) if access >= needed => Ok(()),
+        Some(_) => Err(ApiError::weak_token()),
+        None => {
+            app.buckets.charge(peer.address, WRONG_TOKEN_COST);
+            Err(ApiError::no_token("the token is not known here"))
+        }
+    }
 }
 
 /// Is the host `localhost` or an address, which nobody can bind elsewhere?

@@ -11,6 +11,8 @@ use std::{
 const PER_SECOND: f64 = 20.0;
 /// Requests that a peer may make at once.
 const BURST: f64 = 60.0;
+/// What a wrong token costs, in requests, besides its own.
+pub(super) const WRONG_TOKEN_COST: f64 = 9.0;
 /// Peers that are told apart; with more, those that were quiet longest are forgotten.
 const PEERS_MAX: usize = 1024;
 
@@ -49,6 +51,14 @@ impl Buckets {
         }
         may
     }
+
+    /// Takes more out of a peer's bucket, below nothing if need be.
+    pub(super) fn charge(&self, peer: Option<IpAddr>, cost: f64) {
+        let mut buckets = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = buckets.get_mut(&peer) {
+            bucket.left -= cost;
+        }
+    }
 }
 
 /// Makes room: full buckets say nothing, and else the quietest peer goes.
@@ -81,6 +91,17 @@ mod tests {
         assert_eq!(at(Duration::from_secs(1)), 20);
         assert_eq!(at(Duration::from_secs(3600)), 60, "not more than a burst is saved up");
         assert!(buckets.take(peer(2), start), "another peer has its own");
+    }
+
+    #[test]
+    fn wrong_tokens_cost_more() {
+        let (buckets, now) = (Buckets::default(), Instant::now());
+        let tries = std::iter::from_fn(|| {
+            let may = buckets.take(peer(1), now);
+            buckets.charge(peer(1), WRONG_TOKEN_COST);
+            may.then_some(())
+        });
+        assert_eq!(tries.count(), 6);
     }
 
     #[test]

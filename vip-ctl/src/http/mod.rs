@@ -7,13 +7,18 @@
 //! often and with how much is bounded in `serve`, `limit` and `guard`.
 
 mod error;
+mod files;
 mod guard;
 mod limit;
 mod listen;
 mod openapi;
 mod operate;
+mod panel;
 mod read;
 mod serve;
+mod tcp;
+mod tls;
+mod token;
 
 use std::{
     fs, io,
@@ -32,10 +37,14 @@ use tokio::sync::{Mutex, oneshot};
 use self::{error::ApiError, limit::Buckets};
 use crate::{
     agent::api::{Request, Response, Server},
+    config::Api,
     report::Status,
 };
 
-pub use self::openapi::document;
+pub use self::{
+    openapi::document,
+    tcp::{ApiFileError, check},
+};
 
 /// For how long an answer is given again before the lease loop and the maps
 /// are asked anew: so any number of clients cost ten readings a second.
@@ -95,6 +104,7 @@ fn router(app: &Arc<App>) -> Router {
         .route("/pause", post(operate::pause))
         .route("/resume", post(operate::resume));
     Router::new()
+        .route("/", get(panel::serve))
         .nest("/api/v1", api)
         .route("/metrics", get(read::metrics))
         .route("/healthz", get(read::healthz))
@@ -113,11 +123,11 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    /// Starts the thread `http`, which serves on `socket`.
+    /// Starts the thread `http`, which serves on `socket` and by TCP where `api` says so.
     ///
     /// # Errors
     /// If the socket or the thread can't be made.
-    pub(crate) fn start(server: Arc<Server>, socket: PathBuf) -> io::Result<Self> {
+    pub(crate) fn start(server: Arc<Server>, socket: PathBuf, api: Option<Api>) -> io::Result<Self> {
         let listener = listen::unix(&socket)?;
         let (stop, stopped) = oneshot::channel::<()>();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -128,6 +138,9 @@ impl Http {
         thread::Builder::new().name("http".into()).spawn(move || {
             let app = Arc::new(App::new(server));
             runtime.block_on(async {
+                if let Some(api) = api {
+                    tokio::spawn(tcp::serve(api, Arc::clone(&app)));
+                }
                 tokio::select! {
                     () = serve::unix(listener, Arc::clone(&app)) => {}
                     // Said or dropped, both mean the end.

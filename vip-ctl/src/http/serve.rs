@@ -21,7 +21,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::UnixListener,
     sync::Semaphore,
-    time::{Instant, Sleep, sleep},
+    time::{Sleep, sleep},
 };
 use tracing::warn;
 
@@ -38,7 +38,7 @@ const HEAD_LEN_MAX: usize = 16 * 1024;
 /// Headers that a request may have.
 const HEADERS_MAX: usize = 64;
 /// How long to wait after a connection could not be accepted.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves on the unix socket, for ever.
 pub(super) async fn unix(listener: std::os::unix::net::UnixListener, app: Arc<App>) {
@@ -55,7 +55,7 @@ pub(super) async fn unix(listener: std::os::unix::net::UnixListener, app: Arc<Ap
                 let app = Arc::clone(&app);
                 tokio::spawn(async move {
                     let _slot = slot;
-                    connection(stream, Peer { address: None }, &app).await;
+                    connection(stream, Peer { address: None, tokens: None }, &app).await;
                 });
             }
             Err(e) => {
@@ -67,28 +67,33 @@ pub(super) async fn unix(listener: std::os::unix::net::UnixListener, app: Arc<Ap
 }
 
 /// Serves one connection until it ends.
-async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: Peer, app: &Arc<App>) {
+pub(super) async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    peer: Peer,
+    app: &Arc<App>,
+) {
     let service = TowerToHyperService::new(router(app).layer(Extension(peer)));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_LEN_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(Impatient::new(stream)), service);
+        .serve_connection(TokioIo::new(Impatient::new(stream, WRITE_TIMEOUT)), service);
     // A client that went away, or sent what is no HTTP, is no concern of ours.
     let _ = served.await;
 }
 
-/// A stream that fails when nobody takes for [`WRITE_TIMEOUT`] what is written to it.
+/// A stream that fails when nobody takes for some time what is written to it.
 struct Impatient<S> {
     stream: S,
+    limit: Duration,
     /// Set while something waits to be taken.
     patience: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Impatient<S> {
-    const fn new(stream: S) -> Self {
-        Self { stream, patience: None }
+    const fn new(stream: S, limit: Duration) -> Self {
+        Self { stream, limit, patience: None }
     }
 }
 
@@ -99,9 +104,8 @@ impl<S: Unpin> Impatient<S> {
             self.patience = None;
             return written;
         }
-        let patience = self
-            .patience
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + WRITE_TIMEOUT)));
+        let limit = self.limit;
+        let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(limit)));
         match patience.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
@@ -137,16 +141,28 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_fetches_nothing_is_left() {
+    #[tokio::test]
+    async fn a_client_that_fetches_nothing_is_left_and_a_slow_one_is_not() {
+        let limit = Duration::from_millis(300);
         let (near, far) = tokio::io::duplex(1024);
-        let mut stream = Impatient::new(near);
+        let mut stream = Impatient::new(near, limit);
         let failed = stream.write_all(&[0; 4096]).await.expect_err("nobody reads");
         assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
         drop(far);
+
+        let (near, mut far) = tokio::io::duplex(1024);
+        let reader = tokio::spawn(async move {
+            let mut bytes = [0; 1024];
+            for _ in 0..4 {
+                sleep(limit / 4).await;
+                far.read_exact(&mut bytes).await.unwrap();
+            }
+        });
+        Impatient::new(near, limit * 20).write_all(&[0; 4096]).await.unwrap();
+        reader.await.unwrap();
     }
 }

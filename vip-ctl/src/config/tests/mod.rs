@@ -1,6 +1,7 @@
 //! Tests of the configuration: what is accepted and what it means here, what
 //! is refused and in which words in [`refused`].
 
+mod api;
 mod health;
 mod refused;
 
@@ -128,6 +129,7 @@ fn all_that_there_is_is_understood() {
                 },
             },
         ],
+        api: None,
     }
     "#);
 }
