@@ -7,6 +7,7 @@
 //! the host's own network.
 
 pub mod account;
+pub mod browser;
 pub mod capture;
 pub mod cleanup;
 pub mod clock;

@@ -32,6 +32,16 @@ pub fn lacking() -> Option<String> {
 #[must_use]
 pub fn skipped(name: &str) -> bool {
     let Some(why) = lacking() else { return false };
+    note(name, &why);
+    true
+}
+
+/// Says that the test `name` is left out here and why, on stderr and in the
+/// file named by [`SKIPS_ENV`].
+///
+/// # Panics
+/// As [`skipped`].
+pub fn note(name: &str, why: &str) {
     let line = format!("skipped: {name}: {why}\n");
     eprint!("{line}");
     if let Some(path) = std::env::var_os(SKIPS_ENV) {
@@ -39,5 +49,4 @@ pub fn skipped(name: &str) -> bool {
         let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
         assert!(written.is_ok(), "can't write to {}: {written:?}", path.display());
     }
-    true
 }

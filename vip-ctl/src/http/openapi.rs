@@ -93,6 +93,20 @@ mod tests {
     }
 
     #[test]
+    fn every_response_is_described() {
+        let document: serde_json::Value = serde_json::from_str(&document().unwrap()).unwrap();
+        let paths = document["paths"].as_object().unwrap().values();
+        let operations = paths.flat_map(|path| path.as_object().unwrap().values());
+        let responses: Vec<_> =
+            operations.flat_map(|item| item["responses"].as_object().unwrap().values()).collect();
+        assert!(responses.len() > 20);
+        // The standard asks for it.
+        assert!(
+            responses.iter().all(|response| response["description"].as_str().is_some_and(|d| !d.is_empty()))
+        );
+    }
+
+    #[test]
     fn every_post_says_what_it_needs() {
         let document: serde_json::Value = serde_json::from_str(&document().unwrap()).unwrap();
         let paths = document["paths"].as_object().unwrap();

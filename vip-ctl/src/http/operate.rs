@@ -124,7 +124,7 @@ type Name = Result<Path<String>, PathRejection>;
         ("x-vip-request" = String, Header, description = "1")
     ),
     request_body = To,
-    responses((status = 200, body = Moved), (status = "default", body = ErrorBody))
+    responses((status = 200, description = "It is done", body = Moved), (status = "default", description = "An error", body = ErrorBody))
 )]
 pub(super) async fn switchover(
     State(app): State<Arc<App>>,
@@ -143,7 +143,7 @@ pub(super) async fn switchover(
         ("name" = String, Path, description = "The group, or one of its VIPs"),
         ("x-vip-request" = String, Header, description = "1")
     ),
-    responses((status = 200, body = Moved), (status = "default", body = ErrorBody))
+    responses((status = 200, description = "It is done", body = Moved), (status = "default", description = "An error", body = ErrorBody))
 )]
 pub(super) async fn promote(
     State(app): State<Arc<App>>,
@@ -162,7 +162,7 @@ pub(super) async fn promote(
         ("name" = String, Path, description = "The group, or one of its VIPs"),
         ("x-vip-request" = String, Header, description = "1")
     ),
-    responses((status = 200, body = Moved), (status = "default", body = ErrorBody))
+    responses((status = 200, description = "It is done", body = Moved), (status = "default", description = "An error", body = ErrorBody))
 )]
 pub(super) async fn demote(
     State(app): State<Arc<App>>,
@@ -182,7 +182,7 @@ pub(super) async fn demote(
         ("x-vip-request" = String, Header, description = "1")
     ),
     request_body = ToByForce,
-    responses((status = 200, body = Moved), (status = "default", body = ErrorBody))
+    responses((status = 200, description = "It is done", body = Moved), (status = "default", description = "An error", body = ErrorBody))
 )]
 pub(super) async fn failover(
     State(app): State<Arc<App>>,
@@ -202,7 +202,7 @@ pub(super) async fn failover(
         ("x-vip-request" = String, Header, description = "1")
     ),
     request_body = ByForce,
-    responses((status = 200, body = Standby), (status = "default", body = ErrorBody))
+    responses((status = 200, description = "It is done", body = Standby), (status = "default", description = "An error", body = ErrorBody))
 )]
 pub(super) async fn standby(
     State(app): State<Arc<App>>,
@@ -221,7 +221,7 @@ pub(super) async fn standby(
         ("name" = String, Path, description = "The node"),
         ("x-vip-request" = String, Header, description = "1")
     ),
-    responses((status = 200, body = Standby), (status = "default", body = ErrorBody))
+    responses((status = 200, description = "It is done", body = Standby), (status = "default", description = "An error", body = ErrorBody))
 )]
 pub(super) async fn unstandby(
     State(app): State<Arc<App>>,
@@ -237,7 +237,7 @@ pub(super) async fn unstandby(
     post,
     path = "/api/v1/pause",
     params(("x-vip-request" = String, Header, description = "1")),
-    responses((status = 200, body = Paused), (status = "default", body = ErrorBody))
+    responses((status = 200, description = "It is done", body = Paused), (status = "default", description = "An error", body = ErrorBody))
 )]
 pub(super) async fn pause(
     State(app): State<Arc<App>>,
@@ -251,7 +251,7 @@ pub(super) async fn pause(
     post,
     path = "/api/v1/resume",
     params(("x-vip-request" = String, Header, description = "1")),
-    responses((status = 200, body = Paused), (status = "default", body = ErrorBody))
+    responses((status = 200, description = "It is done", body = Paused), (status = "default", description = "An error", body = ErrorBody))
 )]
 pub(super) async fn resume(
     State(app): State<Arc<App>>,

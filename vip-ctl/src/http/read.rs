@@ -47,7 +47,7 @@ impl Health {
 #[utoipa::path(
     get,
     path = "/api/v1/status",
-    responses((status = 200, body = Status), (status = "default", body = ErrorBody))
+    responses((status = 200, description = "What was asked for", body = Status), (status = "default", description = "An error", body = ErrorBody))
 )]
 pub(super) async fn status(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let status = app.status().await?;
@@ -58,7 +58,7 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> Result<Response, ApiE
 #[utoipa::path(
     get,
     path = "/api/v1/groups",
-    responses((status = 200, body = Vec<GroupStatus>), (status = "default", body = ErrorBody))
+    responses((status = 200, description = "What was asked for", body = Vec<GroupStatus>), (status = "default", description = "An error", body = ErrorBody))
 )]
 pub(super) async fn groups(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let status = app.status().await?;
@@ -71,9 +71,9 @@ pub(super) async fn groups(State(app): State<Arc<App>>) -> Result<Response, ApiE
     path = "/api/v1/groups/{name}",
     params(("name" = String, Path, description = "The group, or one of its VIPs")),
     responses(
-        (status = 200, body = GroupStatus),
-        (status = 404, body = ErrorBody),
-        (status = "default", body = ErrorBody)
+        (status = 200, description = "What was asked for", body = GroupStatus),
+        (status = 404, description = "There is none of this name", body = ErrorBody),
+        (status = "default", description = "An error", body = ErrorBody)
     )
 )]
 pub(super) async fn group(
@@ -98,7 +98,7 @@ pub(super) async fn group(
 #[utoipa::path(
     get,
     path = "/api/v1/nodes",
-    responses((status = 200, body = Vec<NodeStatus>), (status = "default", body = ErrorBody))
+    responses((status = 200, description = "What was asked for", body = Vec<NodeStatus>), (status = "default", description = "An error", body = ErrorBody))
 )]
 pub(super) async fn nodes(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let status = app.status().await?;
@@ -110,8 +110,8 @@ pub(super) async fn nodes(State(app): State<Arc<App>>) -> Result<Response, ApiEr
     get,
     path = "/metrics",
     responses(
-        (status = 200, body = String, content_type = "application/openmetrics-text"),
-        (status = "default", body = ErrorBody)
+        (status = 200, description = "What was asked for", body = String, content_type = "application/openmetrics-text"),
+        (status = "default", description = "An error", body = ErrorBody)
     )
 )]
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
@@ -126,7 +126,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Api
     get,
     path = "/healthz",
     security(()),
-    responses((status = 200, body = Health), (status = 503, body = Health))
+    responses((status = 200, description = "It is well", body = Health), (status = 503, description = "It is not, and why", body = Health))
 )]
 pub(super) async fn healthz(State(app): State<Arc<App>>) -> Response {
     Health::response(unwell(&app).await.into_iter().collect())
@@ -138,7 +138,7 @@ pub(super) async fn healthz(State(app): State<Arc<App>>) -> Response {
     get,
     path = "/readyz",
     security(()),
-    responses((status = 200, body = Health), (status = 503, body = Health))
+    responses((status = 200, description = "It is well", body = Health), (status = 503, description = "It is not, and why", body = Health))
 )]
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> Response {
     if let Some(reason) = unwell(&app).await {

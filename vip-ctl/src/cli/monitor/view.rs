@@ -137,7 +137,7 @@ fn lines_of(lines: &[Line<'_>], width: u16) -> u16 {
 
 fn keys_of(monitor: &Monitor) -> String {
     match &monitor.doing {
-        Doing::Watch => " q quit  s switchover  p pause/resume  ↑↓ group".into(),
+        Doing::Watch => " q quit  s switchover  p pause  ↑↓ group".into(),
         Doing::Choose { .. } => " ↑↓ choose  Enter go on  Esc back".into(),
         Doing::Confirm(_) => " y yes  n no".into(),
     }

@@ -186,6 +186,7 @@ fn the_least_that_can_be_said_has_the_documented_defaults() {
                 },
             },
         ],
+        api: None,
     }
     "#);
 }

@@ -1,0 +1,120 @@
+//! The panel in a real browser: what a person sees, that a switchover needs a
+//! confirmation and is done by keyboard alone, and that nothing is loaded
+//! from anywhere else.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use vip_tests::lab::browser::{self, Browser};
+use vip_tests::lab::rig::{ArpProbes, Rig};
+use vip_tests::lab::{GROUP, Lab, LabSpec, VIP, clock, find_vip_ctl, skip};
+
+const LEASE: Duration = Duration::from_millis(200);
+const TOKEN: &str = "fedcba9876543210fedcba9876543210";
+const TAB: u32 = 9;
+const ENTER: u32 = 13;
+const ESCAPE: u32 = 27;
+/// Where to put pictures for a person to look at.
+const SHOW: &str = "VIP_PANEL_PICTURES";
+
+#[test]
+fn a_person_sees_the_cluster_and_moves_a_group() -> Result<()> {
+    let name = "a_person_sees_the_cluster_and_moves_a_group";
+    if skip::skipped(name) {
+        return Ok(());
+    }
+    let Some(program) = browser::program() else {
+        skip::note(name, "there is no browser: install Debian's chromium");
+        return Ok(());
+    };
+    let spec = LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?));
+    let lab = Lab::new(&spec)?;
+    for node in lab.nodes() {
+        node.ns().ip("link set lo up")?;
+        let file = node.config_file();
+        let tokens = file.with_file_name("tokens");
+        std::fs::write(&tokens, format!("operate {TOKEN}\n"))?;
+        std::fs::set_permissions(&tokens, std::fs::Permissions::from_mode(0o600))?;
+        let text = std::fs::read_to_string(&file)?;
+        node.write_config(&format!("{text}\n[api]\nlisten = \"127.0.0.1:7078\"\ntokens = \"tokens\"\n"))?;
+    }
+    let rig = Rig::start(lab, &spec, ArpProbes::Off, |_| ())?;
+    let holder = rig.holder()?;
+    let dir = rig.lab.id().dir().join("browser");
+    let mut browser = Browser::start(program, holder.ns(), &dir, 1000, 760)?;
+    browser.open("http://127.0.0.1:7078/")?;
+
+    // A wrong token is said to be wrong; a good one opens, and stays in this tab only.
+    browser.wait("the question who it is", |text| text.contains("Who are you?"))?;
+    let typed = "document.activeElement.id";
+    ensure!(browser.evaluate(typed)? == "token", "the field has the focus");
+    browser.insert(&"0".repeat(32))?;
+    browser.press("Enter", ENTER)?;
+    browser.wait("the refusal", |text| text.contains("the token is not known here"))?;
+    browser.evaluate("document.getElementById('token').focus()")?;
+    browser.insert(TOKEN)?;
+    browser.press("Enter", ENTER)?;
+    let (vip, held) = (VIP.to_string(), format!("held by {}", holder.name()));
+    browser.wait("the cluster", |text| {
+        ["vip lab", "quorate", "active here", "db-a", "db-b", "db-c", "heard", &vip, &held, "lease "]
+            .iter()
+            .all(|part| text.contains(part))
+    })?;
+    ensure!(browser.evaluate("localStorage.length")? == 0 && browser.evaluate("document.cookie")? == "");
+    let loaded = "performance.getEntriesByType('resource').every(entry => entry.name.startsWith(location.origin))";
+    ensure!(browser.evaluate(loaded)? == true);
+    // A script that found its way into the page would not run.
+    let injected = "{ const s = document.createElement('script'); s.textContent = 'window.evil = 1'; \
+                    document.body.append(s); s.remove(); window.evil === undefined }";
+    ensure!(browser.evaluate(injected)? == true, "the policy keeps scripts out");
+    if let Some(to) = std::env::var_os(SHOW) {
+        let to = std::path::PathBuf::from(to);
+        std::thread::sleep(Duration::from_secs(20));
+        for scheme in ["dark", "light"] {
+            browser.prefer(scheme)?;
+            std::fs::write(to.join(format!("panel-{scheme}.png")), browser.picture()?)?;
+        }
+    }
+
+    // By keyboard alone: to the button, to a no, to a yes.
+    let start = clock::now();
+    let on_button = "document.activeElement.dataset.move === 'db'";
+    for _ in 0..8 {
+        if browser.evaluate(on_button)? == true {
+            break;
+        }
+        browser.press("Tab", TAB)?;
+    }
+    ensure!(browser.evaluate(on_button)? == true, "{}", browser.text()?);
+    browser.press("Enter", ENTER)?;
+    browser.wait("the question", |text| text.contains("Move db away from") && text.contains("Cancel"))?;
+    if let Some(to) = std::env::var_os(SHOW) {
+        std::fs::write(std::path::PathBuf::from(to).join("panel-ask.png"), browser.picture()?)?;
+    }
+    browser.press("Escape", ESCAPE)?;
+    std::thread::sleep(Duration::from_millis(500));
+    rig.expect_calm(start, holder.name())?;
+
+    let target = rig.lab.nodes().iter().find(|node| node.name() != holder.name()).context("three nodes")?;
+    let start = clock::now();
+    browser.evaluate("document.querySelector('[data-move=db]').click()")?;
+    browser.wait("the question", |text| text.contains("Move db away from"))?;
+    let offered = browser.evaluate("[...document.querySelectorAll('#ask-to option')].map(o => o.value).join()")?;
+    ensure!(!offered.as_str().unwrap_or_default().contains(holder.name()), "the holder is no target: {offered}");
+    browser.evaluate(&format!("document.getElementById('ask-to').value = '{}'", target.name()))?;
+    browser.evaluate("document.getElementById('ask-yes').click()")?;
+    let outcome = format!("{} holds {GROUP} now", target.name());
+    browser.wait("the outcome", |text| text.contains(&outcome))?;
+    rig.expect_move(start, holder.name())?;
+    browser.wait("the new state", |text| text.contains(&format!("held by {}", target.name())))?;
+
+    // The agent goes away, and comes back.
+    holder.kill_agent()?;
+    browser.wait("that nobody answers", |text| text.contains("The agent does not answer"))?;
+    holder.start_agent()?;
+    browser.wait("the agent again", |text| {
+        text.contains("quorate") && !text.contains("does not answer")
+    })?;
+    Ok(())
+}
