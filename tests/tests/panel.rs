@@ -62,7 +62,8 @@ fn a_person_sees_the_cluster_and_moves_a_group() -> Result<()> {
             .all(|part| text.contains(part))
     })?;
     ensure!(browser.evaluate("localStorage.length")? == 0 && browser.evaluate("document.cookie")? == "");
-    let loaded = "performance.getEntriesByType('resource').every(entry => entry.name.startsWith(location.origin))";
+    let loaded =
+        "performance.getEntriesByType('resource').every(entry => entry.name.startsWith(location.origin))";
     ensure!(browser.evaluate(loaded)? == true);
     // A script that found its way into the page would not run.
     let injected = "{ const s = document.createElement('script'); s.textContent = 'window.evil = 1'; \
@@ -100,8 +101,12 @@ fn a_person_sees_the_cluster_and_moves_a_group() -> Result<()> {
     let start = clock::now();
     browser.evaluate("document.querySelector('[data-move=db]').click()")?;
     browser.wait("the question", |text| text.contains("Move db away from"))?;
-    let offered = browser.evaluate("[...document.querySelectorAll('#ask-to option')].map(o => o.value).join()")?;
-    ensure!(!offered.as_str().unwrap_or_default().contains(holder.name()), "the holder is no target: {offered}");
+    let offered =
+        browser.evaluate("[...document.querySelectorAll('#ask-to option')].map(o => o.value).join()")?;
+    ensure!(
+        !offered.as_str().unwrap_or_default().contains(holder.name()),
+        "the holder is no target: {offered}"
+    );
     browser.evaluate(&format!("document.getElementById('ask-to').value = '{}'", target.name()))?;
     browser.evaluate("document.getElementById('ask-yes').click()")?;
     let outcome = format!("{} holds {GROUP} now", target.name());
@@ -113,8 +118,6 @@ fn a_person_sees_the_cluster_and_moves_a_group() -> Result<()> {
     holder.kill_agent()?;
     browser.wait("that nobody answers", |text| text.contains("The agent does not answer"))?;
     holder.start_agent()?;
-    browser.wait("the agent again", |text| {
-        text.contains("quorate") && !text.contains("does not answer")
-    })?;
+    browser.wait("the agent again", |text| text.contains("quorate") && !text.contains("does not answer"))?;
     Ok(())
 }

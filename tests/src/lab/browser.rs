@@ -75,7 +75,8 @@ impl Browser {
                 }
             }
         })?;
-        let mut browser = Self { child, commands: File::from(commands), answers: heard, session: None, next: 1 };
+        let mut browser =
+            Self { child, commands: File::from(commands), answers: heard, session: None, next: 1 };
         let target = browser.call("Target.createTarget", &json!({ "url": "about:blank" }))?;
         let attach = json!({ "targetId": target["targetId"], "flatten": true });
         let attached = browser.call("Target.attachToTarget", &attach)?;

@@ -58,12 +58,14 @@ pub(crate) struct App {
     /// The last status and when it was read. Locked while it is read again, so
     /// that all who wait get the same.
     status: Mutex<Option<(Instant, Arc<Status>)>>,
+    /// When the lease loop answered last.
+    alive: Mutex<Option<Instant>>,
     buckets: Buckets,
 }
 
 impl App {
     fn new(server: Arc<Server>) -> Self {
-        Self { server, status: Mutex::new(None), buckets: Buckets::default() }
+        Self { server, status: Mutex::new(None), alive: Mutex::new(None), buckets: Buckets::default() }
     }
 
     /// The status, at most [`FRESH`] old.
@@ -79,6 +81,18 @@ impl App {
         let status = Arc::new(*status);
         *last = Some((Instant::now(), Arc::clone(&status)));
         Ok(status)
+    }
+
+    /// Does the lease loop answer, or has it at most [`FRESH`] ago? Waits for
+    /// as long as it takes.
+    async fn is_alive(&self) -> bool {
+        let mut last = self.alive.lock().await;
+        if last.is_some_and(|answered| answered.elapsed() < FRESH) {
+            return true;
+        }
+        let is_alive = self.server.is_alive().await;
+        *last = is_alive.then(Instant::now);
+        is_alive
     }
 
     /// Has something changed, by a client's wish? Then nobody is to be told what was.

@@ -152,7 +152,7 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Response {
 
 /// Why the lease loop is not well, if it isn't.
 async fn unwell(app: &App) -> Option<String> {
-    match tokio::time::timeout(ALIVE_TIMEOUT, app.server.is_alive()).await {
+    match tokio::time::timeout(ALIVE_TIMEOUT, app.is_alive()).await {
         Ok(true) => None,
         Ok(false) => Some("the lease loop has ended".into()),
         Err(_) => Some(format!("the lease loop did not answer within {ALIVE_TIMEOUT:?}")),

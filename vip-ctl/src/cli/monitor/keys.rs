@@ -31,6 +31,8 @@ impl Monitor {
     }
 
     fn watch(&mut self, key: KeyCode) -> Effect {
+        // It has been read by now.
+        self.outcome = None;
         let groups = self.status.as_ref().map_or(0, |status| status.groups.len());
         if key == KeyCode::Char('q') {
             return Effect::Quit;
@@ -59,7 +61,6 @@ impl Monitor {
         } else if self.waiting.is_some() {
             "the last command has not ended yet"
         } else {
-            self.outcome = None;
             return true;
         };
         self.outcome = Some((false, why.to_owned()));

@@ -70,7 +70,7 @@ const INVERSE: Style = Style::new().add_modifier(Modifier::REVERSED);
 pub(super) fn draw(frame: &mut Frame<'_>, monitor: &Monitor, theme: Theme, now: Instant) {
     let area = frame.area();
     let troubles = troubles(monitor, theme);
-    let trouble_lines = lines_of(&troubles, area.width).min(area.height / 3);
+    let trouble_lines = lines_of(&troubles, area.width).min(area.height / 2);
     let [title, trouble, rest, keys] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(trouble_lines),
@@ -101,7 +101,7 @@ fn draw_title(frame: &mut Frame<'_>, area: Rect, monitor: &Monitor, theme: Theme
         spans.push(match status.quorate {
             Some(true) => Span::styled("quorate", theme.good()),
             Some(false) => Span::styled("NO QUORUM", theme.bad()),
-            None => Span::raw("by hand"),
+            None => Span::raw("no agent"),
         });
         if status.silent {
             spans.push(Span::styled(", no vote yet", theme.doubtful()));
@@ -116,13 +116,14 @@ fn draw_title(frame: &mut Frame<'_>, area: Rect, monitor: &Monitor, theme: Theme
 /// What a person has to know before anything else.
 fn troubles(monitor: &Monitor, theme: Theme) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
-    if let Some(trouble) = &monitor.trouble {
-        lines.push(Line::styled(trouble.clone(), theme.bad()));
-    }
+    // First what the person has just done.
     if let Some(waiting) = &monitor.waiting {
         lines.push(Line::styled(format!("{waiting} ..."), theme.doubtful()));
     } else if let Some((is_good, outcome)) = &monitor.outcome {
         lines.push(Line::styled(outcome.clone(), if *is_good { theme.good() } else { theme.bad() }));
+    }
+    if let Some(trouble) = &monitor.trouble {
+        lines.push(Line::styled(trouble.clone(), theme.bad()));
     }
     lines
 }
