@@ -118,7 +118,7 @@ pub struct GroupStatus {
 }
 
 /// A health check on the answering node.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct CheckStatus {
     /// Its name.
     pub name: String,

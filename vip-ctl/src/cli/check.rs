@@ -17,6 +17,7 @@ use crate::{
     config::{Check, CheckKind, Config, ConfigError, Group, WhenAllFail, more_files},
     engine::{PeerLoss, Role},
     exit::Exit,
+    http,
     transport::KeyRing,
 };
 
@@ -120,6 +121,9 @@ fn shown(error: &ConfigError) -> String {
 fn of_host(config: &Config) -> Findings {
     let mut findings = Findings::default();
     if let Err(e) = KeyRing::load(&config.cluster.key_file) {
+        findings.errors.push(e.to_string());
+    }
+    if let Some(Err(e)) = config.api.as_ref().map(http::check) {
         findings.errors.push(e.to_string());
     }
     let is_there = |name: &str| nix::net::if_::if_nametoindex(name).is_ok();
