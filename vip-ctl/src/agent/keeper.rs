@@ -50,6 +50,8 @@ pub struct Keeper<T> {
     pub can_serve: Option<bool>,
     /// What is known of every group's eligibility.
     pub judge: Judge,
+    /// Has it been told of checks since it was last asked?
+    pub unjudged: bool,
     /// Where others read it.
     pub board: Arc<Board>,
     /// To change what checks are run; `None` on a node that never holds.
@@ -83,10 +85,16 @@ impl<T: Tell> Keeper<T> {
         self.judge();
         let mut write_at: Option<BootNs> = None;
         loop {
-            let notice = match write_at {
-                None => notices.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(at) => notices.recv_timeout(at.since(clock::now())),
-            };
+            // Verdicts that come together are judged together.
+            let notice = notices.try_recv().or_else(|_| {
+                if std::mem::take(&mut self.unjudged) {
+                    self.judge();
+                }
+                match write_at {
+                    None => notices.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                    Some(at) => notices.recv_timeout(at.since(clock::now())),
+                }
+            });
             match notice {
                 Ok(notice) => {
                     if self.remember(&notice) {
@@ -199,7 +207,7 @@ impl<T: Tell> Keeper<T> {
                     None => info!(group, check, "a health check passes"),
                 }
                 self.judge.note(&group, &check, trouble);
-                self.judge();
+                self.unjudged = true;
             }
             Notice::Watched(watched) => self.watched(watched),
             Notice::Reload(order) => self.begin_reload(*order),

@@ -339,6 +339,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         lease_loop: asker.clone(),
         can_serve: None,
         judge: Judge::new(&config.groups),
+        unjudged: false,
         board: Arc::clone(&board),
         checks: checks.as_ref().map(Checks::applier),
         complained: BTreeMap::new(),
