@@ -310,6 +310,9 @@ mod tests {
         let address = listener.local_addr().expect("bound");
         let endless = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.expect("a client");
+            // An answer before the question is none.
+            let mut question = [0; 4096];
+            assert_ne!(stream.read(&mut question).await.expect("asked"), 0);
             stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.expect("written");
             while stream.write_all(&[b'x'; 4096]).await.is_ok() {}
         });

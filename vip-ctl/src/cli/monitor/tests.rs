@@ -27,6 +27,9 @@ pub(super) fn group(name: &str, state: &str) -> GroupStatus {
         holder: None,
         epoch: None,
         forced: false,
+        eligible: Some(true),
+        why: None,
+        checks: Vec::new(),
         lease_remaining_ms: None,
         vips: Vec::new(),
     }
