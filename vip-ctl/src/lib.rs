@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod dataplane;
 pub mod engine;
+pub mod event;
 pub mod exit;
 pub mod host;
 pub mod http;
