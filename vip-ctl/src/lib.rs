@@ -10,6 +10,7 @@ pub mod dataplane;
 pub mod engine;
 pub mod event;
 pub mod exit;
+pub mod history;
 pub mod host;
 pub mod http;
 pub mod lock;

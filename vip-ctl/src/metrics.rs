@@ -1,6 +1,8 @@
 //! A status as Prometheus metrics. Every figure comes from a status, so that
 //! both always agree.
 
+mod people;
+
 use std::{collections::BTreeMap, fmt, sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
@@ -22,7 +24,7 @@ type GaugeFamily = Family<Labels, Gauge>;
 type CounterFamily = Family<Labels, Counter>;
 
 /// States that `vip_state` tells, one of them 1.
-const STATES: &[&str] = &["active", "standby", "fault", "init", "paused", "expired"];
+const STATES: &[&str] = &["active", "promoting", "standby", "fault", "init", "paused", "expired"];
 
 /// The metrics in the OpenMetrics text format.
 ///
@@ -119,6 +121,9 @@ pub fn text(status: &Status) -> Result<String, fmt::Error> {
     }
     if let Some(renewals) = &status.renewals {
         register_renewals(&mut registry, &node, renewals);
+    }
+    if let Some(tally) = &status.tally {
+        people::register(&mut registry, &node, tally);
     }
     let mut out = String::new();
     encode(&mut out, &registry)?;

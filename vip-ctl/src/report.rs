@@ -10,6 +10,7 @@ use vip_common::{BootNs, Fence, GroupMode, Lease, VipSlot};
 use crate::{
     agent::lateness::Lateness,
     dataplane::{DataPlane, DataPlaneError, Group, attach, clock, observe},
+    event::Tally,
     host::{Host, HostError},
 };
 
@@ -56,6 +57,12 @@ pub struct Status {
     /// How late the agent's renewals began; null without an agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewals: Option<Lateness>,
+    /// What was counted of changes, gaps and hooks; null without an agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tally: Option<Tally>,
+    /// The configured lease in milliseconds; null without an agent.
+    #[serde(default)]
+    pub lease_ms: Option<u64>,
 }
 
 /// A node of the cluster as the answering node sees it.
@@ -72,6 +79,22 @@ pub struct NodeStatus {
     /// True if it is on standby, by what it last said.
     #[serde(default)]
     pub standby: bool,
+    /// How long ago it was last heard, in milliseconds; null if never.
+    #[serde(default)]
+    pub last_heard_ms: Option<u64>,
+}
+
+/// A node that could hold a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Its name.
+    pub node: String,
+    /// Its priority for the group.
+    pub priority: u8,
+    /// Its place among those who would take it, from 1.
+    pub rank: usize,
+    /// Could it take the lease, by what it last said? Of this node, from what it knows.
+    pub ready: bool,
 }
 
 /// An interface that the data plane is on.
@@ -90,7 +113,7 @@ pub struct InterfaceStatus {
 pub struct GroupStatus {
     /// Its name.
     pub name: String,
-    /// `active`, `standby`, `fault`, `init`, `paused`, `witness`, `observer` or `expired`.
+    /// `active`, `promoting`, `standby`, `fault`, `init`, `paused`, `witness`, `observer` or `expired`.
     pub state: String,
     /// `manual` or `cluster`.
     pub mode: String,
@@ -110,6 +133,13 @@ pub struct GroupStatus {
     /// Its health checks on this node.
     #[serde(default)]
     pub checks: Vec<CheckStatus>,
+    /// The nodes that could hold it, the first in rank first; empty without an agent.
+    #[serde(default)]
+    pub candidates: Vec<Candidate>,
+    /// How long this node still stays away from it, because its `pre_promote`
+    /// has failed, in milliseconds; null if it does not.
+    #[serde(default)]
+    pub stays_away_ms: Option<u64>,
     /// What is left of this node's lease, in milliseconds; null without one
     /// and in manual mode, where a lease does not end.
     pub lease_remaining_ms: Option<u64>,
@@ -237,6 +267,8 @@ fn group_status(group: &Group, lease: Lease, node: &str, now: BootNs) -> GroupSt
         eligible: None,
         why: None,
         checks: Vec::new(),
+        candidates: Vec::new(),
+        stays_away_ms: None,
         lease_remaining_ms: remaining.and_then(|r| u64::try_from(r.as_millis()).ok()),
         vips: Vec::new(),
     }
@@ -308,6 +340,12 @@ pub fn text(status: &Status) -> String {
         }
         if group.forced {
             let _ = write!(out, ", BY FORCE");
+        }
+        if group.state == "promoting" {
+            let _ = write!(out, ", SHUT until pre_promote has ended");
+        }
+        if let Some(rest) = group.stays_away_ms {
+            let _ = write!(out, ", pre_promote failed: stays away for {} s", rest.div_ceil(1000));
         }
         if let Some(remaining) = group.lease_remaining_ms {
             let _ = write!(out, ", lease {remaining} ms");

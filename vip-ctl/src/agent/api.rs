@@ -14,21 +14,23 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
     signal::unix::{SignalKind, signal},
-    sync::{Semaphore, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
 };
 use tracing::{info, warn};
 
 use super::{
     AgentError, Notice,
     checks::Board,
+    follow::Follow,
     lease_loop::{Ask, Asker, Snapshot},
     reload::{Changes, Order},
-    settle_votes, watch_netlink,
+    settle_votes, standing, watch_netlink,
 };
 use crate::{
     config::Config,
     dataplane::DataPlane,
     engine::{Command, Completed, GroupId, NodeId, PeerLoss, Refusal, Role},
+    event::Events,
     exit::Exit,
     host::Host,
     http::Http,
@@ -55,6 +57,13 @@ const RELOAD_LOOKS: u32 = 50;
 pub enum Request {
     /// The status.
     Status,
+    /// The events that are kept; answered by one [`crate::event::Event`] a line.
+    Events {
+        /// Of which group only.
+        group: Option<String>,
+        /// Also those that come.
+        follow: bool,
+    },
     /// Give this node, or `to`, the lease.
     Promote {
         /// The group or a VIP of it; may be left out where there is one.
@@ -150,6 +159,7 @@ pub(crate) struct Server {
     asker: Asker,
     notices: Sender<Notice>,
     board: Arc<Board>,
+    follow: Follow,
 }
 
 /// Serves until a signal says to stop, or the lease loop has ended.
@@ -164,6 +174,7 @@ pub(super) fn serve(
     notices: &Sender<Notice>,
     board: Arc<Board>,
     silence: Duration,
+    events: Events,
     has_ended: impl Fn() -> bool,
 ) -> Result<(), AgentError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -178,6 +189,7 @@ pub(super) fn serve(
         asker: asker.clone(),
         notices: notices.clone(),
         board,
+        follow: Follow::new(events),
     });
     let socket = paths.socket();
     let http = paths.http_socket();
@@ -200,9 +212,9 @@ pub(super) fn serve(
                         let (server, permits) = (Arc::clone(&server), Arc::clone(&permits));
                         tokio::spawn(async move {
                             // The semaphore is never closed.
-                            let _permit = permits.acquire_owned().await;
+                            let permit = permits.acquire_owned().await.ok();
                             // A client that went away is no concern of ours.
-                            let _ = server.client(stream).await;
+                            let _ = server.client(stream, permit).await;
                         });
                     }
                     Err(e) => warn!("a client was not accepted: {e}"),
@@ -240,12 +252,21 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 }
 
 impl Server {
-    async fn client(&self, stream: UnixStream) -> io::Result<()> {
+    async fn client(&self, stream: UnixStream, permit: Option<OwnedSemaphorePermit>) -> io::Result<()> {
         let (read, mut write) = stream.into_split();
         let mut line = String::new();
         let mut reader = BufReader::new(read.take(REQUEST_LEN_MAX));
         tokio::time::timeout(REQUEST_TIMEOUT, reader.read_line(&mut line)).await??;
         let response = match serde_json::from_str(&line) {
+            Ok(Request::Events { group, follow }) => match group.map(|g| self.known_group(g)).transpose() {
+                Ok(group) => {
+                    // Followers have places of their own.
+                    drop(permit);
+                    let read = reader.into_inner().into_inner();
+                    return self.follow.serve(group.as_deref(), follow, read, write).await;
+                }
+                Err(response) => response,
+            },
             Ok(request) => self.answer(request).await,
             Err(e) => {
                 Response::error(Exit::Protocol, format!("the agent does not understand the request: {e}"))
@@ -297,7 +318,9 @@ impl Server {
     /// Does what is asked, or says why not.
     pub(crate) async fn answer(&self, request: Request) -> Response {
         let result = match request {
-            Request::Status => self.status().await.map(|status| Response::Status(Box::new(status))),
+            Request::Status | Request::Events { .. } => {
+                self.status().await.map(|status| Response::Status(Box::new(status)))
+            }
             Request::Promote { group } => {
                 self.command(group, |group| Ok(Command::Promote { group, to: NodeId(self.config().me) }))
                     .await
@@ -404,6 +427,11 @@ impl Server {
             )),
             Err(refusal) => Err(Response::error(exit_of(refusal), format!("node {name}: {refusal}"))),
         }
+    }
+
+    /// The name of the group that is meant by a name or a VIP.
+    fn known_group(&self, name: String) -> Result<String, Response> {
+        self.group(Some(name)).map(|group| self.group_name(group))
     }
 
     fn group_name(&self, group: GroupId) -> String {
@@ -517,6 +545,9 @@ impl Server {
                 role: role_name(node.role).into(),
                 heard: known.is_some_and(|known| known.present),
                 standby: known.is_some_and(|known| known.standby),
+                last_heard_ms: known
+                    .and_then(|known| known.last_heard)
+                    .and_then(|heard| u64::try_from(snapshot.now.since(heard).as_millis()).ok()),
             });
         }
         for (group, known) in config.groups.iter().zip(&snapshot.engine.groups) {
@@ -548,6 +579,7 @@ impl Server {
                 let seen = self.board.see(&group.name);
                 (entry.eligible, entry.why, entry.checks) = (Some(seen.eligible), seen.why, seen.checks);
             }
+            standing::add(entry, config, group, known, snapshot);
             if known.forced {
                 status.warnings.push(format!(
                     "group {} is held by force, without a quorum: other nodes may answer for it too",
@@ -564,7 +596,6 @@ impl Server {
             ("heartbeats_sent", counts.sent),
             ("heartbeats_unsent", counts.unsent),
             ("heartbeats_received", counts.received),
-            ("transitions", counts.transitions),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
@@ -578,6 +609,8 @@ impl Server {
                 self.node_name(*node)
             ));
         }
+        status.tally = Some(self.follow.events().tally());
+        status.lease_ms = u64::try_from(config.cluster.lease.as_millis()).ok();
     }
 
     /// Rule 13 asks for it to be loud.
@@ -615,6 +648,8 @@ fn bare(group: &crate::config::Group) -> GroupStatus {
         eligible: None,
         why: None,
         checks: Vec::new(),
+        candidates: Vec::new(),
+        stays_away_ms: None,
         lease_remaining_ms: None,
         vips: group
             .vips

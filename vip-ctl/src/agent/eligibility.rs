@@ -179,6 +179,7 @@ mod tests {
             vips: Vec::new(),
             priorities: BTreeMap::new(),
             preempt: None,
+            hooks: crate::config::Hooks::default(),
             health,
         }
     }

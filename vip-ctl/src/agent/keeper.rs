@@ -18,6 +18,7 @@ use vip_common::BootNs;
 use super::{
     Names, Notice, Tell,
     checks::{Applier, Board},
+    chronicle::{Changed, Chronicle},
     eligibility::{Eligible, Judge, News, down},
     membership::Membership,
     memory::Memory,
@@ -70,6 +71,8 @@ pub struct Keeper<T> {
     pub under_way: Option<UnderWay>,
     /// What netlink has said meanwhile: to repair would bring back what goes.
     pub postponed: Vec<Watched>,
+    /// Tells people, and runs hooks.
+    pub chronicle: Chronicle,
 }
 
 /// How long a change of the memory may wait for others to be written with it:
@@ -132,6 +135,7 @@ impl<T: Tell> Keeper<T> {
             | Notice::Reload(_)
             | Notice::Regrouped
             | Notice::Covered { .. }
+            | Notice::Asked { .. }
             | Notice::Connected { .. }
             | Notice::Late { .. }
             | Notice::Rejected { .. }
@@ -176,24 +180,31 @@ impl<T: Tell> Keeper<T> {
         match notice {
             Notice::Claim { group, vip, mac } => {
                 let group = self.names.group(group);
+                self.chronicle.claim(group, &vip.to_string(), &mac_text(mac));
                 warn!(group, %vip, mac = mac_text(mac), "another node claims a VIP that this node holds");
             }
-            Notice::Changed { group, state, epoch, reason, holder } => {
+            Notice::Asked { command, at } => self.chronicle.asked(&self.names, command, at),
+            Notice::Changed { group, state, epoch, reason, holder, promoting, gap } => {
+                let told = Changed { group, state, epoch, reason, holder, promoting, gap };
+                self.chronicle.changed(&self.names, &told);
                 let holder = holder.map_or("nobody", |node| self.names.node(node));
                 let name = self.names.group(group);
-                info!(group = name, state = %state, epoch = epoch.0, reason = %reason, holder, "changed");
-                if let Err(e) = self.place(group, state) {
+                info!(group = name, state = %state, promoting, epoch = epoch.0, reason = %reason, holder, "changed");
+                if let Err(e) = self.place(group, state, promoting) {
                     error!(group = self.names.group(group), "{e}");
                 }
             }
             Notice::Connected { node, restarted, generation } => {
                 info!(node = self.names.node(node), restarted, "connected");
+                self.chronicle.connected(self.names.node(node), restarted);
                 self.confirm(node, generation);
             }
             Notice::Remember { standby, pause } => {
+                self.chronicle.mode(standby, pause);
                 info!(standby, paused = pause.on, "changed");
             }
             Notice::Late { by, margin } => {
+                self.chronicle.late(by, margin);
                 warn!(
                     "a renewal began {} ms late, and {} ms would have cost the lease: is this host too busy, or the agent without real-time priority?",
                     by.as_millis(),
@@ -219,6 +230,7 @@ impl<T: Tell> Keeper<T> {
     /// Only what an admin can mend is worth a line, and not one per datagram;
     /// everything is counted.
     fn rejected(&mut self, reason: Rejected, from: Option<NodeId>) {
+        self.chronicle.rejected(reason, from.map(|from| self.names.node(from)));
         let why = if reason == Rejected::ConfigMismatch {
             "its configuration differs from this node's in what all must agree on"
         } else if reason == Rejected::GenerationMismatch {
@@ -238,12 +250,14 @@ impl<T: Tell> Keeper<T> {
         warn!(node, "datagrams that name this node as their sender are rejected: {why}");
     }
 
-    /// Lets local clients of a group go where it is now.
-    fn place(&self, group: GroupId, state: GroupState) -> Result<(), NodeError> {
+    /// Lets local clients of a group go where it is now: not here while its
+    /// fence is kept shut.
+    fn place(&self, group: GroupId, state: GroupState, promoting: bool) -> Result<(), NodeError> {
         let (Some(node), Some(index)) = (&self.node, self.names.index(group)) else { return Ok(()) };
         let place = match state {
-            GroupState::Active => Place::Here,
-            GroupState::Init
+            GroupState::Active if !promoting => Place::Here,
+            GroupState::Active
+            | GroupState::Init
             | GroupState::Standby
             | GroupState::Fault
             | GroupState::Paused
@@ -330,6 +344,7 @@ impl<T: Tell> Keeper<T> {
         });
         if self.can_serve != Some(bad.is_none()) {
             self.can_serve = Some(bad.is_none());
+            self.chronicle.eligible(bad.as_deref());
             match &bad {
                 Some(why) => warn!("this node can't serve: {why}"),
                 None => info!("this node can serve"),

@@ -4,6 +4,8 @@
 //! It makes no decision, logs nothing, allocates little and waits for nobody:
 //! whatever may take time is told to other threads.
 
+mod moves;
+
 use std::{
     collections::BTreeMap,
     io::{self, ErrorKind},
@@ -27,13 +29,23 @@ use vip_common::{
     event::{Event, EventKind},
 };
 
-use super::{Notice, Tell, announcer::Announce, eligibility::Eligible, lateness::Lateness};
+use self::moves::Move;
+use super::{
+    Notice, Tell,
+    announcer::Announce,
+    eligibility::Eligible,
+    gate::{GateRule, Gates, Ticket},
+    hooks::{self, HookAsk},
+    lateness::Lateness,
+    parting::Partings,
+};
 use crate::{
     dataplane::{DataPlane, clock, observe::Events},
     engine::{
         Command, CommandId, Completed, Engine, GroupId, Input, Label, LabelSpec, Labels, NodeId, Output,
         Packet, Refusal, Reloaded, Status,
     },
+    event::Hook,
     transport::{Received, Rejected, Transport},
 };
 
@@ -60,6 +72,8 @@ pub enum Ask {
     Status(oneshot::Sender<Snapshot>),
     /// Whether this node can serve groups.
     Eligible(Vec<(GroupId, Eligible)>),
+    /// A hook that the loop waits for has ended, and whether well.
+    HookEnded(Hook, Ticket, bool),
     /// Release everything and end.
     Stop,
     /// End at once and leave the leases as they are, to the next agent or to time.
@@ -80,6 +94,8 @@ pub struct Regroup {
     pub index: Vec<GroupIndex>,
     /// The groups whose leases may not have all of their VIPs yet.
     pub uncovered: Vec<GroupId>,
+    /// What their hooks ask, by their new numbers.
+    pub rules: Vec<GateRule>,
 }
 
 /// What the loop knows at one moment.
@@ -98,6 +114,10 @@ pub struct Snapshot {
     pub rejected: Vec<(&'static str, u64)>,
     /// How late renewals began.
     pub lateness: Lateness,
+    /// Groups that are held here while their fence is kept shut.
+    pub promoting: Vec<GroupId>,
+    /// Groups that this node stays away from, until when.
+    pub barred: BTreeMap<GroupId, BootNs>,
 }
 
 /// What the loop counts.
@@ -111,8 +131,6 @@ pub struct Counts {
     pub received: u64,
     /// Authentic datagrams whose packet was not understood.
     pub undecoded: u64,
-    /// Changes of a group's state on this node, or of its holder.
-    pub transitions: u64,
 }
 
 /// The data plane's side of the loop; a witness has none.
@@ -149,6 +167,12 @@ pub struct LeaseLoop {
     pub tell: Sender<Notice>,
     /// Where announcements are ordered.
     pub announcer: Sender<Announce>,
+    /// Between the engine's words and the map.
+    pub gates: Gates,
+    /// Where hooks are ordered.
+    pub hooks: Sender<HookAsk>,
+    /// This node.
+    pub me: NodeId,
 }
 
 /// The loop while it runs.
@@ -158,6 +182,10 @@ struct Running {
     waiting: Vec<(CommandId, oneshot::Sender<Result<Completed, Refusal>>)>,
     next_command: u64,
     stopped: bool,
+    /// Planned moves that wait for hooks.
+    partings: Partings<Move>,
+    /// Those that need not wait any more, for after the input at hand.
+    freed: Vec<Move>,
     troubles: BTreeMap<Trouble, BootNs>,
     lateness: Lateness,
 }
@@ -188,6 +216,8 @@ impl LeaseLoop {
             waiting: Vec::new(),
             next_command: 0,
             stopped: false,
+            partings: Partings::default(),
+            freed: Vec::new(),
             troubles: BTreeMap::new(),
             lateness: Lateness::default(),
         };
@@ -209,6 +239,7 @@ impl Running {
         self.input(Input::Wake);
         self.inner.transport.wake(clock::now());
         self.transmit();
+        self.moves_due();
         for _ in 0..DATAGRAMS_PER_TURN {
             match self.inner.socket.recv_from(buffer) {
                 Ok((len, _)) => self.datagram(&buffer[..len]),
@@ -234,10 +265,8 @@ impl Running {
         let now = clock::now();
         let inner = &mut self.inner;
         inner.labels.advance(now);
-        let expiry = |group: GroupId| {
-            let plane = inner.plane.as_ref()?;
-            plane.maps.leases().load(*plane.index.get(usize::from(group.0))?).expiry()
-        };
+        // Also of a lease whose word is kept back.
+        let expiry = |group: GroupId| inner.gates.until(group);
         let is_covered = |group: &GroupId| inner.labels.covered(*group, expiry(*group), now);
         let covered: Vec<_> = inner.uncovered.iter().copied().filter(is_covered).collect();
         for group in covered {
@@ -250,10 +279,11 @@ impl Running {
 
     /// Leases of groups that end are given up before anything else changes.
     fn regroup(&mut self, regroup: Regroup) {
-        let Regroup { ended, groups, labels, table, index, uncovered } = regroup;
+        let Regroup { ended, groups, labels, table, index, uncovered, rules } = regroup;
         for group in ended {
-            self.inner.engine.retire(group, clock::now());
-            self.outputs();
+            let now = clock::now();
+            self.inner.engine.retire(group, now);
+            self.outputs(now);
         }
         let now = clock::now();
         let labels: Vec<_> = groups.iter().map(|group| group.was).zip(labels).collect();
@@ -261,12 +291,17 @@ impl Running {
         if let Some(plane) = &mut self.inner.plane {
             plane.index = index;
         }
+        let was: Vec<_> = groups.iter().map(|group| group.was).collect();
+        let stops = self.regroup_moves(&was, rules);
         self.inner.engine.reload(groups, now);
         self.inner.uncovered = uncovered;
         self.troubles.clear();
         // What is said of groups from here on goes by their new numbers.
         self.say(Notice::Regrouped);
-        self.outputs();
+        self.outputs(now);
+        if stops {
+            self.stop();
+        }
     }
 
     /// Lateness is what a busy host does to us before it costs a lease.
@@ -283,8 +318,9 @@ impl Running {
             Received::Payload { from, payload } => {
                 let from = NodeId(from);
                 match Packet::decode_from(&payload, from, &mut self.inner.labels, clock::now()) {
-                    Ok(packet) => {
+                    Ok(mut packet) => {
                         self.counts.received += 1;
+                        self.keep_requests_back(from, &mut packet);
                         self.input(Input::Message { from, packet });
                     }
                     Err(_) => self.counts.undecoded += 1,
@@ -319,12 +355,7 @@ impl Running {
                     self.announce(group, Announce::Takeover);
                 }
             }
-            Ask::Command(command, _, reply) => {
-                self.next_command += 1;
-                let id = CommandId(self.next_command);
-                self.waiting.push((id, reply));
-                self.input(Input::Command { id, command });
-            }
+            Ask::Command(command, _, reply) => self.command(command, reply),
             Ask::Status(reply) => {
                 let now = clock::now();
                 let rejected = |reason: &Rejected| {
@@ -341,50 +372,46 @@ impl Running {
                     counts: self.counts,
                     rejected,
                     lateness: self.lateness.clone(),
+                    promoting: self.inner.gates.promoting(),
+                    barred: self.inner.gates.barred().clone(),
                 };
                 // Whoever asked may have gone away.
                 let _ = reply.send(snapshot);
             }
             Ask::Eligible(groups) => {
                 for (group, word) in groups {
-                    self.input(match word {
-                        Eligible::Yes => Input::Eligible { group, eligible: true },
-                        Eligible::No => Input::Eligible { group, eligible: false },
-                        Eligible::Unwell => Input::Unwell { group },
-                    });
+                    self.eligible(group, word);
                 }
             }
-            Ask::Stop => self.input(Input::Stop),
+            Ask::HookEnded(hook, ticket, well) => self.hook_ended(hook, ticket, well),
+            Ask::Stop => self.stop(),
             Ask::Leave => self.stopped = true,
         }
     }
 
     /// Feeds the engine, and does what it says before anything else.
     fn input(&mut self, input: Input) {
-        self.inner.engine.handle(input, clock::now());
-        self.outputs();
+        let now = clock::now();
+        self.inner.engine.handle(input, now);
+        self.outputs(now);
     }
 
-    fn outputs(&mut self) {
+    fn outputs(&mut self, now: BootNs) {
         while let Some(output) = self.inner.engine.poll_output() {
-            self.output(output);
+            self.output(output, now);
         }
+        let freed = std::mem::take(&mut self.freed);
+        self.go_ahead(freed);
     }
 
-    fn output(&mut self, output: Output) {
+    /// `now` is when the engine was given what led to it.
+    fn output(&mut self, output: Output, now: BootNs) {
         match output {
-            Output::StoreLease { group, lease } => {
-                if let Some(plane) = &self.inner.plane
-                    && let Some(index) = plane.index.get(usize::from(group.0))
-                {
-                    plane.maps.leases().store(*index, lease);
-                }
-            }
+            Output::StoreLease { group, lease } => self.word(group, lease, now),
             Output::Send { to, packet } => self.send(to, &packet),
-            Output::Announce { group } => self.announce(group, Announce::Takeover),
+            Output::Announce { group } => self.takeover(group),
             Output::Changed { group, state, epoch, reason, holder } => {
-                self.counts.transitions += 1;
-                self.say(Notice::Changed { group, state, epoch, reason, holder });
+                self.changed(group, state, holder, (epoch, reason), now);
             }
             Output::Remember { standby, pause } => self.say(Notice::Remember { standby, pause }),
             Output::Done { id, outcome } => {
@@ -479,7 +506,8 @@ impl Running {
 
     /// Sleeps until something arrives or is due.
     fn wait(&self, timer: &TimerFd) -> io::Result<()> {
-        let due = [self.inner.engine.next_deadline(), self.inner.transport.next_deadline()];
+        let due =
+            [self.inner.engine.next_deadline(), self.inner.transport.next_deadline(), self.moves_deadline()];
         match due.into_iter().flatten().min() {
             Some(due) => {
                 // Zero would switch the timer off; the past fires at once.
@@ -551,6 +579,13 @@ impl Asker {
             return None;
         }
         answer.await.ok()
+    }
+}
+
+impl hooks::Report for Asker {
+    fn ended(&self, hook: Hook, ticket: Ticket, well: bool) {
+        // A loop that has ended waits for nothing.
+        let _ = self.ask(Ask::HookEnded(hook, ticket, well));
     }
 }
 

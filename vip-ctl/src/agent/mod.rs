@@ -4,22 +4,29 @@
 //! - `lease` owns engine, transport and lease store, and does nothing else.
 //! - `keeper` owns the host's side: routes, repairs, eligibility, the log.
 //! - `announcer` sends gratuitous ARP.
+//! - `hooks` runs what is to be run when a group moves, `history` writes it down.
 //! - `checks` runs the health checks.
 //! - the main thread runs the socket for `vip-ctl`, signals and netlink.
 //!
-//! Where one of the first three panics the process aborts: the kernel fences.
+//! Where one of the first four panics the process aborts: the kernel fences.
 
 mod announcer;
 pub mod api;
 pub mod checks;
+mod chronicle;
 mod eligibility;
+mod follow;
+mod gate;
+mod hooks;
 mod keeper;
 pub mod lateness;
 mod lease_loop;
 pub mod membership;
 mod memory;
+mod parting;
 mod realtime;
 pub mod reload;
+mod standing;
 pub mod table;
 mod threads;
 mod votes;
@@ -53,8 +60,8 @@ use crate::{
     config::{Config, ConfigErrors},
     dataplane::{DataPlane, DataPlaneError, attach, clock, observe::Events},
     engine::{
-        Engine, EngineConfig, Epoch, GroupId, GroupState, Incarnation, Label, Labels, NodeId, NodeSpec,
-        Pause, PeerLoss, Reason, Role, Timing,
+        Command, Engine, EngineConfig, Epoch, GroupId, GroupState, Incarnation, Label, Labels, NodeId,
+        NodeSpec, Pause, PeerLoss, Reason, Role, Timing,
     },
     exit::Exit,
     host::{self, Watched},
@@ -92,6 +99,17 @@ pub enum Notice {
         reason: Reason,
         /// Who holds it.
         holder: Option<NodeId>,
+        /// Is the fence kept shut until `pre_promote` has ended?
+        promoting: bool,
+        /// The gap that it has ended.
+        gap: Option<Duration>,
+    },
+    /// A person wants something.
+    Asked {
+        /// What.
+        command: Command,
+        /// At which node.
+        at: NodeId,
     },
     /// A peer's incarnation was adopted.
     Connected {
@@ -314,7 +332,10 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
     }
     let silence = votes::begin(&paths.run_dir, config.cluster.lease)
         .map_err(AgentError::system(format!("keep the record of votes in {}", paths.run_dir.display())))?;
-    let (engine, labels, transport) = decide(&config, &table, keys, plane.as_ref(), silence, &memory)?;
+    let found = held(plane.as_ref(), clock::now());
+    let gates = gate::Gates::new(hooks::rules(&config), &found);
+    let (engine, labels, transport) = decide(&config, &table, keys, &found, silence, &memory)?;
+    let people = hooks::start(&config, paths, &asker)?;
     let lease_loop = LeaseLoop {
         engine,
         labels,
@@ -327,10 +348,14 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         wake,
         tell: notices.clone(),
         announcer: start_announcer(paths, node.is_some())?,
+        gates,
+        hooks: people.hooks.clone(),
+        me: NodeId(config.me),
     };
     let board = Arc::new(Board::default());
     let checks =
         Checks::of_node(&config, &board, &notices).map_err(AgentError::system("start the checks"))?;
+    let chronicle = chronicle::Chronicle::new(people.events.clone(), people.hooks.clone(), &people.before);
     let keeper = keeper::Keeper {
         node,
         setup,
@@ -349,6 +374,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         table,
         under_way: None,
         postponed: Vec::new(),
+        chronicle,
     };
     let keeper = spawn("keeper", move || keeper.run(&notices_rx))?;
     if let Err(e) = realtime::lock_memory() {
@@ -372,8 +398,11 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         "the agent runs"
     );
 
+    let people_events = people.events.clone();
     let served =
-        api::serve(config, config_path, paths, &asker, &notices, board, silence, || lease.is_finished());
+        api::serve(config, config_path, paths, &asker, &notices, board, silence, people_events, || {
+            lease.is_finished()
+        });
     // However serving ended, the leases are released in good order if they
     // can be, unless the next agent is to find them.
     let _ = asker.ask(if hold { Ask::Leave } else { Ask::Stop });
@@ -382,6 +411,10 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
     drop((notices, asker));
     // The keeper ends when the last notice is dealt with: routes follow the release.
     let _ = keeper.join();
+    // Then the last hooks; but who takes over from this agent is not kept waiting.
+    if !hold {
+        people.finish();
+    }
     drop(lock);
     match ended {
         Ok(Ok(())) => served,
@@ -504,7 +537,7 @@ fn decide(
     config: &Config,
     table: &Table,
     keys: KeyRing,
-    plane: Option<&Plane>,
+    held: &[(GroupId, BootNs)],
     silence: Duration,
     memory: &Memory,
 ) -> Result<(Engine, Labels, Transport), AgentError> {
@@ -535,7 +568,7 @@ fn decide(
     let now = clock::now();
     let specs: Vec<_> = table.groups().iter().map(TableGroup::labels).collect();
     let labels = Labels::new(&engine_config, &specs, config.groups_digest(), now);
-    let engine = Engine::new(engine_config, &held(plane, now), now);
+    let engine = Engine::new(engine_config, held, now);
     let identity = Identity {
         me: config.me,
         incarnation,

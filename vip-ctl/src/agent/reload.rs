@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::{
-    Names, Tell,
+    Names, Tell, hooks,
     keeper::Keeper,
     lease_loop::Regroup,
     node_setup,
@@ -117,6 +117,8 @@ impl<T: Tell> Keeper<T> {
             }
             Ok(Some((table, setup, changes, regroup))) => {
                 let names = Names { index: regroup.index.clone(), ..Names::of(&order.config) };
+                // Before the lease loop can order a hook of a new group.
+                self.chronicle.reload(&order.config);
                 self.under_way = Some(UnderWay { order, table, setup, names, changes });
                 if !self.lease_loop.regroup(regroup) {
                     error!("the lease loop has ended");
@@ -154,6 +156,7 @@ impl<T: Tell> Keeper<T> {
             table: config.groups_digest(),
             index,
             uncovered: uncovered(&next.table),
+            rules: hooks::rules(config),
         };
         Ok(Some((next.table, setup, changes, regroup)))
     }

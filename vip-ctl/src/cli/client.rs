@@ -13,22 +13,25 @@ use crate::{
     paths::Paths,
 };
 
-/// Longer than the agent takes to give up on a command.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than the longest `pre_demote`, and then the agent takes to give up on a command.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
 /// An agent that is well tells its status at once.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Asks the agent of this node for `what`, which needs one.
 pub(super) fn ask_agent(paths: &Paths, request: &Request, what: &str) -> Result<Response, Failure> {
-    ask(paths, request)?.ok_or_else(|| {
-        Failure::new(
-            Exit::NotLoaded,
-            format!(
-                "no agent runs on this node (there is none at {}): {what} needs one; start it with `vip-ctl agent`",
-                paths.socket().display()
-            ),
-        )
-    })
+    ask(paths, request)?.ok_or_else(|| no_agent(paths, what))
+}
+
+/// There is no agent, and `what` needs one.
+pub(super) fn no_agent(paths: &Paths, what: &str) -> Failure {
+    Failure::new(
+        Exit::NotLoaded,
+        format!(
+            "no agent runs on this node (there is none at {}): {what} needs one; start it with `vip-ctl agent`",
+            paths.socket().display()
+        ),
+    )
 }
 
 /// The agent answered something else than what was asked.
@@ -41,6 +44,28 @@ pub(super) fn strange() -> Failure {
 
 /// Asks the agent of this node; `None` if none runs.
 pub(super) fn ask(paths: &Paths, request: &Request) -> Result<Option<Response>, Failure> {
+    let Some(stream) = open(paths, request)? else { return Ok(None) };
+    let mut line = String::new();
+    BufReader::new(&stream).read_line(&mut line).map_err(|e| failed(paths, &e))?;
+    let response = serde_json::from_str(&line).map_err(|e| {
+        Failure::new(
+            Exit::Protocol,
+            format!("the agent answered what this vip-ctl does not understand ({e}): use the same version for both"),
+        )
+    })?;
+    match response {
+        Response::Error { code, message } => Err(Failure::of_agent(code, message)),
+        Response::Status(_)
+        | Response::Standby { .. }
+        | Response::Pause { .. }
+        | Response::Reloaded(_)
+        | Response::Done { .. } => Ok(Some(response)),
+    }
+}
+
+/// Sends a request to the agent of this node; what it answers is still to be
+/// read. `None` if none runs.
+pub(super) fn open(paths: &Paths, request: &Request) -> Result<Option<UnixStream>, Failure> {
     let timeout = if *request == Request::Status { STATUS_TIMEOUT } else { COMMAND_TIMEOUT };
     let path = paths.socket();
     let stream = match UnixStream::connect(&path) {
@@ -59,36 +84,23 @@ pub(super) fn ask(paths: &Paths, request: &Request) -> Result<Option<Response>, 
             ));
         }
     };
-    let failed = |e: std::io::Error| {
-        let timed_out = matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
-        let exit = if timed_out { Exit::Timeout } else { Exit::System };
-        let said = if timed_out {
-            "did not answer in time: it may be stopped or hung".to_owned()
-        } else {
-            e.to_string()
-        };
-        Failure::new(exit, format!("the agent at {} {said}", path.display()))
-    };
+    let failed = |e| failed(paths, &e);
     stream.set_read_timeout(Some(timeout)).map_err(failed)?;
     stream.set_write_timeout(Some(timeout)).map_err(failed)?;
     let mut text = serde_json::to_vec(request)
         .map_err(|e| Failure::new(Exit::Software, format!("could not write the request: {e}")))?;
     text.push(b'\n');
     (&stream).write_all(&text).map_err(failed)?;
-    let mut line = String::new();
-    BufReader::new(&stream).read_line(&mut line).map_err(failed)?;
-    let response = serde_json::from_str(&line).map_err(|e| {
-        Failure::new(
-            Exit::Protocol,
-            format!("the agent answered what this vip-ctl does not understand ({e}): use the same version for both"),
-        )
-    })?;
-    match response {
-        Response::Error { code, message } => Err(Failure::of_agent(code, message)),
-        Response::Status(_)
-        | Response::Standby { .. }
-        | Response::Pause { .. }
-        | Response::Reloaded(_)
-        | Response::Done { .. } => Ok(Some(response)),
-    }
+    Ok(Some(stream))
+}
+
+fn failed(paths: &Paths, e: &std::io::Error) -> Failure {
+    let timed_out = matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+    let exit = if timed_out { Exit::Timeout } else { Exit::System };
+    let said = if timed_out {
+        "did not answer in time: it may be stopped or hung".to_owned()
+    } else {
+        e.to_string()
+    };
+    Failure::new(exit, format!("the agent at {} {said}", paths.socket().display()))
 }

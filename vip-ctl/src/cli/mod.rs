@@ -4,8 +4,11 @@
 mod agent;
 mod check;
 mod client;
+mod events;
+mod explain;
 mod failover;
 mod frame_log;
+mod history;
 mod keygen;
 mod lease;
 mod load;
@@ -74,6 +77,12 @@ enum Verb {
     Pause(pause::Args),
     /// Switch automatic moves on again.
     Resume(pause::Args),
+    /// Show what happens on this node: changes, hooks, rejected peers, claims.
+    Events(events::Args),
+    /// Show what moved when and why, and how long it took.
+    History(history::Args),
+    /// Say why a group is where it is, and what would happen next.
+    Explain(explain::Args),
     /// Add or remove a node of the cluster, one at a time.
     Member(member::Args),
     /// Let this node's agent read its configuration again, and go on with its groups.
@@ -191,6 +200,9 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Unstandby(args) => standby::unstandby(&args, paths, format),
         Verb::Pause(_) => pause::pause(paths, format),
         Verb::Resume(_) => pause::resume(paths, format),
+        Verb::Events(args) => events::run(&args, paths, format),
+        Verb::History(args) => history::run(&args, paths, format),
+        Verb::Explain(args) => explain::run(&args, paths, format),
         Verb::Member(args) => member::run(&args, paths, format),
         Verb::Reload(_) => reload::run(paths, format),
         Verb::Agent(args) => agent::run(&args, paths),

@@ -14,6 +14,7 @@ use vip_common::layout::{GROUPS_MAX, VIPS_MAX};
 use super::{
     Cluster, Config, Group, NODES_MAX, Node, PRIORITY_DEFAULT, VOTERS_MAX,
     error::Report,
+    hooks,
     read::{ClusterDraft, Draft, GroupDraft, NodeDraft, ThisName, ThisNode},
     suggest::nearest,
 };
@@ -21,7 +22,7 @@ use crate::engine::Role;
 
 /// The configuration that `draft` makes; `None` if anything is reported by now.
 pub(super) fn check(draft: Draft, path: &Path, host_name: &str, report: &mut Report<'_>) -> Option<Config> {
-    let Draft { node, cluster, groups, api } = draft;
+    let Draft { node, cluster, groups, api, hooks } = draft;
     let no_nodes: &[NodeDraft] = &[];
     let drafts = cluster.as_ref().map_or(no_nodes, |cluster| &cluster.nodes);
     if let Some(cluster) = &cluster {
@@ -40,7 +41,7 @@ pub(super) fn check(draft: Draft, path: &Path, host_name: &str, report: &mut Rep
         return None;
     }
     let api = api.and_then(|api| api.finish(path));
-    let config = build(node_name?, node.interfaces.unwrap_or_default(), cluster?, groups, path)?;
+    let config = build(node_name?, node.interfaces.unwrap_or_default(), cluster?, (groups, hooks), path)?;
     Some(Config { startup_delay: node.startup_delay, api, ..config })
 }
 
@@ -49,7 +50,7 @@ fn build(
     node_name: String,
     interfaces: Vec<String>,
     cluster: ClusterDraft,
-    groups: Vec<GroupDraft>,
+    (groups, hooks): (Vec<GroupDraft>, hooks::Draft),
     path: &Path,
 ) -> Option<Config> {
     let mut nodes = Vec::new();
@@ -74,8 +75,9 @@ fn build(
         vips.sort_unstable();
         let mut priorities = default.clone();
         priorities.extend(group.priorities.into_iter().map(|(node, priority)| (node.into_inner(), priority)));
-        let GroupDraft { name, preempt, health, .. } = group;
-        built.push(Group { name: name?.into_inner(), vips, priorities, preempt, health });
+        let GroupDraft { name, preempt, health, hooks: own, .. } = group;
+        let hooks = own.over(&hooks);
+        built.push(Group { name: name?.into_inner(), vips, priorities, preempt, health, hooks });
     }
     built.sort_by(|a, b| a.name.cmp(&b.name));
     let key_file = path.parent().unwrap_or(Path::new("")).join(cluster.key_file?);

@@ -14,6 +14,7 @@ mod digest;
 mod error;
 mod files;
 mod health;
+pub mod hooks;
 mod read;
 mod section;
 mod suggest;
@@ -33,6 +34,7 @@ pub use self::{
     error::{ConfigError, ConfigErrors, Place},
     files::names as more_files,
     health::{Check, CheckKind, Health, Url, WhenAllFail},
+    hooks::Hooks,
 };
 use crate::engine::{self, PeerLoss, Role};
 
@@ -136,6 +138,8 @@ pub struct Group {
     pub preempt: Option<Duration>,
     /// What must be well on a node that is to hold it.
     pub health: Health,
+    /// What is run and told when it moves; on this node.
+    pub hooks: Hooks,
 }
 
 impl Cluster {

@@ -19,6 +19,7 @@ use super::{
     api::{self, ApiDraft},
     error::Report,
     health::{self, Health},
+    hooks,
     section::{Section, TOP, at, wrong_type},
 };
 use crate::engine::{PeerLoss, Role};
@@ -30,6 +31,7 @@ pub(super) struct Draft {
     pub(super) cluster: Option<ClusterDraft>,
     pub(super) groups: Vec<GroupDraft>,
     pub(super) api: Option<ApiDraft>,
+    pub(super) hooks: hooks::Draft,
 }
 
 /// The node's name, as far as `[node]` tells it.
@@ -75,6 +77,7 @@ pub(super) struct GroupDraft {
     pub(super) priorities: Vec<(Spanned<String>, u8)>,
     pub(super) preempt: Option<Duration>,
     pub(super) health: Health,
+    pub(super) hooks: hooks::Draft,
     pub(super) span: Range<usize>,
 }
 
@@ -141,7 +144,8 @@ pub(super) fn document(table: &DeTable<'_>, has_more: bool, report: &mut Report<
     let groups = groups.iter().map(|section| group_draft(section, report)).collect();
     let api = top.table("api", "[api]", report);
     let api = api.map(|(table, span)| api::read(&Section::new("[api]", table, span, report), report));
-    Draft { node, cluster, groups, api }
+    let hooks = hooks::read(&top, "[hooks]", report);
+    Draft { node, cluster, groups, api, hooks }
 }
 
 fn this_node(section: &Section<'_>, report: &mut Report<'_>) -> ThisNode {
@@ -347,7 +351,8 @@ fn group_draft(section: &Section<'_>, report: &mut Report<'_>) -> GroupDraft {
     }
     let preempt = preempts.then(|| delay.unwrap_or(PREEMPT_DELAY_DEFAULT));
     let (priorities, health) = (priorities(section, report), health::of_group(section, report));
-    GroupDraft { name, vips, priorities, preempt, health, span: section.span.clone() }
+    let hooks = hooks::read(section, "[group.hooks]", report);
+    GroupDraft { name, vips, priorities, preempt, health, hooks, span: section.span.clone() }
 }
 
 fn vip_of(vip: &Spanned<&str>, report: &mut Report<'_>) -> Option<Spanned<IpAddr>> {

@@ -9,7 +9,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{error::Report, suggest::nearest};
+use super::{error::Report, hooks, suggest::nearest};
 
 /// The tables of the file, and the keys that each of them has.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
@@ -28,6 +28,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
             "when_all_fail",
             "track_interface",
             "check",
+            "hooks",
         ],
     ),
     (
@@ -37,11 +38,13 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
             "fall", "status", "body", "insecure", "present",
         ],
     ),
+    ("[hooks]", hooks::KEYS),
+    ("[group.hooks]", hooks::KEYS),
 ];
 
 /// What the file as a whole is called where a table's name is expected.
 pub(super) const TOP: &str = "the file";
-const TOP_KEYS: &[&str] = &["node", "cluster", "group", "api"];
+const TOP_KEYS: &[&str] = &["node", "cluster", "group", "api", "hooks"];
 /// A file of `conf.d`, and what it may have.
 const MORE: &str = "a file of conf.d";
 const MORE_KEYS: &[&str] = &["group"];

@@ -22,9 +22,6 @@ pub const COMMANDS_MAX: usize = 64;
 /// requests are [`Refusal::Busy`] until old ones are forgotten.
 pub const VERDICTS_MAX: usize = 256;
 
-/// Marks the numbers of commands that the engine gives itself.
-const OWN: u64 = 1 << 63;
-
 /// A command given at this node, not answered yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Pending {
@@ -90,7 +87,7 @@ impl Engine {
     pub(super) fn take_wishes(&mut self) {
         while let Some(command) = self.node.wishes.pop_front() {
             self.commands.wishes = self.commands.wishes.wrapping_add(1);
-            self.command(CommandId(OWN | self.commands.wishes), command);
+            self.command(CommandId(CommandId::OWN | self.commands.wishes), command);
         }
     }
 
@@ -112,7 +109,7 @@ impl Engine {
 
     /// A command has come to its end.
     fn done(&mut self, id: CommandId, outcome: Result<Completed, Refusal>) {
-        if id.0 & OWN == 0 {
+        if !id.is_own() {
             self.node.outputs.push_back(Output::Done { id, outcome });
         }
     }

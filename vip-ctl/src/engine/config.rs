@@ -57,6 +57,17 @@ impl Epoch {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommandId(pub u64);
 
+impl CommandId {
+    /// Marks the numbers of commands that the engine gives itself.
+    pub(super) const OWN: u64 = 1 << 63;
+
+    /// Has an engine given this command to itself, and not a person?
+    #[must_use]
+    pub const fn is_own(self) -> bool {
+        self.0 & Self::OWN != 0
+    }
+}
+
 /// What a member of the cluster does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {

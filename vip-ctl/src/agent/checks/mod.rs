@@ -205,6 +205,7 @@ mod tests {
             vips: Vec::new(),
             priorities: BTreeMap::new(),
             preempt: None,
+            hooks: crate::config::Hooks::default(),
             health: Health { checks, ..Health::default() },
         }
     }

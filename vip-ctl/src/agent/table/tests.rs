@@ -25,6 +25,7 @@ fn groups(groups: &[(&str, &[u8])]) -> Vec<Group> {
         priorities: BTreeMap::new(),
         preempt: None,
         health: crate::config::Health::default(),
+        hooks: crate::config::Hooks::default(),
     };
     groups.iter().map(group).collect()
 }

@@ -1,0 +1,386 @@
+//! Between the engine's words and the map: a group that has a `pre_promote`
+//! hook is kept shut from the grant until the hook has ended well, while its
+//! lease is renewed. Also what the gap before a grant was, and which groups a
+//! failed hook keeps this node from.
+//!
+//! Sans-IO. It can only keep a word back: what it gives out is always the
+//! engine's latest word, not run out, and of the grant that the hook was run
+//! for.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use vip_common::{BootNs, Lease};
+
+use super::eligibility::Eligible;
+use crate::engine::{Epoch, GroupId, GroupState, NodeId, Reason};
+
+/// Names one run of a hook that the lease loop waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// What a group's hooks ask of its gate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GateRule {
+    /// The group's name.
+    pub name: String,
+    /// Is there a `pre_promote`?
+    pub pre_promote: bool,
+    /// Is the fence opened also if it fails?
+    pub ignore_failure: bool,
+    /// How long this node stays away after it has failed.
+    pub retry_after: Duration,
+    /// How long `pre_demote` may take; `None`: there is none.
+    pub pre_demote: Option<Duration>,
+}
+
+/// How far a grant is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passage {
+    /// There is none.
+    Shut,
+    /// Its hook is to begin, or runs.
+    Waiting { ticket: Ticket, begun: bool },
+    /// Its hook has failed: never to be opened.
+    Failed,
+    /// The engine's words go into the map.
+    Open,
+}
+
+/// One group.
+#[derive(Debug)]
+struct Gate {
+    rule: GateRule,
+    passage: Passage,
+    /// Where the engine's latest word ends; `None` after a release.
+    until: Option<BootNs>,
+    /// When the last lease ended, this node's or another's, if nobody has had
+    /// one since.
+    vacant_since: Option<BootNs>,
+    holder: Option<NodeId>,
+    /// When the lease before this grant ended, until the gap is told.
+    vacated: Option<BootNs>,
+    /// What the engine said of the grant.
+    grant: (Epoch, Reason),
+    /// The event loop's last word on eligibility.
+    eligible: Eligible,
+}
+
+/// What is to be done about a word of the engine, in this order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    /// Into the map.
+    pub store: Option<Lease>,
+    /// The run that has lost its meaning.
+    pub cancel: Option<Ticket>,
+}
+
+/// What is to be told of a change, and done about it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The lease is this node's, and the fence is shut until its hook has ended.
+    pub promoting: bool,
+    /// The gap that the grant has ended.
+    pub gap: Option<Duration>,
+    /// `pre_promote` is to be run.
+    pub begin: Option<Ticket>,
+    /// The run that has lost its meaning.
+    pub cancel: Option<Ticket>,
+}
+
+/// What follows from the end of a `pre_promote`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing: what it was run for is over.
+    Stale,
+    /// The word goes into the map, and the change is told.
+    Open {
+        /// The group.
+        group: GroupId,
+        /// The word.
+        lease: Lease,
+        /// The grant.
+        epoch: Epoch,
+        /// How it came here.
+        reason: Reason,
+        /// The gap that it has ended.
+        gap: Option<Duration>,
+    },
+    /// The lease of this group is to be released.
+    Release(GroupId),
+}
+
+/// The gates of all groups.
+#[derive(Debug)]
+pub struct Gates {
+    gates: Vec<Gate>,
+    /// Groups that this node stays away from, until when.
+    barred: BTreeMap<GroupId, BootNs>,
+    any_pre_demote: bool,
+    tickets: u64,
+}
+
+impl Gates {
+    /// Gates by these rules, by [`GroupId`]. `held` are the leases that were
+    /// found in the map: they are open and stay so.
+    #[must_use]
+    pub fn new(rules: Vec<GateRule>, held: &[(GroupId, BootNs)]) -> Self {
+        let held: BTreeMap<_, _> = held.iter().copied().collect();
+        let any_pre_demote = rules.iter().any(|rule| rule.pre_demote.is_some());
+        let gates =
+            (0_u16..).zip(rules).map(|(group, rule)| Gate::new(rule, held.get(&GroupId(group)).copied()));
+        Self { gates: gates.collect(), barred: BTreeMap::new(), any_pre_demote, tickets: 0 }
+    }
+
+    /// Goes on with other groups, by their new numbers: `was` is what each was
+    /// before, if it goes on. Those that end have been released before.
+    pub fn regroup(&mut self, was: &[Option<GroupId>], rules: Vec<GateRule>) {
+        self.any_pre_demote = rules.iter().any(|rule| rule.pre_demote.is_some());
+        let mut old: Vec<_> = std::mem::take(&mut self.gates).into_iter().map(Some).collect();
+        let barred = std::mem::take(&mut self.barred);
+        for ((new, was), rule) in (0_u16..).zip(was).zip(rules) {
+            let gate = was.and_then(|was| old.get_mut(usize::from(was.0))).and_then(Option::take);
+            if let Some(until) = was.and_then(|was| barred.get(&was)) {
+                self.barred.insert(GroupId(new), *until);
+            }
+            self.gates.push(match gate {
+                Some(gate) => Gate { rule, ..gate },
+                None => Gate::new(rule, None),
+            });
+        }
+    }
+
+    fn gate(&mut self, group: GroupId) -> Option<&mut Gate> {
+        self.gates.get_mut(usize::from(group.0))
+    }
+
+    /// A ticket for a run.
+    pub fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+
+    /// The engine wants this word in the map.
+    pub fn word(&mut self, group: GroupId, lease: Lease, now: BootNs) -> Step {
+        let ticket = self.ticket();
+        let Some(gate) = self.gate(group) else { return Step { store: Some(lease), cancel: None } };
+        let Some(until) = lease.expiry() else {
+            let cancel = gate.shut(now);
+            return Step { store: Some(lease), cancel };
+        };
+        let goes_on = gate.until.is_some_and(|until| until > now);
+        let cancel = if goes_on { None } else { gate.begin(ticket, now) };
+        gate.until = Some(until);
+        let store = (gate.passage == Passage::Open).then_some(lease);
+        Step { store, cancel }
+    }
+
+    /// The engine has told a change.
+    pub fn changed(
+        &mut self,
+        group: GroupId,
+        state: GroupState,
+        holder: Option<NodeId>,
+        (epoch, reason): (Epoch, Reason),
+        now: BootNs,
+    ) -> Told {
+        let Some(gate) = self.gate(group) else { return Told::default() };
+        let mut told = Told::default();
+        if state == GroupState::Active {
+            gate.grant = (epoch, reason);
+            match &mut gate.passage {
+                Passage::Waiting { ticket, begun } => {
+                    told.promoting = true;
+                    if !std::mem::replace(begun, true) {
+                        told.begin = Some(*ticket);
+                    }
+                }
+                Passage::Failed => told.promoting = true,
+                Passage::Open | Passage::Shut => {
+                    told.gap = gate.vacated.take().map(|since| now.since(since));
+                }
+            }
+            gate.vacant_since = None;
+        } else {
+            if gate.passage != Passage::Shut {
+                told.cancel = gate.shut(now);
+            }
+            match (gate.holder, holder) {
+                (_, Some(_)) => gate.vacant_since = None,
+                (Some(_), None) => gate.vacant_since = gate.vacant_since.or(Some(now)),
+                (None, None) => {}
+            }
+        }
+        gate.holder = holder;
+        told
+    }
+
+    /// `pre_promote` has ended, well or not.
+    pub fn ended(&mut self, ticket: Ticket, well: bool, now: BootNs) -> Verdict {
+        let waits = Passage::Waiting { ticket, begun: true };
+        let found = (0_u16..).zip(&mut self.gates).find(|(_, gate)| gate.passage == waits);
+        let Some((group, gate)) = found else { return Verdict::Stale };
+        let group = GroupId(group);
+        let Some(until) = gate.until.filter(|until| *until > now) else { return Verdict::Stale };
+        if well || gate.rule.ignore_failure {
+            gate.passage = Passage::Open;
+            let (epoch, reason) = gate.grant;
+            let gap = gate.vacated.take().map(|since| now.since(since));
+            return Verdict::Open { group, lease: Lease::until(until), epoch, reason, gap };
+        }
+        gate.passage = Passage::Failed;
+        let until = now.plus(gate.rule.retry_after);
+        self.barred.insert(group, until);
+        Verdict::Release(group)
+    }
+
+    /// Is this grant one whose hook has failed, and which is still held?
+    #[must_use]
+    pub fn is_failed(&self, group: GroupId) -> bool {
+        self.gates.get(usize::from(group.0)).is_some_and(|gate| gate.passage == Passage::Failed)
+    }
+
+    /// Is the fence of this group open at `now`, as far as this gate knows?
+    #[must_use]
+    pub fn is_open(&self, group: GroupId, now: BootNs) -> bool {
+        let gate = self.gates.get(usize::from(group.0));
+        gate.is_some_and(|gate| gate.passage == Passage::Open && gate.until.is_some_and(|until| until > now))
+    }
+
+    /// The groups whose fence is open at `now`.
+    #[must_use]
+    pub fn open(&self, now: BootNs) -> Vec<GroupId> {
+        self.groups().filter(|group| self.is_open(*group, now)).collect()
+    }
+
+    /// The groups that this node has the lease of, while their fence is kept shut.
+    #[must_use]
+    pub fn promoting(&self) -> Vec<GroupId> {
+        self.groups().filter(|group| self.is_promoting(*group)).collect()
+    }
+
+    fn groups(&self) -> impl Iterator<Item = GroupId> + use<> {
+        (0..u16::try_from(self.gates.len()).unwrap_or(u16::MAX)).map(GroupId)
+    }
+
+    /// Has this node the lease, while the fence is kept shut?
+    #[must_use]
+    pub fn is_promoting(&self, group: GroupId) -> bool {
+        let gate = self.gates.get(usize::from(group.0));
+        gate.is_some_and(|gate| matches!(gate.passage, Passage::Waiting { .. } | Passage::Failed))
+    }
+
+    /// Groups that this node stays away from, until when.
+    #[must_use]
+    pub const fn barred(&self) -> &BTreeMap<GroupId, BootNs> {
+        &self.barred
+    }
+
+    /// How long the `pre_demote` of a group may take; `None`: there is none.
+    #[must_use]
+    pub fn pre_demote(&self, group: GroupId) -> Option<Duration> {
+        self.gates.get(usize::from(group.0)).and_then(|gate| gate.rule.pre_demote)
+    }
+
+    /// The name of a group.
+    #[must_use]
+    pub fn name(&self, group: GroupId) -> String {
+        self.gates.get(usize::from(group.0)).map_or_else(String::new, |gate| gate.rule.name.clone())
+    }
+
+    /// When the lease of a group ends by the engine's latest word, in the map
+    /// or kept back.
+    #[must_use]
+    pub fn until(&self, group: GroupId) -> Option<BootNs> {
+        self.gates.get(usize::from(group.0)).and_then(|gate| gate.until)
+    }
+
+    /// Has any group a `pre_demote`?
+    #[must_use]
+    pub const fn any_pre_demote(&self) -> bool {
+        self.any_pre_demote
+    }
+
+    /// The grant that this node was told of last.
+    #[must_use]
+    pub fn epoch(&self, group: GroupId) -> Epoch {
+        self.gates.get(usize::from(group.0)).map_or_else(Epoch::default, |gate| gate.grant.0)
+    }
+
+    /// The event loop's word on eligibility; what the engine is to be told.
+    pub fn eligible(&mut self, group: GroupId, eligible: Eligible) -> Eligible {
+        let is_barred = self.barred.contains_key(&group);
+        if let Some(gate) = self.gate(group) {
+            gate.eligible = eligible;
+        }
+        if is_barred { Eligible::No } else { eligible }
+    }
+
+    /// Groups that this node need not stay away from any more, and the word
+    /// on them.
+    pub fn unbarred(&mut self, now: BootNs) -> Vec<(GroupId, Eligible)> {
+        let free: Vec<_> =
+            self.barred.iter().filter(|(_, until)| **until <= now).map(|(id, _)| *id).collect();
+        let gates = &self.gates;
+        let eligible = |id: &GroupId| gates.get(usize::from(id.0)).map_or(Eligible::No, |gate| gate.eligible);
+        let told = free.iter().map(|id| (*id, eligible(id))).collect();
+        self.barred.retain(|_, until| *until > now);
+        told
+    }
+
+    /// When [`Gates::unbarred`] has something next.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<BootNs> {
+        self.barred.values().min().copied()
+    }
+}
+
+impl Gate {
+    /// `held`: until when a lease goes on that was found in the map.
+    fn new(rule: GateRule, held: Option<BootNs>) -> Self {
+        Self {
+            rule,
+            passage: if held.is_some() { Passage::Open } else { Passage::Shut },
+            until: held,
+            vacant_since: None,
+            holder: None,
+            vacated: None,
+            grant: (Epoch::default(), Reason::Started),
+            eligible: Eligible::No,
+        }
+    }
+
+    /// A new grant. Returns the run that it makes meaningless.
+    fn begin(&mut self, ticket: Ticket, now: BootNs) -> Option<Ticket> {
+        let former = self.shut(now);
+        self.vacated = self.vacant_since.take();
+        self.passage =
+            if self.rule.pre_promote { Passage::Waiting { ticket, begun: false } } else { Passage::Open };
+        former
+    }
+
+    /// The lease is over. Returns the run that has lost its meaning.
+    fn shut(&mut self, now: BootNs) -> Option<Ticket> {
+        let former = std::mem::replace(&mut self.passage, Passage::Shut);
+        let until = self.until.take();
+        match former {
+            Passage::Open => {
+                // It ran out, or was released just now.
+                self.vacant_since = until.map(|until| until.min(now));
+                None
+            }
+            // What was never open has ended no gap.
+            Passage::Waiting { ticket, .. } => {
+                self.vacant_since = self.vacated.take();
+                Some(ticket)
+            }
+            Passage::Failed => {
+                self.vacant_since = self.vacated.take();
+                None
+            }
+            Passage::Shut => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,391 @@
+//! The thread "hooks": runs each group's hooks in order, never two of one
+//! group at once, a few at a time in all, each on a thread of its own, so that
+//! not even a disk that hangs under a program holds up more than its own run.
+
+mod run;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use tracing::{info, warn};
+use vip_common::BootNs;
+
+use self::run::{Ended, Task};
+use super::{
+    AgentError,
+    gate::{GateRule, Ticket},
+    lease_loop::Asker,
+};
+use crate::{
+    config::{Config, Hooks, hooks::OnFailure},
+    dataplane::clock,
+    engine::NodeId,
+    event::{Event, Events, Hook, HookRun, Kind, Outcome},
+    history,
+    paths::Paths,
+};
+
+/// Hooks that run at the same time; more wait. Ten thousand groups can move at once.
+const RUNS_MAX: usize = 16;
+/// Hooks of one group that wait; beyond that the oldest are dropped.
+const WAITING_MAX: usize = 8;
+/// What the end of a run may take beyond its limit before it is given up.
+const GIVE_UP: Duration = Duration::from_secs(5);
+/// How long a stopping agent waits for hooks that are to run or running.
+const STOP_MAX: Duration = Duration::from_secs(10);
+/// How often it is looked whether anything is overdue.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// A hook to be run.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// For which group.
+    pub group: String,
+    /// Which.
+    pub hook: Hook,
+    /// Who waits for it.
+    pub ticket: Option<Ticket>,
+    /// This node's state: one of `status`.
+    pub state: String,
+    /// The grant.
+    pub epoch: u64,
+    /// What brought the change about.
+    pub reason: String,
+    /// Who holds the group.
+    pub holder: Option<NodeId>,
+}
+
+/// What the thread is told.
+#[derive(Debug)]
+pub enum HookAsk {
+    /// Run a hook, if there is one.
+    Run(Order),
+    /// What this run was for is over.
+    Cancel(Ticket),
+    /// Go on with the hooks of this configuration.
+    Reload(Box<Config>),
+    /// A run has ended.
+    Ended(u64, Ended),
+    /// No more will come: finish what is there, but not for ever.
+    Close,
+}
+
+/// Tells the lease loop that a hook it waits for has ended, and whether well.
+pub trait Report: Send {
+    /// See above.
+    fn ended(&self, hook: Hook, ticket: Ticket, well: bool);
+}
+
+/// What is known of a group.
+#[derive(Clone, Debug)]
+struct Known {
+    vips: String,
+    priority: u8,
+    hooks: Hooks,
+}
+
+/// A run under way.
+struct Running {
+    number: u64,
+    order: Order,
+    cancel: Arc<AtomicBool>,
+    give_up: BootNs,
+}
+
+/// The thread's state.
+pub struct Runner<R> {
+    node: String,
+    nodes: BTreeMap<NodeId, String>,
+    /// Those that a reload has taken away among them: they have their last hooks.
+    groups: BTreeMap<String, Known>,
+    events: Events,
+    report: R,
+    /// To itself, for the runs.
+    own: Sender<HookAsk>,
+    waiting: VecDeque<Order>,
+    running: Vec<Running>,
+    runs: u64,
+}
+
+impl<R: Report> Runner<R> {
+    /// For the groups of this configuration.
+    pub fn new(config: &Config, events: Events, report: R, own: Sender<HookAsk>) -> Self {
+        let mut runner = Self {
+            node: config.node_name.clone(),
+            nodes: config.cluster.nodes.iter().map(|node| (NodeId(node.id), node.name.clone())).collect(),
+            groups: BTreeMap::new(),
+            events,
+            report,
+            own,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            runs: 0,
+        };
+        runner.reload(config);
+        runner
+    }
+
+    fn reload(&mut self, config: &Config) {
+        for group in &config.groups {
+            let known = Known {
+                vips: group.vips.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+                priority: group.priorities.get(&config.node_name).copied().unwrap_or(0),
+                hooks: group.hooks.clone(),
+            };
+            self.groups.insert(group.name.clone(), known);
+        }
+    }
+
+    /// Runs until it is closed and has finished, or given up.
+    pub fn run(mut self, asks: &Receiver<HookAsk>) {
+        let mut close_at: Option<BootNs> = None;
+        loop {
+            let is_idle = self.running.is_empty() && self.waiting.is_empty();
+            if close_at.is_some_and(|at| is_idle || at <= clock::now()) {
+                break;
+            }
+            let wait = close_at.map_or(LOOK, |at| LOOK.min(at.since(clock::now())));
+            // Without anything to look after there is nothing to wake up for.
+            let ask = if is_idle && close_at.is_none() {
+                asks.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                asks.recv_timeout(wait)
+            };
+            match ask {
+                Ok(HookAsk::Run(order)) => self.add(order),
+                Ok(HookAsk::Cancel(ticket)) => self.cancel(ticket),
+                Ok(HookAsk::Reload(config)) => self.reload(&config),
+                Ok(HookAsk::Ended(number, ended)) => {
+                    if let Some(place) = self.running.iter().position(|run| run.number == number) {
+                        let run = self.running.swap_remove(place);
+                        self.tell(&run.order, ended);
+                    }
+                }
+                Ok(HookAsk::Close) => close_at = Some(clock::now().plus(STOP_MAX)),
+                Err(RecvTimeoutError::Timeout) => self.give_up(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.start_next();
+        }
+        for run in &self.running {
+            run.cancel.store(true, Ordering::Relaxed);
+            let hook = run.order.hook;
+            warn!(group = run.order.group, %hook, "the agent ends, and this hook with it");
+        }
+        if !self.running.is_empty() {
+            // So that the process groups get their signal before this process goes.
+            thread::sleep(Duration::from_millis(1500));
+        }
+    }
+
+    fn add(&mut self, order: Order) {
+        let known = self.groups.get(&order.group);
+        if known.is_none_or(|known| !known.hooks.commands.contains_key(&order.hook)) {
+            // Who waits for it need not.
+            if let Some(ticket) = order.ticket {
+                self.report.ended(order.hook, ticket, true);
+            }
+            return;
+        }
+        let of_group = |other: &Order| other.group == order.group;
+        if self.waiting.iter().filter(|other| of_group(other)).count() >= WAITING_MAX
+            && let Some(place) = self.waiting.iter().position(of_group)
+            && let Some(dropped) = self.waiting.remove(place)
+        {
+            self.tell(&dropped, not_run("too many hooks of this group wait"));
+        }
+        self.waiting.push_back(order);
+    }
+
+    fn cancel(&mut self, ticket: Ticket) {
+        if let Some(run) = self.running.iter().find(|run| run.order.ticket == Some(ticket)) {
+            run.cancel.store(true, Ordering::Relaxed);
+        }
+        self.waiting.retain(|order| order.ticket != Some(ticket));
+    }
+
+    /// Starts what may run: first what somebody waits for, and of each group
+    /// what came first.
+    fn start_next(&mut self) {
+        while self.running.len() < RUNS_MAX {
+            let is_free = |place: usize| {
+                let group = &self.waiting[place].group;
+                let is_first = !self.waiting.iter().take(place).any(|other| other.group == *group);
+                is_first && !self.running.iter().any(|run| run.order.group == *group)
+            };
+            let free = (0..self.waiting.len()).filter(|place| is_free(*place));
+            let Some(place) = free.min_by_key(|place| (self.waiting[*place].ticket.is_none(), *place)) else {
+                return;
+            };
+            if let Some(order) = self.waiting.remove(place) {
+                self.start(order);
+            }
+        }
+    }
+
+    fn start(&mut self, order: Order) {
+        let Some(task) = self.task(&order) else { return };
+        self.runs += 1;
+        let (number, limit) = (self.runs, task.limit);
+        let cancel = Arc::new(AtomicBool::new(false));
+        let (own, flag) = (self.own.clone(), Arc::clone(&cancel));
+        let body = move || {
+            let ended = run::run(&task, &flag);
+            // The other end is gone only when the agent has ended.
+            let _ = own.send(HookAsk::Ended(number, ended));
+        };
+        match thread::Builder::new().name("hook".into()).spawn(body) {
+            Ok(_) => {
+                let give_up = clock::now().plus(limit).plus(GIVE_UP);
+                self.running.push(Running { number, order, cancel, give_up });
+            }
+            Err(e) => self.tell(&order, not_run(&format!("no thread for it: {e}"))),
+        }
+    }
+
+    /// The command, with what keepalived's notify scripts are given as well.
+    fn task(&self, order: &Order) -> Option<Task> {
+        let known = self.groups.get(&order.group)?;
+        let mut command = known.hooks.commands.get(&order.hook)?.clone();
+        let holder = order.holder.and_then(|node| self.nodes.get(&node)).cloned().unwrap_or_default();
+        let (state, priority) = (notify_state(order), known.priority.to_string());
+        command.extend(["INSTANCE", &order.group, state, &priority].map(str::to_owned));
+        let environment = BTreeMap::from([
+            ("VIP_GROUP", order.group.clone()),
+            ("VIP_NODE", self.node.clone()),
+            ("VIP_STATE", order.state.clone()),
+            ("VIP_HOLDER", holder),
+            ("VIP_EPOCH", order.epoch.to_string()),
+            ("VIP_REASON", order.reason.clone()),
+            ("VIP_VIPS", known.vips.clone()),
+            ("VIP_HOOK", order.hook.name().to_owned()),
+        ]);
+        Some(Task { command, environment, limit: known.hooks.limit(order.hook) })
+    }
+
+    /// A run whose thread does not come back, as from a disk that hangs.
+    fn give_up(&mut self) {
+        let now = clock::now();
+        while let Some(place) = self.running.iter().position(|run| run.give_up <= now) {
+            let run = self.running.swap_remove(place);
+            let ended = Ended { outcome: Outcome::TimedOut, ..not_run("it hangs, and can't be killed") };
+            self.tell(&run.order, ended);
+        }
+    }
+
+    /// Tells everybody how a hook has ended.
+    fn tell(&self, order: &Order, ended: Ended) {
+        let (hook, group) = (order.hook, order.group.as_str());
+        let well = ended.outcome == Outcome::Done;
+        if let Some(ticket) = order.ticket {
+            self.report.ended(hook, ticket, well);
+        }
+        let duration_ms = u64::try_from(ended.took.as_millis()).unwrap_or(u64::MAX);
+        let how = match (ended.outcome, ended.exit) {
+            (Outcome::Done, _) => "done".to_owned(),
+            (Outcome::Failed, Some(code)) => format!("failed with exit code {code}"),
+            (Outcome::Failed, None) => "was killed by a signal".to_owned(),
+            (Outcome::TimedOut, _) => "took too long and was killed".to_owned(),
+            (Outcome::Cancelled, _) => "was killed, since the lease is lost".to_owned(),
+            (Outcome::NotStarted, _) => "could not be started".to_owned(),
+        };
+        let output = ended.output.join(" | ");
+        let colon = if output.is_empty() { "" } else { ": " };
+        let message = format!("{hook} {how} after {duration_ms} ms{colon}{output}");
+        let exit = ended.exit;
+        if ended.outcome.is_failure() {
+            warn!(group, %hook, exit, duration_ms, "{message}");
+        } else {
+            info!(group, %hook, exit, duration_ms, "{message}");
+        }
+        let run = HookRun {
+            hook,
+            outcome: ended.outcome,
+            exit: ended.exit,
+            duration_ms,
+            output: ended.output,
+            epoch: order.epoch,
+        };
+        self.events.publish(Some(group), Kind::Hook(run), message);
+    }
+}
+
+fn not_run(why: &str) -> Ended {
+    Ended { outcome: Outcome::NotStarted, exit: None, took: Duration::ZERO, output: vec![why.to_owned()] }
+}
+
+/// The state as keepalived's notify scripts expect it.
+fn notify_state(order: &Order) -> &'static str {
+    match order.hook {
+        Hook::PrePromote | Hook::PostPromote => "MASTER",
+        Hook::OnFault => "FAULT",
+        Hook::PostDemote if order.state == "fault" => "FAULT",
+        Hook::PreDemote | Hook::PostDemote => "BACKUP",
+    }
+}
+
+/// What tells people and runs their hooks, as the agent starts it.
+pub struct People {
+    /// What happens.
+    pub events: Events,
+    /// Orders for hooks.
+    pub hooks: Sender<HookAsk>,
+    /// What the history had before.
+    pub before: Vec<Event>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl People {
+    /// Waits, for a limited time, until the last hooks have run.
+    pub fn finish(self) {
+        if self.hooks.send(HookAsk::Close).is_ok() {
+            // It panicked, and the process with it, or it is done.
+            let _ = self.thread.join();
+        }
+    }
+}
+
+/// Starts the threads "hooks" and "history".
+///
+/// # Errors
+/// [`AgentError::System`] if there are no threads to be had.
+pub fn start(config: &Config, paths: &Paths, report: &Asker) -> Result<People, AgentError> {
+    let before = history::read(&paths.state_dir).unwrap_or_else(|e| {
+        warn!("the history in {} can't be read: {e}", paths.state_dir.display());
+        Vec::new()
+    });
+    let writer = history::start(&paths.state_dir).map_err(AgentError::system("start the thread history"))?;
+    let events = Events::new(&config.node_name, Some(writer));
+    let (hooks, asks) = channel();
+    let runner = Runner::new(config, events.clone(), report.clone(), hooks.clone());
+    let thread = super::threads::spawn("hooks", move || runner.run(&asks))?;
+    Ok(People { events, hooks, before, thread })
+}
+
+/// What the hooks of each group ask of its gate.
+#[must_use]
+pub fn rules(config: &Config) -> Vec<GateRule> {
+    let rule = |group: &crate::config::Group| {
+        let hooks = &group.hooks;
+        let has = |hook| hooks.commands.contains_key(&hook);
+        GateRule {
+            name: group.name.clone(),
+            pre_promote: has(Hook::PrePromote),
+            ignore_failure: hooks.on_failure == OnFailure::Ignore,
+            retry_after: hooks.retry_after,
+            pre_demote: has(Hook::PreDemote).then(|| hooks.limit(Hook::PreDemote)),
+        }
+    };
+    config.groups.iter().map(rule).collect()
+}
+
+#[cfg(test)]
+mod tests;

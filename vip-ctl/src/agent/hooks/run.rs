@@ -1,0 +1,261 @@
+//! One run of a hook: a process of its own group, with no shell, no terminal
+//! and no input, for a limited time. Blocks; runs on a thread of its own.
+//!
+//! It is started by posix_spawn, as `std` does where nothing else is asked for:
+//! a fork would copy the page tables of an agent that must not stall.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, PipeReader, Read},
+    os::{fd::AsFd, unix::process::CommandExt},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, poll},
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use vip_common::BootNs;
+
+use crate::{dataplane::clock, event::Outcome};
+
+/// Bytes of output that are kept; the rest is read and dropped.
+const OUTPUT_MAX: usize = 4096;
+/// Lines of output that are told.
+const LINES_MAX: usize = 10;
+/// The longest line that is told, in characters.
+const LINE_MAX: usize = 200;
+/// Between SIGTERM and SIGKILL.
+const TERM_GRACE: Duration = Duration::from_secs(1);
+/// How long an end that closed no pipe may go unnoticed.
+const LOOK_MS: u16 = 10;
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// What is added to the environment.
+    pub environment: BTreeMap<&'static str, String>,
+    /// When it is killed.
+    pub limit: Duration,
+}
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// In one word.
+    pub outcome: Outcome,
+    /// Its exit code, if it exited by itself.
+    pub exit: Option<i32>,
+    /// How long it took.
+    pub took: Duration,
+    /// The first lines that it printed.
+    pub output: Vec<String>,
+}
+
+/// Runs it to its end, to its limit, or until `cancel` is set.
+pub fn run(task: &Task, cancel: &AtomicBool) -> Ended {
+    let begun = clock::now();
+    let ended = |outcome, exit, output: &[u8]| Ended {
+        outcome,
+        exit,
+        took: clock::now().since(begun),
+        output: lines(output),
+    };
+    let (child, pipe) = match start(task) {
+        Ok(started) => started,
+        Err(e) => return ended(Outcome::NotStarted, None, e.to_string().as_bytes()),
+    };
+    let mut running = Running { child, pipe: Some(pipe), output: Vec::new() };
+    let deadline = begun.plus(task.limit);
+    let stop = || cancel.load(Ordering::Relaxed);
+    match running.wait(deadline, stop) {
+        Ok(Some(status)) => {
+            let outcome = if status.success() { Outcome::Done } else { Outcome::Failed };
+            ended(outcome, status.code(), &running.output)
+        }
+        Ok(None) => {
+            let outcome = if stop() { Outcome::Cancelled } else { Outcome::TimedOut };
+            running.kill();
+            ended(outcome, None, &running.output)
+        }
+        Err(e) => {
+            running.kill();
+            ended(Outcome::Failed, None, e.to_string().as_bytes())
+        }
+    }
+}
+
+fn start(task: &Task) -> io::Result<(Child, PipeReader)> {
+    let (program, arguments) =
+        task.command.split_first().ok_or_else(|| io::Error::other("the command is empty"))?;
+    let (reader, writer) = io::pipe()?;
+    let child = Command::new(program)
+        .args(arguments)
+        .envs(&task.environment)
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone()?)
+        .stderr(writer)
+        .process_group(0)
+        .spawn()?;
+    Ok((child, reader))
+}
+
+struct Running {
+    child: Child,
+    /// `None` once nobody writes any more.
+    pipe: Option<PipeReader>,
+    output: Vec<u8>,
+}
+
+impl Running {
+    /// Reads what it prints until it has ended; `None` if it is to end.
+    fn wait(&mut self, deadline: BootNs, stop: impl Fn() -> bool) -> io::Result<Option<ExitStatus>> {
+        loop {
+            self.read_for(LOOK_MS)?;
+            if let Some(status) = self.child.try_wait()? {
+                // What is in the pipe by now; what it left behind may write on.
+                while self.pipe.is_some() && self.read_for(0)? {}
+                return Ok(Some(status));
+            }
+            if clock::now() >= deadline || stop() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Reads once what comes within some milliseconds. Returns whether anything did.
+    fn read_for(&mut self, ms: u16) -> io::Result<bool> {
+        let Some(pipe) = &mut self.pipe else {
+            std::thread::sleep(Duration::from_millis(1));
+            return Ok(false);
+        };
+        let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, ms) {
+            Ok(0) | Err(nix::errno::Errno::EINTR) => return Ok(false),
+            Ok(_) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let mut bytes = [0; 4096];
+        let count = pipe.read(&mut bytes)?;
+        if count == 0 {
+            self.pipe = None;
+            return Ok(false);
+        }
+        let room = OUTPUT_MAX.saturating_sub(self.output.len());
+        self.output.extend_from_slice(&bytes[..count.min(room)]);
+        Ok(true)
+    }
+
+    /// Ends the whole process group: asks first, then makes it.
+    fn kill(&mut self) {
+        let Ok(group) = i32::try_from(self.child.id()) else { return };
+        let group = Pid::from_raw(group);
+        // A group that is gone needs no signal.
+        let _ = killpg(group, Signal::SIGTERM);
+        // Also what the first process leaves behind gets its second.
+        let until = clock::now().plus(TERM_GRACE);
+        while clock::now() < until && killpg(group, None).is_ok() {
+            let _ = self.read_for(LOOK_MS);
+            let _ = self.child.try_wait();
+        }
+        let _ = killpg(group, Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+}
+
+/// The first lines, as something to print.
+fn lines(output: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(output);
+    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    let line = |line: &str| line.trim_end().chars().take(LINE_MAX).map(printable).collect();
+    text.lines().take(LINES_MAX).map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str, limit: Duration) -> Task {
+        Task {
+            command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+            environment: BTreeMap::from([("VIP_GROUP", "db".to_owned())]),
+            limit,
+        }
+    }
+
+    fn run_alone(task: &Task) -> Ended {
+        run(task, &AtomicBool::new(false))
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn output_of_both_streams_exit_code_and_environment_are_told() {
+        let ended = run_alone(&sh("echo $VIP_GROUP; echo oh >&2; exit 3", LONG));
+        assert_eq!((ended.outcome, ended.exit), (Outcome::Failed, Some(3)));
+        assert_eq!(ended.output, ["db", "oh"]);
+        let ended = run_alone(&sh("", LONG));
+        assert_eq!((ended.outcome, ended.exit), (Outcome::Done, Some(0)));
+        let ended = run_alone(&Task { command: vec!["/nonexistent/hook".into()], ..sh("", LONG) });
+        assert_eq!((ended.outcome, ended.exit), (Outcome::NotStarted, None));
+        assert!(!ended.output.is_empty(), "it says why");
+    }
+
+    #[test]
+    fn a_hook_that_prints_without_end_is_limited_and_does_not_block() {
+        let ended = run_alone(&sh("yes | head -c 1000000; exit 0", LONG));
+        assert_eq!((ended.outcome, ended.output.len()), (Outcome::Done, LINES_MAX));
+        let ended = run_alone(&sh("head -c 5000 /dev/zero", LONG));
+        assert_eq!(ended.output, [" ".repeat(LINE_MAX)]);
+    }
+
+    /// Whether a process that is no zombie has this text in its command line.
+    fn lives(marker: &str) -> bool {
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let mut lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+        lines.any(|line| String::from_utf8_lossy(&line).contains(marker))
+    }
+
+    #[test]
+    fn at_its_limit_the_whole_group_is_killed_also_one_that_does_not_listen() {
+        let marker = format!("8642.{}", std::process::id());
+        let script = format!("trap '' TERM; sleep {marker} & sleep {marker}; wait");
+        let ended = run_alone(&sh(&script, Duration::from_millis(300)));
+        assert_eq!((ended.outcome, ended.exit), (Outcome::TimedOut, None));
+        assert!(ended.took >= Duration::from_millis(300) && ended.took < Duration::from_secs(30));
+        let gone = (0..200).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            !lives(&marker)
+        });
+        assert!(gone, "a child of the hook is left");
+    }
+
+    #[test]
+    fn a_cancelled_hook_ends_at_once() {
+        let cancel = AtomicBool::new(false);
+        let ended = std::thread::scope(|scope| {
+            let run = scope.spawn(|| run(&sh("sleep 1000", LONG), &cancel));
+            std::thread::sleep(Duration::from_millis(50));
+            cancel.store(true, Ordering::Relaxed);
+            run.join().unwrap()
+        });
+        assert_eq!(ended.outcome, Outcome::Cancelled);
+        assert!(ended.took < LONG / 2);
+    }
+
+    #[test]
+    fn what_a_hook_leaves_in_the_background_is_not_waited_for() {
+        let marker = format!("7531.{}", std::process::id());
+        let ended = run_alone(&sh(&format!("echo up; sleep {marker} & echo $!"), LONG));
+        assert_eq!((ended.outcome, ended.output[0].as_str()), (Outcome::Done, "up"));
+        assert!(ended.took < LONG / 2);
+        let pid: i32 = ended.output[1].parse().unwrap();
+        assert!(lives(&marker), "it goes on");
+        nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    }
+}

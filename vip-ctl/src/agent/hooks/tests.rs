@@ -1,0 +1,178 @@
+//! The thread with real processes: order, limits, and who is told what.
+
+use std::{path::Path, sync::Mutex};
+
+use super::*;
+
+const TEXT: &str = r#"
+node = { name = "db-a", interface = "eth0" }
+cluster = { name = "one", key_file = "k", node = [{ name = "db-a", address = "10.0.0.1:7077" }] }
+group = [
+  { name = "a", vips = ["10.0.0.8", "10.0.0.9"], priority = { db-a = 150 } },
+  { name = "b", vips = ["10.0.0.10"] },
+]
+"#;
+
+/// What the lease loop would be told.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<(Ticket, bool)>>>);
+
+impl Report for Told {
+    fn ended(&self, _: Hook, ticket: Ticket, well: bool) {
+        self.0.lock().unwrap().push((ticket, well));
+    }
+}
+
+struct Rig {
+    asks: Sender<HookAsk>,
+    told: Told,
+    events: Events,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Rig {
+    /// With these hooks, each `sh -c script sh`, on both groups.
+    fn new(hooks: &[(Hook, &str)], timeout: &str) -> Self {
+        let mut text = format!("{TEXT}\n[hooks]\ntimeout = \"{timeout}\"\n");
+        for (hook, script) in hooks {
+            text += &format!("{hook} = [\"/bin/sh\", \"-c\", '''{script}''', \"sh\"]\n");
+        }
+        let config = Config::parse(&text, Path::new("vip.toml"), "db-a").unwrap();
+        let (asks, receiver) = channel();
+        let (told, events) = (Told::default(), Events::new("db-a", None));
+        let runner = Runner::new(&config, events.clone(), told.clone(), asks.clone());
+        let thread = thread::spawn(move || runner.run(&receiver));
+        Self { asks, told, events, thread }
+    }
+
+    fn order(&self, group: u16, hook: Hook, ticket: Option<u64>) {
+        let order = Order {
+            group: ["a", "b"][usize::from(group)].to_owned(),
+            hook,
+            ticket: ticket.map(Ticket),
+            state: "active".into(),
+            epoch: 7,
+            reason: "elected".into(),
+            holder: Some(NodeId(0)),
+        };
+        self.asks.send(HookAsk::Run(order)).unwrap();
+    }
+
+    /// Lets everything end; what was told of it.
+    fn finish(self) -> (Vec<HookRun>, Vec<(Ticket, bool)>) {
+        self.asks.send(HookAsk::Close).unwrap();
+        self.thread.join().unwrap();
+        let run = |event: &Arc<Event>| match &event.kind {
+            Kind::Hook(run) => run.clone(),
+            other => panic!("{other:?}"),
+        };
+        let runs = self.events.recent().iter().map(run).collect();
+        let told = self.told.0.lock().unwrap().clone();
+        (runs, told)
+    }
+}
+
+#[test]
+fn a_hook_is_given_what_a_notify_script_is_given_and_more() {
+    let script = "echo $@; env | grep ^VIP_ | sort";
+    let rig = Rig::new(&[(Hook::PrePromote, script)], "10s");
+    rig.order(0, Hook::PrePromote, Some(1));
+    let (runs, told) = rig.finish();
+    assert_eq!(told, [(Ticket(1), true)]);
+    assert_eq!(
+        runs[0].output,
+        [
+            "INSTANCE a MASTER 150",
+            "VIP_EPOCH=7",
+            "VIP_GROUP=a",
+            "VIP_HOLDER=db-a",
+            "VIP_HOOK=pre_promote",
+            "VIP_NODE=db-a",
+            "VIP_REASON=elected",
+            "VIP_STATE=active",
+            "VIP_VIPS=10.0.0.8 10.0.0.9",
+        ]
+    );
+}
+
+#[test]
+fn hooks_of_one_group_run_one_after_the_other_in_order() {
+    let file = std::env::temp_dir().join(format!("vip-hooks-order-{}", std::process::id()));
+    let script =
+        format!("echo $VIP_GROUP begin >> {0}; sleep 0.2; echo $VIP_GROUP end >> {0}", file.display());
+    let rig = Rig::new(&[(Hook::PostPromote, &script), (Hook::PostDemote, &script)], "10s");
+    for group in [0, 1] {
+        rig.order(group, Hook::PostPromote, None);
+        rig.order(group, Hook::PostDemote, None);
+    }
+    // Nobody waits for a hook that there is none of.
+    rig.order(0, Hook::PrePromote, Some(5));
+    let (runs, told) = rig.finish();
+    assert_eq!(told, [(Ticket(5), true)]);
+    assert_eq!(runs.len(), 4);
+    let text = std::fs::read_to_string(&file).unwrap();
+    for group in ["a", "b"] {
+        let lines: Vec<_> = text.lines().filter_map(|line| line.strip_prefix(group)).collect();
+        assert_eq!(lines, [" begin", " end", " begin", " end"]);
+    }
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn a_hook_that_fails_or_hangs_is_told_to_whom_waits_for_it() {
+    let script = "if [ $VIP_GROUP = a ]; then echo no; exit 3; else sleep 1000; fi";
+    let rig = Rig::new(&[(Hook::PrePromote, script)], "200ms");
+    rig.order(0, Hook::PrePromote, Some(1));
+    rig.order(1, Hook::PrePromote, Some(2));
+    let (mut runs, mut told) = rig.finish();
+    told.sort_unstable();
+    assert_eq!(told, [(Ticket(1), false), (Ticket(2), false)]);
+    runs.sort_by_key(|run| run.exit);
+    assert_eq!((runs[0].outcome, runs[0].exit), (Outcome::TimedOut, None));
+    assert_eq!((runs[1].outcome, runs[1].exit, runs[1].output[0].as_str()), (Outcome::Failed, Some(3), "no"));
+}
+
+#[test]
+fn a_run_whose_lease_is_lost_is_killed_and_one_that_waits_is_not_begun() {
+    let rig = Rig::new(&[(Hook::PrePromote, "sleep 1000")], "60s");
+    rig.order(0, Hook::PrePromote, Some(1));
+    rig.order(0, Hook::PrePromote, Some(2));
+    for ticket in [2, 1] {
+        rig.asks.send(HookAsk::Cancel(Ticket(ticket))).unwrap();
+    }
+    let (runs, told) = rig.finish();
+    assert_eq!(runs.iter().map(|run| run.outcome).collect::<Vec<_>>(), [Outcome::Cancelled]);
+    assert_eq!(told, [(Ticket(1), false)]);
+}
+
+#[test]
+fn who_waits_for_a_hook_comes_before_those_that_nobody_waits_for() {
+    let groups: Vec<_> =
+        (0..=RUNS_MAX).map(|n| format!("{{ name = \"g{n}\", vips = [\"10.1.0.{n}\"] }}")).collect();
+    let text = format!(
+        "node = {{ name = \"db-a\", interface = \"eth0\" }}\n\
+         cluster = {{ name = \"one\", key_file = \"k\", node = [{{ name = \"db-a\", address = \"10.0.0.1:7077\" }}] }}\n\
+         group = [{}]\n[hooks]\npost_promote = [\"/bin/sleep\"]\npre_promote = [\"/bin/true\"]\n",
+        groups.join(", ")
+    );
+    let config = Config::parse(&text, Path::new("vip.toml"), "db-a").unwrap();
+    let (asks, _receiver) = channel();
+    let mut runner = Runner::new(&config, Events::new("db-a", None), Told::default(), asks);
+    let order = |group: usize, hook, ticket| Order {
+        group: format!("g{group}"),
+        hook,
+        ticket,
+        state: String::new(),
+        epoch: 0,
+        reason: String::new(),
+        holder: None,
+    };
+    for group in 0..RUNS_MAX {
+        runner.add(order(group, Hook::PostPromote, None));
+    }
+    runner.add(order(RUNS_MAX, Hook::PrePromote, Some(Ticket(1))));
+    runner.start_next();
+    assert_eq!(runner.running.len(), RUNS_MAX);
+    assert_eq!(runner.running[0].order.ticket, Some(Ticket(1)));
+    assert_eq!(runner.waiting.len(), 1);
+}

@@ -1,0 +1,295 @@
+//! Where hooks meet the lease loop: words that wait for `pre_promote`, planned
+//! moves that wait for `pre_demote`. What to do is decided by the gates and
+//! partings; no hook is waited for here, only kept in mind.
+
+use tokio::sync::oneshot;
+use vip_common::{BootNs, Lease};
+
+use super::{Announce, Running};
+use crate::{
+    agent::{
+        Notice,
+        eligibility::Eligible,
+        gate::{GateRule, Ticket, Verdict},
+        hooks::{HookAsk, Order},
+        parting,
+    },
+    dataplane::clock,
+    engine::{
+        Command, CommandId, Completed, Epoch, GroupId, GroupState, Input, Message, NodeId, Packet, Reason,
+        Refusal,
+    },
+    event::Hook,
+};
+
+/// A planned move that is kept back.
+pub(super) enum Move {
+    /// Asked for at this node.
+    Command(Command, oneshot::Sender<Result<Completed, Refusal>>),
+    /// Asked for at another node.
+    Request { from: NodeId, message: Message },
+    /// The agent is to stop.
+    Stop,
+}
+
+impl Running {
+    /// The engine wants a word in the map.
+    pub(super) fn word(&mut self, group: GroupId, lease: Lease, now: BootNs) {
+        let step = self.inner.gates.word(group, lease, now);
+        if let Some(lease) = step.store {
+            self.write(group, lease);
+        }
+        self.cancel(step.cancel);
+    }
+
+    fn write(&self, group: GroupId, lease: Lease) {
+        if let Some(plane) = &self.inner.plane
+            && let Some(index) = plane.index.get(usize::from(group.0))
+        {
+            plane.maps.leases().store(*index, lease);
+        }
+    }
+
+    /// A group has come here: told to the network once its fence is open.
+    pub(super) fn takeover(&self, group: GroupId) {
+        if !self.inner.gates.is_promoting(group) {
+            self.announce(group, Announce::Takeover);
+        }
+    }
+
+    /// State or holder has changed.
+    pub(super) fn changed(
+        &mut self,
+        group: GroupId,
+        state: GroupState,
+        holder: Option<NodeId>,
+        (epoch, reason): (Epoch, Reason),
+        now: BootNs,
+    ) {
+        let told = self.inner.gates.changed(group, state, holder, (epoch, reason), now);
+        self.cancel(told.cancel);
+        if state != GroupState::Active {
+            let free = self.partings.lost(group);
+            self.freed.extend(free);
+        }
+        let (promoting, gap) = (told.promoting, told.gap);
+        self.say(Notice::Changed { group, state, epoch, reason, holder, promoting, gap });
+        if let Some(ticket) = told.begin {
+            let order = Order {
+                group: self.inner.gates.name(group),
+                hook: Hook::PrePromote,
+                ticket: Some(ticket),
+                state: "promoting".into(),
+                epoch: epoch.0,
+                reason: reason.to_string(),
+                holder,
+            };
+            self.order(HookAsk::Run(order));
+        }
+    }
+
+    fn order(&self, ask: HookAsk) {
+        // The thread "hooks" ends only with the process.
+        let _ = self.inner.hooks.send(ask);
+    }
+
+    fn cancel(&self, ticket: Option<Ticket>) {
+        if let Some(ticket) = ticket {
+            self.order(HookAsk::Cancel(ticket));
+        }
+    }
+
+    /// A hook that was waited for has ended.
+    pub(super) fn hook_ended(&mut self, hook: Hook, ticket: Ticket, well: bool) {
+        let now = clock::now();
+        if hook == Hook::PreDemote {
+            let free = self.partings.ended(ticket, now);
+            self.go_ahead(free);
+            return;
+        }
+        match self.inner.gates.ended(ticket, well, now) {
+            Verdict::Stale => {}
+            Verdict::Open { group, lease, epoch, reason, gap } => {
+                self.write(group, lease);
+                self.announce(group, Announce::Takeover);
+                let (state, holder) = (GroupState::Active, Some(self.inner.me));
+                self.say(Notice::Changed { group, state, epoch, reason, holder, promoting: false, gap });
+            }
+            Verdict::Release(group) => {
+                self.input(Input::Eligible { group, eligible: false });
+                // In a paused cluster, or where nobody else is ready, that may
+                // leave the lease here; but it was promoted in vain.
+                if self.inner.gates.is_failed(group) {
+                    self.next_command += 1;
+                    let id = CommandId(self.next_command);
+                    self.input(Input::Command { id, command: Command::Demote { group } });
+                }
+            }
+        }
+    }
+
+    /// The keeper's word on a group, unless this node stays away from it.
+    pub(super) fn eligible(&mut self, group: GroupId, word: Eligible) {
+        let word = match self.inner.gates.eligible(group, word) {
+            Eligible::Yes => Input::Eligible { group, eligible: true },
+            Eligible::No => Input::Eligible { group, eligible: false },
+            Eligible::Unwell => Input::Unwell { group },
+        };
+        self.input(word);
+    }
+
+    /// What is due of hooks: groups that may be had again, moves that have
+    /// waited long enough.
+    pub(super) fn moves_due(&mut self) {
+        let now = clock::now();
+        for (group, word) in self.inner.gates.unbarred(now) {
+            self.eligible(group, word);
+        }
+        let (free, stayed) = self.partings.overdue(now);
+        self.go_ahead(free);
+        for group in stayed {
+            // Its service was told to get ready to leave, and stays.
+            if self.inner.gates.is_open(group, now) {
+                self.order_for(group, Hook::PostPromote, None, "not_moved");
+            }
+        }
+    }
+
+    /// When [`Running::moves_due`] has something next.
+    pub(super) fn moves_deadline(&self) -> Option<BootNs> {
+        [self.inner.gates.next_deadline(), self.partings.next_deadline()].into_iter().flatten().min()
+    }
+
+    fn order_for(&self, group: GroupId, hook: Hook, ticket: Option<Ticket>, reason: &str) {
+        let order = Order {
+            group: self.inner.gates.name(group),
+            hook,
+            ticket,
+            state: "active".into(),
+            epoch: self.inner.gates.epoch(group).0,
+            reason: reason.into(),
+            holder: Some(self.inner.me),
+        };
+        self.order(HookAsk::Run(order));
+    }
+
+    /// Does a command that was asked for at this node, or keeps it back.
+    pub(super) fn command(&mut self, command: Command, reply: oneshot::Sender<Result<Completed, Refusal>>) {
+        self.say(Notice::Asked { command, at: self.inner.me });
+        let waits_for = self.waits_for(command, None);
+        if waits_for.is_empty() {
+            self.command_now(command, reply);
+        } else {
+            self.partings.keep(Move::Command(command, reply), &waits_for);
+        }
+    }
+
+    fn command_now(&mut self, command: Command, reply: oneshot::Sender<Result<Completed, Refusal>>) {
+        self.next_command += 1;
+        let id = CommandId(self.next_command);
+        self.waiting.push((id, reply));
+        self.input(Input::Command { id, command });
+    }
+
+    /// The agent is to stop: releases everything, planned as it is.
+    pub(super) fn stop(&mut self) {
+        let now = clock::now();
+        let open = self.inner.gates.open(now);
+        let waits_for = self.begin_partings(open, "stopping");
+        if waits_for.is_empty() {
+            self.input(Input::Stop);
+        } else {
+            self.partings.keep(Move::Stop, &waits_for);
+        }
+    }
+
+    /// Takes out of a packet what is to be kept back.
+    pub(super) fn keep_requests_back(&mut self, from: NodeId, packet: &mut Packet) {
+        if !packet.messages.iter().any(|message| matches!(message, Message::Request { .. })) {
+            return;
+        }
+        for message in std::mem::take(&mut packet.messages) {
+            if !self.keeps_back(from, &message) {
+                packet.messages.push(message);
+            }
+        }
+    }
+
+    fn keeps_back(&mut self, from: NodeId, message: &Message) -> bool {
+        let Message::Request { request, epoch, command } = message else { return false };
+        // It is repeated until it is answered.
+        let is_same = |kept: &Move| matches!(kept, Move::Request { message: Message::Request { request: other, .. }, .. } if other == request);
+        if self.partings.kept().any(is_same) {
+            return true;
+        }
+        if !request.command.is_own() {
+            self.say(Notice::Asked { command: *command, at: from });
+        }
+        let waits_for = self.waits_for(*command, Some(*epoch));
+        if !waits_for.is_empty() {
+            self.partings.keep(Move::Request { from, message: message.clone() }, &waits_for);
+        }
+        !waits_for.is_empty()
+    }
+
+    /// The groups whose `pre_demote` a command has to wait for; it begins by that.
+    fn waits_for(&mut self, command: Command, epoch: Option<Epoch>) -> Vec<GroupId> {
+        if !self.inner.gates.any_pre_demote() || self.partings.is_full() {
+            return Vec::new();
+        }
+        // A request names the grant that it is about, if it is about one.
+        let epoch = epoch.filter(|_| command.group().is_some());
+        let status = self.inner.engine.status(clock::now());
+        let taken = parting::taken(command, self.inner.me, epoch, &status);
+        self.begin_partings(taken, "asked_for")
+    }
+
+    fn begin_partings(&mut self, mut groups: Vec<GroupId>, reason: &str) -> Vec<GroupId> {
+        let now = clock::now();
+        groups.retain(|group| {
+            self.inner.gates.pre_demote(*group).is_some() && self.inner.gates.is_open(*group, now)
+        });
+        let waits_for = self.partings.waiting(&groups);
+        for &group in &waits_for {
+            let Some(limit) = self.inner.gates.pre_demote(group) else { continue };
+            if !self.partings.is_running(group) {
+                let ticket = self.inner.gates.ticket();
+                self.partings.begin(group, ticket, limit, now);
+                self.order_for(group, Hook::PreDemote, Some(ticket), reason);
+            }
+        }
+        waits_for
+    }
+
+    /// Groups get other numbers: what was kept back can't be told any more
+    /// what it was about. Returns whether the agent is to stop.
+    pub(super) fn regroup_moves(&mut self, was: &[Option<GroupId>], rules: Vec<GateRule>) -> bool {
+        self.inner.gates.regroup(was, rules);
+        let mut stops = false;
+        for each in self.partings.drain() {
+            match each {
+                Move::Command(_, reply) => {
+                    // Whoever asked may have gone away.
+                    let _ = reply.send(Err(Refusal::Busy));
+                }
+                // It is repeated.
+                Move::Request { .. } => {}
+                Move::Stop => stops = true,
+            }
+        }
+        stops
+    }
+
+    /// Does what was kept back.
+    pub(super) fn go_ahead(&mut self, moves: Vec<Move>) {
+        for each in moves {
+            match each {
+                Move::Command(command, reply) => self.command_now(command, reply),
+                Move::Request { from, message } => {
+                    self.input(Input::Message { from, packet: Packet { messages: vec![message] } });
+                }
+                Move::Stop => self.input(Input::Stop),
+            }
+        }
+    }
+}

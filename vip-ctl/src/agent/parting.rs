@@ -1,0 +1,227 @@
+//! Planned moves that wait for `pre_demote`: the command is kept back until
+//! the hook of every group that it takes from this node has ended or had its
+//! time, while the leases are renewed. A lease that is lost meanwhile is lost
+//! at once; nothing here keeps one.
+//!
+//! Sans-IO, and generic over what is kept back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use vip_common::BootNs;
+
+use super::gate::Ticket;
+use crate::engine::{COMMAND_TIMEOUT, Command, Epoch, GroupId, NodeId, Status};
+
+/// The most that is kept back at a time; more goes ahead at once.
+const KEPT_MAX: usize = 64;
+/// What a hook's process and its end may take beyond the hook's limit, which
+/// is kept by whoever runs it.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// A group whose hook runs, or has ended lately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parting {
+    /// It is waited for until then.
+    Running { ticket: Ticket, until: BootNs },
+    /// The move may come until then.
+    Done { until: BootNs },
+}
+
+/// Something kept back.
+#[derive(Debug)]
+struct Kept<T> {
+    what: T,
+    waits_for: BTreeSet<GroupId>,
+}
+
+/// What is kept back, and why.
+#[derive(Debug)]
+pub struct Partings<T> {
+    groups: BTreeMap<GroupId, Parting>,
+    kept: Vec<Kept<T>>,
+}
+
+impl<T> Default for Partings<T> {
+    fn default() -> Self {
+        Self { groups: BTreeMap::new(), kept: Vec::new() }
+    }
+}
+
+impl<T> Partings<T> {
+    /// Which of these groups' hooks are still to end before a move.
+    pub fn waiting(&self, groups: &[GroupId]) -> Vec<GroupId> {
+        let is_done = |group: &&GroupId| !matches!(self.groups.get(group), Some(Parting::Done { .. }));
+        groups.iter().filter(is_done).copied().collect()
+    }
+
+    /// Is there no room to keep anything back?
+    pub fn is_full(&self) -> bool {
+        self.kept.len() >= KEPT_MAX
+    }
+
+    /// What is kept back.
+    pub fn kept(&self) -> impl Iterator<Item = &T> {
+        self.kept.iter().map(|kept| &kept.what)
+    }
+
+    /// Does this group's hook run?
+    pub fn is_running(&self, group: GroupId) -> bool {
+        matches!(self.groups.get(&group), Some(Parting::Running { .. }))
+    }
+
+    /// A group's hook has begun; it may take `limit`.
+    pub fn begin(&mut self, group: GroupId, ticket: Ticket, limit: Duration, now: BootNs) {
+        let until = now.plus(limit).plus(GRACE);
+        self.groups.insert(group, Parting::Running { ticket, until });
+    }
+
+    /// Keeps `what` back until the hooks of these groups have ended.
+    pub fn keep(&mut self, what: T, waits_for: &[GroupId]) {
+        self.kept.push(Kept { what, waits_for: waits_for.iter().copied().collect() });
+    }
+
+    /// A hook has ended; what may go ahead by that.
+    pub fn ended(&mut self, ticket: Ticket, now: BootNs) -> Vec<T> {
+        let is_it = |parting: &Parting| matches!(parting, Parting::Running { ticket: t, .. } if *t == ticket);
+        let found = self.groups.iter().find(|(_, parting)| is_it(parting)).map(|(group, _)| *group);
+        found.map_or_else(Vec::new, |group| self.done(group, now))
+    }
+
+    /// Forgets everything, since groups get other numbers; what was kept back.
+    pub fn drain(&mut self) -> Vec<T> {
+        self.groups.clear();
+        std::mem::take(&mut self.kept).into_iter().map(|kept| kept.what).collect()
+    }
+
+    fn done(&mut self, group: GroupId, now: BootNs) -> Vec<T> {
+        // Requests are repeated for as long.
+        self.groups.insert(group, Parting::Done { until: now.plus(COMMAND_TIMEOUT) });
+        self.free(group)
+    }
+
+    fn free(&mut self, group: GroupId) -> Vec<T> {
+        for kept in &mut self.kept {
+            kept.waits_for.remove(&group);
+        }
+        let (free, kept) = std::mem::take(&mut self.kept).into_iter().partition(|k| k.waits_for.is_empty());
+        self.kept = kept;
+        let free: Vec<Kept<T>> = free;
+        free.into_iter().map(|kept| kept.what).collect()
+    }
+
+    /// The lease of this group is gone, whatever took it; what may go ahead by that.
+    pub fn lost(&mut self, group: GroupId) -> Vec<T> {
+        if self.groups.remove(&group).is_some() { self.free(group) } else { Vec::new() }
+    }
+
+    /// What may go ahead because its hooks have had their time, and the groups
+    /// that were not moved although their hook has ended.
+    pub fn overdue(&mut self, now: BootNs) -> (Vec<T>, Vec<GroupId>) {
+        let mut free = Vec::new();
+        let mut stayed = Vec::new();
+        for (group, parting) in self.groups.clone() {
+            match parting {
+                Parting::Running { until, .. } if until <= now => free.extend(self.done(group, now)),
+                Parting::Done { until } if until <= now => {
+                    self.groups.remove(&group);
+                    stayed.push(group);
+                }
+                Parting::Running { .. } | Parting::Done { .. } => {}
+            }
+        }
+        (free, stayed)
+    }
+
+    /// When [`Partings::overdue`] has something next.
+    pub fn next_deadline(&self) -> Option<BootNs> {
+        let until = |parting: &Parting| match parting {
+            Parting::Running { until, .. } | Parting::Done { until } => *until,
+        };
+        self.groups.values().map(until).min()
+    }
+}
+
+/// The groups that a command would take from this node now. Empty if the
+/// engine would refuse it, as far as that can be told before.
+pub fn taken(command: Command, me: NodeId, asked_for: Option<Epoch>, status: &Status) -> Vec<GroupId> {
+    let held = |group: GroupId| {
+        let known = status.groups.get(usize::from(group.0));
+        known.filter(|known| known.holder == Some(me) && known.expiry.is_some())
+    };
+    let is_meant =
+        |group: GroupId| held(group).is_some_and(|known| asked_for.is_none_or(|epoch| epoch == known.epoch));
+    let can_go_to = |group: GroupId, to: Option<NodeId>| {
+        held(group).is_some_and(|known| {
+            known.ready.iter().any(|ready| *ready != me && to.is_none_or(|to| to == *ready))
+        })
+    };
+    match command {
+        Command::Promote { group, to } | Command::Switchover { group, to: Some(to) } => {
+            let goes = to != me && is_meant(group) && can_go_to(group, Some(to));
+            goes.then_some(group).into_iter().collect()
+        }
+        Command::Switchover { group, to: None } => {
+            (is_meant(group) && can_go_to(group, None)).then_some(group).into_iter().collect()
+        }
+        Command::Demote { group } => is_meant(group).then_some(group).into_iter().collect(),
+        Command::Standby { node, on: true, force } if node == me => {
+            let all = (0..u16::try_from(status.groups.len()).unwrap_or(u16::MAX)).map(GroupId);
+            let mine: Vec<_> = all.filter(|group| held(*group).is_some()).collect();
+            if force || mine.iter().all(|group| can_go_to(*group, None)) { mine } else { Vec::new() }
+        }
+        Command::Standby { .. } | Command::Force { .. } | Command::Pause { .. } => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(2);
+
+    fn at(ms: u64) -> BootNs {
+        BootNs(ms * 1_000_000)
+    }
+
+    #[test]
+    fn a_move_goes_ahead_when_all_its_hooks_have_ended() {
+        let mut partings = Partings::default();
+        let groups = [GroupId(0), GroupId(1)];
+        assert_eq!(partings.waiting(&groups), groups);
+        partings.begin(GroupId(0), Ticket(1), LIMIT, at(0));
+        partings.begin(GroupId(1), Ticket(2), LIMIT, at(0));
+        partings.keep("standby", &groups);
+        assert!(partings.ended(Ticket(9), at(1)).is_empty(), "another run");
+        assert!(partings.ended(Ticket(1), at(1)).is_empty());
+        assert_eq!(partings.ended(Ticket(2), at(2)), ["standby"]);
+        // A repeated request runs nothing again, for a while.
+        assert!(partings.waiting(&groups).is_empty());
+        let (free, stayed) = partings.overdue(at(2).plus(COMMAND_TIMEOUT));
+        assert!(free.is_empty());
+        assert_eq!(stayed, groups, "nothing came of it");
+        assert_eq!(partings.waiting(&groups), groups);
+    }
+
+    #[test]
+    fn a_hook_that_does_not_end_holds_a_move_up_for_its_time_only() {
+        let mut partings = Partings::default();
+        partings.begin(GroupId(0), Ticket(1), LIMIT, at(0));
+        partings.keep("switchover", &[GroupId(0)]);
+        let due = partings.next_deadline().expect("it is waited for");
+        assert!(due <= at(0).plus(LIMIT).plus(Duration::from_secs(1)));
+        assert!(partings.overdue(at(100)).0.is_empty());
+        assert_eq!(partings.overdue(due).0, ["switchover"]);
+    }
+
+    #[test]
+    fn a_lost_lease_holds_up_nothing() {
+        let mut partings = Partings::default();
+        partings.begin(GroupId(0), Ticket(1), LIMIT, at(0));
+        partings.keep("stop", &[GroupId(0)]);
+        assert_eq!(partings.lost(GroupId(0)), ["stop"]);
+        assert_eq!(partings.next_deadline(), None);
+    }
+}

@@ -1,0 +1,43 @@
+//! Who could hold a group, in order, for `status` and `explain`.
+
+use super::lease_loop::Snapshot;
+use crate::{
+    config::{self, Config},
+    engine::{GroupId, GroupStatus as Known, NodeId},
+    report::{Candidate, GroupStatus},
+};
+
+/// Adds to a group's status who could hold it, and what hooks do to it here.
+pub fn add(
+    entry: &mut GroupStatus,
+    config: &Config,
+    group: &config::Group,
+    known: &Known,
+    snapshot: &Snapshot,
+) {
+    let place = config.groups.iter().position(|other| other.name == group.name);
+    let id = place.and_then(|place| u16::try_from(place).ok()).map(GroupId);
+    entry.candidates = candidates(config, group, &known.ready);
+    if id.is_some_and(|id| snapshot.promoting.contains(&id)) {
+        entry.state = "promoting".into();
+    }
+    entry.stays_away_ms = id
+        .and_then(|id| snapshot.barred.get(&id))
+        .and_then(|until| u64::try_from(until.since(snapshot.now).as_millis()).ok());
+}
+
+/// By priority, then by the number that names a node on the wire: as the
+/// engine ranks them.
+fn candidates(config: &Config, group: &config::Group, ready: &[NodeId]) -> Vec<Candidate> {
+    let nodes = config.cluster.nodes.iter().filter(|node| node.can_hold());
+    let mut nodes: Vec<_> =
+        nodes.map(|node| (group.priorities.get(&node.name).copied().unwrap_or(0), node)).collect();
+    nodes.sort_by_key(|(priority, node)| (std::cmp::Reverse(*priority), node.id));
+    let ranked = (1..).zip(nodes).map(|(rank, (priority, node))| Candidate {
+        node: node.name.clone(),
+        priority,
+        rank,
+        ready: ready.contains(&NodeId(node.id)),
+    });
+    ranked.collect()
+}

@@ -1,0 +1,48 @@
+//! `vip-ctl events`: what happens on this node, from its agent.
+
+use std::io::{BufRead, BufReader};
+
+use super::{Failure, Format, client, print};
+use crate::{
+    agent::api::{Request, Response},
+    event::{Event, text},
+    exit::Exit,
+    paths::Paths,
+};
+
+/// Example: vip-ctl events --follow db
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// Only this group (or the group of this VIP).
+    #[arg(value_name = "GROUP|VIP")]
+    group: Option<String>,
+    /// Go on with those that come, until interrupted.
+    #[arg(short, long)]
+    follow: bool,
+}
+
+pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
+    let request = Request::Events { group: args.group.clone(), follow: args.follow };
+    let stream = client::open(paths, &request)?.ok_or_else(|| client::no_agent(paths, "events"))?;
+    // Between two events may be days.
+    stream
+        .set_read_timeout(None)
+        .map_err(|e| Failure::new(Exit::System, format!("could not wait for the agent: {e}")))?;
+    for line in BufReader::new(stream).lines() {
+        let line = line.map_err(|e| Failure::new(Exit::System, format!("the agent went away: {e}")))?;
+        match (serde_json::from_str::<Event>(&line), format) {
+            (Ok(_), Format::Json) => print(&format!("{line}\n")),
+            (Ok(event), Format::Text) => print(&format!("{}\n", text(&event))),
+            (Err(_), _) => {
+                return match serde_json::from_str(&line) {
+                    Ok(Response::Error { code, message }) => Err(Failure::of_agent(code, message)),
+                    Ok(_) | Err(_) => Err(client::strange()),
+                };
+            }
+        }
+    }
+    if args.follow {
+        return Err(Failure::new(Exit::NotLoaded, "the agent has ended, and its events with it"));
+    }
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,169 @@
+//! `vip-ctl history`: what moved when and why, from the state directory, so
+//! that it needs no agent.
+
+use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
+
+use serde::Serialize;
+
+use super::{Failure, Format, print, print_json};
+use crate::{
+    event::{Event, HookRun, Kind},
+    exit::Exit,
+    history,
+    paths::Paths,
+};
+
+/// Example: vip-ctl history db --since 1h
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// Only this group.
+    #[arg(value_name = "GROUP")]
+    group: Option<String>,
+    /// At most so many changes, the latest ones.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+    /// Only what is not older than this, such as 1h or 7d.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    since: Option<Duration>,
+}
+
+/// A change, and the hooks that ran for it.
+#[derive(Debug, Serialize)]
+struct Entry {
+    #[serde(flatten)]
+    event: Event,
+    hooks: Vec<HookRun>,
+}
+
+pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
+    let entries = entries(read(paths)?);
+    if let Some(group) = &args.group {
+        let known: BTreeSet<_> = entries.iter().filter_map(|entry| entry.event.group.as_deref()).collect();
+        if !known.is_empty() && !known.contains(group.as_str()) {
+            let known: Vec<_> = known.into_iter().collect();
+            return Err(Failure::new(
+                Exit::NoSuch,
+                format!("the history has no group {group:?}: name one of {}", known.join(", ")),
+            ));
+        }
+    }
+    let is_wanted = |entry: &Entry| {
+        args.group.as_ref().is_none_or(|group| entry.event.group.as_ref() == Some(group))
+            && args.since.is_none_or(|since| entry.event.time.age() <= since)
+    };
+    let mut wanted: Vec<_> = entries.into_iter().filter(is_wanted).collect();
+    wanted.drain(..wanted.len().saturating_sub(args.limit));
+    match format {
+        Format::Json => print_json(&serde_json::json!({ "history": wanted }))?,
+        Format::Text => print(&text(&wanted)),
+    }
+    Ok(Exit::Ok)
+}
+
+/// The history's records.
+pub(super) fn read(paths: &Paths) -> Result<Vec<Event>, Failure> {
+    history::read(&paths.state_dir).map_err(|e| {
+        let exit = match e.kind() {
+            std::io::ErrorKind::PermissionDenied => Exit::NoPermission,
+            _ => Exit::System,
+        };
+        let dir = paths.state_dir.display();
+        Failure::new(
+            exit,
+            format!("the history in {dir} can't be read ({e}): run it as root, or name --state-dir"),
+        )
+    })
+}
+
+/// Puts the hooks to the changes: those before a release to it, others to
+/// their grant's last change.
+fn entries(events: Vec<Event>) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut before: Vec<(Option<String>, HookRun)> = Vec::new();
+    for event in events {
+        match &event.kind {
+            Kind::Changed(_) => {
+                let of_group = |(group, _): &(Option<String>, HookRun)| *group == event.group;
+                let (hooks, rest) = before.into_iter().partition(of_group);
+                before = rest;
+                let hooks: Vec<(Option<String>, HookRun)> = hooks;
+                entries.push(Entry { event, hooks: hooks.into_iter().map(|(_, run)| run).collect() });
+            }
+            Kind::Hook(run) if run.hook == crate::event::Hook::PreDemote => {
+                before.push((event.group.clone(), run.clone()));
+            }
+            Kind::Hook(run) => {
+                match entries.iter_mut().rev().find(|entry| entry.event.group == event.group) {
+                    Some(entry) => entry.hooks.push(run.clone()),
+                    None => before.push((event.group.clone(), run.clone())),
+                }
+            }
+            Kind::Connected { .. }
+            | Kind::Rejected { .. }
+            | Kind::Claim { .. }
+            | Kind::Late { .. }
+            | Kind::Eligible { .. }
+            | Kind::Check { .. }
+            | Kind::Mode { .. }
+            | Kind::Missed { .. } => {}
+        }
+    }
+    entries
+}
+
+fn text(entries: &[Entry]) -> String {
+    let mut out = String::new();
+    for Entry { event, hooks } in entries {
+        // Writing to a string does not fail.
+        let group = event.group.as_deref().unwrap_or("-");
+        let _ = writeln!(out, "{} {group}: {}", event.time, event.message);
+        for run in hooks {
+            let outcome = serde_json::to_value(run.outcome).unwrap_or_default();
+            let outcome = outcome.as_str().unwrap_or("?").replace('_', " ");
+            let exit = run.exit.filter(|code| *code != 0).map(|code| format!(", exit code {code}"));
+            let exit = exit.unwrap_or_default();
+            let _ = write!(out, "    {}: {outcome}{exit}, {} ms", run.hook, run.duration_ms);
+            match run.output.first() {
+                Some(line) => _ = writeln!(out, ": {line}"),
+                None => _ = writeln!(out),
+            }
+        }
+    }
+    if out.is_empty() {
+        out.push_str("nothing has moved here yet, or not in that time\n");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Change, Events, Hook, Outcome};
+
+    fn run(hook: Hook) -> Kind {
+        let (outcome, exit, output) = (Outcome::Failed, Some(3), vec!["no".into(), "why".into()]);
+        Kind::Hook(HookRun { hook, outcome, exit, duration_ms: 12, output, epoch: 1 })
+    }
+
+    #[test]
+    fn hooks_are_put_to_the_change_that_they_ran_for() {
+        let events = Events::new("db-a", None);
+        let change = || Kind::Changed(Change::default());
+        events.publish(Some("db"), change(), "active");
+        events.publish(Some("db"), run(Hook::PostPromote), "");
+        events.publish(Some("web"), change(), "standby");
+        events.publish(Some("db"), run(Hook::PreDemote), "");
+        events.publish(Some("db"), change(), "released");
+        events.publish(Some("db"), run(Hook::PostDemote), "");
+        let recent = events.recent().iter().map(|event| Event::clone(event)).collect();
+        let entries = entries(recent);
+        let hooks: Vec<Vec<_>> =
+            entries.iter().map(|entry| entry.hooks.iter().map(|run| run.hook).collect()).collect();
+        assert_eq!(hooks, [vec![Hook::PostPromote], vec![], vec![Hook::PreDemote, Hook::PostDemote]]);
+        let text = text(&entries);
+        assert!(text.ends_with("    post_demote: failed, exit code 3, 12 ms: no\n"), "{text}");
+        let json = serde_json::to_value(&entries[0]).unwrap();
+        assert_eq!(json["hooks"][0]["hook"], "post_promote");
+        assert_eq!(json["kind"], "changed");
+    }
+}
