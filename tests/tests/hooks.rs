@@ -1,0 +1,354 @@
+//! Hooks in a running cluster, with the real agent in the real kernel: what
+//! the wire sees while a hook runs, what follows when one fails, hangs or loses
+//! its lease, and what the history, the events and `explain` tell of it.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use vip_common::BootNs;
+use vip_tests::lab::rig::{ArpProbes, Rig, WATCH};
+use vip_tests::lab::{GROUP, Lab, LabSpec, Node, clock, find_vip_ctl, skip, wait_until};
+
+const LEASE: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Probes at 1 kHz that a planned move may cost on a machine that stalls.
+const PLANNED_LOSS_MAX: usize = 100;
+
+fn spec() -> Result<LabSpec> {
+    Ok(LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))
+}
+
+/// A rig whose nodes run these scripts as their hooks. Each leaves a line
+/// before and after what it does, with the uptime, in `$D/$VIP_NODE`.
+fn rig(spec: &LabSpec, more: &str, hooks: &[(&str, &str)]) -> Result<Rig> {
+    let lab = Lab::new(spec)?;
+    let mut text = format!("\n[hooks]\n{more}\n");
+    for (hook, script) in hooks {
+        let dir = lab.id().dir();
+        let note =
+            |when| format!("read up rest < /proc/uptime; echo $VIP_HOOK {when} $up >> $D/$VIP_NODE.hooks");
+        writeln!(
+            text,
+            "{hook} = [\"/bin/sh\", \"-c\", '''D={}; {}; {script}; {}''', \"sh\"]",
+            dir.display(),
+            note("begin"),
+            note("end")
+        )?;
+    }
+    for node in lab.nodes() {
+        let config = std::fs::read_to_string(node.config_file())?;
+        node.write_config(&(config + &text))?;
+    }
+    Rig::start(lab, spec, ArpProbes::On, |_| ())
+}
+
+/// Makes the scripts see a file of that name.
+fn flag(rig: &Rig, name: &str) -> Result<()> {
+    Ok(std::fs::write(rig.lab.id().dir().join(name), "")?)
+}
+
+/// What a node's hooks have noted: hook, `begin` or `end`, and when.
+fn noted(rig: &Rig, node: &Node) -> Vec<(String, String, BootNs)> {
+    let file = rig.lab.id().dir().join(format!("{}.hooks", node.name()));
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let line = |line: &str| {
+        let mut words = line.split(' ').map(str::to_owned);
+        let (hook, when, up) = (words.next()?, words.next()?, words.next()?);
+        let (seconds, hundredths) = up.split_once('.')?;
+        let ms = seconds.parse::<u64>().ok()? * 1000 + hundredths.parse::<u64>().ok()? * 10;
+        Some((hook, when, BootNs(ms * 1_000_000)))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// When a node's hook has noted this for the last time.
+fn last_noted(rig: &Rig, node: &Node, hook: &str, when: &str) -> Option<BootNs> {
+    noted(rig, node).iter().rev().find(|(h, w, _)| h == hook && w == when).map(|(_, _, at)| *at)
+}
+
+fn wait_noted(rig: &Rig, node: &Node, hook: &str, when: &str, after: BootNs) -> Result<BootNs> {
+    // The uptime is cut off to hundredths.
+    let after = BootNs(after.0.saturating_sub(10_000_000));
+    let mut found = None;
+    wait_until(clock::now().plus(PATIENCE), || {
+        found = last_noted(rig, node, hook, when).filter(|at| *at >= after);
+        found.is_some()
+    });
+    found.with_context(|| format!("{hook} {when} on {}:\n{}", node.name(), node.log_tail()))
+}
+
+/// The holder, who would take over first, and the third node.
+fn roles(rig: &Rig) -> Result<(&Node, &Node, &Node)> {
+    let holder = rig.holder()?;
+    let mut others = rig.lab.nodes().iter().filter(|node| node.name() != holder.name());
+    let (heir, third) = (others.next().context("an heir")?, others.next().context("a third node")?);
+    Ok((holder, heir, third))
+}
+
+fn json(node: &Node, args: &[&str]) -> Result<Value> {
+    let args: Vec<_> = args.iter().copied().chain(["-o", "json"]).collect();
+    Ok(serde_json::from_str(&node.succeed(&args)?)?)
+}
+
+/// The entries of a node's history, once one of them is as wanted.
+fn history(node: &Node, is_there: impl Fn(&Value) -> bool) -> Result<(Vec<Value>, Value)> {
+    let mut entries = Vec::new();
+    let mut found = None;
+    wait_until(clock::now().plus(PATIENCE), || {
+        entries = json(node, &["history", GROUP])
+            .ok()
+            .and_then(|json| json["history"].as_array().cloned())
+            .unwrap_or_default();
+        found = entries.iter().rev().find(|entry| is_there(entry)).cloned();
+        found.is_some()
+    });
+    let found = found.with_context(|| format!("not in the history of {}: {entries:#?}", node.name()))?;
+    Ok((entries, found))
+}
+
+fn has_hook(entry: &Value, hook: &str, outcome: &str) -> bool {
+    let hooks = entry["hooks"].as_array();
+    hooks.is_some_and(|hooks| hooks.iter().any(|run| run["hook"] == hook && run["outcome"] == outcome))
+}
+
+/// How many frames with the VIP as source a node has sent from `after` on.
+fn frames(rig: &Rig, node: &Node, after: BootNs) -> usize {
+    let place = rig.lab.nodes().iter().position(|other| other.name() == node.name());
+    let frames = rig.capture.frames();
+    frames.iter().filter(|frame| Some(frame.from.0) == place && frame.at >= after).count()
+}
+
+#[test]
+fn traffic_is_dropped_until_pre_promote_has_ended() -> Result<()> {
+    if skip::skipped("traffic_is_dropped_until_pre_promote_has_ended") {
+        return Ok(());
+    }
+    let hold = "[ -e $D/slow ] && sleep 2";
+    let rig = rig(&spec()?, "", &[("pre_promote", hold), ("post_promote", ":"), ("post_demote", ":")])?;
+    let (old, new, _) = roles(&rig)?;
+    flag(&rig, "slow")?;
+    let start = clock::now();
+    old.kill_agent()?;
+    let begin = wait_noted(&rig, new, "pre_promote", "begin", start)?;
+    let during = new.status()?.group(GROUP).cloned().context("the group")?;
+    ensure!(during.state == "promoting" && during.holder.as_deref() == Some(new.name()), "{during:?}");
+    let end = wait_noted(&rig, new, "pre_promote", "end", begin)?;
+    // Ten leases later it is the same grant, and from here on it answers.
+    rig.wait_answerer(Some(old.name()), || ())?;
+    let after = new.status()?.group(GROUP).cloned().context("the group")?;
+    ensure!(after.state == "active" && after.epoch == during.epoch, "{during:?}, then {after:?}");
+    // No ARP answer, no reset, no packet at all in the VIP's name before.
+    let early = frames(&rig, new, start) - frames(&rig, new, end);
+    ensure!(early == 0, "{early} frames while the hook ran");
+    ensure!(frames(&rig, new, end) > 0, "and then it is answered");
+    wait_noted(&rig, new, "post_promote", "end", end)?;
+
+    let (_, entry) =
+        history(new, |entry| entry["to"] == "active" && has_hook(entry, "post_promote", "done"))?;
+    let gap = entry["gap_ms"].as_u64().context("a gap")?;
+    ensure!((1_900..60_000).contains(&gap), "the gap ends with the hook: {entry}");
+    ensure!(entry["reason"] == "elected" && entry["holder"] == new.name(), "{entry}");
+    // The old one is told what has become of it by its next agent.
+    old.start_agent()?;
+    wait_noted(&rig, old, "post_demote", "end", end)?;
+    Ok(())
+}
+
+/// Who has won the lease can't get ready: another node takes over, and the
+/// first one has never sent a frame.
+fn another_takes_over(script: &str, outcome: &str) -> Result<()> {
+    let script = format!("[ -e $D/bad.$VIP_NODE ] && {script}");
+    let rig = rig(&spec()?, "timeout = \"700ms\"", &[("pre_promote", &format!("{script}; true"))])?;
+    let (old, heir, third) = roles(&rig)?;
+    flag(&rig, &format!("bad.{}", heir.name()))?;
+    let start = clock::now();
+    old.kill_agent()?;
+    let after = rig.wait_answerer(Some(old.name()), || ())?;
+    ensure!(*after == *third.name(), "{after} answers");
+    std::thread::sleep(WATCH);
+    ensure!(frames(&rig, heir, start) == 0, "{} has answered", heir.name());
+    history(heir, |entry| has_hook(entry, "pre_promote", outcome))?;
+    // It stays away, says so, and counts it.
+    let explained = heir.succeed(&["explain", GROUP])?;
+    ensure!(explained.contains("because its pre_promote failed"), "{explained}");
+    let line = format!(
+        "vip_hook_failures_total{{group=\"{GROUP}\",node=\"{}\",hook=\"pre_promote\"}} 1",
+        heir.name()
+    );
+    let metrics = heir.succeed(&["metrics"])?;
+    ensure!(metrics.contains(&line), "no {line} in\n{metrics}");
+    rig.check()
+}
+
+#[test]
+fn a_node_whose_pre_promote_fails_releases() -> Result<()> {
+    if skip::skipped("a_node_whose_pre_promote_fails_releases") {
+        return Ok(());
+    }
+    another_takes_over("exit 3", "failed")
+}
+
+#[test]
+fn a_node_whose_pre_promote_hangs_releases() -> Result<()> {
+    if skip::skipped("a_node_whose_pre_promote_hangs_releases") {
+        return Ok(());
+    }
+    another_takes_over("sleep 1000", "timed_out")
+}
+
+#[test]
+fn a_lease_lost_while_pre_promote_runs_is_never_answered() -> Result<()> {
+    if skip::skipped("a_lease_lost_while_pre_promote_runs_is_never_answered") {
+        return Ok(());
+    }
+    let script = "[ -e $D/slow.$VIP_NODE ] && trap '' TERM && sleep 1";
+    let rig = rig(&spec()?, "", &[("pre_promote", &format!("{script}; true"))])?;
+    let (old, heir, _) = roles(&rig)?;
+    flag(&rig, &format!("slow.{}", heir.name()))?;
+    let start = clock::now();
+    old.succeed(&["switchover", GROUP, "--to", heir.name()])?;
+    wait_noted(&rig, heir, "pre_promote", "begin", start)?;
+    // Cut off from the others, its frames still captured: the lease runs out
+    // long before the hook ends, and well.
+    heir.isolate()?;
+    let after = rig.wait_answerer(None, || ())?;
+    ensure!(*after != *heir.name());
+    std::thread::sleep(WATCH);
+    heir.rejoin()?;
+    rig.lab.wait_quorate(PATIENCE)?;
+    std::thread::sleep(WATCH);
+    ensure!(frames(&rig, heir, start) == 0, "{} has answered", heir.name());
+    rig.check()
+}
+
+#[test]
+fn an_agent_killed_while_pre_promote_runs_leaves_the_fence_shut() -> Result<()> {
+    if skip::skipped("an_agent_killed_while_pre_promote_runs_leaves_the_fence_shut") {
+        return Ok(());
+    }
+    let script = "[ -e $D/slow.$VIP_NODE ] && sleep 3";
+    let rig = rig(&spec()?, "", &[("pre_promote", &format!("{script}; true"))])?;
+    let (old, heir, third) = roles(&rig)?;
+    flag(&rig, &format!("slow.{}", heir.name()))?;
+    let start = clock::now();
+    old.succeed(&["switchover", GROUP, "--to", heir.name()])?;
+    wait_noted(&rig, heir, "pre_promote", "begin", start)?;
+    heir.kill_agent()?;
+    // Back at once, within its lease: what was never in the map is not adopted.
+    heir.start_agent()?;
+    let after = rig.wait_answerer(None, || ())?;
+    ensure!([old.name(), third.name()].contains(&&*after), "{after} answers");
+    // Also when the old hook has ended by itself.
+    wait_noted(&rig, heir, "pre_promote", "end", start)?;
+    std::thread::sleep(WATCH);
+    ensure!(frames(&rig, heir, start) == 0, "{} has answered", heir.name());
+    rig.check()
+}
+
+#[test]
+fn a_replaced_agent_promotes_nothing() -> Result<()> {
+    if skip::skipped("a_replaced_agent_promotes_nothing") {
+        return Ok(());
+    }
+    // A longer lease, since a start may be slow on a busy machine.
+    let spec = LabSpec { lease: LEASE * 5, ..spec()? };
+    let hooks = [("pre_promote", ":"), ("post_promote", ":"), ("post_demote", ":")];
+    let rig = rig(&spec, "", &hooks)?;
+    let node = rig.holder()?;
+    wait_noted(&rig, node, "post_promote", "end", BootNs(0))?;
+    let before = noted(&rig, node);
+    let start = clock::now();
+    node.kill_agent()?;
+    node.start_agent()?;
+    rig.expect_calm(start, node.name())?;
+    assert_eq!(noted(&rig, node), before, "no hook was run");
+    let (_, entry) = history(node, |entry| entry["reason"] == "adopted")?;
+    ensure!(entry["to"] == "active" && entry["gap_ms"].is_null(), "{entry}");
+    Ok(())
+}
+
+#[test]
+fn a_planned_move_waits_for_pre_demote_and_a_loss_does_not() -> Result<()> {
+    if skip::skipped("a_planned_move_waits_for_pre_demote_and_a_loss_does_not") {
+        return Ok(());
+    }
+    let hooks = [
+        ("pre_demote", "sleep 1.5"),
+        ("post_demote", "echo left"),
+        ("post_promote", ":"),
+        ("pre_promote", ":"),
+    ];
+    let rig = rig(&spec()?, "pre_demote_timeout = \"8s\"", &hooks)?;
+    let (old, new, third) = roles(&rig)?;
+    let mut follower = third.vip_ctl()?;
+    let mut follower =
+        follower.args(["events", "--follow", "-o", "json", GROUP]).stdout(Stdio::piped()).spawn()?;
+    let events = BufReader::new(follower.stdout.take().context("its output")?);
+
+    // From a third node, which repeats its request meanwhile.
+    let start = clock::now();
+    third.succeed(&["switchover", GROUP, "--to", new.name()])?;
+    let end = wait_noted(&rig, old, "pre_demote", "end", start)?;
+    let (_, account) = rig.expect_move(start, old.name())?;
+    ensure!(account.probes_lost < PLANNED_LOSS_MAX, "the lease was renewed meanwhile: {account:?}");
+    ensure!(frames(&rig, new, start) == frames(&rig, new, end), "it moved before pre_demote had ended");
+    wait_noted(&rig, old, "post_demote", "end", end)?;
+    let runs: Vec<_> =
+        noted(&rig, old).into_iter().filter(|(.., at)| *at >= start).map(|n| (n.0, n.1)).collect();
+    let run = |hook: &str, when: &str| (hook.to_owned(), when.to_owned());
+    assert_eq!(
+        runs,
+        [
+            run("pre_demote", "begin"),
+            run("pre_demote", "end"),
+            run("post_demote", "begin"),
+            run("post_demote", "end")
+        ],
+        "each once"
+    );
+
+    let (_, entry) = history(old, |entry| has_hook(entry, "post_demote", "done"))?;
+    ensure!(entry["reason"] == "handed_over" && has_hook(&entry, "pre_demote", "done"), "{entry}");
+    let asked = format!("switchover --to {} (at {})", new.name(), third.name());
+    ensure!(entry["command"] == asked.as_str(), "{entry}");
+    let (_, entry) = history(new, |entry| entry["to"] == "active")?;
+    let gap = entry["gap_ms"].as_u64().context("a gap")?;
+    ensure!(gap < 1_000, "{entry}");
+    let explained = json(new, &["explain"])?;
+    ensure!(explained["holder"] == new.name() && explained["gap_ms"] == gap, "{explained}");
+    // The follower has seen it come, from where it stands.
+    let mut lines = events.lines();
+    let seen = lines.by_ref().map_while(Result::ok).any(|line| {
+        let event: Value = serde_json::from_str(&line).unwrap_or_default();
+        event["kind"] == "changed" && event["holder"] == new.name() && event["command"] == asked.as_str()
+    });
+    follower.kill()?;
+    follower.wait()?;
+    ensure!(seen, "the change is among the events of {}", third.name());
+
+    // An agent that stops goes by plan, too.
+    let start = clock::now();
+    ensure!(new.stop_agent()?.success());
+    let end = wait_noted(&rig, new, "pre_demote", "end", start)?;
+    let (last, _) = rig.expect_move(start, new.name())?;
+    ensure!(frames(&rig, last, start) == frames(&rig, last, end), "it moved before pre_demote had ended");
+    ensure!(
+        last_noted(&rig, new, "post_demote", "end").is_some_and(|at| at >= end),
+        "before the agent ended"
+    );
+    new.start_agent()?;
+    rig.lab.wait_quorate(PATIENCE)?;
+    // A cable that is pulled waits for nothing.
+    let start = clock::now();
+    last.cut()?;
+    rig.expect_move(start, last.name())?;
+    ensure!(
+        last_noted(&rig, last, "pre_demote", "begin").is_none_or(|at| at < start),
+        "no plan, no pre_demote"
+    );
+    Ok(())
+}
