@@ -1,8 +1,9 @@
 //! Tests of the configuration: what is accepted and what it means here, what
-//! is refused and in which words in [`refused`].
+//! is refused and in which words in [`refused`], hooks in [`hooks`].
 
 mod api;
 mod health;
+mod hooks;
 mod refused;
 
 use std::fs;
@@ -110,6 +111,14 @@ fn all_that_there_is_is_understood() {
                     track_interface: [],
                     when_all_fail: Release,
                 },
+                hooks: Hooks {
+                    commands: {},
+                    timeout: 10s,
+                    pre_demote_timeout: 2s,
+                    on_failure: Release,
+                    retry_after: 30s,
+                    webhook: None,
+                },
             },
             Group {
                 name: "db",
@@ -126,6 +135,14 @@ fn all_that_there_is_is_understood() {
                     checks: [],
                     track_interface: [],
                     when_all_fail: Release,
+                },
+                hooks: Hooks {
+                    commands: {},
+                    timeout: 10s,
+                    pre_demote_timeout: 2s,
+                    on_failure: Release,
+                    retry_after: 30s,
+                    webhook: None,
                 },
             },
         ],
@@ -183,6 +200,14 @@ fn the_least_that_can_be_said_has_the_documented_defaults() {
                     checks: [],
                     track_interface: [],
                     when_all_fail: Release,
+                },
+                hooks: Hooks {
+                    commands: {},
+                    timeout: 10s,
+                    pre_demote_timeout: 2s,
+                    on_failure: Release,
+                    retry_after: 30s,
+                    webhook: None,
                 },
             },
         ],

@@ -41,8 +41,8 @@ fn unknown_keys_that_resemble_nothing() {
     let found =
         errors(&edited(&[("[node]", "colour = 1\n[node]"), ("preempt = false", "virtual_router_id = 51")]));
     insta::assert_snapshot!(found, @r#"
-    vip.toml:1:1: the file has no key "colour": remove it, or write one of node, cluster, group, api
-    vip.toml:25:1: [[group]] has no key "virtual_router_id": remove it, or write one of name, vips, priority, preempt, preempt_delay, when_all_fail, track_interface, check
+    vip.toml:1:1: the file has no key "colour": remove it, or write one of node, cluster, group, api, hooks
+    vip.toml:25:1: [[group]] has no key "virtual_router_id": remove it, or write one of name, vips, priority, preempt, preempt_delay, when_all_fail, track_interface, check, hooks
     "#);
 }
 
