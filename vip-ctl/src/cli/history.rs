@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Failure, Format, print, print_json};
 use crate::{
-    event::{Event, HookRun, Kind},
+    event::{Change, Event, Hook, HookRun, Kind},
     exit::Exit,
     history,
     paths::Paths,
@@ -75,25 +75,25 @@ pub(super) fn read(paths: &Paths) -> Result<Vec<Event>, Failure> {
     })
 }
 
-/// Puts the hooks to the changes: those before a release to it, others to
-/// their grant's last change.
+/// Puts the hooks to the changes that they ran for: `pre_demote` to the change
+/// that came after it, others to what they followed from.
 fn entries(events: Vec<Event>) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut before: Vec<(Option<String>, HookRun)> = Vec::new();
     for event in events {
         match &event.kind {
             Kind::Changed(_) => {
-                let of_group = |(group, _): &(Option<String>, HookRun)| *group == event.group;
-                let (hooks, rest) = before.into_iter().partition(of_group);
+                let (hooks, rest) = before.into_iter().partition(|(group, _)| *group == event.group);
                 before = rest;
                 let hooks: Vec<(Option<String>, HookRun)> = hooks;
                 entries.push(Entry { event, hooks: hooks.into_iter().map(|(_, run)| run).collect() });
             }
-            Kind::Hook(run) if run.hook == crate::event::Hook::PreDemote => {
-                before.push((event.group.clone(), run.clone()));
-            }
             Kind::Hook(run) => {
-                match entries.iter_mut().rev().find(|entry| entry.event.group == event.group) {
+                let caused = |entry: &&mut Entry| {
+                    matches!(&entry.event.kind, Kind::Changed(change) if is_cause(change, run))
+                        && entry.event.group == event.group
+                };
+                match entries.iter_mut().rev().find(caused) {
                     Some(entry) => entry.hooks.push(run.clone()),
                     None => before.push((event.group.clone(), run.clone())),
                 }
@@ -109,6 +109,21 @@ fn entries(events: Vec<Event>) -> Vec<Entry> {
         }
     }
     entries
+}
+
+/// Did this hook run because of that change?
+fn is_cause(change: &Change, run: &HookRun) -> bool {
+    let (from, to) = (change.from.as_deref(), change.to.as_str());
+    let is_up = |state: Option<&str>| matches!(state, Some("active" | "promoting"));
+    change.epoch == run.epoch
+        && match run.hook {
+            Hook::PreDemote => false,
+            Hook::PrePromote => to == "promoting",
+            Hook::PostPromote => to == "active" && from != Some("active"),
+            // The first change after a start follows from what was before it.
+            Hook::PostDemote => !is_up(Some(to)) && (from.is_none() || is_up(from)),
+            Hook::OnFault => to == "fault" && from != Some("fault"),
+        }
 }
 
 fn text(entries: &[Entry]) -> String {
@@ -138,7 +153,7 @@ fn text(entries: &[Entry]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Change, Events, Hook, Outcome};
+    use crate::event::{Events, Outcome};
 
     fn run(hook: Hook) -> Kind {
         let (outcome, exit, output) = (Outcome::Failed, Some(3), vec!["no".into(), "why".into()]);
@@ -148,20 +163,23 @@ mod tests {
     #[test]
     fn hooks_are_put_to_the_change_that_they_ran_for() {
         let events = Events::new("db-a", None);
-        let change = || Kind::Changed(Change::default());
-        events.publish(Some("db"), change(), "active");
+        let change = |from: &str, to: &str| {
+            Kind::Changed(Change { from: Some(from.into()), to: to.into(), epoch: 1, ..Change::default() })
+        };
+        events.publish(Some("db"), change("standby", "active"), "active");
         events.publish(Some("db"), run(Hook::PostPromote), "");
-        events.publish(Some("web"), change(), "standby");
+        events.publish(Some("web"), change("init", "standby"), "standby");
         events.publish(Some("db"), run(Hook::PreDemote), "");
-        events.publish(Some("db"), change(), "released");
+        events.publish(Some("db"), change("active", "standby"), "released");
+        events.publish(Some("db"), change("standby", "standby"), "held by another");
         events.publish(Some("db"), run(Hook::PostDemote), "");
         let recent = events.recent().iter().map(|event| Event::clone(event)).collect();
         let entries = entries(recent);
         let hooks: Vec<Vec<_>> =
             entries.iter().map(|entry| entry.hooks.iter().map(|run| run.hook).collect()).collect();
-        assert_eq!(hooks, [vec![Hook::PostPromote], vec![], vec![Hook::PreDemote, Hook::PostDemote]]);
+        assert_eq!(hooks, [vec![Hook::PostPromote], vec![], vec![Hook::PreDemote, Hook::PostDemote], vec![]]);
         let text = text(&entries);
-        assert!(text.ends_with("    post_demote: failed, exit code 3, 12 ms: no\n"), "{text}");
+        assert!(text.contains("    post_demote: failed, exit code 3, 12 ms: no\n"), "{text}");
         let json = serde_json::to_value(&entries[0]).unwrap();
         assert_eq!(json["hooks"][0]["hook"], "post_promote");
         assert_eq!(json["kind"], "changed");

@@ -1,8 +1,10 @@
 //! The thread "hooks": runs each group's hooks in order, never two of one
 //! group at once, a few at a time in all, each on a thread of its own, so that
 //! not even a disk that hangs under a program holds up more than its own run.
+//! What is posted to webhooks goes through [`webhook`].
 
 mod run;
+mod webhook;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -18,7 +20,10 @@ use std::{
 use tracing::{info, warn};
 use vip_common::BootNs;
 
-use self::run::{Ended, Task};
+use self::{
+    run::{Ended, Task},
+    webhook::Webhooks,
+};
 use super::{
     AgentError,
     gate::{GateRule, Ticket},
@@ -41,6 +46,8 @@ const WAITING_MAX: usize = 8;
 const GIVE_UP: Duration = Duration::from_secs(5);
 /// How long a stopping agent waits for hooks that are to run or running.
 const STOP_MAX: Duration = Duration::from_secs(10);
+/// How long it then waits for the last changes to be posted.
+const POST_MAX: Duration = Duration::from_secs(2);
 /// How often it is looked whether anything is overdue.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -110,6 +117,7 @@ pub struct Runner<R> {
     report: R,
     /// To itself, for the runs.
     own: Sender<HookAsk>,
+    webhooks: Option<Webhooks>,
     waiting: VecDeque<Order>,
     running: Vec<Running>,
     runs: u64,
@@ -125,6 +133,7 @@ impl<R: Report> Runner<R> {
             events,
             report,
             own,
+            webhooks: None,
             waiting: VecDeque::new(),
             running: Vec::new(),
             runs: 0,
@@ -134,6 +143,9 @@ impl<R: Report> Runner<R> {
     }
 
     fn reload(&mut self, config: &Config) {
+        if let Some(webhooks) = &self.webhooks {
+            webhooks.reload(config);
+        }
         for group in &config.groups {
             let known = Known {
                 vips: group.vips.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
@@ -183,6 +195,10 @@ impl<R: Report> Runner<R> {
         if !self.running.is_empty() {
             // So that the process groups get their signal before this process goes.
             thread::sleep(Duration::from_millis(1500));
+        }
+        let Self { webhooks, .. } = self;
+        if let Some(webhooks) = webhooks {
+            webhooks.finish(POST_MAX);
         }
     }
 
@@ -344,11 +360,14 @@ pub struct People {
 }
 
 impl People {
-    /// Waits, for a limited time, until the last hooks have run.
+    /// Waits, for a limited time, until the last hooks have run and the last
+    /// changes are posted.
     pub fn finish(self) {
-        if self.hooks.send(HookAsk::Close).is_ok() {
+        let Self { events, hooks, thread, .. } = self;
+        drop(events);
+        if hooks.send(HookAsk::Close).is_ok() {
             // It panicked, and the process with it, or it is done.
-            let _ = self.thread.join();
+            let _ = thread.join();
         }
     }
 }
@@ -365,7 +384,10 @@ pub fn start(config: &Config, paths: &Paths, report: &Asker) -> Result<People, A
     let writer = history::start(&paths.state_dir).map_err(AgentError::system("start the thread history"))?;
     let events = Events::new(&config.node_name, Some(writer));
     let (hooks, asks) = channel();
-    let runner = Runner::new(config, events.clone(), report.clone(), hooks.clone());
+    let mut runner = Runner::new(config, events.clone(), report.clone(), hooks.clone());
+    let webhooks =
+        Webhooks::start(config, &events).map_err(AgentError::system("start the thread webhook"))?;
+    runner.webhooks = Some(webhooks);
     let thread = super::threads::spawn("hooks", move || runner.run(&asks))?;
     Ok(People { events, hooks, before, thread })
 }
