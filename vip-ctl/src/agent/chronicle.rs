@@ -218,6 +218,14 @@ impl Chronicle {
         self.events.publish(None, kind, message);
     }
 
+    /// A health check has changed its mind.
+    pub fn checked(&self, group: &str, check: &str, trouble: Option<&str>) {
+        let message =
+            trouble.map_or_else(|| format!("{check} passes"), |why| format!("{check} fails: {why}"));
+        let (ok, error) = (trouble.is_none(), trouble.map(str::to_owned));
+        self.events.publish(Some(group), Kind::Check { check: check.into(), ok, error }, message);
+    }
+
     /// Whether this node can serve has changed.
     pub fn eligible(&self, because: Option<&str>) {
         let message = because.map_or("this node can serve".into(), |b| format!("this node can't serve: {b}"));

@@ -217,6 +217,7 @@ impl<T: Tell> Keeper<T> {
                     Some(trouble) => warn!(group, check, "a health check fails: {trouble}"),
                     None => info!(group, check, "a health check passes"),
                 }
+                self.chronicle.checked(&group, &check, trouble.as_deref());
                 self.judge.note(&group, &check, trouble);
                 self.unjudged = true;
             }

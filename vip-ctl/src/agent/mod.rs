@@ -15,6 +15,7 @@ pub mod api;
 pub mod checks;
 mod chronicle;
 mod eligibility;
+mod error;
 mod follow;
 mod gate;
 mod hooks;
@@ -47,29 +48,29 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use tracing::{info, warn};
 use vip_common::{BootNs, GroupIndex, GroupMode};
 
+pub use self::error::AgentError;
 use self::{
     checks::{Board, Checks},
     eligibility::{Eligible, Judge},
     lease_loop::{Ask, Asker, LeaseLoop, Plane},
-    membership::{Membership, MembershipError},
+    membership::Membership,
     memory::Memory,
     table::{Table, TableGroup},
     threads::{abort_on_panic, spawn},
 };
 use crate::{
-    config::{Config, ConfigErrors},
+    config::Config,
     dataplane::{DataPlane, DataPlaneError, attach, clock, observe::Events},
     engine::{
         Command, Engine, EngineConfig, Epoch, GroupId, GroupState, Incarnation, Label, Labels, NodeId,
         NodeSpec, Pause, PeerLoss, Reason, Role, Timing,
     },
-    exit::Exit,
     host::{self, Watched},
-    http::{self, ApiFileError},
-    lock::{Lock, LockError},
-    node::{GroupSetup, Node, NodeError, Setup, prune, set_up},
+    http,
+    lock::Lock,
+    node::{GroupSetup, Node, Setup, prune, set_up},
     paths::Paths,
-    transport::{Identity, KeyRing, Rejected, Transport, keyfile::KeyFileError},
+    transport::{Identity, KeyRing, Rejected, Transport},
 };
 
 /// Room in the maps for VIPs that come later, as a multiple of those configured.
@@ -203,75 +204,6 @@ impl Names {
 
     fn index(&self, group: GroupId) -> Option<GroupIndex> {
         self.index.get(usize::from(group.0)).copied()
-    }
-}
-
-/// Why an agent did not start, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// The configuration.
-    #[error(transparent)]
-    Config(#[from] ConfigErrors),
-    /// The key file.
-    #[error(transparent)]
-    Key(#[from] KeyFileError),
-    /// The files of `[api]`.
-    #[error(transparent)]
-    Api(#[from] ApiFileError),
-    /// The configured membership can't follow the one before.
-    #[error("{path}: {source}", path = path.display())]
-    Membership {
-        /// The configuration.
-        path: PathBuf,
-        /// Why not.
-        source: MembershipError,
-    },
-    /// Another agent, or a verb at work.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// The data plane or the host.
-    #[error(transparent)]
-    Node(#[from] NodeError),
-    /// Anything of the system's.
-    #[error("could not {what}: {source}")]
-    System {
-        /// What was tried.
-        what: String,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The lease loop has ended by itself; leases run out.
-    #[error("the lease loop ended: {0}")]
-    LeaseLoop(String),
-}
-
-impl AgentError {
-    fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let what = what.into();
-        |source| Self::System { what, source }
-    }
-
-    /// The process's exit code for this error.
-    #[must_use]
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::Config(_) | Self::Key(_) | Self::Api(_) | Self::Membership { .. } => Exit::Config,
-            Self::Lock(LockError::Agent { .. } | LockError::Busy { .. }) => Exit::Busy,
-            Self::Lock(LockError::Io { source, .. }) | Self::System { source, .. }
-                if source.kind() == io::ErrorKind::PermissionDenied =>
-            {
-                Exit::NoPermission
-            }
-            Self::Lock(LockError::Io { .. }) | Self::System { .. } => Exit::System,
-            Self::Node(e) => e.exit(),
-            Self::LeaseLoop(_) => Exit::Software,
-        }
-    }
-}
-
-impl From<DataPlaneError> for AgentError {
-    fn from(e: DataPlaneError) -> Self {
-        Self::Node(e.into())
     }
 }
 

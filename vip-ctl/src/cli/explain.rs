@@ -153,7 +153,10 @@ fn standing(status: &Status, group: &GroupStatus, candidate: &Candidate) -> Stan
         format!("stays away for {} s more, because its pre_promote failed", ms.div_ceil(1000))
     } else if !candidate.ready {
         match (is_here, group.state.as_str()) {
-            (true, "fault") => "can't serve the group: `vip-ctl events` on it says why".to_owned(),
+            (true, "fault") => match &group.why {
+                Some(why) => format!("can't serve the group: {why}"),
+                None => "can't serve the group: `vip-ctl events` says why".to_owned(),
+            },
             (true, "init") => "has just started".to_owned(),
             (true, "paused") => "was demoted by hand, and nobody else has held it since".to_owned(),
             _ => format!("says that it is not ready: run `vip-ctl explain {}` on it", group.name),

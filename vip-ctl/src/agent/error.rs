@@ -1,0 +1,78 @@
+//! Why an agent did not start, or ended, and the exit code of each.
+
+use std::{io, path::PathBuf};
+
+use super::membership::MembershipError;
+use crate::{
+    config::ConfigErrors, dataplane::DataPlaneError, exit::Exit, http::ApiFileError, lock::LockError,
+    node::NodeError, transport::keyfile::KeyFileError,
+};
+
+/// Why an agent did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// The key file.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// The files of `[api]`.
+    #[error(transparent)]
+    Api(#[from] ApiFileError),
+    /// The configured membership can't follow the one before.
+    #[error("{path}: {source}", path = path.display())]
+    Membership {
+        /// The configuration.
+        path: PathBuf,
+        /// Why not.
+        source: MembershipError,
+    },
+    /// Another agent, or a verb at work.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The data plane or the host.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// Anything of the system's.
+    #[error("could not {what}: {source}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The lease loop has ended by itself; leases run out.
+    #[error("the lease loop ended: {0}")]
+    LeaseLoop(String),
+}
+
+impl AgentError {
+    pub(super) fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        |source| Self::System { what, source }
+    }
+
+    /// The process's exit code for this error.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Config(_) | Self::Key(_) | Self::Api(_) | Self::Membership { .. } => Exit::Config,
+            Self::Lock(LockError::Agent { .. } | LockError::Busy { .. }) => Exit::Busy,
+            Self::Lock(LockError::Io { source, .. }) | Self::System { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Exit::NoPermission
+            }
+            Self::Lock(LockError::Io { .. }) | Self::System { .. } => Exit::System,
+            Self::Node(e) => e.exit(),
+            Self::LeaseLoop(_) => Exit::Software,
+        }
+    }
+}
+
+impl From<DataPlaneError> for AgentError {
+    fn from(e: DataPlaneError) -> Self {
+        Self::Node(e.into())
+    }
+}

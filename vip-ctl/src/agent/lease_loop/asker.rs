@@ -1,0 +1,64 @@
+//! The handle by which other threads ask the lease loop.
+
+use std::sync::mpsc::Sender;
+
+use nix::sys::eventfd::EventFd;
+use tokio::sync::oneshot;
+
+use super::{Ask, Regroup};
+use crate::{
+    agent::{Tell, eligibility::Eligible, gate::Ticket, hooks},
+    engine::{GroupId, Label},
+    event::Hook,
+};
+
+/// A handle by which other threads ask the loop.
+#[derive(Clone)]
+pub struct Asker {
+    sender: Sender<Ask>,
+    wake: std::sync::Arc<EventFd>,
+}
+
+impl Asker {
+    /// Pairs a channel's sender with the descriptor that wakes the loop.
+    #[must_use]
+    pub const fn new(sender: Sender<Ask>, wake: std::sync::Arc<EventFd>) -> Self {
+        Self { sender, wake }
+    }
+
+    /// Asks; false if the loop has ended.
+    #[must_use]
+    pub fn ask(&self, ask: Ask) -> bool {
+        self.sender.send(ask).is_ok() && self.wake.write(1).is_ok()
+    }
+
+    /// Asks and waits for the reply; `None` if the loop has ended.
+    pub async fn ask_for<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        if !self.ask(ask(reply)) {
+            return None;
+        }
+        answer.await.ok()
+    }
+}
+
+impl hooks::Report for Asker {
+    fn ended(&self, hook: Hook, ticket: Ticket, well: bool) {
+        // A loop that has ended waits for nothing.
+        let _ = self.ask(Ask::HookEnded(hook, ticket, well));
+    }
+}
+
+impl Tell for Asker {
+    fn eligible(&self, groups: Vec<(GroupId, Eligible)>) -> bool {
+        self.ask(Ask::Eligible(groups))
+    }
+
+    fn regroup(&self, regroup: Regroup) -> bool {
+        self.ask(Ask::Regroup(Box::new(regroup)))
+    }
+
+    fn announce(&self, label: Label) -> bool {
+        self.ask(Ask::Announce(label))
+    }
+}
