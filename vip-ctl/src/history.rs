@@ -5,6 +5,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -82,7 +83,10 @@ impl Writer {
 /// Opens the file to be appended to, after a whole line.
 fn open(dir: &Path) -> io::Result<(File, u64)> {
     fs::create_dir_all(dir)?;
-    let mut file = OpenOptions::new().create(true).append(true).read(true).open(dir.join(FILE))?;
+    // What a hook prints may be nobody else's business.
+    let mut options = OpenOptions::new();
+    options.create(true).append(true).read(true).mode(0o600);
+    let mut file = options.open(dir.join(FILE))?;
     let mut len = file.seek(SeekFrom::End(0))?;
     if len > 0 {
         let mut last = [0];

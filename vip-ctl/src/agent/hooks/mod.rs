@@ -196,7 +196,8 @@ impl<R: Report> Runner<R> {
             // So that the process groups get their signal before this process goes.
             thread::sleep(Duration::from_millis(1500));
         }
-        let Self { webhooks, .. } = self;
+        let Self { webhooks, events, .. } = self;
+        drop(events);
         if let Some(webhooks) = webhooks {
             webhooks.finish(POST_MAX);
         }
