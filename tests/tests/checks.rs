@@ -259,12 +259,13 @@ fn an_agent_that_is_replaced_keeps_its_lease_while_it_waits_for_its_checks() -> 
     if skip::skipped("an_agent_that_is_replaced_keeps_its_lease_while_it_waits_for_its_checks") {
         return Ok(());
     }
-    let spec = LabSpec { lease: LEASE * 5, ..spec()? };
+    // A longer lease, since a start may be slow on a busy machine.
+    let spec = LabSpec { lease: LEASE * 15, ..spec()? };
     // Slow once the node is said not to be well.
     let rig = rig_with(&spec, |node| {
         format!(
             "[[group.check]]\nname = \"script\"\ninterval = \"20s\"\ntimeout = \"20s\"\nfall = 1\n\
-             exec = [\"/bin/sh\", \"-c\", \"test -e $0 || sleep 6\", \"{}\"]\n",
+             exec = [\"/bin/sh\", \"-c\", \"test -e $0 || sleep 12\", \"{}\"]\n",
             well(node).display()
         )
     })?;

@@ -166,6 +166,7 @@ pub(crate) struct Server {
 ///
 /// # Errors
 /// [`AgentError::System`] if the socket can't be made.
+#[expect(clippy::too_many_arguments, reason = "all that the agent has is handed over here, once")]
 pub(super) fn serve(
     config: Config,
     config_path: &Path,

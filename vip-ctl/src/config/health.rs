@@ -478,7 +478,7 @@ fn exec(section: &Section<'_>, report: &mut Report<'_>) -> Option<CheckKind> {
     let example = "[\"/usr/local/bin/check\", \"argument\"]";
     let command = section.strings("exec", example, report)?;
     let value = section.get("exec")?;
-    let Some(array) = value.get_ref().as_array() else { return None };
+    let array = value.get_ref().as_array()?;
     let Some(program) = command.first() else {
         if array.is_empty() {
             report.add(value.span(), format!("exec names no program: write exec = {example}"));

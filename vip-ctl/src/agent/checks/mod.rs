@@ -165,7 +165,7 @@ async fn watch(group: String, check: Check, board: Arc<Board>, notices: Sender<N
         board.note(
             &group,
             &check.name,
-            result.as_ref().map(|()| ()).map_err(String::as_str),
+            result.as_ref().copied().map_err(String::as_str),
             begun.elapsed(),
             news,
         );

@@ -83,14 +83,11 @@ impl Program {
     /// That it could not be started, took longer than `limit`, or an earlier
     /// run that was killed is still there.
     pub(super) async fn run(&mut self, limit: Duration) -> Result<Ended, String> {
-        if let Some(mut killed) = self.killed.take() {
-            match killed.try_wait() {
-                Ok(None) => {
-                    self.killed = Some(killed);
-                    return Err("an earlier run was killed and still hangs in the kernel".to_owned());
-                }
-                Ok(Some(_)) | Err(_) => {}
-            }
+        if let Some(mut killed) = self.killed.take()
+            && let Ok(None) = killed.try_wait()
+        {
+            self.killed = Some(killed);
+            return Err("an earlier run was killed and still hangs in the kernel".to_owned());
         }
         let mut child = self.start()?;
         let leader = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
