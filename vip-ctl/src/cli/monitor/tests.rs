@@ -7,6 +7,7 @@ use ratatui::{
     backend::TestBackend,
     crossterm::event::{KeyCode, KeyEvent, KeyModifiers},
 };
+use serde_json::json;
 
 use super::{
     keys::Effect,
@@ -18,21 +19,9 @@ use crate::{
     report::{GroupStatus, NodeStatus, Status, VipStatus},
 };
 
-/// A group without VIPs that is in this state here.
+/// A group without VIPs that is in this state here, of which nothing else is known.
 pub(super) fn group(name: &str, state: &str) -> GroupStatus {
-    GroupStatus {
-        name: name.into(),
-        state: state.into(),
-        mode: "cluster".into(),
-        holder: None,
-        epoch: None,
-        forced: false,
-        eligible: Some(true),
-        why: None,
-        checks: Vec::new(),
-        lease_remaining_ms: None,
-        vips: Vec::new(),
-    }
+    serde_json::from_value(json!({ "name": name, "state": state, "mode": "cluster", "vips": [] })).unwrap()
 }
 
 /// What an agent says when this many frames were passed and dropped.
@@ -42,12 +31,11 @@ fn status(passed: u64, dropped: u64) -> Status {
         let counters = counters.map(|(name, count)| (name.to_owned(), count)).into();
         VipStatus { address: address.into(), counters }
     };
-    let node = |name: &str, address: &str, role: &str| NodeStatus {
-        name: name.into(),
-        address: address.into(),
-        role: role.into(),
-        heard: name != "db-c",
-        standby: name == "db-d",
+    let node = |name: &str, address: &str, role: &str| -> NodeStatus {
+        let (heard, standby) = (name != "db-c", name == "db-d");
+        let node =
+            json!({ "name": name, "address": address, "role": role, "heard": heard, "standby": standby });
+        serde_json::from_value(node).unwrap()
     };
     Status {
         node: "db-a".into(),
@@ -65,6 +53,7 @@ fn status(passed: u64, dropped: u64) -> Status {
             GroupStatus {
                 holder: Some("db-b".into()),
                 epoch: Some(3),
+                why: Some("check tcp: connection refused".into()),
                 vips: vec![vip("10.0.1.20", 0, dropped)],
                 ..group("cache", "standby")
             },

@@ -171,8 +171,12 @@ fn draw_parts(
     // A heading each, and a free line behind.
     let with = |count: usize| if count == 0 { 0 } else { len(count).saturating_add(2) };
     let vips = monitor.group().map_or(0, |group| group.vips.len());
-    let warnings: Vec<_> =
-        status.warnings.iter().map(|w| Line::styled(w.clone(), theme.doubtful())).collect();
+    let unable = status.groups.iter().filter_map(|group| {
+        let why = group.why.as_ref()?;
+        Some(format!("{}: this node can't take it: {why}", group.name))
+    });
+    let warnings = unable.chain(status.warnings.iter().cloned());
+    let warnings: Vec<_> = warnings.map(|warning| Line::styled(warning, theme.doubtful())).collect();
     let warning_lines = usize::from(lines_of(&warnings, area.width));
     let wants = [with(status.groups.len()), with(vips), with(status.nodes.len()), with(warning_lines)];
     let [groups, vips, nodes, said] = share(area.height, wants, 3);
