@@ -23,7 +23,7 @@ pub const EVENTS_KEPT: usize = 1000;
 pub const GAP_BOUNDS_MS: [u64; 12] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 5_000, 30_000];
 
 /// What was counted of the events, for the metrics.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
 pub struct Tally {
     /// Changes of state or holder, by group and reason.
@@ -32,6 +32,7 @@ pub struct Tally {
     pub hook_failures: BTreeMap<String, BTreeMap<String, u64>>,
     /// Measured gaps by bucket, not cumulative; one more than
     /// [`GAP_BOUNDS_MS`] for the rest.
+    #[schema(value_type = Vec<u64>)]
     pub gaps: [u64; GAP_BOUNDS_MS.len() + 1],
     /// The sum of all gaps, in milliseconds.
     pub gaps_sum_ms: u64,
