@@ -112,6 +112,7 @@ fn a_person_sees_the_cluster_and_moves_a_group() -> Result<()> {
     let outcome = format!("{} holds {GROUP} now", target.name());
     browser.wait("the outcome", |text| text.contains(&outcome))?;
     rig.expect_move(start, holder.name())?;
+    browser.wait("the history", |text| text.contains("Moves") && text.contains("active -> standby"))?;
     browser.wait("the new state", |text| text.contains(&format!("held by {}", target.name())))?;
 
     // The agent goes away, and comes back.

@@ -85,7 +85,7 @@ pub struct NodeStatus {
 }
 
 /// A node that could hold a group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Candidate {
     /// Its name.
     pub node: String,

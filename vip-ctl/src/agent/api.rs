@@ -311,6 +311,16 @@ impl Server {
         Ok(changes)
     }
 
+    /// Where events come from.
+    pub(crate) fn events(&self) -> &Events {
+        self.follow.events()
+    }
+
+    /// Where the history is.
+    pub(crate) fn state_dir(&self) -> &Path {
+        &self.paths.state_dir
+    }
+
     /// Does the lease loop answer? Waits for as long as it takes.
     pub(crate) async fn is_alive(&self) -> bool {
         self.asker.ask_for(Ask::Status).await.is_some()
@@ -431,7 +441,7 @@ impl Server {
     }
 
     /// The name of the group that is meant by a name or a VIP.
-    fn known_group(&self, name: String) -> Result<String, Response> {
+    pub(crate) fn known_group(&self, name: String) -> Result<String, Response> {
         self.group(Some(name)).map(|group| self.group_name(group))
     }
 

@@ -26,7 +26,7 @@ use super::{
 /// browser would ask first, and nobody answers that it may.
 pub(super) const MARKER: &str = "x-vip-request";
 /// Longer than the agent takes to give up on a command.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Headers of every response: nothing is to be kept, guessed, framed or told.
 const HEADERS: &[(&str, &str)] = &[

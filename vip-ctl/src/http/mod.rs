@@ -7,6 +7,7 @@
 //! often and with how much is bounded in `serve`, `limit` and `guard`.
 
 mod error;
+mod events;
 mod files;
 mod guard;
 mod limit;
@@ -108,6 +109,8 @@ fn router(app: &Arc<App>) -> Router {
         .route("/groups", get(read::groups))
         .route("/groups/{name}", get(read::group))
         .route("/nodes", get(read::nodes))
+        .route("/events", get(events::events))
+        .route("/history", get(events::history))
         .route("/openapi.json", get(openapi::serve))
         .route("/groups/{name}/switchover", post(operate::switchover))
         .route("/groups/{name}/promote", post(operate::promote))

@@ -9,7 +9,7 @@ use utoipa::{
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-use super::{error::ApiError, operate, read};
+use super::{error::ApiError, events, operate, read};
 
 /// What is described.
 #[derive(OpenApi)]
@@ -27,6 +27,8 @@ use super::{error::ApiError, operate, read};
         read::groups,
         read::group,
         read::nodes,
+        events::events,
+        events::history,
         read::metrics,
         read::healthz,
         read::readyz,

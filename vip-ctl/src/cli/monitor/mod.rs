@@ -10,14 +10,14 @@ mod tests;
 mod view;
 
 use std::{
-    io::{self, IsTerminal},
+    io::{self, BufRead, BufReader, IsTerminal},
     sync::mpsc::{RecvTimeoutError, Sender, channel},
     thread,
     time::{Duration, Instant},
 };
 
 use nix::sys::signal::{SigSet, Signal};
-use ratatui::crossterm::event::{self, Event, KeyEvent, KeyEventKind};
+use ratatui::crossterm::event::{self as terminal_event, Event as TerminalEvent, KeyEvent, KeyEventKind};
 
 use self::{
     keys::Effect,
@@ -27,12 +27,19 @@ use self::{
 use super::{Failure, client, status};
 use crate::{
     agent::api::{Request, Response},
+    event::Event,
     exit::Exit,
     paths::Paths,
 };
 
 /// Between two pictures, and between two questions to the agent: four a second.
 const REFRESH: Duration = Duration::from_millis(250);
+
+/// How long after the agent's events have ended they are asked for again.
+const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
+
+/// How much may have happened between two pictures.
+const TOLD_PER_PICTURE: usize = 2000;
 
 /// Example: vip-ctl monitor
 #[derive(clap::Args, Debug)]
@@ -48,6 +55,10 @@ enum Told {
     Deaf(io::Error),
     /// The agent was asked.
     Seen(Box<Seen>),
+    /// The agent's events are told from the beginning.
+    Afresh,
+    /// An event of the agent's.
+    Happened(Box<Event>),
     /// A command ended.
     Done(Result<String, String>),
     /// A signal asks for the end.
@@ -72,25 +83,35 @@ pub(super) fn run(_args: &Args, paths: &Paths) -> Result<Exit, Failure> {
     watch_signals(signals, tell.clone());
     read_keys(tell.clone());
     ask_again_and_again(paths.clone(), tell.clone());
+    follow_events(paths.clone(), tell.clone());
 
     let theme = Theme::of_environment();
     let mut monitor = Monitor::default();
     loop {
         let now = Instant::now();
         terminal.draw(|frame| view::draw(frame, &monitor, theme, now)).map_err(|e| failed("draw on", e))?;
-        match told.recv_timeout(REFRESH) {
-            Ok(Told::Key(key)) => match monitor.key(key) {
-                Effect::Nothing => {}
-                Effect::Quit => return Ok(Exit::Ok),
-                Effect::Ask(request) => command(paths.clone(), request, tell.clone()),
-            },
-            Ok(Told::Redraw) | Err(RecvTimeoutError::Timeout) => {}
-            Ok(Told::Seen(seen)) => monitor.see(*seen, Instant::now()),
-            Ok(Told::Done(outcome)) => monitor.done(outcome),
-            Ok(Told::Signal) => return Ok(Exit::Ok),
-            Ok(Told::Deaf(e)) => return Err(failed("read keys from", e)),
+        let first = match told.recv_timeout(REFRESH) {
+            Ok(first) => first,
+            Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(Failure::new(Exit::Software, "the threads of monitor have ended"));
+            }
+        };
+        // One picture for all that waits.
+        for told in std::iter::once(first).chain(told.try_iter().take(TOLD_PER_PICTURE)) {
+            match told {
+                Told::Key(key) => match monitor.key(key) {
+                    Effect::Nothing => {}
+                    Effect::Quit => return Ok(Exit::Ok),
+                    Effect::Ask(request) => command(paths.clone(), request, tell.clone()),
+                },
+                Told::Redraw => {}
+                Told::Seen(seen) => monitor.see(*seen, Instant::now()),
+                Told::Afresh => monitor.events.clear(),
+                Told::Happened(event) => monitor.happened(&event),
+                Told::Done(outcome) => monitor.done(outcome),
+                Told::Signal => return Ok(Exit::Ok),
+                Told::Deaf(e) => return Err(failed("read keys from", e)),
             }
         }
     }
@@ -117,15 +138,15 @@ fn watch_signals(signals: SigSet, tell: Sender<Told>) {
 fn read_keys(tell: Sender<Told>) {
     thread::spawn(move || {
         loop {
-            let said = match event::read() {
-                Ok(Event::Key(key)) if key.kind != KeyEventKind::Release => Told::Key(key),
+            let said = match terminal_event::read() {
+                Ok(TerminalEvent::Key(key)) if key.kind != KeyEventKind::Release => Told::Key(key),
                 Ok(
-                    Event::Key(_)
-                    | Event::Resize(..)
-                    | Event::FocusGained
-                    | Event::FocusLost
-                    | Event::Mouse(_)
-                    | Event::Paste(_),
+                    TerminalEvent::Key(_)
+                    | TerminalEvent::Resize(..)
+                    | TerminalEvent::FocusGained
+                    | TerminalEvent::FocusLost
+                    | TerminalEvent::Mouse(_)
+                    | TerminalEvent::Paste(_),
                 ) => Told::Redraw,
                 Err(e) => {
                     let _ = tell.send(Told::Deaf(e));
@@ -147,6 +168,29 @@ fn ask_again_and_again(paths: Paths, tell: Sender<Told>) {
                 return;
             }
             thread::sleep(next.saturating_duration_since(Instant::now()));
+        }
+    });
+}
+
+fn follow_events(paths: Paths, tell: Sender<Told>) {
+    let request = Request::Events { group: None, follow: true };
+    thread::spawn(move || {
+        loop {
+            // Why there are none is said by whoever asks for the status.
+            if let Ok(Some(stream)) = client::open(&paths, &request)
+                && stream.set_read_timeout(None).is_ok()
+            {
+                if tell.send(Told::Afresh).is_err() {
+                    return;
+                }
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    let Ok(event) = serde_json::from_str(&line) else { break };
+                    if tell.send(Told::Happened(Box::new(event))).is_err() {
+                        return;
+                    }
+                }
+            }
+            thread::sleep(FOLLOW_PAUSE);
         }
     });
 }

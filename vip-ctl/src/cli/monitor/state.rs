@@ -1,10 +1,19 @@
 //! What the dashboard knows and what a person is doing with it. No clock of
 //! its own, no terminal.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Instant,
+};
 
 use super::rates::Rates;
-use crate::report::{GroupStatus, Status};
+use crate::{
+    event::Event,
+    report::{GroupStatus, Status},
+};
+
+/// Events that are kept; no terminal is higher.
+const EVENTS_KEPT: usize = 200;
 
 /// What came of a look at the node.
 #[derive(Debug)]
@@ -72,6 +81,8 @@ pub(super) struct Monitor {
     pub(super) waiting: Option<String>,
     /// What came of the last command: is it good, and a sentence.
     pub(super) outcome: Option<(bool, String)>,
+    /// The last events, a line each, oldest first.
+    pub(super) events: VecDeque<String>,
     /// The longest that a group's lease was seen to have, in milliseconds: a full bar.
     full: BTreeMap<String, u64>,
 }
@@ -104,6 +115,18 @@ impl Monitor {
         self.marked = self.marked.min(status.groups.len().saturating_sub(1));
         self.status = Some(status);
         self.read = Some(now);
+    }
+
+    /// Takes note of an event.
+    pub(super) fn happened(&mut self, event: &Event) {
+        if self.events.len() == EVENTS_KEPT {
+            self.events.pop_front();
+        }
+        // Of `2026-11-22T09:05:05.123Z` the time of the day.
+        let time = event.time.to_string();
+        let time = time.get(11..19).unwrap_or_default();
+        let group = event.group.as_deref().map(|group| format!("{group}: ")).unwrap_or_default();
+        self.events.push_back(format!("{time} {group}{}", event.message));
     }
 
     /// Takes note of what came of a command.

@@ -1,6 +1,6 @@
 //! The dashboard on terminals of several sizes, and what keys do to it.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ratatui::{
     Terminal,
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     agent::api::Request,
+    event::{Change, Event, Kind, Timestamp},
     report::{GroupStatus, NodeStatus, Status, VipStatus},
 };
 
@@ -70,6 +71,18 @@ fn status(passed: u64, dropped: u64) -> Status {
     }
 }
 
+/// A move of a group at this second of a day.
+fn moved(second: u64) -> Event {
+    Event {
+        seq: second,
+        time: Timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(1_763_802_000 + second)),
+        node: "db-a".into(),
+        group: Some("db".into()),
+        message: format!("standby -> active, epoch {second}"),
+        kind: Kind::Changed(Change::default()),
+    }
+}
+
 /// A dashboard that has looked for some seconds.
 fn watched(start: Instant) -> (Monitor, Instant) {
     let mut monitor = Monitor::default();
@@ -79,6 +92,7 @@ fn watched(start: Instant) -> (Monitor, Instant) {
         passed += 1_000 + (second % 9) * 700;
         monitor.see(Seen::Agent(status(passed, second.saturating_sub(30) * 50)), now);
     }
+    (1..=30).for_each(|second| monitor.happened(&moved(second)));
     (monitor, now)
 }
 

@@ -146,9 +146,9 @@ fn keys_of(monitor: &Monitor) -> String {
 
 /// How many lines each part gets: what it wants, as long as there are any,
 /// after each has got what it can't do without.
-fn share(lines: u16, wants: [u16; 4], least: u16) -> [u16; 4] {
+fn share<const N: usize>(lines: u16, wants: [u16; N], least: u16) -> [u16; N] {
     let mut left = lines;
-    let mut given = [0; 4];
+    let mut given = [0; N];
     for limit in [least, u16::MAX] {
         for (given, want) in given.iter_mut().zip(wants) {
             let more = want.min(limit).saturating_sub(*given).min(left);
@@ -178,13 +178,20 @@ fn draw_parts(
     let warnings = unable.chain(status.warnings.iter().cloned());
     let warnings: Vec<_> = warnings.map(|warning| Line::styled(warning, theme.doubtful())).collect();
     let warning_lines = usize::from(lines_of(&warnings, area.width));
-    let wants = [with(status.groups.len()), with(vips), with(status.nodes.len()), with(warning_lines)];
-    let [groups, vips, nodes, said] = share(area.height, wants, 3);
-    let [groups, nodes, vips, said] = Layout::vertical([
+    let wants = [
+        with(status.groups.len()),
+        with(vips),
+        with(status.nodes.len()),
+        with(warning_lines),
+        with(monitor.events.len()),
+    ];
+    let [groups, vips, nodes, said, events] = share(area.height, wants, 3);
+    let [groups, nodes, vips, said, events] = Layout::vertical([
         Constraint::Length(groups),
         Constraint::Length(nodes),
         Constraint::Length(vips),
         Constraint::Length(said),
+        Constraint::Length(events),
     ])
     .areas(area);
     draw_groups(frame, groups, monitor, status, theme, now);
@@ -193,6 +200,12 @@ fn draw_parts(
     let [heading, text] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(said);
     frame.render_widget(Paragraph::new(Line::styled("warnings", HEADING)), heading);
     frame.render_widget(Paragraph::new(warnings).wrap(Wrap { trim: true }), text);
+    let [heading, text] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(events);
+    frame.render_widget(Paragraph::new(Line::styled("events (UTC)", HEADING)), heading);
+    // The newest ones that fit.
+    let skipped = monitor.events.len().saturating_sub(usize::from(text.height));
+    let lines: Vec<_> = monitor.events.iter().skip(skipped).map(|line| Line::raw(line.as_str())).collect();
+    frame.render_widget(Paragraph::new(lines), text);
 }
 
 fn draw_groups(
