@@ -6,6 +6,9 @@
 pub enum Exit {
     /// It worked.
     Ok = 0,
+    /// What was asked for was done, and something that was looked at is not as
+    /// it has to be: `doctor` found an error.
+    Unwell = 1,
     /// EX_USAGE: the command line is wrong.
     Usage = 64,
     /// EX_NOINPUT: a file or interface that was named is not there.
@@ -40,6 +43,7 @@ impl Exit {
     /// Every code.
     const ALL: &[Self] = &[
         Self::Ok,
+        Self::Unwell,
         Self::Usage,
         Self::NoInput,
         Self::NotLoaded,

@@ -6,7 +6,9 @@ pub mod agent;
 pub mod announce;
 pub mod cli;
 pub mod config;
+pub mod convert;
 pub mod dataplane;
+pub mod doctor;
 pub mod engine;
 pub mod event;
 pub mod exit;
@@ -18,5 +20,7 @@ pub mod metrics;
 pub mod node;
 pub mod paths;
 pub mod record;
+#[cfg(test)]
+mod reference;
 pub mod report;
 pub mod transport;

@@ -90,6 +90,29 @@ impl Lock {
     }
 }
 
+impl Lock {
+    /// The process id of the agent that has the lock, if it lives. It is not
+    /// tried: who starts meanwhile would find the lock taken.
+    #[must_use]
+    pub fn agent(paths: &Paths) -> Option<u32> {
+        let owner = Owner::read(&mut File::open(paths.lock()).ok()?);
+        let exe = fs::read_link(format!("/proc/{}/exe", owner.pid)).ok()?;
+        let is_ours = exe.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vip-ctl"));
+        (owner.agent && is_ours).then_some(owner.pid)
+    }
+
+    /// Sees whether the lock could be taken, without making its file.
+    ///
+    /// # Errors
+    /// [`LockError`], as [`Lock::take`] would have it.
+    pub fn check(paths: &Paths) -> Result<(), LockError> {
+        if !paths.lock().exists() {
+            return Ok(());
+        }
+        Self::take(paths, false).map(drop)
+    }
+}
+
 /// Who wrote itself into the lock file.
 struct Owner {
     agent: bool,

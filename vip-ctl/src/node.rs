@@ -5,6 +5,8 @@
 //! Coming up, nothing is answered before the gates are there; going down, the
 //! gates are the last to leave.
 
+pub mod plan;
+
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use aya::Ebpf;
@@ -271,6 +273,19 @@ fn refuse_mixing(plane: &DataPlane, setup: &Setup) -> Result<(), NodeError> {
     Ok(())
 }
 
+/// Names the owner of an occupied hook.
+fn owner_of(host: &Host, error: DataPlaneError) -> NodeError {
+    let DataPlaneError::Occupied { iface, .. } = &error else { return error.into() };
+    let id = host
+        .interfaces()
+        .ok()
+        .and_then(|present| present.into_values().find(|i| i.name == *iface))
+        .and_then(|interface| interface.xdp)
+        .map(|(_, id)| id);
+    let Some(id) = id else { return error.into() };
+    DataPlaneError::Occupied { iface: iface.clone(), owner: attach::program_name(id) }.into()
+}
+
 impl Node {
     /// A node that is up already, with nothing to tell about it yet.
     #[must_use]
@@ -353,7 +368,8 @@ impl Node {
         names.sort();
         names.dedup();
         for name in names {
-            let attached = attach::attach(&mut ebpf, dir, &name, setup.how).map_err(|e| self.owner(e))?;
+            let attached =
+                attach::attach(&mut ebpf, dir, &name, setup.how).map_err(|e| owner_of(&self.host, e))?;
             if setup.how.mode == Mode::Auto && attached.xdp == Some(Mode::Generic) {
                 self.warnings.push(format!(
                     "{name} can't run XDP in its driver: generic mode is used, which is slower and sees packets later"
@@ -406,25 +422,6 @@ impl Node {
             return Ok(Place::Here);
         };
         Ok(Place::Out { ifindex, source: self.host.source_for(ifindex, vip, &vips)? })
-    }
-
-    /// Names the owner of an occupied hook.
-    fn owner(&self, error: DataPlaneError) -> NodeError {
-        let DataPlaneError::Occupied { iface, .. } = &error else { return error.into() };
-        let id = self
-            .host
-            .interfaces()
-            .ok()
-            .and_then(|present| present.into_values().find(|i| i.name == *iface))
-            .and_then(|interface| interface.xdp)
-            .map(|(_, id)| id);
-        let Some(id) = id else { return error.into() };
-        let name = aya::programs::loaded_programs()
-            .filter_map(Result::ok)
-            .find(|program| program.id() == id)
-            .and_then(|program| program.name_as_str().map(str::to_owned))
-            .unwrap_or_default();
-        DataPlaneError::Occupied { iface: iface.clone(), owner: format!("{name:?} (id {id})") }.into()
     }
 
     /// The host accepts packets for its addresses on any interface: say which

@@ -8,6 +8,7 @@
 mod build;
 mod ci;
 mod demo;
+mod dist;
 mod load;
 mod model;
 mod place;
@@ -55,6 +56,8 @@ enum Verb {
     Model(PassThrough),
     /// Run all tests
     Test(test::TestArgs),
+    /// Make the Debian package and the tarball
+    Dist(dist::DistArgs),
     /// Check the house rules that plain text shows
     Tidy,
     /// Formatting, tidy, build, clippy and all tests, warnings as errors
@@ -95,6 +98,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Sim(pass) => sim::run(&place, &pass.args),
         Verb::Model(pass) => model::run(&place, &pass.args),
         Verb::Test(args) => test::run(&place, &args),
+        Verb::Dist(args) => dist::run(&place, &args),
         Verb::Tidy => tidy::run(&place),
         Verb::Ci => ci::run(&place),
     }
@@ -122,6 +126,7 @@ mod tests {
             | Verb::Sim(_)
             | Verb::Model(_)
             | Verb::Test(_)
+            | Verb::Dist(_)
             | Verb::Tidy
             | Verb::Ci => panic!("another verb was parsed"),
         }

@@ -36,6 +36,20 @@ pub fn skipped(name: &str) -> bool {
     true
 }
 
+/// True if the test `name` has to be left out for want of the program `tool`; said as by [`skipped`].
+///
+/// # Panics
+/// As there.
+#[must_use]
+pub fn skipped_without(name: &str, tool: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let there = std::env::split_paths(&path).any(|dir| dir.join(tool).is_file());
+    if !there {
+        note(name, &format!("needs {tool}"));
+    }
+    !there
+}
+
 /// Says that the test `name` is left out here and why, on stderr and in the
 /// file named by [`SKIPS_ENV`].
 ///

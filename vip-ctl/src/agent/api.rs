@@ -1,6 +1,9 @@
 //! The agent's socket: one JSON object a line in, one out. What a request
 //! means for the cluster is the engine's business; this only carries it there.
 
+mod again;
+mod rehearse;
+
 use std::{
     fs, io,
     os::unix::fs::PermissionsExt,
@@ -14,7 +17,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
     signal::unix::{SignalKind, signal},
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tracing::{info, warn};
 
@@ -23,7 +26,9 @@ use super::{
     checks::Board,
     follow::Follow,
     lease_loop::{Ask, Asker, Snapshot},
-    reload::{Changes, Order},
+    notify,
+    reload::Changes,
+    replace::{self, Ended},
     settle_votes, standing, watch_netlink,
 };
 use crate::{
@@ -106,6 +111,11 @@ pub enum Request {
     },
     /// Read the configuration again.
     Reload,
+    /// Say what another request would bring about, and do nothing.
+    DryRun {
+        /// The request.
+        of: Box<Request>,
+    },
 }
 
 /// What a client gets.
@@ -128,6 +138,11 @@ pub enum Response {
     },
     /// To [`Request::Reload`]: what has changed.
     Reloaded(Changes),
+    /// To [`Request::DryRun`]: what would happen.
+    Would {
+        /// In sentences; none if it is so already.
+        happen: Vec<String>,
+    },
     /// To the others: it is done.
     Done {
         /// The group.
@@ -177,7 +192,7 @@ pub(super) fn serve(
     silence: Duration,
     events: Events,
     has_ended: impl Fn() -> bool,
-) -> Result<(), AgentError> {
+) -> Result<Ended, AgentError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -202,6 +217,9 @@ pub(super) fn serve(
         let mut term = signal(SignalKind::terminate()).map_err(AgentError::system("watch SIGTERM"))?;
         let mut int = signal(SignalKind::interrupt()).map_err(AgentError::system("watch SIGINT"))?;
         let mut hup = signal(SignalKind::hangup()).map_err(AgentError::system("watch SIGHUP"))?;
+        let mut usr2 =
+            signal(SignalKind::user_defined2()).map_err(AgentError::system("watch SIGUSR2"))?;
+        notify::ready();
         tokio::spawn(watch_netlink(notices.clone()));
         tokio::spawn(settle_votes(paths.run_dir.clone(), accept, silence));
         let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
@@ -220,8 +238,8 @@ pub(super) fn serve(
                     }
                     Err(e) => warn!("a client was not accepted: {e}"),
                 },
-                _ = term.recv() => { info!("SIGTERM: ending"); return Ok(()) }
-                _ = int.recv() => { info!("SIGINT: ending"); return Ok(()) }
+                _ = term.recv() => { info!("SIGTERM: ending"); return Ok(Ended::Stop) }
+                _ = int.recv() => { info!("SIGINT: ending"); return Ok(Ended::Stop) }
                 _ = hup.recv() => {
                     let server = Arc::clone(&server);
                     tokio::spawn(async move {
@@ -231,7 +249,14 @@ pub(super) fn serve(
                         }
                     });
                 }
-                _ = look.tick() => if has_ended() { return Ok(()) },
+                _ = usr2.recv() => match replace::successor() {
+                    Ok(program) => {
+                        info!(program = %program.display(), "SIGUSR2: going on as the installed version");
+                        return Ok(Ended::Replace(program));
+                    }
+                    Err(e) => warn!("SIGUSR2: the installed vip-ctl can't be started ({e}); this one goes on"),
+                },
+                _ = look.tick() => if has_ended() { return Ok(Ended::Stop) },
             }
         }
     });
@@ -285,32 +310,6 @@ impl Server {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads the configuration again, and goes on with its groups.
-    async fn reload(&self) -> Result<Changes, Response> {
-        let path = self.config_path.clone();
-        let read = tokio::task::spawn_blocking(move || Config::load(&path));
-        let config = read.await.map_err(|e| Response::error(Exit::Software, e.to_string()))?;
-        let config = config.map_err(|e| Response::error(Exit::Config, e.to_string()))?;
-        let fixed = self.config().needs_restart(&config);
-        if !fixed.is_empty() {
-            return Err(Response::error(
-                Exit::Config,
-                format!(
-                    "{}: {} changed, which takes a restart of the agent (no VIP moves by that)",
-                    self.config_path.display(),
-                    fixed.join(", ")
-                ),
-            ));
-        }
-        let (reply, answer) = oneshot::channel();
-        let order = Box::new(Order { config: config.clone(), reply });
-        self.notices.send(Notice::Reload(order)).map_err(|_| ending())?;
-        let changes = answer.await.map_err(|_| ending())?;
-        let changes = changes.map_err(|refused| Response::error(refused.exit, refused.message))?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
-        Ok(changes)
-    }
-
     /// Where events come from.
     pub(crate) fn events(&self) -> &Events {
         self.follow.events()
@@ -342,6 +341,7 @@ impl Server {
             }
             Request::Failover { group, to, force } => self.failover(group, to, force).await,
             Request::Standby { node, on, force } => self.standby(node, on, force).await,
+            Request::DryRun { of } => self.rehearse(*of).await,
             Request::Pause { on } => match self.order(Command::Pause { on }).await {
                 Ok(Ok(_)) => Ok(Response::Pause { on }),
                 Ok(Err(refusal)) => Err(Response::error(exit_of(refusal), refusal.to_string())),
@@ -375,54 +375,6 @@ impl Server {
             }
             Err(refusal) => Err(Response::error(exit_of(refusal), format!("group {name}: {refusal}"))),
         }
-    }
-
-    async fn failover(
-        &self,
-        group: Option<String>,
-        to: Option<String>,
-        force: bool,
-    ) -> Result<Response, Response> {
-        let me = NodeId(self.config().me);
-        let to = self.node(to)?.unwrap_or(me);
-        let group = self.group(group)?;
-        let (_, snapshot) = self.snapshot().await?;
-        if !snapshot.engine.quorate {
-            let risk = self.risk(group, &snapshot);
-            if !force {
-                return Err(Response::error(
-                    Exit::NoQuorum,
-                    format!("{risk}; if that is sure, repeat it with --force"),
-                ));
-            }
-            if to != me {
-                let name = self.node_name(to);
-                return Err(Response::error(
-                    Exit::Unsafe,
-                    format!("without a quorum only this node can be made to answer: run it on {name}"),
-                ));
-            }
-            warn!("failover --force: {risk}");
-        }
-        let command =
-            if force && to == me { Command::Force { group } } else { Command::Promote { group, to } };
-        self.command(Some(self.group_name(group)), |_| Ok(command)).await
-    }
-
-    /// What a forced failover of a group risks, in one sentence.
-    fn risk(&self, group: GroupId, snapshot: &Snapshot) -> String {
-        let name = self.group_name(group);
-        let config = self.config();
-        let unheard = config.cluster.nodes.iter().filter(|node| {
-            let known = snapshot.engine.nodes.get(usize::from(node.id));
-            node.can_hold() && known.is_some_and(|known| !known.present)
-        });
-        let unheard: Vec<_> = unheard.map(|node| node.name.as_str()).collect();
-        format!(
-            "group {name}: no quorum: any of {} may hold {name} without being heard here, and then two nodes answer for \
-             its VIPs and what is written to one of them is lost; make sure that they are off or cut from the clients",
-            if unheard.is_empty() { "the other nodes".to_owned() } else { unheard.join(", ") }
-        )
     }
 
     async fn standby(&self, node: Option<String>, on: bool, force: bool) -> Result<Response, Response> {

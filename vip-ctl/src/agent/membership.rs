@@ -16,8 +16,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::AgentError;
 use crate::{
     config::{Config, Node},
+    paths::Paths,
     record,
 };
 
@@ -204,6 +206,27 @@ impl Membership {
 
 fn names(names: impl Iterator<Item = impl AsRef<str>>) -> String {
     names.map(|name| name.as_ref().to_owned()).collect::<Vec<_>>().join(", ")
+}
+
+/// Checks the configured membership against the one that this node took part
+/// in before (rule 10). Returns also whether it is recorded as it is; only an
+/// agent that is about to vote by it records it.
+pub(super) fn take_part(
+    config: &Config,
+    config_path: &Path,
+    paths: &Paths,
+) -> Result<(Membership, bool), AgentError> {
+    let next = Membership::of(config);
+    let last = Membership::load(&paths.state_dir).map_err(AgentError::system(format!(
+        "read the record of the membership in {}",
+        paths.state_dir.display()
+    )))?;
+    let Some(last) = last else { return Ok((next, false)) };
+    let membership = last
+        .followed_by(next)
+        .map_err(|source| AgentError::Membership { path: config_path.to_owned(), source })?;
+    let is_recorded = membership == last;
+    Ok((membership, is_recorded))
 }
 
 #[cfg(test)]

@@ -24,9 +24,11 @@ pub mod lateness;
 mod lease_loop;
 pub mod membership;
 mod memory;
+mod notify;
 mod parting;
-mod realtime;
+pub(crate) mod realtime;
 pub mod reload;
+mod replace;
 mod standing;
 pub mod table;
 mod threads;
@@ -53,7 +55,7 @@ use self::{
     checks::{Board, Checks},
     eligibility::{Eligible, Judge},
     lease_loop::{Ask, Asker, LeaseLoop, Plane},
-    membership::Membership,
+    membership::take_part,
     memory::Memory,
     table::{Table, TableGroup},
     threads::{abort_on_panic, spawn},
@@ -330,6 +332,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         "the agent runs"
     );
 
+    notify::start(&asker)?;
     let people_events = people.events.clone();
     let served =
         api::serve(config, config_path, paths, &asker, &notices, board, silence, people_events, || {
@@ -337,39 +340,36 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         });
     // However serving ended, the leases are released in good order if they
     // can be, unless the next agent is to find them.
-    let _ = asker.ask(if hold { Ask::Leave } else { Ask::Stop });
+    let replace = matches!(served, Ok(replace::Ended::Replace(_)));
+    if replace {
+        notify::replaced();
+    } else {
+        notify::stopping();
+    }
+    let _ = asker.ask(if hold || replace { Ask::Leave } else { Ask::Stop });
     let ended = lease.join();
     drop(checks);
     drop((notices, asker));
     // The keeper ends when the last notice is dealt with: routes follow the release.
     let _ = keeper.join();
     // Then the last hooks; but who takes over from this agent is not kept waiting.
-    if !hold {
+    if !hold && !replace {
         people.finish();
     }
     drop(lock);
     match ended {
-        Ok(Ok(())) => served,
+        Ok(Ok(())) => match served? {
+            replace::Ended::Stop => Ok(()),
+            replace::Ended::Replace(program) => {
+                let what = format!("go on as {}", program.display());
+                replace::become_successor(&program)
+                    .map(|never| match never {})
+                    .map_err(AgentError::system(what))
+            }
+        },
         Ok(Err(e)) => Err(AgentError::LeaseLoop(e.to_string())),
         Err(_) => Err(AgentError::LeaseLoop("it panicked".into())),
     }
-}
-
-/// Checks the configured membership against the one that this node took part
-/// in before (rule 10). Returns also whether it is recorded as it is; only an
-/// agent that is about to vote by it records it.
-fn take_part(config: &Config, config_path: &Path, paths: &Paths) -> Result<(Membership, bool), AgentError> {
-    let next = Membership::of(config);
-    let last = Membership::load(&paths.state_dir).map_err(AgentError::system(format!(
-        "read the record of the membership in {}",
-        paths.state_dir.display()
-    )))?;
-    let Some(last) = last else { return Ok((next, false)) };
-    let membership = last
-        .followed_by(next)
-        .map_err(|source| AgentError::Membership { path: config_path.to_owned(), source })?;
-    let is_recorded = membership == last;
-    Ok((membership, is_recorded))
 }
 
 /// Rule 13 asks for it to be loud.

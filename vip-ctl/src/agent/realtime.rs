@@ -19,12 +19,13 @@ pub enum Role {
 /// # Errors
 /// If it is not allowed (CAP_SYS_NICE or RLIMIT_RTPRIO).
 pub fn prioritise(role: Role) -> io::Result<()> {
-    let parameters = libc::sched_param { sched_priority: role as i32 };
-    // SAFETY: 0 is the calling thread; the parameters live through the call.
+    // The kernel's `struct sched_param` is this one number. The system call
+    // itself, since musl's function of that name only says ENOSYS.
+    let priority = role as libc::c_int;
     // Children must not inherit it.
-    let result = unsafe {
-        libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters)
-    };
+    let policy: libc::c_int = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: 0 is the calling thread; the priority lives through the call.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const priority) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -26,8 +26,8 @@ const VIPS_SHOWN: usize = 8;
 /// Permission bits of whoever may run a program.
 const MODE_EXECUTE: u32 = 0o111;
 
-/// Example: vip-ctl check --config /etc/vip/vip.toml
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Example:\n  vip-ctl check --config /etc/vip/vip.toml")]
 pub(super) struct Args {
     /// The configuration; the files of conf.d next to it belong to it.
     #[arg(long, value_name = "FILE", default_value = "/etc/vip/vip.toml")]

@@ -59,6 +59,7 @@ pub(super) fn ask(paths: &Paths, request: &Request) -> Result<Option<Response>, 
         | Response::Standby { .. }
         | Response::Pause { .. }
         | Response::Reloaded(_)
+        | Response::Would { .. }
         | Response::Done { .. } => Ok(Some(response)),
     }
 }

@@ -10,8 +10,8 @@ use crate::{
     paths::Paths,
 };
 
-/// Example: vip-ctl events --follow db
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Example:\n  vip-ctl events --follow db")]
 pub(super) struct Args {
     /// Only this group (or the group of this VIP).
     #[arg(value_name = "GROUP|VIP")]

@@ -13,8 +13,8 @@ use crate::{
     report::{Candidate, GroupStatus, Status},
 };
 
-/// Example: vip-ctl explain db
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Example:\n  vip-ctl explain db")]
 pub(super) struct Args {
     /// The group, or one of its VIPs; may be left out where there is one group.
     #[arg(value_name = "GROUP|VIP")]

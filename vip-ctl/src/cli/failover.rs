@@ -1,10 +1,10 @@
 //! `vip-ctl failover`: the lease to a node, with or without the old holder.
 
-use super::{Failure, Format, client, lease};
+use super::{Failure, Format, client, dry_run, lease};
 use crate::{agent::api::Request, exit::Exit, paths::Paths};
 
-/// Example: vip-ctl failover db --to db-b
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:\n  vip-ctl failover db --to db-b\n  vip-ctl failover db --dry-run")]
 pub(super) struct Args {
     /// The group, or one of its VIPs; may be left out where there is one group.
     #[arg(value_name = "GROUP|VIP")]
@@ -17,9 +17,15 @@ pub(super) struct Args {
     /// lost. Make sure first that the others are off.
     #[arg(long)]
     force: bool,
+    /// Say what would happen, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
     let request = Request::Failover { group: args.group.clone(), to: args.to.clone(), force: args.force };
+    if args.dry_run {
+        return dry_run::of_agent(paths, &request, "a failover", format);
+    }
     lease::tell(client::ask_agent(paths, &request, "a failover")?, format)
 }

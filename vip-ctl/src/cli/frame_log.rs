@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use super::{Failure, agent};
+use super::{Failure, logs};
 use crate::{dataplane::attach, exit::Exit, paths::Paths};
 
 /// How often what was logged is fetched.
 const FETCH: Duration = Duration::from_millis(50);
 
-/// Example: vip-ctl load --iface eth0 --frame-log && vip-ctl frame-log
 #[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  vip-ctl load --iface eth0 --frame-log\n  vip-ctl frame-log --seconds 10"
+)]
 pub(super) struct Args {
     /// End after this many seconds; without it, go on until interrupted.
     #[arg(long, value_name = "SECONDS")]
@@ -17,7 +19,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, paths: &Paths) -> Result<Exit, Failure> {
-    agent::log_to_stderr("info")?;
+    logs::start("info")?;
     let mut logs = Vec::new();
     for ifindex in attach::interfaces(&paths.bpf_dir)?.into_keys() {
         logs.push(attach::frame_log(&paths.bpf_dir, ifindex)?);

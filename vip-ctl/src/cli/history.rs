@@ -13,8 +13,8 @@ use crate::{
     paths::Paths,
 };
 
-/// Example: vip-ctl history db --since 1h
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Example:\n  vip-ctl history db --since 1h")]
 pub(super) struct Args {
     /// Only this group.
     #[arg(value_name = "GROUP")]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use vip_common::{GroupMode, Lease};
 
-use super::{Failure, Format, client, print, print_json};
+use super::{Failure, Format, client, dry_run, print, print_json};
 use crate::{
     agent::api::{Request, Response},
     announce::Announcer,
@@ -22,15 +22,20 @@ use crate::{
 const ANNOUNCEMENTS: u32 = 3;
 const ANNOUNCE_PAUSE: Duration = Duration::from_millis(50);
 
-/// Example: vip-ctl promote db
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
     /// The group, or one of its VIPs; may be left out where there is one group.
     #[arg(value_name = "GROUP|VIP")]
     pub(super) group: Option<String>,
+    /// Say what would happen, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub(super) fn promote(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
+    if args.dry_run {
+        return rehearse(args, true, paths, format);
+    }
     if let Some(response) = client::ask(paths, &Request::Promote { group: args.group.clone() })? {
         return tell(response, format);
     }
@@ -44,6 +49,9 @@ pub(super) fn promote(args: &Args, paths: &Paths, format: Format) -> Result<Exit
 }
 
 pub(super) fn demote(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
+    if args.dry_run {
+        return rehearse(args, false, paths, format);
+    }
     if let Some(response) = client::ask(paths, &Request::Demote { group: args.group.clone() })? {
         return tell(response, format);
     }
@@ -52,6 +60,24 @@ pub(super) fn demote(args: &Args, paths: &Paths, format: Format) -> Result<Exit,
     node.plane.leases().store(group.index, Lease::NONE);
     node.host.place_local_clients(group.index, node.out(group.index)?)?;
     said(format, &group, false, !held)
+}
+
+/// The dry run of both: the agent's if one runs, else that of the maps alone.
+fn rehearse(args: &Args, active: bool, paths: &Paths, format: Format) -> Result<Exit, Failure> {
+    let group = args.group.clone();
+    let request = if active { Request::Promote { group } } else { Request::Demote { group } };
+    if let Some(happen) = dry_run::ask(paths, &request)? {
+        return dry_run::tell(&happen, format);
+    }
+    let plane = DataPlane::open(&paths.bpf_dir)?;
+    let group = find(args, &plane)?;
+    let held = plane.leases().load(group.index) == Lease::MANUAL;
+    let happen = match (active, held) {
+        (true, false) => Some(format!("group {} would be active on this node, by hand", group.name)),
+        (false, true) => Some(format!("group {} would be standby on this node", group.name)),
+        (true, true) | (false, false) => None,
+    };
+    dry_run::tell(happen.as_slice(), format)
 }
 
 /// Tells what came of a command to the agent.
@@ -71,6 +97,7 @@ pub(super) fn tell(response: Response, format: Format) -> Result<Exit, Failure> 
         | Response::Standby { .. }
         | Response::Pause { .. }
         | Response::Reloaded(_)
+        | Response::Would { .. }
         | Response::Error { .. } => Err(client::strange()),
     }
 }
@@ -79,15 +106,23 @@ pub(super) fn tell(response: Response, format: Format) -> Result<Exit, Failure> 
 fn open(args: &Args, paths: &Paths) -> Result<(Node, Group, Lock), Failure> {
     let lock = Lock::take(paths, false)?;
     let plane = DataPlane::open(&paths.bpf_dir)?;
-    let group = match &args.group {
-        Some(name) => plane.find_group(name)?,
-        None => only_group(&plane)?,
-    };
-    if group.mode != GroupMode::Manual {
-        return Err(crate::node::NodeError::BelongsToAgent { group: group.name }.into());
-    }
+    let group = find(args, &plane)?;
     let node = Node::new(plane, Host::open(&paths.run_dir)?);
     Ok((node, group, lock))
+}
+
+/// The group that is meant, if it can be moved by hand.
+fn find(args: &Args, plane: &DataPlane) -> Result<Group, Failure> {
+    let group = match &args.group {
+        Some(name) => plane.find_group(name)?,
+        None => only_group(plane)?,
+    };
+    match group.mode {
+        GroupMode::Manual => Ok(group),
+        GroupMode::Cluster | GroupMode::Unused => {
+            Err(crate::node::NodeError::BelongsToAgent { group: group.name }.into())
+        }
+    }
 }
 
 fn only_group(plane: &DataPlane) -> Result<Group, Failure> {

@@ -8,17 +8,19 @@ use vip_common::{
     layout::{GROUP_NAME_LEN, VIPS_DEFAULT, VIPS_MAX},
 };
 
-use super::{Failure, Format, print, print_json};
+use super::{Failure, Format, dry_run, print, print_json};
 use crate::{
     dataplane::attach::{Gate, How, Mode},
     exit::Exit,
     lock::Lock,
-    node::{GroupSetup, Setup, set_up},
+    node::{GroupSetup, Setup, plan, set_up},
     paths::Paths,
 };
 
-/// Example: vip-ctl load --iface eth0 --vip 10.0.1.12
 #[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  vip-ctl load --iface eth0 --vip 10.0.1.12\n  vip-ctl load --iface eth0 --vip 10.0.1.12 --dry-run"
+)]
 pub(super) struct Args {
     /// An interface that the VIP's traffic comes in by; may be repeated.
     #[arg(long, required = true, value_name = "IFACE")]
@@ -41,6 +43,9 @@ pub(super) struct Args {
     /// Room for how many VIPs; fixed until the next unload.
     #[arg(long, default_value_t = VIPS_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(VIPS_MAX)))]
     vips_max: u32,
+    /// Say what would happen, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// A VIP that can be one.
@@ -68,7 +73,6 @@ fn group_name(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
-    let _lock = Lock::take(paths, false)?;
     let groups = if args.vip.is_empty() {
         Vec::new()
     } else {
@@ -87,6 +91,11 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
         groups,
         vips_max: args.vips_max,
     };
+    if args.dry_run {
+        Lock::check(paths)?;
+        return dry_run::tell(&plan::of_set_up(paths, &setup)?, format);
+    }
+    let _lock = Lock::take(paths, false)?;
     let node = set_up(paths, &setup)?;
     let mode = |mode: Option<Mode>| match mode {
         Some(Mode::Generic) => "generic",

@@ -13,7 +13,7 @@ use clap::Subcommand;
 use serde_json::json;
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
-use super::{Failure, Format, print, print_json};
+use super::{Failure, Format, dry_run, print, print_json};
 use crate::{
     agent::membership::Membership,
     config::{Config, NODES_MAX},
@@ -21,8 +21,8 @@ use crate::{
     paths::Paths,
 };
 
-/// Example: vip-ctl member add db-d 10.0.1.13:7077
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:\n  vip-ctl member list\n  vip-ctl member add db-d 10.0.1.13:7077")]
 pub(super) struct Args {
     /// The configuration to change.
     #[arg(long, value_name = "FILE", default_value = "/etc/vip/vip.toml", global = true)]
@@ -34,6 +34,7 @@ pub(super) struct Args {
 #[derive(Subcommand, Debug)]
 enum What {
     /// Add a node in this node's configuration.
+    #[command(after_help = "Example:\n  vip-ctl member add db-d 10.0.1.13:7077 --dry-run")]
     Add {
         /// Its name.
         name: String,
@@ -46,13 +47,21 @@ enum What {
         /// It looks on, and neither votes nor holds.
         #[arg(long)]
         observer: bool,
+        /// Say what would happen, and do nothing.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Remove a node from this node's configuration.
+    #[command(after_help = "Example:\n  vip-ctl member remove db-d")]
     Remove {
         /// Its name.
         name: String,
+        /// Say what would happen, and do nothing.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Show the membership that this node takes part in.
+    #[command(after_help = "Example:\n  vip-ctl member list -o json")]
     List,
 }
 
@@ -68,12 +77,12 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
         let dir = paths.state_dir.display();
         Failure::new(Exit::System, format!("the record of the membership in {dir} can't be read: {e}"))
     })?;
-    let edit = match &args.what {
+    let (edit, dry_run) = match &args.what {
         What::List => return list(&config, record.as_ref(), format),
-        What::Add { name, address, witness, observer } => {
-            Edit::Add { name, address: *address, witness: *witness, observer: *observer }
+        What::Add { name, address, witness, observer, dry_run } => {
+            (Edit::Add { name, address: *address, witness: *witness, observer: *observer }, *dry_run)
         }
-        What::Remove { name } => Edit::Remove { name },
+        What::Remove { name, dry_run } => (Edit::Remove { name }, *dry_run),
     };
     // Without a record nobody has voted here, and nothing can be broken.
     if let Some(record) = record.as_ref().filter(|record| record.generation != config.cluster.generation) {
@@ -92,6 +101,15 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
         .map_err(|e| Failure::new(Exit::Config, format!("the change would not do: {e}")))?;
     if let Some(record) = record {
         record.followed_by(Membership::of(&next)).map_err(|e| Failure::new(Exit::Unsafe, e.to_string()))?;
+    }
+    if dry_run {
+        let (what, name) = match edit {
+            Edit::Add { name, .. } => ("added to", name),
+            Edit::Remove { name } => ("removed from", name),
+        };
+        let (file, generation) = (args.config.display(), next.cluster.generation);
+        let would = format!("{name} would be {what} {file}, as generation {generation} of the membership");
+        return dry_run::tell(&[would], format);
     }
     replace(&args.config, &new).map_err(|e| {
         Failure::new(

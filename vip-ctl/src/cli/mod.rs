@@ -4,6 +4,10 @@
 mod agent;
 mod check;
 mod client;
+mod completions;
+mod convert;
+mod doctor;
+mod dry_run;
 mod events;
 mod explain;
 mod failover;
@@ -12,6 +16,8 @@ mod history;
 mod keygen;
 mod lease;
 mod load;
+mod logs;
+mod man;
 mod member;
 mod metrics;
 mod monitor;
@@ -21,6 +27,8 @@ mod standby;
 mod status;
 mod switchover;
 mod unload;
+#[cfg(test)]
+mod walk;
 
 use std::{io::Write, process::ExitCode};
 
@@ -34,6 +42,9 @@ use crate::{
 /// Moves an IP address between servers in milliseconds, fenced by the kernel.
 #[derive(Parser, Debug)]
 #[command(name = "vip-ctl", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    after_help = "Examples:\n  vip-ctl status\n  vip-ctl switchover db --to db-b\n  vip-ctl help switchover"
+)]
 struct Cli {
     #[command(flatten)]
     paths: Paths,
@@ -60,8 +71,10 @@ enum Verb {
     /// Take the data plane off and put the host back as it was.
     Unload(unload::Args),
     /// Give this node the lease.
+    #[command(after_help = "Examples:\n  vip-ctl promote db\n  vip-ctl promote 10.0.1.12")]
     Promote(lease::Args),
     /// Take the lease from its holder.
+    #[command(after_help = "Example:\n  vip-ctl demote db")]
     Demote(lease::Args),
     /// Show who holds what, and what was answered, passed and dropped.
     Status(status::Args),
@@ -74,8 +87,10 @@ enum Verb {
     /// Let a node that was on standby take leases again.
     Unstandby(standby::UnstandbyArgs),
     /// Switch automatic moves off in the whole cluster; leases go on.
+    #[command(after_help = "Example:\n  vip-ctl pause")]
     Pause(pause::Args),
     /// Switch automatic moves on again.
+    #[command(after_help = "Example:\n  vip-ctl resume")]
     Resume(pause::Args),
     /// Show what happens on this node: changes, hooks, rejected peers, claims.
     Events(events::Args),
@@ -99,6 +114,14 @@ enum Verb {
     Monitor(monitor::Args),
     /// Print the metrics in Prometheus's text format.
     Metrics(metrics::Args),
+    /// Make a vip.toml of a keepalived.conf, and tell what could not be carried over.
+    Convert(convert::Args),
+    /// Look at everything on this host that decides whether a VIP works here.
+    Doctor(doctor::Args),
+    /// Print what completes vip-ctl's command lines in a shell.
+    Completions(completions::Args),
+    /// Print the manual page, or write those of all verbs into a directory.
+    Man(man::Args),
 }
 
 /// Why a verb failed: a sentence and an exit code.
@@ -159,6 +182,12 @@ impl From<LockError> for Failure {
     }
 }
 
+/// The command line, as clap knows it.
+#[cfg(test)]
+pub(crate) fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 /// Parses the command line and does what it says.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -198,19 +227,23 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Failover(args) => failover::run(&args, paths, format),
         Verb::Standby(args) => standby::standby(&args, paths, format),
         Verb::Unstandby(args) => standby::unstandby(&args, paths, format),
-        Verb::Pause(_) => pause::pause(paths, format),
-        Verb::Resume(_) => pause::resume(paths, format),
+        Verb::Pause(args) => pause::pause(&args, paths, format),
+        Verb::Resume(args) => pause::resume(&args, paths, format),
         Verb::Events(args) => events::run(&args, paths, format),
         Verb::History(args) => history::run(&args, paths, format),
         Verb::Explain(args) => explain::run(&args, paths, format),
         Verb::Member(args) => member::run(&args, paths, format),
-        Verb::Reload(_) => reload::run(paths, format),
+        Verb::Reload(args) => reload::run(&args, paths, format),
         Verb::Agent(args) => agent::run(&args, paths),
         Verb::Check(args) => check::run(&args, format),
         Verb::Keygen(args) => keygen::run(&args, format),
         Verb::FrameLog(args) => frame_log::run(&args, paths),
         Verb::Monitor(args) => monitor::run(&args, paths),
-        Verb::Metrics(args) => metrics::run(&args, paths),
+        Verb::Metrics(args) => metrics::run(&args, paths, format),
+        Verb::Convert(args) => convert::run(&args, paths, format),
+        Verb::Doctor(args) => doctor::run(&args, paths, format),
+        Verb::Completions(args) => completions::run(&args),
+        Verb::Man(args) => man::run(&args, format),
     }
 }
 

@@ -2,26 +2,32 @@
 
 use serde_json::json;
 
-use super::{Failure, Format, client, print, print_json};
+use super::{Failure, Format, client, dry_run, print, print_json};
 use crate::{
     agent::api::{Request, Response},
     exit::Exit,
     paths::Paths,
 };
 
-/// Example: vip-ctl pause
 #[derive(clap::Args, Debug)]
-pub(super) struct Args {}
-
-pub(super) fn pause(paths: &Paths, format: Format) -> Result<Exit, Failure> {
-    run(true, paths, format)
+pub(super) struct Args {
+    /// Say what would happen, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
 }
 
-pub(super) fn resume(paths: &Paths, format: Format) -> Result<Exit, Failure> {
-    run(false, paths, format)
+pub(super) fn pause(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
+    run(true, args, paths, format)
 }
 
-fn run(on: bool, paths: &Paths, format: Format) -> Result<Exit, Failure> {
+pub(super) fn resume(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
+    run(false, args, paths, format)
+}
+
+fn run(on: bool, args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
+    if args.dry_run {
+        return dry_run::of_agent(paths, &Request::Pause { on }, "a pause", format);
+    }
     let Response::Pause { on } = client::ask_agent(paths, &Request::Pause { on }, "a pause")? else {
         return Err(client::strange());
     };

@@ -1,17 +1,24 @@
 //! `vip-ctl reload`: the agent reads its configuration again.
 
-use super::{Failure, Format, client, print, print_json};
+use super::{Failure, Format, client, dry_run, print, print_json};
 use crate::{
     agent::api::{Request, Response},
     exit::Exit,
     paths::Paths,
 };
 
-/// Example: vip-ctl reload
 #[derive(clap::Args, Debug)]
-pub(super) struct Args {}
+#[command(after_help = "Examples:\n  vip-ctl reload --dry-run\n  vip-ctl reload")]
+pub(super) struct Args {
+    /// Say what would happen, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
 
-pub(super) fn run(paths: &Paths, format: Format) -> Result<Exit, Failure> {
+pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
+    if args.dry_run {
+        return dry_run::of_agent(paths, &Request::Reload, "reload", format);
+    }
     let Response::Reloaded(changes) = client::ask_agent(paths, &Request::Reload, "reload")? else {
         return Err(client::strange());
     };

@@ -2,15 +2,15 @@
 
 use serde_json::json;
 
-use super::{Failure, Format, client, print, print_json};
+use super::{Failure, Format, client, dry_run, print, print_json};
 use crate::{
     agent::api::{Request, Response},
     exit::Exit,
     paths::Paths,
 };
 
-/// Example: vip-ctl standby db-a
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:\n  vip-ctl standby db-a\n  vip-ctl standby --dry-run")]
 pub(super) struct StandbyArgs {
     /// The node; this one if left out.
     #[arg(value_name = "NODE")]
@@ -18,25 +18,39 @@ pub(super) struct StandbyArgs {
     /// Release also groups that no other node can take: nobody answers then.
     #[arg(long)]
     force: bool,
+    /// Say what would happen, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
 }
 
-/// Example: vip-ctl unstandby db-a
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Example:\n  vip-ctl unstandby db-a")]
 pub(super) struct UnstandbyArgs {
     /// The node; this one if left out.
     #[arg(value_name = "NODE")]
     node: Option<String>,
+    /// Say what would happen, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub(super) fn standby(args: &StandbyArgs, paths: &Paths, format: Format) -> Result<Exit, Failure> {
-    run(Request::Standby { node: args.node.clone(), on: true, force: args.force }, paths, format)
+    run(
+        Request::Standby { node: args.node.clone(), on: true, force: args.force },
+        args.dry_run,
+        paths,
+        format,
+    )
 }
 
 pub(super) fn unstandby(args: &UnstandbyArgs, paths: &Paths, format: Format) -> Result<Exit, Failure> {
-    run(Request::Standby { node: args.node.clone(), on: false, force: false }, paths, format)
+    run(Request::Standby { node: args.node.clone(), on: false, force: false }, args.dry_run, paths, format)
 }
 
-fn run(request: Request, paths: &Paths, format: Format) -> Result<Exit, Failure> {
+fn run(request: Request, dry_run: bool, paths: &Paths, format: Format) -> Result<Exit, Failure> {
+    if dry_run {
+        return dry_run::of_agent(paths, &request, "standby", format);
+    }
     let Response::Standby { node, on } = client::ask_agent(paths, &request, "standby")? else {
         return Err(client::strange());
     };

@@ -10,8 +10,8 @@ use crate::{
     report::{Status, text},
 };
 
-/// Example: vip-ctl status -o json
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:\n  vip-ctl status\n  vip-ctl status -o json")]
 pub(super) struct Args {}
 
 pub(super) fn run(_args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {

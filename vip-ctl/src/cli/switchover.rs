@@ -1,10 +1,10 @@
 //! `vip-ctl switchover`: a planned move, through the agent.
 
-use super::{Failure, Format, client, lease};
+use super::{Failure, Format, client, dry_run, lease};
 use crate::{agent::api::Request, exit::Exit, paths::Paths};
 
-/// Example: vip-ctl switchover db --to db-b
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:\n  vip-ctl switchover db --to db-b\n  vip-ctl switchover db --dry-run")]
 pub(super) struct Args {
     /// The group, or one of its VIPs; may be left out where there is one group.
     #[arg(value_name = "GROUP|VIP")]
@@ -12,10 +12,16 @@ pub(super) struct Args {
     /// The node that shall hold it; without it the holder chooses the best one.
     #[arg(long, value_name = "NODE")]
     to: Option<String>,
+    /// Say what would happen, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
     let request = Request::Switchover { group: args.group.clone(), to: args.to.clone() };
+    if args.dry_run {
+        return dry_run::of_agent(paths, &request, "a switchover", format);
+    }
     let Some(response) = client::ask(paths, &request)? else {
         return Err(Failure::new(
             Exit::NotLoaded,

@@ -1,13 +1,26 @@
 //! `vip-ctl unload`: everything off this host, and the host as it was.
 
-use super::{Failure, Format, print, print_json};
-use crate::{exit::Exit, lock::Lock, node::tear_down, paths::Paths};
+use super::{Failure, Format, dry_run, print, print_json};
+use crate::{
+    exit::Exit,
+    lock::Lock,
+    node::{plan, tear_down},
+    paths::Paths,
+};
 
-/// Example: vip-ctl unload
 #[derive(clap::Args, Debug)]
-pub(super) struct Args {}
+#[command(after_help = "Examples:\n  vip-ctl unload --dry-run\n  vip-ctl unload")]
+pub(super) struct Args {
+    /// Say what would happen, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
 
-pub(super) fn run(_args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
+pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
+    if args.dry_run {
+        Lock::check(paths)?;
+        return dry_run::tell(&plan::of_tear_down(paths)?, format);
+    }
     let _lock = Lock::take(paths, false)?;
     let was_loaded = paths.bpf_dir.exists();
     tear_down(paths)?;

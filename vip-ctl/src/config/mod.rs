@@ -203,6 +203,12 @@ impl Config {
         config.ok_or_else(|| report.into_errors())
     }
 
+    /// Does this version know the table of this name, written as `[[group.check]]`?
+    #[must_use]
+    pub fn knows(table: &str) -> bool {
+        section::KEYS.iter().any(|(known, _)| *known == table)
+    }
+
     /// A number that is equal on nodes whose configurations agree in what must
     /// be the same at any time: the cluster's name, lease and mode.
     #[must_use]
@@ -254,4 +260,10 @@ impl Config {
     pub fn this_node(&self) -> &Node {
         self.cluster.node(self.me).expect("a configuration has the node that it is seen from")
     }
+}
+
+/// The tables of the file, and the keys that each of them has.
+#[cfg(test)]
+pub(crate) const fn keys() -> &'static [(&'static str, &'static [&'static str])] {
+    section::KEYS
 }

@@ -150,6 +150,44 @@ fn ifindex_of(iface: &str) -> Result<u32, DataPlaneError> {
     nix::net::if_::if_nametoindex(iface).map_err(|_| DataPlaneError::NoInterface { name: iface.to_owned() })
 }
 
+/// The program with this id, as a person finds it in `bpftool prog`.
+#[must_use]
+pub fn program_name(id: u32) -> String {
+    let name = aya::programs::loaded_programs()
+        .filter_map(Result::ok)
+        .find(|program| program.id() == id)
+        .and_then(|program| program.name_as_str().map(str::to_owned))
+        .unwrap_or_default();
+    format!("{name:?} (id {id})")
+}
+
+/// The programs of others at the tcx egress hook of an interface.
+///
+/// # Errors
+/// [`DataPlaneError::Kernel`] where the kernel has no tcx or doesn't tell.
+pub fn others_on_egress(iface: &str) -> Result<Vec<String>, DataPlaneError> {
+    let (_, programs) = SchedClassifier::query_tcx(iface, TcAttachType::Egress)
+        .map_err(|e| DataPlaneError::from_source(format!("list the programs on {iface}"), &e))?;
+    let others = programs.iter().filter(|program| program.name_as_str() != Some(names::PROG_EGRESS));
+    Ok(others.map(|program| program_name(program.id())).collect())
+}
+
+/// The tag of the program that the pinned way in on an interface runs; `None`
+/// if nothing is pinned, or it has lost its program.
+///
+/// # Errors
+/// [`DataPlaneError::Kernel`] if the pin can't be read.
+pub fn tag(dir: &Path, ifindex: u32) -> Result<Option<u64>, DataPlaneError> {
+    let pin = link_path(dir, "xdp", ifindex);
+    let Some(link) = reusable(&pin)? else { return Ok(None) };
+    let id = link
+        .info()
+        .map_err(|e| DataPlaneError::from_source(format!("read {}", pin.display()), &e))?
+        .program_id();
+    let programs = aya::programs::loaded_programs().filter_map(Result::ok);
+    Ok(programs.into_iter().find(|program| program.id() == id).map(|program| program.tag()))
+}
+
 /// True if the way in is pinned for the interface with this index.
 #[must_use]
 pub fn is_attached(dir: &Path, ifindex: u32) -> bool {

@@ -51,6 +51,49 @@ pub fn load(dir: &Path, vips_max: u32) -> Result<Loaded, DataPlaneError> {
     loaded
 }
 
+/// Has the verifier look at every program, and compares the clocks; nothing is
+/// attached or pinned, and nothing is left in the kernel.
+///
+/// # Errors
+/// What [`load`] would fail with.
+pub fn try_out() -> Result<(), DataPlaneError> {
+    clock::check(&mut into_kernel()?)
+}
+
+/// The tags of this version's ways in: the kernel's hashes of their instructions.
+///
+/// # Errors
+/// What [`load`] would fail with.
+pub fn tag() -> Result<[u64; 2], DataPlaneError> {
+    let mut ebpf = into_kernel()?;
+    let mut tag = |name: &str| {
+        let program: &mut aya::programs::Xdp = program(&mut ebpf, name)?;
+        let info = program.info();
+        info.map(|info| info.tag()).map_err(|e| DataPlaneError::from_source(format!("look at {name}"), &e))
+    };
+    Ok([tag(names::PROG_INGRESS)?, tag(names::PROG_INGRESS_LOGGED)?])
+}
+
+/// The programs in the kernel over maps of their own.
+fn into_kernel() -> Result<Ebpf, DataPlaneError> {
+    let mut ebpf = EbpfLoader::new()
+        .load(OBJECT)
+        .map_err(|e| DataPlaneError::from_source("load the data plane into the kernel".into(), &e))?;
+    verify(&mut ebpf)?;
+    Ok(ebpf)
+}
+
+/// Has the kernel take every program.
+fn verify(ebpf: &mut Ebpf) -> Result<(), DataPlaneError> {
+    for name in [names::PROG_INGRESS, names::PROG_INGRESS_LOGGED, names::PROG_CLOCK] {
+        program::<aya::programs::Xdp>(ebpf, name)?.load().map_err(|e| refused(name, &e))?;
+    }
+    for name in [names::PROG_EGRESS, names::PROG_LOCAL] {
+        program::<aya::programs::SchedClassifier>(ebpf, name)?.load().map_err(|e| refused(name, &e))?;
+    }
+    Ok(())
+}
+
 fn load_over(dir: &Path, vips_max: u32, adopted: bool) -> Result<Loaded, DataPlaneError> {
     let mut loader = EbpfLoader::new();
     for name in names::MAPS {
@@ -63,12 +106,7 @@ fn load_over(dir: &Path, vips_max: u32, adopted: bool) -> Result<Loaded, DataPla
     let mut ebpf = loader
         .load(OBJECT)
         .map_err(|e| DataPlaneError::from_source("load the data plane into the kernel".into(), &e))?;
-    for name in [names::PROG_INGRESS, names::PROG_INGRESS_LOGGED, names::PROG_CLOCK] {
-        program::<aya::programs::Xdp>(&mut ebpf, name)?.load().map_err(|e| refused(name, &e))?;
-    }
-    for name in [names::PROG_EGRESS, names::PROG_LOCAL] {
-        program::<aya::programs::SchedClassifier>(&mut ebpf, name)?.load().map_err(|e| refused(name, &e))?;
-    }
+    verify(&mut ebpf)?;
     clock::check(&mut ebpf)?;
     if !adopted {
         write_node(&mut ebpf, dir, vips_max)?;

@@ -137,6 +137,27 @@ pub(super) async fn ensure_rules(
     Ok(())
 }
 
+/// What [`ensure_rules`] would do, in sentences; a VIP that no map has yet has no group.
+pub(super) async fn missing_rules(
+    handle: &Handle,
+    vips: &BTreeMap<Ipv4Addr, Option<GroupIndex>>,
+) -> Result<Vec<String>, HostError> {
+    let present = rules(handle).await?;
+    let mut would = Vec::new();
+    if present.iter().any(|r| r.is_local_at(0)) {
+        would.push(format!("the rule for the local table would be moved from 0 to {PREF_LOCAL}"));
+    }
+    for (vip, group) in vips {
+        let is_there = group.is_some_and(|group| {
+            present.iter().any(|r| r.is_ours() && r.to == Some(*vip) && r.table == table(group))
+        });
+        if !is_there {
+            would.push(format!("a routing rule for {vip} would be added"));
+        }
+    }
+    Ok(would)
+}
+
 /// Removes our rules for the VIPs that `which` names.
 pub(super) async fn delete_rules(handle: &Handle, which: impl Fn(Ipv4Addr) -> bool) -> Result<(), HostError> {
     for rule in rules(handle).await? {

@@ -5,6 +5,7 @@
 //! Nothing here is on the failover path, and nothing here decides who holds.
 
 mod local;
+mod plan;
 mod saved;
 
 use std::{

@@ -64,7 +64,7 @@ impl ApiError {
             Exit::NoQuorum => (StatusCode::SERVICE_UNAVAILABLE, "no_quorum"),
             Exit::NotLoaded => (StatusCode::SERVICE_UNAVAILABLE, "ending"),
             Exit::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
-            Exit::Ok | Exit::Software | Exit::System | Exit::NoPermission | Exit::Config => {
+            Exit::Ok | Exit::Unwell | Exit::Software | Exit::System | Exit::NoPermission | Exit::Config => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "failed")
             }
         };

@@ -122,6 +122,11 @@ impl KeyRing {
         self.primary.0
     }
 
+    /// The ids of the accepted keys, first the one that is used for sending.
+    pub fn ids(&self) -> impl Iterator<Item = KeyId> {
+        self.iter().map(|(id, _)| id)
+    }
+
     pub(super) const fn primary(&self) -> &Psk {
         &self.primary.1
     }

@@ -40,6 +40,16 @@ impl Asker {
         }
         answer.await.ok()
     }
+
+    /// [`Asker::ask_for`], for a thread that may wait: it waits for as long as
+    /// the loop does not answer.
+    pub fn ask_for_blocking<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        if !self.ask(ask(reply)) {
+            return None;
+        }
+        answer.blocking_recv().ok()
+    }
 }
 
 impl hooks::Report for Asker {

@@ -41,8 +41,8 @@ const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
 /// How much may have happened between two pictures.
 const TOLD_PER_PICTURE: usize = 2000;
 
-/// Example: vip-ctl monitor
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Example:\n  vip-ctl monitor")]
 pub(super) struct Args {}
 
 /// What the threads tell the one that draws.

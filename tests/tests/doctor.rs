@@ -1,0 +1,249 @@
+//! `vip-ctl doctor` and `--dry-run` on real nodes: what is broken is found,
+//! with its exit code, and nothing is changed by looking.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use vip_tests::lab::{GROUP, INTERFACE, Lab, LabSpec, Node, VIP, clock, find_vip_ctl, skip, wait_until};
+
+const LEASE: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn lab() -> Result<Lab> {
+    Lab::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))
+}
+
+/// The findings of a run, and its exit code.
+fn doctor(node: &Node, args: &[&str]) -> Result<(Vec<Value>, i32)> {
+    let mut all = vec!["doctor", "-o", "json"];
+    all.extend(args);
+    read(&node.run(&all)?)
+}
+
+fn read(output: &std::process::Output) -> Result<(Vec<Value>, i32)> {
+    let code = output.status.code().context("an exit code")?;
+    let said: Value = serde_json::from_slice(&output.stdout).with_context(|| format!("{output:?}"))?;
+    let findings = said["findings"].as_array().context("findings")?.clone();
+    ensure!((code == 1) == (said["errors"] != 0), "exit code {code} of {said}");
+    Ok((findings, code))
+}
+
+/// The sentence of the finding of this level and subject, about `of` if that is not empty.
+fn says<'f>(findings: &'f [Value], level: &str, subject: &str, of: &str) -> Result<&'f str> {
+    let found = findings.iter().find(|finding| {
+        finding["level"] == level
+            && finding["subject"] == subject
+            && (of.is_empty() || finding["of"].as_str() == Some(of))
+    });
+    let found = found.with_context(|| format!("no {level} about {subject} {of} in {findings:#?}"))?;
+    found["says"].as_str().context("a sentence")
+}
+
+#[test]
+fn a_host_by_hand_is_well_until_somebody_meddles() -> Result<()> {
+    if skip::skipped("a_host_by_hand_is_well_until_somebody_meddles") {
+        return Ok(());
+    }
+    let lab = lab()?;
+    let node = lab.node("db-a")?;
+    let vip = VIP.to_string();
+    let (found, code) = doctor(node, &[])?;
+    ensure!(code == 0, "{found:#?}");
+    for subject in ["kernel", "programs", "boot clock", "privileges", "time namespace", "state"] {
+        says(&found, "ok", subject, "")?;
+    }
+    says(&found, "ok", "xdp", INTERFACE)?;
+
+    node.succeed(&["load", "--iface", INTERFACE, "--vip", &vip])?;
+    let (found, code) = doctor(node, &[])?;
+    ensure!(code == 0, "{found:#?}");
+    ensure!(says(&found, "ok", "xdp", INTERFACE)?.contains("native mode"));
+    says(&found, "ok", "data plane", INTERFACE)?;
+
+    // Another way in, the ARP setting put back, the cable pulled.
+    node.ns().ip("link add extra type veth peer name extra1")?;
+    node.ns().ip("link set extra up")?;
+    node.ns().enter(|| std::fs::write("/proc/sys/net/ipv4/conf/all/arp_ignore", "0"))??;
+    node.cut()?;
+    let (found, code) = doctor(node, &[])?;
+    ensure!(code == 1, "{found:#?}");
+    says(&found, "warning", "way in", "extra")?;
+    ensure!(says(&found, "error", "sysctl", "")?.contains("arp_ignore"));
+    let found = wait_until(clock::now().plus(PATIENCE), || {
+        doctor(node, &[]).is_ok_and(|(found, _)| says(&found, "error", "link", INTERFACE).is_ok())
+    });
+    ensure!(found, "the lost carrier was not found");
+    node.succeed(&["unload"])?;
+    Ok(())
+}
+
+#[test]
+fn an_occupied_hook_is_named_and_a_dry_run_meets_it() -> Result<()> {
+    if skip::skipped("an_occupied_hook_is_named_and_a_dry_run_meets_it") {
+        return Ok(());
+    }
+    let lab = lab()?;
+    let (node, stranger) = (lab.node("db-a")?, lab.node("db-b")?);
+    let vip = VIP.to_string();
+    // A data plane that is pinned elsewhere is somebody else's.
+    let mut elsewhere = node.vip_ctl()?;
+    elsewhere.args(["load", "--iface", INTERFACE, "--vip", &vip]);
+    elsewhere.env("VIP_BPF_DIR", stranger.bpf_dir()).env("VIP_RUN_DIR", stranger.run_dir());
+    ensure!(elsewhere.status()?.success());
+    let (found, code) = doctor(node, &[])?;
+    ensure!(code == 1, "{found:#?}");
+    ensure!(says(&found, "error", "xdp", INTERFACE)?.contains("vip_ingress"));
+    let load = ["load", "--iface", INTERFACE, "--vip", &vip, "--dry-run"];
+    let refused = node.run(&load)?;
+    ensure!(refused.status.code() == Some(73), "{refused:?}");
+    let mut away = node.vip_ctl()?;
+    away.arg("unload").env("VIP_BPF_DIR", stranger.bpf_dir()).env("VIP_RUN_DIR", stranger.run_dir());
+    ensure!(away.status()?.success());
+
+    // And nothing is changed by trying out.
+    let before = node.snapshot()?;
+    let said = node.succeed(&load)?;
+    ensure!(said.contains(&format!("{vip} would be put on lo")), "{said}");
+    ensure!(node.snapshot()? == before && !node.bpf_dir().exists());
+    node.succeed(&["load", "--iface", INTERFACE, "--vip", &vip])?;
+    ensure!(node.succeed(&load)?.lines().count() == 1, "only the programs would be replaced");
+    ensure!(node.succeed(&["promote", "--dry-run"])?.contains("would be active"));
+    ensure!(node.status()?.group("default").is_some_and(|group| group.state == "standby"));
+    let said = node.succeed(&["unload", "--dry-run"])?;
+    ensure!(said.contains("would be taken off eth0"), "{said}");
+    node.status()?;
+    node.succeed(&["unload"])?;
+    ensure!(node.snapshot()? == before);
+    Ok(())
+}
+
+#[test]
+fn a_time_namespace_is_an_error() -> Result<()> {
+    if skip::skipped("a_time_namespace_is_an_error") {
+        return Ok(());
+    }
+    let lab = lab()?;
+    let node = lab.node("db-a")?;
+    let mut command = node.ns().command("unshare")?;
+    command.args(["--time", "--boottime", "1000"]).arg(find_vip_ctl()?).args(["doctor", "-o", "json"]);
+    command.env("VIP_BPF_DIR", node.bpf_dir()).env("VIP_RUN_DIR", node.run_dir());
+    let (found, code) = read(&command.output().context("unshare")?)?;
+    ensure!(code == 1);
+    ensure!(says(&found, "error", "time namespace", "")?.contains("1000 s"));
+    says(&found, "error", "boot clock", "")?;
+    Ok(())
+}
+
+#[test]
+fn configuration_key_agent_and_peers_are_looked_at() -> Result<()> {
+    if skip::skipped("configuration_key_agent_and_peers_are_looked_at") {
+        return Ok(());
+    }
+    let lab = lab()?;
+    let node = lab.node("db-a")?;
+    let config = node.config_file();
+    let config = ["--config", config.to_str().context("a path")?];
+    let (found, code) = doctor(node, &config)?;
+    ensure!(code == 1 && says(&found, "error", "key", "")?.contains("keygen"), "{found:#?}");
+    says(&found, "warning", "agent", "")?;
+
+    lab.start_agents(PATIENCE)?;
+    lab.wait_holder(GROUP, PATIENCE)?;
+    let (found, code) = doctor(node, &config)?;
+    ensure!(code == 0, "{found:#?}");
+    says(&found, "ok", "agent", "")?;
+    says(&found, "ok", "quorum", "")?;
+    says(&found, "ok", "peer", "db-c")?;
+
+    let key = lab.key_file();
+    let mode = |mode| std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(mode));
+    mode(0o644)?;
+    lab.node("db-b")?.kill_agent()?;
+    lab.node("db-c")?.kill_agent()?;
+    let lost = wait_until(clock::now().plus(PATIENCE), || {
+        doctor(node, &config).is_ok_and(|(found, _)| says(&found, "error", "quorum", "").is_ok())
+    });
+    ensure!(lost, "{:#?}", doctor(node, &config)?);
+    let (found, code) = doctor(node, &config)?;
+    ensure!(code == 1);
+    says(&found, "error", "peer", "db-b")?;
+    ensure!(says(&found, "error", "key", "")?.contains("chmod 600"));
+    mode(0o600)?;
+
+    node.pause_agent()?;
+    let (found, _) = doctor(node, &config)?;
+    ensure!(says(&found, "error", "agent", "")?.contains("does not answer"));
+    node.resume_agent()?;
+
+    node.write_config("[node]\nnmae = \"db-a\"\n")?;
+    let (found, code) = doctor(node, &config)?;
+    let named =
+        found.iter().any(|finding| finding["says"].as_str().is_some_and(|says| says.contains("nmae")));
+    ensure!(code == 1 && named, "{found:#?}");
+    Ok(())
+}
+
+#[test]
+fn dry_runs_of_a_cluster_name_what_would_move_and_move_nothing() -> Result<()> {
+    if skip::skipped("dry_runs_of_a_cluster_name_what_would_move_and_move_nothing") {
+        return Ok(());
+    }
+    let lab = Lab::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)).with_witness())?;
+    lab.start_agents(PATIENCE)?;
+    let holder = lab.wait_holder(GROUP, PATIENCE)?;
+    let other = lab.candidates().find(|node| node.name() != holder.name()).context("a second node")?;
+    let dry = |node: &Node, args: &[&str]| {
+        let mut all = args.to_vec();
+        all.push("--dry-run");
+        node.run(&all)
+    };
+    let would = format!("group {GROUP} would go from {} to {}, which is ready", holder.name(), other.name());
+    // The other's word on itself may take a heartbeat or two to arrive.
+    let ready = wait_until(clock::now().plus(PATIENCE), || {
+        dry(holder, &["switchover", GROUP]).is_ok_and(|output| output.status.success())
+    });
+    ensure!(ready, "{:?}", dry(holder, &["switchover", GROUP])?);
+    for args in [
+        &["switchover", GROUP][..],
+        &["switchover", GROUP, "--to", other.name()],
+        &["failover", GROUP, "--to", other.name()],
+        &["demote", GROUP],
+        &["standby", holder.name()],
+    ] {
+        let output = dry(holder, args)?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        ensure!(output.status.success() && text.contains(&would), "{args:?}: {output:?}");
+    }
+    ensure!(dry(other, &["promote", GROUP])?.status.success());
+    let json = dry(holder, &["switchover", "-o", "json"])?;
+    let json: Value = serde_json::from_slice(&json.stdout)?;
+    ensure!(json["dry_run"] == true && json["would"][0] == would.as_str(), "{json}");
+    ensure!(dry(holder, &["switchover", GROUP, "--to", "tie"])?.status.code() == Some(107));
+    ensure!(dry(holder, &["switchover", GROUP, "--to", "db-z"])?.status.code() == Some(105));
+    ensure!(dry(holder, &["unload"])?.status.code() == Some(75), "the agent has the node");
+    ensure!(dry(holder, &["pause"])?.status.success());
+    let config = holder.config_file();
+    let before = std::fs::read_to_string(&config)?;
+    let member = ["member", "--config", config.to_str().context("a path")?, "add", "db-d", "10.77.0.9:7077"];
+    // A record of this membership that not everybody has confirmed yet refuses the change.
+    let tried = dry(holder, &member)?;
+    ensure!(
+        tried.status.success() || tried.status.code() == Some(107) || tried.status.code() == Some(78),
+        "{tried:?}"
+    );
+    ensure!(std::fs::read_to_string(&config)? == before);
+    let status = holder.status()?;
+    ensure!(!status.paused && lab.wait_holder(GROUP, PATIENCE)?.name() == holder.name());
+
+    other.kill_agent()?;
+    lab.node("tie")?.kill_agent()?;
+    let alone = wait_until(clock::now().plus(PATIENCE), || {
+        dry(holder, &["promote", GROUP]).is_ok_and(|output| output.status.code() == Some(106))
+    });
+    ensure!(alone, "{:?}", dry(holder, &["promote", GROUP])?);
+    ensure!(dry(holder, &["failover", GROUP])?.status.code() == Some(106));
+    let forced = dry(holder, &["failover", GROUP, "--force"])?;
+    ensure!(String::from_utf8_lossy(&forced.stdout).contains("BY FORCE"), "{forced:?}");
+    Ok(())
+}

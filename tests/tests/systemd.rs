@@ -1,0 +1,181 @@
+//! What systemd and the agent owe each other: the unit is a good one, its
+//! privileges are enough, the agent says what it is asked to say, and an
+//! upgrade goes on in the same process without moving anything.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use vip_tests::lab::rig::Rig;
+use vip_tests::lab::{GROUP, Lab, LabSpec, Node, clock, find_vip_ctl, skip, wait_until};
+
+const LEASE: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn unit() -> Result<String> {
+    std::fs::read_to_string(root().join("packaging/vip-agent.service")).context("the unit")
+}
+
+/// The value of a key that the unit has once.
+fn setting<'u>(unit: &'u str, key: &str) -> Result<&'u str> {
+    let mut values = unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    let value = values.next().with_context(|| format!("no {key} in the unit"))?;
+    ensure!(values.next().is_none(), "{key} is there twice");
+    Ok(value)
+}
+
+/// A child that does not outlive its test.
+struct Owned(Child);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _killed = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+/// Makes the cluster's key, as `Lab::start_agents` would.
+fn make_key(lab: &Lab) -> Result<()> {
+    let key = lab.key_file();
+    lab.nodes()[0].succeed(&["keygen", key.to_str().context("a path")?]).map(drop)
+}
+
+/// Adds the environment and the arguments of a node's agent to a command.
+fn agent_of<'c>(command: &'c mut Command, node: &Node) -> Result<&'c mut Command> {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(node.log_file())?;
+    command.env("VIP_BPF_DIR", node.bpf_dir()).env("VIP_RUN_DIR", node.run_dir());
+    command.env("VIP_STATE_DIR", node.state_dir());
+    command.arg("agent").arg("--config").arg(node.config_file());
+    Ok(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log))
+}
+
+#[test]
+fn systemd_accepts_the_unit() -> Result<()> {
+    if skip::skipped_without("systemd_accepts_the_unit", "systemd-analyze") {
+        return Ok(());
+    }
+    // It looks for the program, which is not installed here.
+    let dir = std::env::temp_dir().join(format!("vip-unit-{}", std::process::id()));
+    std::fs::create_dir_all(&dir)?;
+    let file = dir.join("vip-agent.service");
+    let program = find_vip_ctl()?.canonicalize()?;
+    std::fs::write(&file, unit()?.replace("/usr/sbin/vip-ctl", program.to_str().context("a path")?))?;
+    let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&file).output()?;
+    std::fs::remove_dir_all(&dir)?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success() && !said.contains("vip-agent"), "{}: {said}", output.status);
+    Ok(())
+}
+
+#[test]
+fn the_units_capabilities_are_enough() -> Result<()> {
+    if skip::skipped("the_units_capabilities_are_enough")
+        || skip::skipped_without("the_units_capabilities_are_enough", "setpriv")
+    {
+        return Ok(());
+    }
+    let unit = unit()?;
+    let capabilities: Vec<_> = setting(&unit, "CapabilityBoundingSet")?
+        .split_whitespace()
+        .map(|name| name.trim_start_matches("CAP_").to_lowercase())
+        .collect();
+    let bounding = format!("-all,+{}", capabilities.join(",+"));
+    let lab = Lab::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))?;
+    make_key(&lab)?;
+    let mut agents = Vec::new();
+    for node in lab.nodes() {
+        let mut command = node.ns().command("setpriv")?;
+        command.args(["--no-new-privs", "--inh-caps", "-all", "--bounding-set", &bounding]);
+        command.arg(find_vip_ctl()?);
+        agents.push(Owned(agent_of(&mut command, node)?.spawn()?));
+    }
+    for node in lab.nodes() {
+        node.wait_quorate(clock::now().plus(PATIENCE))?;
+    }
+    let active = || {
+        let active = lab.nodes().iter().filter(|node| {
+            node.status().is_ok_and(|status| status.group(GROUP).is_some_and(|group| group.state == "active"))
+        });
+        active.count() == 1
+    };
+    ensure!(wait_until(clock::now().plus(PATIENCE), active), "{}", lab.nodes()[0].log_tail());
+    for node in lab.nodes() {
+        let log = std::fs::read_to_string(node.log_file())?;
+        for lacking in ["no real-time priority", "memory is not locked", "not allowed"] {
+            ensure!(!log.contains(lacking), "{lacking} in\n{log}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_agent_says_that_it_is_ready_alive_and_ending() -> Result<()> {
+    if skip::skipped("the_agent_says_that_it_is_ready_alive_and_ending") {
+        return Ok(());
+    }
+    let lab = Lab::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))?;
+    make_key(&lab)?;
+    let node = lab.node("db-a")?;
+    let path = lab.id().dir().join("notify");
+    let socket = UnixDatagram::bind(&path)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let mut command = node.ns().command(&find_vip_ctl()?)?;
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "1000000");
+    let mut agent = Owned(agent_of(&mut command, node)?.spawn()?);
+    let receive = || -> Result<String> {
+        let mut buffer = [0; 4096];
+        let len = socket.recv(&mut buffer).context("nothing was said")?;
+        Ok(String::from_utf8_lossy(&buffer[..len]).into_owned())
+    };
+    let mut said = Vec::new();
+    while !(said.iter().any(|s: &String| s.contains("READY=1"))
+        && said.iter().any(|s| s.contains("WATCHDOG=1")))
+    {
+        said.push(receive()?);
+    }
+    let status = said.iter().find(|s| s.contains("STATUS=")).context("a status")?;
+    ensure!(status.contains("active in 0 of 1 groups"), "{status}");
+    // It is fed again and again, well within its second.
+    for _ in 0..3 {
+        while !receive()?.contains("WATCHDOG=1") {}
+    }
+    let pid = Pid::from_raw(i32::try_from(agent.0.id())?);
+    kill(pid, Signal::SIGTERM)?;
+    while !receive()?.contains("STOPPING=1") {}
+    ensure!(agent.0.wait()?.success());
+    Ok(())
+}
+
+#[test]
+fn an_upgrade_goes_on_in_the_same_process_and_moves_nothing() -> Result<()> {
+    if skip::skipped("an_upgrade_goes_on_in_the_same_process_and_moves_nothing") {
+        return Ok(());
+    }
+    // A longer lease, since a start may be slow on a busy machine.
+    let rig = Rig::new(&LabSpec::three_nodes(LEASE * 15, Some(find_vip_ctl()?)))?;
+    let node = rig.holder()?;
+    let pid = node.agent_pid()?;
+    for round in 1..=2 {
+        let start = clock::now();
+        kill(pid, Signal::SIGUSR2)?;
+        let begun =
+            || std::fs::read_to_string(node.log_file()).unwrap_or_default().matches("the agent runs").count();
+        ensure!(wait_until(start.plus(PATIENCE), || begun() > round), "{}", node.log_tail());
+        node.check_agent()?;
+        rig.lab.wait_quorate(PATIENCE)?;
+        rig.expect_calm(start, node.name())?;
+    }
+    ensure!(node.agent_pid()? == pid && rig.lab.wait_holder(GROUP, PATIENCE)?.name() == node.name());
+    // It still ends in good order.
+    ensure!(node.stop_agent()?.success());
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! Reading the configuration again while the agent runs: what is checked
+//! before the keeper gets it. What a reload does is [`super::super::reload`]'s.
+
+use std::sync::{Arc, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::{Response, Server, ending};
+use crate::{
+    agent::{
+        Notice,
+        reload::{Changes, Order},
+    },
+    config::Config,
+    exit::Exit,
+};
+
+impl Server {
+    /// The configuration as it is in the file now, if it can be gone on with.
+    pub(super) async fn read_again(&self) -> Result<Config, Response> {
+        let path = self.config_path.clone();
+        let read = tokio::task::spawn_blocking(move || Config::load(&path));
+        let config = read.await.map_err(|e| Response::error(Exit::Software, e.to_string()))?;
+        let config = config.map_err(|e| Response::error(Exit::Config, e.to_string()))?;
+        let fixed = self.config().needs_restart(&config);
+        if !fixed.is_empty() {
+            return Err(Response::error(
+                Exit::Config,
+                format!(
+                    "{}: {} changed, which takes a restart of the agent (no VIP moves by that)",
+                    self.config_path.display(),
+                    fixed.join(", ")
+                ),
+            ));
+        }
+        Ok(config)
+    }
+
+    /// Reads the configuration again, and goes on with its groups.
+    pub(super) async fn reload(&self) -> Result<Changes, Response> {
+        let config = self.read_again().await?;
+        let (reply, answer) = oneshot::channel();
+        let order = Box::new(Order { config: config.clone(), reply });
+        self.notices.send(Notice::Reload(order)).map_err(|_| ending())?;
+        let changes = answer.await.map_err(|_| ending())?;
+        let changes = changes.map_err(|refused| Response::error(refused.exit, refused.message))?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        Ok(changes)
+    }
+}

@@ -1,0 +1,116 @@
+//! `keepalived.conf` to `vip.toml`: what can be carried over is, and whatever
+//! can't is named with its line and why. keepalived's file tells of one node
+//! only, so parts of the result are left to be filled in; they are written so
+//! that the configuration is refused until they are.
+//!
+//! Nothing here touches a file: text comes in, text and notes go out.
+
+mod read;
+mod tree;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use serde::Serialize;
+
+/// What kind of attention a line of the old file needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// It can't be told from the old file: fill it in.
+    FillIn,
+    /// It has no counterpart and was left out.
+    Lost,
+    /// It is done in another way.
+    Changed,
+}
+
+impl Kind {
+    /// As it is printed.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FillIn => "fill in",
+            Self::Lost => "left out",
+            Self::Changed => "changed",
+        }
+    }
+}
+
+/// Something that a person has to know about the result.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Note {
+    /// Which line of the old file it is about, from 1; `None` for what is not in it.
+    pub line: Option<usize>,
+    /// What kind of attention it needs.
+    pub kind: Kind,
+    /// What it is, and what to do.
+    pub says: String,
+}
+
+/// A configuration that was carried over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Converted {
+    /// The text of `vip.toml`.
+    pub toml: String,
+    /// What is to be known about it, in the order of the old file.
+    pub notes: Vec<Note>,
+}
+
+/// Why a text can't be converted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{line}: {says}")]
+pub struct ConvertError {
+    /// Where, from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub says: String,
+}
+
+/// Collects notes.
+#[derive(Debug, Default)]
+struct Notes(Vec<Note>);
+
+impl Notes {
+    fn add(&mut self, kind: Kind, line: impl Into<Option<usize>>, says: impl Into<String>) {
+        let note = Note { line: line.into(), kind, says: says.into() };
+        if !self.0.contains(&note) {
+            self.0.push(note);
+        }
+    }
+
+    fn lost(&mut self, line: usize, says: impl Into<String>) {
+        self.add(Kind::Lost, line, says);
+    }
+
+    fn changed(&mut self, line: usize, says: impl Into<String>) {
+        self.add(Kind::Changed, line, says);
+    }
+
+    fn fill_in(&mut self, line: impl Into<Option<usize>>, says: impl Into<String>) {
+        self.add(Kind::FillIn, line, says);
+    }
+}
+
+/// Converts the text of a `keepalived.conf`. `node` is this node's name in
+/// the new cluster; else it is keepalived's `router_id`, or `host_name`.
+///
+/// # Errors
+/// If the text is none of keepalived's, or there is no `vrrp_instance` in it.
+pub fn convert(text: &str, node: Option<&str>, host_name: &str) -> Result<Converted, ConvertError> {
+    let tree = tree::parse(text)?;
+    let mut notes = Notes::default();
+    let old = read::read(&tree, &mut notes);
+    if old.instances.is_empty() {
+        return Err(ConvertError {
+            line: 1,
+            says: "there is no vrrp_instance in it, and so no VIP: name the file that has one".into(),
+        });
+    }
+    let toml = write::write(&old, node, host_name, &mut notes);
+    let mut notes = notes.0;
+    // What is not in the old file comes last.
+    notes.sort_by_key(|note| (note.line.unwrap_or(usize::MAX), note.kind));
+    Ok(Converted { toml, notes })
+}

@@ -1,0 +1,128 @@
+//! The agent and the cluster: who is heard, and whether what runs is what is
+//! installed.
+
+use std::{fs, net::UdpSocket};
+
+use super::{Findings, Level, Patient};
+use crate::{
+    dataplane::{DataPlane, DataPlaneError, attach, load},
+    lock::Lock,
+};
+
+pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
+    versions(patient, found);
+    let pid = Lock::agent(patient.paths);
+    match (patient.status, pid) {
+        (Some(_), Some(pid)) => found.ok("agent", format!("it runs (pid {pid}) and answers")),
+        (Some(_), None) => found.ok("agent", "it answers"),
+        (None, Some(pid)) => found.error(
+            "agent",
+            format!(
+                "it runs (pid {pid}) and does not answer: it is stopped or hung; see its log, then restart it"
+            ),
+        ),
+        (None, None) if patient.config.is_some() => {
+            found.warning(
+                "agent",
+                "it does not run: start it with `systemctl start vip-agent`, or `vip-ctl agent`",
+            );
+        }
+        (None, None) => found.ok("agent", "none runs: this host is worked by hand, if at all"),
+    }
+    if let Some(pid) = pid
+        && fs::read_link(format!("/proc/{pid}/exe"))
+            .is_ok_and(|exe| exe.to_string_lossy().ends_with(" (deleted)"))
+    {
+        found.warning(
+            "version",
+            "the agent that runs is not the vip-ctl that is installed: restart it (`systemctl restart vip-agent`), nothing moves by that",
+        );
+    }
+    peers(patient, found);
+}
+
+/// Does the kernel run the programs that this vip-ctl has embedded?
+fn versions(patient: &Patient<'_>, found: &mut Findings) {
+    match DataPlane::open(&patient.paths.bpf_dir) {
+        Err(DataPlaneError::NotLoaded { .. }) => {
+            return found.ok("data plane", "none is loaded");
+        }
+        Err(e) => return found.error("data plane", e.to_string()),
+        Ok(_) => {}
+    }
+    let ours = match load::tag() {
+        Ok(ours) => ours,
+        Err(e) => return found.warning("data plane", format!("its version can't be told: {e}")),
+    };
+    let interfaces = match attach::interfaces(&patient.paths.bpf_dir) {
+        Ok(interfaces) => interfaces,
+        Err(e) => return found.error("data plane", e.to_string()),
+    };
+    for (ifindex, name) in interfaces {
+        let (level, says) = match attach::tag(&patient.paths.bpf_dir, ifindex) {
+            Ok(Some(tag)) if ours.contains(&tag) => (Level::Ok, "its program is this version's".to_owned()),
+            Ok(Some(_)) => (
+                Level::Warning,
+                "its program is another version's: restart the agent, or run `vip-ctl load` again; nothing moves by that"
+                    .to_owned(),
+            ),
+            Ok(None) => continue,
+            Err(e) => (Level::Warning, e.to_string()),
+        };
+        found.add(level, "data plane", Some(&name), says);
+    }
+}
+
+fn peers(patient: &Patient<'_>, found: &mut Findings) {
+    if let Some(status) = patient.status {
+        match status.quorate {
+            Some(true) => found.ok("quorum", "a majority of the voters is heard"),
+            Some(false) => found.error(
+                "quorum",
+                "no majority of the voters is heard, so nothing can be held: see to the peers below",
+            ),
+            None => {}
+        }
+        for peer in status.nodes.iter().filter(|node| node.name != status.node) {
+            if peer.heard {
+                found.add(Level::Ok, "peer", Some(&peer.name), format!("heard from {}", peer.address));
+            } else {
+                found.add(
+                    Level::Error,
+                    "peer",
+                    Some(&peer.name),
+                    format!("not heard: see whether its agent runs, whether UDP to {} passes the firewalls, and `vip-ctl status` for rejected datagrams (another key?)", peer.address),
+                );
+            }
+        }
+        for (reason, count) in &status.rejected {
+            found.add(
+                Level::Warning,
+                "peer",
+                None,
+                format!("{count} datagrams were rejected as {reason} since the agent started"),
+            );
+        }
+        return;
+    }
+    let Some(config) = patient.config else { return };
+    for peer in config.cluster.nodes.iter().filter(|node| node.id != config.me) {
+        // Connecting a datagram socket sends nothing: it only finds the route.
+        let unspecified = if peer.address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let routed = UdpSocket::bind(unspecified).and_then(|socket| socket.connect(peer.address));
+        match routed {
+            Ok(()) => found.add(
+                Level::Ok,
+                "peer",
+                Some(&peer.name),
+                format!("there is a route to {}; whether it is heard, an agent can tell", peer.address),
+            ),
+            Err(e) => found.add(
+                Level::Error,
+                "peer",
+                Some(&peer.name),
+                format!("there is no way to {} ({e}): see to this host's routes", peer.address),
+            ),
+        }
+    }
+}

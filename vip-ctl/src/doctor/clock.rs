@@ -1,0 +1,55 @@
+//! The clocks: a time namespace would set this process's boot clock apart from
+//! the one that BPF programs read, and a slow clock source costs on each packet.
+
+use std::fs;
+
+use super::Findings;
+
+const SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+/// Sources that are read over a bus or an emulated device.
+const SLOW: &[&str] = &["hpet", "acpi_pm", "pit", "jiffies", "refined-jiffies"];
+
+pub(super) fn examine(found: &mut Findings) {
+    let offsets = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+    match boot_offset(&offsets) {
+        // A kernel without time namespaces has no such file.
+        None | Some((0, 0)) => found.ok("time namespace", "the boot clock has no offset"),
+        Some((seconds, nanos)) => found.error(
+            "time namespace",
+            format!(
+                "the boot clock is {seconds} s and {nanos} ns off the kernel's, and leases would be wrong: run agent and vip-ctl outside of a time namespace"
+            ),
+        ),
+    }
+    let source = fs::read_to_string(SOURCE).unwrap_or_default();
+    match source.trim() {
+        "" => found.ok("clock source", "it can't be seen from here"),
+        slow if SLOW.contains(&slow) => found.warning(
+            "clock source",
+            format!(
+                "{slow} is slow and is read for each packet to a VIP: see `dmesg | grep -i tsc` for why the TSC is not used"
+            ),
+        ),
+        source => found.ok("clock source", source),
+    }
+}
+
+/// The offset of the boot clock (clock 7) in the text of timens_offsets, which
+/// has the clocks by name.
+fn boot_offset(text: &str) -> Option<(i64, i64)> {
+    let line = text.lines().find_map(|line| line.strip_prefix("boottime"))?;
+    let mut numbers = line.split_whitespace();
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_boot_clocks_offset_is_told_from_the_others() {
+        let text = "monotonic           0         0\nboottime     -86400         5\n";
+        assert_eq!(boot_offset(text), Some((-86_400, 5)));
+        assert_eq!(boot_offset(""), None);
+    }
+}

@@ -1,0 +1,211 @@
+//! The interfaces: driver and XDP mode, MTU, offloads, who else sits on the
+//! hooks, and the ways in that nobody guards.
+
+use std::fs;
+
+use super::{Findings, Level, Patient, ethtool};
+use crate::{
+    dataplane::attach::{self, Mode},
+    host::Interface,
+};
+
+/// What fits into one page with XDP's headroom; most drivers run XDP natively
+/// up to that.
+const NATIVE_MTU: u32 = 3498;
+/// Drivers in Linux that run XDP themselves, by the name that they give.
+const NATIVE_DRIVERS: &[&str] = &[
+    "atlantic",
+    "bnxt_en",
+    "bonding",
+    "cpsw",
+    "dpaa2-eth",
+    "dpaa_eth",
+    "ena",
+    "fec",
+    "fsl_dpa",
+    "fsl_enetc",
+    "funeth",
+    "gve",
+    "hv_netvsc",
+    "i40e",
+    "ice",
+    "igb",
+    "igc",
+    "ixgbe",
+    "ixgbevf",
+    "lan966x-switch",
+    "mana",
+    "mlx4_en",
+    "mlx5_core",
+    "mtk_eth_soc",
+    "mvneta",
+    "mvpp2",
+    "nfp",
+    "nicvf",
+    "octeontx2-nicpf",
+    "otx2-nicpf",
+    "qede",
+    "rvu_nicpf",
+    "sfc",
+    "st_gmac",
+    "stmmac",
+    "tsnep",
+    "tun",
+    "veth",
+    "virtio_net",
+    "vif",
+    "vmxnet3",
+];
+
+pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
+    if let Some(config) = patient.config {
+        for name in &config.interfaces {
+            if !patient.present.iter().any(|interface| interface.name == *name) {
+                found.add(
+                    Level::Error,
+                    "interface",
+                    Some(name),
+                    "it is configured and not there: `ip link` lists those that there are",
+                );
+            }
+        }
+    }
+    for interface in patient.interfaces() {
+        link(interface, found);
+        xdp(patient, interface, found);
+        mtu(interface, found);
+        offloads(interface, found);
+        egress(interface, found);
+    }
+    ways_in(patient, found);
+}
+
+fn link(interface: &Interface, found: &mut Findings) {
+    let (level, says) = match (interface.up, interface.carrier) {
+        (true, true) => (Level::Ok, "up, with carrier"),
+        (true, false) => {
+            (Level::Error, "it has no carrier, so no VIP is served here: see to the cable or the switch")
+        }
+        (false, _) => (Level::Error, "it is down, so no VIP is served here: run `ip link set IFACE up`"),
+    };
+    found.add(level, "link", Some(&interface.name), says.replace("IFACE", &interface.name));
+}
+
+fn xdp(patient: &Patient<'_>, interface: &Interface, found: &mut Findings) {
+    let name = &interface.name;
+    let driver = ethtool::driver(name).unwrap_or_else(|_| "unknown".into());
+    let (level, says) = match interface.xdp {
+        Some((_, id)) if !patient.guards(interface.index) => (
+            Level::Error,
+            format!("another XDP program is on it, {}: detach that one first (`ip link set {name} xdp off`)", attach::program_name(id)),
+        ),
+        Some((Mode::Native | Mode::Auto, _)) => (Level::Ok, format!("native mode, driver {driver}")),
+        Some((Mode::Generic, _)) if NATIVE_DRIVERS.contains(&driver.as_str()) => (
+            Level::Warning,
+            format!("generic mode, although {driver} can run XDP itself: unload, lower the MTU or free queues, and load again"),
+        ),
+        Some((Mode::Generic, _)) => {
+            (Level::Warning, format!("generic mode, driver {driver}: it works, and is slower than native mode"))
+        }
+        None if patient.guards(interface.index) => (
+            Level::Error,
+            "its program was taken off, so no VIP is answered here: run `vip-ctl load` again or restart the agent".into(),
+        ),
+        None if NATIVE_DRIVERS.contains(&driver.as_str()) => {
+            (Level::Ok, format!("nothing is on it; its driver {driver} is known to run XDP natively"))
+        }
+        None => (
+            Level::Warning,
+            format!("nothing is on it; its driver {driver} is not known to run XDP natively, so expect generic mode, which is slower"),
+        ),
+    };
+    found.add(level, "xdp", Some(name), says);
+}
+
+fn mtu(interface: &Interface, found: &mut Findings) {
+    let Ok(mtu) = ethtool::mtu(&interface.name) else { return };
+    let is_native = interface.xdp.is_some_and(|(mode, _)| mode == Mode::Native);
+    if mtu > NATIVE_MTU && !is_native {
+        found.add(
+            Level::Warning,
+            "mtu",
+            Some(&interface.name),
+            format!("{mtu}: most drivers refuse native XDP above {NATIVE_MTU}, and generic mode is used then; lower it, or load with --mode generic and accept that"),
+        );
+    } else {
+        found.add(Level::Ok, "mtu", Some(&interface.name), mtu.to_string());
+    }
+}
+
+fn offloads(interface: &Interface, found: &mut Findings) {
+    let name = &interface.name;
+    let Ok(offloads) = ethtool::offloads(name) else {
+        found.add(Level::Ok, "offloads", Some(name), "its driver tells of none");
+        return;
+    };
+    if offloads.lro {
+        found.add(
+            Level::Error,
+            "offloads",
+            Some(name),
+            format!("LRO merges frames before XDP sees them, and most drivers refuse XDP then: run `ethtool -K {name} lro off`"),
+        );
+    }
+    if offloads.vlan_rx && has_vlans(name) {
+        found.add(
+            Level::Warning,
+            "offloads",
+            Some(name),
+            format!("the NIC takes VLAN tags out before XDP sees them, so frames of all VLANs on it look alike: if a VIP is in one of them, run `ethtool -K {name} rxvlan off`"),
+        );
+    } else if !offloads.lro {
+        found.add(Level::Ok, "offloads", Some(name), "LRO is off, and no VLAN tag is lost");
+    }
+}
+
+/// Does a VLAN interface sit on top of this one? The kernel lists them as
+/// `name | id | lower`.
+fn has_vlans(name: &str) -> bool {
+    let vlans = fs::read_to_string("/proc/net/vlan/config").unwrap_or_default();
+    vlans.lines().any(|line| line.rsplit('|').next().is_some_and(|lower| lower.trim() == name))
+}
+
+/// Who else decides about what leaves.
+fn egress(interface: &Interface, found: &mut Findings) {
+    let Ok(others) = attach::others_on_egress(&interface.name) else { return };
+    if !others.is_empty() {
+        found.add(
+            Level::Warning,
+            "egress",
+            Some(&interface.name),
+            format!(
+                "{} also runs on the way out: one that redirects or accepts before our gate lets frames of a VIP out without a lease; see `bpftool net`",
+                others.join(", ")
+            ),
+        );
+    }
+}
+
+/// The host accepts packets for its addresses on any interface.
+fn ways_in(patient: &Patient<'_>, found: &mut Findings) {
+    let is_guarded = |interface: &Interface| {
+        patient.guards(interface.index)
+            || (patient.plane.is_none()
+                && patient.config.is_some_and(|config| config.interfaces.contains(&interface.name)))
+    };
+    if patient.plane.is_none() && patient.config.is_none() {
+        return;
+    }
+    let open: Vec<_> = patient.present.iter().filter(|i| !i.loopback && i.up && !is_guarded(i)).collect();
+    for interface in &open {
+        found.add(
+            Level::Warning,
+            "way in",
+            Some(&interface.name),
+            format!("not guarded: packets to a VIP that come in by it are accepted whatever the lease says; add it to interface in vip.toml or to `vip-ctl load --iface {}`, or drop them in the firewall", interface.name),
+        );
+    }
+    if open.is_empty() {
+        found.ok("way in", "every interface that is up is guarded");
+    }
+}

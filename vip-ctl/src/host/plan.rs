@@ -1,0 +1,49 @@
+//! What [`Host::ensure`] and [`Host::restore`] would still have to do, told
+//! without doing it.
+
+use std::{collections::BTreeMap, fs, net::Ipv4Addr};
+
+use vip_common::GroupIndex;
+
+use super::{Host, HostError, LOOPBACK, SETTINGS, Saved, WANTED, local};
+
+impl Host {
+    /// What [`Host::ensure`] would do for these VIPs, in sentences; a VIP that
+    /// no map has yet has no group.
+    ///
+    /// # Errors
+    /// [`HostError`] if the host can't be looked at.
+    pub fn missing(&self, vips: &BTreeMap<Ipv4Addr, Option<GroupIndex>>) -> Result<Vec<String>, HostError> {
+        let mut would = Vec::new();
+        for (name, wanted) in WANTED {
+            let path = format!("{SETTINGS}/{name}");
+            let text = fs::read_to_string(&path).map_err(|e| HostError::io(format!("read {path}"), e))?;
+            if text.trim().parse::<u8>().is_ok_and(|value| value < wanted) {
+                would.push(format!("net.ipv4.conf.all.{name} would be set to {wanted}"));
+            }
+        }
+        would.extend(self.runtime.block_on(local::missing_rules(&self.handle, vips))?);
+        let present = self.addresses(LOOPBACK)?;
+        for vip in vips.keys().filter(|vip| !present.iter().any(|(address, _)| address == *vip)) {
+            would.push(format!("{vip} would be put on lo"));
+        }
+        Ok(would)
+    }
+
+    /// What [`Host::restore`] would put back, in sentences.
+    ///
+    /// # Errors
+    /// [`HostError`] if the record of it can't be read.
+    pub fn saved_changes(&self) -> Result<Vec<String>, HostError> {
+        let saved = Saved::read(&self.run_dir)?;
+        let mut would: Vec<_> =
+            saved.addresses.iter().map(|vip| format!("{vip} would be taken off lo")).collect();
+        if saved.local_rule_moved {
+            would.push("the rule for the local table would be moved back to 0".into());
+        }
+        for (name, value) in &saved.settings {
+            would.push(format!("net.ipv4.conf.all.{name} would be set back to {value}"));
+        }
+        Ok(would)
+    }
+}

@@ -1,0 +1,108 @@
+//! What `load` and `unload` would do, found out without doing it: the dry
+//! run. It looks at the same things in the same order as bringing a node up
+//! and down does, and meets the same refusals.
+
+use super::{
+    DataPlane, DataPlaneError, Host, Mode, NodeError, Setup, attach, chosen, refuse_mixing,
+    refuse_ordinary_addresses,
+};
+use crate::{dataplane::load, paths::Paths};
+
+/// What [`super::set_up`] would change, in sentences.
+///
+/// # Errors
+/// What it would refuse, as far as that can be known without trying.
+pub fn of_set_up(paths: &Paths, setup: &Setup) -> Result<Vec<String>, NodeError> {
+    let host = Host::open(&paths.run_dir)?;
+    let present = host.interfaces()?;
+    let interfaces = chosen(&setup.interfaces, &present)?;
+    refuse_ordinary_addresses(&host, setup, &present)?;
+    let plane = opened(paths)?;
+    if let Some(plane) = &plane {
+        refuse_mixing(plane, setup)?;
+    }
+    // The kernel's word on the programs, which costs nothing to have.
+    load::try_out()?;
+    let dir = paths.bpf_dir.display();
+    let mut happen = vec![match &plane {
+        Some(_) => format!("the programs pinned at {dir} would be replaced by this version's, without a gap"),
+        None => format!("programs and maps would be loaded and pinned at {dir}"),
+    }];
+    let guarded = attach::interfaces(&paths.bpf_dir)?;
+    for (interface, _) in &interfaces {
+        if guarded.contains_key(&interface.index) {
+            continue;
+        }
+        if interface.xdp.is_some() {
+            let error = DataPlaneError::Occupied { iface: interface.name.clone(), owner: String::new() };
+            return Err(super::owner_of(&host, error));
+        }
+        let mode = match setup.how.mode {
+            Mode::Auto => "native, or else generic, mode",
+            Mode::Native => "native mode",
+            Mode::Generic => "generic mode",
+        };
+        happen.push(format!("XDP in {mode} and an egress gate would go on {}", interface.name));
+    }
+    let vips = match &plane {
+        Some(plane) => plane.vips()?,
+        None => std::collections::BTreeMap::new(),
+    };
+    let mut wanted = std::collections::BTreeMap::new();
+    for group in &setup.groups {
+        for vip in &group.vips {
+            let taken = vips.get(vip).and_then(|entry| {
+                let groups = plane.as_ref().map(DataPlane::groups).unwrap_or_default();
+                groups.into_iter().find(|known| known.index == entry.group)
+            });
+            match taken {
+                Some(taken) if taken.name != group.name => {
+                    return Err(DataPlaneError::VipTaken { vip: *vip, group: taken.name }.into());
+                }
+                Some(_) => {}
+                None => happen.push(format!("{vip} would be guarded, in group {}", group.name)),
+            }
+            wanted.insert(*vip, vips.get(vip).map(|entry| entry.group));
+        }
+    }
+    happen.extend(host.missing(&wanted)?);
+    Ok(happen)
+}
+
+/// What [`super::tear_down`] would change, in sentences.
+///
+/// # Errors
+/// [`NodeError`] if this node can't be looked at.
+pub fn of_tear_down(paths: &Paths) -> Result<Vec<String>, NodeError> {
+    let host = Host::open(&paths.run_dir)?;
+    let mut happen = Vec::new();
+    if let Some(plane) = opened(paths)? {
+        for group in plane.groups() {
+            let lease = plane.leases().load(group.index);
+            if group.fence(lease, super::clock::now()).is_open() {
+                happen.push(format!(
+                    "group {} is active here and would end: nobody answers until another node takes it",
+                    group.name
+                ));
+            }
+        }
+        happen.extend(host.saved_changes()?);
+        for (_, name) in attach::interfaces(&paths.bpf_dir)? {
+            happen.push(format!("XDP and the egress gate would be taken off {name}"));
+        }
+        happen.push(format!("programs and maps pinned at {} would be removed", paths.bpf_dir.display()));
+    } else {
+        // An interrupted load or unload may have left the host changed.
+        happen.extend(host.saved_changes()?);
+    }
+    Ok(happen)
+}
+
+/// The data plane, if one is loaded.
+fn opened(paths: &Paths) -> Result<Option<DataPlane>, NodeError> {
+    match DataPlane::open(&paths.bpf_dir) {
+        Ok(plane) => Ok(Some(plane)),
+        Err(DataPlaneError::NotLoaded { .. }) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
