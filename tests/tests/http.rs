@@ -1,7 +1,7 @@
 //! The agent's HTTP API from outside, over its unix socket: what it answers,
 //! what it does to the cluster, and what it refuses.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -180,6 +180,54 @@ fn what_is_wrong_is_refused_and_moves_nothing() -> Result<()> {
     ensure!(get(holder, "/healthz")?.status == 200);
     drop(idle);
     rig.expect_calm(start, holder.name())?;
+    Ok(())
+}
+
+#[test]
+fn events_are_streamed_and_the_history_is_told() -> Result<()> {
+    if skip::skipped("events_are_streamed_and_the_history_is_told") {
+        return Ok(());
+    }
+    let lab = Lab::new(&spec()?)?;
+    lab.start_agents(PATIENCE)?;
+    let old = lab.wait_holder(GROUP, PATIENCE)?;
+    let mut stream = UnixStream::connect(old.http_socket())?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET /api/v1/events?group=db HTTP/1.1\r\nhost: localhost\r\n\r\n")?;
+    // What was before comes first; then what a switchover brings about.
+    let mut lines = BufReader::new(stream).lines();
+    let mut next = |what: &str, wanted: &dyn Fn(&Value) -> bool| -> Result<Value> {
+        for line in lines.by_ref() {
+            let line = line.with_context(|| format!("waiting for {what}"))?;
+            let Some(data) = line.strip_prefix("data: ") else { continue };
+            let event: Value = serde_json::from_str(data)?;
+            if event["kind"] == "changed" && wanted(&event) {
+                return Ok(event);
+            }
+        }
+        anyhow::bail!("the stream ended before {what}")
+    };
+    let taken = next("the lease", &|event| event["to"] == "active")?;
+    ensure!(taken["node"] == old.name() && taken["group"] == GROUP, "{taken}");
+    let moved = post(old, &format!("/api/v1/groups/{GROUP}/switchover"), &Value::Null)?;
+    ensure!(moved.status == 200, "{moved:?}");
+    let lost = next("its loss", &|event| event["from"] == "active")?;
+    ensure!(lost["seq"].as_u64() > taken["seq"].as_u64(), "{lost} after {taken}");
+
+    let told = |path: &str| -> Result<Vec<Value>> {
+        let answer = get(old, path)?;
+        ensure!(answer.status == 200, "{answer:?}");
+        Ok(answer.json()?.as_array().context("an array")?.clone())
+    };
+    // Written by a thread of its own.
+    let written = wait_until(clock::now().plus(PATIENCE), || {
+        told(&format!("/api/v1/history?group={VIP}")).is_ok_and(|records| records.contains(&lost))
+    });
+    ensure!(written, "{:?}", told("/api/v1/history")?);
+    ensure!(told("/api/v1/history?limit=1")?.len() == 1);
+    refused(&get(old, "/api/v1/history?group=nosuch")?, 404, "no_such", 105)?;
+    refused(&get(old, "/api/v1/history?limit=many")?, 400, "bad_request", 64)?;
+    refused(&get(old, "/api/v1/history?what=ever")?, 400, "bad_request", 64)?;
     Ok(())
 }
 
