@@ -93,7 +93,7 @@ fn an_occupied_hook_is_named_and_a_dry_run_meets_it() -> Result<()> {
     ensure!(elsewhere.status()?.success());
     let (found, code) = doctor(node, &[])?;
     ensure!(code == 1, "{found:#?}");
-    ensure!(says(&found, "error", "xdp", INTERFACE)?.contains("vip_ingress"));
+    ensure!(says(&found, "error", "xdp", INTERFACE)?.contains(vip_common::names::PROG_INGRESS));
     let load = ["load", "--iface", INTERFACE, "--vip", &vip, "--dry-run"];
     let refused = node.run(&load)?;
     ensure!(refused.status.code() == Some(73), "{refused:?}");
