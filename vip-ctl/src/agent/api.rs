@@ -3,6 +3,7 @@
 
 mod again;
 mod rehearse;
+mod told;
 
 use std::{
     fs, io,
@@ -21,6 +22,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+use self::told::role_name;
 use super::{
     AgentError, Notice,
     checks::Board,
@@ -33,11 +35,9 @@ use super::{
 };
 use crate::{
     config::Config,
-    dataplane::DataPlane,
-    engine::{Command, Completed, GroupId, NodeId, PeerLoss, Refusal, Role},
+    engine::{Command, Completed, GroupId, NodeId, Refusal},
     event::Events,
     exit::Exit,
-    host::Host,
     http::Http,
     paths::Paths,
     report::{GroupStatus, NodeStatus, Status, VipStatus},
@@ -476,28 +476,6 @@ impl Server {
         Err(Response::error(Exit::Busy, "the agent is reloading its configuration: try again"))
     }
 
-    /// What the maps and netlink say; read aside, since that blocks.
-    async fn maps_status(&self) -> Result<Status, Response> {
-        let config = self.config();
-        let me = config.this_node();
-        if !me.can_hold() {
-            return Ok(Status { mode: role_name(me.role).into(), ..Status::default() });
-        }
-        let (paths, name) = (self.paths.clone(), me.name.clone());
-        let read = tokio::task::spawn_blocking(move || {
-            let plane = DataPlane::open(&paths.bpf_dir)?;
-            let mut status = Status::of_maps(&plane, &name)?;
-            status.mode = "cluster".into();
-            status.add_interfaces(&plane, &Host::open(&paths.run_dir)?)?;
-            Ok::<_, crate::report::ReportError>(status)
-        });
-        match read.await {
-            Ok(Ok(status)) => Ok(status),
-            Ok(Err(e)) => Err(Response::error(Exit::System, e.to_string())),
-            Err(e) => Err(Response::error(Exit::Software, e.to_string())),
-        }
-    }
-
     /// Adds what only the engine knows.
     fn overlay(&self, config: &Config, status: &mut Status, snapshot: &Snapshot) {
         for node in &config.cluster.nodes {
@@ -574,28 +552,6 @@ impl Server {
         }
         status.tally = Some(self.follow.events().tally());
         status.lease_ms = u64::try_from(config.cluster.lease.as_millis()).ok();
-    }
-
-    /// Rule 13 asks for it to be loud.
-    fn tell_of_pair(&self, loss: PeerLoss, status: &mut Status, snapshot: &Snapshot) {
-        let (mode, means) = match loss {
-            PeerLoss::Take => ("take", "a cut between the nodes makes both answer"),
-            PeerLoss::Hold => ("hold", "nobody takes over from a dead node by itself"),
-        };
-        status.pair = Some(mode.into());
-        status.warnings.push(format!("pair mode ({mode}): {means}; a third voter rules that out"));
-        if snapshot.engine.alone {
-            status.warnings.push("the other node of the pair is not heard: this one acts alone".into());
-        }
-    }
-}
-
-const fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Node => "node",
-        Role::Witness => "witness",
-        Role::Observer => "observer",
-        Role::Vacant => "vacant",
     }
 }
 

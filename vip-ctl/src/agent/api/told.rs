@@ -1,0 +1,57 @@
+//! Parts of the status: what the maps and netlink say of this node, and the
+//! warnings of pair mode.
+
+use super::{Response, Server, Snapshot};
+use crate::{
+    dataplane::DataPlane,
+    engine::{PeerLoss, Role},
+    exit::Exit,
+    host::Host,
+    report::Status,
+};
+
+impl Server {
+    /// What the maps and netlink say; read aside, since that blocks.
+    pub(super) async fn maps_status(&self) -> Result<Status, Response> {
+        let config = self.config();
+        let me = config.this_node();
+        if !me.can_hold() {
+            return Ok(Status { mode: role_name(me.role).into(), ..Status::default() });
+        }
+        let (paths, name) = (self.paths.clone(), me.name.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let plane = DataPlane::open(&paths.bpf_dir)?;
+            let mut status = Status::of_maps(&plane, &name)?;
+            status.mode = "cluster".into();
+            status.add_interfaces(&plane, &Host::open(&paths.run_dir)?)?;
+            Ok::<_, crate::report::ReportError>(status)
+        });
+        match read.await {
+            Ok(Ok(status)) => Ok(status),
+            Ok(Err(e)) => Err(Response::error(Exit::System, e.to_string())),
+            Err(e) => Err(Response::error(Exit::Software, e.to_string())),
+        }
+    }
+
+    /// Rule 13 asks for it to be loud.
+    pub(super) fn tell_of_pair(&self, loss: PeerLoss, status: &mut Status, snapshot: &Snapshot) {
+        let (mode, means) = match loss {
+            PeerLoss::Take => ("take", "a cut between the nodes makes both answer"),
+            PeerLoss::Hold => ("hold", "nobody takes over from a dead node by itself"),
+        };
+        status.pair = Some(mode.into());
+        status.warnings.push(format!("pair mode ({mode}): {means}; a third voter rules that out"));
+        if snapshot.engine.alone {
+            status.warnings.push("the other node of the pair is not heard: this one acts alone".into());
+        }
+    }
+}
+
+pub(super) const fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Node => "node",
+        Role::Witness => "witness",
+        Role::Observer => "observer",
+        Role::Vacant => "vacant",
+    }
+}
