@@ -288,9 +288,9 @@ mod tests {
     }
 
     fn hooks(orders: &Receiver<HookAsk>) -> Vec<(Hook, String)> {
-        let order = |ask| match ask {
-            HookAsk::Run(order) => (order.hook, order.state),
-            other => panic!("{other:?}"),
+        let order = |ask| {
+            let HookAsk::Run(order) = ask else { panic!("{ask:?}") };
+            (order.hook, order.state)
         };
         orders.try_iter().map(order).collect()
     }

@@ -60,7 +60,10 @@ impl Follow {
         for event in recent.iter().filter(|event| is_wanted(event)) {
             write.write_all(&line(event.as_ref())?).await?;
         }
-        while follow {
+        if !follow {
+            return write.shutdown().await;
+        }
+        loop {
             let event = tokio::select! {
                 event = coming.next() => event,
                 // It has nothing more to say, so that is its end.

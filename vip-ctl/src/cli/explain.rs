@@ -97,13 +97,10 @@ fn explain(status: &Status, group: &GroupStatus, history: &[Event]) -> Explanati
             && Some(change.epoch) == group.epoch;
         is_it.then_some((event.time, change))
     });
-    let gap = history.iter().rev().find_map(|event| match &event.kind {
-        Kind::Changed(change)
-            if event.group.as_ref() == Some(&group.name) && Some(change.epoch) == group.epoch =>
-        {
-            change.gap_ms
-        }
-        _ => None,
+    let gap = history.iter().rev().find_map(|event| {
+        let Kind::Changed(change) = &event.kind else { return None };
+        let is_it = event.group.as_ref() == Some(&group.name) && Some(change.epoch) == group.epoch;
+        is_it.then_some(change.gap_ms).flatten()
     });
     Explanation {
         group: group.name.clone(),

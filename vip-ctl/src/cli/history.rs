@@ -63,10 +63,8 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
 /// The history's records.
 pub(super) fn read(paths: &Paths) -> Result<Vec<Event>, Failure> {
     history::read(&paths.state_dir).map_err(|e| {
-        let exit = match e.kind() {
-            std::io::ErrorKind::PermissionDenied => Exit::NoPermission,
-            _ => Exit::System,
-        };
+        let is_forbidden = e.kind() == std::io::ErrorKind::PermissionDenied;
+        let exit = if is_forbidden { Exit::NoPermission } else { Exit::System };
         let dir = paths.state_dir.display();
         Failure::new(
             exit,

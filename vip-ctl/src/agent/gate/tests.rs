@@ -193,10 +193,8 @@ fn a_reload_keeps_each_group_with_what_it_waits_for() {
     assert!(gates.is_promoting(moved) && !gates.is_promoting(GROUP));
     assert_eq!(gates.word(moved, word(40), at(40)).store, None);
     assert_eq!(gates.word(GROUP, word(40), at(40)).store, Some(word(40)), "the new one has no hook");
-    match gates.ended(ticket, false, at(50)) {
-        Verdict::Release(group) => assert_eq!(group, moved),
-        other => panic!("{other:?}"),
-    }
+    let Verdict::Release(group) = gates.ended(ticket, false, at(50)) else { panic!("it failed") };
+    assert_eq!(group, moved);
     gates.regroup(&[Some(moved)], vec![waits()]);
     assert!(gates.is_failed(GROUP), "and stays away from it");
     assert_eq!(gates.eligible(GROUP, Eligible::Yes), Eligible::No);

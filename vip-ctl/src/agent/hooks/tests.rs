@@ -62,9 +62,9 @@ impl Rig {
     fn finish(self) -> (Vec<HookRun>, Vec<(Ticket, bool)>) {
         self.asks.send(HookAsk::Close).unwrap();
         self.thread.join().unwrap();
-        let run = |event: &Arc<Event>| match &event.kind {
-            Kind::Hook(run) => run.clone(),
-            other => panic!("{other:?}"),
+        let run = |event: &Arc<Event>| {
+            let Kind::Hook(run) = &event.kind else { panic!("{event:?}") };
+            run.clone()
         };
         let runs = self.events.recent().iter().map(run).collect();
         let told = self.told.0.lock().unwrap().clone();
