@@ -61,6 +61,14 @@ const ALONE: &[Case<'_>] = &[
     (&["member", "list", "--config", "/nonexistent/vip.toml"], 66, "/nonexistent/vip.toml"),
     (&["monitor"], 64, "terminal"),
     (&["switchovr"], 64, "switchover"),
+    (&["events"], 69, "no agent runs on this node"),
+    (&["explain", "db"], 69, ""),
+    (&["history"], 0, ""),
+    (&["-o", "json", "history"], 0, "\"history\": []"),
+    (&["convert", "/nonexistent/keepalived.conf"], 66, "keepalived.conf"),
+    (&["completions", "bash"], 0, "vip-ctl"),
+    (&["completions", "tcsh"], 64, "bash"),
+    (&["man"], 0, ".TH VIP-CTL 8"),
 ];
 
 #[test]
@@ -123,6 +131,14 @@ fn every_verb_does_what_it_says_in_a_cluster() -> Result<()> {
         (&["unload"], 75, "agent"),
         (&["frame-log"], 69, "--frame-log"),
         (&["monitor"], 64, "terminal"),
+        (&["doctor"], 0, "ok"),
+        (&["history", GROUP], 0, "elected"),
+        (&["-o", "json", "history", GROUP, "--limit", "1"], 0, "\"history\""),
+        (&["events", GROUP], 0, GROUP),
+        (&["explain", GROUP], 0, me),
+        (&["-o", "json", "explain", GROUP], 0, me),
+        (&["explain", "nothing"], 105, "there is no group"),
+        (&["switchover", GROUP, "--to", you, "--dry-run"], 0, you),
     ];
     run(holder, cases)?;
     // No verb without a case, here or where nothing runs.
