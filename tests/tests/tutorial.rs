@@ -180,6 +180,9 @@ fn every_document_that_is_named_is_there() -> Result<()> {
     let mut links = 0;
     for entry in std::fs::read_dir(&docs)? {
         let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
         let text = std::fs::read_to_string(&path)?;
         for (at, _) in text.match_indices("](") {
             let target = text[at + 2..].split([')', '#']).next().unwrap_or_default();
