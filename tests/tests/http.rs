@@ -88,6 +88,8 @@ fn what_is_read_by_http_is_what_the_verbs_say() -> Result<()> {
         node.kill_agent()?;
     }
     let unready = wait_until(clock::now().plus(PATIENCE), || {
+        // Whoever asks too often is refused.
+        std::thread::sleep(Duration::from_millis(100));
         get(holder, "/readyz").is_ok_and(|answer| answer.status == 503)
     });
     ensure!(unready, "{:?}", get(holder, "/readyz")?);
