@@ -14,7 +14,7 @@ use vip_common::{GroupIndex, GroupMode, Lease};
 
 use crate::{
     dataplane::{
-        DataPlane, DataPlaneError,
+        DataPlane, DataPlaneError, Group,
         attach::{self, Attached, How, Mode},
         bpffs, clock,
         load::load,
@@ -35,9 +35,6 @@ pub struct GroupSetup {
     pub hold: Duration,
     /// Its VIPs.
     pub vips: Vec<Ipv4Addr>,
-    /// Whatever lease it has by that name is another group's, and is cleared
-    /// before it gets its VIPs.
-    pub anew: bool,
 }
 
 /// What the node is to have.
@@ -155,17 +152,22 @@ pub fn set_up(paths: &Paths, setup: &Setup) -> Result<Node, NodeError> {
 }
 
 /// Takes off what an agent had here before and the configuration no longer
-/// names, so that a VIP can go from one group to another. Groups promoted by
-/// hand are none of its business.
+/// names, so that a VIP can go from one group to another. Groups in `ended` may
+/// be there by the same names, and leases of theirs are cleared. Groups promoted
+/// by hand are none of its business.
 ///
 /// # Errors
 /// [`NodeError`].
-pub fn prune(paths: &Paths, keep: &[GroupSetup]) -> Result<(), NodeError> {
+pub fn prune(paths: &Paths, keep: &[GroupSetup], ended: &[String]) -> Result<(), NodeError> {
     let mut plane = match DataPlane::open(&paths.bpf_dir) {
         Ok(plane) => plane,
         Err(DataPlaneError::NotLoaded { .. }) => return Ok(()),
         Err(e) => return Err(e.into()),
     };
+    let is_over = |group: &&Group| group.mode == GroupMode::Cluster && ended.contains(&group.name);
+    for group in plane.groups().iter().filter(is_over) {
+        plane.leases().store(group.index, Lease::NONE);
+    }
     let host = Host::open(&paths.run_dir)?;
     prune_groups(&mut plane, &host, keep)
 }
@@ -347,9 +349,6 @@ impl Node {
     ) -> Result<(), NodeError> {
         for group in &setup.groups {
             let index = self.plane.put_group(&group.name, group.mode, group.hold)?;
-            if group.anew {
-                self.plane.leases().store(index, Lease::NONE);
-            }
             for vip in &group.vips {
                 if self.plane.put_vip(*vip, index)? {
                     self.changes.push(format!("{vip} in group {}", group.name));

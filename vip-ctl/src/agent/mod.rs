@@ -232,10 +232,10 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
             AgentError::system(format!("listen on {address} (this node's address in the configuration)")),
         )?;
 
-    let (table, anew) = follow_table(&config, paths)?;
-    let setup = node_setup(&config, &table, &anew);
-    let node = if config.this_node().can_hold() { Some(bring_up(paths, &setup)?) } else { None };
-    // Only now: what begins anew has no lease any more.
+    let (table, ended) = follow_table(&config, paths)?;
+    let setup = node_setup(&config, &table);
+    let node = if config.this_node().can_hold() { Some(bring_up(paths, &setup, &ended)?) } else { None };
+    // Only now: what has ended has no lease any more.
     if let Err(e) = table.store(&paths.state_dir) {
         warn!("the record of the groups could not be written to {}: {e}", paths.state_dir.display());
     }
@@ -384,8 +384,8 @@ fn warn_of_pair(loss: PeerLoss) {
     }
 }
 
-fn bring_up(paths: &Paths, setup: &Setup) -> Result<Node, AgentError> {
-    prune(paths, &setup.groups)?;
+fn bring_up(paths: &Paths, setup: &Setup, ended: &[String]) -> Result<Node, AgentError> {
+    prune(paths, &setup.groups, ended)?;
     let node = set_up(paths, setup)?;
     for (name, attached) in &node.attached {
         info!(interface = name, xdp = ?attached.xdp, gate = ?attached.gate, adopted = node.adopted, "attached");
@@ -400,7 +400,7 @@ fn bring_up(paths: &Paths, setup: &Setup) -> Result<Node, AgentError> {
 }
 
 /// The groups as they follow from those of the process before, and the names
-/// of those that begin anew.
+/// of those that have ended, whether or not others begin by them.
 fn follow_table(config: &Config, paths: &Paths) -> Result<(Table, Vec<String>), AgentError> {
     let recorded = Table::load(&paths.state_dir).map_err(AgentError::system(format!(
         "read the record of the groups in {} (move a broken groups.json away)",
@@ -413,8 +413,8 @@ fn follow_table(config: &Config, paths: &Paths) -> Result<(Table, Vec<String>), 
     };
     let Some(before) = before else { return Ok((Table::of(&config.groups), Vec::new())) };
     let next = before.next(&config.groups);
-    let anew = next.ended_names(&before);
-    Ok((next.table, anew))
+    let ended = next.ended_names(&before);
+    Ok((next.table, ended))
 }
 
 fn groups_in_maps(plane: &DataPlane) -> Result<Table, DataPlaneError> {
@@ -427,8 +427,8 @@ fn groups_in_maps(plane: &DataPlane) -> Result<Table, DataPlaneError> {
 }
 
 /// What the configuration asks of the node, with the VIPs that it may answer
-/// for by now. Groups that begin anew are named in `anew`.
-fn node_setup(config: &Config, table: &Table, anew: &[String]) -> Setup {
+/// for by now.
+fn node_setup(config: &Config, table: &Table) -> Setup {
     let hold = Timing::new(config.cluster.lease).hold;
     let groups: Vec<_> = table
         .groups()
@@ -441,7 +441,6 @@ fn node_setup(config: &Config, table: &Table, anew: &[String]) -> Setup {
                 .answered()
                 .filter_map(|vip| if let IpAddr::V4(vip) = vip { Some(vip) } else { None })
                 .collect(),
-            anew: anew.contains(&group.name),
         })
         .collect();
     let all = config.groups.iter().map(|group| group.vips.len()).sum::<usize>();

@@ -138,10 +138,7 @@ impl<T: Tell> Keeper<T> {
         if changes.is_empty() {
             return Ok(None);
         }
-        let setup = Setup {
-            vips_max: self.setup.vips_max,
-            ..node_setup(config, &next.table, &next.ended_names(&self.table))
-        };
+        let setup = Setup { vips_max: self.setup.vips_max, ..node_setup(config, &next.table) };
         let mut index = Vec::new();
         if let Some(node) = &mut self.node {
             node.has_room_for(&setup)?;
@@ -200,7 +197,7 @@ impl<T: Tell> Keeper<T> {
         let Some(group) = place.and_then(|place| u16::try_from(place).ok()).map(GroupId) else { return };
         self.table.settle(group);
         self.store_table();
-        self.setup.groups = node_setup(&self.config, &self.table, &[]).groups;
+        self.setup.groups = node_setup(&self.config, &self.table).groups;
         self.repair_vips();
         let _ = self.lease_loop.announce(label);
     }

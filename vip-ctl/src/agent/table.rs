@@ -98,8 +98,7 @@ pub struct Next {
 }
 
 impl Next {
-    /// The names of groups that begin anew although there were some by their
-    /// names in the table before.
+    /// The names of the groups that end, also where others begin by them.
     #[must_use]
     pub fn ended_names(&self, before: &Table) -> Vec<String> {
         let name = |group: &GroupId| before.0.get(usize::from(group.0)).map(|group| group.name.clone());

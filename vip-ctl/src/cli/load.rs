@@ -82,7 +82,6 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
             mode: GroupMode::Manual,
             hold: Duration::ZERO,
             vips: vips.into_iter().collect(),
-            anew: false,
         }]
     };
     let setup = Setup {
