@@ -8,6 +8,7 @@ use crate::{
     place::Place,
     process,
     setup::{self, Need, Tools},
+    sim,
     tally::Tally,
     test::{self, TestArgs},
     tidy,
@@ -32,6 +33,7 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<ExitCode> {
             eprintln!("ci: clippy for BPF left out: {} has no clippy", tools.rustc.path.display());
             report.tally.skipped += 1;
         }
+        report.check("simulation", || sim::check(place))?;
         report.check("model", || model::check(place))?;
         report.tally.add(test::all(place, &TestArgs::default())?);
     }

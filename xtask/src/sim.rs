@@ -5,6 +5,7 @@
 
 use std::{
     ffi::OsString,
+    path::PathBuf,
     process::{Command, ExitCode},
 };
 
@@ -22,6 +23,21 @@ use crate::{
 pub(crate) fn run(place: &Place, args: &[OsString]) -> anyhow::Result<ExitCode> {
     let tools = setup::ensure(place, Need::Build)?;
     build::object(place, &tools, Warnings::Show)?;
-    let [vip_sim] = build::host_programs(place, "release", [["vip-tests", "vip-sim"]])?;
-    Err(process::become_program(Command::new(vip_sim).args(args)))
+    Err(process::become_program(Command::new(program(place)?).args(args)))
+}
+
+/// Runs what fits in a few minutes, always the same seeds. Returns whether all
+/// were safe and live.
+///
+/// # Errors
+/// When it does not build or cannot be run.
+pub(crate) fn check(place: &Place) -> anyhow::Result<bool> {
+    let mut command = Command::new(program(place)?);
+    command.args(["--seeds", "12000", "--at-most", "4m"]);
+    Ok(process::run(&mut command)?.success())
+}
+
+fn program(place: &Place) -> anyhow::Result<PathBuf> {
+    let [program] = build::host_programs(place, "release", [["vip-tests", "vip-sim"]])?;
+    Ok(program)
 }
