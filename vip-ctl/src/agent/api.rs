@@ -19,6 +19,7 @@ use tokio::{
     net::{UnixListener, UnixStream},
     signal::unix::{SignalKind, signal},
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
 };
 use tracing::{info, warn};
 
@@ -47,8 +48,11 @@ use crate::{
 const REQUEST_LEN_MAX: u64 = 4096;
 /// Requests served at once; more wait.
 const REQUESTS_MAX: usize = 16;
-/// How long a client may take to send its request.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client may take to send its request, and to fetch the answer.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to wait after a client could not be accepted: a process without a
+/// descriptor left is not helped by more tries.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often it is looked whether the lease loop still runs.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -217,8 +221,7 @@ pub(super) fn serve(
         let mut term = signal(SignalKind::terminate()).map_err(AgentError::system("watch SIGTERM"))?;
         let mut int = signal(SignalKind::interrupt()).map_err(AgentError::system("watch SIGINT"))?;
         let mut hup = signal(SignalKind::hangup()).map_err(AgentError::system("watch SIGHUP"))?;
-        let mut usr2 =
-            signal(SignalKind::user_defined2()).map_err(AgentError::system("watch SIGUSR2"))?;
+        let mut usr2 = signal(SignalKind::user_defined2()).map_err(AgentError::system("watch SIGUSR2"))?;
         notify::ready();
         tokio::spawn(watch_netlink(notices.clone()));
         tokio::spawn(settle_votes(paths.run_dir.clone(), accept, silence));
@@ -236,9 +239,16 @@ pub(super) fn serve(
                             let _ = server.client(stream, permit).await;
                         });
                     }
-                    Err(e) => warn!("a client was not accepted: {e}"),
+                    Err(e) => {
+                        warn!("a client was not accepted: {e}");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
                 },
-                _ = term.recv() => { info!("SIGTERM: ending"); return Ok(Ended::Stop) }
+                _ = term.recv() => {
+                    let is_restart = replace::is_restart().await;
+                    info!("SIGTERM: ending{}", if is_restart { ", to be started again" } else { "" });
+                    return Ok(if is_restart { Ended::Restart } else { Ended::Stop });
+                }
                 _ = int.recv() => { info!("SIGINT: ending"); return Ok(Ended::Stop) }
                 _ = hup.recv() => {
                     let server = Arc::clone(&server);
@@ -249,12 +259,12 @@ pub(super) fn serve(
                         }
                     });
                 }
-                _ = usr2.recv() => match replace::successor() {
+                _ = usr2.recv() => match replace::successor(config_path).await {
                     Ok(program) => {
                         info!(program = %program.display(), "SIGUSR2: going on as the installed version");
                         return Ok(Ended::Replace(program));
                     }
-                    Err(e) => warn!("SIGUSR2: the installed vip-ctl can't be started ({e}); this one goes on"),
+                    Err(e) => warn!("SIGUSR2: the installed vip-ctl can't go on, so this one does: {e}"),
                 },
                 _ = look.tick() => if has_ended() { return Ok(Ended::Stop) },
             }
@@ -282,7 +292,7 @@ impl Server {
         let (read, mut write) = stream.into_split();
         let mut line = String::new();
         let mut reader = BufReader::new(read.take(REQUEST_LEN_MAX));
-        tokio::time::timeout(REQUEST_TIMEOUT, reader.read_line(&mut line)).await??;
+        timeout(CLIENT_TIMEOUT, reader.read_line(&mut line)).await??;
         let response = match serde_json::from_str(&line) {
             Ok(Request::Events { group, follow }) => match group.map(|g| self.known_group(g)).transpose() {
                 Ok(group) => {
@@ -300,7 +310,8 @@ impl Server {
         };
         let mut text = serde_json::to_vec(&response)?;
         text.push(b'\n');
-        write.write_all(&text).await?;
+        // One that hangs must not keep its place from the others.
+        timeout(CLIENT_TIMEOUT, write.write_all(&text)).await??;
         write.shutdown().await
     }
 

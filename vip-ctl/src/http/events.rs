@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Query, State, rejection::QueryRejection},
     http::HeaderMap,
     response::{
@@ -11,13 +11,14 @@ use axum::{
         sse::{Event as Message, KeepAlive, Sse},
     },
 };
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
     App,
     error::{ApiError, ErrorBody},
+    guard::Peer,
 };
 use crate::{
     event::{Event, Subscription},
@@ -84,6 +85,7 @@ pub(super) async fn history(
 /// The events that the agent keeps, and then those that come, as server-sent
 /// events: `id` is the number, `event` the kind, `data` what `vip-ctl events
 /// -o json` prints. After a break, `Last-Event-ID` leaves out what was seen.
+/// Over TCP the stream ends when the tokens change: come back with one that counts.
 #[utoipa::path(
     get,
     path = "/api/v1/events",
@@ -95,6 +97,7 @@ pub(super) async fn history(
 )]
 pub(super) async fn events(
     State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
     headers: HeaderMap,
     query: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, ApiError> {
@@ -106,7 +109,13 @@ pub(super) async fn events(
     let last = kept.last().map_or(0, |event| event.seq);
     let seen = seen.filter(|seen| *seen <= last).unwrap_or(0);
     let kept = kept.into_iter().filter(|event| event.seq > seen).collect();
-    let messages = messages(kept, coming, wanted);
+    let messages = messages(kept, coming, wanted).take_until(async move {
+        match peer.tokens {
+            // Nobody will change them any more: the API ends.
+            Some(mut tokens) => drop(tokens.changed().await),
+            None => std::future::pending().await,
+        }
+    });
     Ok(Sse::new(messages).keep_alive(KeepAlive::new().interval(ALIVE_EVERY)).into_response())
 }
 

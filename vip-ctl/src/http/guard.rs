@@ -13,6 +13,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use tokio::sync::watch;
 use tracing::info;
 
 use super::{
@@ -40,25 +41,33 @@ const HEADERS: &[(&str, &str)] = &[
 /// What a response may load if it says nothing else.
 const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
-/// Paths that ask for no token: the page, which shows nothing without one,
-/// and what a load balancer looks at.
-const OPEN: &[&str] = &["/", "/healthz", "/readyz"];
+/// The panel, which shows nothing without a token, and so asks for none.
+const PAGE: &str = "/";
+/// What a load balancer looks at: asks for no token.
+const HEALTH: &[&str] = &["/healthz", "/readyz"];
 
 /// Who asks.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
     /// From where; `None` on the unix socket.
     pub(super) address: Option<IpAddr>,
-    /// What is asked for; `None` on the unix socket, which is root's alone.
-    pub(super) tokens: Option<Arc<Tokens>>,
+    /// What is asked for, as of now and of every later reading of the file;
+    /// `None` on the unix socket, which is root's alone.
+    pub(super) tokens: Option<watch::Receiver<Arc<Tokens>>>,
 }
 
 /// Lets a request through, or says why not.
-pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Peer>().cloned();
+pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let mut peer = request.extensions().get::<Peer>().cloned();
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    let mut response = match admit(&app, peer.as_ref(), &request) {
+    let admitted = admit(&app, peer.as_mut(), &request);
+    if let Some(peer) = &peer {
+        // With the tokens that it was judged by, so that what goes on for long
+        // sees when there are others.
+        request.extensions_mut().insert(peer.clone());
+    }
+    let mut response = match admitted {
         Ok(()) => match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
             Ok(response) => response,
             Err(_) => ApiError::timeout("no outcome was seen; it may still come").into_response(),
@@ -79,13 +88,16 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     response
 }
 
-fn admit(app: &App, peer: Option<&Peer>, request: &Request) -> Result<(), ApiError> {
+fn admit(app: &App, peer: Option<&mut Peer>, request: &Request) -> Result<(), ApiError> {
     let Some(peer) = peer else { return Err(ApiError::failed("a connection without a peer")) };
-    if !app.buckets.take(peer.address, Instant::now()) {
+    // Whoever shares the socket with a client that asks too often still has to
+    // learn whether the agent is well; its answer is one that is given again.
+    let is_look = peer.address.is_none() && HEALTH.contains(&request.uri().path());
+    if !is_look && !app.buckets.take(peer.address, Instant::now()) {
         return Err(ApiError::too_many());
     }
-    match &peer.tokens {
-        Some(tokens) => may(app, peer, tokens, request)?,
+    match &mut peer.tokens {
+        Some(tokens) => may(app, peer.address, &tokens.borrow_and_update(), request)?,
         // Who forwards the socket to a port of their own machine has no token
         // to show: a page that binds its own name to that port must not get
         // through.
@@ -99,8 +111,9 @@ fn admit(app: &App, peer: Option<&Peer>, request: &Request) -> Result<(), ApiErr
 }
 
 /// Does the request's token allow what it asks for?
-fn may(app: &App, peer: &Peer, tokens: &Tokens, request: &Request) -> Result<(), ApiError> {
-    if OPEN.contains(&request.uri().path()) {
+fn may(app: &App, address: Option<IpAddr>, tokens: &Tokens, request: &Request) -> Result<(), ApiError> {
+    let path = request.uri().path();
+    if path == PAGE || HEALTH.contains(&path) {
         return Ok(());
     }
     let needed = if request.method().is_safe() { Access::Read } else { Access::Operate };
@@ -116,7 +129,7 @@ fn may(app: &App, peer: &Peer, tokens: &Tokens, request: &Request) -> Result<(),
         Some(access) if access >= needed => Ok(()),
         Some(_) => Err(ApiError::weak_token()),
         None => {
-            app.buckets.charge(peer.address, WRONG_TOKEN_COST);
+            app.buckets.charge(address, WRONG_TOKEN_COST);
             Err(ApiError::no_token("the token is not known here"))
         }
     }

@@ -14,6 +14,7 @@ use std::{
 
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::watch,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -50,17 +51,41 @@ pub enum ApiFileError {
     Tls(#[from] TlsError),
 }
 
+/// What the files of `[api]` say.
+struct Files {
+    tokens: Tokens,
+    tls: Option<TlsAcceptor>,
+}
+
+impl Files {
+    fn load(api: &Api) -> Result<Self, ApiFileError> {
+        let tls = api.tls.as_ref().map(|files| tls::acceptor(&files.cert, &files.key)).transpose()?;
+        Ok(Self { tokens: Tokens::load(&api.tokens)?, tls })
+    }
+}
+
 /// What guards the listener.
-#[derive(Clone)]
 struct Gate {
-    tokens: Arc<Tokens>,
+    /// For connections that are there, too: a token that is taken away counts
+    /// nowhere from then on.
+    tokens: watch::Sender<Arc<Tokens>>,
     tls: Option<TlsAcceptor>,
 }
 
 impl Gate {
-    fn load(api: &Api) -> Result<Self, ApiFileError> {
-        let tls = api.tls.as_ref().map(|files| tls::acceptor(&files.cert, &files.key)).transpose()?;
-        Ok(Self { tokens: Arc::new(Tokens::load(&api.tokens)?), tls })
+    fn new(files: Files) -> Self {
+        Self { tokens: watch::Sender::new(Arc::new(files.tokens)), tls: files.tls }
+    }
+
+    fn renew(&mut self, files: Files) {
+        self.tls = files.tls;
+        self.tokens.send_if_modified(|tokens| {
+            let is_new = **tokens != files.tokens;
+            if is_new {
+                *tokens = Arc::new(files.tokens);
+            }
+            is_new
+        });
     }
 }
 
@@ -69,7 +94,7 @@ impl Gate {
 /// # Errors
 /// [`ApiFileError`], with the place and the mend.
 pub fn check(api: &Api) -> Result<(), ApiFileError> {
-    Gate::load(api).map(drop)
+    Files::load(api).map(drop)
 }
 
 /// What tells a file from the one that was there before: its time, length and number.
@@ -90,7 +115,7 @@ fn stamp(file: &Path) -> Stamp {
 pub(super) async fn serve(api: Api, app: Arc<App>) {
     let listener = listen(&api).await;
     let slots = Arc::new(Slots::default());
-    let mut gate = None;
+    let mut gate: Option<Gate> = None;
     let mut read: Option<Vec<Stamp>> = None;
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -103,9 +128,10 @@ pub(super) async fn serve(api: Api, app: Arc<App>) {
                     if read.is_some() {
                         info!("a file of [api] has changed and is read again");
                     }
-                    match Gate::load(&api) {
-                        Ok(loaded) => gate = Some(loaded),
-                        Err(e) => error!("[api] {}: {e}", if gate.is_some() { "goes on with what it had" } else { "lets nobody in" }),
+                    match (Files::load(&api), &mut gate) {
+                        (Ok(files), Some(gate)) => gate.renew(files),
+                        (Ok(files), None) => gate = Some(Gate::new(files)),
+                        (Err(e), gate) => error!("[api] {}: {e}", if gate.is_some() { "goes on with what it had" } else { "lets nobody in" }),
                     }
                     read = Some(now);
                 }
@@ -114,7 +140,8 @@ pub(super) async fn serve(api: Api, app: Arc<App>) {
                 Ok((stream, from)) => {
                     let address = from.ip().to_canonical();
                     if let (Some(gate), Some(slot)) = (&gate, slots.take(address)) {
-                        tokio::spawn(client(stream, address, gate.clone(), slot, Arc::clone(&app)));
+                        let peer = Peer { address: Some(address), tokens: Some(gate.tokens.subscribe()) };
+                        tokio::spawn(client(stream, peer, gate.tls.clone(), slot, Arc::clone(&app)));
                     }
                 }
                 Err(e) => {
@@ -149,12 +176,11 @@ async fn listen(api: &Api) -> TcpListener {
     }
 }
 
-async fn client(stream: TcpStream, address: IpAddr, gate: Gate, slot: Slot, app: Arc<App>) {
+async fn client(stream: TcpStream, peer: Peer, tls: Option<TlsAcceptor>, slot: Slot, app: Arc<App>) {
     let _slot = slot;
-    let peer = Peer { address: Some(address), tokens: Some(gate.tokens) };
     // Answers are small, and waiting to fill a segment only delays them.
     let _ = stream.set_nodelay(true);
-    match gate.tls {
+    match tls {
         None => connection(stream, peer, &app).await,
         Some(tls) => {
             // Who can't or won't shake hands is no concern of ours.

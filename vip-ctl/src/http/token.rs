@@ -23,7 +23,7 @@ pub(super) enum Access {
 }
 
 /// The tokens of a file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tokens {
     known: Vec<(Access, blake3::Hash)>,
 }
