@@ -203,12 +203,6 @@ impl Config {
         config.ok_or_else(|| report.into_errors())
     }
 
-    /// Does this version know the table of this name, written as `[[group.check]]`?
-    #[must_use]
-    pub fn knows(table: &str) -> bool {
-        section::KEYS.iter().any(|(known, _)| *known == table)
-    }
-
     /// A number that is equal on nodes whose configurations agree in what must
     /// be the same at any time: the cluster's name, lease and mode.
     #[must_use]

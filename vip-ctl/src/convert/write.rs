@@ -17,8 +17,6 @@ const PORT: u16 = 7077;
 const BLANK: &str = "FILL-IN";
 /// The shortest lease that a conversion chooses.
 const LEASE_SHORT: Duration = Duration::from_millis(50);
-/// What begins a line that this version does not understand yet.
-const ASIDE: &str = "#: ";
 
 /// VIPs that move together, out of one instance or a sync group of them.
 struct Group<'a> {
@@ -232,7 +230,7 @@ fn group_text(out: &mut String, group: &Group<'_>, me: &str, old: &Old, notes: &
             continue;
         }
         match old.scripts.get(&script.value) {
-            Some(known) => check(out, &script.value, known, notes, script.line),
+            Some(known) => check(out, &script.value, known),
             None => notes.lost(script.line, format!("there is no vrrp_script {}", script.value)),
         }
     }
@@ -286,47 +284,26 @@ fn tracked(out: &mut String, group: &Group<'_>) {
     let tracked: BTreeSet<_> =
         group.commons.iter().flat_map(|c| &c.interfaces).filter(|name| !own.contains(name)).collect();
     if !tracked.is_empty() {
-        say!(out, "{}track_interface = {}", aside("[[group.check]]"), array(tracked.into_iter()));
+        say!(out, "track_interface = {}", array(tracked.into_iter()));
     }
 }
 
-/// Nothing, or what sets a line aside whose table this version does not know.
-fn aside(table: &str) -> &'static str {
-    if Config::knows(table) { "" } else { ASIDE }
-}
-
-fn check(out: &mut String, name: &str, script: &Script, notes: &mut Notes, line: usize) {
-    let aside = aside("[[group.check]]");
-    if !aside.is_empty() {
-        notes.lost(
-            line,
-            format!("the check {name} is set aside with {ASIDE:?}: this version has no [[group.check]] yet"),
-        );
-    }
-    say!(
-        out,
-        "{aside}[[group.check]]\n{aside}name = {}",
-        quoted(&spelled(name, 64, |c| c.is_ascii_alphanumeric()))
-    );
+fn check(out: &mut String, name: &str, script: &Script) {
+    say!(out, "[[group.check]]\nname = {}", quoted(&spelled(name, 64, |c| c.is_ascii_alphanumeric())));
     match tcp(&script.script) {
         // The shell's way to try a port.
         Some(address) => {
-            say!(out, "{aside}tcp = {}", quoted(&address));
+            say!(out, "tcp = {}", quoted(&address));
         }
         None => {
-            say!(out, "{aside}exec = {}", array(command(&script.script).iter()));
+            say!(out, "exec = {}", array(command(&script.script).iter()));
         }
     }
     // keepalived's own defaults (keepalived.conf(5)), which are not ours.
     let interval = script.interval.filter(|interval| *interval > 0.0).unwrap_or(1.0);
-    say!(out, "{aside}interval = {}", time(interval));
-    say!(out, "{aside}timeout = {}", time(script.timeout.unwrap_or(interval).min(interval)));
-    say!(
-        out,
-        "{aside}rise = {}\n{aside}fall = {}",
-        script.rise.unwrap_or(1).max(1),
-        script.fall.unwrap_or(1).max(1)
-    );
+    say!(out, "interval = {}", time(interval));
+    say!(out, "timeout = {}", time(script.timeout.unwrap_or(interval).min(interval)));
+    say!(out, "rise = {}\nfall = {}", script.rise.unwrap_or(1).max(1), script.fall.unwrap_or(1).max(1));
 }
 
 /// The address in `</dev/tcp/HOST/PORT`.
@@ -355,20 +332,10 @@ fn hooks(out: &mut String, group: &Group<'_>, notes: &mut Notes) {
     if pairs.iter().all(|(_, command)| command.is_none()) {
         return;
     }
-    let aside = aside("[group.hooks]");
-    if !aside.is_empty() {
-        notes.lost(
-            group.line,
-            format!(
-                "the hooks of {} are set aside with {ASIDE:?}: this version has no [group.hooks] yet",
-                group.name
-            ),
-        );
-    }
-    say!(out, "{aside}[group.hooks]");
+    say!(out, "[group.hooks]");
     for (hook, command) in pairs {
         if let Some(command) = command {
-            say!(out, "{aside}{hook} = {}", array(command.iter()));
+            say!(out, "{hook} = {}", array(command.iter()));
         }
     }
 }
