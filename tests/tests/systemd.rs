@@ -1,6 +1,6 @@
 //! What systemd and the agent owe each other: the unit is a good one, its
-//! privileges are enough, the agent says what it is asked to say, and an
-//! upgrade goes on in the same process without moving anything.
+//! privileges are enough, the agent says what it is asked to say, an upgrade
+//! goes on in the same process, and a restart moves nothing.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use vip_tests::lab::rig::Rig;
+use vip_tests::lab::systemd::{self, Systemd};
 use vip_tests::lab::{GROUP, Lab, LabSpec, Node, clock, find_vip_ctl, skip, wait_until};
 
 const LEASE: Duration = Duration::from_millis(200);
@@ -178,4 +179,100 @@ fn an_upgrade_goes_on_in_the_same_process_and_moves_nothing() -> Result<()> {
     // It still ends in good order.
     ensure!(node.stop_agent()?.success());
     Ok(())
+}
+
+const UNIT: &str = "vip-agent.service";
+
+/// A node's agent, run by a systemd of the node's from the unit that is shipped.
+fn unit_on(node: &Node) -> Result<Systemd> {
+    let program = find_vip_ctl()?.canonicalize()?;
+    // What is different here: where things are.
+    let own = format!(
+        "[Unit]\nConditionPathExists=\nAfter=systemd-journald.socket\nWants=systemd-journald.socket\n[Service]\n\
+         Environment=VIP_BPF_DIR={} VIP_RUN_DIR={} VIP_STATE_DIR={}\n\
+         ExecStart=\nExecStart={} agent --config {}\n",
+        node.bpf_dir().display(),
+        node.run_dir().display(),
+        node.state_dir().display(),
+        program.display(),
+        node.config_file().display(),
+    );
+    let units = [(UNIT, unit()?), ("vip-agent.service.d/lab.conf", own)];
+    let systemd = Systemd::start(node, &units)?;
+    systemd.succeed(&["start", UNIT])?;
+    Ok(systemd)
+}
+
+fn main_pid(systemd: &Systemd) -> Result<String> {
+    systemd.succeed(&["show", "--property=MainPID", "--value", UNIT])
+}
+
+/// What the journal has of the agent, with these fields.
+fn journal(systemd: &Systemd, fields: &[&str]) -> Result<String> {
+    let mut journalctl = systemd.command("journalctl");
+    let output = journalctl.args(["--no-pager", "--quiet", "-o", "cat", "-u", UNIT]).args(fields).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn under_systemd_a_restart_moves_nothing_and_a_stop_hands_over() -> Result<()> {
+    const NAME: &str = "under_systemd_a_restart_moves_nothing_and_a_stop_hands_over";
+    if skip::skipped(NAME) || systemd::TOOLS.iter().any(|tool| skip::skipped_without(NAME, tool)) {
+        return Ok(());
+    }
+    let rig = Rig::new(&LabSpec::three_nodes(LEASE * 15, Some(find_vip_ctl()?)))?;
+    let holder = rig.holder()?.name().to_owned();
+    let node = rig.lab.candidates().find(|node| node.name() != holder).context("another node")?;
+    ensure!(node.stop_agent()?.success());
+    let systemd = unit_on(node)?;
+    let log = || journal(&systemd, &[]).unwrap_or_default();
+    node.wait_quorate(clock::now().plus(PATIENCE)).with_context(log)?;
+    let ready = || rig.lab.nodes()[0].succeed(&["switchover", GROUP, "--to", node.name()]).is_ok();
+    ensure!(wait_until(clock::now().plus(PATIENCE), ready), "{}", log());
+    ensure!(&*rig.wait_answerer(Some(&holder), || ())? == node.name());
+
+    // Another process, the same lease.
+    let mut pid = main_pid(&systemd)?;
+    for _ in 0..2 {
+        let start = clock::now();
+        systemd.succeed(&["restart", UNIT])?;
+        let next = main_pid(&systemd)?;
+        ensure!(next != pid && next != "0", "{pid} was not replaced: {next}");
+        pid = next;
+        node.wait_quorate(clock::now().plus(PATIENCE))?;
+        rig.expect_calm(start, node.name()).with_context(log)?;
+    }
+    // The same process, another program: as an upgrade does it.
+    let start = clock::now();
+    let begun = log().matches("the agent runs").count();
+    systemd.succeed(&["kill", "--kill-who=main", "--signal=USR2", UNIT])?;
+    let again = || log().matches("the agent runs").count() > begun;
+    ensure!(wait_until(clock::now().plus(PATIENCE), again), "{}", log());
+    ensure!(main_pid(&systemd)? == pid, "{}", log());
+    node.wait_quorate(clock::now().plus(PATIENCE))?;
+    systemd.succeed(&["reload", UNIT])?;
+    rig.expect_calm(start, node.name()).with_context(log)?;
+
+    // The log has its fields, and every privilege that it takes.
+    let fields = [&format!("VIP_GROUP={GROUP}"), "VIP_STATE=active"];
+    ensure!(!journal(&systemd, &fields)?.is_empty(), "{}", log());
+    for lacking in ["no real-time priority", "memory is not locked", "not permitted", "denied"] {
+        ensure!(!log().contains(lacking), "{lacking} in\n{}", log());
+    }
+
+    // A stop is no restart: it hands over, and no lease has to run out.
+    let start = clock::now();
+    systemd.succeed(&["stop", UNIT])?;
+    let (_, account) = rig.expect_move(start, node.name()).with_context(log)?;
+    ensure!(account.gap_ms() < 500.0, "a planned move: {account:?}\n{}", log());
+    // And killed it comes back by itself.
+    systemd.succeed(&["start", UNIT])?;
+    node.wait_quorate(clock::now().plus(PATIENCE)).with_context(log)?;
+    let pid = main_pid(&systemd)?;
+    systemd.succeed(&["kill", "--kill-who=main", "--signal=KILL", UNIT])?;
+    let is_back = || main_pid(&systemd).is_ok_and(|next| next != pid && next != "0");
+    ensure!(wait_until(clock::now().plus(PATIENCE), is_back), "{}", log());
+    node.wait_quorate(clock::now().plus(PATIENCE)).with_context(log)?;
+    systemd.succeed(&["stop", UNIT])?;
+    rig.check()
 }

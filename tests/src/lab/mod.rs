@@ -20,6 +20,7 @@ pub mod rig;
 pub mod skip;
 pub mod snapshot;
 pub mod status;
+pub mod systemd;
 pub mod terminal;
 pub mod wire;
 

@@ -13,6 +13,7 @@
 mod announcer;
 pub mod api;
 pub mod checks;
+mod child;
 mod chronicle;
 mod eligibility;
 mod error;
@@ -32,6 +33,7 @@ mod replace;
 mod standing;
 pub mod table;
 mod threads;
+mod trust;
 mod votes;
 
 use std::{
@@ -57,6 +59,7 @@ use self::{
     lease_loop::{Ask, Asker, LeaseLoop, Plane},
     membership::take_part,
     memory::Memory,
+    replace::Ended,
     table::{Table, TableGroup},
     threads::{abort_on_panic, spawn},
 };
@@ -215,6 +218,7 @@ impl Names {
 /// # Errors
 /// [`AgentError`]; before the node was touched for anything that can be known before.
 pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentError> {
+    let begun = clock::now();
     let config = Config::load(config_path)?;
     let keys = KeyRing::load(&config.cluster.key_file)?;
     if let Some(api) = &config.api {
@@ -325,8 +329,10 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
     if let Some(loss) = config.cluster.pair {
         warn_of_pair(loss);
     }
+    let (lease_hold, start) = (Timing::new(config.cluster.lease).hold, clock::now().since(begun));
     info!(
         node = config.node_name,
+        start_ms = u64::try_from(start.as_millis()).unwrap_or(u64::MAX),
         cluster = config.cluster.name,
         lease_ms = u64::try_from(config.cluster.lease.as_millis()).unwrap_or(u64::MAX),
         "the agent runs"
@@ -340,27 +346,31 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         });
     // However serving ended, the leases are released in good order if they
     // can be, unless the next agent is to find them.
-    let replace = matches!(served, Ok(replace::Ended::Replace(_)));
-    if replace {
+    let ended = served.as_ref().unwrap_or(&Ended::Stop);
+    if matches!(ended, Ended::Replace(_)) {
         notify::replaced();
     } else {
         notify::stopping();
     }
-    let _ = asker.ask(if hold || replace { Ask::Leave } else { Ask::Stop });
+    let leave = hold || ended.can_be_back(start, lease_hold);
+    if !leave && *ended != Ended::Stop {
+        info!(?start, hold = ?lease_hold, "a start takes too long for the leases to last: handing over");
+    }
+    let _ = asker.ask(if leave { Ask::Leave } else { Ask::Stop });
     let ended = lease.join();
     drop(checks);
     drop((notices, asker));
     // The keeper ends when the last notice is dealt with: routes follow the release.
     let _ = keeper.join();
     // Then the last hooks; but who takes over from this agent is not kept waiting.
-    if !hold && !replace {
+    if !leave {
         people.finish();
     }
     drop(lock);
     match ended {
         Ok(Ok(())) => match served? {
-            replace::Ended::Stop => Ok(()),
-            replace::Ended::Replace(program) => {
+            Ended::Stop | Ended::Restart => Ok(()),
+            Ended::Replace(program) => {
                 let what = format!("go on as {}", program.display());
                 replace::become_successor(&program)
                     .map(|never| match never {})

@@ -1,39 +1,77 @@
-//! An agent that goes on as another program, for an upgrade: it leaves its
-//! leases as they are and becomes, in the same process, the `vip-ctl` that is
-//! installed now. What it holds the next one finds in the maps.
+//! Another program, or another run of this one, that goes on with this agent's
+//! leases: it leaves them as they are, and what it holds the next one finds in
+//! the maps. For an upgrade it becomes, in the same process, the `vip-ctl` that
+//! is installed now; for a restart it makes way for the next process.
 
 use std::{
     convert::Infallible,
     env, fs, io,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{self, Stdio},
+    time::Duration,
 };
+
+use tokio::{process::Command, time::timeout};
 
 /// Why serving ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     /// A signal said so, or the lease loop has ended.
     Stop,
+    /// systemd ends it, to start it again at once.
+    Restart,
     /// This program, installed meanwhile, is to go on in this process.
     Replace(PathBuf),
 }
 
+/// What a restart takes besides the start itself: systemd's own work.
+const RESTART: Duration = Duration::from_millis(60);
+/// What becoming another program takes besides its start.
+const REPLACE: Duration = Duration::from_millis(10);
+
+impl Ended {
+    /// Can who comes next go on with leases that last for `hold`, if its start
+    /// takes as long as this one's did? Else they are better handed over than
+    /// left to run out. With room: a lease may be half over, and the next start
+    /// twice as slow.
+    pub(super) fn can_be_back(&self, start: Duration, hold: Duration) -> bool {
+        let besides = match self {
+            Self::Stop => return false,
+            Self::Restart => RESTART,
+            Self::Replace(_) => REPLACE,
+        };
+        start * 2 + besides <= hold / 2
+    }
+}
+
 /// What Linux adds to the path of a program whose file was replaced.
 const DELETED: &str = " (deleted)";
+/// How long the installed program may take to say that it could go on.
+const TRIAL_MAX: Duration = Duration::from_secs(10);
+/// How long systemd may take to say why it ends us.
+const JOB_MAX: Duration = Duration::from_secs(1);
 
-/// The program that is installed where this one was, if it can be started.
+/// The program that is installed where this one was, if it can go on with this
+/// configuration.
 ///
 /// # Errors
-/// If there is none, or it does not even tell its version: then the one that
-/// runs had better go on.
-pub(super) fn successor() -> io::Result<PathBuf> {
+/// If there is none, or it can't: then the one that runs had better go on.
+pub(super) async fn successor(config: &Path) -> io::Result<PathBuf> {
     let own = fs::read_link("/proc/self/exe")?;
     let path = own.to_str().and_then(|path| path.strip_suffix(DELETED)).map_or(own.clone(), PathBuf::from);
     let mut trial = Command::new(&path);
-    trial.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let status = trial.status()?;
-    if status.success() { Ok(path) } else { Err(io::Error::other(format!("it fails ({status})"))) }
+    // What is only said of this host, as of a missing interface, would not keep
+    // it from starting.
+    trial.arg("check").arg("--config").arg(config).stdin(Stdio::null()).stdout(Stdio::null());
+    let tried = timeout(TRIAL_MAX, trial.kill_on_drop(true).stderr(Stdio::piped()).output()).await;
+    let tried = tried.map_err(|_| io::Error::other(format!("it hangs for {TRIAL_MAX:?}")))??;
+    if tried.status.success() {
+        return Ok(path);
+    }
+    let said = String::from_utf8_lossy(&tried.stderr);
+    let line = said.lines().next().unwrap_or("it says nothing");
+    Err(io::Error::other(format!("its check of the configuration fails with {}: {line}", tried.status)))
 }
 
 /// Becomes `program`, with this process's arguments; returns only if that fails.
@@ -41,17 +79,79 @@ pub(super) fn successor() -> io::Result<PathBuf> {
 /// # Errors
 /// Why it could not be started.
 pub(super) fn become_successor(program: &Path) -> io::Result<Infallible> {
-    Err(Command::new(program).args(env::args_os().skip(1)).exec())
+    Err(process::Command::new(program).args(env::args_os().skip(1)).exec())
+}
+
+/// Does systemd end this process to start its unit again at once? False where
+/// it can't be asked: then the leases had better be handed over.
+pub(super) async fn is_restart() -> bool {
+    let cgroup = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    // Set for what systemd has started (systemd.exec(5)).
+    let Some(unit) = unit_of(&cgroup).filter(|_| env::var_os("INVOCATION_ID").is_some()) else {
+        return false;
+    };
+    let mut systemctl = Command::new("systemctl");
+    systemctl.args(["list-jobs", "--plain", "--no-legend", "--no-pager", unit]);
+    systemctl.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    match timeout(JOB_MAX, systemctl.output()).await {
+        Ok(Ok(output)) => is_restart_of(unit, &String::from_utf8_lossy(&output.stdout)),
+        Ok(Err(_)) | Err(_) => false,
+    }
+}
+
+/// The service that a process belongs to, by its control groups (cgroups(7)).
+fn unit_of(cgroup: &str) -> Option<&str> {
+    cgroup.lines().filter_map(|line| line.rsplit('/').next()).find(|name| name.ends_with(".service"))
+}
+
+/// Is there a job that restarts the unit in what `systemctl list-jobs` prints:
+/// number, unit, kind and state of each?
+fn is_restart_of(unit: &str, jobs: &str) -> bool {
+    let is_it = |line: &str| {
+        let mut words = line.split_whitespace().skip(1);
+        words.next() == Some(unit) && words.next() == Some("restart")
+    };
+    jobs.lines().any(is_it)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_program_that_can_not_go_on_takes_nothing_over() {
+        // The test's own program has no such verb.
+        let refused = successor(Path::new("vip.toml")).await.expect_err("no vip-ctl");
+        assert!(refused.to_string().starts_with("its check of the configuration fails"), "{refused}");
+    }
+
     #[test]
-    fn a_program_that_does_not_tell_its_version_takes_nothing_over() {
-        // The test's own program knows no such option.
-        let refused = successor().expect_err("no vip-ctl");
-        assert!(refused.to_string().contains("fails"), "{refused}");
+    fn leases_are_left_only_to_who_is_back_within_them() {
+        let ms = Duration::from_millis;
+        let replace = Ended::Replace("vip-ctl".into());
+        assert!(!Ended::Stop.can_be_back(ms(0), ms(60_000)));
+        assert!(Ended::Restart.can_be_back(ms(40), ms(800)));
+        assert!(!Ended::Restart.can_be_back(ms(40), ms(160)));
+        assert!(replace.can_be_back(ms(30), ms(160)) && !replace.can_be_back(ms(40), ms(160)));
+    }
+
+    #[test]
+    fn a_service_is_found_in_both_versions_of_control_groups() {
+        assert_eq!(unit_of("0::/system.slice/vip-agent.service\n"), Some("vip-agent.service"));
+        let first = "3:cpu:/\n1:name=systemd:/system.slice/vip-agent.service\n0::/\n";
+        assert_eq!(unit_of(first), Some("vip-agent.service"));
+        assert_eq!(unit_of("0::/user.slice/user-0.slice/session-1.scope\n"), None);
+    }
+
+    #[test]
+    fn a_restart_is_told_from_a_stop_and_from_others_restarts() {
+        let unit = "vip-agent.service";
+        assert!(is_restart_of(unit, "51 vip-agent.service restart running\n"));
+        assert!(!is_restart_of(unit, "97 vip-agent.service stop running\n"));
+        assert!(!is_restart_of(
+            unit,
+            "51 other.service restart running\n52 vip-agent.service stop waiting\n"
+        ));
+        assert!(!is_restart_of(unit, ""));
     }
 }

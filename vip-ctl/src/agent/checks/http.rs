@@ -3,7 +3,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr, ToSocketAddrs},
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::Duration,
 };
 
@@ -11,10 +11,8 @@ use http_body_util::{BodyExt, Empty};
 use hyper::{Request, Response, StatusCode, body::Bytes, body::Incoming, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::CryptoProvider,
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    ClientConfig,
+    pki_types::{CertificateDer, ServerName},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -24,7 +22,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::aside::{Aside, too_slow};
-use crate::config::Url;
+use crate::{agent::trust, config::Url};
 
 /// Bytes of an answer's body that are searched.
 const BODY_MAX: usize = 65_536;
@@ -71,7 +69,7 @@ impl Http {
         let work = move || {
             let found = (host.as_str(), port).to_socket_addrs();
             let addresses = found.map_err(|e| format!("{host} can't be resolved: {e}"))?.collect();
-            let config = if tls { Some(tls_config(insecure, trusted)?) } else { None };
+            let config = if tls { Some(trust::client(trusted, insecure)?) } else { None };
             Ok((addresses, config))
         };
         self.aside.run(limit, work).await
@@ -154,70 +152,6 @@ impl Http {
 
 fn contains(text: &[u8], wanted: &[u8]) -> bool {
     wanted.is_empty() || text.windows(wanted.len()).any(|part| part == wanted)
-}
-
-/// How to encrypt. The system's certificates are read once.
-fn tls_config(insecure: bool, trusted: Vec<CertificateDer<'static>>) -> Result<Arc<ClientConfig>, String> {
-    static SYSTEM: OnceLock<Vec<CertificateDer<'static>>> = OnceLock::new();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| format!("TLS: {e}"))?;
-    if insecure {
-        let anybody = builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)));
-        return Ok(Arc::new(anybody.with_no_client_auth()));
-    }
-    let system = SYSTEM.get_or_init(|| rustls_native_certs::load_native_certs().certs);
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(system.iter().cloned().chain(trusted));
-    if roots.is_empty() {
-        return Err(
-            "TLS: this host trusts nobody: install ca-certificates, or set insecure = true".to_owned()
-        );
-    }
-    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
-}
-
-/// Takes every certificate, as `insecure = true` asks for; its key is proven
-/// all the same.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

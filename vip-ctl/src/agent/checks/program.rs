@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use super::aside::too_slow;
+use crate::agent::child;
 
 /// Bytes of a program's output that are kept; what follows is read and dropped.
 const OUTPUT_MAX: usize = 4096;
@@ -108,18 +109,10 @@ impl Program {
     }
 
     fn start(&self) -> Result<Child, String> {
-        let [program, arguments @ ..] = &self.words[..] else { return Err("there is no program".to_owned()) };
-        let mut command = Command::new(program);
-        // Nothing here that makes the standard library fork: this process is
-        // large and locked in memory, and copying its page tables would hold up
-        // the lease loop.
-        command.args(arguments).process_group(0);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        // They are the agent's talk with systemd.
-        for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
-            command.env_remove(name);
-        }
+        let mut command =
+            Command::from(child::command(&self.words, self.environment.clone()).map_err(|e| e.to_string())?);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let program = self.words.first().map_or("", String::as_str);
         command.spawn().map_err(|e| format!("{program} can't be started: {e}"))
     }
 }

@@ -1,14 +1,10 @@
-//! One run of a hook: a process of its own group, with no shell, no terminal
-//! and no input, for a limited time. Blocks; runs on a thread of its own.
-//!
-//! It is started by posix_spawn, as `std` does where nothing else is asked for:
-//! a fork would copy the page tables of an agent that must not stall.
+//! One run of a hook, for a limited time. Blocks; runs on a thread of its own.
 
 use std::{
     collections::BTreeMap,
     io::{self, PipeReader, Read},
-    os::{fd::AsFd, unix::process::CommandExt},
-    process::{Child, Command, ExitStatus, Stdio},
+    os::fd::AsFd,
+    process::{Child, ExitStatus},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -20,7 +16,7 @@ use nix::{
 };
 use vip_common::BootNs;
 
-use crate::{dataplane::clock, event::Outcome};
+use crate::{agent::child, dataplane::clock, event::Outcome};
 
 /// Bytes of output that are kept; the rest is read and dropped.
 const OUTPUT_MAX: usize = 4096;
@@ -91,17 +87,10 @@ pub fn run(task: &Task, cancel: &AtomicBool) -> Ended {
 }
 
 fn start(task: &Task) -> io::Result<(Child, PipeReader)> {
-    let (program, arguments) =
-        task.command.split_first().ok_or_else(|| io::Error::other("the command is empty"))?;
+    let mut command = child::command(&task.command, task.environment.clone())?;
     let (reader, writer) = io::pipe()?;
-    let child = Command::new(program)
-        .args(arguments)
-        .envs(&task.environment)
-        .stdin(Stdio::null())
-        .stdout(writer.try_clone()?)
-        .stderr(writer)
-        .process_group(0)
-        .spawn()?;
+    // The command goes with this function, and the writing ends that it has.
+    let child = command.stdout(writer.try_clone()?).stderr(writer).spawn()?;
     Ok((child, reader))
 }
 
@@ -159,11 +148,16 @@ impl Running {
         let _ = killpg(group, Signal::SIGTERM);
         // Also what the first process leaves behind gets its second.
         let until = clock::now().plus(TERM_GRACE);
-        while clock::now() < until && killpg(group, None).is_ok() {
+        let is_there = || killpg(group, None).is_ok();
+        while is_there() {
+            if clock::now() >= until {
+                let _ = killpg(group, Signal::SIGKILL);
+                break;
+            }
             let _ = self.read_for(LOOK_MS);
             let _ = self.child.try_wait();
         }
-        let _ = killpg(group, Signal::SIGKILL);
+        // Of a group that is gone the number may be another's: no signal then.
         let _ = self.child.wait();
     }
 }

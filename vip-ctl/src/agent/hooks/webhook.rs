@@ -22,7 +22,7 @@ use hyper::{
     header::{CONTENT_TYPE, HOST, USER_AGENT},
 };
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -32,6 +32,7 @@ use tokio_rustls::TlsConnector;
 use tracing::{debug, warn};
 
 use crate::{
+    agent::trust,
     config::{Config, hooks::Webhook},
     event::{Event, Events, Kind, Subscription},
 };
@@ -130,8 +131,8 @@ async fn follow(webhook: Webhook, mut events: Subscription, addresses: Arc<Mutex
             continue;
         }
         if webhook.tls && tls.is_none() {
-            match connector(native_roots()) {
-                Ok(connector) => tls = Some(connector),
+            match trust::client(Vec::new(), false) {
+                Ok(config) => tls = Some(TlsConnector::from(config)),
                 Err(e) => {
                     warn!(webhook = webhook.authority, "no TLS, and nothing is posted: {e}");
                     continue;
@@ -196,22 +197,6 @@ async fn send(
     connection.abort();
     let status = answer.map_err(|e| text(&e))?.status();
     if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }
-}
-
-/// The certificates that this host trusts; those that can't be read are left out.
-fn native_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    roots
-}
-
-fn connector(roots: RootCertStore) -> Result<TlsConnector, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 #[cfg(test)]
@@ -329,14 +314,12 @@ mod tests {
         });
         let (host, authority) = ("localhost".to_owned(), format!("localhost:{port}"));
         let webhook = Webhook { tls: true, authority, host, port, path: "/".into() };
-        let mut roots = RootCertStore::empty();
-        roots.add(made.cert.der().clone()).unwrap();
-        let trusting = connector(roots).unwrap();
-        post(&webhook, Some(&trusting), Bytes::from_static(b"{}")).await.unwrap();
+        let trusting = |made: &rcgen::CertifiedKey<rcgen::KeyPair>| {
+            TlsConnector::from(trust::client(vec![made.cert.der().clone()], false).unwrap())
+        };
+        post(&webhook, Some(&trusting(&made)), Bytes::from_static(b"{}")).await.unwrap();
         let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let mut roots = RootCertStore::empty();
-        roots.add(other.cert.der().clone()).unwrap();
-        let refused = post(&webhook, Some(&connector(roots).unwrap()), Bytes::from_static(b"{}")).await;
+        let refused = post(&webhook, Some(&trusting(&other)), Bytes::from_static(b"{}")).await;
         assert!(refused.unwrap_err().contains("certificate"));
     }
 }

@@ -1,0 +1,34 @@
+//! How the programs of checks and hooks are started: as they are written,
+//! without a shell, with this agent's user, in a process group of their own and
+//! with nothing to read.
+
+use std::{
+    io,
+    os::unix::process::CommandExt as _,
+    process::{Command, Stdio},
+};
+
+/// What is between systemd and the agent (sd_notify(3)): a program that has it
+/// too would speak for the agent.
+const OURS: &[&str] = &["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
+/// A program and its arguments, with what is added to its environment; where
+/// its output goes is the caller's to say.
+///
+/// Nothing here makes the standard library fork: this process is large and
+/// locked in memory, and copying its page tables would hold up the lease loop.
+///
+/// # Errors
+/// If there are no words.
+pub(super) fn command(
+    words: &[String],
+    environment: impl IntoIterator<Item = (&'static str, String)>,
+) -> io::Result<Command> {
+    let [program, arguments @ ..] = words else { return Err(io::Error::other("there is no program")) };
+    let mut command = Command::new(program);
+    command.args(arguments).process_group(0).stdin(Stdio::null()).envs(environment);
+    for name in OURS {
+        command.env_remove(name);
+    }
+    Ok(command)
+}
