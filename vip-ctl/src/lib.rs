@@ -1,6 +1,6 @@
-//! Command line and agent of vip, as a library: the sans-IO lease engine, the
-//! data plane's user side, the host's addresses and routes, and the loop that
-//! ties them together.
+//! Command line and agent of vip, as a library: the data plane's user side, the
+//! host's addresses and routes, and the loop that ties them to the sans-IO lease
+//! engine, which is a package of its own ([`vip_engine`]).
 
 pub mod agent;
 pub mod announce;
@@ -9,7 +9,6 @@ pub mod config;
 pub mod convert;
 pub mod dataplane;
 pub mod doctor;
-pub mod engine;
 pub mod event;
 pub mod exit;
 pub mod history;
@@ -24,3 +23,5 @@ pub mod record;
 mod reference;
 pub mod report;
 pub mod transport;
+
+pub use vip_engine as engine;

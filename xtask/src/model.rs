@@ -1,6 +1,6 @@
-//! `cargo xtask model`: sets up, builds, then becomes `vip-model`, the
-//! exhaustive check of the shipped engine and of its mutants. It lives in the
-//! `tests` package; the feature `mutants`, which it needs, is in nothing else.
+//! `cargo xtask model`: builds, then becomes `vip-model`, the exhaustive check
+//! of the shipped engine and of its mutants. It lives in the `tests` package;
+//! the feature `mutants`, which it needs, is in nothing else.
 
 use std::{
     ffi::OsString,
@@ -8,20 +8,13 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use crate::{
-    build::{self, Warnings},
-    place::Place,
-    process,
-    setup::{self, Need},
-};
+use crate::{build, place::Place, process};
 
 /// `cargo xtask model`.
 ///
 /// # Errors
-/// When something is missing, does not build or cannot be run.
+/// When it does not build or cannot be run.
 pub(crate) fn run(place: &Place, args: &[OsString]) -> anyhow::Result<ExitCode> {
-    let tools = setup::ensure(place, Need::Build)?;
-    build::object(place, &tools, Warnings::Show)?;
     Err(process::become_program(Command::new(program(place)?).args(args)))
 }
 

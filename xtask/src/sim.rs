@@ -1,7 +1,6 @@
-//! `cargo xtask sim`: sets up, builds, then becomes `vip-sim`, the seeded
-//! simulation of the shipped engine, which has the arguments (`--seeds N`,
-//! `--start S`). It lives in the `tests` package and uses `vip-ctl`'s library,
-//! which xtask must do without.
+//! `cargo xtask sim`: builds, then becomes `vip-sim`, the seeded simulation of
+//! the shipped engine, which has the arguments (`--seeds N`, `--start S`). It
+//! lives in the `tests` package. Neither needs anything but cargo.
 
 use std::{
     ffi::OsString,
@@ -9,20 +8,13 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use crate::{
-    build::{self, Warnings},
-    place::Place,
-    process,
-    setup::{self, Need},
-};
+use crate::{build, place::Place, process};
 
 /// `cargo xtask sim`.
 ///
 /// # Errors
-/// When something is missing, does not build or cannot be run.
+/// When it does not build or cannot be run.
 pub(crate) fn run(place: &Place, args: &[OsString]) -> anyhow::Result<ExitCode> {
-    let tools = setup::ensure(place, Need::Build)?;
-    build::object(place, &tools, Warnings::Show)?;
     Err(process::become_program(Command::new(program(place)?).args(args)))
 }
 

@@ -5,7 +5,7 @@
 //! while the nodes hear each other, one holder always for a pair that holds,
 //! and that a pair that takes can indeed come to two.
 
-use vip_ctl::engine::{PeerLoss, Role};
+use vip_engine::{PeerLoss, Role};
 
 use super::{
     claims::Claim,

@@ -2,7 +2,7 @@
 //! may answer is [`vip_common::fence_open`]'s to say, never the engine's.
 
 use stateright::Property;
-use vip_ctl::engine::{About, Refused};
+use vip_engine::{About, Refused};
 
 use super::{
     scope::{Order, VOTERS},

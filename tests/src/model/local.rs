@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use vip_common::{BootNs, GroupMode, Lease, fence_open};
-use vip_ctl::engine::{
+use vip_engine::{
     About, Ballot, Command, CommandId, Engine, GroupId, Input, Message, NodeId, Output, Packet, Refused,
 };
 

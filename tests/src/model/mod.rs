@@ -1,7 +1,7 @@
 //! The model check of the shipped engine: every schedule of a small cluster,
 //! not some of them.
 //!
-//! The nodes are [`vip_ctl::engine::Engine`]s themselves ([`local`]), the
+//! The nodes are [`vip_engine::Engine`]s themselves ([`local`]), the
 //! network is a set of messages that may come at any time or never
 //! ([`network`]), time is part of the state ([`world`]), and whether a fence is
 //! open is what [`vip_common::fence_open`] says ([`claims`]). What is explored
@@ -22,7 +22,7 @@ mod scope;
 mod table;
 mod world;
 
-use vip_ctl::engine::NodeId;
+use vip_engine::NodeId;
 
 pub use self::{
     catalogue::{full, smallest, standard},

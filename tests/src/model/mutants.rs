@@ -1,7 +1,7 @@
 //! The mutants, each with the scope in which it is looked for: as small as the
 //! fault allows, and found clean without the mutant.
 
-use vip_ctl::engine::Mutant;
+use vip_engine::Mutant;
 
 use super::{
     claims::Claim,

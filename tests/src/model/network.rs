@@ -7,7 +7,7 @@
 
 use std::mem::discriminant;
 
-use vip_ctl::engine::{About, Ballot, Refused};
+use vip_engine::{About, Ballot, Refused};
 
 use super::{
     local::{Envelope, Local},

@@ -6,10 +6,8 @@ use std::{fmt, time::Duration};
 
 use vip_common::BootNs;
 #[cfg(feature = "mutants")]
-use vip_ctl::engine::Mutant;
-use vip_ctl::engine::{
-    Engine, EngineConfig, GroupId, GroupSpec, Incarnation, NodeSpec, PeerLoss, Role, Timing,
-};
+use vip_engine::Mutant;
+use vip_engine::{Engine, EngineConfig, GroupId, GroupSpec, Incarnation, NodeSpec, PeerLoss, Role, Timing};
 
 use super::{claims::Claim, node_id};
 
@@ -131,7 +129,7 @@ pub struct Scope {
     pub old_datagrams: bool,
     /// Are the numbers of later incarnations lower?
     pub falling: bool,
-    /// Is [`vip_ctl::engine::About::Holding`] carried? Else it is always lost.
+    /// Is [`vip_engine::About::Holding`] carried? Else it is always lost.
     pub holding: bool,
     /// Are Accepts kept that come too late for the attempt they answer? The
     /// engine as it ships takes no notice of them; a mutant may.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use stateright::{Model, Property};
-use vip_ctl::engine::GroupState;
+use vip_engine::GroupState;
 
 use super::{
     claims,

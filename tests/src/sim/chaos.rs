@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vip_ctl::engine::{Command, Input, NodeId};
+use vip_engine::{Command, Input, NodeId};
 
 use super::{
     Violation,

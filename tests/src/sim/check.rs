@@ -4,7 +4,7 @@
 use std::{fmt, time::Duration};
 
 use vip_common::{GroupMode, fence_open};
-use vip_ctl::engine::{CommandId, GroupId, NodeId};
+use vip_engine::{CommandId, GroupId, NodeId};
 
 use super::{
     clock::nanos,

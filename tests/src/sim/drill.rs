@@ -3,7 +3,7 @@
 
 use std::{cmp::Reverse, time::Duration};
 
-use vip_ctl::engine::{
+use vip_engine::{
     COMMAND_TIMEOUT, Command, CommandId, Completed, GroupId, GroupState, HEARD_MIN, Input, NodeId, PeerLoss,
     Role,
 };

@@ -7,7 +7,7 @@ use std::{
 };
 
 use vip_common::{BootNs, Lease};
-use vip_ctl::engine::{
+use vip_engine::{
     Command, CommandId, Engine, EngineConfig, Epoch, Incarnation, Input, NodeId, Output, Remembered, Role,
     Timing,
 };

@@ -1,7 +1,7 @@
 //! What the nodes and groups of a simulation are called: by the names of a
 //! scenario, or by their numbers.
 
-use vip_ctl::engine::{GroupId, NodeId};
+use vip_engine::{GroupId, NodeId};
 
 /// Names by [`NodeId`] and [`GroupId`]; what has none is called `n0` or `g0`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

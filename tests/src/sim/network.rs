@@ -1,7 +1,7 @@
 //! The network between the nodes: what becomes of a datagram on its way, and
 //! the taps with which a scenario keeps datagrams of a kind for later.
 
-use vip_ctl::engine::{About, Input, Message, Packet};
+use vip_engine::{About, Input, Message, Packet};
 
 use super::{
     Violation,

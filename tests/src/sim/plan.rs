@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use vip_ctl::engine::{GroupSpec, NodeSpec, PeerLoss, Role, Timing, VOTERS_MAX};
+use vip_engine::{GroupSpec, NodeSpec, PeerLoss, Role, Timing, VOTERS_MAX};
 
 use super::{Mutant, clock::nanos, names::Names, rng::Rng};
 

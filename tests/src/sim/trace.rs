@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, fmt::Write as _, time::Duration};
 
 use vip_common::BootNs;
-use vip_ctl::engine::{About, Ballot, Command, Input, Message, Output, Packet, Refused, RequestId, Verdict};
+use vip_engine::{About, Ballot, Command, Input, Message, Output, Packet, Refused, RequestId, Verdict};
 
 use super::{clock::SimNs, names::Names};
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use vip_common::Lease;
-use vip_ctl::engine::{
+use vip_engine::{
     COMMAND_TIMEOUT, CommandId, Completed, Engine, GroupId, Input, NodeId, Output, PAYLOAD_MAX, Packet,
     PeerLoss, Refusal,
 };

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use vip_ctl::engine::{GroupSpec, MEMBERS_MAX, NodeSpec, PRIORITY_DEFAULT, PeerLoss, Role, VOTERS_MAX};
+use vip_engine::{GroupSpec, MEMBERS_MAX, NodeSpec, PRIORITY_DEFAULT, PeerLoss, Role, VOTERS_MAX};
 
 use super::words::{Mistake, Words};
 use crate::sim::{names::Names, plan::Plan};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vip_ctl::engine::{CommandId, GroupState, Refusal};
+use vip_engine::{CommandId, GroupState, Refusal};
 
 use super::{
     cluster::Cluster,

@@ -35,7 +35,7 @@ mod words;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use vip_ctl::engine::Command;
+use vip_engine::Command;
 
 use self::{cluster::Cluster, expect::Expect};
 use super::network::{Keep, Tap};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vip_ctl::engine::{Command, Input};
+use vip_engine::{Command, Input};
 
 use super::{
     Broken, Line, Scenario, Step, Wait,

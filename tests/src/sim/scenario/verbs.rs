@@ -2,7 +2,7 @@
 //! a function here, and, if it does something new, a variant of [`Step`] with
 //! its arm in [`super::run`]. A new command of the engine takes the first two.
 
-use vip_ctl::engine::{Command, GroupId, NodeId};
+use vip_engine::{Command, GroupId, NodeId};
 
 use super::{
     Step,

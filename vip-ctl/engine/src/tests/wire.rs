@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::ms;
-use crate::engine::{wire::split, *};
+use crate::{wire::split, *};
 
 fn ballots() -> impl Strategy<Value = Ballot> {
     (any::<u64>(), any::<u64>(), any::<u8>()).prop_map(|(round, incarnation, node)| Ballot {

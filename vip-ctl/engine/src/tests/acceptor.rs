@@ -3,7 +3,7 @@
 use vip_common::BootNs;
 
 use super::{A, ACCEPT, B, C, ms};
-use crate::engine::{
+use crate::{
     Ballot, Epoch, Incarnation, NodeId, RESERVE_MIN, Refused,
     acceptor::{Acceptor, Promised},
 };
