@@ -71,7 +71,7 @@ impl Bench {
         let dir = PathBuf::from(format!("/sys/fs/bpf/vip-fixtures-{}-{name}", std::process::id()));
         let mut loaded = load(&dir, 16)?;
         let group = loaded.plane.put_group("db", GroupMode::Cluster, HOLD)?;
-        loaded.plane.put_vip(Ipv4Addr::from(VIP), group)?;
+        loaded.plane.put_vips([(Ipv4Addr::from(VIP), group)])?;
         loaded.plane.set_iface(TEST_IFINDEX, OUR_MAC)?;
         let events = Events::open(&dir)?;
         Ok(Self { loaded, events, dir })
@@ -387,7 +387,7 @@ fn a_mac_that_is_not_known_is_not_made_up() -> Result<()> {
     let dir = PathBuf::from(format!("/sys/fs/bpf/vip-fixtures-{}-nomac", std::process::id()));
     let mut loaded = load(&dir, 16)?;
     let group = loaded.plane.put_group("db", GroupMode::Cluster, HOLD)?;
-    loaded.plane.put_vip(Ipv4Addr::from(VIP), group)?;
+    loaded.plane.put_vips([(Ipv4Addr::from(VIP), group)])?;
     let events = Events::open(&dir)?;
     let mut bench = Bench { loaded, events, dir };
     bench.set(State::Open)?;

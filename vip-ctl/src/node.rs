@@ -7,7 +7,11 @@
 
 pub mod plan;
 
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
 
 use aya::Ebpf;
 use vip_common::{GroupIndex, GroupMode, Lease};
@@ -151,6 +155,28 @@ pub fn set_up(paths: &Paths, setup: &Setup) -> Result<Node, NodeError> {
     Ok(node)
 }
 
+/// Are the groups in the maps those of `setup`, with its VIPs, and is the clock
+/// the kernel's? Then leases can go on before anything else is looked at: the
+/// programs that are attached obey them.
+#[must_use]
+pub fn is_in_maps(paths: &Paths, setup: &Setup) -> bool {
+    let Ok(plane) = DataPlane::open(&paths.bpf_dir) else { return false };
+    let Ok(vips) = plane.vips() else { return false };
+    let mut own: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for (vip, entry) in vips {
+        own.entry(entry.group).or_default().insert(vip);
+    }
+    let mut there: BTreeMap<_, _> = plane.groups().into_iter().map(|g| (g.name.clone(), g)).collect();
+    let is_as_wanted = |wanted: &GroupSetup| {
+        there.remove(&wanted.name).is_some_and(|group| {
+            group.mode == wanted.mode
+                && u128::from(group.hold_ns_max) == wanted.hold.as_nanos()
+                && own.remove(&group.index).unwrap_or_default() == wanted.vips.iter().copied().collect()
+        })
+    };
+    setup.groups.iter().all(is_as_wanted) && there.is_empty() && clock::is_the_kernels()
+}
+
 /// Takes off what an agent had here before and the configuration no longer
 /// names, so that a VIP can go from one group to another. Groups in `ended` may
 /// be there by the same names, and leases of theirs are cleared. Groups promoted
@@ -173,16 +199,20 @@ pub fn prune(paths: &Paths, keep: &[GroupSetup], ended: &[String]) -> Result<(),
 }
 
 fn prune_vips(plane: &mut DataPlane, host: &Host, keep: &[GroupSetup]) -> Result<(), NodeError> {
+    let kept = |group: &Group| keep.iter().find(|kept| kept.name == group.name);
+    let kept: BTreeMap<GroupIndex, BTreeSet<Ipv4Addr>> = plane
+        .groups()
+        .iter()
+        .filter(|group| group.mode == GroupMode::Cluster)
+        .map(|group| (group.index, kept(group).into_iter().flat_map(|kept| kept.vips.clone()).collect()))
+        .collect();
+    let goes = |vip, group| kept.get(&group).is_some_and(|kept| !kept.contains(vip));
     let vips = plane.vips()?;
-    for group in plane.groups().into_iter().filter(|g| g.mode == GroupMode::Cluster) {
-        let kept = keep.iter().find(|k| k.name == group.name);
-        for (vip, _) in vips.iter().filter(|(_, entry)| entry.group == group.index) {
-            if kept.is_none_or(|k| !k.vips.contains(vip)) {
-                // The address first: in the map it is guarded.
-                host.remove_vip(*vip)?;
-                plane.remove_vip(*vip)?;
-            }
-        }
+    let going = vips.iter().filter(|(vip, entry)| goes(*vip, entry.group)).map(|(vip, _)| *vip).collect();
+    // The addresses first: in the map they are guarded.
+    host.remove_vips(&going)?;
+    for vip in going {
+        plane.remove_vip(vip)?;
     }
     Ok(())
 }
@@ -326,18 +356,20 @@ impl Node {
     /// [`NodeError`]; it can be run again.
     pub fn finish_change(&mut self, groups: &[GroupSetup]) -> Result<Vec<Ipv4Addr>, NodeError> {
         prune_groups(&mut self.plane, &self.host, groups)?;
-        let mut came = Vec::new();
-        for group in groups {
-            let index = self.plane.put_group(&group.name, group.mode, group.hold)?;
-            for vip in &group.vips {
-                if self.plane.put_vip(*vip, index)? {
-                    came.push(*vip);
-                }
-            }
-            self.place(index)?;
-        }
+        let came = self.put(groups)?;
+        self.place()?;
         self.host.ensure(&self.vip_groups()?)?;
         Ok(came)
+    }
+
+    /// Puts groups and their VIPs into the maps; the VIPs that came.
+    fn put(&mut self, groups: &[GroupSetup]) -> Result<Vec<Ipv4Addr>, NodeError> {
+        let mut vips = Vec::new();
+        for group in groups {
+            let index = self.plane.put_group(&group.name, group.mode, group.hold)?;
+            vips.extend(group.vips.iter().map(|vip| (*vip, index)));
+        }
+        Ok(self.plane.put_vips(vips)?)
     }
 
     fn apply(
@@ -347,13 +379,10 @@ impl Node {
         setup: &Setup,
         interfaces: &[(Interface, [u8; 6])],
     ) -> Result<(), NodeError> {
-        for group in &setup.groups {
-            let index = self.plane.put_group(&group.name, group.mode, group.hold)?;
-            for vip in &group.vips {
-                if self.plane.put_vip(*vip, index)? {
-                    self.changes.push(format!("{vip} in group {}", group.name));
-                }
-            }
+        let of = |vip: &Ipv4Addr| setup.groups.iter().find(|group| group.vips.contains(vip));
+        for vip in self.put(&setup.groups)? {
+            let group = of(&vip).map_or("", |group| group.name.as_str());
+            self.changes.push(format!("{vip} in group {group}"));
         }
         for (interface, mac) in interfaces {
             self.plane.set_iface(interface.index, *mac)?;
@@ -376,9 +405,7 @@ impl Node {
             }
             self.attached.push((name, attached));
         }
-        for group in self.plane.groups() {
-            self.place(group.index)?;
-        }
+        self.place()?;
         let vips = self.vip_groups()?;
         self.changes.extend(self.host.ensure(&vips)?);
         Ok(())
@@ -392,20 +419,16 @@ impl Node {
         Ok(self.plane.vips()?.into_iter().map(|(vip, entry)| (vip, entry.group)).collect())
     }
 
-    /// Lets a group's local clients go where the lease says now.
-    ///
-    /// # Errors
-    /// [`NodeError`].
-    pub fn place(&self, group: GroupIndex) -> Result<(), NodeError> {
-        let lease = self.plane.leases().load(group);
-        let is_open = self
-            .plane
-            .groups()
-            .iter()
-            .find(|g| g.index == group)
-            .is_some_and(|g| g.fence(lease, clock::now()).is_open());
-        let place = if is_open { Place::Here } else { self.out(group)? };
-        Ok(self.host.place_local_clients(group, place)?)
+    /// Lets every group's local clients go where its lease says now. The maps
+    /// are read once: there can be ten thousand VIPs.
+    fn place(&self) -> Result<(), NodeError> {
+        let vips = self.vip_groups()?;
+        for group in self.plane.groups() {
+            let is_open = group.fence(self.plane.leases().load(group.index), clock::now()).is_open();
+            let place = if is_open { Place::Here } else { self.out_among(&vips, group.index)? };
+            self.host.place_local_clients(group.index, place)?;
+        }
+        Ok(())
     }
 
     /// How local clients of a standby leave this host: by the first interface
@@ -414,13 +437,20 @@ impl Node {
     /// # Errors
     /// [`NodeError`].
     pub fn out(&self, group: GroupIndex) -> Result<Place, NodeError> {
-        let vips = self.vip_groups()?;
+        self.out_among(&self.vip_groups()?, group)
+    }
+
+    fn out_among(
+        &self,
+        vips: &BTreeMap<Ipv4Addr, GroupIndex>,
+        group: GroupIndex,
+    ) -> Result<Place, NodeError> {
         let interfaces = attach::interfaces(self.plane.dir())?;
         let vip = vips.iter().find(|(_, g)| **g == group).map(|(vip, _)| *vip);
         let (Some(ifindex), Some(vip)) = (interfaces.keys().next().copied(), vip) else {
             return Ok(Place::Here);
         };
-        Ok(Place::Out { ifindex, source: self.host.source_for(ifindex, vip, &vips)? })
+        Ok(Place::Out { ifindex, source: self.host.source_for(ifindex, vip, vips)? })
     }
 
     /// The host accepts packets for its addresses on any interface: say which

@@ -19,6 +19,24 @@ pub fn now() -> BootNs {
     BootNs(seconds * 1_000_000_000 + nanos)
 }
 
+/// Is this process in no time namespace that shifts its CLOCK_BOOTTIME, as far
+/// as /proc tells? What it can't tell, [`check`] can.
+#[must_use]
+pub fn is_the_kernels() -> bool {
+    // A kernel without time namespaces has no such file.
+    let offsets = std::fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+    boot_offset(&offsets).is_none_or(|offset| offset == (0, 0))
+}
+
+/// The boot clock's offset, in seconds and nanoseconds, in the text of
+/// timens_offsets, which has the clocks by name (time_namespaces(7)).
+#[must_use]
+pub fn boot_offset(text: &str) -> Option<(i64, i64)> {
+    let line = text.lines().find_map(|line| line.strip_prefix("boottime"))?;
+    let mut numbers = line.split_whitespace();
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
 /// Compares this process's CLOCK_BOOTTIME with the one that BPF programs
 /// read, through a test run of the clock program.
 ///

@@ -122,33 +122,40 @@ impl DataPlane {
         Ok(vips)
     }
 
-    /// Adds a VIP to a group; its counters start at zero. True if it is new.
+    /// Adds VIPs to groups; their counters start at zero. Returns those that
+    /// are new. The map is read once: there can be ten thousand.
     ///
     /// # Errors
-    /// [`DataPlaneError::VipTaken`] if it is in another group,
-    /// [`DataPlaneError::Full`] if there is no room.
-    pub fn put_vip(&mut self, vip: Ipv4Addr, group: GroupIndex) -> Result<bool, DataPlaneError> {
-        let vips = self.vips()?;
-        if let Some(entry) = vips.get(&vip) {
-            if entry.group == group {
-                return Ok(false);
-            }
-            let group = self.group_at(entry.group).map_or_else(String::new, |g| g.name);
-            return Err(DataPlaneError::VipTaken { vip, group });
-        }
-        let used: BTreeSet<u32> = vips.values().map(|e| e.slot.0).collect();
+    /// [`DataPlaneError::VipTaken`] if one is in another group,
+    /// [`DataPlaneError::Full`] if there is no room; those before it are there.
+    pub fn put_vips(
+        &mut self,
+        wanted: impl IntoIterator<Item = (Ipv4Addr, GroupIndex)>,
+    ) -> Result<Vec<Ipv4Addr>, DataPlaneError> {
+        let mut there = self.vips()?;
+        let used: BTreeSet<u32> = there.values().map(|e| e.slot.0).collect();
         // Slot 0 is the node's own.
-        let slot = (1..=self.node.vips_max)
-            .find(|slot| !used.contains(slot))
-            .ok_or(DataPlaneError::Full { what: "VIP", limit: self.node.vips_max })?;
+        let mut free = (1..=self.node.vips_max).filter(|slot| !used.contains(slot));
         let cpus = aya::util::nr_cpus().map_err(|(_, e)| DataPlaneError::io("count the CPUs", e))?;
-        let zero = PerCpuValues::try_from(vec![Counters::default(); cpus])
-            .map_err(|e| DataPlaneError::io("clear counters", e))?;
-        self.counters.set(slot, zero, 0).map_err(|e| DataPlaneError::map("clear counters", e))?;
-        self.vips
-            .insert(vip.octets(), VipEntry { group, slot: VipSlot(slot) }, 0)
-            .map_err(|e| DataPlaneError::map("write a VIP", e))?;
-        Ok(true)
+        let mut came = Vec::new();
+        for (vip, group) in wanted {
+            if let Some(entry) = there.get(&vip) {
+                if entry.group == group {
+                    continue;
+                }
+                let group = self.group_at(entry.group).map_or_else(String::new, |g| g.name);
+                return Err(DataPlaneError::VipTaken { vip, group });
+            }
+            let slot = free.next().ok_or(DataPlaneError::Full { what: "VIP", limit: self.node.vips_max })?;
+            let zero = PerCpuValues::try_from(vec![Counters::default(); cpus])
+                .map_err(|e| DataPlaneError::io("clear counters", e))?;
+            self.counters.set(slot, zero, 0).map_err(|e| DataPlaneError::map("clear counters", e))?;
+            let entry = VipEntry { group, slot: VipSlot(slot) };
+            self.vips.insert(vip.octets(), entry, 0).map_err(|e| DataPlaneError::map("write a VIP", e))?;
+            there.insert(vip, entry);
+            came.push(vip);
+        }
+        Ok(came)
     }
 
     /// Is there room for this many VIPs in all?

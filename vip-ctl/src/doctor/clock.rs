@@ -4,6 +4,7 @@
 use std::fs;
 
 use super::Findings;
+use crate::dataplane::clock::boot_offset;
 
 const SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
 /// Sources that are read over a bus or an emulated device.
@@ -32,14 +33,6 @@ pub(super) fn examine(found: &mut Findings) {
         ),
         source => found.ok("clock source", source),
     }
-}
-
-/// The offset of the boot clock (clock 7) in the text of timens_offsets, which
-/// has the clocks by name.
-fn boot_offset(text: &str) -> Option<(i64, i64)> {
-    let line = text.lines().find_map(|line| line.strip_prefix("boottime"))?;
-    let mut numbers = line.split_whitespace();
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 #[cfg(test)]

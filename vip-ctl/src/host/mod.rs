@@ -9,7 +9,7 @@ mod plan;
 mod saved;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
@@ -266,38 +266,42 @@ impl Host {
         })
     }
 
-    /// Takes a VIP's address off `lo`, if we put it there, and its rule.
+    /// Takes the addresses of VIPs off `lo`, where we put them there, and their rules.
     ///
     /// # Errors
     /// [`HostError`].
-    pub fn remove_vip(&self, vip: Ipv4Addr) -> Result<(), HostError> {
-        let mut saved = Saved::read(&self.run_dir)?;
-        if saved.addresses.contains(&vip) {
-            self.runtime.block_on(self.delete_address(vip))?;
+    pub fn remove_vips(&self, vips: &BTreeSet<Ipv4Addr>) -> Result<(), HostError> {
+        if vips.is_empty() {
+            return Ok(());
         }
-        self.runtime.block_on(local::delete_rules(&self.handle, |to| to == vip))?;
-        saved.addresses.remove(&vip);
+        let mut saved = Saved::read(&self.run_dir)?;
+        let ours = saved.addresses.intersection(vips).copied().collect();
+        self.runtime.block_on(async {
+            self.delete_addresses(&ours).await?;
+            local::delete_rules(&self.handle, |to| vips.contains(&to)).await
+        })?;
+        saved.addresses.retain(|vip| !vips.contains(vip));
         saved.write(&self.run_dir)
     }
 
-    async fn delete_address(&self, vip: Ipv4Addr) -> Result<(), HostError> {
+    /// Takes those that are there off the loopback interface. They are listed
+    /// once: there can be ten thousand.
+    async fn delete_addresses(&self, vips: &BTreeSet<Ipv4Addr>) -> Result<(), HostError> {
         let mut addresses = self.handle.address().get().set_link_index_filter(LOOPBACK).execute();
-        let mut found = None;
+        let mut found = Vec::new();
         while let Some(address) = addresses.try_next().await.tried(|| "list the addresses".into())? {
-            let is_it = address
-                .attributes
-                .iter()
-                .any(|a| matches!(a, AddressAttribute::Local(IpAddr::V4(local)) if *local == vip));
-            if address.header.index == LOOPBACK && is_it {
-                found = Some(address);
+            let vip = address.attributes.iter().find_map(|a| {
+                let AddressAttribute::Local(IpAddr::V4(local)) = a else { return None };
+                vips.contains(local).then_some(*local)
+            });
+            if let Some(vip) = vip.filter(|_| address.header.index == LOOPBACK) {
+                found.push((vip, address));
             }
         }
-        match found {
-            Some(address) => {
-                self.handle.address().del(address).execute().await.tried(|| format!("take {vip} off lo"))
-            }
-            None => Ok(()),
+        for (vip, address) in found {
+            self.handle.address().del(address).execute().await.tried(|| format!("take {vip} off lo"))?;
         }
+        Ok(())
     }
 
     /// Lets local clients of a group follow the lease: where the holder is
@@ -316,9 +320,7 @@ impl Host {
     pub fn restore(&self) -> Result<(), HostError> {
         let mut saved = Saved::read(&self.run_dir)?;
         self.runtime.block_on(async {
-            for vip in saved.addresses.clone() {
-                self.delete_address(vip).await?;
-            }
+            self.delete_addresses(&saved.addresses).await?;
             local::restore(&self.handle, &mut saved).await
         })?;
         saved.addresses.clear();
