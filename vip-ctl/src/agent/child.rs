@@ -32,3 +32,20 @@ pub(super) fn command(
     }
     Ok(command)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_speaks_for_the_agent_and_what_is_added_is_there() {
+        let words = ["/usr/bin/env".to_owned()];
+        let command = command(&words, [("VIP_GROUP", "db".to_owned())]).unwrap();
+        let set: Vec<_> = command.get_envs().collect();
+        assert!(set.contains(&("VIP_GROUP".as_ref(), Some("db".as_ref()))));
+        for name in OURS {
+            assert!(set.contains(&(name.as_ref(), None)), "{name}");
+        }
+        assert!(super::command(&[], []).is_err());
+    }
+}

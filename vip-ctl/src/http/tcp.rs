@@ -121,7 +121,8 @@ pub(super) async fn serve(api: Api, app: Arc<App>) {
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            // The first tick is at once.
+            // The first tick is at once, and before the first client.
+            biased;
             _ = look.tick() => {
                 let now = stamps(&api);
                 if read.as_ref() != Some(&now) {
