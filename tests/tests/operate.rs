@@ -121,6 +121,28 @@ fn an_agent_that_holds_is_replaced_unnoticed() -> Result<()> {
 }
 
 #[test]
+fn an_agent_that_can_not_come_up_again_hands_over_what_it_has() -> Result<()> {
+    if skip::skipped("an_agent_that_can_not_come_up_again_hands_over_what_it_has") {
+        return Ok(());
+    }
+    // So long a lease that a release can be told from its end.
+    let rig = Rig::new(&LabSpec { lease: LEASE * 25, ..spec()? })?;
+    let node = rig.holder()?;
+    // Somebody has put the VIP on an ordinary interface meanwhile.
+    node.ns().ip("link add other type veth peer name other-end")?;
+    node.ns().ip(&format!("addr add {}/32 dev other", rig.vip()))?;
+    let start = clock::now();
+    node.kill_agent()?;
+    let config = node.config_file();
+    let refused = node.run(&["agent", "--config", config.to_str().context("a path")?])?;
+    ensure!(refused.status.code() == Some(107), "{refused:?}");
+    let handed_over = clock::now().since(start) < LEASE * 20;
+    let (_, account) = rig.expect_move(start, node.name())?;
+    ensure!(handed_over && account.gap_ms() < 500.0, "it was not released: {account:?}");
+    Ok(())
+}
+
+#[test]
 fn keys_are_exchanged_one_node_at_a_time_and_nobody_notices() -> Result<()> {
     if skip::skipped("keys_are_exchanged_one_node_at_a_time_and_nobody_notices") {
         return Ok(());

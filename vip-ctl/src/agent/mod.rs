@@ -31,6 +31,7 @@ pub(crate) mod realtime;
 pub mod reload;
 mod replace;
 mod standing;
+mod start;
 pub mod table;
 mod threads;
 mod trust;
@@ -38,19 +39,18 @@ mod votes;
 
 use std::{
     collections::BTreeMap,
-    io,
-    net::{IpAddr, Ipv4Addr, UdpSocket},
+    net::{Ipv4Addr, UdpSocket},
     path::{Path, PathBuf},
     sync::{
         Arc,
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Sender, channel},
     },
     time::Duration,
 };
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tracing::{info, warn};
-use vip_common::{BootNs, GroupIndex, GroupMode};
+use vip_common::GroupIndex;
 
 pub use self::error::AgentError;
 use self::{
@@ -60,26 +60,20 @@ use self::{
     membership::take_part,
     memory::Memory,
     replace::Ended,
-    table::{Table, TableGroup},
+    start::{Follow, bring_up, decide, follow_table, held, names, node_setup, start_announcer},
     threads::{abort_on_panic, spawn},
 };
 use crate::{
     config::Config,
-    dataplane::{DataPlane, DataPlaneError, attach, clock, observe::Events},
-    engine::{
-        Command, Engine, EngineConfig, Epoch, GroupId, GroupState, Incarnation, Label, Labels, NodeId,
-        NodeSpec, Pause, PeerLoss, Reason, Role, Timing,
-    },
+    dataplane::{DataPlane, clock, observe::Events},
+    engine::{Command, Epoch, GroupId, GroupState, Label, NodeId, Pause, PeerLoss, Reason, Timing},
     host::{self, Watched},
     http,
     lock::Lock,
-    node::{GroupSetup, Node, Setup, prune, set_up},
+    node::is_in_maps,
     paths::Paths,
-    transport::{Identity, KeyRing, Rejected, Transport},
+    transport::{KeyRing, Rejected},
 };
-
-/// Room in the maps for VIPs that come later, as a multiple of those configured.
-const VIPS_HEADROOM: u32 = 2;
 
 /// What the lease loop, the checks and netlink tell the keeper.
 #[derive(Debug)]
@@ -236,14 +230,19 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
             AgentError::system(format!("listen on {address} (this node's address in the configuration)")),
         )?;
 
-    let (table, ended) = follow_table(&config, paths)?;
+    let Follow { table, ended, is_recorded: is_known } = follow_table(&config, paths)?;
     let setup = node_setup(&config, &table);
-    let node = if config.this_node().can_hold() { Some(bring_up(paths, &setup, &ended)?) } else { None };
+    let can_hold = config.this_node().can_hold();
+    let mut node = None;
+    // What the process before has left complete stays as it is for now: leases
+    // come first, and the kernel takes long to look at programs.
+    if can_hold && !(ended.is_empty() && is_in_maps(paths, &setup)) {
+        node = Some(bring_up(paths, &setup, &ended)?);
+    }
     // Only now: what has ended has no lease any more.
-    if let Err(e) = table.store(&paths.state_dir) {
+    if !is_known && let Err(e) = table.store(&paths.state_dir) {
         warn!("the record of the groups could not be written to {}: {e}", paths.state_dir.display());
     }
-    let names = names(&config, node.as_ref());
     abort_on_panic();
 
     let (notices, notices_rx) = channel();
@@ -253,12 +252,10 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
             .map_err(|e| AgentError::system("make an eventfd")(e.into()))?,
     );
     let asker = Asker::new(asks, Arc::clone(&wake));
-    let plane = match &node {
-        Some(_) => Some(Plane {
-            maps: DataPlane::open(&paths.bpf_dir)?,
-            index: names.index.clone(),
-            events: Events::open(&paths.bpf_dir)?,
-        }),
+    let maps = if can_hold { Some(DataPlane::open(&paths.bpf_dir)?) } else { None };
+    let names = names(&config, maps.as_ref());
+    let plane = match maps {
+        Some(maps) => Some(Plane { maps, index: names.index.clone(), events: Events::open(&paths.bpf_dir)? }),
         None => None,
     };
     // Not again what is there: a full disk must not keep an agent from coming back.
@@ -273,7 +270,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
     let found = held(plane.as_ref(), clock::now());
     let gates = gate::Gates::new(hooks::rules(&config), &found);
     let (engine, labels, transport) = decide(&config, &table, keys, &found, silence, &memory)?;
-    let people = hooks::start(&config, paths, &asker)?;
+    let (hooks, hooks_rx) = channel();
     let lease_loop = LeaseLoop {
         engine,
         labels,
@@ -285,39 +282,11 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         asks: asks_rx,
         wake,
         tell: notices.clone(),
-        announcer: start_announcer(paths, node.is_some())?,
+        announcer: start_announcer(paths, can_hold)?,
         gates,
-        hooks: people.hooks.clone(),
+        hooks: hooks.clone(),
         me: NodeId(config.me),
     };
-    let board = Arc::new(Board::default());
-    let checks =
-        Checks::of_node(&config, &board, &notices).map_err(AgentError::system("start the checks"))?;
-    let chronicle = chronicle::Chronicle::new(people.events.clone(), people.hooks.clone(), &people.before);
-    let keeper = keeper::Keeper {
-        node,
-        setup,
-        paths: paths.clone(),
-        names,
-        lease_loop: asker.clone(),
-        can_serve: None,
-        judge: Judge::new(&config.groups),
-        unjudged: false,
-        board: Arc::clone(&board),
-        checks: checks.as_ref().map(Checks::applier),
-        complained: BTreeMap::new(),
-        memory,
-        membership,
-        config: config.clone(),
-        table,
-        under_way: None,
-        postponed: Vec::new(),
-        chronicle,
-    };
-    let keeper = spawn("keeper", move || keeper.run(&notices_rx))?;
-    if let Err(e) = realtime::lock_memory() {
-        warn!("memory is not locked ({e}): paging can delay the lease; run as root or with CAP_IPC_LOCK");
-    }
     let lease = spawn("lease", move || {
         if let Err(e) = realtime::prioritise(realtime::Role::Lease) {
             warn!(
@@ -326,10 +295,58 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         }
         lease_loop.run()
     })?;
+    let start = clock::now().since(begun);
+
+    // From here on there are leases: who fails hands them over.
+    let the_others = || -> Result<_, AgentError> {
+        if let Err(e) = realtime::lock_memory() {
+            warn!("memory is not locked ({e}): paging can delay the lease; run as root or with CAP_IPC_LOCK");
+        }
+        if can_hold && node.is_none() {
+            node = Some(bring_up(paths, &setup, &[])?);
+        }
+        let people = hooks::start(&config, paths, &asker, hooks, hooks_rx)?;
+        let board = Arc::new(Board::default());
+        let checks =
+            Checks::of_node(&config, &board, &notices).map_err(AgentError::system("start the checks"))?;
+        let chronicle =
+            chronicle::Chronicle::new(people.events.clone(), people.hooks.clone(), &people.before);
+        let keeper = keeper::Keeper {
+            node,
+            setup,
+            paths: paths.clone(),
+            names,
+            lease_loop: asker.clone(),
+            can_serve: None,
+            judge: Judge::new(&config.groups),
+            unjudged: false,
+            board: Arc::clone(&board),
+            checks: checks.as_ref().map(Checks::applier),
+            complained: BTreeMap::new(),
+            memory,
+            membership,
+            config: config.clone(),
+            table,
+            under_way: None,
+            postponed: Vec::new(),
+            chronicle,
+        };
+        notify::start(&asker)?;
+        Ok((spawn("keeper", move || keeper.run(&notices_rx))?, people, board, checks))
+    };
+    let (keeper, people, board, checks) = match the_others() {
+        Ok(started) => started,
+        Err(e) => {
+            start::give_up(&asker, &found, Timing::new(config.cluster.lease).hold);
+            // What has become of it matters less than what went wrong first.
+            let _ = lease.join();
+            return Err(e);
+        }
+    };
     if let Some(loss) = config.cluster.pair {
         warn_of_pair(loss);
     }
-    let (lease_hold, start) = (Timing::new(config.cluster.lease).hold, clock::now().since(begun));
+    let lease_hold = Timing::new(config.cluster.lease).hold;
     info!(
         node = config.node_name,
         start_ms = u64::try_from(start.as_millis()).unwrap_or(u64::MAX),
@@ -338,7 +355,6 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         "the agent runs"
     );
 
-    notify::start(&asker)?;
     let people_events = people.events.clone();
     let served =
         api::serve(config, config_path, paths, &asker, &notices, board, silence, people_events, || {
@@ -392,159 +408,6 @@ fn warn_of_pair(loss: PeerLoss) {
             "PAIR MODE, hold: when a holder dies nobody takes its VIPs until a person says `vip-ctl failover --force`; a third voter (witness = true) makes that automatic"
         ),
     }
-}
-
-fn bring_up(paths: &Paths, setup: &Setup, ended: &[String]) -> Result<Node, AgentError> {
-    prune(paths, &setup.groups, ended)?;
-    let node = set_up(paths, setup)?;
-    for (name, attached) in &node.attached {
-        info!(interface = name, xdp = ?attached.xdp, gate = ?attached.gate, adopted = node.adopted, "attached");
-    }
-    for change in &node.changes {
-        info!("{change}");
-    }
-    for warning in &node.warnings {
-        warn!("{warning}");
-    }
-    Ok(node)
-}
-
-/// The groups as they follow from those of the process before, and the names
-/// of those that have ended, whether or not others begin by them.
-fn follow_table(config: &Config, paths: &Paths) -> Result<(Table, Vec<String>), AgentError> {
-    let recorded = Table::load(&paths.state_dir).map_err(AgentError::system(format!(
-        "read the record of the groups in {} (move a broken groups.json away)",
-        paths.state_dir.display()
-    )))?;
-    let before = match recorded {
-        Some(table) => Some(table),
-        // The maps may have leases of groups by the same names with other VIPs.
-        None => DataPlane::open(&paths.bpf_dir).ok().map(|plane| groups_in_maps(&plane)).transpose()?,
-    };
-    let Some(before) = before else { return Ok((Table::of(&config.groups), Vec::new())) };
-    let next = before.next(&config.groups);
-    let ended = next.ended_names(&before);
-    Ok((next.table, ended))
-}
-
-fn groups_in_maps(plane: &DataPlane) -> Result<Table, DataPlaneError> {
-    let vips = plane.vips()?;
-    let of = |index| {
-        let own = vips.iter().filter(|(_, entry)| entry.group == index);
-        own.map(|(vip, _)| IpAddr::V4(*vip)).collect()
-    };
-    Ok(Table::of_maps(plane.groups().into_iter().map(|group| (group.name, of(group.index))).collect()))
-}
-
-/// What the configuration asks of the node, with the VIPs that it may answer
-/// for by now.
-fn node_setup(config: &Config, table: &Table) -> Setup {
-    let hold = Timing::new(config.cluster.lease).hold;
-    let groups: Vec<_> = table
-        .groups()
-        .iter()
-        .map(|group| GroupSetup {
-            name: group.name.clone(),
-            mode: GroupMode::Cluster,
-            hold,
-            vips: group
-                .answered()
-                .filter_map(|vip| if let IpAddr::V4(vip) = vip { Some(vip) } else { None })
-                .collect(),
-        })
-        .collect();
-    let all = config.groups.iter().map(|group| group.vips.len()).sum::<usize>();
-    let vips = u32::try_from(all).unwrap_or(u32::MAX);
-    Setup {
-        interfaces: config.interfaces.clone(),
-        how: attach::How::default(),
-        groups,
-        vips_max: vips
-            .saturating_mul(VIPS_HEADROOM)
-            .clamp(vip_common::layout::VIPS_DEFAULT, vip_common::layout::VIPS_MAX),
-    }
-}
-
-fn names(config: &Config, node: Option<&Node>) -> Names {
-    let known = node.map(|node| node.plane.groups()).unwrap_or_default();
-    // Every configured group was put into the maps before; a witness has none.
-    let index = config.groups.iter();
-    let index = index.filter_map(|g| known.iter().find(|k| k.name == g.name).map(|k| k.index)).collect();
-    Names { index, ..Names::of(config) }
-}
-
-/// The engine, its labels and the transport, in a new incarnation.
-fn decide(
-    config: &Config,
-    table: &Table,
-    keys: KeyRing,
-    held: &[(GroupId, BootNs)],
-    silence: Duration,
-    memory: &Memory,
-) -> Result<(Engine, Labels, Transport), AgentError> {
-    let mut incarnation = [0; 8];
-    let mut entropy = [0; 32];
-    for buffer in [&mut incarnation[..], &mut entropy[..]] {
-        getrandom::fill(buffer)
-            .map_err(|e| AgentError::system("draw random numbers")(io::Error::other(e)))?;
-    }
-    let incarnation = u64::from_ne_bytes(incarnation);
-    let cluster = &config.cluster;
-    let ids = cluster.nodes.iter().map(|node| usize::from(node.id) + 1).max().unwrap_or(0);
-    let mut nodes = vec![NodeSpec { role: Role::Vacant }; ids];
-    for node in &cluster.nodes {
-        nodes[usize::from(node.id)] = NodeSpec { role: node.role };
-    }
-    let engine_config = EngineConfig {
-        me: NodeId(config.me),
-        incarnation: Incarnation(incarnation),
-        nodes,
-        groups: reload::specs(config),
-        accept: cluster.lease,
-        silence,
-        startup_delay: config.startup_delay,
-        pair: cluster.pair,
-        remembered: memory.remembered(config.groups.iter().map(|group| group.name.as_str())),
-    };
-    let now = clock::now();
-    let specs: Vec<_> = table.groups().iter().map(TableGroup::labels).collect();
-    let labels = Labels::new(&engine_config, &specs, config.groups_digest(), now);
-    let engine = Engine::new(engine_config, held, now);
-    let identity = Identity {
-        me: config.me,
-        incarnation,
-        cluster: cluster.name.clone(),
-        config_digest: config.digest(),
-        generation: cluster.generation.into(),
-        nodes_digest: config.nodes_digest(),
-        peers: cluster.nodes.iter().map(|node| node.id).collect(),
-    };
-    Ok((engine, labels, Transport::new(identity, keys, entropy)))
-}
-
-/// The leases of an earlier incarnation that still run.
-fn held(plane: Option<&Plane>, now: BootNs) -> Vec<(GroupId, BootNs)> {
-    let Some(plane) = plane else { return Vec::new() };
-    (0_u16..)
-        .zip(&plane.index)
-        .filter_map(|(group, index)| Some((GroupId(group), plane.maps.leases().load(*index).expiry()?)))
-        .filter(|(_, expiry)| *expiry > now)
-        .collect()
-}
-
-fn start_announcer(paths: &Paths, has_plane: bool) -> Result<Sender<announcer::Announce>, AgentError> {
-    let (orders, orders_rx): (_, Receiver<announcer::Announce>) = channel();
-    if has_plane {
-        let plane = DataPlane::open(&paths.bpf_dir)?;
-        spawn("announcer", move || {
-            // The lease loop has warned if it is not allowed.
-            let _ = realtime::prioritise(realtime::Role::Announcer);
-            if let Err(e) = announcer::run(&plane, &orders_rx) {
-                tracing::error!("VIPs are not announced: {e}");
-            }
-        })?;
-    }
-    Ok(orders)
 }
 
 /// Notes the end of the silence.

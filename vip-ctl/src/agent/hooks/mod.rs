@@ -11,7 +11,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+        mpsc::{Receiver, RecvTimeoutError, Sender},
     },
     thread,
     time::Duration,
@@ -301,10 +301,6 @@ impl<R: Report> Runner<R> {
     /// Tells everybody how a hook has ended.
     fn tell(&self, order: &Order, ended: Ended) {
         let (hook, group) = (order.hook, order.group.as_str());
-        let well = ended.outcome == Outcome::Done;
-        if let Some(ticket) = order.ticket {
-            self.report.ended(hook, ticket, well);
-        }
         let duration_ms = u64::try_from(ended.took.as_millis()).unwrap_or(u64::MAX);
         let how = match (ended.outcome, ended.exit) {
             (Outcome::Done, _) => "done".to_owned(),
@@ -317,21 +313,18 @@ impl<R: Report> Runner<R> {
         let output = ended.output.join(" | ");
         let colon = if output.is_empty() { "" } else { ": " };
         let message = format!("{hook} {how} after {duration_ms} ms{colon}{output}");
-        let exit = ended.exit;
-        if ended.outcome.is_failure() {
+        let Ended { outcome, exit, output, .. } = ended;
+        let run = HookRun { hook, outcome, exit, duration_ms, output, epoch: order.epoch };
+        // Before what follows from its end can be: it belongs to that in the history.
+        self.events.publish(Some(group), Kind::Hook(run), message.clone());
+        if let Some(ticket) = order.ticket {
+            self.report.ended(hook, ticket, outcome == Outcome::Done);
+        }
+        if outcome.is_failure() {
             warn!(group, %hook, exit, duration_ms, "{message}");
         } else {
             info!(group, %hook, exit, duration_ms, "{message}");
         }
-        let run = HookRun {
-            hook,
-            outcome: ended.outcome,
-            exit: ended.exit,
-            duration_ms,
-            output: ended.output,
-            epoch: order.epoch,
-        };
-        self.events.publish(Some(group), Kind::Hook(run), message);
     }
 }
 
@@ -373,18 +366,24 @@ impl People {
     }
 }
 
-/// Starts the threads "hooks" and "history".
+/// Starts the threads "hooks" and "history". The lease loop may have given
+/// orders through `hooks` already.
 ///
 /// # Errors
 /// [`AgentError::System`] if there are no threads to be had.
-pub fn start(config: &Config, paths: &Paths, report: &Asker) -> Result<People, AgentError> {
+pub fn start(
+    config: &Config,
+    paths: &Paths,
+    report: &Asker,
+    hooks: Sender<HookAsk>,
+    asks: Receiver<HookAsk>,
+) -> Result<People, AgentError> {
     let before = history::read(&paths.state_dir).unwrap_or_else(|e| {
         warn!("the history in {} can't be read: {e}", paths.state_dir.display());
         Vec::new()
     });
     let writer = history::start(&paths.state_dir).map_err(AgentError::system("start the thread history"))?;
     let events = Events::new(&config.node_name, Some(writer));
-    let (hooks, asks) = channel();
     let mut runner = Runner::new(config, events.clone(), report.clone(), hooks.clone());
     let webhooks =
         Webhooks::start(config, &events).map_err(AgentError::system("start the thread webhook"))?;

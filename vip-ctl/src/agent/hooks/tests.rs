@@ -1,6 +1,9 @@
 //! The thread with real processes: order, limits, and who is told what.
 
-use std::{path::Path, sync::Mutex};
+use std::{
+    path::Path,
+    sync::{Mutex, mpsc::channel},
+};
 
 use super::*;
 

@@ -1,0 +1,221 @@
+//! What an agent begins with: the groups as they follow from those of the
+//! process before, the node under them, the engine.
+
+use std::{
+    io,
+    net::IpAddr,
+    sync::mpsc::{Receiver, Sender, channel},
+    time::Duration,
+};
+
+use tracing::{info, warn};
+use vip_common::{BootNs, GroupMode};
+
+use super::{
+    AgentError, Names, announcer,
+    lease_loop::{Ask, Asker, Plane},
+    memory::Memory,
+    realtime, reload,
+    table::{Table, TableGroup},
+    threads::spawn,
+};
+use crate::{
+    config::Config,
+    dataplane::{DataPlane, DataPlaneError, attach, clock},
+    engine::{Engine, EngineConfig, GroupId, Incarnation, Labels, NodeId, NodeSpec, Role, Timing},
+    node::{GroupSetup, Node, Setup, prune, set_up},
+    paths::Paths,
+    transport::{Identity, KeyRing, Transport},
+};
+
+/// Room in the maps for VIPs that come later, as a multiple of those configured.
+const VIPS_HEADROOM: u32 = 2;
+/// How often it is looked whether leases can be handed over.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Brings the node up, or changes one that is up, and tells what was done.
+pub(super) fn bring_up(paths: &Paths, setup: &Setup, ended: &[String]) -> Result<Node, AgentError> {
+    prune(paths, &setup.groups, ended)?;
+    let node = set_up(paths, setup)?;
+    for (name, attached) in &node.attached {
+        info!(interface = name, xdp = ?attached.xdp, gate = ?attached.gate, adopted = node.adopted, "attached");
+    }
+    for change in &node.changes {
+        info!("{change}");
+    }
+    for warning in &node.warnings {
+        warn!("{warning}");
+    }
+    Ok(node)
+}
+
+/// The groups as they follow from those of the process before.
+pub(super) struct Follow {
+    pub(super) table: Table,
+    /// The names of those that have ended, whether or not others begin by them.
+    pub(super) ended: Vec<String>,
+    /// Is this what the record has?
+    pub(super) is_recorded: bool,
+}
+
+/// See [`Follow`].
+pub(super) fn follow_table(config: &Config, paths: &Paths) -> Result<Follow, AgentError> {
+    let recorded = Table::load(&paths.state_dir).map_err(AgentError::system(format!(
+        "read the record of the groups in {} (move a broken groups.json away)",
+        paths.state_dir.display()
+    )))?;
+    let before = match recorded.clone() {
+        Some(table) => Some(table),
+        // The maps may have leases of groups by the same names with other VIPs.
+        None => DataPlane::open(&paths.bpf_dir).ok().map(|plane| groups_in_maps(&plane)).transpose()?,
+    };
+    let Some(before) = before else {
+        return Ok(Follow { table: Table::of(&config.groups), ended: Vec::new(), is_recorded: false });
+    };
+    let next = before.next(&config.groups);
+    let is_recorded = recorded.as_ref() == Some(&next.table);
+    Ok(Follow { ended: next.ended_names(&before), table: next.table, is_recorded })
+}
+
+fn groups_in_maps(plane: &DataPlane) -> Result<Table, DataPlaneError> {
+    let vips = plane.vips()?;
+    let of = |index| {
+        let own = vips.iter().filter(|(_, entry)| entry.group == index);
+        own.map(|(vip, _)| IpAddr::V4(*vip)).collect()
+    };
+    Ok(Table::of_maps(plane.groups().into_iter().map(|group| (group.name, of(group.index))).collect()))
+}
+
+/// What the configuration asks of the node, with the VIPs that it may answer
+/// for by now.
+pub(super) fn node_setup(config: &Config, table: &Table) -> Setup {
+    let hold = Timing::new(config.cluster.lease).hold;
+    let groups: Vec<_> = table
+        .groups()
+        .iter()
+        .map(|group| GroupSetup {
+            name: group.name.clone(),
+            mode: GroupMode::Cluster,
+            hold,
+            vips: group
+                .answered()
+                .filter_map(|vip| if let IpAddr::V4(vip) = vip { Some(vip) } else { None })
+                .collect(),
+        })
+        .collect();
+    let all = config.groups.iter().map(|group| group.vips.len()).sum::<usize>();
+    let vips = u32::try_from(all).unwrap_or(u32::MAX);
+    Setup {
+        interfaces: config.interfaces.clone(),
+        how: attach::How::default(),
+        groups,
+        vips_max: vips
+            .saturating_mul(VIPS_HEADROOM)
+            .clamp(vip_common::layout::VIPS_DEFAULT, vip_common::layout::VIPS_MAX),
+    }
+}
+
+/// The names of a configuration, with their places in the maps.
+pub(super) fn names(config: &Config, maps: Option<&DataPlane>) -> Names {
+    let known = maps.map(DataPlane::groups).unwrap_or_default();
+    // Every configured group was put into the maps before; a witness has none.
+    let index = config.groups.iter();
+    let index = index.filter_map(|g| known.iter().find(|k| k.name == g.name).map(|k| k.index)).collect();
+    Names { index, ..Names::of(config) }
+}
+
+/// The engine, its labels and the transport, in a new incarnation.
+pub(super) fn decide(
+    config: &Config,
+    table: &Table,
+    keys: KeyRing,
+    held: &[(GroupId, BootNs)],
+    silence: Duration,
+    memory: &Memory,
+) -> Result<(Engine, Labels, Transport), AgentError> {
+    let mut incarnation = [0; 8];
+    let mut entropy = [0; 32];
+    for buffer in [&mut incarnation[..], &mut entropy[..]] {
+        getrandom::fill(buffer)
+            .map_err(|e| AgentError::system("draw random numbers")(io::Error::other(e)))?;
+    }
+    let incarnation = u64::from_ne_bytes(incarnation);
+    let cluster = &config.cluster;
+    let ids = cluster.nodes.iter().map(|node| usize::from(node.id) + 1).max().unwrap_or(0);
+    let mut nodes = vec![NodeSpec { role: Role::Vacant }; ids];
+    for node in &cluster.nodes {
+        nodes[usize::from(node.id)] = NodeSpec { role: node.role };
+    }
+    let engine_config = EngineConfig {
+        me: NodeId(config.me),
+        incarnation: Incarnation(incarnation),
+        nodes,
+        groups: reload::specs(config),
+        accept: cluster.lease,
+        silence,
+        startup_delay: config.startup_delay,
+        pair: cluster.pair,
+        remembered: memory.remembered(config.groups.iter().map(|group| group.name.as_str())),
+    };
+    let now = clock::now();
+    let specs: Vec<_> = table.groups().iter().map(TableGroup::labels).collect();
+    let labels = Labels::new(&engine_config, &specs, config.groups_digest(), now);
+    let engine = Engine::new(engine_config, held, now);
+    let identity = Identity {
+        me: config.me,
+        incarnation,
+        cluster: cluster.name.clone(),
+        config_digest: config.digest(),
+        generation: cluster.generation.into(),
+        nodes_digest: config.nodes_digest(),
+        peers: cluster.nodes.iter().map(|node| node.id).collect(),
+    };
+    Ok((engine, labels, Transport::new(identity, keys, entropy)))
+}
+
+/// The leases of an earlier incarnation that still run.
+pub(super) fn held(plane: Option<&Plane>, now: BootNs) -> Vec<(GroupId, BootNs)> {
+    let Some(plane) = plane else { return Vec::new() };
+    (0_u16..)
+        .zip(&plane.index)
+        .filter_map(|(group, index)| Some((GroupId(group), plane.maps.leases().load(*index).expiry()?)))
+        .filter(|(_, expiry)| *expiry > now)
+        .collect()
+}
+
+pub(super) fn start_announcer(
+    paths: &Paths,
+    has_plane: bool,
+) -> Result<Sender<announcer::Announce>, AgentError> {
+    let (orders, orders_rx): (_, Receiver<announcer::Announce>) = channel();
+    if has_plane {
+        let plane = DataPlane::open(&paths.bpf_dir)?;
+        spawn("announcer", move || {
+            // The lease loop has warned if it is not allowed.
+            let _ = realtime::prioritise(realtime::Role::Announcer);
+            if let Err(e) = announcer::run(&plane, &orders_rx) {
+                tracing::error!("VIPs are not announced: {e}");
+            }
+        })?;
+    }
+    Ok(orders)
+}
+
+/// Hands over what a lease loop has that was started already: once the leases
+/// that it `found` are renewed, and so its own by the others' votes, since
+/// nobody lets go of a lease on a stranger's word; but not later than one of
+/// `hold` lasts.
+pub(super) fn give_up(asker: &Asker, found: &[(GroupId, BootNs)], hold: Duration) {
+    let until = clock::now().plus(hold / 2);
+    let are_own = || {
+        let snapshot = asker.ask_for_blocking(Ask::Status);
+        snapshot.is_none_or(|snapshot| {
+            let expiry = |group: GroupId| snapshot.engine.groups[usize::from(group.0)].expiry;
+            found.iter().all(|(group, expiry_found)| expiry(*group) != Some(*expiry_found))
+        })
+    };
+    while clock::now() < until && !are_own() {
+        std::thread::sleep(LOOK);
+    }
+    let _ = asker.ask(Ask::Stop);
+}
