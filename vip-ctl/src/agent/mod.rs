@@ -233,12 +233,15 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
     let Follow { table, ended, is_recorded: is_known } = follow_table(&config, paths)?;
     let setup = node_setup(&config, &table);
     let can_hold = config.this_node().can_hold();
+    let before = clock::now();
     let mut node = None;
     // What the process before has left complete stays as it is for now: leases
     // come first, and the kernel takes long to look at programs.
     if can_hold && !(ended.is_empty() && is_in_maps(paths, &setup)) {
         node = Some(bring_up(paths, &setup, &ended)?);
     }
+    // Who comes after this process has nothing of that to do first.
+    let once = if node.is_some() { clock::now().since(before) } else { Duration::ZERO };
     // Only now: what has ended has no lease any more.
     if !is_known && let Err(e) = table.store(&paths.state_dir) {
         warn!("the record of the groups could not be written to {}: {e}", paths.state_dir.display());
@@ -295,7 +298,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         }
         lease_loop.run()
     })?;
-    let start = clock::now().since(begun);
+    let start = clock::now().since(begun).saturating_sub(once);
 
     // From here on there are leases: who fails hands them over.
     let the_others = || -> Result<_, AgentError> {
