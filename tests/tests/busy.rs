@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use vip_tests::lab::rig::{ArpProbes, Rig};
+use vip_tests::lab::stall::StallWatch;
 use vip_tests::lab::{Lab, LabSpec, clock, find_vip_ctl, skip};
 
 const LEASE: Duration = Duration::from_millis(50);
@@ -13,6 +14,11 @@ const LEASE: Duration = Duration::from_millis(50);
 const BUSY: Duration = Duration::from_secs(60);
 /// As many as the machine has cores, at nice 0.
 const HOGS: usize = 2;
+/// A machine that itself stands still for longer proves nothing about a lease
+/// of which 15 ms may be missed.
+const STALL: Duration = Duration::from_millis(10);
+/// How often it is tried again for that.
+const TRIES: usize = 3;
 
 /// A process that uses a whole core, ended when this is dropped.
 struct Hog(Child);
@@ -44,17 +50,33 @@ fn metric(text: &str, name: &str) -> Option<f64> {
 
 #[test]
 fn hogs_cause_no_failover_at_a_lease_of_50_ms() -> Result<()> {
-    if skip::skipped("hogs_cause_no_failover_at_a_lease_of_50_ms") {
+    const NAME: &str = "hogs_cause_no_failover_at_a_lease_of_50_ms";
+    if skip::skipped(NAME) {
         return Ok(());
     }
+    let Ok(watch) = StallWatch::start() else {
+        skip::note(NAME, "real-time priority is not granted here");
+        return Ok(());
+    };
+    drop(watch);
+    for _ in 0..TRIES {
+        let watch = StallWatch::start()?;
+        let outcome = no_failover_with_hogs();
+        let stall = watch.finish()?;
+        match outcome {
+            Ok(()) => return Ok(()),
+            Err(e) if stall < STALL => return Err(e.context(format!("without a stall above {stall:?}"))),
+            Err(e) => println!("void, since the machine stood still for {stall:?}: {e:#}"),
+        }
+    }
+    skip::note(NAME, "the machine itself stands still too often");
+    Ok(())
+}
+
+fn no_failover_with_hogs() -> Result<()> {
     let spec = LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?));
     let rig = Rig::start(Lab::new(&spec)?, &spec, ArpProbes::Off, |_| ())?;
     let holder = rig.holder()?;
-    let realtime = std::fs::read_to_string(holder.log_file())?;
-    if realtime.contains("no real-time priority") {
-        println!("skipped: real-time priority is not granted here");
-        return Ok(());
-    }
     let start = clock::now();
     let epoch = holder.status()?.groups[0].epoch;
     let hogs: Vec<Hog> = (0..HOGS).map(|_| Hog::start()).collect::<Result<_>>()?;

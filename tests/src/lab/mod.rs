@@ -19,6 +19,7 @@ pub mod probe;
 pub mod rig;
 pub mod skip;
 pub mod snapshot;
+pub mod stall;
 pub mod status;
 pub mod systemd;
 pub mod terminal;

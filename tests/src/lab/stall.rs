@@ -1,0 +1,87 @@
+//! Does the machine itself stand still? A virtual machine that is not run for
+//! some milliseconds loses a short lease, and no agent can help it. A thread on
+//! each CPU, of higher real-time priority than any agent's, notices.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
+use super::clock;
+
+/// How often each thread wakes up.
+const PERIOD: Duration = Duration::from_millis(1);
+/// Above the agent's own threads, below the kernel's watchdogs.
+const PRIORITY: libc::c_int = 90;
+
+/// Watches until it is asked.
+#[derive(Debug)]
+pub struct StallWatch {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Duration>>,
+}
+
+impl StallWatch {
+    /// Begins to watch every CPU.
+    ///
+    /// # Errors
+    /// Where real-time priority, or a CPU, is not granted.
+    pub fn start() -> Result<Self> {
+        let mut watch = Self { stop: Arc::default(), threads: Vec::new() };
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let cpus = std::thread::available_parallelism()?.get();
+        for cpu in 0..cpus {
+            let (stop, ready) = (Arc::clone(&watch.stop), ready.clone());
+            watch.threads.push(std::thread::spawn(move || {
+                // Whoever started it has gone only if another one was refused.
+                let _told = ready.send(settle(cpu));
+                let mut worst = Duration::ZERO;
+                while !stop.load(Ordering::Relaxed) {
+                    let due = clock::now().plus(PERIOD);
+                    clock::sleep_until(due);
+                    worst = worst.max(clock::now().since(due));
+                }
+                worst
+            }));
+        }
+        for _ in 0..cpus {
+            is_ready.recv().context("a watching thread has ended")??;
+        }
+        Ok(watch)
+    }
+
+    /// The longest time for which a CPU did not get to its thread.
+    ///
+    /// # Errors
+    /// When a thread has panicked.
+    pub fn finish(mut self) -> Result<Duration> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut worst = Duration::ZERO;
+        for thread in std::mem::take(&mut self.threads) {
+            worst = worst.max(thread.join().ok().context("a watching thread panicked")?);
+        }
+        Ok(worst)
+    }
+}
+
+impl Drop for StallWatch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Keeps the calling thread on a CPU, above everything else.
+fn settle(cpu: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("staying on CPU {cpu}"))?;
+    let param = libc::sched_param { sched_priority: PRIORITY };
+    // SAFETY: 0 is the calling thread; the parameter lives through the call.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const param) };
+    ensure!(result == 0, "real-time priority: {}", std::io::Error::last_os_error());
+    Ok(())
+}
