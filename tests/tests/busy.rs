@@ -61,19 +61,19 @@ fn hogs_cause_no_failover_at_a_lease_of_50_ms() -> Result<()> {
     drop(watch);
     for _ in 0..TRIES {
         let watch = StallWatch::start()?;
-        let outcome = no_failover_with_hogs();
+        let moved = moved_with_hogs()?;
         let stall = watch.finish()?;
-        match outcome {
-            Ok(()) => return Ok(()),
-            Err(e) if stall < STALL => return Err(e.context(format!("without a stall above {stall:?}"))),
-            Err(e) => println!("void, since the machine stood still for {stall:?}: {e:#}"),
-        }
+        let Some(moved) = moved else { return Ok(()) };
+        ensure!(stall >= STALL, "without a stall above {stall:?}: {moved}");
+        println!("void, since the machine stood still for {stall:?}: {moved}");
     }
     skip::note(NAME, "the machine itself stands still too often");
     Ok(())
 }
 
-fn no_failover_with_hogs() -> Result<()> {
+/// What moved while the hogs ran, if anything did. Whatever else is wrong is
+/// an error, also on a machine that stands still.
+fn moved_with_hogs() -> Result<Option<String>> {
     let spec = LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?));
     let rig = Rig::start(Lab::new(&spec)?, &spec, ArpProbes::Off, |_| ())?;
     let holder = rig.holder()?;
@@ -84,7 +84,9 @@ fn no_failover_with_hogs() -> Result<()> {
     drop(hogs);
     rig.check()?;
     let status = holder.status()?;
-    ensure!(status.groups[0].state == "active" && status.groups[0].epoch == epoch, "it moved: {status:?}");
+    if status.groups[0].state != "active" || status.groups[0].epoch != epoch {
+        return Ok(Some(format!("{status:?}")));
+    }
     // The client shares the cores with the hogs and may be late; who answers it may not change.
     let account = rig.account(start, clock::now(), holder.name())?;
     ensure!(account.verdict.new_holder.is_none() && account.verdict.answered_by_two == 0, "{account:?}");
@@ -97,5 +99,5 @@ fn no_failover_with_hogs() -> Result<()> {
         println!("{line}");
     }
     println!("{count} renewals, {late} later than half of the margin");
-    Ok(())
+    Ok(None)
 }

@@ -16,8 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The programs that this takes.
 pub const TOOLS: &[&str] = &["systemd", "systemctl", "unshare", "nsenter"];
 
-/// Makes the room and becomes systemd. `$1` is a directory with unit files,
-/// `$2` the control group that is its root.
+/// Makes the room and becomes systemd. `$1` is a directory with unit files.
 ///
 /// Nothing that is usually wanted at a start is: no udev, no sysctl, no
 /// modules, no audit, which would change this host.
