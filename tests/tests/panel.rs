@@ -3,14 +3,16 @@
 //! from anywhere else.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use vip_tests::lab::browser::{self, Browser};
 use vip_tests::lab::rig::{ArpProbes, Rig};
-use vip_tests::lab::{GROUP, Lab, LabSpec, VIP, clock, find_vip_ctl, skip};
+use vip_tests::lab::{GROUP, Lab, LabSpec, Node, VIP, clock, find_vip_ctl, skip};
 
 const LEASE: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_secs(30);
 const TOKEN: &str = "fedcba9876543210fedcba9876543210";
 const TAB: u32 = 9;
 const ENTER: u32 = 13;
@@ -69,14 +71,6 @@ fn a_person_sees_the_cluster_and_moves_a_group() -> Result<()> {
     let injected = "{ const s = document.createElement('script'); s.textContent = 'window.evil = 1'; \
                     document.body.append(s); s.remove(); window.evil === undefined }";
     ensure!(browser.evaluate(injected)? == true, "the policy keeps scripts out");
-    if let Some(to) = std::env::var_os(SHOW) {
-        let to = std::path::PathBuf::from(to);
-        std::thread::sleep(Duration::from_secs(20));
-        for scheme in ["dark", "light"] {
-            browser.prefer(scheme)?;
-            std::fs::write(to.join(format!("panel-{scheme}.png")), browser.picture()?)?;
-        }
-    }
 
     // By keyboard alone: to the button, to a no, to a yes.
     let start = clock::now();
@@ -91,7 +85,7 @@ fn a_person_sees_the_cluster_and_moves_a_group() -> Result<()> {
     browser.press("Enter", ENTER)?;
     browser.wait("the question", |text| text.contains("Move db away from") && text.contains("Cancel"))?;
     if let Some(to) = std::env::var_os(SHOW) {
-        std::fs::write(std::path::PathBuf::from(to).join("panel-ask.png"), browser.picture()?)?;
+        std::fs::write(Path::new(&to).join("panel-ask.png"), browser.picture()?)?;
     }
     browser.press("Escape", ESCAPE)?;
     std::thread::sleep(Duration::from_millis(500));
@@ -115,10 +109,51 @@ fn a_person_sees_the_cluster_and_moves_a_group() -> Result<()> {
     browser.wait("the history", |text| text.contains("Moves") && text.contains("active -> standby"))?;
     browser.wait("the new state", |text| text.contains(&format!("held by {}", target.name())))?;
 
+    // What this node takes over has a gap, and the plot a point for it.
+    let points = "document.querySelectorAll('#plot circle').length";
+    let before = browser.evaluate(points)?.as_u64().context("a number of points")?;
+    target.succeed(&["switchover", GROUP, "--to", holder.name()])?;
+    let told = format!("{} takeover", before + 1);
+    browser.wait("the gap", |text| text.contains(&told) && text.contains("by this node"))?;
+    ensure!(browser.evaluate(points)?.as_u64() == Some(before + 1));
+    let point =
+        browser.evaluate("[...document.querySelectorAll('#plot circle title')].at(-1).textContent")?;
+    ensure!(
+        point.as_str().is_some_and(|point| point.starts_with("db, ") && point.ends_with(" ms")),
+        "{point}"
+    );
+    if let Some(to) = std::env::var_os(SHOW) {
+        show(&rig, holder, target, &mut browser, Path::new(&to))?;
+    }
+
     // The agent goes away, and comes back.
     holder.kill_agent()?;
     browser.wait("that nobody answers", |text| text.contains("The agent does not answer"))?;
     holder.start_agent()?;
     browser.wait("the agent again", |text| text.contains("quorate") && !text.contains("does not answer"))?;
+    Ok(())
+}
+
+/// Pictures of a cluster in which something has happened.
+fn show(rig: &Rig, node: &Node, other: &Node, browser: &mut Browser, to: &Path) -> Result<()> {
+    for round in 0..7 {
+        node.succeed(&["switchover", GROUP, "--to", other.name()])?;
+        std::thread::sleep(Duration::from_secs(2));
+        if round % 3 == 1 {
+            other.kill_agent()?;
+            rig.wait_answerer(Some(other.name()), || ())?;
+            other.start_agent()?;
+            rig.lab.wait_quorate(PATIENCE)?;
+        }
+        if rig.holder()?.name() != node.name() {
+            node.succeed(&["switchover", GROUP, "--to", node.name()])?;
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    std::thread::sleep(Duration::from_secs(20));
+    for scheme in ["dark", "light"] {
+        browser.prefer(scheme)?;
+        std::fs::write(to.join(format!("panel-{scheme}.png")), browser.picture()?)?;
+    }
     Ok(())
 }
