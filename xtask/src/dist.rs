@@ -91,16 +91,13 @@ fn release(place: &Place, named: Option<&Path>) -> anyhow::Result<Release> {
     Ok(Release { vip_ctl, version, is_static })
 }
 
-/// A static program where the target for it is installed, else one for this host.
+/// A static program; where what that takes is not to be had, one for this host.
 fn built(place: &Place) -> anyhow::Result<PathBuf> {
     let tools = setup::ensure(place, Need::Build)?;
     build::object(place, &tools, Warnings::Show)?;
-    let sysroot = process::output_of(Command::new("rustc").args(["--print", "sysroot"]))?;
-    let has_target = Path::new(sysroot.trim()).join("lib/rustlib").join(STATIC_TARGET).is_dir();
-    if !has_target || find_in_path("musl-gcc").is_none() {
-        eprintln!(
-            "dist: no static program: that takes `rustup target add {STATIC_TARGET}` and Debian's musl-tools"
-        );
+    if let Err(error) = setup::ensure_static(place, STATIC_TARGET) {
+        process::check_stop()?;
+        eprintln!("dist: no static program: {error:#}");
         let [vip_ctl] = build::host_programs(place, "release", [["vip-ctl", "vip-ctl"]])?;
         return Ok(vip_ctl);
     }

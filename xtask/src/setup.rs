@@ -28,6 +28,16 @@ use crate::{
 /// The package that brings `ip`, on Debian and its kin.
 const IPROUTE: &str = "iproute2";
 
+/// What some tests take, as package, program and purpose. Where it is not to be
+/// had, they say so and count as skipped.
+const FOR_TESTS: [(&str, &str, &str); 2] = [
+    ("debootstrap", "debootstrap", "a clean Debian to install the package on"),
+    ("chromium", "chromium", "a browser for the panel"),
+];
+
+/// The C compiler's wrapper that static programs are built with, and its package.
+const MUSL: (&str, &str) = ("musl-gcc", "musl-tools");
+
 /// What the verb at hand is going to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
@@ -35,7 +45,7 @@ pub(crate) enum Need {
     Build,
     /// Build, and run network namespaces.
     Lab,
-    /// All that, and format and lint.
+    /// All that, format and lint, and what only some tests take.
     Ci,
 }
 
@@ -95,8 +105,42 @@ pub(crate) fn ensure(place: &Place, need: Need) -> anyhow::Result<Tools> {
     };
     if need == Need::Ci {
         rustup::add_linters(place)?;
+        for (package, program, purpose) in FOR_TESTS {
+            if find_in_path(program).is_some() {
+                continue;
+            }
+            let _lock = lock(place)?;
+            if let Err(error) = apt::install(place, &[package], purpose) {
+                process::check_stop()?;
+                eprintln!("setup: {error:#}; tests that take {program} will be skipped");
+            }
+        }
     }
     Ok(tools)
+}
+
+/// What a program that needs no C library of the host's is built with: Rust's
+/// `target`, and a C compiler for it.
+///
+/// # Errors
+/// When something is missing and cannot be installed; the message says what to run.
+pub(crate) fn ensure_static(place: &Place, target: &str) -> anyhow::Result<()> {
+    let sysroot = process::output_of(Command::new("rustc").args(["--print", "sysroot"]))?;
+    let (program, package) = MUSL;
+    let has_target = || Path::new(sysroot.trim()).join("lib/rustlib").join(target).is_dir();
+    if has_target() && find_in_path(program).is_some() {
+        return Ok(());
+    }
+    let _lock = lock(place)?;
+    if !has_target() {
+        rustup::add_target(place, target)
+            .with_context(|| format!("Rust's {target} is missing: run `rustup target add {target}`"))?;
+    }
+    if find_in_path(program).is_none() {
+        apt::install(place, &[package], "a C compiler for static programs")
+            .with_context(|| format!("`{program}` is missing: install {package}"))?;
+    }
+    Ok(())
 }
 
 /// What is there already, as a pair of compiler and linker that fit.

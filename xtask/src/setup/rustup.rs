@@ -82,6 +82,17 @@ pub(super) fn add_linters(place: &Place) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Adds a target to the toolchain that runs us.
+///
+/// # Errors
+/// When there is no rustup, or it cannot.
+pub(super) fn add_target(place: &Place, target: &str) -> anyhow::Result<()> {
+    let mut command = rustup()?;
+    command.args(["target", "add", target]);
+    eprintln!("setup: installing {target} by rustup (Rust's library for static programs)");
+    process::run_logged("setup: rustup", &mut command, &place.tools().join("rustup.log"))
+}
+
 fn rustup() -> anyhow::Result<Command> {
     match find_in_path("rustup") {
         Some(rustup) => Ok(Command::new(rustup)),
