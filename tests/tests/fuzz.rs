@@ -356,6 +356,7 @@ fn transport(me: u8, life: u64) -> Transport {
         config_digest: 77,
         generation: 1,
         nodes_digest: 7,
+        is_member: true,
         peers: vec![0, 1],
     };
     let byte = u8::try_from(life).unwrap_or(0);

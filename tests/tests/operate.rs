@@ -209,7 +209,6 @@ fn a_voter_is_added_one_agent_at_a_time_and_the_next_change_waits_for_all() -> R
     let mut spec = LabSpec { lease: LEASE * 5, ..spec()? };
     let fourth = vip_tests::lab::NodeSpec { name: "db-d".to_owned(), witness: false, priority: 50 };
     spec.nodes.push(fourth);
-    spec.cluster = "generation = 2\n".to_owned();
     let lab = Lab::new(&spec)?;
     let (first, new) = (lab.node("db-a")?, lab.node("db-d")?);
     let address = format!("{}:7077", new.address());
@@ -219,11 +218,17 @@ fn a_voter_is_added_one_agent_at_a_time_and_the_next_change_waits_for_all() -> R
         all.extend(args);
         node.run(&all)
     };
-    // Three at first: nobody has run here yet, so this breaks nothing.
-    ensure!(member(first, &["remove", "db-d"])?.status.success());
+    // Three at first, by hand, as before the first start of any agent.
+    let all = std::fs::read_to_string(first.config_file())?;
+    let of_new = format!("[[cluster.node]]\nname = \"db-d\"\naddress = \"{address}\"\n");
+    ensure!(all.contains(&of_new) && all.contains(", db-d = 50"), "{all}");
+    first.write_config(&all.replace(&of_new, "").replace(", db-d = 50", ""))?;
     for node in lab.nodes().iter().filter(|node| node.name() != "db-a") {
         share_cluster(first, node)?;
     }
+    // What others have done is not known here.
+    let unknown = member(first, &["remove", "db-c"])?;
+    ensure!(unknown.status.code() == Some(107), "no agent has run here: {unknown:?}");
     let key = lab.key_file();
     first.succeed(&["keygen", key.to_str().context("a path")?])?;
     for node in lab.nodes().iter().filter(|node| node.name() != "db-d") {
@@ -263,6 +268,19 @@ fn a_voter_is_added_one_agent_at_a_time_and_the_next_change_waits_for_all() -> R
     }
     let early = member(first, &["add", "db-e", "10.77.0.9:7077"])?;
     ensure!(early.status.code() == Some(107), "db-d has not confirmed it: {early:?}");
+    // Nor can db-d go ahead of them: it knows nothing of the generation before.
+    let leap = member(new, &["remove", "db-c"])?;
+    ensure!(leap.status.code() == Some(107), "{leap:?}");
+    let joined = std::fs::read_to_string(new.config_file())?;
+    ensure!(joined.contains("generation = 2"), "{joined}");
+    let of_fifth = "[[cluster.node]]\nname = \"db-e\"\naddress = \"10.77.0.9:7077\"\nid = 4\n\n[[group]]";
+    new.write_config(&joined.replace("generation = 2", "generation = 3").replacen("[[group]]", of_fifth, 1))?;
+    let config = new.config_file();
+    let config = config.to_str().context("a path")?;
+    let alone = new.run(&["agent", "--config", config])?;
+    let said = String::from_utf8_lossy(&alone.stderr);
+    ensure!(alone.status.code() == Some(106) && said.contains("no record of the membership"), "{alone:?}");
+    new.write_config(&joined)?;
     new.start_agent()?;
     let confirmed = wait_until(clock::now().plus(PATIENCE), || {
         member(first, &["list"]).is_ok_and(|o| !String::from_utf8_lossy(&o.stdout).contains("not confirmed"))
@@ -271,10 +289,9 @@ fn a_voter_is_added_one_agent_at_a_time_and_the_next_change_waits_for_all() -> R
     ensure!(lab.wait_holder(GROUP, PATIENCE)?.name() == old.name());
     // Back in time is refused: another node may have gone on from here.
     let text = std::fs::read_to_string(new.config_file())?;
-    new.write_config(&text.replacen("generation = 4", "generation = 3", 1))?;
+    new.write_config(&text.replacen("generation = 2", "generation = 1", 1))?;
     new.kill_agent()?;
-    let config = new.config_file();
-    let refused = new.run(&["agent", "--config", config.to_str().context("a path")?])?;
+    let refused = new.run(&["agent", "--config", config])?;
     ensure!(refused.status.code() == Some(78), "{refused:?}");
     std::thread::sleep(WATCH);
     ensure!(lab.wait_holder(GROUP, PATIENCE)?.name() == old.name());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use vip_common::BootNs;
 
 use super::{
-    config::{Epoch, NodeId},
+    config::{Epoch, NodeId, Role},
     group::Group,
     message::{About, Ballot, Refused},
     mutant::{Broken, Mutant},
@@ -222,7 +222,7 @@ impl Acceptor {
 impl Group {
     /// Answers a peer's first phase.
     pub fn answer_prepare(&mut self, from: NodeId, ballot: Ballot, node: &mut Node) {
-        if !node.votes() {
+        if !node.votes() || !Self::may_hold(from, node) {
             return;
         }
         self.round = self.round.max(ballot.round);
@@ -247,6 +247,9 @@ impl Group {
         held: bool,
         node: &mut Node,
     ) {
+        if !Self::may_hold(from, node) {
+            return;
+        }
         self.round = self.round.max(ballot.round);
         let (now, accept) = (node.now, node.keep());
         if !node.votes() {
@@ -276,6 +279,13 @@ impl Group {
                 Err(because) => About::Refuse { ballot, because },
             },
         );
+    }
+
+    /// Can `from` hold leases, as far as this node knows? Who could in the
+    /// generation before, and can't in this one, need not have heard of it,
+    /// and nobody waits until it has (rule 10): it gets no vote here.
+    fn may_hold(from: NodeId, node: &Node) -> bool {
+        node.config.role(from) == Some(Role::Node)
     }
 
     /// After a start, what was promised and accepted before is forgotten; until

@@ -28,6 +28,19 @@ pub enum AgentError {
         /// Why not.
         source: MembershipError,
     },
+    /// This node can't tell by its own record that the configured membership
+    /// may be entered, and nobody who takes part in it was heard.
+    #[error(
+        "{path}: {source}; no voter that takes part in this generation was heard within {waited}",
+        path = path.display(),
+        waited = humantime::format_duration(super::join::PATIENCE)
+    )]
+    Unvouched {
+        /// The configuration.
+        path: PathBuf,
+        /// What it can't tell.
+        source: MembershipError,
+    },
     /// Another agent, or a verb at work.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -58,6 +71,8 @@ impl AgentError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Config(_) | Self::Key(_) | Self::Api(_) | Self::Membership { .. } => Exit::Config,
+            // The others may come up yet: to be tried again, as systemd does.
+            Self::Unvouched { .. } => Exit::NoQuorum,
             Self::Lock(LockError::Agent { .. } | LockError::Busy { .. }) => Exit::Busy,
             Self::Lock(LockError::Io { source, .. }) | Self::System { source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>

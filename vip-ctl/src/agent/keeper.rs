@@ -194,7 +194,10 @@ impl<T: Tell> Keeper<T> {
                     error!(group = self.names.group(group), "{e}");
                 }
             }
-            Notice::Connected { node, restarted, generation } => {
+            Notice::Connected { node, generation, is_member: false, .. } => {
+                info!(node = self.names.node(node), generation, "asks to take part in this membership");
+            }
+            Notice::Connected { node, restarted, generation, is_member: true } => {
                 info!(node = self.names.node(node), restarted, "connected");
                 self.chronicle.connected(self.names.node(node), restarted);
                 self.confirm(node, generation);

@@ -328,8 +328,9 @@ impl Running {
                     Err(_) => self.counts.undecoded += 1,
                 }
             }
-            Received::Adopted { peer, fresh, generation, .. } => {
-                self.say(Notice::Connected { node: NodeId(peer), restarted: !fresh, generation });
+            Received::Adopted { peer, fresh, generation, is_member, .. } => {
+                let (node, restarted) = (NodeId(peer), !fresh);
+                self.say(Notice::Connected { node, restarted, generation, is_member });
             }
             Received::Handshake => {}
             Received::Rejected { reason, from } => {

@@ -89,6 +89,15 @@ pub enum MembershipError {
         /// In the configuration.
         new: u8,
     },
+    /// There is no record, and this is not the first one.
+    #[error(
+        "this node has no record of the membership, and generation {generation} is not the first: \
+         start the agents of nodes that have taken part in it, or write generation = 1 on all nodes if the cluster is a new one"
+    )]
+    NoRecord {
+        /// In the configuration.
+        generation: u32,
+    },
     /// Not every voter has the recorded one yet.
     #[error(
         "generation {generation} is not confirmed by {missing} yet, and the next change has to wait for that: restart the agent there with generation {generation}, and let this node hear it"
@@ -148,15 +157,12 @@ impl Membership {
         self.voters.contains_key(voter) && self.confirmed.insert(voter.to_owned())
     }
 
-    /// Can `next` follow this one? Returns what is to be recorded then.
+    /// Can `next`, of the same cluster, follow this one? Returns what is to be
+    /// recorded then.
     ///
     /// # Errors
     /// [`MembershipError`] says why not, and what to do.
     pub fn followed_by(&self, mut next: Self) -> Result<Self, MembershipError> {
-        if next.cluster != self.cluster {
-            // Another cluster's record says nothing about this one.
-            return Ok(next);
-        }
         let changed: Vec<_> = self
             .voters
             .keys()
@@ -164,12 +170,16 @@ impl Membership {
             .chain(next.voters.keys().filter(|name| !self.voters.contains_key(*name)))
             .map(String::as_str)
             .collect();
+        let (old, new) = (self.generation, next.generation);
+        // Whoever comes back after more than one step may have another id.
+        if new != old && u64::from(new) != u64::from(old) + 1 {
+            return Err(MembershipError::Leap { old, new, next: u64::from(old) + 1 });
+        }
         if let Some((name, old, new)) = self.voters.iter().find_map(|(name, old)| {
             next.voters.get(name).filter(|new| *new != old).map(|new| (name.clone(), *old, *new))
         }) {
             return Err(MembershipError::Renumbered { name, old, new });
         }
-        let (old, new) = (self.generation, next.generation);
         if old == new {
             if changed.is_empty() {
                 return Ok(self.clone());
@@ -180,9 +190,6 @@ impl Membership {
                 new: names(next.voters.keys()),
             });
         }
-        if u64::from(new) != u64::from(old) + 1 {
-            return Err(MembershipError::Leap { old, new, next: u64::from(old) + 1 });
-        }
         if changed.len() > 1 {
             return Err(MembershipError::TooMany { old, changed: names(changed.iter()) });
         }
@@ -192,6 +199,13 @@ impl Membership {
         }
         next.former = self.voters.keys().cloned().collect();
         Ok(next)
+    }
+
+    /// This one, for a node that knows nothing of the one before: any other
+    /// voter may have been in that.
+    fn joined_by(mut self, me: &str) -> Self {
+        self.former = self.voters.keys().filter(|name| *name != me).cloned().collect();
+        self
     }
 
     /// Whom `next` has to wait for. A voter that was added with this
@@ -208,25 +222,56 @@ fn names(names: impl Iterator<Item = impl AsRef<str>>) -> String {
     names.map(|name| name.as_ref().to_owned()).collect::<Vec<_>>().join(", ")
 }
 
+/// How a node comes into the membership that is configured.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// What is to be recorded; only by an agent that is about to vote by it.
+    pub(super) membership: Membership,
+    /// Is it recorded as it is?
+    pub(super) is_recorded: bool,
+    /// What this node can't tell by its own record: whether every voter of the
+    /// generation before has that one. Whoever takes part in this generation
+    /// knows; until one of them is heard ([`super::join`]), this node neither
+    /// votes nor stands.
+    pub(super) doubt: Option<MembershipError>,
+}
+
 /// Checks the configured membership against the one that this node took part
-/// in before (rule 10). Returns also whether it is recorded as it is; only an
-/// agent that is about to vote by it records it.
-pub(super) fn take_part(
-    config: &Config,
-    config_path: &Path,
-    paths: &Paths,
-) -> Result<(Membership, bool), AgentError> {
-    let next = Membership::of(config);
+/// in before (rule 10).
+pub(super) fn take_part(config: &Config, config_path: &Path, paths: &Paths) -> Result<Entry, AgentError> {
     let last = Membership::load(&paths.state_dir).map_err(AgentError::system(format!(
         "read the record of the membership in {}",
         paths.state_dir.display()
     )))?;
-    let Some(last) = last else { return Ok((next, false)) };
-    let membership = last
-        .followed_by(next)
+    let me = config.this_node();
+    let mut entry = entry(last, Membership::of(config), &me.name)
         .map_err(|source| AgentError::Membership { path: config_path.to_owned(), source })?;
-    let is_recorded = membership == last;
-    Ok((membership, is_recorded))
+    if !me.role.votes() {
+        // It can part no majorities.
+        entry.doubt = None;
+    }
+    Ok(entry)
+}
+
+fn entry(last: Option<Membership>, next: Membership, me: &str) -> Result<Entry, MembershipError> {
+    let generation = next.generation;
+    // Another cluster's record says nothing about this one.
+    let Some(last) = last.filter(|last| last.cluster == next.cluster) else {
+        // The first one has none before it.
+        let doubt = (generation > 1).then_some(MembershipError::NoRecord { generation });
+        let membership = if doubt.is_some() { next.joined_by(me) } else { next };
+        return Ok(Entry { membership, is_recorded: false, doubt });
+    };
+    match last.followed_by(next.clone()) {
+        Ok(membership) => Ok(Entry { is_recorded: membership == last, membership, doubt: None }),
+        // It may have missed what the others did meanwhile.
+        Err(doubt @ (MembershipError::Leap { .. } | MembershipError::Unconfirmed { .. }))
+            if generation > last.generation =>
+        {
+            Ok(Entry { membership: next.joined_by(me), is_recorded: false, doubt: Some(doubt) })
+        }
+        Err(e) => Err(e),
+    }
 }
 
 #[cfg(test)]
@@ -299,6 +344,43 @@ mod tests {
         let next = membership(3, &[("a", 0), ("b", 1), ("d", 3)], &["a"]);
         assert_eq!(
             without_c.followed_by(next),
+            Err(MembershipError::Unconfirmed { generation: 2, missing: "c".into() })
+        );
+    }
+
+    /// What c is to wait for on its way to generation 3 of {a, b, d}: it has no
+    /// record, one that leaps, one of another cluster.
+    #[test]
+    fn who_can_not_vouch_for_a_membership_by_its_record_has_a_doubt() {
+        let next = || membership(3, &[("a", 0), ("b", 1), ("d", 3)], &["d"]);
+        let enter = |last: Option<Membership>| entry(last, next(), "d").expect("a doubt is no error");
+        let far = Membership { confirmed: ["d".to_owned()].into(), ..membership(1, FOUR, &[]) };
+        let foreign = Membership { cluster: "other".into(), ..membership(2, FOUR, &["a", "b", "d"]) };
+        let unheard = membership(2, FOUR, &["d"]);
+        for last in [None, Some(far), Some(foreign), Some(unheard)] {
+            let entry = enter(last);
+            assert!(entry.doubt.is_some() && !entry.is_recorded, "{entry:?}");
+            // Who has just come in takes nobody for one that was never there.
+            assert_eq!(entry.membership.former, ["a", "b"].map(str::to_owned).into());
+        }
+        let known = membership(2, FOUR, &["a", "b", "c", "d"]);
+        assert_eq!(enter(Some(known)).doubt, None);
+        // The first membership has none before it.
+        let first = entry(None, membership(1, THREE, &["a"]), "a").expect("the first");
+        assert_eq!((first.doubt, first.membership.former), (None, BTreeSet::new()));
+        // There is no way back, whoever vouches.
+        assert!(entry(Some(membership(4, THREE, &["a"])), next(), "d").is_err());
+    }
+
+    /// d has joined {a, b, c}, of whom c has not heard of it yet. Whatever d
+    /// does next has to wait for c, which a or b might still vote for.
+    #[test]
+    fn who_has_just_joined_removes_nobody_that_it_has_not_heard() {
+        let joined = entry(None, membership(2, FOUR, &["d"]), "d").expect("a doubt").membership;
+        let heard = Membership { confirmed: ["a", "b", "d"].map(str::to_owned).into(), ..joined };
+        let without_c = membership(3, &[("a", 0), ("b", 1), ("d", 3)], &["d"]);
+        assert_eq!(
+            heard.followed_by(without_c),
             Err(MembershipError::Unconfirmed { generation: 2, missing: "c".into() })
         );
     }

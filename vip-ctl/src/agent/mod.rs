@@ -20,6 +20,7 @@ mod error;
 mod follow;
 mod gate;
 mod hooks;
+mod join;
 mod keeper;
 pub mod lateness;
 mod lease_loop;
@@ -57,7 +58,7 @@ use self::{
     checks::{Board, Checks},
     eligibility::{Eligible, Judge},
     lease_loop::{Ask, Asker, LeaseLoop, Plane},
-    membership::take_part,
+    membership::{Entry, take_part},
     memory::Memory,
     replace::Ended,
     start::{Follow, bring_up, decide, follow_table, held, names, node_setup, start_announcer},
@@ -119,6 +120,8 @@ pub enum Notice {
         restarted: bool,
         /// Number of its membership.
         generation: u64,
+        /// Does it take part in that, or ask to?
+        is_member: bool,
     },
     /// What is to outlive this incarnation has changed.
     Remember {
@@ -219,7 +222,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         http::check(api)?;
     }
     let lock = Lock::take(paths, true)?;
-    let (membership, is_recorded) = take_part(&config, config_path, paths)?;
+    let Entry { membership, is_recorded, doubt } = take_part(&config, config_path, paths)?;
     let memory = Memory::load(&paths.state_dir).map_err(AgentError::system(format!(
         "read what this node remembers in {} (move a broken memory.json away)",
         paths.state_dir.display()
@@ -229,6 +232,9 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         UdpSocket::bind(address).and_then(|socket| socket.set_nonblocking(true).map(|()| socket)).map_err(
             AgentError::system(format!("listen on {address} (this node's address in the configuration)")),
         )?;
+    if let Some(doubt) = doubt {
+        join::ask(&config, config_path, &keys, &socket, doubt)?;
+    }
 
     let Follow { table, ended, is_recorded: is_known } = follow_table(&config, paths)?;
     let setup = node_setup(&config, &table);

@@ -133,13 +133,7 @@ pub(super) fn decide(
     silence: Duration,
     memory: &Memory,
 ) -> Result<(Engine, Labels, Transport), AgentError> {
-    let mut incarnation = [0; 8];
-    let mut entropy = [0; 32];
-    for buffer in [&mut incarnation[..], &mut entropy[..]] {
-        getrandom::fill(buffer)
-            .map_err(|e| AgentError::system("draw random numbers")(io::Error::other(e)))?;
-    }
-    let incarnation = u64::from_ne_bytes(incarnation);
+    let (incarnation, entropy) = draw()?;
     let cluster = &config.cluster;
     let ids = cluster.nodes.iter().map(|node| usize::from(node.id) + 1).max().unwrap_or(0);
     let mut nodes = vec![NodeSpec { role: Role::Vacant }; ids];
@@ -161,16 +155,33 @@ pub(super) fn decide(
     let specs: Vec<_> = table.groups().iter().map(TableGroup::labels).collect();
     let labels = Labels::new(&engine_config, &specs, config.groups_digest(), now);
     let engine = Engine::new(engine_config, held, now);
-    let identity = Identity {
+    Ok((engine, labels, Transport::new(identity(config, incarnation, true), keys, entropy)))
+}
+
+/// A new incarnation, and what nonces are drawn from.
+pub(super) fn draw() -> Result<(u64, [u8; 32]), AgentError> {
+    let mut incarnation = [0; 8];
+    let mut entropy = [0; 32];
+    for buffer in [&mut incarnation[..], &mut entropy[..]] {
+        getrandom::fill(buffer)
+            .map_err(|e| AgentError::system("draw random numbers")(io::Error::other(e)))?;
+    }
+    Ok((u64::from_ne_bytes(incarnation), entropy))
+}
+
+/// Who this node is to the others.
+pub(super) fn identity(config: &Config, incarnation: u64, is_member: bool) -> Identity {
+    let cluster = &config.cluster;
+    Identity {
         me: config.me,
         incarnation,
         cluster: cluster.name.clone(),
         config_digest: config.digest(),
         generation: cluster.generation.into(),
         nodes_digest: config.nodes_digest(),
+        is_member,
         peers: cluster.nodes.iter().map(|node| node.id).collect(),
-    };
-    Ok((engine, labels, Transport::new(identity, keys, entropy)))
+    }
 }
 
 /// The leases of an earlier incarnation that still run.

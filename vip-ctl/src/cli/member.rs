@@ -84,8 +84,19 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
         }
         What::Remove { name, dry_run } => (Edit::Remove { name }, *dry_run),
     };
-    // Without a record nobody has voted here, and nothing can be broken.
-    if let Some(record) = record.as_ref().filter(|record| record.generation != config.cluster.generation) {
+    // What others have done is not known to a node that has taken part in nothing.
+    let Some(record) = record.filter(|record| record.cluster == config.cluster.name) else {
+        return Err(Failure::new(
+            Exit::Unsafe,
+            format!(
+                "no agent has run here yet, so whether everybody has generation {} can't be told: write the nodes \
+                 into {} by hand if no agent has run anywhere, else make the change on a node that has one",
+                config.cluster.generation,
+                args.config.display()
+            ),
+        ));
+    };
+    if record.generation != config.cluster.generation {
         return Err(Failure::new(
             Exit::Unsafe,
             format!(
@@ -99,9 +110,7 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
     let new = edited(&text, &config, &edit)?;
     let next = Config::parse_with_more(&new, &args.config, &config.node_name)
         .map_err(|e| Failure::new(Exit::Config, format!("the change would not do: {e}")))?;
-    if let Some(record) = record {
-        record.followed_by(Membership::of(&next)).map_err(|e| Failure::new(Exit::Unsafe, e.to_string()))?;
-    }
+    record.followed_by(Membership::of(&next)).map_err(|e| Failure::new(Exit::Unsafe, e.to_string()))?;
     if dry_run {
         let (what, name) = match edit {
             Edit::Add { name, .. } => ("added to", name),

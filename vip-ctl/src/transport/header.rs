@@ -3,22 +3,22 @@
 //! header may be believed is decided by the tag that authenticates it.
 //!
 //! ```text
-//! 0        version                29..37  sender's incarnation
-//! 1        kind                   37..45  receiver's incarnation
-//! 2        key id                 45..53  counter
-//! 3        sender                 53..    sealed payload, then its 16-byte tag
-//! 4        receiver
-//! 5..13    configuration digest
-//! 13..21   generation
-//! 21..29   nodes digest           integers are big-endian
+//! 0        version                22..30  nodes digest
+//! 1        kind                   30..38  sender's incarnation
+//! 2        key id                 38..46  receiver's incarnation
+//! 3        sender                 46..54  counter
+//! 4        receiver               54..    sealed payload, then its 16-byte tag
+//! 5        1: takes part, 0: joining
+//! 6..14    configuration digest
+//! 14..22   generation             integers are big-endian
 //! ```
 
 use super::{key::KeyId, reject::Rejected};
 
 /// Version of the datagram's layout and meaning; a datagram of any other is rejected.
-pub const WIRE_VERSION: u8 = 3;
+pub const WIRE_VERSION: u8 = 4;
 /// Bytes of the header.
-pub const HEADER_LEN: usize = 53;
+pub const HEADER_LEN: usize = 54;
 /// Bytes of the tag that ends every datagram.
 pub const TAG_LEN: usize = 16;
 
@@ -52,6 +52,8 @@ pub(super) struct Header {
     pub(super) key: KeyId,
     pub(super) src: u8,
     pub(super) dst: u8,
+    /// Whether the sender takes part in its membership, or asks to.
+    pub(super) is_member: bool,
     pub(super) config_digest: u64,
     /// Number of the sender's membership.
     pub(super) generation: u64,
@@ -66,7 +68,8 @@ pub(super) struct Header {
 impl Header {
     pub(super) fn encode(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
-        bytes[..5].copy_from_slice(&[WIRE_VERSION, self.kind as u8, self.key.0, self.src, self.dst]);
+        let (kind, member) = (self.kind as u8, u8::from(self.is_member));
+        bytes[..6].copy_from_slice(&[WIRE_VERSION, kind, self.key.0, self.src, self.dst, member]);
         let words = [
             self.config_digest,
             self.generation,
@@ -75,7 +78,7 @@ impl Header {
             self.dst_incarnation,
             self.counter,
         ];
-        for (place, word) in bytes[5..].chunks_exact_mut(8).zip(words) {
+        for (place, word) in bytes[6..].chunks_exact_mut(8).zip(words) {
             place.copy_from_slice(&word.to_be_bytes());
         }
         bytes
@@ -94,7 +97,7 @@ impl Header {
         if sealed.len() < TAG_LEN {
             return Err(Rejected::Truncated);
         }
-        let [_, kind, key, src, dst, words @ ..] = bytes;
+        let [_, kind, key, src, dst, member, words @ ..] = bytes;
         let mut words = words.as_chunks::<8>().0.iter().map(|word| u64::from_be_bytes(*word));
         let mut word = || words.next().ok_or(Rejected::Truncated);
         let header = Self {
@@ -102,6 +105,8 @@ impl Header {
             key: KeyId(*key),
             src: *src,
             dst: *dst,
+            // Anything else claims nothing.
+            is_member: *member == 1,
             config_digest: word()?,
             generation: word()?,
             nodes_digest: word()?,
@@ -123,6 +128,7 @@ mod tests {
             key: KeyId(9),
             src: 2,
             dst: 4,
+            is_member: true,
             config_digest: 0x0102_0304_0506_0708,
             generation: 0x4142_4344_4546_4748,
             nodes_digest: 0x5152_5354_5556_5758,
@@ -134,7 +140,7 @@ mod tests {
 
     #[test]
     fn layout_is_the_documented_one() {
-        let mut expected = vec![3, 2, 9, 2, 4];
+        let mut expected = vec![4, 2, 9, 2, 4, 1];
         expected.extend([1, 2, 3, 4, 5, 6, 7, 8]);
         expected.extend(0x41..=0x48);
         expected.extend(0x51..=0x58);
@@ -146,8 +152,8 @@ mod tests {
 
     #[test]
     fn decode_undoes_encode_for_every_kind() {
-        for kind in [Kind::Challenge, Kind::Response, Kind::Data] {
-            let header = Header { kind, ..header() };
+        for (kind, is_member) in [(Kind::Challenge, false), (Kind::Response, true), (Kind::Data, true)] {
+            let header = Header { kind, is_member, ..header() };
             let mut datagram = header.encode().to_vec();
             datagram.extend([7; TAG_LEN]);
             let (decoded, bytes, sealed) = Header::decode(&datagram).expect("well-formed");

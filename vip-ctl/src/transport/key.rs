@@ -193,6 +193,7 @@ mod tests {
             config_digest: 3,
             generation: 1,
             nodes_digest: 6,
+            is_member: true,
             src_incarnation: 4,
             dst_incarnation: 5,
             counter,

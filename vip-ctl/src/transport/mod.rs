@@ -71,6 +71,9 @@ pub struct Identity {
     pub generation: u64,
     /// What the membership is.
     pub nodes_digest: u64,
+    /// Does this node take part in it? One that is joining asks for nothing
+    /// else than who lives where, and which membership they have.
+    pub is_member: bool,
     /// Indices of the other nodes; this node's own is ignored.
     pub peers: Vec<u8>,
 }
@@ -98,6 +101,8 @@ pub enum Received {
         fresh: bool,
         /// Number of its membership.
         generation: u64,
+        /// Does it take part in that, or ask to?
+        is_member: bool,
     },
     /// Dropped and counted.
     Rejected {
@@ -347,6 +352,7 @@ impl Transport {
             incarnation: header.src_incarnation,
             fresh: before.is_none(),
             generation: header.generation,
+            is_member: header.is_member,
         })
     }
 
@@ -453,5 +459,6 @@ fn header(
         src_incarnation: identity.incarnation,
         dst_incarnation,
         counter,
+        is_member: identity.is_member,
     }
 }

@@ -193,6 +193,21 @@ fn an_observer_learns_and_neither_votes_nor_stands() {
     assert_eq!(cluster.command(A, to_it), Err(Refusal::TargetNeverHolds));
 }
 
+/// C was made an observer, and has not heard of it. It is not waited for, so
+/// the others may be two generations further: it gets no vote of theirs.
+#[test]
+fn who_could_hold_a_generation_ago_gets_no_vote() {
+    let mut cluster = Cluster::settled();
+    cluster.config.nodes[usize::from(C.0)].role = Role::Observer;
+    cluster.start(B);
+    cluster.run(ACCEPT * 3);
+    assert_eq!(cluster.holder(), Some(A));
+    cluster.kill(A);
+    cluster.run(ACCEPT * 5);
+    assert_eq!(cluster.holder(), None, "B alone is no majority in either generation");
+    assert_eq!(cluster.state(C).state, GroupState::Standby);
+}
+
 #[test]
 fn a_startup_delay_keeps_a_node_from_standing_but_not_from_voting() {
     let delay = ms(3000);

@@ -27,6 +27,7 @@ fn identity(me: u8, life: u64) -> Identity {
         config_digest: 77,
         generation: 5,
         nodes_digest: 55,
+        is_member: true,
         peers: vec![0, 1, 2],
     }
 }
@@ -93,13 +94,15 @@ fn one_side_waking_connects_both_within_one_exchange() {
         peer: 0,
         incarnation: 0x1001,
         fresh: true,
-        generation: 5
+        generation: 5,
+        is_member: true,
     }));
     assert!(received.contains(&Received::Adopted {
         peer: 1,
         incarnation: 0x2001,
         fresh: true,
-        generation: 5
+        generation: 5,
+        is_member: true,
     }));
     assert_eq!((a.incarnation(1), b.incarnation(0)), (Some(0x2001), Some(0x1001)));
 }
@@ -172,13 +175,15 @@ fn a_restarted_peer_is_adopted_at_its_first_challenge() {
         peer: 1,
         incarnation: 0x2002,
         fresh: false,
-        generation: 5
+        generation: 5,
+        is_member: true,
     }));
     assert!(received.contains(&Received::Adopted {
         peer: 0,
         incarnation: 0x1001,
         fresh: true,
-        generation: 5
+        generation: 5,
+        is_member: true,
     }));
     let datagram = a.seal(1, b"welcome back").expect("connected");
     assert_eq!(b.receive(&datagram, now), payload(0, b"welcome back"));
@@ -334,7 +339,7 @@ fn a_forged_digest_is_a_bad_tag_and_not_a_mismatch() {
 }
 
 #[test]
-fn other_versions_are_rejected_both_ways() {
+fn another_version_is_rejected_by_name_and_harms_nothing() {
     let (mut a, mut b) = pair();
     for version in [0, WIRE_VERSION + 1, 255] {
         let mut datagram = a.seal(1, b"from the future").expect("connected");
@@ -345,6 +350,60 @@ fn other_versions_are_rejected_both_ways() {
     assert_eq!(b.counters().rejected(Rejected::Version), 3);
     let datagram = a.seal(1, b"of today").expect("connected");
     assert_eq!(b.receive(&datagram, T0), payload(0, b"of today"));
+}
+
+/// A cluster in the middle of an upgrade: 0 and 1 speak one version, 2 another.
+#[test]
+fn those_of_one_version_connect_and_those_of_two_reject_each_other() {
+    let mut nodes = [node(0, 1), node(1, 1), node(2, 1)];
+    // As 2's version sees the others' and they see its.
+    let seen = |from: u8, to: u8, mut datagram: Vec<u8>| {
+        if (from == 2) != (to == 2) {
+            datagram[0] = if from == 2 { WIRE_VERSION + 1 } else { WIRE_VERSION - 1 };
+        }
+        datagram
+    };
+    let mut between_versions = 0_u64;
+    for round in 0..20_u32 {
+        let now = T0.plus(CHALLENGE_GAP_MIN * round * 2);
+        for from in 0..3_u8 {
+            nodes[usize::from(from)].wake(now);
+            while let Some((to, datagram)) = nodes[usize::from(from)].poll_transmit() {
+                let received = nodes[usize::from(to)].receive(&seen(from, to, datagram), now);
+                if (from == 2) != (to == 2) {
+                    between_versions += 1;
+                    assert_eq!(received, Received::Rejected { reason: Rejected::Version, from: None });
+                }
+            }
+        }
+    }
+    let connected = |of: usize| (0..3).filter(|peer| nodes[of].connected(*peer)).collect::<Vec<_>>();
+    assert_eq!([connected(0), connected(1), connected(2)], [vec![1], vec![0], vec![]]);
+    let rejected: u64 = nodes.iter().map(|node| node.counters().rejected(Rejected::Version)).sum();
+    assert!(rejected == between_versions && rejected > 0, "{rejected} of {between_versions}");
+    let answers: u64 = nodes[2].counters().responses_sent;
+    assert_eq!(answers, 0, "what is rejected is not answered");
+    let datagram = nodes[0].seal(1, b"and leases go on").expect("connected");
+    assert_eq!(nodes[1].receive(&datagram, T0), payload(0, b"and leases go on"));
+}
+
+/// Who is joining is heard, and told from who takes part (rule 10).
+#[test]
+fn who_is_joining_says_so() {
+    let mut a = node(0, 1);
+    let mut b = transport(Identity { is_member: false, ..identity(1, 1) }, ring());
+    b.wake(T0);
+    let received = talk(&mut a, &mut b, T0);
+    let adopted = |peer: u8| {
+        received.iter().find_map(|received| match received {
+            Received::Adopted { peer: of, is_member, .. } if *of == peer => Some(*is_member),
+            Received::Adopted { .. }
+            | Received::Payload { .. }
+            | Received::Handshake
+            | Received::Rejected { .. } => None,
+        })
+    };
+    assert_eq!((adopted(0), adopted(1)), (Some(true), Some(false)));
 }
 
 #[test]
