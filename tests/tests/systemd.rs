@@ -25,12 +25,10 @@ fn unit() -> Result<String> {
     std::fs::read_to_string(root().join("packaging/vip-agent.service")).context("the unit")
 }
 
-/// The value of a key that the unit has once.
-fn setting<'u>(unit: &'u str, key: &str) -> Result<&'u str> {
-    let mut values = unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-    let value = values.next().with_context(|| format!("no {key} in the unit"))?;
-    ensure!(values.next().is_none(), "{key} is there twice");
-    Ok(value)
+/// The capabilities that the unit leaves: the values of a key that adds up.
+fn capabilities(unit: &str) -> impl Iterator<Item = String> {
+    let values = unit.lines().filter_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    values.flat_map(str::split_whitespace).map(|name| name.trim_start_matches("CAP_").to_lowercase())
 }
 
 /// A child that does not outlive its test.
@@ -85,11 +83,8 @@ fn the_units_capabilities_are_enough() -> Result<()> {
         return Ok(());
     }
     let unit = unit()?;
-    let capabilities: Vec<_> = setting(&unit, "CapabilityBoundingSet")?
-        .split_whitespace()
-        .map(|name| name.trim_start_matches("CAP_").to_lowercase())
-        .collect();
-    let bounding = format!("-all,+{}", capabilities.join(",+"));
+    let bounding = capabilities(&unit).fold("-all".to_owned(), |all, name| all + ",+" + &name);
+    ensure!(bounding.contains("+bpf") && bounding.contains("+setuid"), "{bounding}");
     let lab = Lab::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))?;
     make_key(&lab)?;
     let mut agents = Vec::new();
@@ -189,18 +184,33 @@ fn unit_on(node: &Node) -> Result<Systemd> {
     // What is different here: where things are.
     let own = format!(
         "[Unit]\nConditionPathExists=\nAfter=systemd-journald.socket\nWants=systemd-journald.socket\n[Service]\n\
-         Environment=VIP_BPF_DIR={} VIP_RUN_DIR={} VIP_STATE_DIR={}\n\
-         ExecStart=\nExecStart={} agent --config {}\n",
+         Environment=VIP_BPF_DIR={1} VIP_RUN_DIR={2} VIP_STATE_DIR={3}\n\
+         ExecStart=\nExecStart={0} agent --config {4}\nExecReload=\nExecReload={0} reload\n",
+        program.display(),
         node.bpf_dir().display(),
         node.run_dir().display(),
         node.state_dir().display(),
-        program.display(),
         node.config_file().display(),
     );
     let units = [(UNIT, unit()?), ("vip-agent.service.d/lab.conf", own)];
     let systemd = Systemd::start(node, &units)?;
     systemd.succeed(&["start", UNIT])?;
     Ok(systemd)
+}
+
+/// What people have hooks and checks do: becoming another user, a signal to
+/// that one's process, a file of that one's, and a file system for the host.
+fn hooks_and_checks(disk: &Path) -> String {
+    let disk = disk.display();
+    let check = "set -e; runuser -u nobody -- true; \
+                 setpriv --reuid=65534 --regid=65534 --clear-groups sleep 60 & sleep 0.2; kill $!; \
+                 d=$(mktemp -d); chown 65534 $d; chmod 700 $d; touch $d/file; rm -r $d";
+    format!(
+        "[[group.check]]\nname = \"others\"\nexec = [\"/bin/sh\", \"-c\", '''{check}''']\n\
+         interval = \"2s\"\ntimeout = \"2s\"\n\
+         [hooks]\npost_promote = [\"/bin/sh\", \"-c\", \"mountpoint -q {disk} || mount -t tmpfs disk {disk}\"]\n\
+         pre_demote = [\"/bin/umount\", \"{disk}\"]\n"
+    )
 }
 
 fn main_pid(systemd: &Systemd) -> Result<String> {
@@ -224,12 +234,22 @@ fn under_systemd_a_restart_moves_nothing_and_a_stop_hands_over() -> Result<()> {
     let holder = rig.holder()?.name().to_owned();
     let node = rig.lab.candidates().find(|node| node.name() != holder).context("another node")?;
     ensure!(node.stop_agent()?.success());
+    let disk = rig.lab.id().dir().join("disk");
+    std::fs::create_dir(&disk)?;
+    let text = std::fs::read_to_string(node.config_file())? + &hooks_and_checks(&disk);
+    node.write_config(&text)?;
     let systemd = unit_on(node)?;
+    let is_mounted = || {
+        let mut mountpoint = systemd.command("mountpoint");
+        mountpoint.arg("--quiet").arg(&disk).status().is_ok_and(|status| status.success())
+    };
     let log = || journal(&systemd, &[]).unwrap_or_default();
     node.wait_quorate(clock::now().plus(PATIENCE)).with_context(log)?;
     let ready = || rig.lab.nodes()[0].succeed(&["switchover", GROUP, "--to", node.name()]).is_ok();
     ensure!(wait_until(clock::now().plus(PATIENCE), ready), "{}", log());
     ensure!(&*rig.wait_answerer(Some(&holder), || ())? == node.name());
+    // What a hook mounts the host has.
+    ensure!(wait_until(clock::now().plus(PATIENCE), is_mounted), "{}", log());
 
     // Another process, the same lease.
     let mut pid = main_pid(&systemd)?;
@@ -251,7 +271,12 @@ fn under_systemd_a_restart_moves_nothing_and_a_stop_hands_over() -> Result<()> {
     ensure!(main_pid(&systemd)? == pid, "{}", log());
     node.wait_quorate(clock::now().plus(PATIENCE))?;
     systemd.succeed(&["reload", UNIT])?;
+    node.write_config(&text.replace("[node]", "[mode]"))?;
+    ensure!(!systemd.systemctl(&["reload", UNIT])?.status.success(), "what is refused is no success");
+    node.write_config(&text)?;
+    systemd.succeed(&["reload", UNIT])?;
     rig.expect_calm(start, node.name()).with_context(log)?;
+    ensure!(is_mounted(), "{}", log());
 
     // The log has its fields, and every privilege that it takes.
     let fields = [&format!("VIP_GROUP={GROUP}"), "VIP_STATE=active"];
@@ -265,6 +290,7 @@ fn under_systemd_a_restart_moves_nothing_and_a_stop_hands_over() -> Result<()> {
     systemd.succeed(&["stop", UNIT])?;
     let (_, account) = rig.expect_move(start, node.name()).with_context(log)?;
     ensure!(account.gap_ms() < 500.0, "a planned move: {account:?}\n{}", log());
+    ensure!(!is_mounted(), "unmounted before anybody else has the VIP\n{}", log());
     // And killed it comes back by itself.
     systemd.succeed(&["start", UNIT])?;
     node.wait_quorate(clock::now().plus(PATIENCE)).with_context(log)?;
