@@ -12,7 +12,7 @@ use std::{
 
 use vip_common::BootNs;
 
-use super::gate::Ticket;
+use super::{gate::Ticket, hooks::RUNS_MAX};
 use crate::engine::{COMMAND_TIMEOUT, Command, Epoch, GroupId, NodeId, Status};
 
 /// The most that is kept back at a time; more goes ahead at once.
@@ -20,6 +20,8 @@ const KEPT_MAX: usize = 64;
 /// What a hook's process and its end may take beyond the hook's limit, which
 /// is kept by whoever runs it.
 const GRACE: Duration = Duration::from_millis(500);
+/// How long a move waits in all where more hooks are to run than run at a time.
+const QUEUE_MAX: Duration = Duration::from_secs(10);
 
 /// A group whose hook runs, or has ended lately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +37,17 @@ enum Parting {
 struct Kept<T> {
     what: T,
     waits_for: BTreeSet<GroupId>,
+}
+
+/// What [`Partings::overdue`] finds.
+#[derive(Debug)]
+pub struct Overdue<T> {
+    /// What may go ahead because its hooks have had their time.
+    pub free: Vec<T>,
+    /// The groups that were not moved although their hook has ended.
+    pub stayed: Vec<GroupId>,
+    /// Runs that come too late if they have not begun.
+    pub late: Vec<Ticket>,
 }
 
 /// What is kept back, and why.
@@ -72,9 +85,13 @@ impl<T> Partings<T> {
         matches!(self.groups.get(&group), Some(Parting::Running { .. }))
     }
 
-    /// A group's hook has begun; it may take `limit`.
+    /// A group's hook is to be run; it may take `limit` from its begin on, for
+    /// which it may have to wait until others have ended.
     pub fn begin(&mut self, group: GroupId, ticket: Ticket, limit: Duration, now: BootNs) {
-        let until = now.plus(limit).plus(GRACE);
+        let running =
+            self.groups.values().filter(|parting| matches!(parting, Parting::Running { .. })).count();
+        let turns = u32::try_from(running / RUNS_MAX).unwrap_or(u32::MAX).saturating_add(1);
+        let until = now.plus(limit.saturating_mul(turns).min(QUEUE_MAX.max(limit))).plus(GRACE);
         self.groups.insert(group, Parting::Running { ticket, until });
     }
 
@@ -112,27 +129,33 @@ impl<T> Partings<T> {
         free.into_iter().map(|kept| kept.what).collect()
     }
 
-    /// The lease of this group is gone, whatever took it; what may go ahead by that.
-    pub fn lost(&mut self, group: GroupId) -> Vec<T> {
-        if self.groups.remove(&group).is_some() { self.free(group) } else { Vec::new() }
+    /// The lease of this group is gone, whatever took it: what may go ahead by
+    /// that, and the run that comes too late if it has not begun.
+    pub fn lost(&mut self, group: GroupId) -> (Vec<T>, Option<Ticket>) {
+        match self.groups.remove(&group) {
+            None => (Vec::new(), None),
+            Some(Parting::Running { ticket, .. }) => (self.free(group), Some(ticket)),
+            Some(Parting::Done { .. }) => (self.free(group), None),
+        }
     }
 
-    /// What may go ahead because its hooks have had their time, and the groups
-    /// that were not moved although their hook has ended.
-    pub fn overdue(&mut self, now: BootNs) -> (Vec<T>, Vec<GroupId>) {
-        let mut free = Vec::new();
-        let mut stayed = Vec::new();
+    /// What is over by now.
+    pub fn overdue(&mut self, now: BootNs) -> Overdue<T> {
+        let mut over = Overdue { free: Vec::new(), stayed: Vec::new(), late: Vec::new() };
         for (group, parting) in self.groups.clone() {
             match parting {
-                Parting::Running { until, .. } if until <= now => free.extend(self.done(group, now)),
+                Parting::Running { ticket, until } if until <= now => {
+                    over.free.extend(self.done(group, now));
+                    over.late.push(ticket);
+                }
                 Parting::Done { until } if until <= now => {
                     self.groups.remove(&group);
-                    stayed.push(group);
+                    over.stayed.push(group);
                 }
                 Parting::Running { .. } | Parting::Done { .. } => {}
             }
         }
-        (free, stayed)
+        over
     }
 
     /// When [`Partings::overdue`] has something next.
@@ -199,9 +222,9 @@ mod tests {
         assert_eq!(partings.ended(Ticket(2), at(2)), ["standby"]);
         // A repeated request runs nothing again, for a while.
         assert!(partings.waiting(&groups).is_empty());
-        let (free, stayed) = partings.overdue(at(2).plus(COMMAND_TIMEOUT));
-        assert!(free.is_empty());
-        assert_eq!(stayed, groups, "nothing came of it");
+        let over = partings.overdue(at(2).plus(COMMAND_TIMEOUT));
+        assert!(over.free.is_empty() && over.late.is_empty());
+        assert_eq!(over.stayed, groups, "nothing came of it");
         assert_eq!(partings.waiting(&groups), groups);
     }
 
@@ -212,8 +235,26 @@ mod tests {
         partings.keep("switchover", &[GroupId(0)]);
         let due = partings.next_deadline().expect("it is waited for");
         assert!(due <= at(0).plus(LIMIT).plus(Duration::from_secs(1)));
-        assert!(partings.overdue(at(100)).0.is_empty());
-        assert_eq!(partings.overdue(due).0, ["switchover"]);
+        assert!(partings.overdue(at(100)).free.is_empty());
+        let over = partings.overdue(due);
+        assert_eq!((over.free, over.late), (vec!["switchover"], vec![Ticket(1)]));
+    }
+
+    #[test]
+    fn whose_hook_has_to_wait_for_others_has_its_time_all_the_same_but_not_for_ever() {
+        let mut partings = Partings::<()>::default();
+        let mut until = Vec::new();
+        for number in 0..200_u16 {
+            let ticket = Ticket(u64::from(number));
+            partings.begin(GroupId(number), ticket, LIMIT, at(0));
+            let Some(Parting::Running { until: own, .. }) = partings.groups.get(&GroupId(number)) else {
+                panic!("it runs")
+            };
+            until.push(*own);
+        }
+        assert_eq!((until[0], until[RUNS_MAX - 1]), (at(2_500), at(2_500)));
+        assert_eq!((until[RUNS_MAX], until[3 * RUNS_MAX]), (at(4_500), at(8_500)));
+        assert_eq!(until[199], at(10_500));
     }
 
     #[test]
@@ -221,7 +262,8 @@ mod tests {
         let mut partings = Partings::default();
         partings.begin(GroupId(0), Ticket(1), LIMIT, at(0));
         partings.keep("stop", &[GroupId(0)]);
-        assert_eq!(partings.lost(GroupId(0)), ["stop"]);
+        assert_eq!(partings.lost(GroupId(0)), (vec!["stop"], Some(Ticket(1))));
+        assert_eq!(partings.lost(GroupId(0)), (Vec::new(), None));
         assert_eq!(partings.next_deadline(), None);
     }
 }

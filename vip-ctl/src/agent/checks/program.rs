@@ -11,10 +11,10 @@ use nix::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     process::{Child, Command},
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 
-use super::aside::too_slow;
+use super::aside::{Aside, too_slow};
 use crate::agent::child;
 
 /// Bytes of a program's output that are kept; what follows is read and dropped.
@@ -51,6 +51,9 @@ pub(super) struct Program {
     environment: Vec<(&'static str, String)>,
     /// Killed, and not gone yet.
     killed: Option<Child>,
+    /// Where it is started: that takes as long as the kernel takes to read the
+    /// program, which on a dead server's disk is for ever.
+    starting: Aside,
 }
 
 /// Kills the group when it is dropped, however the run ended.
@@ -74,8 +77,8 @@ impl Drop for Group {
 
 impl Program {
     /// The program and its arguments, and what to add to its environment.
-    pub(super) const fn new(words: Vec<String>, environment: Vec<(&'static str, String)>) -> Self {
-        Self { words, environment, killed: None }
+    pub(super) fn new(words: Vec<String>, environment: Vec<(&'static str, String)>) -> Self {
+        Self { words, environment, killed: None, starting: Aside::default() }
     }
 
     /// Runs it.
@@ -90,11 +93,13 @@ impl Program {
             self.killed = Some(killed);
             return Err("an earlier run was killed and still hangs in the kernel".to_owned());
         }
-        let mut child = self.start()?;
+        let until = Instant::now() + limit;
+        let (words, environment) = (self.words.clone(), self.environment.clone());
+        let mut child = self.starting.run(limit, move || start(&words, environment)).await?;
         let leader = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
         let mut group = Group(leader);
         let mut output = Vec::new();
-        let Ok(ended) = timeout(limit, end_of(&mut child, &mut output)).await else {
+        let Ok(ended) = timeout_at(until, end_of(&mut child, &mut output)).await else {
             group.kill();
             if timeout(KILLED, child.wait()).await.is_err() {
                 self.killed = Some(child);
@@ -107,14 +112,14 @@ impl Program {
         let output = String::from_utf8_lossy(&output).into_owned();
         Ok(Ended { code: status.code(), how: status.to_string(), output })
     }
+}
 
-    fn start(&self) -> Result<Child, String> {
-        let mut command =
-            Command::from(child::command(&self.words, self.environment.clone()).map_err(|e| e.to_string())?);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let program = self.words.first().map_or("", String::as_str);
-        command.spawn().map_err(|e| format!("{program} can't be started: {e}"))
-    }
+fn start(words: &[String], environment: Vec<(&'static str, String)>) -> Result<Child, String> {
+    let mut command = Command::from(child::command(words, environment).map_err(|e| e.to_string())?);
+    // Killed if it was started too late for anybody to wait for it.
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let program = words.first().map_or("", String::as_str);
+    command.spawn().map_err(|e| format!("{program} can't be started: {e}"))
 }
 
 /// Waits for the end of a program, and keeps the beginning of its output.

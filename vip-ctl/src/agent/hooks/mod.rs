@@ -38,8 +38,9 @@ use crate::{
     paths::Paths,
 };
 
-/// Hooks that run at the same time; more wait. Ten thousand groups can move at once.
-const RUNS_MAX: usize = 16;
+/// Hooks of one [`Pool`] that run at the same time; more wait. Ten thousand
+/// groups can move at once.
+pub(super) const RUNS_MAX: usize = 16;
 /// Hooks of one group that wait; beyond that the oldest are dropped.
 const WAITING_MAX: usize = 8;
 /// What the end of a run may take beyond its limit before it is given up.
@@ -77,12 +78,33 @@ pub enum HookAsk {
     Run(Order),
     /// What this run was for is over.
     Cancel(Ticket),
+    /// What this run was for goes on without it: it is not begun any more.
+    Forget(Ticket),
     /// Go on with the hooks of this configuration.
     Reload(Box<Config>),
     /// A run has ended.
     Ended(u64, Ended),
     /// No more will come: finish what is there, but not for ever.
     Close,
+}
+
+/// What has places of its own, so that slow hooks that nobody waits for keep
+/// neither traffic waiting nor a planned move, nor those two one another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pool {
+    Taking,
+    Leaving,
+    Rest,
+}
+
+impl Pool {
+    const fn of(hook: Hook) -> Self {
+        match hook {
+            Hook::PrePromote => Self::Taking,
+            Hook::PreDemote => Self::Leaving,
+            Hook::PostPromote | Hook::PostDemote | Hook::OnFault => Self::Rest,
+        }
+    }
 }
 
 /// Tells the lease loop that a hook it waits for has ended, and whether well.
@@ -174,6 +196,7 @@ impl<R: Report> Runner<R> {
             match ask {
                 Ok(HookAsk::Run(order)) => self.add(order),
                 Ok(HookAsk::Cancel(ticket)) => self.cancel(ticket),
+                Ok(HookAsk::Forget(ticket)) => self.forget(ticket),
                 Ok(HookAsk::Reload(config)) => self.reload(&config),
                 Ok(HookAsk::Ended(number, ended)) => {
                     if let Some(place) = self.running.iter().position(|run| run.number == number) {
@@ -207,9 +230,7 @@ impl<R: Report> Runner<R> {
         let known = self.groups.get(&order.group);
         if known.is_none_or(|known| !known.hooks.commands.contains_key(&order.hook)) {
             // Who waits for it need not.
-            if let Some(ticket) = order.ticket {
-                self.report.ended(order.hook, ticket, true);
-            }
+            self.report_ended(&order, true);
             return;
         }
         let of_group = |other: &Order| other.group == order.group;
@@ -229,27 +250,37 @@ impl<R: Report> Runner<R> {
         self.waiting.retain(|order| order.ticket != Some(ticket));
     }
 
-    /// Starts what may run: first what somebody waits for, and of each group
-    /// what came first.
+    fn forget(&mut self, ticket: Ticket) {
+        if let Some(place) = self.waiting.iter().position(|order| order.ticket == Some(ticket))
+            && let Some(late) = self.waiting.remove(place)
+        {
+            self.tell(&late, not_run("the move came before its turn"));
+        }
+    }
+
+    /// Starts what may run: of each group what came first.
     fn start_next(&mut self) {
-        while self.running.len() < RUNS_MAX {
-            let is_free = |place: usize| {
-                let group = &self.waiting[place].group;
-                let is_first = !self.waiting.iter().take(place).any(|other| other.group == *group);
-                is_first && !self.running.iter().any(|run| run.order.group == *group)
-            };
-            let free = (0..self.waiting.len()).filter(|place| is_free(*place));
-            let Some(place) = free.min_by_key(|place| (self.waiting[*place].ticket.is_none(), *place)) else {
-                return;
-            };
-            if let Some(order) = self.waiting.remove(place) {
-                self.start(order);
-            }
+        let is_free = |runner: &Self, place: usize| {
+            let Order { group, hook, .. } = &runner.waiting[place];
+            let is_first = !runner.waiting.iter().take(place).any(|other| other.group == *group);
+            let mut of_pool = runner.running.iter().filter(|run| Pool::of(run.order.hook) == Pool::of(*hook));
+            is_first
+                && !runner.running.iter().any(|run| run.order.group == *group)
+                && of_pool.nth(RUNS_MAX - 1).is_none()
+        };
+        while let Some(place) = (0..self.waiting.len()).find(|place| is_free(self, *place))
+            && let Some(order) = self.waiting.remove(place)
+        {
+            self.start(order);
         }
     }
 
     fn start(&mut self, order: Order) {
-        let Some(task) = self.task(&order) else { return };
+        let Some(task) = self.task(&order) else {
+            // A reload has taken it away meanwhile: who waits for it need not.
+            self.report_ended(&order, true);
+            return;
+        };
         self.runs += 1;
         let (number, limit) = (self.runs, task.limit);
         let cancel = Arc::new(AtomicBool::new(false));
@@ -298,6 +329,12 @@ impl<R: Report> Runner<R> {
         }
     }
 
+    fn report_ended(&self, order: &Order, well: bool) {
+        if let Some(ticket) = order.ticket {
+            self.report.ended(order.hook, ticket, well);
+        }
+    }
+
     /// Tells everybody how a hook has ended.
     fn tell(&self, order: &Order, ended: Ended) {
         let (hook, group) = (order.hook, order.group.as_str());
@@ -317,9 +354,7 @@ impl<R: Report> Runner<R> {
         let run = HookRun { hook, outcome, exit, duration_ms, output, epoch: order.epoch };
         // Before what follows from its end can be: it belongs to that in the history.
         self.events.publish(Some(group), Kind::Hook(run), message.clone());
-        if let Some(ticket) = order.ticket {
-            self.report.ended(hook, ticket, outcome == Outcome::Done);
-        }
+        self.report_ended(order, outcome == Outcome::Done);
         if outcome.is_failure() {
             warn!(group, %hook, exit, duration_ms, "{message}");
         } else {

@@ -26,6 +26,9 @@ const LINES_MAX: usize = 10;
 const LINE_MAX: usize = 200;
 /// Between SIGTERM and SIGKILL.
 const TERM_GRACE: Duration = Duration::from_secs(1);
+/// How long the rest of the output of a hook that has ended is read: what it
+/// left behind may write on for ever.
+const REST: Duration = Duration::from_millis(20);
 /// How long an end that closed no pipe may go unnoticed.
 const LOOK_MS: u16 = 10;
 
@@ -107,8 +110,8 @@ impl Running {
         loop {
             self.read_for(LOOK_MS)?;
             if let Some(status) = self.child.try_wait()? {
-                // What is in the pipe by now; what it left behind may write on.
-                while self.pipe.is_some() && self.read_for(0)? {}
+                let until = clock::now().plus(REST);
+                while self.pipe.is_some() && clock::now() < until && self.read_for(0)? {}
                 return Ok(Some(status));
             }
             if clock::now() >= deadline || stop() {

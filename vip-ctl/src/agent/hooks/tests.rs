@@ -150,13 +150,13 @@ fn a_run_whose_lease_is_lost_is_killed_and_one_that_waits_is_not_begun() {
 }
 
 #[test]
-fn who_waits_for_a_hook_comes_before_those_that_nobody_waits_for() {
+fn who_waits_for_a_hook_is_not_kept_by_those_that_nobody_waits_for() {
     let groups: Vec<_> =
-        (0..=RUNS_MAX).map(|n| format!("{{ name = \"g{n}\", vips = [\"10.1.0.{n}\"] }}")).collect();
+        (0..RUNS_MAX + 3).map(|n| format!("{{ name = \"g{n}\", vips = [\"10.1.0.{n}\"] }}")).collect();
     let text = format!(
         "node = {{ name = \"db-a\", interface = \"eth0\" }}\n\
          cluster = {{ name = \"one\", key_file = \"k\", node = [{{ name = \"db-a\", address = \"10.0.0.1:7077\" }}] }}\n\
-         group = [{}]\n[hooks]\npost_promote = [\"/bin/sleep\"]\npre_promote = [\"/bin/true\"]\n",
+         group = [{}]\n[hooks]\npost_promote = [\"/bin/sleep\"]\npre_promote = [\"/bin/true\"]\npre_demote = [\"/bin/true\"]\n",
         groups.join(", ")
     );
     let config = Config::parse(&text, Path::new("vip.toml"), "db-a").unwrap();
@@ -171,12 +171,40 @@ fn who_waits_for_a_hook_comes_before_those_that_nobody_waits_for() {
         reason: String::new(),
         holder: None,
     };
-    for group in 0..RUNS_MAX {
+    for group in 0..=RUNS_MAX {
         runner.add(order(group, Hook::PostPromote, None));
     }
-    runner.add(order(RUNS_MAX, Hook::PrePromote, Some(Ticket(1))));
+    runner.add(order(RUNS_MAX + 1, Hook::PrePromote, Some(Ticket(1))));
+    runner.add(order(RUNS_MAX + 2, Hook::PreDemote, Some(Ticket(2))));
     runner.start_next();
-    assert_eq!(runner.running.len(), RUNS_MAX);
-    assert_eq!(runner.running[0].order.ticket, Some(Ticket(1)));
+    assert_eq!(runner.running.len(), RUNS_MAX + 2);
+    let waited_for: Vec<_> = runner.running.iter().filter_map(|run| run.order.ticket).collect();
+    assert_eq!(waited_for, [Ticket(1), Ticket(2)]);
     assert_eq!(runner.waiting.len(), 1);
+}
+
+#[test]
+fn what_a_reload_has_taken_away_keeps_nobody_waiting() {
+    let rig = Rig::new(&[(Hook::PrePromote, "sleep 0.5")], "10s");
+    rig.order(0, Hook::PrePromote, Some(1));
+    rig.order(0, Hook::PrePromote, Some(2));
+    let without = Config::parse(TEXT, Path::new("vip.toml"), "db-a").unwrap();
+    rig.asks.send(HookAsk::Reload(Box::new(without))).unwrap();
+    let (runs, told) = rig.finish();
+    assert_eq!(told, [(Ticket(1), true), (Ticket(2), true)]);
+    assert_eq!(runs.len(), 1);
+}
+
+#[test]
+fn a_run_that_comes_too_late_is_not_begun_and_one_that_has_begun_goes_on() {
+    let rig = Rig::new(&[(Hook::PreDemote, "sleep 0.5")], "10s");
+    rig.order(0, Hook::PreDemote, Some(1));
+    rig.order(0, Hook::PreDemote, Some(2));
+    for ticket in [1, 2] {
+        rig.asks.send(HookAsk::Forget(Ticket(ticket))).unwrap();
+    }
+    let (mut runs, told) = rig.finish();
+    assert_eq!(told, [(Ticket(2), false), (Ticket(1), true)]);
+    runs.sort_by_key(|run| run.duration_ms);
+    assert_eq!(runs.iter().map(|run| run.outcome).collect::<Vec<_>>(), [Outcome::NotStarted, Outcome::Done]);
 }

@@ -69,8 +69,9 @@ impl Running {
         let told = self.inner.gates.changed(group, state, holder, (epoch, reason), now);
         self.cancel(told.cancel);
         if state != GroupState::Active {
-            let free = self.partings.lost(group);
+            let (free, late) = self.partings.lost(group);
             self.freed.extend(free);
+            self.forget(late);
         }
         let (promoting, gap) = (told.promoting, told.gap);
         self.say(Notice::Changed { group, state, epoch, reason, holder, promoting, gap });
@@ -96,6 +97,13 @@ impl Running {
     fn cancel(&self, ticket: Option<Ticket>) {
         if let Some(ticket) = ticket {
             self.order(HookAsk::Cancel(ticket));
+        }
+    }
+
+    /// Runs that nobody waits for any more, and that come too late to begin.
+    fn forget(&self, late: impl IntoIterator<Item = Ticket>) {
+        for ticket in late {
+            self.order(HookAsk::Forget(ticket));
         }
     }
 
@@ -145,9 +153,10 @@ impl Running {
         for (group, word) in self.inner.gates.unbarred(now) {
             self.eligible(group, word);
         }
-        let (free, stayed) = self.partings.overdue(now);
-        self.go_ahead(free);
-        for group in stayed {
+        let over = self.partings.overdue(now);
+        self.go_ahead(over.free);
+        self.forget(over.late);
+        for group in over.stayed {
             // Its service was told to get ready to leave, and stays.
             if self.inner.gates.is_open(group, now) {
                 self.order_for(group, Hook::PostPromote, None, "not_moved");
