@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 use vip_tests::lab::{
     GROUP, Lab, LabSpec, Node, SERVICE_PORT, VIP, clock, echo::ask_udp, find_vip_ctl, skip, wait_until,
@@ -31,6 +31,11 @@ const LEASE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a frame to a VIP that nobody answers for waits.
 const BRIEF: Duration = Duration::from_millis(20);
+/// VIPs that come and go with one reload, how many reloads come at once, and
+/// how often that is tried until one is refused; mostly the first time does.
+const VIPS_MOVED: u8 = 200;
+const AT_ONCE: usize = 6;
+const ROUNDS: usize = 10;
 /// Characters of a wrong output that are shown.
 const SHOWN: usize = 1500;
 
@@ -339,6 +344,7 @@ fn every_verb_does_what_it_says_in_a_cluster() -> Result<()> {
         names.run(holder, rows)?;
     }
     holder.write_config(&config)?;
+    one_reload_at_a_time(&names, holder)?;
 
     for node in lab.nodes().iter().filter(|node| node.name() != holder.name()) {
         node.kill_agent()?;
@@ -347,6 +353,38 @@ fn every_verb_does_what_it_says_in_a_cluster() -> Result<()> {
     names.run(holder, rows::NO_QUORUM)?;
     the_agent_ends_well(holder)?;
     names.run(holder, rows::ENDED)
+}
+
+/// Of reloads that come at once one is done, and others are told to try again
+/// or find nothing left to do. Ends with the configuration that was there.
+fn one_reload_at_a_time(names: &Names, node: &Node) -> Result<()> {
+    let config = std::fs::read_to_string(node.config_file())?;
+    // Many VIPs come and go, so that it takes a while.
+    let vips: Vec<_> = (1..=VIPS_MOVED).map(|last| format!("\"10.78.0.{last}\"")).collect();
+    let more = format!("{config}\n[[group]]\nname = \"web\"\nvips = [{}]\n", vips.join(", "));
+    let mut was_refused = false;
+    for _ in 0..ROUNDS {
+        node.write_config(&more)?;
+        node.succeed(&["reload"])?;
+        node.write_config(&config)?;
+        let outs: Result<Vec<_>> = std::thread::scope(|scope| {
+            let run = || node.run(&["-o", "json", "reload"]);
+            let runs: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(run)).collect();
+            runs.into_iter().map(|run| run.join().map_err(|_| anyhow!("it panicked"))?).collect()
+        });
+        let outs = outs?;
+        let as_told =
+            |code, said| outs.iter().filter(|out| is_as_told("-o json reload", code, said, out)).count();
+        let refused = as_told(75, "another reload is under way: try again");
+        let done = as_told(0, r#"{"added":[],"changed":[],"anew":[]}"#);
+        ensure!(done > 0 && done + refused == AT_ONCE, "{outs:?}");
+        was_refused = refused > 0;
+        if was_refused {
+            break;
+        }
+    }
+    ensure!(was_refused, "{AT_ONCE} reloads at once were never too many");
+    names.run(node, rows::RELOAD_SAME)
 }
 
 /// The agent ends on SIGTERM, and so do the events of one who follows them.
