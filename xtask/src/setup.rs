@@ -30,9 +30,11 @@ const IPROUTE: &str = "iproute2";
 
 /// What some tests take, as package, program and purpose. Where it is not to be
 /// had, they say so and count as skipped.
-const FOR_TESTS: [(&str, &str, &str); 2] = [
+const FOR_TESTS: [(&str, &str, &str); 4] = [
     ("debootstrap", "debootstrap", "a clean Debian to install the package on"),
     ("chromium", "chromium", "a browser for the panel"),
+    ("zsh", "zsh", "a shell that reads its completions"),
+    ("fish", "fish", "a shell that reads its completions"),
 ];
 
 /// The C compiler's wrapper that static programs are built with, and its package.
