@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::OptionFuture;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
@@ -118,6 +119,8 @@ pub(super) fn serve(
         tokio::spawn(settle_votes(paths.run_dir.clone(), accept, silence));
         let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
         let mut look = tokio::time::interval(LOOK);
+        // The trial of the installed version, beside everything else.
+        let mut trial = OptionFuture::from(None);
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -136,9 +139,7 @@ pub(super) fn serve(
                     }
                 },
                 _ = term.recv() => {
-                    let is_restart = replace::is_restart().await;
-                    info!("SIGTERM: ending{}", if is_restart { ", to be started again" } else { "" });
-                    return Ok(if is_restart { Ended::Restart } else { Ended::Stop });
+                    return Ok(terminated().await);
                 }
                 _ = int.recv() => { info!("SIGINT: ending"); return Ok(Ended::Stop) }
                 _ = hup.recv() => {
@@ -150,12 +151,16 @@ pub(super) fn serve(
                         }
                     });
                 }
-                _ = usr2.recv() => match replace::successor(config_path).await {
+                _ = usr2.recv() => trial = OptionFuture::from(Some(Box::pin(replace::successor()))),
+                Some(tried) = &mut trial => match tried {
                     Ok(program) => {
                         info!(program = %program.display(), "SIGUSR2: going on as the installed version");
                         return Ok(Ended::Replace(program));
                     }
-                    Err(e) => warn!("SIGUSR2: the installed vip-ctl can't go on, so this one does: {e}"),
+                    Err(e) => {
+                        warn!("SIGUSR2: the installed vip-ctl can't go on, so this one does: {e}");
+                        trial = OptionFuture::from(None);
+                    }
                 },
                 _ = look.tick() => if has_ended() { return Ok(Ended::Stop) },
             }
@@ -165,6 +170,26 @@ pub(super) fn serve(
     let _ = fs::remove_file(&socket);
     runtime.shutdown_background();
     served
+}
+
+/// SIGTERM: to end, or to make way for the next process, if that could start.
+async fn terminated() -> Ended {
+    if !replace::is_restart().await {
+        info!("SIGTERM: ending");
+        return Ended::Stop;
+    }
+    match replace::successor().await {
+        Ok(_) => {
+            info!("SIGTERM: ending, to be started again");
+            Ended::Restart
+        }
+        Err(e) => {
+            warn!(
+                "SIGTERM: ending, and handing over, since vip-ctl can't be started again as things are: {e}"
+            );
+            Ended::Stop
+        }
+    }
 }
 
 fn listen(path: &Path) -> io::Result<UnixListener> {

@@ -71,7 +71,7 @@ use crate::{
     host::{self, Watched},
     http,
     lock::Lock,
-    node::is_in_maps,
+    node::{is_in_maps, plan},
     paths::Paths,
     transport::{KeyRing, Rejected},
 };
@@ -405,6 +405,31 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         Ok(Err(e)) => Err(AgentError::LeaseLoop(e.to_string())),
         Err(_) => Err(AgentError::LeaseLoop("it panicked".into())),
     }
+}
+
+/// Could an agent start here now, where another one runs? Changes nothing.
+///
+/// # Errors
+/// Why it could not, as far as that can be known before.
+pub fn try_out(config_path: &Path, paths: &Paths) -> Result<(), AgentError> {
+    let config = Config::load(config_path)?;
+    KeyRing::load(&config.cluster.key_file)?;
+    if let Some(api) = &config.api {
+        http::check(api)?;
+    }
+    let entry = take_part(&config, config_path, paths)?;
+    if let Some(source) = entry.doubt {
+        return Err(AgentError::Membership { path: config_path.to_owned(), source });
+    }
+    let Follow { table, .. } = follow_table(&config, paths)?;
+    if config.this_node().can_hold() {
+        let setup = node_setup(&config, &table);
+        plan::of_set_up(paths, &setup)?;
+        if let Some(plane) = plan::opened(paths)? {
+            plane.has_room_for(setup.groups.iter().map(|group| group.vips.len()).sum())?;
+        }
+    }
+    Ok(())
 }
 
 /// Rule 13 asks for it to be loud.

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::signal::{SigHandler, Signal, signal};
 use tokio::{process::Command, time::timeout};
 
 /// Why serving ended.
@@ -49,21 +50,22 @@ impl Ended {
 const DELETED: &str = " (deleted)";
 /// How long the installed program may take to say that it could go on.
 const TRIAL_MAX: Duration = Duration::from_secs(10);
+/// The argument by which it is asked.
+const TRIAL: &str = "--trial";
 /// How long systemd may take to say why it ends us.
 const JOB_MAX: Duration = Duration::from_secs(1);
 
-/// The program that is installed where this one was, if it can go on with this
-/// configuration.
+/// The program that is installed where this one was, if an agent could start
+/// with it, here and now, by this one's arguments.
 ///
 /// # Errors
-/// If there is none, or it can't: then the one that runs had better go on.
-pub(super) async fn successor(config: &Path) -> io::Result<PathBuf> {
+/// If there is none, or it can't: then the one that runs had better go on, or
+/// hand over before it ends.
+pub(super) async fn successor() -> io::Result<PathBuf> {
     let own = fs::read_link("/proc/self/exe")?;
     let path = own.to_str().and_then(|path| path.strip_suffix(DELETED)).map_or(own.clone(), PathBuf::from);
     let mut trial = Command::new(&path);
-    // What is only said of this host, as of a missing interface, would not keep
-    // it from starting.
-    trial.arg("check").arg("--config").arg(config).stdin(Stdio::null()).stdout(Stdio::null());
+    trial.args(env::args_os().skip(1)).arg(TRIAL).stdin(Stdio::null()).stdout(Stdio::null());
     let tried = timeout(TRIAL_MAX, trial.kill_on_drop(true).stderr(Stdio::piped()).output()).await;
     let tried = tried.map_err(|_| io::Error::other(format!("it hangs for {TRIAL_MAX:?}")))??;
     if tried.status.success() {
@@ -71,14 +73,20 @@ pub(super) async fn successor(config: &Path) -> io::Result<PathBuf> {
     }
     let said = String::from_utf8_lossy(&tried.stderr);
     let line = said.lines().next().unwrap_or("it says nothing");
-    Err(io::Error::other(format!("its check of the configuration fails with {}: {line}", tried.status)))
+    Err(io::Error::other(format!("its trial ends with {}: {line}", tried.status)))
 }
 
 /// Becomes `program`, with this process's arguments; returns only if that fails.
+/// Signals that say less than "end" are ignored, and so not the end of a
+/// program that does not listen to them yet: that is inherited (execve(2)).
 ///
 /// # Errors
 /// Why it could not be started.
 pub(super) fn become_successor(program: &Path) -> io::Result<Infallible> {
+    for asked in [Signal::SIGHUP, Signal::SIGUSR2] {
+        // SAFETY: to ignore a signal runs no handler of ours.
+        unsafe { signal(asked, SigHandler::SigIgn) }?;
+    }
     Err(process::Command::new(program).args(env::args_os().skip(1)).exec())
 }
 
@@ -121,8 +129,8 @@ mod tests {
     #[tokio::test]
     async fn a_program_that_can_not_go_on_takes_nothing_over() {
         // The test's own program has no such verb.
-        let refused = successor(Path::new("vip.toml")).await.expect_err("no vip-ctl");
-        assert!(refused.to_string().starts_with("its check of the configuration fails"), "{refused}");
+        let refused = successor().await.expect_err("no vip-ctl");
+        assert!(refused.to_string().starts_with("its trial ends with"), "{refused}");
     }
 
     #[test]

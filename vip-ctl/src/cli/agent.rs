@@ -20,9 +20,16 @@ pub(super) struct Args {
     /// is back within them goes on as if nothing had been, for an upgrade.
     #[arg(long)]
     hold: bool,
+    /// Say whether an agent could start here now, and do nothing.
+    #[arg(long, hide = true)]
+    trial: bool,
 }
 
 pub(super) fn run(args: &Args, paths: &Paths) -> Result<Exit, Failure> {
+    if args.trial {
+        agent::try_out(&args.config, paths).map_err(|e| Failure::new(e.exit(), e.to_string()))?;
+        return Ok(Exit::Ok);
+    }
     logs::start(&args.log)?;
     agent::run(&args.config, paths, args.hold).map_err(|e| Failure::new(e.exit(), e.to_string()))?;
     Ok(Exit::Ok)

@@ -99,7 +99,10 @@ pub fn of_tear_down(paths: &Paths) -> Result<Vec<String>, NodeError> {
 }
 
 /// The data plane, if one is loaded.
-fn opened(paths: &Paths) -> Result<Option<DataPlane>, NodeError> {
+///
+/// # Errors
+/// [`NodeError`] if it is there and can't be opened, as one of another version.
+pub fn opened(paths: &Paths) -> Result<Option<DataPlane>, NodeError> {
     match DataPlane::open(&paths.bpf_dir) {
         Ok(plane) => Ok(Some(plane)),
         Err(DataPlaneError::NotLoaded { .. }) => Ok(None),
