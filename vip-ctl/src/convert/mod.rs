@@ -5,6 +5,9 @@
 //!
 //! Nothing here touches a file: text comes in, text and notes go out.
 
+mod command;
+mod group;
+mod out;
 mod read;
 mod tree;
 mod write;
@@ -12,7 +15,16 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
+
 use serde::Serialize;
+
+use self::out::Out;
+use crate::config::Config;
+
+/// In the place of what only a person knows. It is refused where it stands: no
+/// address, path or number begins so, and no name has the colon that follows.
+const BLANK: &str = "FILL-IN";
 
 /// What kind of attention a line of the old file needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -22,6 +34,8 @@ pub enum Kind {
     FillIn,
     /// It has no counterpart and was left out.
     Lost,
+    /// It was carried over, and is refused as it is.
+    Mend,
     /// It is done in another way.
     Changed,
 }
@@ -33,6 +47,7 @@ impl Kind {
         match self {
             Self::FillIn => "fill in",
             Self::Lost => "left out",
+            Self::Mend => "mend",
             Self::Changed => "changed",
         }
     }
@@ -88,6 +103,13 @@ impl Notes {
         self.add(Kind::Changed, line, says);
     }
 
+    /// What is told at the first place that it is true of.
+    fn changed_once(&mut self, line: usize, says: &str) {
+        if !self.0.iter().any(|note| note.says == says) {
+            self.changed(line, says);
+        }
+    }
+
     fn fill_in(&mut self, line: impl Into<Option<usize>>, says: impl Into<String>) {
         self.add(Kind::FillIn, line, says);
     }
@@ -97,7 +119,8 @@ impl Notes {
 /// the new cluster; else it is keepalived's `router_id`, or `host_name`.
 ///
 /// # Errors
-/// If the text is none of keepalived's, or there is no `vrrp_instance` in it.
+/// If the text is none of keepalived's, or there is no `vrrp_instance` in it
+/// that anything could be carried over from.
 pub fn convert(text: &str, node: Option<&str>, host_name: &str) -> Result<Converted, ConvertError> {
     let tree = tree::parse(text)?;
     let mut notes = Notes::default();
@@ -108,9 +131,21 @@ pub fn convert(text: &str, node: Option<&str>, host_name: &str) -> Result<Conver
             says: "there is no vrrp_instance in it, and so no VIP: name the file that has one".into(),
         });
     }
-    let toml = write::write(&old, node, host_name, &mut notes);
+    let out = write::write(&old, node, host_name, &mut notes)?;
+    mistakes(&out, &mut notes);
     let mut notes = notes.0;
     // What is not in the old file comes last.
     notes.sort_by_key(|note| (note.line.unwrap_or(usize::MAX), note.kind));
-    Ok(Converted { toml, notes })
+    Ok(Converted { toml: out.text, notes })
+}
+
+/// What the configuration's own reader has against the result, once it is
+/// filled in: better told now than when it is.
+fn mistakes(out: &Out, notes: &mut Notes) {
+    let Err(errors) = Config::parse(&out::filled_in(&out.text), Path::new("vip.toml"), "") else { return };
+    for error in errors.errors() {
+        let line = error.place.and_then(|place| out.origin(place.line));
+        let (text, message) = (out::as_written(error.line.trim()), out::as_written(&error.message));
+        notes.add(Kind::Mend, line, format!("in the new file, {text} is refused: {message}"));
+    }
 }

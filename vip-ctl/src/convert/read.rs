@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{Notes, tree::Entry};
+use super::{
+    Notes,
+    command::{Command, User, other_user},
+    tree::{self, Entry},
+};
 
 /// A line's number and what was read from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,8 +18,12 @@ pub(super) struct Lined<T> {
 /// What was understood of the old file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Old {
-    pub(super) router_id: Option<String>,
-    pub(super) startup_delay: Option<f64>,
+    pub(super) router_id: Option<Lined<String>>,
+    pub(super) startup_delay: Option<Lined<f64>>,
+    /// Where addresses go that no interface is named for.
+    pub(super) default_interface: Option<String>,
+    /// Is it said whose rights scripts have?
+    pub(super) has_script_user: bool,
     pub(super) instances: Vec<Instance>,
     pub(super) sync_groups: Vec<SyncGroup>,
     pub(super) scripts: BTreeMap<String, Script>,
@@ -26,17 +34,31 @@ pub(super) struct Old {
 pub(super) struct Instance {
     pub(super) line: usize,
     pub(super) name: String,
-    pub(super) interface: Option<String>,
+    /// What VRRP is spoken on, and where addresses go that name no other.
+    pub(super) interface: Option<Lined<String>>,
+    /// Its failure is none.
+    pub(super) ignores_interface: bool,
+    pub(super) is_master: bool,
     pub(super) priority: Option<Lined<u32>>,
     /// Seconds.
     pub(super) advert_int: Option<Lined<f64>>,
     pub(super) own: Option<String>,
     pub(super) peers: Vec<Lined<String>>,
-    pub(super) vips: Vec<Lined<String>>,
+    pub(super) vips: Vec<Vip>,
     pub(super) no_preempt: bool,
     /// Seconds.
-    pub(super) preempt_delay: Option<f64>,
+    pub(super) preempt_delay: Option<Lined<f64>>,
     pub(super) common: Common,
+}
+
+/// An address that moves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Vip {
+    pub(super) line: usize,
+    /// As it was written, with its length.
+    pub(super) text: String,
+    /// The interface that it names.
+    pub(super) device: Option<String>,
 }
 
 /// A `vrrp_sync_group`.
@@ -54,18 +76,24 @@ pub(super) struct Common {
     pub(super) scripts: Vec<Lined<String>>,
     pub(super) interfaces: Vec<String>,
     /// By keyword: `notify_master` and so on.
-    pub(super) notify: BTreeMap<&'static str, Vec<String>>,
+    pub(super) notify: BTreeMap<&'static str, Command>,
 }
 
 /// A `vrrp_script`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Script {
-    pub(super) script: String,
+    pub(super) line: usize,
+    pub(super) command: Option<Command>,
     /// Seconds.
-    pub(super) interval: Option<f64>,
-    pub(super) timeout: Option<f64>,
-    pub(super) rise: Option<u32>,
-    pub(super) fall: Option<u32>,
+    pub(super) interval: Option<Lined<f64>>,
+    /// Seconds.
+    pub(super) timeout: Option<Lined<f64>>,
+    pub(super) rise: Option<Lined<u32>>,
+    pub(super) fall: Option<Lined<u32>>,
+    /// It says no where others say yes.
+    pub(super) is_reverse: bool,
+    /// Whose rights it has.
+    pub(super) user: Option<User>,
 }
 
 /// Hooks that have a counterpart.
@@ -76,7 +104,6 @@ const LOST: &[(&str, &str)] = &[
     ("authentication", "nodes are told apart by the cluster's key, which is not sent: `vip-ctl keygen`"),
     ("virtual_routes", "routes are not moved: put them on every node, once"),
     ("virtual_rules", "routing rules are not moved: put them on every node, once"),
-    ("virtual_ipaddress_excluded", "see the VIPs"),
     ("track_bfd", "BFD is not followed: a node that is cut off loses its lease by itself"),
     ("track_process", "write a check of it: process = \"NAME\" under [[group.check]]"),
     ("track_file", "write a check of it: file = \"PATH\" under [[group.check]]"),
@@ -88,7 +115,11 @@ const LOST: &[(&str, &str)] = &[
         "there are no adverts of lower priority: a rival claim is counted in vip_conflicts_total",
     ),
     ("notify_deleted", "a group that is removed is released: post_demote runs"),
+    ("no_accept", "the VIP is an address of lo here, and takes what comes for it"),
+    ("notify_priority_changes", "a priority does not change by itself here"),
     ("use_vmac", "no MAC address moves: other hosts are told of the new one"),
+    ("use_vmac_addr", "no MAC address moves: other hosts are told of the new one"),
+    ("vrf", "the data plane is on the interfaces of [node], whatever VRF they are in"),
     ("use_ipvlan", "nothing is put on an interface"),
     ("vmac_xmit_base", "no MAC address moves"),
 ];
@@ -99,10 +130,10 @@ const NEEDLESS: &[&str] = &[
     "accept",
     "check_unicast_src",
     "debug",
-    "dont_track_primary",
     "down_timer_adverts",
     "garp_lower_prio_delay",
     "garp_lower_prio_repeat",
+    "garp_extra_if",
     "garp_master_delay",
     "garp_master_refresh",
     "garp_master_refresh_repeat",
@@ -111,13 +142,21 @@ const NEEDLESS: &[&str] = &[
     "kernel_rx_buf_size",
     "linkbeat_use_polling",
     "lower_prio_no_advert",
+    "mcast_dst_ip",
     "native_ipv6",
+    "no_virtual_ipaddress",
     "old_unicast_checksum",
+    "owner_ignore_adverts",
+    "preempt",
     "promote_secondaries",
     "skip_check_adv_addr",
     "strict_mode",
     "thread_timer_expired",
+    "timer_expired_backup",
+    "track_src_ip",
+    "unicast_fault_no_peer",
     "unicast_ttl",
+    "v3_checksum_as_v2",
     "version",
     "virtual_router_id",
     "vrrp_version",
@@ -163,35 +202,78 @@ pub(super) fn read(tree: &[Entry], notes: &mut Notes) -> Old {
                     format!("{} {}: write a check with file = \"PATH\"", entry.key(), entry.rest()),
                 );
             }
-            "static_ipaddress" | "static_routes" | "static_rules" | "static_track_group" => notes.lost(
-                entry.line,
-                format!("{} is the host's own network: give it to whatever configures that", entry.key()),
-            ),
-            key if key.starts_with('$') || key.starts_with('@') => {
+            "static_ipaddress" | "static_routes" | "static_rules" | "static_track_group" | "track_group" => {
                 notes.lost(
                     entry.line,
-                    format!("{key} is a definition or a condition, which is not followed: write it out"),
+                    format!("{} is the host's own network: give it to whatever configures that", entry.key()),
                 );
             }
-            key => notes.lost(entry.line, format!("{key} is not known here")),
+            // About VRRP's packets.
+            "garp_group" | "linkbeat_interfaces" | "linkbeat_use_polling" => {}
+            "interface_up_down_delays" => notes.lost(
+                entry.line,
+                "interface_up_down_delays: an interface without a carrier counts at once, and so does one that has it again",
+            ),
+            "net_namespace" => notes.lost(
+                entry.line,
+                format!("net_namespace {}: start the agent in it, by its unit's NetworkNamespacePath=", entry.rest()),
+            ),
+            key => other(key, entry, notes),
         }
     }
     old
 }
 
+/// What is of keepalived's language, and not of what it configures; false if it is none of that.
+fn preprocessed(key: &str, entry: &Entry, notes: &mut Notes) -> bool {
+    if let Some((name, value)) = tree::definition(key) {
+        let whole = std::iter::once(value).chain(entry.words.iter().skip(1).map(String::as_str));
+        let whole = whole.collect::<Vec<_>>().join(" ");
+        notes.changed(entry.line, format!("${name} is written out as {whole} wherever it is used"));
+        return true;
+    }
+    if key.starts_with(['$', '@', '~']) {
+        notes.lost(
+            entry.line,
+            format!("{key} is a definition or a condition, which is not followed: write it out"),
+        );
+        return true;
+    }
+    false
+}
+
 fn global(entry: &Entry, old: &mut Old, notes: &mut Notes) {
     for entry in entry.entries() {
         match entry.key() {
-            "router_id" => old.router_id = entry.value().map(str::to_owned),
+            "router_id" => old.router_id = lined(entry),
             "vrrp_startup_delay" => old.startup_delay = seconds(entry, notes),
+            "vrrp_delay_after_boot" => notes.lost(
+                entry.line,
+                "vrrp_delay_after_boot: startup_delay under [node] is a delay after each start of the agent",
+            ),
+            "default_interface" => old.default_interface = entry.value().map(device),
             "notification_email" | "notification_email_from" | "smtp_server" | "smtp_connect_timeout"
             | "smtp_alert" | "smtp_alert_vrrp" | "smtp_helo_name" | "email_faults" => {
                 notes.lost(entry.line, format!("{}: mail is not sent; use a hook, or webhook", entry.key()));
             }
-            "script_user" => notes.changed(
+            "script_user" => {
+                old.has_script_user = true;
+                if let Some(user) = User::of(entry.line, entry.words.get(1..).unwrap_or_default()) {
+                    other_user("what names no user of its own", &user, notes);
+                }
+            }
+            "notify_fifo" | "notify_fifo_script" | "vrrp_notify_fifo" | "vrrp_notify_fifo_script" => notes.lost(
                 entry.line,
-                "scripts run as the agent's user, root: begin the command with runuser -u USER -- to be another",
+                format!(
+                    "{}: there is no FIFO; follow `vip-ctl events --follow -o json`, or use hooks or webhook",
+                    entry.key()
+                ),
             ),
+            "startup_script" | "shutdown_script" => notes.lost(
+                entry.line,
+                format!("{}: use ExecStartPre= or ExecStopPost= of the agent's unit", entry.key()),
+            ),
+            "startup_script_timeout" | "shutdown_script_timeout" => {}
             "enable_script_security" => notes.changed(
                 entry.line,
                 "see yourself that scripts, and the directories they are in, can be written by root alone",
@@ -202,11 +284,11 @@ fn global(entry: &Entry, old: &mut Old, notes: &mut Notes) {
             }
             // About VRRP's packets and keepalived's own processes.
             key if key.starts_with("vrrp_") || key.starts_with("checker_") || key.starts_with("bfd_") => {}
-            "process_names" | "default_interface" | "lvs_sync_daemon" | "lvs_flush" | "use_pid_dir"
+            "process_names" | "lvs_sync_daemon" | "lvs_flush" | "use_pid_dir"
             | "dynamic_interfaces" | "instance" | "net_namespace" | "max_auto_priority" => {
                 notes.lost(entry.line, format!("{} is keepalived's own", entry.key()));
             }
-            key => notes.lost(entry.line, format!("{key} is not known here")),
+            key => other(key, entry, notes),
         }
     }
 }
@@ -215,22 +297,20 @@ fn instance(entry: &Entry, notes: &mut Notes) -> Instance {
     let mut instance = Instance { line: entry.line, name: entry.rest(), ..Instance::default() };
     for entry in entry.entries() {
         match entry.key() {
-            "state" => {}
-            "interface" => instance.interface = entry.value().map(str::to_owned),
-            "priority" => {
-                instance.priority = number(entry, notes).map(|value| Lined { line: entry.line, value });
+            "state" => instance.is_master = entry.value() == Some("MASTER"),
+            "interface" => {
+                instance.interface =
+                    entry.value().map(|name| Lined { line: entry.line, value: device(name) });
             }
-            "advert_int" => {
-                instance.advert_int = seconds(entry, notes).map(|value| Lined { line: entry.line, value });
-            }
+            "dont_track_primary" => instance.ignores_interface = true,
+            "priority" => instance.priority = number(entry, notes),
+            "advert_int" => instance.advert_int = seconds(entry, notes),
             "unicast_src_ip" | "mcast_src_ip" => instance.own = entry.value().map(str::to_owned),
             "unicast_peer" => instance.peers.extend(
                 entry.entries().iter().map(|peer| Lined { line: peer.line, value: peer.key().to_owned() }),
             ),
             "virtual_ipaddress" | "virtual_ipaddress_excluded" => {
-                instance
-                    .vips
-                    .extend(entry.entries().iter().map(|vip| address(vip, &mut instance.common, notes)));
+                instance.vips.extend(entry.entries().iter().map(|entry| vip(entry, notes)));
             }
             "nopreempt" => instance.no_preempt = true,
             "preempt_delay" => instance.preempt_delay = seconds(entry, notes),
@@ -241,28 +321,29 @@ fn instance(entry: &Entry, notes: &mut Notes) -> Instance {
     instance
 }
 
-/// A VIP's line: `ADDRESS[/LENGTH] [dev IFACE] [label L] [scope S]`.
-fn address(entry: &Entry, common: &mut Common, notes: &mut Notes) -> Lined<String> {
-    let mut words = entry.words.iter().skip(1).map(String::as_str);
-    while let Some(word) = words.next() {
-        match word {
-            "dev" => {
-                if let Some(device) = words.next() {
-                    common.interfaces.push(device.to_owned());
-                    notes.changed(
-                        entry.line,
-                        format!("{} was put on {device}: here it is on lo, and answered on every interface of [node]", entry.key()),
-                    );
-                }
-            }
-            // What an address on an interface can have, and one on lo need not.
-            "brd" | "label" | "scope" | "peer" | "metric" | "track_group" => {
-                words.next();
-            }
-            _ => {}
-        }
+/// A VIP's line: `ADDRESS[/LENGTH] [dev IFACE] [label L] [scope S]`. What else
+/// an address on an interface can have, one on lo need not.
+fn vip(entry: &Entry, notes: &mut Notes) -> Vip {
+    let after = |keyword: &str| entry.words.iter().skip_while(|word| *word != keyword).nth(1);
+    let mut device = after("dev").map(|name| device(name));
+    // Then it is reached by a route to the host, by whatever interface that has.
+    if device.as_deref() == Some("lo") {
+        device = None;
+        notes.changed(
+            entry.line,
+            format!("{} was put on lo: here it is answered for on the interfaces of [node]", entry.key()),
+        );
     }
-    Lined { line: entry.line, value: entry.key().to_owned() }
+    Vip { line: entry.line, text: entry.key().to_owned(), device }
+}
+
+/// An interface, also by the name of an alias of it, such as `eth0:1`.
+fn device(name: &str) -> String {
+    name.split(':').next().unwrap_or(name).to_owned()
+}
+
+fn lined(entry: &Entry) -> Option<Lined<String>> {
+    entry.value().map(|value| Lined { line: entry.line, value: value.to_owned() })
 }
 
 fn sync_group(entry: &Entry, notes: &mut Notes) -> SyncGroup {
@@ -289,27 +370,35 @@ fn sync_group(entry: &Entry, notes: &mut Notes) -> SyncGroup {
 fn common(entry: &Entry, common: &mut Common, notes: &mut Notes) -> bool {
     match entry.key() {
         "track_script" => {
-            for script in entry.entries() {
-                weight(script, notes);
+            for script in entry.entries().iter().filter(|script| weight(script, notes)) {
                 common.scripts.push(Lined { line: script.line, value: script.key().to_owned() });
             }
         }
         "track_interface" => {
-            for interface in entry.entries() {
-                weight(interface, notes);
-                common.interfaces.push(interface.key().to_owned());
+            for interface in entry.entries().iter().filter(|interface| weight(interface, notes)) {
+                common.interfaces.push(device(interface.key()));
             }
         }
         key => {
             let Some(known) = NOTIFY.iter().find(|known| **known == key) else { return false };
-            common.notify.insert(known, command(&entry.rest()));
+            if let Some(command) = Command::of_notify(entry, notes) {
+                common.notify.insert(known, command);
+            }
         }
     }
     true
 }
 
-/// A weight changes the priority; here it is a matter of yes or no.
-fn weight(entry: &Entry, notes: &mut Notes) {
+/// A weight changes the priority; here it is a matter of yes or no. False for
+/// what counts the other way round, which there is no counterpart for.
+fn weight(entry: &Entry, notes: &mut Notes) -> bool {
+    if entry.words.iter().any(|word| word == "reverse") {
+        notes.lost(
+            entry.line,
+            format!("{} counts in reverse: write a check that passes when it does not", entry.key()),
+        );
+        return false;
+    }
     let weight = entry.words.iter().skip_while(|word| *word != "weight").nth(1);
     if weight.is_some_and(|weight| weight != "0") {
         notes.changed(
@@ -317,9 +406,13 @@ fn weight(entry: &Entry, notes: &mut Notes) {
             format!("{} has a weight: here a node that fails it does not hold the group at all", entry.key()),
         );
     }
+    true
 }
 
 fn other(key: &str, entry: &Entry, notes: &mut Notes) {
+    if preprocessed(key, entry, notes) {
+        return;
+    }
     if let Some((_, why)) = LOST.iter().find(|(lost, _)| *lost == key) {
         notes.lost(entry.line, format!("{key}: {why}"));
     } else if !NEEDLESS.contains(&key) {
@@ -328,54 +421,48 @@ fn other(key: &str, entry: &Entry, notes: &mut Notes) {
 }
 
 fn script(entry: &Entry, notes: &mut Notes) -> Script {
-    let mut script = Script::default();
+    let mut script = Script { line: entry.line, ..Script::default() };
     for entry in entry.entries() {
         match entry.key() {
-            "script" => script.script = entry.rest(),
+            "script" => script.command = Command::of_script(entry, notes),
             "interval" => script.interval = seconds(entry, notes),
             "timeout" => script.timeout = seconds(entry, notes),
             "rise" => script.rise = number(entry, notes),
             "fall" => script.fall = number(entry, notes),
             "weight" => {
-                if entry.value() != Some("0") {
+                script.is_reverse = entry.words.iter().any(|word| word == "reverse");
+                if entry.value() != Some("0") && !script.is_reverse {
                     notes.changed(
                         entry.line,
                         "the script has a weight: here a node that fails it does not hold the group at all",
                     );
                 }
             }
-            "user" => notes.changed(
-                entry.line,
-                "the script runs as the agent's user, root: begin the command with runuser -u USER -- to be another",
-            ),
-            "init_fail" => notes.changed(entry.line, "init_fail: a node holds nothing until its checks have passed"),
-            key => notes.lost(entry.line, format!("{key} is not known here")),
+            "user" => {
+                script.user = User::of(entry.line, entry.words.get(1..).unwrap_or_default());
+            }
+            "init_fail" => {
+                notes.changed(entry.line, "init_fail: a node holds nothing until its checks have passed")
+            }
+            key => other(key, entry, notes),
         }
     }
     script
 }
 
-fn number(entry: &Entry, notes: &mut Notes) -> Option<u32> {
+fn number(entry: &Entry, notes: &mut Notes) -> Option<Lined<u32>> {
     let number = entry.value().and_then(|value| value.parse().ok());
     if number.is_none() {
         notes.lost(entry.line, format!("{} {} is no number", entry.key(), entry.rest()));
     }
-    number
+    number.map(|value| Lined { line: entry.line, value })
 }
 
-fn seconds(entry: &Entry, notes: &mut Notes) -> Option<f64> {
+fn seconds(entry: &Entry, notes: &mut Notes) -> Option<Lined<f64>> {
     let seconds =
         entry.value().and_then(|value| value.parse().ok()).filter(|s: &f64| s.is_finite() && *s >= 0.0);
     if seconds.is_none() {
         notes.lost(entry.line, format!("{} {} is no number of seconds", entry.key(), entry.rest()));
     }
-    seconds
-}
-
-/// The words of a command; through a shell if it is made for one.
-pub(super) fn command(text: &str) -> Vec<String> {
-    if text.contains(|c: char| "|&;<>$`*?()~".contains(c)) {
-        return vec!["/bin/sh".into(), "-c".into(), text.to_owned()];
-    }
-    text.split_whitespace().map(str::to_owned).collect()
+    seconds.map(|value| Lined { line: entry.line, value })
 }

@@ -1,18 +1,24 @@
 //! keepalived's format, as a tree: lines of words, some of them with a block
 //! in braces. What the words mean is not known here.
 
+use std::collections::BTreeMap;
+
 use super::ConvertError;
 
 /// Blocks in blocks, at most; keepalived has five.
 const DEPTH_MAX: usize = 32;
+/// The longest value of a definition, in bytes; one may be made of others.
+const VALUE_LEN_MAX: usize = 1024;
 
 /// A line, and the block behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     /// Where it begins, from 1.
     pub(super) line: usize,
-    /// Its words, quotes taken off; never empty.
+    /// Its words, quotes and backslashes taken off; never empty.
     pub(super) words: Vec<String>,
+    /// The same words with their backslashes: a command is taken apart once more.
+    pub(super) escaped: Vec<String>,
     /// What stands in its braces.
     pub(super) block: Option<Vec<Entry>>,
 }
@@ -41,7 +47,7 @@ impl Entry {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Token {
-    Word(String),
+    Word(Word),
     Open,
     Close,
     Newline,
@@ -67,11 +73,13 @@ fn block(
         match token {
             Token::Newline => begun = false,
             Token::Word(word) => {
-                if let Some(last) = entries.last_mut().filter(|_| begun) {
-                    last.words.push(word);
-                } else {
-                    entries.push(Entry { line, words: vec![word], block: None });
+                if !begun {
+                    entries.push(Entry { line, words: Vec::new(), escaped: Vec::new(), block: None });
                     begun = true;
+                }
+                if let Some(last) = entries.last_mut() {
+                    last.words.push(word.text);
+                    last.escaped.push(word.escaped);
                 }
             }
             Token::Open => {
@@ -108,9 +116,13 @@ fn wrong(line: usize, says: &str) -> ConvertError {
 
 fn tokens(text: &str) -> Result<Vec<(usize, Token)>, ConvertError> {
     let mut found = Vec::new();
-    for (line, text) in (1..).zip(text.lines()) {
+    let mut known: BTreeMap<String, String> = BTreeMap::new();
+    for (line, text) in whole_lines(text) {
+        let text = written_out(&text, &known);
+        if let Some((name, value)) = definition(&text).filter(|(_, value)| value.len() <= VALUE_LEN_MAX) {
+            known.insert(name.to_owned(), value.to_owned());
+        }
         let mut rest = text.trim_start();
-        // A comment begins where a word would.
         while let Some(first) = rest.chars().next().filter(|c| !matches!(c, '#' | '!')) {
             let token = match first {
                 '{' => Token::Open,
@@ -131,18 +143,107 @@ fn tokens(text: &str) -> Result<Vec<(usize, Token)>, ConvertError> {
     Ok(found)
 }
 
+/// The lines, those that a backslash continues put together, each with the
+/// number of its first.
+fn whole_lines(text: &str) -> Vec<(usize, String)> {
+    let mut whole: Vec<(usize, String)> = Vec::new();
+    let mut goes_on = false;
+    for (line, text) in (1..).zip(text.lines()) {
+        let trimmed = text.trim_end();
+        let is_comment = trimmed.trim_start().starts_with(['#', '!']);
+        let backslashes = trimmed.chars().rev().take_while(|c| *c == '\\').count();
+        let ends_so = backslashes % 2 == 1 && !is_comment;
+        let part = if ends_so { &trimmed[..trimmed.len() - 1] } else { text };
+        match whole.last_mut().filter(|_| goes_on) {
+            Some((_, begun)) => begun.push_str(part.trim_start()),
+            None => whole.push((line, part.to_owned())),
+        }
+        goes_on = ends_so;
+    }
+    whole
+}
+
+/// The name and the value of a line `$NAME=VALUE`.
+pub(super) fn definition(line: &str) -> Option<(&str, &str)> {
+    let (name, value) = line.trim_start().strip_prefix('$')?.split_once('=')?;
+    let value = value.split(['#', '!']).next().unwrap_or_default().trim();
+    (!name.is_empty() && name.chars().all(in_a_name)).then_some((name, value))
+}
+
+fn in_a_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+/// The line with the values of what is defined in the place of `$NAME` and
+/// `${NAME}`. What is not stays, as it does with keepalived.
+fn written_out(line: &str, known: &BTreeMap<String, String>) -> String {
+    let Some(first) = line.find('$').filter(|_| !known.is_empty()) else { return line.to_owned() };
+    // The name of a definition is not to be replaced by its former value.
+    let first = if definition(line).is_some() { first + 1 } else { first };
+    let (mut out, mut rest) = (line[..first].to_owned(), &line[first..]);
+    while let Some(at) = rest.find('$') {
+        let (before, after) = (&rest[..at], &rest[at + 1..]);
+        out.push_str(before);
+        let braced = after.strip_prefix('{').and_then(|inside| inside.split_once('}'));
+        let bare = after.split_at(after.find(|c| !in_a_name(c)).unwrap_or(after.len()));
+        let (name, behind) = braced.unwrap_or(bare);
+        match known.get(name) {
+            Some(value) => {
+                out.push_str(value);
+                rest = behind;
+            }
+            None => {
+                out.push('$');
+                rest = after;
+            }
+        }
+    }
+    out + rest
+}
+
+/// A word, with and without its backslashes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Word {
+    text: String,
+    escaped: String,
+}
+
+impl Word {
+    fn push(&mut self, c: char) {
+        self.text.push(c);
+        self.escaped.push(c);
+    }
+}
+
 /// The word at the front, quotes taken off, and what comes after it. `None`
 /// if a quote is not closed.
-fn word(text: &str) -> Option<(String, &str)> {
-    let mut word = String::new();
+fn word(text: &str) -> Option<(Word, &str)> {
+    let mut word = Word::default();
     let mut quote = None;
     let mut characters = text.char_indices();
     while let Some((at, c)) = characters.next() {
+        let is_closed = || text[at + 1..].contains(c);
         match (quote, c) {
-            (None, '"' | '\'') => quote = Some(c),
+            (None, '"') => quote = Some(c),
+            // One alone is an apostrophe.
+            (None, '\'') if is_closed() => quote = Some(c),
             (Some(open), _) if c == open => quote = None,
-            (_, '\\') => word.extend(characters.next().map(|(_, escaped)| escaped)),
-            (None, '{' | '}') => return Some((word, &text[at..])),
+            (_, '\\') => {
+                word.escaped.push(c);
+                if let Some((_, next)) = characters.next() {
+                    word.push(next);
+                }
+            }
+            // A definition that is not known.
+            (None, '{') if word.text.ends_with('$') => {
+                let whole = text[at..].split_inclusive('}').next().unwrap_or_default();
+                whole.chars().for_each(|c| word.push(c));
+                for _ in whole.chars().skip(1) {
+                    characters.next();
+                }
+            }
+            // A comment begins anywhere but in quotes.
+            (None, '{' | '}' | '#' | '!') => return Some((word, &text[at..])),
             (None, _) if c.is_whitespace() => return Some((word, &text[at..])),
             (None | Some(_), _) => word.push(c),
         }

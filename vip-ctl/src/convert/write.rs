@@ -1,129 +1,227 @@
-//! The text of the new configuration. What is not known stands in it in a
-//! form that is refused until somebody fills it in.
+//! The text of the new configuration, but for its groups. What is not known
+//! stands in it in a form that is refused until somebody fills it in.
 
-use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr, time::Duration};
-
-use vip_common::layout::GROUP_NAME_LEN;
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use super::{
-    Notes,
-    read::{Common, Instance, Lined, Old, Script, SyncGroup, command},
+    BLANK, ConvertError, Notes,
+    group::{self, Group},
+    out::{Out, PORT, array, blank_address, quoted, stand_in},
+    read::{Instance, Lined, Old},
 };
-use crate::config::{Config, LEASE_DEFAULT, NAME_LEN_MAX, PRIORITY_DEFAULT, PRIORITY_MAX};
+use crate::config::{DELAY_MAX, LEASE_DEFAULT, NAME_LEN_MAX};
 
-/// The port that agents listen on, unless told otherwise.
-const PORT: u16 = 7077;
-/// In the place of what only a person knows; no address begins so.
-const BLANK: &str = "FILL-IN";
 /// The shortest lease that a conversion chooses.
 const LEASE_SHORT: Duration = Duration::from_millis(50);
-
-/// VIPs that move together, out of one instance or a sync group of them.
-struct Group<'a> {
-    line: usize,
-    name: String,
-    instances: Vec<&'a Instance>,
-    /// Of the sync group first, which has the last word.
-    commons: Vec<&'a Common>,
-}
+/// The `router_id` of keepalived's example, which is in many files.
+const ROUTER_ID_COPIED: &str = "LVS_DEVEL";
 
 /// Writes the configuration.
-pub(super) fn write(old: &Old, node: Option<&str>, host_name: &str, notes: &mut Notes) -> String {
-    let name =
-        node.map(str::to_owned).or_else(|| old.router_id.clone()).unwrap_or_else(|| host_name.to_owned());
-    let name = spelled(&name, NAME_LEN_MAX, |c| c.is_ascii_alphanumeric());
-    let groups = groups(old, notes);
-    let mut out = String::from("# Made by `vip-ctl convert`. What it could not know says FILL-IN.\n");
-    this_node(&mut out, old, &name);
-    cluster(&mut out, old, &name, notes);
+pub(super) fn write(
+    old: &Old,
+    node: Option<&str>,
+    host_name: &str,
+    notes: &mut Notes,
+) -> Result<Out, ConvertError> {
+    let me = own_name(old, node, host_name, notes);
+    let groups = group::groups(old, notes);
+    if groups.is_empty() {
+        let line = old.instances.first().map_or(1, |instance| instance.line);
+        return Err(ConvertError {
+            line,
+            says: "all its VIPs are IPv6, which isn't there yet: leave them to keepalived".into(),
+        });
+    }
+    let mut out = Out::default();
+    out.say(None, format!("# Made by `vip-ctl convert`. What it could not know says {BLANK}."));
+    let interfaces = this_node(&mut out, old, &groups, &me, notes);
+    let others = cluster(&mut out, old, &me, notes);
+    untracked(old, notes);
     for group in &groups {
-        group_text(&mut out, group, &name, old, notes);
+        group::write(&mut out, group, (&me, &others), &interfaces, old, notes);
     }
-    out
+    Ok(out)
 }
 
-/// Writing to a string does not fail.
-macro_rules! say {
-    ($out:expr, $($text:tt)*) => {
-        let _ = writeln!($out, $($text)*);
-    };
-}
-
-fn this_node(out: &mut String, old: &Old, name: &str) {
-    let commons = old.instances.iter().map(|i| &i.common);
-    let tracked: BTreeSet<_> = commons.flat_map(|common| &common.interfaces).cloned().collect();
-    let own: BTreeSet<_> = old.instances.iter().filter_map(|i| i.interface.clone()).collect();
-    let interfaces = if own.is_empty() { tracked } else { own };
-    say!(out, "\n[node]\nname = {}", quoted(name));
-    match interfaces.len() {
-        0 => {
-            say!(out, "interface = \"{BLANK}:interface\"  # where the VIP's traffic comes in");
-        }
-        1 => {
-            say!(out, "interface = {}", interfaces.iter().map(|name| quoted(name)).collect::<String>());
-        }
-        _ => {
-            say!(out, "interface = {}", array(interfaces.iter()));
-        }
-    }
-    if let Some(delay) = old.startup_delay {
-        say!(out, "startup_delay = {}", time(delay));
+/// Tells of the scripts that nothing tracks.
+fn untracked(old: &Old, notes: &mut Notes) {
+    let commons = old.instances.iter().map(|instance| &instance.common);
+    let commons = commons.chain(old.sync_groups.iter().map(|sync| &sync.common));
+    let tracked: BTreeSet<_> = commons.flat_map(|common| &common.scripts).map(|name| &name.value).collect();
+    for (name, script) in old.scripts.iter().filter(|(name, _)| !tracked.contains(name)) {
+        notes.lost(script.line, format!("no track_script names vrrp_script {name}"));
     }
 }
 
-fn cluster(out: &mut String, old: &Old, me: &str, notes: &mut Notes) {
-    say!(
-        out,
-        "\n[cluster]\nname = \"main\"\nkey_file = \"/etc/vip/cluster.key\"\nlease = {}",
-        quoted(&lease(old, notes))
+/// This node's name.
+fn own_name(old: &Old, node: Option<&str>, host_name: &str, notes: &mut Notes) -> String {
+    let spelled = |name: &str| spelled(name, NAME_LEN_MAX, |c| c.is_ascii_alphanumeric());
+    if let Some(given) = node {
+        let name = spelled(given);
+        if name != given {
+            notes.add(super::Kind::Changed, None, format!("{given} is called {name} here"));
+        }
+        return name;
+    }
+    let Some(Lined { line, value }) = &old.router_id else { return spelled(host_name) };
+    if value.eq_ignore_ascii_case(ROUTER_ID_COPIED) {
+        let name = spelled(host_name);
+        notes.changed(
+            *line,
+            format!("router_id {value} is that of keepalived's example: this node is called {name}, as the host is; --node gives it another name"),
+        );
+        return name;
+    }
+    let name = spelled(value);
+    notes.changed(
+        *line,
+        format!("router_id {value}: this node is called {name}, and each node needs a name of its own; --node gives it another"),
     );
+    name
+}
+
+/// Writes `[node]`; returns its interfaces: those that addresses were put on.
+fn this_node(out: &mut Out, old: &Old, groups: &[Group<'_>], me: &str, notes: &mut Notes) -> Vec<String> {
+    let mut vips: Vec<_> = groups.iter().flat_map(|group| &group.vips).collect();
+    vips.sort_by_key(|vip| vip.line);
+    let mut interfaces: Vec<String> = Vec::new();
+    for device in vips.iter().filter_map(|vip| vip.device.as_ref()) {
+        if !interfaces.contains(device) {
+            interfaces.push(device.clone());
+        }
+    }
+    if interfaces.is_empty() || vips.iter().any(|vip| vip.device.is_none()) {
+        interfaces.push(format!("{BLANK}:iface"));
+        notes
+            .fill_in(None, "the interface that the VIPs' traffic comes in by: the old file does not name it");
+    }
+    let from = vips.first().map(|vip| vip.line);
+    if let Some(line) = from {
+        notes.changed(
+            line,
+            "VIPs are addresses of lo here, on every node; the lease decides who answers for them on the interfaces of [node]",
+        );
+        if interfaces.len() > 1 {
+            notes.changed(
+                line,
+                "all interfaces of [node] count for every group: a node that has no carrier on one of them holds nothing",
+            );
+        }
+    }
+    out.say(None, format!("\n[node]\nname = {}", quoted(me)));
+    match &interfaces[..] {
+        [one] => out.say(from, format!("interface = {}", quoted(one))),
+        several => out.say(from, format!("interface = {}", array(several))),
+    }
+    if let Some(delay) = &old.startup_delay {
+        let text = time(delay_of("vrrp_startup_delay", delay, notes));
+        out.say(delay.line, format!("startup_delay = {text}"));
+    }
+    interfaces
+}
+
+/// Writes `[cluster]`; returns what stands for the names of the other nodes.
+fn cluster(out: &mut Out, old: &Old, me: &str, notes: &mut Notes) -> Vec<String> {
+    out.say(None, "\n[cluster]\nname = \"main\"\nkey_file = \"/etc/vip/cluster.key\"");
+    lease(out, old, notes);
     notes.fill_in(
         None,
         "the key: run `vip-ctl keygen /etc/vip/cluster.key` on one node, and copy the file to all others, mode 0600",
     );
-    // Of the instance that names its peers: they are to reach each other.
-    let with_peers = old.instances.iter().filter(|i| !i.peers.is_empty());
-    let own = with_peers.chain(&old.instances).find_map(|i| i.own.clone());
-    let own = own.filter(|own| own.parse::<IpAddr>().is_ok());
-    if own.is_none() {
+    let reached = reached(old, notes);
+    if reached.own.is_none() {
         notes.fill_in(None, format!("the address of {me}, by which the other nodes reach its agent"));
     }
-    node_text(out, me, &own.map_or_else(|| BLANK.to_owned(), |own| socket(&own)), "");
-    let mut peers: Vec<&Lined<String>> = Vec::new();
-    for peer in old.instances.iter().flat_map(|i| &i.peers) {
-        if !peers.iter().any(|known| known.value == peer.value) {
-            peers.push(peer);
-        }
-    }
-    for (number, peer) in (2..).zip(&peers) {
+    let own = reached.own.as_deref().map_or_else(blank_address, socket);
+    out.say(None, format!("[[cluster.node]]\nname = {}\naddress = {}", quoted(me), quoted(&own)));
+    let mut others = Vec::new();
+    for (number, peer) in (2..).zip(&reached.peers) {
+        let name = stand_in(number);
         notes.fill_in(
             peer.line,
-            format!("the name of {} (node-{number} stands for it), also in priority", peer.value),
+            format!("the name of {} ({name} stands for it), and its priority for each group", peer.value),
         );
         let address =
-            if peer.value.parse::<IpAddr>().is_ok() { socket(&peer.value) } else { BLANK.to_owned() };
-        node_text(out, &format!("node-{number}"), &address, "  # its name is FILL-IN");
+            if peer.value.parse::<IpAddr>().is_ok() { socket(&peer.value) } else { blank_address() };
+        let text = format!("[[cluster.node]]\nname = {}\naddress = {}", quoted(&name), quoted(&address));
+        out.say(peer.line, text);
+        others.push(name);
     }
-    if peers.is_empty() {
+    if others.is_empty() {
+        let name = stand_in(2);
         notes.fill_in(
             None,
-            "the other node or nodes: the old file has no unicast_peer; node-2 stands for the first of them",
+            format!(
+                "the other node, or nodes: the old file has no unicast_peer; {name} stands for the first of them; its name, its address, and its priority for each group"
+            ),
         );
-        node_text(out, "node-2", BLANK, "  # its name is FILL-IN");
+        out.say(
+            None,
+            format!("[[cluster.node]]\nname = {}\naddress = {}", quoted(&name), quoted(&blank_address())),
+        );
+        others.push(name);
     }
-    let voters = 1 + peers.len().max(1);
+    let voters = 1 + others.len();
     if voters.is_multiple_of(2) {
         notes.fill_in(
             None,
             "the address of a witness, which only votes: any third host that runs `vip-ctl agent`; without one, see pair mode in docs/lease.md and what it can't do",
         );
-        say!(out, "[[cluster.node]]\nname = \"witness\"\naddress = \"{BLANK}:{PORT}\"\nwitness = true");
+        let name = if me == "witness" { "witness-2" } else { "witness" };
+        out.say(
+            None,
+            format!(
+                "[[cluster.node]]\nname = {}\naddress = {}\nwitness = true",
+                quoted(name),
+                quoted(&blank_address())
+            ),
+        );
     }
+    others
 }
 
-fn node_text(out: &mut String, name: &str, address: &str, comment: &str) {
-    let address = if address == BLANK { format!("{BLANK}:{PORT}") } else { address.to_owned() };
-    say!(out, "[[cluster.node]]\nname = {}{comment}\naddress = {}", quoted(name), quoted(&address));
+/// The addresses that the agents reach each other by.
+struct Reached<'a> {
+    own: Option<String>,
+    peers: Vec<&'a Lined<String>>,
+}
+
+/// Takes the addresses of one instance: those of another are in another net,
+/// and are of the same hosts.
+fn reached<'a>(old: &'a Old, notes: &mut Notes) -> Reached<'a> {
+    let address = |instance: &Instance| instance.own.clone().filter(|own| own.parse::<IpAddr>().is_ok());
+    let Some(chosen) = old.instances.iter().find(|instance| !instance.peers.is_empty()) else {
+        return Reached { own: old.instances.iter().find_map(address), peers: Vec::new() };
+    };
+    let own = address(chosen);
+    let mut peers: Vec<&Lined<String>> = Vec::new();
+    for peer in &chosen.peers {
+        if own.as_ref() == Some(&peer.value) {
+            notes.changed(
+                peer.line,
+                format!("{} is this node's own address, and no other node's", peer.value),
+            );
+        } else if !peers.iter().any(|known| known.value == peer.value) {
+            peers.push(peer);
+        }
+    }
+    for other in old.instances.iter().filter(|other| !std::ptr::eq(*other, chosen)) {
+        let new = |peer: &&Lined<String>| chosen.peers.iter().all(|known| known.value != peer.value);
+        let unknown: Vec<_> = other.peers.iter().filter(new).collect();
+        if let Some(first) = unknown.first() {
+            let addresses: Vec<_> = unknown.iter().map(|peer| peer.value.as_str()).collect();
+            notes.changed(
+                first.line,
+                format!(
+                    "{}, of {}, is taken for another address of a node that {} names: one is enough; add a [[cluster.node]] if it is another host",
+                    addresses.join(", "),
+                    other.name,
+                    chosen.name
+                ),
+            );
+        }
+    }
+    Reached { own, peers }
 }
 
 fn socket(address: &str) -> String {
@@ -131,242 +229,45 @@ fn socket(address: &str) -> String {
 }
 
 /// A lease that fails over at least as fast as three adverts did, within reason.
-fn lease(old: &Old, notes: &mut Notes) -> String {
-    let shortest =
-        old.instances.iter().filter_map(|i| i.advert_int.as_ref()).min_by(|a, b| a.value.total_cmp(&b.value));
-    let Some(advert) = shortest else { return "200ms".into() };
+fn lease(out: &mut Out, old: &Old, notes: &mut Notes) {
+    let adverts = old.instances.iter().filter_map(|instance| instance.advert_int.as_ref());
+    let Some(advert) = adverts.min_by(|a, b| a.value.total_cmp(&b.value)) else {
+        out.say(None, format!("lease = {}", quoted(&humantime::format_duration(LEASE_DEFAULT).to_string())));
+        return;
+    };
     let three = Duration::try_from_secs_f64(advert.value * 3.0).unwrap_or(LEASE_DEFAULT);
-    let lease = three.clamp(LEASE_SHORT, LEASE_DEFAULT);
+    let lease = humantime::format_duration(three.clamp(LEASE_SHORT, LEASE_DEFAULT)).to_string();
     notes.changed(
         advert.line,
         format!(
-            "advert_int {} took about {} s to fail over; the lease of {} takes about that long instead",
+            "with advert_int {} it took about {} s to take over from a dead node; with lease = \"{lease}\" it takes little more than {lease}",
             advert.value,
             (advert.value * 3600.0).round() / 1000.0,
-            humantime::format_duration(lease)
         ),
     );
-    humantime::format_duration(lease).to_string()
+    out.say(advert.line, format!("lease = {}", quoted(&lease)));
 }
 
-fn groups<'a>(old: &'a Old, notes: &mut Notes) -> Vec<Group<'a>> {
-    let mut groups = Vec::new();
-    let mut taken: BTreeSet<&str> = BTreeSet::new();
-    for sync in &old.sync_groups {
-        let mut instances = Vec::new();
-        for member in &sync.members {
-            match old.instances.iter().find(|i| i.name == member.value) {
-                None => notes.lost(member.line, format!("there is no vrrp_instance {}", member.value)),
-                Some(instance) if taken.insert(&instance.name) => instances.push(instance),
-                Some(instance) => {
-                    notes.lost(member.line, format!("{} is in another sync group already", instance.name));
-                }
-            }
-        }
-        if !instances.is_empty() {
-            groups.push(of_sync(sync, instances, notes));
-        }
+/// A delay as it can be configured.
+pub(super) fn delay_of(what: &str, delay: &Lined<f64>, notes: &mut Notes) -> Duration {
+    let written = Duration::try_from_secs_f64(delay.value).unwrap_or(Duration::MAX);
+    if written > DELAY_MAX {
+        let max = humantime::format_duration(DELAY_MAX);
+        notes.changed(delay.line, format!("{what} {} is {max} here: no more can be", delay.value));
     }
-    for instance in old.instances.iter().filter(|i| !taken.contains(i.name.as_str())) {
-        groups.push(Group {
-            line: instance.line,
-            name: instance.name.clone(),
-            instances: vec![instance],
-            commons: vec![&instance.common],
-        });
-    }
-    let mut names: BTreeSet<String> = BTreeSet::new();
-    for group in &mut groups {
-        let spelled = spelled(&group.name.to_lowercase(), GROUP_NAME_LEN, |c| {
-            c.is_ascii_lowercase() || c.is_ascii_digit()
-        });
-        let mut name = spelled.clone();
-        for number in 2.. {
-            if names.insert(name.clone()) {
-                break;
-            }
-            name = format!("{}-{number}", &spelled[..spelled.len().min(GROUP_NAME_LEN - 4)]);
-        }
-        if name != group.name {
-            notes.changed(group.line, format!("{} is called {name} here", group.name));
-        }
-        group.name = name;
-    }
-    groups
-}
-
-fn of_sync<'a>(sync: &'a SyncGroup, instances: Vec<&'a Instance>, notes: &mut Notes) -> Group<'a> {
-    let priorities: BTreeSet<_> =
-        instances.iter().filter_map(|i| i.priority.as_ref().map(|p| p.value)).collect();
-    if priorities.len() > 1 {
-        notes.changed(sync.line, "its instances have different priorities: the first one's is the group's");
-    }
-    let commons = std::iter::once(&sync.common).chain(instances.iter().map(|i| &i.common)).collect();
-    Group { line: sync.line, name: sync.name.clone(), instances, commons }
-}
-
-fn group_text(out: &mut String, group: &Group<'_>, me: &str, old: &Old, notes: &mut Notes) {
-    say!(out, "\n[[group]]\nname = {}", quoted(&group.name));
-    let vips = vips(group, notes);
-    if vips.is_empty() {
-        notes.fill_in(
-            group.line,
-            format!("the VIPs of group {}: there are none that can be carried over", group.name),
-        );
-    }
-    say!(out, "vips = {}", array(vips.iter()));
-    let priority = group.instances.iter().find_map(|i| i.priority.as_ref());
-    let value = priority.map_or(u32::from(PRIORITY_DEFAULT), |p| p.value);
-    let clamped = value.clamp(1, u32::from(PRIORITY_MAX));
-    if clamped != value {
-        notes.changed(group.line, format!("priority {value} is {clamped} here: 1 to {PRIORITY_MAX} can be"));
-    }
-    say!(out, "priority = {{ {} = {clamped} }}  # the others' as in their own files: FILL-IN", key(me));
-    preemption(out, group, notes);
-    tracked(out, group);
-    let mut seen = BTreeSet::new();
-    for script in group.commons.iter().flat_map(|common| &common.scripts) {
-        if !seen.insert(&script.value) {
-            continue;
-        }
-        match old.scripts.get(&script.value) {
-            Some(known) => check(out, &script.value, known),
-            None => notes.lost(script.line, format!("there is no vrrp_script {}", script.value)),
-        }
-    }
-    hooks(out, group, notes);
-}
-
-fn vips(group: &Group<'_>, notes: &mut Notes) -> Vec<String> {
-    let mut vips = Vec::new();
-    for vip in group.instances.iter().flat_map(|i| &i.vips) {
-        let text = vip.value.split_once('/').map_or(vip.value.as_str(), |(address, _)| address);
-        match text.parse::<IpAddr>() {
-            Ok(IpAddr::V4(_)) => vips.push(text.to_owned()),
-            Ok(IpAddr::V6(_)) if takes_ipv6() => vips.push(text.to_owned()),
-            Ok(IpAddr::V6(_)) => {
-                notes.lost(vip.line, format!("{text} is IPv6, which isn't there yet: leave it to keepalived"))
-            }
-            Err(_) => notes.lost(vip.line, format!("{:?} is no address", vip.value)),
-        }
-    }
-    vips.dedup();
-    vips
-}
-
-/// Does this version take IPv6 VIPs?
-fn takes_ipv6() -> bool {
-    const SAMPLE: &str = "[node]\ninterface = \"e\"\n[cluster]\nname = \"c\"\nkey_file = \"k\"\n\
-        [[cluster.node]]\nname = \"a\"\naddress = \"10.0.0.1:1\"\n[[group]]\nname = \"g\"\nvips = [\"2001:db8::1\"]\n";
-    Config::parse(SAMPLE, std::path::Path::new("sample"), "a").is_ok()
-}
-
-fn preemption(out: &mut String, group: &Group<'_>, notes: &mut Notes) {
-    if group.instances.iter().any(|i| i.no_preempt) {
-        say!(out, "preempt = false");
-        return;
-    }
-    say!(out, "preempt = true");
-    match group.instances.iter().find_map(|i| i.preempt_delay).filter(|delay| *delay > 0.0) {
-        Some(delay) => {
-            say!(out, "preempt_delay = {}", time(delay));
-        }
-        None => notes.changed(
-            group.line,
-            "the node of the highest priority takes the group back 30 s after it is ready, not at once: set preempt_delay for another time, or preempt = false",
-        ),
-    }
-}
-
-/// Interfaces that count for the group beyond those that the data plane is on.
-fn tracked(out: &mut String, group: &Group<'_>) {
-    let own: BTreeSet<_> = group.instances.iter().filter_map(|i| i.interface.as_ref()).collect();
-    let tracked: BTreeSet<_> =
-        group.commons.iter().flat_map(|c| &c.interfaces).filter(|name| !own.contains(name)).collect();
-    if !tracked.is_empty() {
-        say!(out, "track_interface = {}", array(tracked.into_iter()));
-    }
-}
-
-fn check(out: &mut String, name: &str, script: &Script) {
-    say!(out, "[[group.check]]\nname = {}", quoted(&spelled(name, 64, |c| c.is_ascii_alphanumeric())));
-    match tcp(&script.script) {
-        // The shell's way to try a port.
-        Some(address) => {
-            say!(out, "tcp = {}", quoted(&address));
-        }
-        None => {
-            say!(out, "exec = {}", array(command(&script.script).iter()));
-        }
-    }
-    // keepalived's own defaults (keepalived.conf(5)), which are not ours.
-    let interval = script.interval.filter(|interval| *interval > 0.0).unwrap_or(1.0);
-    say!(out, "interval = {}", time(interval));
-    say!(out, "timeout = {}", time(script.timeout.unwrap_or(interval).min(interval)));
-    say!(out, "rise = {}\nfall = {}", script.rise.unwrap_or(1).max(1), script.fall.unwrap_or(1).max(1));
-}
-
-/// The address in `</dev/tcp/HOST/PORT`.
-fn tcp(script: &str) -> Option<String> {
-    let rest = script.trim().trim_start_matches(['<', ' ']).strip_prefix("/dev/tcp/")?;
-    let (host, port) = rest.split_once('/')?;
-    let (host, port): (IpAddr, u16) = (host.parse().ok()?, port.parse().ok()?);
-    Some(std::net::SocketAddr::new(host, port).to_string())
-}
-
-fn hooks(out: &mut String, group: &Group<'_>, notes: &mut Notes) {
-    // The sync group's word counts before its instances'.
-    let of = |keyword: &str| group.commons.iter().find_map(|common| common.notify.get(keyword));
-    let any = of("notify");
-    let pairs = [
-        ("post_promote", of("notify_master").or(any)),
-        ("post_demote", of("notify_backup").or(any)),
-        ("on_fault", of("notify_fault").or(any)),
-    ];
-    if of("notify_stop").is_some() {
-        notes.lost(group.line, "notify_stop: post_demote runs when the agent hands over before it stops");
-    }
-    if any.is_some() && pairs.iter().any(|(_, command)| *command != any) {
-        notes.changed(group.line, "notify and notify_master, _backup or _fault are both there: one hook runs for each, the more special one");
-    }
-    if pairs.iter().all(|(_, command)| command.is_none()) {
-        return;
-    }
-    say!(out, "[group.hooks]");
-    for (hook, command) in pairs {
-        if let Some(command) = command {
-            say!(out, "{hook} = {}", array(command.iter()));
-        }
-    }
+    written.min(DELAY_MAX)
 }
 
 /// A name with everything that can't be in it replaced.
-fn spelled(text: &str, len_max: usize, fine: impl Fn(char) -> bool) -> String {
+pub(super) fn spelled(text: &str, len_max: usize, fine: impl Fn(char) -> bool) -> String {
     let name: String =
         text.chars().map(|c| if fine(c) || "-_.".contains(c) { c } else { '-' }).take(len_max).collect();
     if name.is_empty() { "unnamed".into() } else { name }
 }
 
-/// A bare key, or a quoted one where a bare one may not have its characters.
-fn key(name: &str) -> String {
-    if name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
-        name.to_owned()
-    } else {
-        quoted(name)
-    }
-}
-
-fn quoted(text: &str) -> String {
-    toml_edit::Value::from(text).to_string()
-}
-
-fn array<S: AsRef<str>>(texts: impl Iterator<Item = S>) -> String {
-    format!("[{}]", texts.map(|text| quoted(text.as_ref())).collect::<Vec<_>>().join(", "))
-}
-
-fn time(seconds: f64) -> String {
+/// A time as the configuration has it, in quotes.
+pub(super) fn time(duration: Duration) -> String {
     // Millionths are more than anybody wrote.
-    let duration = Duration::try_from_secs_f64(seconds).unwrap_or_default();
     let millis = Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
     quoted(&humantime::format_duration(millis).to_string())
 }
