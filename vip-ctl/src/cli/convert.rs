@@ -33,8 +33,14 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, _paths: &Paths, format: Format) -> Result<Exit, Failure> {
     let file = args.file.display();
-    let bytes = fs::read(&args.file)
-        .map_err(|e| Failure::new(Exit::NoInput, format!("{file} can't be read ({e}): name another one")))?;
+    let bytes = fs::read(&args.file).map_err(|e| {
+        let (exit, mend) = if e.kind() == io::ErrorKind::PermissionDenied {
+            (Exit::NoPermission, "run it as root, or give it a copy")
+        } else {
+            (Exit::NoInput, "name another one")
+        };
+        Failure::new(exit, format!("{file} can't be read ({e}): {mend}"))
+    })?;
     // Comments may be in any encoding.
     let text = String::from_utf8_lossy(&bytes);
     let converted = convert::convert(&text, args.node.as_deref(), &host_name())
@@ -53,7 +59,10 @@ pub(super) fn run(args: &Args, _paths: &Paths, format: Format) -> Result<Exit, F
     }
     match &args.out {
         None => print(&converted.toml),
-        Some(out) => print(&format!("wrote {}: fill in what says FILL-IN\n", out.display())),
+        Some(out) => {
+            let out = out.display();
+            print(&format!("wrote {out}: fill in what says FILL-IN, then vip-ctl check --config {out}\n"));
+        }
     }
     Ok(Exit::Ok)
 }
