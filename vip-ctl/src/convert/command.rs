@@ -133,14 +133,17 @@ impl Command {
     /// The program and its arguments.
     pub(super) fn run(&self, notes: &mut Notes) -> Vec<String> {
         if self.words.iter().any(is_shell) {
+            // To another shell they are something else, and a check may always pass.
+            let is_bash = ["[[", "&>", "<("].iter().any(|sign| self.text.contains(sign));
+            let shell = if is_bash { "/bin/bash" } else { "/bin/sh" };
             notes.changed(
                 self.line,
                 format!(
-                    "{} is for a shell, which keepalived 2 does not run for it: here /bin/sh does",
+                    "{} is for a shell, which keepalived 2 does not run for it: here {shell} does",
                     self.text
                 ),
             );
-            return vec!["/bin/sh".into(), "-c".into(), self.text.clone()];
+            return vec![shell.into(), "-c".into(), self.text.clone()];
         }
         let mut words: Vec<_> = self.words.iter().map(|word| word.text.clone()).collect();
         if let Some(program) = words.first_mut().filter(|program| !program.starts_with('/')) {
@@ -365,6 +368,9 @@ mod tests {
             "kill -0 `cat /run/x.pid`",
         ] {
             assert_eq!(run(text), ["/bin/sh", "-c", text]);
+        }
+        for text in ["[[ -f /run/down ]] && exit 1 || exit 0", "curl -s 192.0.2.1 | grep x &> /dev/null"] {
+            assert_eq!(run(text), ["/bin/bash", "-c", text]);
         }
         // keepalived gives all of this to the program as it stands.
         for text in ["/usr/bin/curl http://127.0.0.1/?a=1&b=2", "/usr/bin/find / -name *.x", "/bin/x ~ $HOME"]

@@ -251,7 +251,7 @@ fn global(entry: &Entry, old: &mut Old, notes: &mut Notes) {
                 entry.line,
                 "vrrp_delay_after_boot: startup_delay under [node] is a delay after each start of the agent",
             ),
-            "default_interface" => old.default_interface = entry.value().map(device),
+            "default_interface" => old.default_interface = entry.value().and_then(|name| device(entry, name, notes)),
             "notification_email" | "notification_email_from" | "smtp_server" | "smtp_connect_timeout"
             | "smtp_alert" | "smtp_alert_vrrp" | "smtp_helo_name" | "email_faults" => {
                 notes.lost(entry.line, format!("{}: mail is not sent; use a hook, or webhook", entry.key()));
@@ -299,8 +299,8 @@ fn instance(entry: &Entry, notes: &mut Notes) -> Instance {
         match entry.key() {
             "state" => instance.is_master = entry.value() == Some("MASTER"),
             "interface" => {
-                instance.interface =
-                    entry.value().map(|name| Lined { line: entry.line, value: device(name) });
+                let name = entry.value().and_then(|name| device(entry, name, notes));
+                instance.interface = name.map(|value| Lined { line: entry.line, value });
             }
             "dont_track_primary" => instance.ignores_interface = true,
             "priority" => instance.priority = number(entry, notes),
@@ -325,7 +325,7 @@ fn instance(entry: &Entry, notes: &mut Notes) -> Instance {
 /// an address on an interface can have, one on lo need not.
 fn vip(entry: &Entry, notes: &mut Notes) -> Vip {
     let after = |keyword: &str| entry.words.iter().skip_while(|word| *word != keyword).nth(1);
-    let mut device = after("dev").map(|name| device(name));
+    let mut device = after("dev").and_then(|name| device(entry, name, notes));
     // Then it is reached by a route to the host, by whatever interface that has.
     if device.as_deref() == Some("lo") {
         device = None;
@@ -337,9 +337,14 @@ fn vip(entry: &Entry, notes: &mut Notes) -> Vip {
     Vip { line: entry.line, text: entry.key().to_owned(), device }
 }
 
-/// An interface, also by the name of an alias of it, such as `eth0:1`.
-fn device(name: &str) -> String {
-    name.split(':').next().unwrap_or(name).to_owned()
+/// An interface, also by the name of an alias of it, such as `eth0:1`. `None`
+/// for a definition that is not in this file.
+fn device(entry: &Entry, name: &str, notes: &mut Notes) -> Option<String> {
+    if name.contains('$') {
+        notes.lost(entry.line, format!("the interface {name} is not defined in this file"));
+        return None;
+    }
+    Some(name.split(':').next().unwrap_or(name).to_owned())
 }
 
 fn lined(entry: &Entry) -> Option<Lined<String>> {
@@ -375,8 +380,11 @@ fn common(entry: &Entry, common: &mut Common, notes: &mut Notes) -> bool {
             }
         }
         "track_interface" => {
-            for interface in entry.entries().iter().filter(|interface| weight(interface, notes)) {
-                common.interfaces.push(device(interface.key()));
+            for interface in entry.entries() {
+                let device = device(interface, interface.key(), notes);
+                if device.is_some() && weight(interface, notes) {
+                    common.interfaces.extend(device);
+                }
             }
         }
         key => {
