@@ -289,7 +289,7 @@ impl Group {
 
     /// Could this node take the lease by itself?
     pub fn ready(&self, node: &Node) -> bool {
-        self.able(node) && !self.abstaining && node.starts_at <= node.now
+        self.able(node) && node.quorate && !self.abstaining && node.starts_at <= node.now
     }
 
     /// Could this node take the lease if a person asks for it by name?
@@ -322,8 +322,10 @@ impl Group {
         }
         let since = *self.preempts_since.get_or_insert(node.now);
         if since.plus(delay) <= node.now {
-            // If nothing comes of it, it is asked for again.
-            self.preempts_since = Some(node.now.plus(COMMAND_TIMEOUT));
+            // If nothing comes of it, it is asked for again: where many groups
+            // are due at once, only some of them are asked for at a time.
+            let again = node.now.plus(COMMAND_TIMEOUT);
+            self.preempts_since = Some(BootNs(0).plus(again.since(BootNs(0).plus(delay))));
             node.wishes.push_back(Command::Switchover { group: self.id, to: Some(node.me()) });
         }
     }
@@ -375,8 +377,9 @@ impl Group {
         }
         self.at_once = false;
         self.forced = None;
-        // A pause keeps groups where they are; this one is to go.
-        self.was_mine = false;
+        // A pause keeps groups where they are; this one is to go, though not to
+        // nobody: should the successor be gone, it may come back.
+        self.was_mine = successor.is_some();
         self.reason = reason;
         node.outputs.push_back(Output::StoreLease { group: self.id, lease: Lease::NONE });
         self.announce_release(successor, node);

@@ -31,6 +31,22 @@ fn preemption_is_a_switchover_after_the_delay() {
 }
 
 #[test]
+fn more_groups_than_are_asked_for_at_once_are_preempted_one_round_after_the_other() {
+    let delay = ms(5000);
+    let group = GroupSpec { priorities: vec![150, 100, 50], preempt: Some(delay) };
+    let mut cluster = Cluster::with_groups(&[Role::Node; 3], vec![group; 2 * COMMANDS_MAX + 2]);
+    cluster.run(ACCEPT * 3);
+    cluster.kill(A);
+    cluster.run(ACCEPT * 3);
+    cluster.start(A);
+    let all = |cluster: &Cluster| cluster.config.group_ids().all(|group| cluster.open(group) == [A]);
+    assert!(!all(&cluster));
+    let rounds = COMMAND_TIMEOUT * 3;
+    let waited = cluster.run_until(delay + rounds + ms(1000), all).expect("all of them");
+    assert!(waited >= delay, "{waited:?}");
+}
+
+#[test]
 fn without_preempt_a_higher_priority_waits_for_its_turn() {
     let groups = vec![GroupSpec { priorities: vec![150, 100, 50], preempt: None }];
     let mut cluster = Cluster::with_groups(&[Role::Node; 3], groups);
@@ -96,6 +112,32 @@ fn standby_that_would_leave_nobody_needs_force() {
     assert_eq!(cluster.holder(), Some(A));
 }
 
+/// B hears A and no other voter: it could take nothing over.
+#[test]
+fn who_has_no_quorum_is_no_target() {
+    let mut cluster = Cluster::new(&[Role::Node, Role::Node, Role::Witness, Role::Witness, Role::Witness]);
+    for witness in [NodeId(2), NodeId(3), NodeId(4)] {
+        cluster.lose(B, witness);
+        cluster.lose(witness, B);
+    }
+    cluster.run(ACCEPT * 10);
+    assert_eq!(cluster.holder(), Some(A));
+    assert!(!cluster.state(A).ready.contains(&B), "{:?}", cluster.state(A));
+    let on = Command::Standby { node: A, on: true, force: false };
+    assert_eq!(cluster.command(A, on), Err(Refusal::NoTarget));
+    // Nor is it asked again and again by a holder that is not well.
+    cluster.sent.clear();
+    cluster.give(A, Input::Unwell { group: DB });
+    cluster.run(ACCEPT * 5);
+    assert_eq!(cluster.holder(), Some(A));
+    let asked = |packet: &Packet| {
+        let is_it =
+            |message: &&Message| matches!(message, Message::Group { about: About::AskReady { .. }, .. });
+        packet.messages.iter().filter(is_it).count()
+    };
+    assert_eq!(cluster.sent.iter().map(|(.., packet)| asked(packet)).sum::<usize>(), 0);
+}
+
 #[test]
 fn a_paused_cluster_moves_nothing_by_itself_and_goes_on_with_its_leases() {
     let mut cluster = preempting();
@@ -132,6 +174,18 @@ fn a_group_comes_back_to_where_it_was_in_a_pause() {
     cluster.run(ACCEPT * 5);
     assert_eq!(cluster.holder(), None);
     cluster.cut.clear();
+    cluster.run(ACCEPT * 5);
+    assert_eq!(cluster.holder(), Some(A));
+}
+
+#[test]
+fn a_planned_move_whose_target_dies_leaves_no_paused_group_without_a_holder() {
+    let mut cluster = Cluster::settled();
+    assert_eq!(cluster.command(A, Command::Pause { on: true }), Ok(Completed::Paused(true)));
+    let to_b = Command::Switchover { group: DB, to: Some(B) };
+    cluster.give(A, Input::Command { id: CommandId(77), command: to_b });
+    cluster.run_until(ACCEPT, |cluster| cluster.holder().is_none()).expect("released");
+    cluster.kill(B);
     cluster.run(ACCEPT * 5);
     assert_eq!(cluster.holder(), Some(A));
 }
