@@ -336,7 +336,7 @@ impl Drop for Directory {
     }
 }
 
-const MAIN: &str = "[node]\nname = \"db-a\"\ninterface = \"lo\"\n[cluster]\nname = \"shop\"\nkey_file = \"key\"\n\
+const MAIN: &str = "[node]\nname = \"db-a\"\ninterface = \"eth0\"\n[cluster]\nname = \"shop\"\nkey_file = \"key\"\n\
                     [[cluster.node]]\nname = \"db-a\"\naddress = \"10.0.1.10:7077\"\n";
 const DB: &str =
     "[[group]]\nname = \"db\"\nvips = [\"10.0.1.12\"]\n[[group.check]]\ntcp = \"127.0.0.1:3306\"\n";
@@ -368,7 +368,7 @@ fn check_says_what_a_configuration_means_or_all_that_is_wrong() -> Result<()> {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.code() == Some(78) && output.stdout.is_empty(), "{output:?}");
     for wanted in [
-        "vip.toml:3:1: [node] has no key \"interfaec\": did you mean \"interface\"?\n    interfaec = \"lo\"\n    ^^^^^^^^^\n",
+        "vip.toml:3:1: [node] has no key \"interfaec\": did you mean \"interface\"?\n    interfaec = \"eth0\"\n    ^^^^^^^^^\n",
         "conf.d/web.toml:4:9: [[group]] has no key \"chekc\": did you mean \"check\"?",
         "conf.d/web.toml:2:8: there is a group \"db\" already",
     ] {

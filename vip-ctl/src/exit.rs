@@ -11,7 +11,7 @@ pub enum Exit {
     Unwell = 1,
     /// EX_USAGE: the command line is wrong.
     Usage = 64,
-    /// EX_NOINPUT: a file or interface that was named is not there.
+    /// EX_NOINPUT: a file or interface that was named is not there, or is none.
     NoInput = 66,
     /// EX_UNAVAILABLE: no data plane is loaded, no agent runs.
     NotLoaded = 69,
@@ -19,7 +19,7 @@ pub enum Exit {
     Software = 70,
     /// EX_OSERR: the kernel said no.
     System = 71,
-    /// EX_CANTCREAT: what is to be made is in somebody's place.
+    /// EX_CANTCREAT: what is to be made would be in somebody's place, or has none.
     Occupied = 73,
     /// EX_TEMPFAIL: busy; try again.
     Busy = 75,

@@ -128,7 +128,7 @@ const MEANINGS: &[(&str, &str, &str)] = &[
         "retry_after",
         "How long this node stays away from a group after its `pre_promote` has failed.",
     ),
-    ("[hooks]", "webhook", "URL that gets a JSON object by POST for each change."),
+    ("[hooks]", "webhook", "URL that gets a JSON object by POST for each change; `\"\"`: nobody is told."),
 ];
 
 /// The tables whose keys are those of another one.

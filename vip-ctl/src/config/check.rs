@@ -29,6 +29,7 @@ pub(super) fn check(draft: Draft, path: &Path, host_name: &str, report: &mut Rep
         voters(cluster, report);
     }
     distinct_nodes(drafts, report);
+    addresses_meet(drafts, report);
     ids(drafts, report);
     let node_name = this_name(&node, drafts, host_name, report);
     group_limits(&groups, report);
@@ -121,9 +122,13 @@ fn voters(cluster: &ClusterDraft, report: &mut Report<'_>) {
         // On the way from one odd number to another there is an even one.
         return;
     } else if voters == 2 && holders == 2 {
-        "two nodes without a witness can't tell a dead peer from a cut link: \
-         add a third [[cluster.node]] with witness = true, or choose pair = \"take\" or \"hold\" under [cluster]"
-            .to_owned()
+        let names: Vec<_> =
+            nodes.iter().filter_map(|node| Some(node.name.as_ref()?.get_ref().as_str())).collect();
+        format!(
+            "two nodes ({}) without a witness can't tell a dead peer from a cut link: \
+             add a third [[cluster.node]] with witness = true, or choose pair = \"take\" or \"hold\" under [cluster]",
+            names.join(", ")
+        )
     } else if voters > 0 && voters.is_multiple_of(2) {
         let fewer = voters - 1;
         format!("{voters} voters survive no more failures than {fewer}: add one, or remove one")
@@ -131,6 +136,37 @@ fn voters(cluster: &ClusterDraft, report: &mut Report<'_>) {
         return;
     };
     report.add(last.span.clone(), message);
+}
+
+/// Reports addresses by which nodes can't reach each other: no other host
+/// reaches a loopback address, and an agent's one socket is of one family.
+fn addresses_meet(nodes: &[NodeDraft], report: &mut Report<'_>) {
+    let addresses: Vec<_> = nodes.iter().filter_map(|node| node.address.as_ref()).collect();
+    let is_loopback = |address: &SocketAddr| address.ip().to_canonical().is_loopback();
+    if !addresses.iter().all(|address| is_loopback(address.get_ref())) {
+        for address in addresses.iter().filter(|address| is_loopback(address.get_ref())) {
+            let message = format!(
+                "the address {} is a loopback address, which no other host can reach: \
+                 write the one that the other nodes reach this one by",
+                address.get_ref()
+            );
+            report.add(address.span(), message);
+        }
+    }
+    let Some(first) = addresses.first() else { return };
+    let family = |address: &SocketAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
+    let own = family(first.get_ref());
+    for other in addresses.iter().filter(|address| family(address.get_ref()) != own) {
+        let place = report.whereabouts(&first.span(), &other.span());
+        let message = format!(
+            "the address {} is {} and that of another node, {} ({place}), is {own}, so that the two can't reach \
+             each other: give all nodes addresses of one kind",
+            other.get_ref(),
+            family(other.get_ref()),
+            first.get_ref()
+        );
+        report.add(other.span(), message);
+    }
 }
 
 /// Ids are given to all nodes or to none, and each to one.

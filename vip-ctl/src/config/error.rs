@@ -131,8 +131,7 @@ impl<'t> Report<'t> {
     pub(super) fn add(&mut self, span: Range<usize>, message: impl Into<String>) {
         let (index, place) = self.place(&span);
         let file = &self.files[index];
-        let begin = file.lines[place.line - 1];
-        let line = file.source.text[begin..].lines().next().unwrap_or_default().to_owned();
+        let line = self.line_text(&span).to_owned();
         let text = self.text(span).lines().next().unwrap_or_default().to_owned();
         let path = file.source.path.to_owned();
         let error = ConfigError { path, place: Some(place), line, text, message: message.into() };
@@ -150,6 +149,28 @@ impl<'t> Report<'t> {
         let file = &self.files[self.file(&span)];
         let own = span.start - file.start..span.end.saturating_sub(file.start);
         file.source.text.get(own).unwrap_or_default()
+    }
+
+    /// The whole line that `span` begins in.
+    pub(super) fn line_text(&self, span: &Range<usize>) -> &'t str {
+        let (index, place) = self.place(span);
+        let file = &self.files[index];
+        file.source.text[file.lines[place.line - 1]..].lines().next().unwrap_or_default()
+    }
+
+    /// The word around the beginning of `span`: what no blank and no mark of
+    /// TOML interrupts.
+    pub(super) fn word(&self, span: &Range<usize>) -> Range<usize> {
+        let file = &self.files[self.file(span)];
+        let at = span.start - file.start;
+        let text = file.source.text;
+        let ends = |c: char| c.is_whitespace() || ",[]{}\"'=#".contains(c);
+        let before = text.get(..at).unwrap_or_default();
+        let begin =
+            before.char_indices().rev().find(|(_, c)| ends(*c)).map_or(0, |(at, c)| at + c.len_utf8());
+        let after = text.get(at..).unwrap_or_default();
+        let end = at + after.find(ends).unwrap_or(after.len());
+        file.start + begin..file.start + end
     }
 
     /// The line that `span` begins in, from 1.

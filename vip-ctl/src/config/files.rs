@@ -40,6 +40,8 @@ enum Trouble {
 impl File {
     /// A file with this text, wherever it is from.
     pub(super) fn new(path: &Path, text: &str) -> Self {
+        // Some editors mark UTF-8 so; it is no part of the first line.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         Self { path: path.to_owned(), text: text.to_owned(), trouble: None }
     }
 
@@ -50,7 +52,7 @@ impl File {
     /// Reads the file at `path`; `mend` is what to do if it can't be read.
     pub(super) fn read(path: &Path, mend: &str) -> Self {
         match fs::read(path).map(String::from_utf8) {
-            Ok(Ok(text)) => Self { path: path.to_owned(), text, trouble: None },
+            Ok(Ok(text)) => Self::new(path, &text),
             Ok(Err(error)) => {
                 let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
                 let text = String::from_utf8_lossy(valid).into_owned();
@@ -85,6 +87,30 @@ fn directory(main: &Path) -> PathBuf {
 /// # Errors
 /// If the directory is there and can't be listed.
 pub fn names(main: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = visible(main)?;
+    paths.retain(|path| is_read(path));
+    Ok(paths)
+}
+
+/// What else is in the directory, but for a README: it is not read, which
+/// whoever put it there may not know.
+///
+/// # Errors
+/// If the directory is there and can't be listed.
+pub fn unread(main: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = visible(main)?;
+    let is_readme =
+        |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"README"));
+    paths.retain(|path| !is_read(path) && !is_readme(path));
+    Ok(paths)
+}
+
+fn is_read(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == EXTENSION)
+}
+
+/// All that is in the directory and not hidden, in the order of the names.
+fn visible(main: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(directory(main)) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -93,8 +119,7 @@ pub fn names(main: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in entries {
         let path = entry?.path();
-        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden && path.extension().is_some_and(|extension| extension == EXTENSION) {
+        if !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
             paths.push(path);
         }
     }
@@ -120,7 +145,7 @@ pub(super) fn parse<'f>(files: &'f [File], report: &mut Report<'f>) -> Vec<(usiz
                     tables.push((index, table(document.into_inner(), start)));
                 } else {
                     // What is left of a broken text would raise errors that are none.
-                    super::read::syntax(&syntax, start, report);
+                    super::syntax::syntax(&syntax, start, report);
                 }
             }
         }

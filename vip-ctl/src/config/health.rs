@@ -191,7 +191,7 @@ impl fmt::Display for Url {
 }
 
 /// Reads what a group says about its health.
-pub(super) fn of_group(section: &Section<'_>, report: &mut Report<'_>) -> Health {
+pub(super) fn of_group(section: &Section<'_>, vips: &[Spanned<IpAddr>], report: &mut Report<'_>) -> Health {
     let track = section.strings("track_interface", "[\"eth1\"]", report).unwrap_or_default();
     let track_interface = interface_names(track, report);
     let sections = section.sections("check", "[[group.check]]", report);
@@ -203,7 +203,9 @@ pub(super) fn of_group(section: &Section<'_>, report: &mut Report<'_>) -> Health
     let mut checks = Vec::new();
     let mut names = BTreeMap::new();
     for check in &sections {
+        let written = check;
         let Some((name, check)) = check_of(check, report) else { continue };
+        own_vip(written, &check.kind, vips, report);
         if let Some(first) = names.get(&check.name) {
             let place = report.whereabouts(first, &name);
             let message = format!(
@@ -218,15 +220,37 @@ pub(super) fn of_group(section: &Section<'_>, report: &mut Report<'_>) -> Health
     }
     let when_all_fail = when_all_fail(section, report);
     if let Some(written) = section.get("when_all_fail")
-        && section.get("check").is_none()
-        && section.get("track_interface").is_none()
+        && section.lacks("check")
+        && section.lacks("track_interface")
     {
-        report.add(
-            written.span(),
-            "when_all_fail without a check does nothing: add a [[group.check]], or remove it",
+        let message = format!(
+            "when_all_fail = {} does nothing without a check: add a [[group.check]], or remove when_all_fail",
+            report.text(written.span())
         );
+        report.add(written.span(), message);
     }
     Health { checks, track_interface, when_all_fail }
+}
+
+/// Reports a check that asks one of the group's own VIPs. On a node that does
+/// not hold it that goes to the holder over the wire, so that the check says
+/// nothing of the node; and while nobody holds, nobody could ever pass.
+fn own_vip(section: &Section<'_>, kind: &CheckKind, vips: &[Spanned<IpAddr>], report: &mut Report<'_>) {
+    let asked = match kind {
+        CheckKind::Tcp(address) => Some(address.ip()),
+        CheckKind::Http { url, .. } => url.host.parse().ok(),
+        CheckKind::Exec(_) | CheckKind::Systemd(_) | CheckKind::Process(_) | CheckKind::File { .. } => None,
+    };
+    let asked = asked.map(|address| address.to_canonical());
+    let Some(vip) = asked.filter(|asked| vips.iter().any(|vip| vip.get_ref() == asked)) else { return };
+    let key = kind.name();
+    let place = section.get(key).map_or_else(|| section.span.clone(), Spanned::span);
+    let message = format!(
+        "{key} = {} asks the group's own VIP {vip}, which only its holder answers for, so that no node could pass \
+         before one holds it: ask 127.0.0.1 or this node's own address",
+        report.text(place.clone())
+    );
+    report.add(place, message);
 }
 
 fn when_all_fail(section: &Section<'_>, report: &mut Report<'_>) -> WhenAllFail {

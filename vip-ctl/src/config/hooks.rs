@@ -1,7 +1,7 @@
 //! `[hooks]` and `[group.hooks]`: programs that are run, and a webhook that is
 //! told, when a group moves. They are a node's own business: nodes may differ.
 
-use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeMap, fmt, ops::RangeInclusive, time::Duration};
 
 use super::{error::Report, section::Section};
 use crate::event::Hook;
@@ -59,6 +59,17 @@ pub struct Webhook {
     pub path: String,
 }
 
+impl OnFailure {
+    /// As it is configured.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Ignore => "ignore",
+        }
+    }
+}
+
 /// What happens when a group moves; [`Default`]: nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hooks {
@@ -101,7 +112,16 @@ pub(super) struct Draft {
     pre_demote_timeout: Option<Duration>,
     on_failure: Option<OnFailure>,
     retry_after: Option<Duration>,
-    webhook: Option<Webhook>,
+    webhook: Option<Told>,
+}
+
+/// What is written about who is told of changes.
+#[derive(Clone, Debug)]
+enum Told {
+    /// Nobody, whatever another table says.
+    Nobody,
+    /// This one.
+    By(Webhook),
 }
 
 impl Draft {
@@ -120,7 +140,10 @@ impl Draft {
                 .unwrap_or(PRE_DEMOTE_TIMEOUT_DEFAULT),
             on_failure: self.on_failure.or(node.on_failure).unwrap_or_default(),
             retry_after: self.retry_after.or(node.retry_after).unwrap_or(RETRY_AFTER_DEFAULT),
-            webhook: self.webhook.clone().or_else(|| node.webhook.clone()),
+            webhook: match self.webhook.as_ref().or(node.webhook.as_ref()) {
+                Some(Told::By(webhook)) => Some(webhook.clone()),
+                Some(Told::Nobody) | None => None,
+            },
         }
     }
 }
@@ -208,10 +231,13 @@ fn on_failure(section: &Section<'_>, report: &mut Report<'_>) -> Option<OnFailur
     }
 }
 
-fn webhook(section: &Section<'_>, report: &mut Report<'_>) -> Option<Webhook> {
+fn webhook(section: &Section<'_>, report: &mut Report<'_>) -> Option<Told> {
     let text = section.string("webhook", "\"http://10.0.1.5:8080/vip\"", report)?;
+    if text.get_ref().is_empty() {
+        return Some(Told::Nobody);
+    }
     match Webhook::parse(text.get_ref()) {
-        Some(webhook) => Some(webhook),
+        Some(webhook) => Some(Told::By(webhook)),
         None => {
             let message = format!(
                 "\"{}\" is no address to post to: write one such as webhook = \"https://alerts.example/vip\"",
@@ -220,6 +246,12 @@ fn webhook(section: &Section<'_>, report: &mut Report<'_>) -> Option<Webhook> {
             report.add(text.span(), message);
             None
         }
+    }
+}
+
+impl fmt::Display for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http{}://{}{}", if self.tls { "s" } else { "" }, self.authority, self.path)
     }
 }
 

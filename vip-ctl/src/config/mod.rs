@@ -15,9 +15,11 @@ mod error;
 mod files;
 mod health;
 pub mod hooks;
+mod keepalived;
 mod read;
 mod section;
 mod suggest;
+mod syntax;
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +34,7 @@ use self::files::File;
 pub use self::{
     api::{Api, Tls},
     error::{ConfigError, ConfigErrors, Place},
-    files::names as more_files,
+    files::{names as more_files, unread as unread_files},
     health::{Check, CheckKind, Health, Url, WhenAllFail},
     hooks::Hooks,
 };

@@ -2,15 +2,12 @@
 //! what is not there yet. What values mean to each other is `check`'s business.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::Range,
     time::Duration,
 };
 
-use toml::{
-    Spanned,
-    de::{DeTable, Error},
-};
+use toml::{Spanned, de::DeTable};
 use vip_common::layout::GROUP_NAME_LEN;
 
 use super::{
@@ -79,37 +76,6 @@ pub(super) struct GroupDraft {
     pub(super) health: Health,
     pub(super) hooks: hooks::Draft,
     pub(super) span: Range<usize>,
-}
-
-/// Reports what keeps a text from being TOML: of each line the first mistake,
-/// and no duplicates after a table's header may have been misread, because
-/// they mostly follow from what went before.
-pub(super) fn syntax(errors: &[Error], start: usize, report: &mut Report<'_>) {
-    const DUPLICATE: &str = "duplicate key";
-    let mut lines = Vec::new();
-    let mut only_duplicates = true;
-    let place = |span: Range<usize>| span.start + start..span.end + start;
-    let mut errors: Vec<_> =
-        errors.iter().map(|error| (place(error.span().unwrap_or(0..0)), error.message())).collect();
-    errors.sort_by_key(|(span, _)| report.line(span));
-    for (span, message) in errors {
-        let line = report.line(&span);
-        let duplicate = message == DUPLICATE;
-        if lines.contains(&line) || (duplicate && !only_duplicates) {
-            continue;
-        }
-        lines.push(line);
-        only_duplicates &= duplicate;
-        let text = report.text(span.clone());
-        let message = if duplicate {
-            format!("\"{text}\" is there a second time: keep one of the two")
-        } else if message.starts_with("string values must be quoted") && !text.is_empty() {
-            format!("{text} is no value of TOML: if it is a string, write \"{text}\"")
-        } else {
-            format!("this is not TOML: {message}")
-        };
-        report.add(span, message);
-    }
 }
 
 /// Reads a file of `conf.d`, which has groups and nothing else.
@@ -182,6 +148,9 @@ fn delay_of(section: &Section<'_>, key: &str, report: &mut Report<'_>) -> Option
     }
 }
 
+/// The interface that only this host reaches.
+const LOOPBACK: &str = "lo";
+
 fn interfaces(section: &Section<'_>, report: &mut Report<'_>) -> Option<Vec<String>> {
     let value = section.get("interface")?;
     let written = if value.get_ref().is_array() {
@@ -192,7 +161,15 @@ fn interfaces(section: &Section<'_>, report: &mut Report<'_>) -> Option<Vec<Stri
     if value.get_ref().as_array().is_some_and(|array| array.is_empty()) {
         report.add(value.span(), "interface names none: write interface = \"eth0\"");
     }
-    Some(interface_names(written, report))
+    let interfaces = interface_names(written.clone(), report);
+    if let Some(loopback) = written.iter().find(|name| *name.get_ref() == LOOPBACK) {
+        let message = format!(
+            "{LOOPBACK} is the loopback interface, and no other host's traffic comes in by it: write the one that \
+             clients reach this node by, such as \"eth0\""
+        );
+        report.add(loopback.span(), message);
+    }
+    Some(interfaces)
 }
 
 /// Interfaces, each once and with a name that Linux can have.
@@ -205,7 +182,16 @@ pub(super) fn interface_names(written: Vec<Spanned<&str>>, report: &mut Report<'
             && name != "."
             && name != ".."
             && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
-        if name.len() > INTERFACE_LEN_MAX {
+        let several: Vec<_> = name
+            .split([',', ' '])
+            .filter(|part| !part.is_empty())
+            .map(|part| format!("\"{part}\""))
+            .collect();
+        let are_names = several.iter().all(|part| part[1..].starts_with(|c: char| c.is_ascii_alphabetic()));
+        if several.len() > 1 && are_names {
+            let message = format!("\"{name}\" is more than one interface: write [{}]", several.join(", "));
+            report.add(interface.span(), message);
+        } else if name.len() > INTERFACE_LEN_MAX {
             let message = format!(
                 "the interface \"{name}\" has {} bytes, and Linux has names of {INTERFACE_LEN_MAX} at most: write it as `ip link` shows it",
                 name.len()
@@ -322,6 +308,9 @@ fn address_of(address: &Spanned<&str>, report: &mut Report<'_>) -> Option<Spanne
         (Err(_), Ok(ip)) => {
             format!("the address {text} has no port: write \"{}\"", SocketAddr::new(ip, 7077))
         }
+        (Err(_), Err(_)) if text.trim().parse::<SocketAddr>().is_ok() => {
+            format!("\"{text}\" has a blank beside the address: write \"{}\"", text.trim())
+        }
         (Err(_), Err(_)) => {
             format!("\"{text}\" is no address: write an IP address and a port, such as \"10.0.1.10:7077\"")
         }
@@ -340,24 +329,27 @@ fn group_draft(section: &Section<'_>, report: &mut Report<'_>) -> GroupDraft {
     {
         report.add(vips.span(), format!("the group has no VIP: write vips = {example}, or remove the group"));
     }
-    let vips = written.iter().filter_map(|vip| vip_of(vip, report)).collect();
+    let vips: Vec<_> = written.iter().filter_map(|vip| vip_of(vip, report)).collect();
     let preempts = section.boolean("preempt", report).is_some_and(Spanned::into_inner);
     let delay = delay_of(section, "preempt_delay", report);
-    if let (Some(written), false) = (section.get("preempt_delay"), preempts) {
-        report.add(
-            written.span(),
-            "preempt_delay without preempt = true does nothing: add preempt = true, or remove it",
+    // A preempt that is wrong, or misspelt, is reported already.
+    let is_told = section.get("preempt").is_some_and(|written| written.get_ref().as_bool().is_none())
+        || section.lacks_by_typo("preempt");
+    if let Some(written) = section.get("preempt_delay").filter(|_| !preempts && !is_told) {
+        let text = report.text(written.span());
+        let message = format!(
+            "preempt_delay = {text} does nothing without preempt = true: add that, or remove preempt_delay"
         );
+        report.add(written.span(), message);
     }
     let preempt = preempts.then(|| delay.unwrap_or(PREEMPT_DELAY_DEFAULT));
-    let (priorities, health) = (priorities(section, report), health::of_group(section, report));
+    let (priorities, health) = (priorities(section, report), health::of_group(section, &vips, report));
     let hooks = hooks::read(section, "[group.hooks]", report);
     GroupDraft { name, vips, priorities, preempt, health, hooks, span: section.span.clone() }
 }
 
 fn vip_of(vip: &Spanned<&str>, report: &mut Report<'_>) -> Option<Spanned<IpAddr>> {
     let text = vip.get_ref();
-    let without_prefix = text.split_once('/').map(|(address, _)| address);
     let problem = match text.parse::<IpAddr>() {
         Ok(IpAddr::V6(_)) => {
             format!("the VIP {text} is IPv6, which isn't there yet: remove it, or write an IPv4 address")
@@ -371,20 +363,43 @@ fn vip_of(vip: &Spanned<&str>, report: &mut Report<'_>) -> Option<Spanned<IpAddr
                 "a multicast address"
             } else if v4.is_broadcast() {
                 "the broadcast address"
+            } else if v4.octets()[0] == 0 {
+                "an address of the unused network 0.0.0.0/8"
             } else {
                 return Some(at(vip.span(), IpAddr::V4(v4)));
             };
             format!("the VIP {text} is {kind}, which no server can take over: write another")
         }
-        Err(_) => match without_prefix.filter(|address| address.parse::<IpAddr>().is_ok()) {
-            Some(address) => {
-                format!("the VIP {text} has a prefix length, and a VIP has none: write \"{address}\"")
-            }
-            None => format!("\"{text}\" is no IPv4 address: write one, such as \"10.0.1.12\""),
-        },
+        Err(_) => no_vip(text),
     };
     report.add(vip.span(), problem);
     None
+}
+
+/// What is wrong with a VIP that is no address, and the address that it has in it.
+fn no_vip(text: &str) -> String {
+    let is_address = |text: &str| text.parse::<IpAddr>().is_ok();
+    if is_address(text.trim()) {
+        return format!("\"{text}\" has a blank beside the address: write \"{}\"", text.trim());
+    }
+    if let Some((address, _)) = text.split_once('/').filter(|(address, _)| is_address(address)) {
+        return format!("the VIP {text} has a prefix length, and a VIP has none: write \"{address}\"");
+    }
+    if let Ok(socket) = text.parse::<SocketAddr>() {
+        return format!("the VIP {text} has a port, and a VIP has none: write \"{}\"", socket.ip());
+    }
+    let first = text.split_once('-').and_then(|(first, _)| first.trim().parse::<Ipv4Addr>().ok());
+    if let Some(first) = first {
+        let second = Ipv4Addr::from_bits(first.to_bits().wrapping_add(1));
+        return format!(
+            "\"{text}\" is a range: write each address by itself, \"{first}\", \"{second}\" and so on"
+        );
+    }
+    let several: Vec<_> = text.split([',', ' ']).filter(|part| !part.is_empty()).collect();
+    if several.len() > 1 && several.iter().all(|part| is_address(part)) {
+        return format!("\"{text}\" is more than one address: write \"{}\"", several.join("\", \""));
+    }
+    format!("\"{text}\" is no IPv4 address: write one, such as \"10.0.1.12\"")
 }
 
 fn priorities(section: &Section<'_>, report: &mut Report<'_>) -> Vec<(Spanned<String>, u8)> {

@@ -9,7 +9,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{error::Report, hooks, suggest::nearest};
+use super::{error::Report, hooks, keepalived, suggest::nearest};
 
 /// The tables of the file, and the keys that each of them has.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
@@ -101,6 +101,15 @@ impl<'a> Section<'a> {
             let typed = key.get_ref().as_ref();
             let told = name == MORE && TOP_KEYS.contains(&typed);
             if !keys.contains(&typed) && !told {
+                if let Some(word) = keepalived::word(typed) {
+                    misspelt.extend(word.means);
+                    let mend = word.mend;
+                    report.add(
+                        key.span(),
+                        format!("{name} has no key \"{typed}\", which is keepalived's: {mend}"),
+                    );
+                    continue;
+                }
                 let meant = nearest(typed, keys.iter().copied());
                 misspelt.extend(meant);
                 report.add(key.span(), unknown_key(name, keys, typed, meant));
@@ -193,7 +202,20 @@ impl<'a> Section<'a> {
         match value.get_ref().as_bool() {
             Some(boolean) => Some(at(value.span(), boolean)),
             None => {
-                wrong_type(key, "true or false", &format!("{key} = true"), value, report);
+                let truth = match value.get_ref() {
+                    DeValue::String(text) => truth_of(text),
+                    DeValue::Integer(integer) => truth_of(integer.as_str()),
+                    DeValue::Float(_)
+                    | DeValue::Boolean(_)
+                    | DeValue::Datetime(_)
+                    | DeValue::Array(_)
+                    | DeValue::Table(_) => None,
+                };
+                let example = match truth {
+                    Some(truth) => format!("{key} = {truth}"),
+                    None => format!("{key} = true, or {key} = false"),
+                };
+                wrong_type(key, "true or false", &example, value, report);
                 None
             }
         }
@@ -234,7 +256,18 @@ impl<'a> Section<'a> {
         match value.get_ref().as_table() {
             Some(table) => Some((table, value.span())),
             None => {
-                wrong_type(key, "a table", example, value, report);
+                let elements = value.get_ref().as_array().map(|array| array.iter());
+                let header = elements.and_then(|mut elements| elements.find(|e| e.get_ref().is_table()));
+                match header.filter(|header| report.text(header.span()).starts_with("[[")) {
+                    Some(header) => {
+                        let message = format!(
+                            "{} is one of several tables, and {key} is there once: write {example}",
+                            report.text(header.span())
+                        );
+                        report.add(header.span(), message);
+                    }
+                    None => wrong_type(key, "a table", example, value, report),
+                }
                 None
             }
         }
@@ -260,6 +293,15 @@ impl<'a> Section<'a> {
             }
         }
         sections
+    }
+}
+
+/// The truth that people spell in other ways than TOML does.
+pub(super) fn truth_of(text: &str) -> Option<bool> {
+    match text.trim().to_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Some(true),
+        "false" | "no" | "off" | "0" => Some(false),
+        _ => None,
     }
 }
 

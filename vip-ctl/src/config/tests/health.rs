@@ -10,8 +10,8 @@ fn with(more: &str) -> String {
     format!("{FULL}{more}")
 }
 
-/// The reasons for which a check with these lines is refused, one a line,
-/// without where they are.
+/// The reasons for which a check with these lines, which begin behind
+/// `[[group.check]]` in line 28, is refused.
 fn refused(checks: &[&str]) -> String {
     let mut said = Vec::new();
     for check in checks {
@@ -20,7 +20,7 @@ fn refused(checks: &[&str]) -> String {
         for error in errors.errors() {
             let place = error.place.expect("all are in the text");
             assert!(place.line >= 28, "{error}");
-            said.push(format!("{}:{}: {}", place.line - 28, place.column, error.message));
+            said.push(error.to_string());
         }
     }
     said.join("\n")
@@ -105,18 +105,18 @@ fn checks_that_say_not_what_to_look_at_or_too_much() {
         "tcp = \"127.0.0.1:1\"\nname = \"\"",
     ]);
     insta::assert_snapshot!(found, @r#"
-    0:1: the check does not say what to look at: add one of tcp, http, exec, systemd, process, file, such as tcp = "127.0.0.1:3306"
-    1:1: [[group.check]] has no key "tcpp": did you mean "tcp"?
-    2:8: the check has tcp and file: keep one, and write a [[group.check]] of its own for the other
-    0:1: the check does not say what to look at: add one of tcp, http, exec, systemd, process, file, such as tcp = "127.0.0.1:3306"
-    1:1: [[group.check]] has no key "script": remove it, or write one of name, tcp, http, exec, systemd, process, file, interval, timeout, rise, fall, status, body, insecure, present
-    2:8: body is for http, and this check is tcp: remove it
-    3:10: status is for http, and this check is tcp: remove it
-    4:12: insecure is for http, and this check is tcp: remove it
-    5:11: present is for file, and this check is tcp: remove it
-    2:8: body is for http, and this check is file: remove it
-    2:8: the check's name "two words" has a ' ': use only letters, digits and - _ .
-    2:8: the check's name is empty: write one of letters, digits and - _ .
+    vip.toml:28:1: the check does not say what to look at: add one of tcp, http, exec, systemd, process, file, such as tcp = "127.0.0.1:3306"
+    vip.toml:29:1: [[group.check]] has no key "tcpp": did you mean "tcp"?
+    vip.toml:30:8: the check has tcp and file: keep one, and write a [[group.check]] of its own for the other
+    vip.toml:28:1: the check does not say what to look at: add one of tcp, http, exec, systemd, process, file, such as tcp = "127.0.0.1:3306"
+    vip.toml:29:1: [[group.check]] has no key "script": remove it, or write one of name, tcp, http, exec, systemd, process, file, interval, timeout, rise, fall, status, body, insecure, present
+    vip.toml:30:8: body is for http, and this check is tcp: remove it
+    vip.toml:31:10: status is for http, and this check is tcp: remove it
+    vip.toml:32:12: insecure is for http, and this check is tcp: remove it
+    vip.toml:33:11: present is for file, and this check is tcp: remove it
+    vip.toml:30:8: body is for http, and this check is file: remove it
+    vip.toml:30:8: the check's name "two words" has a ' ': use only letters, digits and - _ .
+    vip.toml:30:8: the check's name is empty: write one of letters, digits and - _ .
     "#);
 }
 
@@ -137,18 +137,18 @@ fn addresses_that_nothing_listens_on() {
         "http = \"http://127.0.0.1/\"\nstatus = [200, \"204\"]",
     ]);
     insta::assert_snapshot!(found, @r#"
-    1:7: 127.0.0.1 has no port: write "127.0.0.1:3306" with the service's
-    1:7: "localhost:3306" is no address: write an IP address and a port, such as "127.0.0.1:3306"
-    1:7: nothing can listen on 127.0.0.1:0: write the service's address and port
-    1:7: tcp is a string, and 3306 is an integer: write tcp = "127.0.0.1:3306"
-    1:8: "127.0.0.1:80/" is no address of a page: write http = "http://127.0.0.1:8080/health", with http or https and without a user
-    1:8: "ftp://127.0.0.1/" is no address of a page: write http = "http://127.0.0.1:8080/health", with http or https and without a user
-    1:8: "http://user:secret@127.0.0.1/" is no address of a page: write http = "http://127.0.0.1:8080/health", with http or https and without a user
-    1:8: "http:///health" is no address of a page: write http = "http://127.0.0.1:8080/health", with http or https and without a user
-    2:12: insecure is for https, and this is http: remove it
-    2:10: status = 99 is none of HTTP: write one from 100 to 599
-    2:10: status names none: write status = 200, or remove it
-    2:16: status is an integer, or several, and "204" is a string: write status = 200, or status = [200, 204]
+    vip.toml:29:7: 127.0.0.1 has no port: write "127.0.0.1:3306" with the service's
+    vip.toml:29:7: "localhost:3306" is no address: write an IP address and a port, such as "127.0.0.1:3306"
+    vip.toml:29:7: nothing can listen on 127.0.0.1:0: write the service's address and port
+    vip.toml:29:7: tcp is a string, and 3306 is an integer: write tcp = "127.0.0.1:3306"
+    vip.toml:29:8: "127.0.0.1:80/" is no address of a page: write http = "http://127.0.0.1:8080/health", with http or https and without a user
+    vip.toml:29:8: "ftp://127.0.0.1/" is no address of a page: write http = "http://127.0.0.1:8080/health", with http or https and without a user
+    vip.toml:29:8: "http://user:secret@127.0.0.1/" is no address of a page: write http = "http://127.0.0.1:8080/health", with http or https and without a user
+    vip.toml:29:8: "http:///health" is no address of a page: write http = "http://127.0.0.1:8080/health", with http or https and without a user
+    vip.toml:30:12: insecure is for https, and this is http: remove it
+    vip.toml:30:10: status = 99 is none of HTTP: write one from 100 to 599
+    vip.toml:30:10: status names none: write status = 200, or remove it
+    vip.toml:30:16: status is an integer, or several, and "204" is a string: write status = 200, or status = [200, 204]
     "#);
 }
 
@@ -170,19 +170,19 @@ fn programs_units_processes_and_files_that_can_not_be() {
         "file = \"/run/a\"\npresent = \"no\"",
     ]);
     insta::assert_snapshot!(found, @r#"
-    1:8: exec is an array of strings, and "/usr/bin/check arg" is a string: write exec = ["/usr/local/bin/check", "argument"]
-    1:8: exec names no program: write exec = ["/usr/local/bin/check", "argument"]
-    1:9: exec: "check" is no absolute path: write it from / on
-    1:27: exec is an array of strings, and 1 is an integer: write exec = ["/usr/local/bin/check", "argument"]
-    1:27: an argument can't have a NUL in it: remove it
-    1:11: "" is no unit of systemd: write it as `systemctl` shows it, such as "postgresql.service"
-    1:11: "--all" is no unit of systemd: write it as `systemctl` shows it, such as "postgresql.service"
-    1:11: "two units" is no unit of systemd: write it as `systemctl` shows it, such as "postgresql.service"
-    1:11: "" is no name of a process: write it as `ps -o comm` shows it, such as "mysqld"
-    1:11: "/usr/sbin/mysqld" is no name of a process: write it as `ps -o comm` shows it, such as "mysqld"
-    1:11: Linux cuts names of processes after 15 bytes, and "a-very-long-process-name" has 24: write "a-very-long-pro"
-    1:8: file: "maintenance" is no absolute path: write it from / on
-    2:11: present is true or false, and "no" is a string: write present = true
+    vip.toml:29:8: exec is an array of strings, and "/usr/bin/check arg" is a string: write exec = ["/usr/local/bin/check", "argument"]
+    vip.toml:29:8: exec names no program: write exec = ["/usr/local/bin/check", "argument"]
+    vip.toml:29:9: exec: "check" is no absolute path: write it from / on
+    vip.toml:29:27: exec is an array of strings, and 1 is an integer: write exec = ["/usr/local/bin/check", "argument"]
+    vip.toml:29:27: an argument can't have a NUL in it: remove it
+    vip.toml:29:11: "" is no unit of systemd: write it as `systemctl` shows it, such as "postgresql.service"
+    vip.toml:29:11: "--all" is no unit of systemd: write it as `systemctl` shows it, such as "postgresql.service"
+    vip.toml:29:11: "two units" is no unit of systemd: write it as `systemctl` shows it, such as "postgresql.service"
+    vip.toml:29:11: "" is no name of a process: write it as `ps -o comm` shows it, such as "mysqld"
+    vip.toml:29:11: "/usr/sbin/mysqld" is no name of a process: write it as `ps -o comm` shows it, such as "mysqld"
+    vip.toml:29:11: Linux cuts names of processes after 15 bytes, and "a-very-long-process-name" has 24: write "a-very-long-pro"
+    vip.toml:29:8: file: "maintenance" is no absolute path: write it from / on
+    vip.toml:30:11: present is true or false, and "no" is a string: write present = false
     "#);
 }
 
@@ -201,16 +201,16 @@ fn times_and_counts_out_of_range() {
         "process = \"a\"\nfall = \"3\"",
     ]);
     insta::assert_snapshot!(found, @r#"
-    2:12: interval = "10ms" is out of range: write one from 100ms to 1h
-    2:12: interval = "2h" is out of range: write one from 100ms to 1h
-    2:12: "2" is no time: write a number and its unit, such as interval = "1s"
-    2:12: interval is a string, and 2 is an integer: write interval = "1s"
-    2:11: timeout = "3s" is out of range: write one from 10ms to 2s, the interval
-    3:11: timeout = "11s" is out of range: write one from 10ms to 10s, the interval
-    2:11: timeout = "1ms" is out of range: write one from 10ms to 2s, the interval
-    2:8: rise = 0 is out of range: write one from 1 to 1000
-    2:8: fall = 1001 is out of range: write one from 1 to 1000
-    2:8: fall is an integer, and "3" is a string: write fall = 1
+    vip.toml:30:12: interval = "10ms" is out of range: write one from 100ms to 1h
+    vip.toml:30:12: interval = "2h" is out of range: write one from 100ms to 1h
+    vip.toml:30:12: "2" is no time: write a number and its unit, such as interval = "1s"
+    vip.toml:30:12: interval is a string, and 2 is an integer: write interval = "1s"
+    vip.toml:30:11: timeout = "3s" is out of range: write one from 10ms to 2s, the interval
+    vip.toml:31:11: timeout = "11s" is out of range: write one from 10ms to 10s, the interval
+    vip.toml:30:11: timeout = "1ms" is out of range: write one from 10ms to 2s, the interval
+    vip.toml:30:8: rise = 0 is out of range: write one from 1 to 1000
+    vip.toml:30:8: fall = 1001 is out of range: write one from 1 to 1000
+    vip.toml:30:8: fall is an integer, and "3" is a string: write fall = 1
     "#);
 }
 
@@ -229,10 +229,33 @@ fn choices_that_are_none() {
     vip.toml:29:20: "eth 1" can't be an interface: write one as `ip link` shows it
     vip.toml:29:37: the interface "eth1" is named twice: remove one
     "#);
-    insta::assert_snapshot!(parse(&with("when_all_fail = \"keep\"\n")).expect_err("refused"), @"vip.toml:28:17: when_all_fail without a check does nothing: add a [[group.check]], or remove it");
+    insta::assert_snapshot!(parse(&with("when_all_fail = \"keep\"\n")).expect_err("refused"), @r#"vip.toml:28:17: when_all_fail = "keep" does nothing without a check: add a [[group.check]], or remove when_all_fail"#);
+    insta::assert_snapshot!(parse(&with("track_interface = []\nwhen_all_fail = \"keep\"\n")).expect_err("refused"), @r#"vip.toml:29:17: when_all_fail = "keep" does nothing without a check: add a [[group.check]], or remove when_all_fail"#);
     let many = "[[group.check]]\nprocess = \"a\"\n".repeat(33);
     let found = parse(&with(&many)).expect_err("refused").to_string();
     assert!(found.contains("33 checks are too many for a group: keep 32 at most"), "{found}");
+}
+
+/// On a standby such a check would ask the holder.
+#[test]
+fn checks_of_the_groups_own_vip() {
+    let found = refused(&[
+        "tcp = \"10.0.1.20:80\"",
+        "tcp = \"[::ffff:10.0.1.20]:80\"",
+        "http = \"https://10.0.1.20:8443/health\"\nname = \"app\"",
+    ]);
+    insta::assert_snapshot!(found, @r#"
+    vip.toml:29:7: tcp = "10.0.1.20:80" asks the group's own VIP 10.0.1.20, which only its holder answers for, so that no node could pass before one holds it: ask 127.0.0.1 or this node's own address
+    vip.toml:29:7: tcp = "[::ffff:10.0.1.20]:80" asks the group's own VIP 10.0.1.20, which only its holder answers for, so that no node could pass before one holds it: ask 127.0.0.1 or this node's own address
+    vip.toml:29:8: http = "https://10.0.1.20:8443/health" asks the group's own VIP 10.0.1.20, which only its holder answers for, so that no node could pass before one holds it: ask 127.0.0.1 or this node's own address
+    "#);
+    // That of another group may be what this one stands and falls with.
+    good(&with("[[group.check]]\ntcp = \"10.0.1.12:3306\"\n"));
+}
+
+#[test]
+fn a_check_with_too_few_brackets() {
+    insta::assert_snapshot!(parse(&with("[group.check]\ntcp = \"127.0.0.1:1\"\n")).expect_err("refused"), @"vip.toml:28:1: check is an array of tables, and [group.check] is a table: write [[group.check]]");
 }
 
 #[test]
@@ -286,6 +309,8 @@ fn files_of_the_directory_add_groups() {
             ("conf.d/empty.toml", b"# nothing yet\n"),
             ("conf.d/.hidden.toml", b"no configuration"),
             ("conf.d/README", b"no configuration"),
+            ("conf.d/web.conf", b"no configuration"),
+            ("conf.d/web.toml~", b"no configuration"),
         ],
     );
     let names: Vec<_> = directory.load().expect("right").groups.into_iter().map(|group| group.name).collect();
@@ -293,6 +318,9 @@ fn files_of_the_directory_add_groups() {
     let listed = more_files(&directory.0.join("vip.toml")).expect("listed");
     let listed: Vec<_> = listed.iter().filter_map(|path| path.file_name()?.to_str()).collect();
     assert_eq!(listed, ["10-web.toml", "20-app.toml", "empty.toml"]);
+    let unread = unread_files(&directory.0.join("vip.toml")).expect("listed");
+    let unread: Vec<_> = unread.iter().filter_map(|path| path.file_name()?.to_str()).collect();
+    assert_eq!(unread, ["web.conf", "web.toml~"], "hidden files and a README are nobody's mistake");
     // The order of files makes no difference to what other nodes see.
     let whole = format!(
         "{main}{}",
@@ -354,6 +382,19 @@ fn a_file_that_is_no_toml_does_not_hide_the_mistakes_of_others() {
     conf.d/c.toml:2:8: the group's name "W" has a 'W': use only small letters, digits and - _ .
     conf.d/d.toml: can't be read (Is a directory (os error 21)): make it readable, or remove it
     "#);
+}
+
+/// What Windows' editors do to a file.
+#[test]
+fn a_mark_at_the_beginning_and_carriage_returns_are_no_mistake() {
+    let text = format!("\u{feff}{}", FULL.replace('\n', "\r\n"));
+    assert_eq!(parse(&text), parse(FULL));
+    let errors = parse(&text.replace("[node]", "[nod]")).expect_err("refused");
+    let first = errors.errors().iter().find(|error| error.text == "nod").expect("the unknown table");
+    assert_eq!(first.line, "[nod]");
+    assert_eq!(first.place, Some(Place { line: 1, column: 2 }), "the mark is no column");
+    let directory = Directory::new("mark", &[("vip.toml", text.as_bytes())]);
+    assert!(directory.load().is_ok());
 }
 
 #[test]

@@ -30,8 +30,34 @@ fn a_groups_own_hooks_count_key_by_key() {
     assert_eq!(db.hooks.limit(Hook::PrePromote), Duration::from_secs(20));
     assert_eq!(db.hooks.limit(Hook::PreDemote), Duration::from_secs(2));
     assert_eq!(db.hooks.webhook.as_ref().map(|w| w.host.as_str()), Some("alerts.example"));
+    assert_eq!(
+        db.hooks.webhook.as_ref().map(ToString::to_string).as_deref(),
+        Some("https://alerts.example/vip")
+    );
     // They are a node's own business.
     assert_eq!(config.groups_digest(), good(FULL).groups_digest());
+}
+
+#[test]
+fn an_empty_webhook_switches_the_nodes_off() {
+    let own = "[group.hooks]\nwebhook = \"\"\n[[group]]\nname = \"cache\"";
+    let config = good(&(edited(&[("[[group]]\nname = \"cache\"", own)]) + NODE));
+    let told: Vec<_> = config.groups.iter().map(|group| group.hooks.webhook.is_some()).collect();
+    assert_eq!(told, [true, false]);
+    let config = good(&format!("{FULL}[hooks]\nwebhook = \"\"\n"));
+    assert!(config.groups.iter().all(|group| group.hooks.webhook.is_none()));
+}
+
+#[test]
+fn hooks_are_there_once() {
+    let text = edited(&[
+        ("[[group]]\nname = \"cache\"", "[[group.hooks]]\non_fault = []\n[[group]]\nname = \"cache\""),
+        ("[cluster]\n", "[[hooks]]\ntimeout = \"5s\"\n[cluster]\n"),
+    ]);
+    insta::assert_snapshot!(parse(&text).expect_err("refused"), @"
+    vip.toml:5:1: [[hooks]] is one of several tables, and hooks is there once: write [hooks]
+    vip.toml:27:1: [[group.hooks]] is one of several tables, and hooks is there once: write [group.hooks]
+    ");
 }
 
 #[test]

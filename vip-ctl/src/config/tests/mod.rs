@@ -1,9 +1,10 @@
 //! Tests of the configuration: what is accepted and what it means here, what
-//! is refused and in which words in [`refused`], hooks in [`hooks`].
+//! is refused and in which words in [`refused`] and [`mends`], hooks in [`hooks`].
 
 mod api;
 mod health;
 mod hooks;
+mod mends;
 mod refused;
 
 use std::fs;

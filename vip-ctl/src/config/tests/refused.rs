@@ -4,7 +4,7 @@
 use super::*;
 
 /// The reasons for which `text` is refused.
-fn errors(text: &str) -> String {
+pub(super) fn errors(text: &str) -> String {
     parse(text).expect_err("must be refused").to_string()
 }
 
@@ -38,11 +38,10 @@ fn key_in_the_wrong_table() {
 
 #[test]
 fn unknown_keys_that_resemble_nothing() {
-    let found =
-        errors(&edited(&[("[node]", "colour = 1\n[node]"), ("preempt = false", "virtual_router_id = 51")]));
+    let found = errors(&edited(&[("[node]", "colour = 1\n[node]"), ("preempt = false", "hair = 51")]));
     insta::assert_snapshot!(found, @r#"
     vip.toml:1:1: the file has no key "colour": remove it, or write one of node, cluster, group, api, hooks
-    vip.toml:25:1: [[group]] has no key "virtual_router_id": remove it, or write one of name, vips, priority, preempt, preempt_delay, when_all_fail, track_interface, check, hooks
+    vip.toml:25:1: [[group]] has no key "hair": remove it, or write one of name, vips, priority, preempt, preempt_delay, when_all_fail, track_interface, check, hooks
     "#);
 }
 
@@ -78,13 +77,14 @@ fn vip_that_is_a_nodes_address() {
 fn vips_that_no_server_can_take_over() {
     let found = errors(&edited(&[(
         "\"10.0.1.20\"",
-        "\"0.0.0.0\", \"127.0.0.1\", \"224.0.0.18\", \"255.255.255.255\"",
+        "\"0.0.0.0\", \"127.0.0.1\", \"224.0.0.18\", \"255.255.255.255\", \"0.0.1.20\"",
     )]));
     insta::assert_snapshot!(found, @"
     vip.toml:27:9: the VIP 0.0.0.0 is the unspecified address, which no server can take over: write another
     vip.toml:27:20: the VIP 127.0.0.1 is a loopback address, which no server can take over: write another
     vip.toml:27:33: the VIP 224.0.0.18 is a multicast address, which no server can take over: write another
     vip.toml:27:47: the VIP 255.255.255.255 is the broadcast address, which no server can take over: write another
+    vip.toml:27:66: the VIP 0.0.1.20 is an address of the unused network 0.0.0.0/8, which no server can take over: write another
     ");
 }
 
@@ -128,7 +128,7 @@ fn a_preempt_delay_alone_and_one_that_is_no_time() {
     ]));
     insta::assert_snapshot!(found, @r#"
     vip.toml:4:17: startup_delay = "2days" is too long: write 1day at most
-    vip.toml:25:17: preempt_delay without preempt = true does nothing: add preempt = true, or remove it
+    vip.toml:25:17: preempt_delay = "1s" does nothing without preempt = true: add that, or remove preempt_delay
     vip.toml:30:17: "soon" is no time: write a number and its unit, such as preempt_delay = "30s"
     "#);
 }
@@ -140,7 +140,7 @@ fn pair_with_a_witness_and_a_choice_that_is_none() {
     let found = errors(&edited(&[(TIE, ""), ("lease = \"200ms\"", "lease = \"200ms\"\npair = \"yes\"")]));
     insta::assert_snapshot!(found, @r#"
     vip.toml:9:8: pair = "yes" is no choice: write "take" (a node that does not hear the other takes over; a cut between them makes two holders) or "hold" (it takes nothing by itself)
-    vip.toml:13:1: two nodes without a witness can't tell a dead peer from a cut link: add a third [[cluster.node]] with witness = true, or choose pair = "take" or "hold" under [cluster]
+    vip.toml:13:1: two nodes (db-a, db-b) without a witness can't tell a dead peer from a cut link: add a third [[cluster.node]] with witness = true, or choose pair = "take" or "hold" under [cluster]
     "#);
 }
 
@@ -172,7 +172,7 @@ fn two_nodes_without_a_witness() {
         "[[cluster.node]]\nname = \"tie\"\naddress = \"10.0.2.5:7077\"\nwitness = true\n",
         "",
     )]));
-    insta::assert_snapshot!(found, @"vip.toml:12:1: two nodes without a witness can't tell a dead peer from a cut link: add a third [[cluster.node]] with witness = true, or choose pair = \"take\" or \"hold\" under [cluster]");
+    insta::assert_snapshot!(found, @r#"vip.toml:12:1: two nodes (db-a, db-b) without a witness can't tell a dead peer from a cut link: add a third [[cluster.node]] with witness = true, or choose pair = "take" or "hold" under [cluster]"#);
 }
 
 #[test]
@@ -449,9 +449,9 @@ fn text_that_is_no_toml() {
         ("vips = [\"10.0.1.20\"]", "vips: 10.0.1.20"),
     ]));
     insta::assert_snapshot!(found, @r#"
-    vip.toml:3:18: this is not TOML: invalid basic string, expected `"`
-    vip.toml:5:9: this is not TOML: unclosed table, expected `]`
-    vip.toml:27:7: this is not TOML: key with no value, expected `=`
+    vip.toml:3:18: interface = "eth0 is not TOML (invalid basic string, expected `"`): close the string with " in its line, and write \\ for a \ in it
+    vip.toml:5:9: [cluster is not TOML (unclosed table, expected `]`): close it with ]
+    vip.toml:27:7: 10.0.1.20 is no value of TOML: put quotes around it, "10.0.1.20"
     "#);
 }
 
