@@ -177,3 +177,46 @@ fn a_vip_that_goes_to_another_group_is_never_answered_twice() -> Result<()> {
     ensure!(rig.lab.wait_holder("web", PATIENCE)?.name() == &*after);
     Ok(())
 }
+
+/// The VIPs of a node's groups are addresses of its loopback.
+fn is_on_host(node: &Node, vip: Ipv4Addr) -> Result<bool> {
+    Ok(node.ns().ip("-4 address show dev lo")?.contains(&format!(" {vip}/32 ")))
+}
+
+#[test]
+fn what_a_reload_could_not_bring_about_is_told_and_mended_by_the_next() -> Result<()> {
+    if skip::skipped("what_a_reload_could_not_bring_about_is_told_and_mended_by_the_next") {
+        return Ok(());
+    }
+    let rig = Rig::new(&spec(&[(GROUP, &[VIP])])?)?;
+    let holder = rig.holder()?.name().to_owned();
+    let node = rig.lab.nodes().iter().find(|node| node.name() != holder).context("three nodes")?;
+    let start = clock::now();
+    let more = with_groups(node, &[(GROUP, &[VIP]), ("app", &[vip(102)])])?;
+    node.write_config(&format!("{more}[group.hooks]\npre_promote = [\"/nonexistent/promote\"]\n"))?;
+    let said = node.succeed(&["reload", "--dry-run"])?;
+    ensure!(said.contains("group app would be added"), "{said}");
+    ensure!(said.contains("group app, pre_promote: /nonexistent/promote can't be run"), "{said}");
+    // Without its record of what it did to the host, the node puts no address there.
+    node.write_config(&more)?;
+    let record = node.run_dir().join("host.json");
+    let good = std::fs::read(&record)?;
+    std::fs::write(&record, "broken")?;
+    for attempt in ["first", "second"] {
+        let out = node.run(&["-o", "json", "reload"])?;
+        let told: serde_json::Value = serde_json::from_slice(&out.stdout)?;
+        let message = told["error"]["message"].as_str().unwrap_or_default();
+        ensure!(out.status.code() == Some(71) && told["error"]["code"] == 71, "{attempt}: {out:?}");
+        ensure!(
+            message.contains("not all there") && message.contains("vip-ctl reload"),
+            "{attempt}: {out:?}"
+        );
+        ensure!(!is_on_host(node, vip(102))?, "{attempt}: it is there after all");
+    }
+    // It has the new groups all the same, and so has what it tells.
+    ensure!(node.status()?.groups.iter().any(|group| group.name == "app"));
+    std::fs::write(&record, good)?;
+    let said = node.succeed(&["reload"])?;
+    ensure!(said.contains("no group has changed") && is_on_host(node, vip(102))?, "{said}");
+    rig.expect_calm(start, &holder)
+}

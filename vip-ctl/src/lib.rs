@@ -18,6 +18,7 @@ pub mod lock;
 pub mod metrics;
 pub mod node;
 pub mod paths;
+pub mod programs;
 pub mod record;
 #[cfg(test)]
 mod reference;

@@ -73,6 +73,7 @@ use crate::{
     lock::Lock,
     node::{is_in_maps, plan},
     paths::Paths,
+    programs,
     transport::{KeyRing, Rejected},
 };
 
@@ -355,6 +356,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
     if let Some(loss) = config.cluster.pair {
         warn_of_pair(loss);
     }
+    programs::warn_aside(&config);
     let lease_hold = Timing::new(config.cluster.lease).hold;
     info!(
         node = config.node_name,

@@ -47,7 +47,16 @@ impl Changes {
     }
 }
 
-/// Why nothing was changed.
+/// What became of a reload: the agent goes on with the new groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What is different.
+    pub changes: Changes,
+    /// What of it could not be brought about on this node, and how to go on.
+    pub missing: Option<Refused>,
+}
+
+/// Why nothing was changed, or not all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// What `vip-ctl reload` exits with.
@@ -68,7 +77,7 @@ pub struct Order {
     /// The configuration, fit for this agent.
     pub config: Config,
     /// For whoever waits.
-    pub reply: oneshot::Sender<Result<Changes, Refused>>,
+    pub reply: oneshot::Sender<Result<Outcome, Refused>>,
 }
 
 /// A reload that the lease loop is busy with.
@@ -113,7 +122,9 @@ impl<T: Tell> Keeper<T> {
         }
         match self.change(&order.config) {
             Ok(None) => {
-                let _ = order.reply.send(Ok(Changes::default()));
+                // So that a reload mends what an earlier one has left undone.
+                let missing = self.repair_vips().err();
+                let _ = order.reply.send(Ok(Outcome { changes: Changes::default(), missing }));
             }
             Ok(Some((table, setup, changes, regroup))) => {
                 let names = Names { index: regroup.index.clone(), ..Names::of(&order.config) };
@@ -125,8 +136,9 @@ impl<T: Tell> Keeper<T> {
                 }
             }
             Err(refused) => {
-                // What was taken away for the change comes back.
-                self.repair_vips();
+                // What was taken away for the change comes back; if it can't,
+                // the log says so, and the refusal is what was asked about.
+                let _ = self.repair_vips();
                 let _ = order.reply.send(Err(refused));
             }
         }
@@ -163,7 +175,7 @@ impl<T: Tell> Keeper<T> {
         let Some(UnderWay { order, table, setup, names, changes }) = self.under_way.take() else { return };
         (self.table, self.setup, self.names, self.config) = (table, setup, names, order.config);
         self.store_table();
-        self.repair_vips();
+        let missing = self.repair_vips().err();
         if let Some(checks) = &self.checks {
             checks.apply(&self.config.groups);
         }
@@ -174,17 +186,26 @@ impl<T: Tell> Keeper<T> {
         }
         info!(?changes, "reloaded");
         // Whoever asked may have gone away.
-        let _ = order.reply.send(Ok(changes));
+        let _ = order.reply.send(Ok(Outcome { changes, missing }));
     }
 
-    /// Brings the node to what its groups are.
-    fn repair_vips(&mut self) {
-        let Some(node) = &mut self.node else { return };
-        match node.finish_change(&self.setup.groups) {
-            Ok(came) if came.is_empty() => {}
-            Ok(came) => info!(?came, "VIPs that this node can answer for now"),
-            Err(e) => error!("the VIPs of this node are not all there: {e}; run `vip-ctl reload` again"),
+    /// Brings the node to what its groups are; it can be run again.
+    ///
+    /// # Errors
+    /// What is not there and why, which the log has as well.
+    fn repair_vips(&mut self) -> Result<(), Refused> {
+        let Some(node) = &mut self.node else { return Ok(()) };
+        let came = node.finish_change(&self.setup.groups).map_err(|e| {
+            let message = format!(
+                "the VIPs of this node are not all there: {e}; mend that and run `vip-ctl reload` again"
+            );
+            error!("{message}");
+            Refused { exit: Exit::System, message }
+        })?;
+        if !came.is_empty() {
+            info!(?came, "VIPs that this node can answer for now");
         }
+        Ok(())
     }
 
     /// A group's leases have all of its VIPs from here on.
@@ -198,7 +219,8 @@ impl<T: Tell> Keeper<T> {
         self.table.settle(group);
         self.store_table();
         self.setup.groups = node_setup(&self.config, &self.table).groups;
-        self.repair_vips();
+        // Nobody has asked; the log says what is missing.
+        let _ = self.repair_vips();
         let _ = self.lease_loop.announce(label);
     }
 

@@ -8,7 +8,11 @@ use nix::{
 };
 
 use super::{Findings, Patient};
-use crate::{config::Config, transport::KeyRing};
+use crate::{
+    config::Config,
+    programs::{self, Unusable},
+    transport::KeyRing,
+};
 
 /// Less than this left in the state directory's file system is too little.
 const ROOM_MIN: u64 = 16 << 20;
@@ -56,8 +60,21 @@ pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
             }
             Err(e) => found.error("key", e.to_string()),
         }
+        of_programs(config, found);
     }
     state_dir(&patient.paths.state_dir, found);
+}
+
+/// The programs of checks and hooks.
+fn of_programs(config: &Config, found: &mut Findings) {
+    const SUBJECT: &str = "programs";
+    let (all, unusable) = (programs::count(config), programs::unusable(config));
+    if unusable.is_empty() && all > 0 {
+        found.ok(SUBJECT, format!("those of checks and hooks, {all}, can be run"));
+    }
+    for Unusable { says, releases } in unusable {
+        if releases { found.error(SUBJECT, says) } else { found.warning(SUBJECT, says) }
+    }
 }
 
 fn state_dir(dir: &Path, found: &mut Findings) {

@@ -9,10 +9,11 @@ use super::{Response, Server, ending};
 use crate::{
     agent::{
         Notice,
-        reload::{Changes, Order},
+        reload::{Changes, Order, Outcome, Refused},
     },
     config::Config,
     exit::Exit,
+    programs::{self, Unusable},
 };
 
 impl Server {
@@ -42,9 +43,22 @@ impl Server {
         let (reply, answer) = oneshot::channel();
         let order = Box::new(Order { config: config.clone(), reply });
         self.notices.send(Notice::Reload(order)).map_err(|_| ending())?;
-        let changes = answer.await.map_err(|_| ending())?;
-        let changes = changes.map_err(|refused| Response::error(refused.exit, refused.message))?;
+        let outcome = answer.await.map_err(|_| ending())?;
+        let error = |refused: Refused| Response::error(refused.exit, refused.message);
+        let Outcome { changes, missing } = outcome.map_err(error)?;
+        programs::warn_aside(&config);
+        // Whatever is missing on this node, the lease loop has these groups now.
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
-        Ok(changes)
+        match missing {
+            None => Ok(changes),
+            Some(missing) => Err(error(missing)),
+        }
+    }
+
+    /// What of `next` can't be run on this host, in sentences.
+    pub(super) async fn unusable(next: Config) -> Result<Vec<String>, Response> {
+        let look = move || programs::unusable(&next).into_iter().map(|Unusable { says, .. }| says).collect();
+        let found = tokio::task::spawn_blocking(look).await;
+        found.map_err(|e| Response::error(Exit::Software, e.to_string()))
     }
 }

@@ -33,7 +33,10 @@ impl Server {
             }
             Request::Pause { on } => Command::Pause { on },
             Request::Reload => {
-                let happen = changed_groups(&config, &self.read_again().await?);
+                let next = self.read_again().await?;
+                let mut happen = changed_groups(&config, &next);
+                let unusable = Self::unusable(next).await?;
+                happen.extend(unusable.into_iter().map(|says| format!("warning: {says}")));
                 return Ok(Response::Would { happen });
             }
             Request::Status | Request::Events { .. } | Request::DryRun { .. } => {
