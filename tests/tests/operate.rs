@@ -297,3 +297,32 @@ fn a_voter_is_added_one_agent_at_a_time_and_the_next_change_waits_for_all() -> R
     ensure!(lab.wait_holder(GROUP, PATIENCE)?.name() == old.name());
     Ok(())
 }
+
+#[test]
+fn an_agent_that_is_stopped_is_told_from_one_that_is_not_there() -> Result<()> {
+    if skip::skipped("an_agent_that_is_stopped_is_told_from_one_that_is_not_there") {
+        return Ok(());
+    }
+    let lab = Lab::new(&spec()?)?;
+    lab.start_agents(PATIENCE)?;
+    let node = lab.nodes().first().context("three nodes")?;
+    node.pause_agent()?;
+    let asked: &[&[&str]] = &[&["events"], &["events", "--follow"], &["explain", GROUP]];
+    for args in asked {
+        let out = node.run(args)?;
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        ensure!(
+            out.status.code() == Some(124) && said.contains("did not answer in time"),
+            "{args:?}: {out:?}"
+        );
+    }
+    node.resume_agent()?;
+    lab.wait_quorate(PATIENCE)?;
+    node.succeed(&["events", GROUP])?;
+    node.kill_agent()?;
+    for args in [["events", GROUP], ["explain", GROUP]] {
+        let out = node.run(&args)?;
+        ensure!(out.status.code() == Some(69), "{args:?}: {out:?}");
+    }
+    Ok(())
+}

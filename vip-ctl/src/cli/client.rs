@@ -15,7 +15,7 @@ use crate::{
 
 /// Longer than the longest `pre_demote`, and then the agent takes to give up on a command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
-/// An agent that is well tells its status at once.
+/// An agent that is well tells its status, and what has happened, at once.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Asks the agent of this node for `what`, which needs one.
@@ -67,7 +67,17 @@ pub(super) fn ask(paths: &Paths, request: &Request) -> Result<Option<Response>, 
 /// Sends a request to the agent of this node; what it answers is still to be
 /// read. `None` if none runs.
 pub(super) fn open(paths: &Paths, request: &Request) -> Result<Option<UnixStream>, Failure> {
-    let timeout = if *request == Request::Status { STATUS_TIMEOUT } else { COMMAND_TIMEOUT };
+    let timeout = match request {
+        Request::Status | Request::Events { .. } => STATUS_TIMEOUT,
+        Request::Promote { .. }
+        | Request::Demote { .. }
+        | Request::Switchover { .. }
+        | Request::Failover { .. }
+        | Request::Standby { .. }
+        | Request::Pause { .. }
+        | Request::Reload
+        | Request::DryRun { .. } => COMMAND_TIMEOUT,
+    };
     let path = paths.socket();
     let stream = match UnixStream::connect(&path) {
         Ok(stream) => stream,
@@ -95,7 +105,8 @@ pub(super) fn open(paths: &Paths, request: &Request) -> Result<Option<UnixStream
     Ok(Some(stream))
 }
 
-fn failed(paths: &Paths, e: &std::io::Error) -> Failure {
+/// The agent was there, and could not be asked or did not answer.
+pub(super) fn failed(paths: &Paths, e: &std::io::Error) -> Failure {
     let timed_out = matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
     let exit = if timed_out { Exit::Timeout } else { Exit::System };
     let said = if timed_out {

@@ -2,8 +2,9 @@
 
 use clap::CommandFactory as _;
 use clap_complete::{Shell, generate};
+use serde_json::json;
 
-use super::{Cli, Failure, print};
+use super::{Cli, Failure, Format, print, print_json};
 use crate::exit::Exit;
 
 #[derive(clap::Args, Debug)]
@@ -37,9 +38,13 @@ impl From<Known> for Shell {
     }
 }
 
-pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
-    let mut script = Vec::new();
-    generate(Shell::from(args.shell), &mut Cli::command(), "vip-ctl", &mut script);
-    print(&String::from_utf8_lossy(&script));
+pub(super) fn run(args: &Args, format: Format) -> Result<Exit, Failure> {
+    let (shell, mut script) = (Shell::from(args.shell), Vec::new());
+    generate(shell, &mut Cli::command(), "vip-ctl", &mut script);
+    let script = String::from_utf8_lossy(&script);
+    match format {
+        Format::Text => print(&script),
+        Format::Json => print_json(&json!({ "shell": shell.to_string(), "script": script }))?,
+    }
     Ok(Exit::Ok)
 }

@@ -23,13 +23,22 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
     let request = Request::Events { group: args.group.clone(), follow: args.follow };
+    if args.follow {
+        // Between two events may be days, so that silence tells nothing then:
+        // an agent that hangs is found out beforehand.
+        match client::ask(paths, &Request::Status) {
+            Err(failure) if failure.exit == Exit::Timeout => return Err(failure),
+            Ok(_) | Err(_) => {}
+        }
+    }
     let stream = client::open(paths, &request)?.ok_or_else(|| client::no_agent(paths, "events"))?;
-    // Between two events may be days.
-    stream
-        .set_read_timeout(None)
-        .map_err(|e| Failure::new(Exit::System, format!("could not wait for the agent: {e}")))?;
+    if args.follow {
+        stream
+            .set_read_timeout(None)
+            .map_err(|e| Failure::new(Exit::System, format!("could not wait for the agent: {e}")))?;
+    }
     for line in BufReader::new(stream).lines() {
-        let line = line.map_err(|e| Failure::new(Exit::System, format!("the agent went away: {e}")))?;
+        let line = line.map_err(|e| client::failed(paths, &e))?;
         match (serde_json::from_str::<Event>(&line), format) {
             (Ok(_), Format::Json) => print(&format!("{line}\n")),
             (Ok(event), Format::Text) => print(&format!("{}\n", text(&event))),
@@ -45,4 +54,27 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
         return Err(Failure::new(Exit::NotLoaded, "the agent has ended, and its events with it"));
     }
     Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// A stopped agent is a socket that takes connections, and nobody behind it.
+    #[test]
+    fn an_agent_that_hangs_is_not_waited_for() {
+        let dir = std::env::temp_dir().join(format!("vip-events-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("made");
+        let paths = Paths { bpf_dir: dir.clone(), run_dir: dir.clone(), state_dir: dir.clone() };
+        let _agent = UnixListener::bind(paths.socket()).expect("bound");
+        for follow in [false, true] {
+            let failure =
+                run(&Args { group: None, follow }, &paths, Format::Text).expect_err("nobody answers");
+            assert_eq!(failure.exit, Exit::Timeout, "{}", failure.message);
+            assert!(failure.message.contains("did not answer in time"), "{}", failure.message);
+        }
+        std::fs::remove_dir_all(&dir).expect("there");
+    }
 }

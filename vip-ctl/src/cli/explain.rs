@@ -5,8 +5,9 @@ use std::{fmt::Write as _, time::Duration};
 
 use serde::Serialize;
 
-use super::{Failure, Format, client, history, print, print_json, status};
+use super::{Failure, Format, client, history, print, print_json};
 use crate::{
+    agent::api::{Request, Response},
     event::{Event, Kind, Timestamp},
     exit::Exit,
     paths::Paths,
@@ -55,10 +56,10 @@ struct Standing {
 }
 
 pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
-    let status = status::read(paths)?;
-    if status.cluster.is_none() {
-        return Err(client::no_agent(paths, "explain"));
-    }
+    // Not the maps, where an agent does not answer: they know no cluster.
+    let Response::Status(status) = client::ask_agent(paths, &Request::Status, "explain")? else {
+        return Err(client::strange());
+    };
     let group = find(&status, args.group.as_deref())?;
     let explanation = explain(&status, group, &history::read(paths)?);
     match format {
@@ -386,6 +387,20 @@ mod tests {
             next(&nobody, &nobody.groups[0]),
             ["nobody is known to hold it: this node hears 1 of 3 voters and needs 2"]
         );
+    }
+
+    #[test]
+    fn an_agent_that_hangs_is_told_from_one_that_is_not_there() {
+        let dir = std::env::temp_dir().join(format!("vip-explain-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let paths = Paths { bpf_dir: dir.clone(), run_dir: dir.clone(), state_dir: dir.clone() };
+        let args = Args { group: None };
+        assert_eq!(run(&args, &paths, Format::Text).unwrap_err().exit, Exit::NotLoaded);
+        // A stopped agent's socket takes connections, and nobody is behind it.
+        let _agent = std::os::unix::net::UnixListener::bind(paths.socket()).unwrap();
+        let failure = run(&args, &paths, Format::Text).unwrap_err();
+        assert_eq!(failure.exit, Exit::Timeout, "{}", failure.message);
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

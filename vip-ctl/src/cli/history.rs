@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
 
 use serde::Serialize;
 
-use super::{Failure, Format, print, print_json};
+use super::{Failure, Format, client, print, print_json};
 use crate::{
+    agent::api::{Request, Response},
     event::{Change, Event, Hook, HookRun, Kind},
     exit::Exit,
     history,
@@ -38,14 +39,8 @@ struct Entry {
 pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
     let entries = entries(read(paths)?);
     if let Some(group) = &args.group {
-        let known: BTreeSet<_> = entries.iter().filter_map(|entry| entry.event.group.as_deref()).collect();
-        if !known.is_empty() && !known.contains(group.as_str()) {
-            let known: Vec<_> = known.into_iter().collect();
-            return Err(Failure::new(
-                Exit::NoSuch,
-                format!("the history has no group {group:?}: name one of {}", known.join(", ")),
-            ));
-        }
+        let of_history = entries.iter().filter_map(|entry| entry.event.group.clone()).collect();
+        known(group, of_history, || of_agent(paths))?;
     }
     let is_wanted = |entry: &Entry| {
         args.group.as_ref().is_none_or(|group| entry.event.group.as_ref() == Some(group))
@@ -58,6 +53,38 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
         Format::Text => print(&text(&wanted)),
     }
     Ok(Exit::Ok)
+}
+
+/// Is there such a group, for all that can be told? One that has never moved
+/// is known to the agent alone; without one, a name that is not among others
+/// is taken for a typo.
+fn known(
+    group: &str,
+    mut known: BTreeSet<String>,
+    of_agent: impl FnOnce() -> Option<Vec<String>>,
+) -> Result<(), Failure> {
+    if !known.contains(group) {
+        known.extend(of_agent().unwrap_or_default());
+    }
+    if known.is_empty() || known.contains(group) {
+        return Ok(());
+    }
+    let known: Vec<_> = known.into_iter().collect();
+    Err(Failure::new(
+        Exit::NoSuch,
+        format!("there is no group {group:?}, and none in the history: name one of {}", known.join(", ")),
+    ))
+}
+
+/// The groups of this node's agent; `None` if none answers.
+fn of_agent(paths: &Paths) -> Option<Vec<String>> {
+    match client::ask(paths, &Request::Status) {
+        Ok(Some(Response::Status(status))) => {
+            Some(status.groups.into_iter().map(|group| group.name).collect())
+        }
+        // The history needs no agent.
+        Ok(_) | Err(_) => None,
+    }
 }
 
 /// The history's records.
@@ -156,6 +183,19 @@ mod tests {
     fn run(hook: Hook) -> Kind {
         let (outcome, exit, output) = (Outcome::Failed, Some(3), vec!["no".into(), "why".into()]);
         Kind::Hook(HookRun { hook, outcome, exit, duration_ms: 12, output, epoch: 1 })
+    }
+
+    #[test]
+    fn a_group_that_has_never_moved_is_none_that_is_not_there() {
+        let history = |names: &[&str]| names.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
+        let agent = || Some(vec!["db".to_owned(), "new".to_owned()]);
+        assert!(known("db", history(&["db"]), || panic!("nobody has to be asked")).is_ok());
+        assert!(known("new", history(&["db"]), agent).is_ok());
+        let failure = known("dbb", history(&["old"]), agent).unwrap_err();
+        assert_eq!(failure.exit, Exit::NoSuch);
+        assert!(failure.message.contains("name one of db, new, old"), "{}", failure.message);
+        assert_eq!(known("dbb", history(&["db"]), || None).unwrap_err().exit, Exit::NoSuch);
+        assert!(known("dbb", history(&[]), || None).is_ok(), "nothing is known at all");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use clap::Subcommand;
 use serde_json::json;
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
-use super::{Failure, Format, dry_run, print, print_json};
+use super::{Failure, Format, dry_run, exit_of_write, print, print_json};
 use crate::{
     agent::membership::Membership,
     config::{Config, NODES_MAX},
@@ -67,15 +67,22 @@ enum What {
 
 pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
     let text = fs::read_to_string(&args.config).map_err(|e| {
-        Failure::new(
-            Exit::NoInput,
-            format!("{} can't be read ({e}): name another with --config", args.config.display()),
-        )
+        let (exit, mend) = if e.kind() == io::ErrorKind::PermissionDenied {
+            (Exit::NoPermission, "run it as root, or name another with --config")
+        } else {
+            (Exit::NoInput, "name another with --config")
+        };
+        Failure::new(exit, format!("{} can't be read ({e}): {mend}", args.config.display()))
     })?;
     let config = Config::load(&args.config).map_err(|e| Failure::new(Exit::Config, e.to_string()))?;
     let record = Membership::load(&paths.state_dir).map_err(|e| {
+        let (exit, mend) = if e.kind() == io::ErrorKind::PermissionDenied {
+            (Exit::NoPermission, "run it as root, or name --state-dir")
+        } else {
+            (Exit::System, "mend it, or name --state-dir")
+        };
         let dir = paths.state_dir.display();
-        Failure::new(Exit::System, format!("the record of the membership in {dir} can't be read: {e}"))
+        Failure::new(exit, format!("the record of the membership in {dir} can't be read ({e}): {mend}"))
     })?;
     let (edit, dry_run) = match &args.what {
         What::List => return list(&config, record.as_ref(), format),
@@ -121,9 +128,12 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
         return dry_run::tell(&[would], format);
     }
     replace(&args.config, &new).map_err(|e| {
+        let exit = exit_of_write(&e);
+        let is_denied = exit == Exit::NoPermission;
+        let mend = if is_denied { "run it as root" } else { "mend that and run it again" };
         Failure::new(
-            Exit::System,
-            format!("{} can't be written ({e}): nothing was changed", args.config.display()),
+            exit,
+            format!("{} can't be written ({e}), and nothing was changed: {mend}", args.config.display()),
         )
     })?;
     said(&args.config, &next, &edit, format)

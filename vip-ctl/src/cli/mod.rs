@@ -30,9 +30,12 @@ mod unload;
 #[cfg(test)]
 mod walk;
 
-use std::{io::Write, process::ExitCode};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum, error::ErrorKind};
 
 use crate::{
     dataplane::DataPlaneError, exit::Exit, host::HostError, lock::LockError, node::NodeError, paths::Paths,
@@ -194,9 +197,17 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
-            // Help and version go to stdout and are no error.
+            if !e.use_stderr() {
+                // Help and version go to stdout and are no error.
+                let _ = e.print();
+                return Exit::Ok.into();
+            }
+            let args = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
+            if asks_for_json(args) {
+                print(&as_json(&Failure::new(Exit::Usage, usage(&e))));
+            }
             let _ = e.print();
-            return if e.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
+            return Exit::Usage.into();
         }
     };
     let format = cli.output;
@@ -204,13 +215,72 @@ pub fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(failure) => {
             if format == Format::Json {
-                let error = serde_json::json!({
-                    "error": { "code": failure.exit as u8, "message": failure.message }
-                });
-                print(&format!("{error}\n"));
+                print(&as_json(&failure));
             }
             let _ = writeln!(std::io::stderr(), "vip-ctl: {}", failure.message);
             failure.exit.into()
+        }
+    }
+}
+
+/// A failure for a program.
+fn as_json(failure: &Failure) -> String {
+    let error = serde_json::json!({
+        "error": { "code": failure.exit as u8, "message": failure.message }
+    });
+    format!("{error}\n")
+}
+
+/// What is wrong with a command line, without how it is to be.
+fn usage(e: &clap::Error) -> String {
+    if e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "a verb is missing: `vip-ctl help` names them".to_owned();
+    }
+    let text = e.render().to_string();
+    let paragraphs = text.trim_start_matches("error: ").split("\n\n");
+    let what = paragraphs.take_while(|text| !text.starts_with("Usage:") && !text.starts_with("For more"));
+    let what = what.map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
+    what.collect::<Vec<_>>().join("; ")
+}
+
+/// Does a command line that could not be understood ask for JSON?
+fn asks_for_json(args: impl Iterator<Item = String>) -> bool {
+    let mut before = String::new();
+    for arg in args.take_while(|arg| arg != "--") {
+        let is_value = matches!(before.as_str(), "-o" | "--output") && arg == "json";
+        if is_value || matches!(arg.as_str(), "-ojson" | "-o=json" | "--output=json") {
+            return true;
+        }
+        before = arg;
+    }
+    false
+}
+
+/// The exit code for a file that can't be made or written.
+fn exit_of_write(e: &io::Error) -> Exit {
+    let in_the_way = [
+        io::ErrorKind::AlreadyExists,
+        io::ErrorKind::NotFound,
+        io::ErrorKind::NotADirectory,
+        io::ErrorKind::IsADirectory,
+        io::ErrorKind::ReadOnlyFilesystem,
+        io::ErrorKind::InvalidFilename,
+    ];
+    if e.kind() == io::ErrorKind::PermissionDenied {
+        Exit::NoPermission
+    } else if in_the_way.contains(&e.kind()) {
+        Exit::Occupied
+    } else {
+        Exit::System
+    }
+}
+
+/// Refuses `-o json` to a verb that has nothing to say in it.
+fn text_only(format: Format, verb: &str, instead: &str) -> Result<(), Failure> {
+    match format {
+        Format::Text => Ok(()),
+        Format::Json => {
+            Err(Failure::new(Exit::Usage, format!("{verb} prints no JSON: leave -o json out, or {instead}")))
         }
     }
 }
@@ -234,15 +304,24 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Explain(args) => explain::run(&args, paths, format),
         Verb::Member(args) => member::run(&args, paths, format),
         Verb::Reload(args) => reload::run(&args, paths, format),
-        Verb::Agent(args) => agent::run(&args, paths),
+        Verb::Agent(args) => {
+            text_only(format, "agent", "follow it by `vip-ctl events --follow -o json`")?;
+            agent::run(&args, paths)
+        }
         Verb::Check(args) => check::run(&args, format),
         Verb::Keygen(args) => keygen::run(&args, format),
-        Verb::FrameLog(args) => frame_log::run(&args, paths),
-        Verb::Monitor(args) => monitor::run(&args, paths),
+        Verb::FrameLog(args) => {
+            text_only(format, "frame-log", "count frames by `vip-ctl status -o json`")?;
+            frame_log::run(&args, paths)
+        }
+        Verb::Monitor(args) => {
+            text_only(format, "monitor", "use `vip-ctl status -o json`")?;
+            monitor::run(&args, paths)
+        }
         Verb::Metrics(args) => metrics::run(&args, paths, format),
         Verb::Convert(args) => convert::run(&args, paths, format),
         Verb::Doctor(args) => doctor::run(&args, paths, format),
-        Verb::Completions(args) => completions::run(&args),
+        Verb::Completions(args) => completions::run(&args, format),
         Verb::Man(args) => man::run(&args, format),
     }
 }
@@ -266,4 +345,68 @@ fn host_name() -> String {
         .ok()
         .and_then(|name| name.into_string().ok())
         .unwrap_or_else(|| "localhost".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_asked_for_in_every_spelling() {
+        let asks = |line: &str| asks_for_json(line.split_whitespace().map(str::to_owned));
+        for line in ["-o json switchovr", "switchovr -ojson", "x --output=json", "x --output json", "-o=json"]
+        {
+            assert!(asks(line), "{line}");
+            assert!(Cli::try_parse_from(format!("vip-ctl {line}").split_whitespace()).is_err(), "{line}");
+        }
+        for line in ["json", "-o text switchovr", "switchovr -- -o json", "--output json5", "-o"] {
+            assert!(!asks(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_one_sentence_in_json() {
+        let said = |line: &str| {
+            let words = line.split_whitespace();
+            usage(&Cli::try_parse_from(words).expect_err("wrong"))
+        };
+        let all = [
+            "vip-ctl",
+            "vip-ctl switchovr",
+            "vip-ctl completions tcsh",
+            "vip-ctl member add",
+            "vip-ctl status --no",
+        ];
+        insta::assert_snapshot!(all.map(said).join("\n"), @"
+    a verb is missing: `vip-ctl help` names them
+    unrecognized subcommand 'switchovr'; tip: a similar subcommand exists: 'switchover'
+    invalid value 'tcsh' for '<SHELL>' [possible values: bash, zsh, fish]; tip: a similar value exists: 'zsh'
+    the following required arguments were not provided: <NAME> <ADDRESS:PORT>
+    unexpected argument '--no' found
+    ");
+    }
+
+    #[test]
+    fn verbs_without_json_refuse_it() {
+        assert!(text_only(Format::Text, "monitor", "").is_ok());
+        for verb in ["agent --config /nonexistent/vip.toml", "monitor", "frame-log"] {
+            let line = format!("vip-ctl {verb} -o json");
+            let failure =
+                run(Cli::try_parse_from(line.split_whitespace()).expect("right")).expect_err("refused");
+            assert_eq!(failure.exit, Exit::Usage, "{verb}");
+            assert!(failure.message.contains("leave -o json out"), "{}", failure.message);
+        }
+    }
+
+    #[test]
+    fn errors_of_writing_have_their_exit_codes() {
+        for (kind, exit) in [
+            (io::ErrorKind::PermissionDenied, Exit::NoPermission),
+            (io::ErrorKind::ReadOnlyFilesystem, Exit::Occupied),
+            (io::ErrorKind::NotFound, Exit::Occupied),
+            (io::ErrorKind::StorageFull, Exit::System),
+        ] {
+            assert_eq!(exit_of_write(&kind.into()), exit, "{kind}");
+        }
+    }
 }
