@@ -193,7 +193,8 @@ fn what_a_reload_could_not_bring_about_is_told_and_mended_by_the_next() -> Resul
     let node = rig.lab.nodes().iter().find(|node| node.name() != holder).context("three nodes")?;
     let start = clock::now();
     let more = with_groups(node, &[(GROUP, &[VIP]), ("app", &[vip(102)])])?;
-    node.write_config(&format!("{more}[group.hooks]\npre_promote = [\"/nonexistent/promote\"]\n"))?;
+    let hooked = format!("{more}[group.hooks]\npre_promote = [\"/nonexistent/promote\"]\n");
+    node.write_config(&hooked)?;
     let said = node.succeed(&["reload", "--dry-run"])?;
     ensure!(said.contains("group app would be added"), "{said}");
     ensure!(said.contains("group app, pre_promote: /nonexistent/promote can't be run"), "{said}");
@@ -218,5 +219,19 @@ fn what_a_reload_could_not_bring_about_is_told_and_mended_by_the_next() -> Resul
     std::fs::write(&record, good)?;
     let said = node.succeed(&["reload"])?;
     ensure!(said.contains("no group has changed") && is_on_host(node, vip(102))?, "{said}");
-    rig.expect_calm(start, &holder)
+    rig.expect_calm(start, &holder)?;
+    // A program that can't be run keeps no agent from its leases: it is warned of.
+    node.write_config(&hooked)?;
+    node.succeed(&["reload"])?;
+    let warned = |times: usize| {
+        wait_until(clock::now().plus(PATIENCE), || {
+            let log = std::fs::read_to_string(node.log_file()).unwrap_or_default();
+            log.matches("pre_promote: /nonexistent/promote can't be run").count() == times
+        })
+    };
+    ensure!(warned(1), "{}", node.log_tail());
+    node.kill_agent()?;
+    node.start_agent()?;
+    ensure!(warned(2), "{}", node.log_tail());
+    Ok(())
 }

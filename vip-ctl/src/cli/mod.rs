@@ -233,7 +233,8 @@ fn as_json(failure: &Failure) -> String {
 
 /// What is wrong with a command line, without how it is to be.
 fn usage(e: &clap::Error) -> String {
-    if e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+    let no_verb = [ErrorKind::MissingSubcommand, ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand];
+    if no_verb.contains(&e.kind()) {
         return "a verb is missing: `vip-ctl help` names them".to_owned();
     }
     let text = e.render().to_string();
@@ -372,12 +373,14 @@ mod tests {
         };
         let all = [
             "vip-ctl",
+            "vip-ctl -o json",
             "vip-ctl switchovr",
             "vip-ctl completions tcsh",
             "vip-ctl member add",
             "vip-ctl status --no",
         ];
         insta::assert_snapshot!(all.map(said).join("\n"), @"
+    a verb is missing: `vip-ctl help` names them
     a verb is missing: `vip-ctl help` names them
     unrecognized subcommand 'switchovr'; tip: a similar subcommand exists: 'switchover'
     invalid value 'tcsh' for '<SHELL>' [possible values: bash, zsh, fish]; tip: a similar value exists: 'zsh'
