@@ -93,7 +93,8 @@ fn a_check_that_fails_on_the_holder_moves_the_group() -> Result<()> {
     let text = old.succeed(&["status"])?;
     ensure!(text.contains("check well (file) FAILS since"), "{text}");
     let metrics = old.succeed(&["metrics"])?;
-    let line = format!("vip_check_up{{group=\"{GROUP}\",node=\"{}\",check=\"well\"}} 0", old.name());
+    let line =
+        format!("vip_check_up{{cluster=\"lab\",group=\"{GROUP}\",node=\"{}\",check=\"well\"}} 0", old.name());
     ensure!(metrics.lines().any(|found| found == line), "no {line} in\n{metrics}");
     ensure!(metrics.contains("vip_check_duration_seconds{"), "{metrics}");
     // Who is not well is given nothing, and takes it when it is well again.

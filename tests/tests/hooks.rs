@@ -183,7 +183,7 @@ fn another_takes_over(script: &str, outcome: &str) -> Result<()> {
     let explained = heir.succeed(&["explain", GROUP])?;
     ensure!(explained.contains("because its pre_promote failed"), "{explained}");
     let line = format!(
-        "vip_hook_failures_total{{group=\"{GROUP}\",node=\"{}\",hook=\"pre_promote\"}} 1",
+        "vip_hook_failures_total{{cluster=\"lab\",group=\"{GROUP}\",node=\"{}\",hook=\"pre_promote\"}} 1",
         heir.name()
     );
     let metrics = heir.succeed(&["metrics"])?;

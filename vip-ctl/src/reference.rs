@@ -3,20 +3,25 @@
 //! not what the code says; `VIP_UPDATE_DOCS=1 cargo test -p vip-ctl reference`
 //! writes it anew.
 
-use std::{collections::BTreeSet, fmt::Write as _, fs, path::PathBuf, time::Duration};
+mod rules;
+
+use std::{fmt::Write as _, fs, path::PathBuf, time::Duration};
 
 use clap::Command;
 
 use crate::{
-    agent::lateness::Lateness,
+    agent::{api::told::counted, lateness::Lateness},
     cli,
     config::{
-        DELAY_MAX, LEASE_DEFAULT, LEASE_MAX, LEASE_MIN, PREEMPT_DELAY_DEFAULT, PRIORITY_DEFAULT,
-        PRIORITY_MAX, keys,
+        CHECK_COUNT_MAX, CHECK_INTERVAL, CHECK_INTERVAL_DEFAULT, CHECK_TIMEOUT_DEFAULT, CHECK_TIMEOUT_MIN,
+        CHECKS_MAX, COMM_LEN_MAX, DELAY_MAX, FALL_DEFAULT, Hooks, LEASE_DEFAULT, LEASE_MAX, LEASE_MIN,
+        PREEMPT_DELAY_DEFAULT, PRIORITY_DEFAULT, PRIORITY_MAX, RISE_DEFAULT, hooks, keys,
     },
+    event::{Change, Events, Hook, HookRun, Kind, Outcome, Tally},
     exit::Exit,
     metrics,
-    report::Status,
+    report::{self, Status},
+    transport::Rejected,
 };
 
 /// What each key is. One of a table that this version does not have is left out.
@@ -83,7 +88,7 @@ const MEANINGS: &[(&str, &str, &str)] = &[
     (
         "[[group]]",
         "check",
-        "Health checks, each a `[[group.check]]`: a node that fails one does not hold the group.",
+        "Health checks, each a `[[group.check]]`, {CHECKS_MAX} at most: a node that fails one does not hold the group.",
     ),
     (
         "[[group]]",
@@ -97,20 +102,56 @@ const MEANINGS: &[(&str, &str, &str)] = &[
     ),
     ("[[group]]", "hooks", "Programs that are run when this group moves: `[group.hooks]`."),
     ("[[group.check]]", "name", "Its name in status, log and metrics; default: what it checks."),
-    ("[[group.check]]", "tcp", "Address and port that has to accept a connection."),
-    ("[[group.check]]", "http", "URL (`http://` or `https://`) that has to answer well."),
-    ("[[group.check]]", "status", "The HTTP status that is expected."),
-    ("[[group.check]]", "body", "What the answer has to contain."),
-    ("[[group.check]]", "insecure", "`true`: the server's certificate is not verified."),
+    (
+        "[[group.check]]",
+        "tcp",
+        "Address and port that has to accept a connection. A check has one of the keys from this one to `file`.",
+    ),
+    (
+        "[[group.check]]",
+        "http",
+        "URL (`http://` or `https://`) that has to answer well. Redirections are not followed.",
+    ),
+    (
+        "[[group.check]]",
+        "status",
+        "With `http`: the status that is expected, or an array of several, from 100 to 599; default: any from 200 to 299.",
+    ),
+    ("[[group.check]]", "body", "With `http`: what the answer has to contain; default: anything will do."),
+    (
+        "[[group.check]]",
+        "insecure",
+        "With `https`; `true`: the server's certificate is not verified; default: `false`.",
+    ),
     ("[[group.check]]", "exec", "Program and arguments, run without a shell; 0 is well."),
     ("[[group.check]]", "systemd", "Unit that has to be active."),
-    ("[[group.check]]", "process", "Name of a process that has to be there, as in /proc/PID/comm."),
-    ("[[group.check]]", "file", "File that has to be there."),
-    ("[[group.check]]", "present", "With `file`; `false`: it must not be there."),
-    ("[[group.check]]", "interval", "How often it is run."),
-    ("[[group.check]]", "timeout", "How long it may take; at most the interval."),
-    ("[[group.check]]", "rise", "How many good runs in a row make it well."),
-    ("[[group.check]]", "fall", "How many bad runs in a row make it fail."),
+    (
+        "[[group.check]]",
+        "process",
+        "Name of a process that has to be there, as in /proc/PID/comm: {COMM_LEN_MAX} bytes at most.",
+    ),
+    ("[[group.check]]", "file", "File that has to be there; an absolute path."),
+    ("[[group.check]]", "present", "With `file`; `false`: it must not be there; default: `true`."),
+    (
+        "[[group.check]]",
+        "interval",
+        "How often it is run, from {CHECK_INTERVAL_MIN} to {CHECK_INTERVAL_MAX}; default: {CHECK_INTERVAL_DEFAULT}.",
+    ),
+    (
+        "[[group.check]]",
+        "timeout",
+        "How long it may take, from {CHECK_TIMEOUT_MIN} to the interval; default: {CHECK_TIMEOUT_DEFAULT}, or the interval if that is shorter.",
+    ),
+    (
+        "[[group.check]]",
+        "rise",
+        "How many good runs in a row make it well, from 1 to {CHECK_COUNT_MAX}; default: {RISE_DEFAULT}.",
+    ),
+    (
+        "[[group.check]]",
+        "fall",
+        "How many bad runs in a row make it fail, from 1 to {CHECK_COUNT_MAX}; default: {FALL_DEFAULT}.",
+    ),
     (
         "[hooks]",
         "pre_promote",
@@ -120,38 +161,82 @@ const MEANINGS: &[(&str, &str, &str)] = &[
     ("[hooks]", "pre_demote", "Run before a planned move away from this node; the lease is kept meanwhile."),
     ("[hooks]", "post_demote", "Run when this node does not answer any more."),
     ("[hooks]", "on_fault", "Run when this node can't serve the group any more."),
-    ("[hooks]", "timeout", "How long each may take, `pre_demote` excepted; then it is killed."),
-    ("[hooks]", "pre_demote_timeout", "How long `pre_demote` may take."),
-    ("[hooks]", "on_failure", "What follows when `pre_promote` fails: `\"release\"` or `\"ignore\"`."),
+    (
+        "[hooks]",
+        "timeout",
+        "How long each may take, `pre_demote` excepted, from {HOOK_TIMEOUT_MIN} to {HOOK_TIMEOUT_MAX}; then it is killed; default: {HOOK_TIMEOUT_DEFAULT}.",
+    ),
+    (
+        "[hooks]",
+        "pre_demote_timeout",
+        "How long `pre_demote` may take, from {PRE_DEMOTE_TIMEOUT_MIN} to {PRE_DEMOTE_TIMEOUT_MAX}; default: {PRE_DEMOTE_TIMEOUT_DEFAULT}.",
+    ),
+    (
+        "[hooks]",
+        "on_failure",
+        "What follows when `pre_promote` fails: `\"release\"` (the default), another node takes over; `\"ignore\"`, this one goes on.",
+    ),
     (
         "[hooks]",
         "retry_after",
-        "How long this node stays away from a group after its `pre_promote` has failed.",
+        "How long this node stays away from a group after its `pre_promote` has failed, from {RETRY_AFTER_MIN} to {RETRY_AFTER_MAX}; default: {RETRY_AFTER_DEFAULT}.",
     ),
     ("[hooks]", "webhook", "URL that gets a JSON object by POST for each change; `\"\"`: nobody is told."),
 ];
 
-/// The tables whose keys are those of another one.
-const SAME: &[(&str, &str)] = &[("[group.hooks]", "[hooks]")];
+/// The tables whose keys are those of another one, and what is to be said of that.
+const SAME: &[(&str, &str, &str)] = &[(
+    "[group.hooks]",
+    "[hooks]",
+    "The keys of `[hooks]`, for this group alone: what is written here counts instead of what is there, key by key. \
+     An empty array switches a hook off.",
+)];
 
 fn meaning(table: &str, key: &str) -> Option<String> {
-    let table = SAME.iter().find(|(same, _)| *same == table).map_or(table, |(_, as_in)| as_in);
     let (.., text) = MEANINGS.iter().find(|(t, k, _)| *t == table && *k == key)?;
+    let text =
+        limits().into_iter().fold((*text).to_owned(), |text, (name, value)| text.replace(name, &value));
+    assert!(!text.contains('{'), "nothing is known for a place in {text:?}");
+    Some(text)
+}
+
+/// The code's defaults and limits, by their places in [`MEANINGS`].
+fn limits() -> Vec<(&'static str, String)> {
     let time = |duration: Duration| format!("`\"{}\"`", humantime::format_duration(duration));
-    Some(
-        text.replace("{DELAY_MAX}", &time(DELAY_MAX))
-            .replace("{LEASE_MIN}", &time(LEASE_MIN))
-            .replace("{LEASE_MAX}", &time(LEASE_MAX))
-            .replace("{LEASE_DEFAULT}", &time(LEASE_DEFAULT))
-            .replace("{PREEMPT_DELAY_DEFAULT}", &time(PREEMPT_DELAY_DEFAULT))
-            .replace("{PRIORITY_MAX}", &PRIORITY_MAX.to_string())
-            .replace("{PRIORITY_DEFAULT}", &PRIORITY_DEFAULT.to_string()),
-    )
+    let of = Hooks::default();
+    vec![
+        ("{DELAY_MAX}", time(DELAY_MAX)),
+        ("{LEASE_MIN}", time(LEASE_MIN)),
+        ("{LEASE_MAX}", time(LEASE_MAX)),
+        ("{LEASE_DEFAULT}", time(LEASE_DEFAULT)),
+        ("{PREEMPT_DELAY_DEFAULT}", time(PREEMPT_DELAY_DEFAULT)),
+        ("{PRIORITY_MAX}", PRIORITY_MAX.to_string()),
+        ("{PRIORITY_DEFAULT}", PRIORITY_DEFAULT.to_string()),
+        ("{CHECKS_MAX}", CHECKS_MAX.to_string()),
+        ("{COMM_LEN_MAX}", COMM_LEN_MAX.to_string()),
+        ("{CHECK_INTERVAL_MIN}", time(CHECK_INTERVAL.0)),
+        ("{CHECK_INTERVAL_MAX}", time(CHECK_INTERVAL.1)),
+        ("{CHECK_INTERVAL_DEFAULT}", time(CHECK_INTERVAL_DEFAULT)),
+        ("{CHECK_TIMEOUT_MIN}", time(CHECK_TIMEOUT_MIN)),
+        ("{CHECK_TIMEOUT_DEFAULT}", time(CHECK_TIMEOUT_DEFAULT)),
+        ("{CHECK_COUNT_MAX}", CHECK_COUNT_MAX.to_string()),
+        ("{RISE_DEFAULT}", RISE_DEFAULT.to_string()),
+        ("{FALL_DEFAULT}", FALL_DEFAULT.to_string()),
+        ("{HOOK_TIMEOUT_MIN}", time(*hooks::TIMEOUTS.start())),
+        ("{HOOK_TIMEOUT_MAX}", time(*hooks::TIMEOUTS.end())),
+        ("{HOOK_TIMEOUT_DEFAULT}", time(of.timeout)),
+        ("{PRE_DEMOTE_TIMEOUT_MIN}", time(*hooks::PRE_DEMOTE_TIMEOUTS.start())),
+        ("{PRE_DEMOTE_TIMEOUT_MAX}", time(*hooks::PRE_DEMOTE_TIMEOUTS.end())),
+        ("{PRE_DEMOTE_TIMEOUT_DEFAULT}", time(of.pre_demote_timeout)),
+        ("{RETRY_AFTER_MIN}", time(*hooks::RETRIES.start())),
+        ("{RETRY_AFTER_MAX}", time(*hooks::RETRIES.end())),
+        ("{RETRY_AFTER_DEFAULT}", time(of.retry_after)),
+    ]
 }
 
 /// A status in which everything is there, so that every metric is. As JSON, so
 /// that what is added to it and may be left out, may be left out here.
-fn full() -> Status {
+pub(crate) fn full() -> Status {
     let status = serde_json::json!({
         "node": "db-a", "cluster": "shop", "quorate": true, "mode": "cluster", "pair": "take", "generation": 1,
         "nodes": [{ "name": "db-a", "address": "10.0.1.10:7077", "role": "node", "heard": true }],
@@ -163,11 +248,35 @@ fn full() -> Status {
             "vips": [{ "address": "10.0.1.12", "counters": { "arp_request_answer_lease": 1 } }],
         }],
         "counters": {}, "warnings": [],
-        "agent": { "heartbeats_sent": 1, "heartbeats_unsent": 1, "heartbeats_received": 1, "transitions": 1 },
-        "rejected": { "bad_tag": 1 },
-        "renewals": Lateness::default(),
     });
-    serde_json::from_value(status).expect("a status")
+    let status: Status = serde_json::from_value(status).expect("a status");
+    // What an agent counts comes from what counts there, under the names that it has there.
+    Status {
+        version: Some(report::version()),
+        agent: counted(&Default::default()),
+        rejected: [(Rejected::BadTag.label().to_owned(), 1)].into(),
+        renewals: Some(Lateness::default()),
+        tally: Some(tally()),
+        ..status
+    }
+}
+
+/// What is counted of a takeover and a hook that failed.
+fn tally() -> Tally {
+    let events = Events::new("db-a", None);
+    let change =
+        Change { to: "active".into(), reason: "elected".into(), gap_ms: Some(3), ..Change::default() };
+    events.publish(Some("db"), Kind::Changed(change), "");
+    let run = HookRun {
+        hook: Hook::PrePromote,
+        outcome: Outcome::Failed,
+        exit: Some(1),
+        duration_ms: 1,
+        output: Vec::new(),
+        epoch: 1,
+    };
+    events.publish(Some("db"), Kind::Hook(run), "");
+    events.tally()
 }
 
 fn reference() -> String {
@@ -177,12 +286,17 @@ fn reference() -> String {
     );
     for (table, keys) in keys() {
         // Writing to a string does not fail.
-        let _ = write!(out, "\n### `{table}`\n\n| key | meaning |\n|---|---|\n");
+        let _ = write!(out, "\n### `{table}`\n\n");
+        if let Some((.., says)) = SAME.iter().find(|(same, ..)| same == table) {
+            let _ = writeln!(out, "{says}");
+            continue;
+        }
+        out.push_str("| key | meaning |\n|---|---|\n");
         for key in *keys {
             let _ = writeln!(out, "| `{key}` | {} |", meaning(table, key).unwrap_or_default());
         }
     }
-    out.push_str("\n## Metrics\n\n`vip-ctl metrics`. Counters end in `_total`, as Prometheus shows them.\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n");
+    out.push_str("\n## Metrics\n\n`vip-ctl metrics`. Counters end in `_total`, as Prometheus shows them. The label `cluster` is there where an agent answers; the maps alone do not know it.\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n");
     let text = metrics::text(&full()).expect("formatted");
     for line in text.lines() {
         let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) else {
@@ -260,6 +374,7 @@ fn path() -> PathBuf {
 fn every_key_has_a_meaning() {
     for (table, keys) in keys() {
         for key in *keys {
+            let table = SAME.iter().find(|(same, ..)| same == table).map_or(table, |(_, as_in, _)| as_in);
             assert!(meaning(table, key).is_some(), "MEANINGS has nothing about {key} of {table}");
         }
     }
@@ -276,63 +391,4 @@ fn the_reference_is_what_the_code_says() {
         found == wanted,
         "docs/reference.md is not what the code says: run VIP_UPDATE_DOCS=1 cargo test -p vip-ctl reference"
     );
-}
-
-/// The words that begin with `vip_`, which is what our metrics are called.
-fn metrics_in(text: &str) -> BTreeSet<&str> {
-    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-        .filter(|word| word.starts_with("vip_"))
-        .collect()
-}
-
-#[test]
-fn dashboard_and_alerts_use_metrics_that_there_are() {
-    let text = metrics::text(&full()).expect("formatted");
-    let there: BTreeSet<_> = text
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| line.split(['{', ' ']).next())
-        .collect();
-    let dashboard = include_str!("../../packaging/grafana-dashboard.json");
-    let alerts = include_str!("../../packaging/alerts.yaml");
-    for (file, used) in [("the dashboard", dashboard), ("the alerts", alerts)] {
-        let used = metrics_in(used);
-        assert!(used.len() > 5, "{file} uses hardly any metric: {used:?}");
-        for name in used {
-            assert!(there.contains(name), "{file} uses {name}, which is not among {there:?}");
-        }
-    }
-}
-
-#[test]
-fn the_dashboard_is_one_that_grafana_reads() {
-    let dashboard: serde_json::Value =
-        serde_json::from_str(include_str!("../../packaging/grafana-dashboard.json")).expect("JSON");
-    let panels = dashboard["panels"].as_array().expect("panels");
-    let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64()).collect();
-    assert_eq!(ids.len(), panels.len(), "each panel has an id of its own");
-    for panel in panels {
-        let title = panel["title"].as_str().expect("a title");
-        assert!(
-            panel["targets"].as_array().is_some_and(|targets| !targets.is_empty()),
-            "{title} asks nothing"
-        );
-        assert!(panel["gridPos"]["w"].as_u64().is_some_and(|w| w <= 24), "{title} is too wide");
-    }
-}
-
-#[test]
-fn every_alert_says_what_to_do() {
-    let alerts = include_str!("../../packaging/alerts.yaml");
-    let operations = include_str!("../../docs/operations.md");
-    let names: Vec<_> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
-    assert!(names.len() > 10, "{names:?}");
-    for name in names {
-        assert!(
-            operations.lines().any(|line| line == format!("### {name}")),
-            "docs/operations.md has no section {name}"
-        );
-        let anchor = format!("runbook: docs/operations.md#{}", name.to_lowercase());
-        assert!(alerts.contains(&anchor), "{name} names no section to read");
-    }
 }

@@ -1,11 +1,11 @@
 //! What `status` and `metrics` show, read from the maps; an agent adds what
 //! only it knows.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use vip_common::{BootNs, Fence, GroupMode, Lease, VipSlot};
+use vip_common::{BootNs, Fence, GroupIndex, GroupMode, Lease, VipEntry, VipSlot};
 
 use crate::{
     agent::lateness::Lateness,
@@ -19,6 +19,9 @@ use crate::{
 pub struct Status {
     /// This node's name.
     pub node: String,
+    /// The version of vip that tells this: the agent's, or `vip-ctl`'s own without one.
+    #[serde(default)]
+    pub version: Option<String>,
     /// The cluster's name; null without an agent.
     pub cluster: Option<String>,
     /// True if a majority of the voters is heard; null without an agent.
@@ -184,22 +187,34 @@ pub enum ReportError {
     Host(#[from] HostError),
 }
 
+/// The version of this program.
+#[must_use]
+pub fn version() -> String {
+    env!("CARGO_PKG_VERSION").to_owned()
+}
+
 impl Status {
+    /// Does this node have a data plane? A witness or observer has none.
+    #[must_use]
+    pub fn has_data_plane(&self) -> bool {
+        matches!(self.mode.as_str(), "cluster" | "manual")
+    }
+
     /// What the maps alone say.
     ///
     /// # Errors
     /// [`DataPlaneError`] if they can't be read.
     pub fn of_maps(plane: &DataPlane, node: &str) -> Result<Self, DataPlaneError> {
         let now = clock::now();
-        let vips = plane.vips()?;
+        let mut vips = by_group(plane.vips()?);
         let mut groups = Vec::new();
         for group in plane.groups() {
             let lease = plane.leases().load(group.index);
             let mut status = group_status(&group, lease, node, now);
-            for (address, entry) in vips.iter().filter(|(_, entry)| entry.group == group.index) {
+            for (address, slot) in vips.remove(&group.index).unwrap_or_default() {
                 status.vips.push(VipStatus {
                     address: address.to_string(),
-                    counters: observe::named(&plane.counters(entry.slot)?, false).into_iter().collect(),
+                    counters: observe::named(&plane.counters(slot)?, false).into_iter().collect(),
                 });
             }
             groups.push(status);
@@ -207,6 +222,7 @@ impl Status {
         groups.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Self {
             node: node.to_owned(),
+            version: Some(version()),
             mode: "manual".into(),
             groups,
             counters: observe::named(&plane.counters(VipSlot::NODE)?, false).into_iter().collect(),
@@ -243,6 +259,16 @@ impl Status {
         }
         Ok(())
     }
+}
+
+/// The VIPs of each group, in one pass: there may be ten thousand groups and
+/// ten times as many VIPs.
+fn by_group(vips: BTreeMap<Ipv4Addr, VipEntry>) -> BTreeMap<GroupIndex, Vec<(Ipv4Addr, VipSlot)>> {
+    let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (address, entry) in vips {
+        groups.entry(entry.group).or_default().push((address, entry.slot));
+    }
+    groups
 }
 
 fn group_status(group: &Group, lease: Lease, node: &str, now: BootNs) -> GroupStatus {
@@ -368,4 +394,20 @@ pub fn text(status: &Status) -> String {
         let _ = writeln!(out, "warning: {warning}");
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_group_gets_its_own_vips_in_order() {
+        let entry = |group: u32, slot: u32| VipEntry { group: GroupIndex(group), slot: VipSlot(slot) };
+        let address = |last: u8| Ipv4Addr::new(10, 0, 1, last);
+        let vips = [(address(9), entry(2, 1)), (address(3), entry(2, 2)), (address(5), entry(1, 3))];
+        let groups = by_group(vips.into());
+        assert_eq!(groups.len(), 2);
+        assert_eq!(groups[&GroupIndex(2)], [(address(3), VipSlot(2)), (address(9), VipSlot(1))]);
+        assert_eq!(groups[&GroupIndex(1)], [(address(5), VipSlot(3))]);
+    }
 }

@@ -4,7 +4,7 @@
 mod again;
 mod rehearse;
 mod request;
-mod told;
+pub(crate) mod told;
 
 use std::{
     fs, io,
@@ -42,7 +42,7 @@ use crate::{
     exit::Exit,
     http::Http,
     paths::Paths,
-    report::{GroupStatus, NodeStatus, Status, VipStatus},
+    report::{self, GroupStatus, NodeStatus, Status, VipStatus},
 };
 
 /// Bytes that a request may have.
@@ -377,6 +377,7 @@ impl Server {
         let (config, snapshot) = self.snapshot().await?;
         let mut status = self.maps_status().await?;
         status.node.clone_from(&config.node_name);
+        status.version = Some(report::version());
         status.cluster = Some(config.cluster.name.clone());
         status.quorate = Some(snapshot.engine.quorate);
         status.paused = snapshot.engine.paused;
@@ -418,20 +419,15 @@ impl Server {
                     .and_then(|heard| u64::try_from(snapshot.now.since(heard).as_millis()).ok()),
             });
         }
-        for (group, known) in config.groups.iter().zip(&snapshot.engine.groups) {
-            let place = status.groups.iter().position(|g| g.name == group.name);
-            let entry = match place {
-                Some(place) => &mut status.groups[place],
-                None => {
-                    status.groups.push(bare(group));
-                    let last = status.groups.len() - 1;
-                    &mut status.groups[last]
-                }
-            };
-            let is_answered =
-                |vip: &std::net::IpAddr| entry.vips.iter().any(|known| known.address == vip.to_string());
-            let missing = group.vips.iter().filter(|vip| !is_answered(vip)).map(ToString::to_string);
-            let missing: Vec<_> = missing.collect();
+        let places = told::places(&status.groups);
+        for (id, (group, known)) in (0..).map(GroupId).zip(config.groups.iter().zip(&snapshot.engine.groups))
+        {
+            let place = places.get(&group.name).copied().unwrap_or_else(|| {
+                status.groups.push(bare(group));
+                status.groups.len() - 1
+            });
+            let entry = &mut status.groups[place];
+            let missing = told::missing(group, entry);
             if !missing.is_empty() {
                 status.warnings.push(format!(
                     "group {}: {} not answered yet: a majority of the voters must have it in their configuration first",
@@ -447,7 +443,7 @@ impl Server {
                 let seen = self.board.see(&group.name);
                 (entry.eligible, entry.why, entry.checks) = (Some(seen.eligible), seen.why, seen.checks);
             }
-            standing::add(entry, config, group, known, snapshot);
+            standing::add(entry, config, id, group, known, snapshot);
             if known.forced {
                 status.warnings.push(format!(
                     "group {} is held by force, without a quorum: other nodes may answer for it too",
@@ -459,15 +455,7 @@ impl Server {
                 .filter(|expiry| *expiry > snapshot.now)
                 .and_then(|expiry| u64::try_from(expiry.since(snapshot.now).as_millis()).ok());
         }
-        let counts = &snapshot.counts;
-        status.agent = [
-            ("heartbeats_sent", counts.sent),
-            ("heartbeats_unsent", counts.unsent),
-            ("heartbeats_received", counts.received),
-        ]
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect();
+        status.agent = told::counted(&snapshot.counts);
         let rejected = snapshot.rejected.iter();
         status.rejected = rejected.map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
         status.renewals = Some(snapshot.lateness.clone());

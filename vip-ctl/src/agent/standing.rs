@@ -11,19 +11,17 @@ use crate::{
 pub fn add(
     entry: &mut GroupStatus,
     config: &Config,
+    id: GroupId,
     group: &config::Group,
     known: &Known,
     snapshot: &Snapshot,
 ) {
-    let place = config.groups.iter().position(|other| other.name == group.name);
-    let id = place.and_then(|place| u16::try_from(place).ok()).map(GroupId);
     entry.candidates = candidates(config, group, &known.ready);
-    if id.is_some_and(|id| snapshot.promoting.contains(&id)) {
+    if snapshot.promoting.contains(&id) {
         entry.state = "promoting".into();
     }
-    entry.stays_away_ms = id
-        .and_then(|id| snapshot.barred.get(&id))
-        .and_then(|until| u64::try_from(until.since(snapshot.now).as_millis()).ok());
+    entry.stays_away_ms =
+        snapshot.barred.get(&id).and_then(|until| u64::try_from(until.since(snapshot.now).as_millis()).ok());
 }
 
 /// By priority, then by the number that names a node on the wire: as the

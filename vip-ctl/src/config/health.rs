@@ -20,21 +20,21 @@ use super::{
 };
 
 /// The shortest and the longest pause between two runs of a check.
-const INTERVAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
+pub(crate) const INTERVAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
 /// The pause between two runs where none is configured.
-const INTERVAL_DEFAULT: Duration = Duration::from_secs(2);
+pub(crate) const INTERVAL_DEFAULT: Duration = Duration::from_secs(2);
 /// The shortest time that a check may be given.
-const TIMEOUT_MIN: Duration = Duration::from_millis(10);
+pub(crate) const TIMEOUT_MIN: Duration = Duration::from_millis(10);
 /// How long a check may take where nothing is configured; less if its interval is.
-const TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
+pub(crate) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
 /// Passes after which a check that failed is well again.
-const RISE_DEFAULT: u32 = 2;
+pub(crate) const RISE_DEFAULT: u32 = 2;
 /// Failures after which a check fails.
-const FALL_DEFAULT: u32 = 3;
+pub(crate) const FALL_DEFAULT: u32 = 3;
 /// The most passes or failures that can be asked for.
-const COUNT_MAX: u32 = 1000;
+pub(crate) const COUNT_MAX: u32 = 1000;
 /// The most checks of a group.
-const CHECKS_MAX: usize = 32;
+pub(crate) const CHECKS_MAX: usize = 32;
 /// The longest name of a process, in bytes: the kernel's TASK_COMM_LEN less its NUL.
 pub const COMM_LEN_MAX: usize = 15;
 /// What says what a check looks at; a check has one of them.

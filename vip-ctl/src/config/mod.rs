@@ -40,6 +40,14 @@ pub use self::{
 };
 use crate::engine::{self, PeerLoss, Role};
 
+// What the reference tells of checks.
+#[cfg(test)]
+pub(crate) use self::health::{
+    CHECKS_MAX, COMM_LEN_MAX, COUNT_MAX as CHECK_COUNT_MAX, FALL_DEFAULT, INTERVAL as CHECK_INTERVAL,
+    INTERVAL_DEFAULT as CHECK_INTERVAL_DEFAULT, RISE_DEFAULT, TIMEOUT_DEFAULT as CHECK_TIMEOUT_DEFAULT,
+    TIMEOUT_MIN as CHECK_TIMEOUT_MIN,
+};
+
 /// The shortest lease that can be configured: what timers reach with
 /// real-time priority.
 pub const LEASE_MIN: Duration = Duration::from_millis(20);

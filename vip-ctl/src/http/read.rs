@@ -116,7 +116,10 @@ pub(super) async fn nodes(State(app): State<Arc<App>>) -> Result<Response, ApiEr
 )]
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let status = app.status().await?;
-    let text = prometheus::text(&status)
+    // With ten thousands of VIPs it is long, and others ask meanwhile.
+    let text = tokio::task::spawn_blocking(move || prometheus::text(&status)).await;
+    let text = text
+        .map_err(|e| ApiError::failed(e.to_string()))?
         .map_err(|e| ApiError::failed(format!("could not write the metrics: {e}")))?;
     Ok(([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response())
 }
@@ -168,8 +171,7 @@ fn unready(status: &Status) -> Vec<String> {
     if status.silent {
         reasons.push("the agent has just started and has no vote yet".into());
     }
-    // A witness or an observer has no data plane.
-    if status.mode == "cluster" {
+    if status.has_data_plane() {
         if status.interfaces.is_empty() {
             reasons.push("the data plane is on no interface".into());
         }

@@ -9,11 +9,11 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::CounterFamily;
+use super::{CounterFamily, Labels, Teller, and};
 use crate::event::{GAP_BOUNDS_MS, Tally};
 
-/// Adds them to the metrics of `node`.
-pub(super) fn register(registry: &mut Registry, node: &str, tally: &Tally) {
+/// Adds them to the metrics of `teller`.
+pub(super) fn register(registry: &mut Registry, teller: &Teller, tally: &Tally) {
     let transitions = CounterFamily::default();
     registry.register(
         "vip_transitions",
@@ -26,23 +26,23 @@ pub(super) fn register(registry: &mut Registry, node: &str, tally: &Tally) {
         [(&transitions, &tally.transitions, "reason"), (&failures, &tally.hook_failures, "hook")]
     {
         for (group, counts) in by_group {
+            let of_group = teller.group(group);
             for (what, count) in counts {
-                let labels = vec![("group", group.clone()), ("node", node.to_owned()), (label, what.clone())];
-                family.get_or_create(&labels).inc_by(*count);
+                family.get_or_create(&and(&of_group, label, what)).inc_by(*count);
             }
         }
     }
     let lost = CounterFamily::default();
     registry.register("vip_history_lost", "Records that the history lost to a slow disk", lost.clone());
-    lost.get_or_create(&vec![("node", node.to_owned())]).inc_by(tally.history_lost);
-    registry.register_collector(Box::new(Gaps { node: node.to_owned(), tally: tally.clone() }));
+    lost.get_or_create(&teller.node()).inc_by(tally.history_lost);
+    registry.register_collector(Box::new(Gaps { labels: teller.node(), tally: tally.clone() }));
 }
 
 /// The histogram of measured gaps. They were counted elsewhere, so it is
 /// filled bucket by bucket.
 #[derive(Debug)]
 struct Gaps {
-    node: String,
+    labels: Labels,
     tally: Tally,
 }
 
@@ -61,8 +61,7 @@ impl Collector for Gaps {
             None,
             MetricType::Histogram,
         )?;
-        let labels = [("node", self.node.clone())];
-        let mut metric = metric.encode_family(&labels)?;
+        let mut metric = metric.encode_family(&self.labels)?;
         let count = self.tally.gaps.iter().sum();
         metric.encode_histogram::<NoLabelSet>(seconds(self.tally.gaps_sum_ms), count, &buckets, None)
     }
@@ -79,16 +78,21 @@ mod tests {
         tally.transitions.entry("db".into()).or_default().insert("elected".into(), 2);
         tally.hook_failures.entry("db".into()).or_default().insert("pre_promote".into(), 1);
         (tally.gaps[2], tally.gaps[10]) = (1, 1);
-        let status = Status { node: "db-a".into(), tally: Some(tally), ..Status::default() };
+        let status = Status {
+            node: "db-a".into(),
+            cluster: Some("shop".into()),
+            tally: Some(tally),
+            ..Status::default()
+        };
         let text = crate::metrics::text(&status).expect("formatted");
         for line in [
-            "vip_transitions_total{group=\"db\",node=\"db-a\",reason=\"elected\"} 2",
-            "vip_hook_failures_total{group=\"db\",node=\"db-a\",hook=\"pre_promote\"} 1",
-            "vip_history_lost_total{node=\"db-a\"} 5",
-            "vip_failover_duration_seconds_bucket{le=\"0.002\",node=\"db-a\"} 0",
-            "vip_failover_duration_seconds_bucket{le=\"0.005\",node=\"db-a\"} 1",
-            "vip_failover_duration_seconds_bucket{le=\"+Inf\",node=\"db-a\"} 2",
-            "vip_failover_duration_seconds_sum{node=\"db-a\"} 1.203",
+            "vip_transitions_total{cluster=\"shop\",group=\"db\",node=\"db-a\",reason=\"elected\"} 2",
+            "vip_hook_failures_total{cluster=\"shop\",group=\"db\",node=\"db-a\",hook=\"pre_promote\"} 1",
+            "vip_history_lost_total{cluster=\"shop\",node=\"db-a\"} 5",
+            "vip_failover_duration_seconds_bucket{le=\"0.002\",cluster=\"shop\",node=\"db-a\"} 0",
+            "vip_failover_duration_seconds_bucket{le=\"0.005\",cluster=\"shop\",node=\"db-a\"} 1",
+            "vip_failover_duration_seconds_bucket{le=\"+Inf\",cluster=\"shop\",node=\"db-a\"} 2",
+            "vip_failover_duration_seconds_sum{cluster=\"shop\",node=\"db-a\"} 1.203",
         ] {
             assert!(text.lines().any(|found| found == line), "no line {line} in\n{text}");
         }

@@ -1,13 +1,17 @@
-//! Parts of the status: what the maps and netlink say of this node, and the
-//! warnings of pair mode.
+//! Parts of the status: what the maps and netlink say of this node, what the
+//! lease loop counts, and the warnings of pair mode.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{Response, Server, Snapshot};
 use crate::{
+    agent::lease_loop::Counts,
+    config,
     dataplane::DataPlane,
     engine::{PeerLoss, Role},
     exit::Exit,
     host::Host,
-    report::Status,
+    report::{GroupStatus, Status},
 };
 
 impl Server {
@@ -45,6 +49,28 @@ impl Server {
             status.warnings.push("the other node of the pair is not heard: this one acts alone".into());
         }
     }
+}
+
+/// Where each group is in a status, by its name.
+pub(super) fn places(groups: &[GroupStatus]) -> HashMap<String, usize> {
+    groups.iter().enumerate().map(|(place, group)| (group.name.clone(), place)).collect()
+}
+
+/// The configured VIPs of a group that the maps don't have.
+pub(super) fn missing(group: &config::Group, entry: &GroupStatus) -> Vec<String> {
+    let there: BTreeSet<_> = entry.vips.iter().map(|vip| vip.address.as_str()).collect();
+    let wanted = group.vips.iter().map(ToString::to_string);
+    wanted.filter(|vip| !there.contains(vip.as_str())).collect()
+}
+
+/// What the lease loop counts, under the names that metrics have for it.
+pub(crate) fn counted(counts: &Counts) -> BTreeMap<String, u64> {
+    let named = [
+        ("heartbeats_sent", counts.sent),
+        ("heartbeats_unsent", counts.unsent),
+        ("heartbeats_received", counts.received),
+    ];
+    named.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 pub(super) const fn role_name(role: Role) -> &'static str {
