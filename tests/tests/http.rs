@@ -51,10 +51,12 @@ fn what_is_read_by_http_is_what_the_verbs_say() -> Result<()> {
     ensure!(status.status == 200, "{status:?}");
     let text: Value = serde_json::from_str(&holder.succeed(&["status", "-o", "json"])?)?;
     let json = status.json()?;
-    for field in ["node", "cluster", "quorate", "mode", "interfaces", "generation"] {
+    for field in ["node", "version", "cluster", "quorate", "mode", "interfaces", "generation"] {
         ensure!(json[field] == text[field], "{field}: {} and {}", json[field], text[field]);
     }
     ensure!(json["groups"][0]["holder"] == holder.name(), "{json}");
+    let version = json["version"].as_str().context("a version")?;
+    ensure!(holder.succeed(&["--version"])?.contains(version), "{version}");
     for (name, value) in [("cache-control", "no-store"), ("x-content-type-options", "nosniff")] {
         ensure!(status.headers.get(name).is_some_and(|found| found == value), "{name}: {status:?}");
     }
@@ -75,7 +77,13 @@ fn what_is_read_by_http_is_what_the_verbs_say() -> Result<()> {
 
     let metrics = get(holder, "/metrics")?;
     ensure!(metrics.status == 200 && metrics.body.ends_with("# EOF\n"), "{metrics:?}");
-    ensure!(metrics.body.contains(&format!("vip_quorate{{node=\"{}\"}} 1", holder.name())), "{metrics:?}");
+    ensure!(
+        metrics.body.contains(&format!("vip_quorate{{cluster=\"lab\",node=\"{}\"}} 1", holder.name())),
+        "{metrics:?}"
+    );
+    let build =
+        format!("vip_build_info{{cluster=\"lab\",node=\"{}\",version=\"{version}\"}} 1", holder.name());
+    ensure!(metrics.body.contains(&build), "no {build} in {metrics:?}");
     let described = get(holder, "/api/v1/openapi.json")?;
     ensure!(described.json()?["paths"]["/api/v1/status"]["get"].is_object(), "{described:?}");
     for path in ["/healthz", "/readyz"] {
@@ -159,6 +167,19 @@ fn what_is_wrong_is_refused_and_moves_nothing() -> Result<()> {
     refused(&unmarked.to_unix(&socket)?, 403, "forbidden", 77)?;
     // Nor may a name that is bound to this address elsewhere.
     refused(&to(&Value::Null).with("host", "evil.example").to_unix(&socket)?, 421, "wrong_host", 77)?;
+    // Nor a page of another site that somebody looks at, whatever it asks for.
+    for path in ["/", "/metrics", "/api/v1/status", "/api/v1/history", "/nosuch"] {
+        let ask = |site: &str| Ask::get(path).with("sec-fetch-site", site).to_unix(&socket);
+        refused(&ask("cross-site")?, 403, "forbidden", 77)?;
+        ensure!(ask("same-origin")?.status == if path == "/nosuch" { 404 } else { 200 }, "{path}");
+    }
+    refused(&to(&Value::Null).with("sec-fetch-site", "cross-site").to_unix(&socket)?, 403, "forbidden", 77)?;
+    for path in ["/healthz", "/readyz"] {
+        ensure!(
+            Ask::get(path).with("sec-fetch-site", "cross-site").to_unix(&socket)?.status == 200,
+            "{path}"
+        );
+    }
     refused(&to(&json!({ "to": "nobody" })).to_unix(&socket)?, 404, "no_such", 105)?;
     refused(&to(&json!({ "too": "db-a" })).to_unix(&socket)?, 400, "bad_request", 64)?;
     refused(&to(&json!({ "to": 7 })).to_unix(&socket)?, 400, "bad_request", 64)?;
@@ -235,6 +256,79 @@ fn events_are_streamed_and_the_history_is_told() -> Result<()> {
     refused(&get(old, "/api/v1/history?group=nosuch")?, 404, "no_such", 105)?;
     refused(&get(old, "/api/v1/history?limit=many")?, 400, "bad_request", 64)?;
     refused(&get(old, "/api/v1/history?what=ever")?, 400, "bad_request", 64)?;
+
+    // Who comes back gets what came since; with an id of another run, everything.
+    let (id, first) = first_message(old, None)?;
+    ensure!(first["seq"] == 1, "{first}");
+    let (run, _) = id.split_once('-').with_context(|| format!("{id} names a run and a number"))?;
+    let (next_id, next) = first_message(old, Some(&id))?;
+    ensure!(next["seq"] == 2 && next_id == format!("{run}-2"), "{next_id}: {next}");
+    for other in ["1".to_owned(), "0000000000000000-1".to_owned(), format!("{run}-")] {
+        let (_, first) = first_message(old, Some(&other))?;
+        ensure!(first["seq"] == 1, "{other} has swallowed what was before {first}");
+    }
+    Ok(())
+}
+
+/// The first message of a node's stream of events, with its id.
+fn first_message(node: &Node, seen: Option<&str>) -> Result<(String, Value)> {
+    let mut stream = UnixStream::connect(node.http_socket())?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let seen = seen.map(|id| format!("last-event-id: {id}\r\n")).unwrap_or_default();
+    stream.write_all(format!("GET /api/v1/events HTTP/1.1\r\nhost: localhost\r\n{seen}\r\n").as_bytes())?;
+    let (mut id, mut data) = (None, None);
+    for line in BufReader::new(stream).lines() {
+        let line = line?;
+        id = id.or_else(|| line.strip_prefix("id: ").map(str::to_owned));
+        data = data.or_else(|| line.strip_prefix("data: ").map(str::to_owned));
+        if let (Some(id), Some(data)) = (&id, &data) {
+            return Ok((id.clone(), serde_json::from_str(data)?));
+        }
+    }
+    anyhow::bail!("the stream ended before a message")
+}
+
+/// A pipe that nobody writes to stands for a disk that hangs: opening it waits.
+#[test]
+fn a_disk_that_hangs_costs_the_history_and_nothing_else() -> Result<()> {
+    if skip::skipped("a_disk_that_hangs_costs_the_history_and_nothing_else") {
+        return Ok(());
+    }
+    let lab = Lab::new(&spec()?)?;
+    lab.start_agents(PATIENCE)?;
+    let node = lab.wait_holder(GROUP, PATIENCE)?;
+    let file = node.state_dir().join("history.jsonl");
+    let written = wait_until(clock::now().plus(PATIENCE), || file.exists());
+    ensure!(written, "no {}", file.display());
+    // The agent has it open, so that it goes on writing to the old one.
+    std::fs::remove_file(&file)?;
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::from_bits_truncate(0o600))?;
+    let socket = node.http_socket();
+    std::thread::scope(|scope| -> Result<()> {
+        let askers: Vec<_> =
+            (0..6).map(|_| scope.spawn(|| Ask::get("/api/v1/history").to_unix(&socket))).collect();
+        // The last ones wait no longer than it takes to be sent away.
+        std::thread::sleep(Duration::from_secs(3));
+        for path in ["/api/v1/status", "/metrics", "/readyz", "/healthz"] {
+            ensure!(get(node, path)?.status == 200, "{path}");
+        }
+        // Somebody writes nothing and closes: whoever waited has read it all.
+        std::fs::OpenOptions::new().read(true).write(true).open(&file)?;
+        let answers = askers.into_iter().map(|asker| asker.join().expect("no panic"));
+        let answers: Vec<Answer> = answers.collect::<Result<_>>()?;
+        let (read, sent_away): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
+        ensure!(read.len() == 1, "{answers:?}");
+        for answer in sent_away {
+            refused(answer, 503, "busy", 75)?;
+            ensure!(answer.headers.contains_key("retry-after"), "{answer:?}");
+        }
+        Ok(())
+    })?;
+    std::fs::remove_file(&file)?;
+    let again = wait_until(clock::now().plus(PATIENCE), || {
+        get(node, "/api/v1/history").is_ok_and(|answer| answer.status == 200)
+    });
+    ensure!(again, "{:?}", get(node, "/api/v1/history")?);
     Ok(())
 }
 

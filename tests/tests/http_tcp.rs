@@ -126,6 +126,14 @@ fn tokens_and_tls_guard_what_is_served_by_tcp() -> Result<()> {
     // The token is in no log.
     let log = std::fs::read_to_string(node.log_file())?;
     ensure!(log.contains("asked by HTTP") && !log.contains(OPERATE) && !log.contains(READ), "{log}");
+    // What was refused is no line of the log, or anybody could fill it; a long path is cut.
+    ensure!(log.matches("asked by HTTP").count() == 1 && !log.contains("refused by HTTP"), "{log}");
+    let long = format!("/api/v1/{}", "x".repeat(10_000));
+    ensure!(ask(&Ask::post(&long, &Value::Null))?.status == 401);
+    ensure!(ask(&Ask::post(&long, &Value::Null).token(OPERATE))?.status == 404);
+    let log = std::fs::read_to_string(node.log_file())?;
+    let told: Vec<_> = log.lines().filter(|line| line.contains("asked by HTTP")).collect();
+    ensure!(told.len() == 2 && told.iter().all(|line| line.len() < 500), "{told:?}");
     // Plain HTTP gets nothing.
     ensure!(Ask::get("/healthz").over(connect(client, at)?).is_err());
 

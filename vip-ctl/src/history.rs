@@ -5,7 +5,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -26,6 +26,10 @@ const FORMER: &str = "history.jsonl.1";
 const LEN_MAX: u64 = 4 << 20;
 /// Records that wait for the disk; ten thousand groups can move at once.
 const WAITING_MAX: usize = 32_768;
+/// Bytes that are read at once from a file's end.
+const BLOCK_LEN: u64 = 64 << 10;
+/// Bytes of a line beyond which it is no record: a hook's output is cut off far below.
+const LINE_LEN_MAX: usize = 256 << 10;
 /// How often at most it is complained that records are lost.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
 
@@ -120,6 +124,95 @@ pub fn read(state_dir: &Path) -> io::Result<Vec<Event>> {
     Ok(events)
 }
 
+/// The latest records that are `wanted`, each as the JSON that was written, the
+/// oldest first: `count_max` at most, and `len_max` bytes of them. The files are
+/// read from their ends, and no further than that takes.
+///
+/// # Errors
+/// If a file is there and can't be read.
+pub fn latest(
+    state_dir: &Path,
+    count_max: usize,
+    len_max: usize,
+    wanted: impl Fn(&Event) -> bool,
+) -> io::Result<Vec<String>> {
+    let (mut records, mut len) = (Vec::new(), 0);
+    let mut last = None;
+    'files: for name in [FILE, FORMER] {
+        if records.len() >= count_max {
+            break;
+        }
+        let file = match File::open(state_dir.join(name)) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(e),
+        };
+        let metadata = file.metadata()?;
+        let is = (metadata.dev(), metadata.ino());
+        if last.replace(is) == Some(is) {
+            // Put aside between the two, so that its records are here already.
+            break;
+        }
+        let mut lines = Backwards { file, left: metadata.len(), held: Vec::new() };
+        while records.len() < count_max
+            && let Some(line) = lines.next()?
+        {
+            let Ok(event) = serde_json::from_slice::<Event>(&line) else { continue };
+            if !wanted(&event) {
+                continue;
+            }
+            // JSON is valid UTF-8.
+            let Ok(line) = String::from_utf8(line) else { continue };
+            len += line.len();
+            if len > len_max {
+                break 'files;
+            }
+            records.push(line);
+        }
+    }
+    records.reverse();
+    Ok(records)
+}
+
+/// The lines of a file, the last one first.
+struct Backwards {
+    file: File,
+    /// Bytes before what was read.
+    left: u64,
+    /// What was read and belongs to lines that were not given yet.
+    held: Vec<u8>,
+}
+
+impl Backwards {
+    fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        // Bytes at the end that have no line's end.
+        let mut searched = 0;
+        loop {
+            let unsearched = self.held.len() - searched;
+            if let Some(at) = self.held[..unsearched].iter().rposition(|byte| *byte == b'\n') {
+                let line = self.held.split_off(at + 1);
+                self.held.pop();
+                return Ok(Some(line));
+            }
+            if self.left == 0 {
+                let line = std::mem::take(&mut self.held);
+                return Ok((!line.is_empty()).then_some(line));
+            }
+            if self.held.len() > LINE_LEN_MAX {
+                // No record; what is left of it is none either.
+                self.held.clear();
+            }
+            searched = self.held.len();
+            let len = self.left.min(BLOCK_LEN);
+            self.left -= len;
+            let mut block = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+            self.file.read_exact_at(&mut block, self.left)?;
+            block.append(&mut self.held);
+            self.held = block;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,6 +281,74 @@ mod tests {
         drop(sender);
         thread.join().unwrap();
         assert_eq!(messages(&dir), ["kept"]);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    /// The messages of the latest records.
+    fn latest_messages(dir: &Path, count: usize, len: usize) -> Vec<String> {
+        let records = latest(dir, count, len, |event| event.message != "unwanted").unwrap();
+        let message = |line: &String| serde_json::from_str::<Event>(line).unwrap().message;
+        records.iter().map(message).collect()
+    }
+
+    #[test]
+    fn the_latest_records_are_read_from_the_end_and_no_more() {
+        let dir = dir("latest");
+        assert!(
+            latest(&dir, 10, LINE_LEN_MAX, |_| true).unwrap().is_empty(),
+            "what was never written is empty"
+        );
+        let mut writer = writer(&dir);
+        writer.write(&event("oldest")).unwrap();
+        fs::rename(dir.join(FILE), dir.join(FORMER)).unwrap();
+        writer.file = None;
+        // Some blocks of them, so that lines lie across their borders.
+        for number in 0..2_000 {
+            writer.write(&event(&format!("{number} {}", "x".repeat(number % 97)))).unwrap();
+            writer.write(&event("unwanted")).unwrap();
+        }
+        OpenOptions::new().append(true).open(dir.join(FILE)).unwrap().write_all(b"{\"seq\":3,").unwrap();
+        let all = latest_messages(&dir, usize::MAX, usize::MAX);
+        let without: Vec<_> = messages(&dir).into_iter().filter(|message| message != "unwanted").collect();
+        assert_eq!(all.len(), 2_001);
+        assert_eq!(all, without, "the same as from the beginning");
+        assert_eq!(latest_messages(&dir, 3, usize::MAX), all[1_998..]);
+        assert!(latest_messages(&dir, 0, usize::MAX).is_empty());
+        let some = latest_messages(&dir, usize::MAX, 10_000);
+        assert!((10..60).contains(&some.len()), "{}", some.len());
+        assert_eq!(some, all[all.len() - some.len()..], "the latest ones that fit");
+
+        // What is not needed is not read: neither the file before, which would fail ...
+        fs::remove_file(dir.join(FORMER)).unwrap();
+        fs::create_dir(dir.join(FORMER)).unwrap();
+        assert_eq!(latest_messages(&dir, 2_000, usize::MAX).len(), 2_000);
+        assert!(latest(&dir, 2_001, usize::MAX, |event| event.message != "unwanted").is_err());
+        // ... nor what is before the last blocks.
+        let file = File::open(dir.join(FILE)).unwrap();
+        let len = file.metadata().unwrap().len();
+        let mut lines = Backwards { file, left: len, held: Vec::new() };
+        for _ in 0..10 {
+            assert!(lines.next().unwrap().is_some());
+        }
+        assert_eq!(lines.left, len - BLOCK_LEN);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_line_without_end_takes_no_more_memory_than_a_record_may() {
+        let dir = dir("endless");
+        let mut writer = writer(&dir);
+        writer.write(&event("before")).unwrap();
+        let mut file = OpenOptions::new().append(true).open(dir.join(FILE)).unwrap();
+        file.write_all(&vec![b'x'; 3 * LINE_LEN_MAX]).unwrap();
+        file.write_all(b"\n").unwrap();
+        writer.write(&event("after")).unwrap();
+        assert_eq!(latest_messages(&dir, 10, usize::MAX), ["before", "after"]);
+        let file = File::open(dir.join(FILE)).unwrap();
+        let mut lines = Backwards { left: file.metadata().unwrap().len(), file, held: Vec::new() };
+        while lines.next().unwrap().is_some() {
+            assert!(lines.held.capacity() <= 2 * LINE_LEN_MAX, "{}", lines.held.capacity());
+        }
         fs::remove_dir_all(dir).unwrap();
     }
 }

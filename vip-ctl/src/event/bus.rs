@@ -63,6 +63,8 @@ impl Tally {
 #[derive(Debug)]
 struct Shared {
     node: String,
+    /// Drawn at the start: numbers of events begin anew with each run.
+    run: u64,
     kept: Mutex<Kept>,
     live: broadcast::Sender<Arc<Event>>,
     history: Option<SyncSender<Arc<Event>>>,
@@ -87,11 +89,18 @@ impl Events {
     pub fn new(node: &str, history: Option<SyncSender<Arc<Event>>>) -> Self {
         Self(Arc::new(Shared {
             node: node.to_owned(),
+            run: fastrand::u64(..),
             kept: Mutex::default(),
             live: broadcast::Sender::new(EVENTS_KEPT),
             history,
             history_lost: AtomicU64::new(0),
         }))
+    }
+
+    /// What tells this run of the agent from others, by chance alone.
+    #[must_use]
+    pub fn run(&self) -> u64 {
+        self.0.run
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use crate::{agent::api::Response as Answer, exit::Exit};
 
-/// Seconds after which a client that asked too often may come back.
+/// Seconds after which a client that asked too often, or at a bad time, may come back.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 /// How a token is sent.
@@ -103,6 +103,17 @@ impl ApiError {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many", Exit::Busy, message)
     }
 
+    /// What is asked for is still being read for somebody else.
+    pub(super) fn occupied(message: &str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", Exit::Busy, message)
+    }
+
+    /// A browser asks in the name of another site's page.
+    pub(super) fn other_site() -> Self {
+        let message = "a page of another site asks, and gets nothing: type this address into the browser";
+        Self::new(StatusCode::FORBIDDEN, "forbidden", Exit::NoPermission, message)
+    }
+
     /// No token, or none that is known.
     pub(super) fn no_token(message: &str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", Exit::NoPermission, message)
@@ -142,7 +153,7 @@ impl IntoResponse for ApiError {
         let Self { status, code, exit, message } = self;
         let body = ErrorBody { error: ErrorDetail { code, message, exit: exit as u8 } };
         let mut response = (status, Json(body)).into_response();
-        if status == StatusCode::TOO_MANY_REQUESTS {
+        if exit == Exit::Busy {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
         } else if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, SCHEME);

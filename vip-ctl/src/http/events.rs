@@ -3,9 +3,9 @@
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
-    Extension, Json,
+    Extension,
     extract::{Query, State, rejection::QueryRejection},
-    http::HeaderMap,
+    http::{HeaderMap, header},
     response::{
         IntoResponse, Response,
         sse::{Event as Message, KeepAlive, Sse},
@@ -13,6 +13,7 @@ use axum::{
 };
 use futures_util::{Stream, StreamExt as _, stream};
 use serde::Deserialize;
+use tokio::time::timeout;
 use utoipa::IntoParams;
 
 use super::{
@@ -28,6 +29,12 @@ use crate::{
 /// Records that are given where nothing else is asked for, and at most.
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 10_000;
+/// Bytes of records at most, however many are asked for: the agent's memory is
+/// locked, and what it once has it keeps.
+const ANSWER_LEN_MAX: usize = 2 << 20;
+/// How long a reading that is under way may still take before who comes after
+/// it is sent away.
+const READING_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a stream without news says that it lives.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
 
@@ -38,7 +45,8 @@ const ALIVE_EVERY: Duration = Duration::from_secs(5);
 pub(super) struct Wanted {
     /// Only this group, or the group of this VIP.
     group: Option<String>,
-    /// The history's latest records, so many at most (100; 10,000 at most).
+    /// The history's latest records, so many at most (100; 10,000 at most), and
+    /// 2 MiB of them at most.
     limit: Option<usize>,
 }
 
@@ -56,7 +64,8 @@ impl Wanted {
 }
 
 /// What moved on this node, when and why, oldest first; also that of earlier
-/// runs of its agent. Each record is what `vip-ctl events -o json` prints.
+/// runs of its agent. Each record is what `vip-ctl events -o json` prints. It is
+/// read for one client at a time: who waits too long for that gets a 503.
 #[utoipa::path(
     get,
     path = "/api/v1/history",
@@ -72,19 +81,32 @@ pub(super) async fn history(
 ) -> Result<Response, ApiError> {
     let wanted = Wanted::of(query, &app)?;
     let limit = wanted.limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX);
+    let reading = timeout(READING_TIMEOUT, Arc::clone(&app.history).acquire_owned()).await;
+    // The semaphore is never closed.
+    let Ok(Ok(reading)) = reading else {
+        return Err(ApiError::occupied(
+            "the history is being read for another client, or its disk hangs: ask again later",
+        ));
+    };
     let dir = app.server.state_dir().to_owned();
-    // Some megabytes on a disk that may be slow.
-    let read = tokio::task::spawn_blocking(move || history::read(&dir)).await;
-    let read = read.map_err(|e| ApiError::failed(e.to_string()))?;
-    let mut records = read.map_err(|e| ApiError::failed(format!("the history can't be read: {e}")))?;
-    records.retain(|event| wanted.matches(event));
-    records.drain(..records.len().saturating_sub(limit));
-    Ok(Json(records).into_response())
+    let read = tokio::task::spawn_blocking(move || {
+        // Until it has ended, also where nobody waits for it any more.
+        let _reading = reading;
+        history::latest(&dir, limit, ANSWER_LEN_MAX, |event| wanted.matches(event))
+    });
+    let records = read
+        .await
+        .map_err(|e| ApiError::failed(e.to_string()))?
+        .map_err(|e| ApiError::failed(format!("the history can't be read: {e}")))?;
+    // Each is the JSON of an event, as the agent has written it.
+    let body = format!("[{}]", records.join(","));
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 /// The events that the agent keeps, and then those that come, as server-sent
-/// events: `id` is the number, `event` the kind, `data` what `vip-ctl events
-/// -o json` prints. After a break, `Last-Event-ID` leaves out what was seen.
+/// events: `id` is the agent's run and the number in it, `event` the kind, `data`
+/// what `vip-ctl events -o json` prints. After a break, `Last-Event-ID` leaves out
+/// what was seen; one of another run leaves out nothing.
 /// Over TCP the stream ends when the tokens change: come back with one that counts.
 #[utoipa::path(
     get,
@@ -102,14 +124,11 @@ pub(super) async fn events(
     query: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let wanted = Wanted::of(query, &app)?;
-    let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse::<u64>().ok());
+    let run = app.server.events().run();
+    let seen = headers.get("last-event-id").and_then(|id| seen(id.to_str().ok()?, run)).unwrap_or(0);
     let (kept, coming) = app.server.events().recent_and_subscribe();
-    // Numbers begin anew with each run of the agent: one that is not reached
-    // yet is of an earlier one, and nothing of this one was seen.
-    let last = kept.last().map_or(0, |event| event.seq);
-    let seen = seen.filter(|seen| *seen <= last).unwrap_or(0);
     let kept = kept.into_iter().filter(|event| event.seq > seen).collect();
-    let messages = messages(kept, coming, wanted).take_until(async move {
+    let messages = messages(kept, coming, wanted, run).take_until(async move {
         match peer.tokens {
             // Nobody will change them any more: the API ends.
             Some(mut tokens) => drop(tokens.changed().await),
@@ -119,12 +138,20 @@ pub(super) async fn events(
     Ok(Sse::new(messages).keep_alive(KeepAlive::new().interval(ALIVE_EVERY)).into_response())
 }
 
+/// The number of the last event that was seen, if that was in this run of the
+/// agent: numbers begin anew with each.
+fn seen(id: &str, run: u64) -> Option<u64> {
+    let (of, seq) = id.split_once('-')?;
+    (u64::from_str_radix(of, 16) == Ok(run)).then(|| seq.parse().ok())?
+}
+
 fn messages(
     kept: VecDeque<Arc<Event>>,
     coming: Subscription,
     wanted: Wanted,
+    run: u64,
 ) -> impl Stream<Item = Result<Message, Infallible>> {
-    stream::unfold((kept, coming, wanted), |(mut kept, mut coming, wanted)| async move {
+    stream::unfold((kept, coming, wanted), move |(mut kept, mut coming, wanted)| async move {
         loop {
             let event = match kept.pop_front() {
                 Some(event) => event,
@@ -132,16 +159,33 @@ fn messages(
             };
             // Who has lost some is told, whatever they were about.
             if wanted.matches(&event) || event.seq == 0 {
-                return Some((Ok(message(&event)), (kept, coming, wanted)));
+                return Some((Ok(message(&event, run)), (kept, coming, wanted)));
             }
         }
     })
 }
 
-fn message(event: &Event) -> Message {
+fn message(event: &Event, run: u64) -> Message {
     let message = Message::default().event(event.kind.label());
     // What was dropped has no number of its own.
-    let message = if event.seq == 0 { message } else { message.id(event.seq.to_string()) };
+    let message = if event.seq == 0 { message } else { message.id(format!("{run:016x}-{}", event.seq)) };
     // An event is made of strings and numbers only, which JSON has a form for.
     message.data(serde_json::to_string(event).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_counts_in_its_own_run_only() {
+        let run = 0x00c0_ffee_0000_0001;
+        let id = |run: u64, seq: &str| format!("{run:016x}-{seq}");
+        assert_eq!(seen(&id(run, "17"), run), Some(17));
+        for other in
+            [id(run + 1, "17"), id(run, ""), id(run, "many"), "17".into(), "-17".into(), String::new()]
+        {
+            assert_eq!(seen(&other, run), None, "{other}");
+        }
+    }
 }

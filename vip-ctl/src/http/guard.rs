@@ -1,5 +1,6 @@
-//! What every request passes before it is answered: the rate, the host, the
-//! mark of a POST, and a limit of time; and the headers that every response has.
+//! What every request passes before it is answered: the site that it comes
+//! from, the rate, the host, the mark of a POST, and a limit of time; and the
+//! headers that every response has.
 
 use std::{
     net::IpAddr,
@@ -14,7 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{debug, info};
 
 use super::{
     App,
@@ -28,6 +29,12 @@ use super::{
 pub(super) const MARKER: &str = "x-vip-request";
 /// Longer than the agent takes to give up on a command.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What a browser says of who makes it ask, and what it says of a page of another site.
+const SITE: &str = "sec-fetch-site";
+const OTHER_SITE: &str = "cross-site";
+/// Characters of a path that are worth a log line.
+const PATH_LEN_TOLD: usize = 120;
 
 /// Headers of every response: nothing is to be kept, guessed, framed or told.
 const HEADERS: &[(&str, &str)] = &[
@@ -60,26 +67,35 @@ pub(super) struct Peer {
 pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let mut peer = request.extensions().get::<Peer>().cloned();
     let method = request.method().clone();
-    let path = request.uri().path().to_owned();
+    let path = told(request.uri().path());
     let admitted = admit(&app, peer.as_mut(), &request);
     if let Some(peer) = &peer {
         // With the tokens that it was judged by, so that what goes on for long
         // sees when there are others.
         request.extensions_mut().insert(peer.clone());
     }
+    let from =
+        || peer.as_ref().and_then(|peer| peer.address).map_or("the unix socket".into(), |a| a.to_string());
     let mut response = match admitted {
-        Ok(()) => match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
-            Ok(response) => response,
-            Err(_) => ApiError::timeout("no outcome was seen; it may still come").into_response(),
-        },
-        Err(e) => e.into_response(),
+        Ok(()) => {
+            let response = match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
+                Ok(response) => response,
+                Err(_) => ApiError::timeout("no outcome was seen; it may still come").into_response(),
+            };
+            if method == Method::POST {
+                app.forget().await;
+                // Who did what is worth a line; what was sent along is not.
+                info!(path, from = from(), status = response.status().as_u16(), "asked by HTTP");
+            }
+            response
+        }
+        Err(e) => {
+            let response = e.into_response();
+            // Anybody can bring this about, as often as the network carries it.
+            debug!(path, from = from(), status = response.status().as_u16(), "refused by HTTP");
+            response
+        }
     };
-    if method == Method::POST {
-        app.forget().await;
-        // Who did what is worth a line; what was sent along is not.
-        let from = peer.and_then(|peer| peer.address).map_or("the unix socket".to_owned(), |a| a.to_string());
-        info!(path, from, status = response.status().as_u16(), "asked by HTTP");
-    }
     let headers = response.headers_mut();
     for (name, value) in HEADERS {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
@@ -88,11 +104,27 @@ pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, nex
     response
 }
 
+/// A path as the log has it: a client may send one of many thousand characters.
+fn told(path: &str) -> String {
+    // A valid path is ASCII.
+    match path.get(..PATH_LEN_TOLD) {
+        Some(begin) if begin.len() < path.len() => format!("{begin}..."),
+        Some(_) | None => path.to_owned(),
+    }
+}
+
 fn admit(app: &App, peer: Option<&mut Peer>, request: &Request) -> Result<(), ApiError> {
     let Some(peer) = peer else { return Err(ApiError::failed("a connection without a peer")) };
+    let is_health = HEALTH.contains(&request.uri().path());
+    // Before it costs anything: a page that somebody looks at, and whose
+    // browser reaches this port, must not spend what is allowed to others.
+    if !is_health && request.headers().get(SITE).is_some_and(|site| site.as_bytes() == OTHER_SITE.as_bytes())
+    {
+        return Err(ApiError::other_site());
+    }
     // Whoever shares the socket with a client that asks too often still has to
     // learn whether the agent is well; its answer is one that is given again.
-    let is_look = peer.address.is_none() && HEALTH.contains(&request.uri().path());
+    let is_look = peer.address.is_none() && is_health;
     if !is_look && !app.buckets.take(peer.address, Instant::now()) {
         return Err(ApiError::too_many());
     }
@@ -149,6 +181,14 @@ fn is_own_host(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_told_as_long_as_it_is_worth() {
+        assert_eq!(told("/api/v1/pause"), "/api/v1/pause");
+        let just = format!("/{}", "x".repeat(PATH_LEN_TOLD - 1));
+        assert_eq!(told(&just), just);
+        assert_eq!(told(&format!("{just}y")), format!("{just}..."));
+    }
 
     #[test]
     fn only_names_that_nobody_can_bind_are_hosts() {

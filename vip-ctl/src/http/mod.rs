@@ -33,7 +33,7 @@ use axum::{
     Router, middleware,
     routing::{get, post},
 };
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{Mutex, Semaphore, oneshot};
 
 use self::{error::ApiError, limit::Buckets};
 use crate::{
@@ -50,8 +50,8 @@ pub use self::{
 /// For how long an answer is given again before the lease loop and the maps
 /// are asked anew: so any number of clients cost ten readings a second.
 const FRESH: Duration = Duration::from_millis(100);
-/// Threads that may read maps and netlink at once.
-const READERS_MAX: usize = 2;
+/// Threads that may read maps and netlink at once, and one that may read the history.
+const READERS_MAX: usize = 3;
 
 /// What every handler has.
 pub(crate) struct App {
@@ -62,11 +62,20 @@ pub(crate) struct App {
     /// When the lease loop answered last.
     alive: Mutex<Option<Instant>>,
     buckets: Buckets,
+    /// For who reads the history: one at a time, so that a disk that hangs
+    /// holds up one thread and not those of all others.
+    history: Arc<Semaphore>,
 }
 
 impl App {
     fn new(server: Arc<Server>) -> Self {
-        Self { server, status: Mutex::new(None), alive: Mutex::new(None), buckets: Buckets::default() }
+        Self {
+            server,
+            status: Mutex::new(None),
+            alive: Mutex::new(None),
+            buckets: Buckets::default(),
+            history: Arc::new(Semaphore::new(1)),
+        }
     }
 
     /// The status, at most [`FRESH`] old.
