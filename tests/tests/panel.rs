@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use vip_tests::lab::browser::{self, Browser};
 use vip_tests::lab::rig::{ArpProbes, Rig};
-use vip_tests::lab::{GROUP, Lab, LabSpec, Node, VIP, clock, find_vip_ctl, skip};
+use vip_tests::lab::{GROUP, Lab, LabSpec, Node, VIP, clock, find_vip_ctl, skip, wait_until};
 
 const LEASE: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -44,7 +44,7 @@ fn a_person_sees_the_cluster_and_moves_a_group() -> Result<()> {
     let rig = Rig::start(lab, &spec, ArpProbes::Off, |_| ())?;
     let holder = rig.holder()?;
     let dir = rig.lab.id().dir().join("browser");
-    let mut browser = Browser::start(program, holder.ns(), &dir, 1000, 760)?;
+    let mut browser = Browser::start(program, holder.ns(), &dir, 1000, 1090)?;
     browser.open("http://127.0.0.1:7078/")?;
 
     // A wrong token is said to be wrong; a good one opens, and stays in this tab only.
@@ -72,6 +72,15 @@ fn a_person_sees_the_cluster_and_moves_a_group() -> Result<()> {
                     document.body.append(s); s.remove(); window.evil === undefined }";
     ensure!(browser.evaluate(injected)? == true, "the policy keeps scripts out");
 
+    // Every column has its heading, and where nothing was dropped no line alarms.
+    let headed = "[...document.querySelectorAll('th')].every(th => th.textContent.trim())";
+    ensure!(browser.evaluate(headed)? == true, "{}", browser.text()?);
+    for (dropped, kind) in [(0, "nothing"), (1, "dropped")] {
+        let drawn =
+            format!("spark([{{ dropped: 0 }}, {{ dropped: {dropped} }}], 'dropped').firstChild.classList[0]");
+        ensure!(browser.evaluate(&drawn)? == kind, "{dropped} dropped");
+    }
+
     // By keyboard alone: to the button, to a no, to a yes.
     let start = clock::now();
     let on_button = "document.activeElement.dataset.move === 'db'";
@@ -90,6 +99,7 @@ fn a_person_sees_the_cluster_and_moves_a_group() -> Result<()> {
     browser.press("Escape", ESCAPE)?;
     std::thread::sleep(Duration::from_millis(500));
     rig.expect_calm(start, holder.name())?;
+    a_person_takes_their_time(&mut browser)?;
 
     let target = rig.lab.nodes().iter().find(|node| node.name() != holder.name()).context("three nodes")?;
     let start = clock::now();
@@ -132,6 +142,34 @@ fn a_person_sees_the_cluster_and_moves_a_group() -> Result<()> {
     holder.start_agent()?;
     browser.wait("the agent again", |text| text.contains("quorate") && !text.contains("does not answer"))?;
     Ok(())
+}
+
+/// A press that lasts longer than the page takes to be drawn anew is a click,
+/// and what is selected stays.
+fn a_person_takes_their_time(browser: &mut Browser) -> Result<()> {
+    let is_asked = "document.getElementById('ask').open";
+    for _ in 0..3 {
+        browser.click("[data-move=db]", Duration::from_millis(600))?;
+        let asked = wait_until(clock::now().plus(PATIENCE), || {
+            browser.evaluate(is_asked).is_ok_and(|is_asked| is_asked == true)
+        });
+        ensure!(asked, "a slow click was lost:\n{}", browser.text()?);
+        browser.press("Escape", ESCAPE)?;
+        ensure!(browser.evaluate(is_asked)? == false);
+    }
+    let selected = "getSelection().toString()";
+    browser.evaluate("getSelection().selectAllChildren(document.querySelector('#groups h2'))")?;
+    ensure!(browser.evaluate(selected)? == GROUP);
+    browser.wait("why it stands still", |text| text.contains("Not drawn anew while text is selected"))?;
+    std::thread::sleep(Duration::from_millis(1500));
+    ensure!(browser.evaluate(selected)? == GROUP, "what was selected is gone");
+    browser.evaluate("getSelection().removeAllRanges()")?;
+    let mark = "document.querySelector('#groups h2').dataset.old";
+    browser.evaluate(&format!("{mark} = 'yes'"))?;
+    let is_new =
+        wait_until(clock::now().plus(PATIENCE), || browser.evaluate(mark).is_ok_and(|mark| mark.is_null()));
+    ensure!(is_new, "it is drawn anew again");
+    browser.wait("no more of that", |text| !text.contains("Not drawn anew"))
 }
 
 /// Pictures of a cluster in which something has happened.

@@ -177,6 +177,32 @@ impl Browser {
         Ok(())
     }
 
+    /// Presses the mouse's main button over the middle of what `selector`
+    /// finds, keeps it down for `time`, and lets go.
+    ///
+    /// # Errors
+    /// When it is not on the page, or the browser refuses.
+    pub fn click(&mut self, selector: &str, time: Duration) -> Result<()> {
+        let middle = format!(
+            "{{ const box = document.querySelector({}).getBoundingClientRect(); \
+             [box.x + box.width / 2, box.y + box.height / 2] }}",
+            json!(selector)
+        );
+        let middle = self.evaluate(&middle)?;
+        for kind in ["mouseMoved", "mousePressed", "mouseReleased"] {
+            let mut event = json!({ "type": kind, "x": middle[0], "y": middle[1] });
+            if kind != "mouseMoved" {
+                (event["button"], event["clickCount"]) = (json!("left"), json!(1));
+                event["buttons"] = json!(u8::from(kind == "mousePressed"));
+            }
+            self.call("Input.dispatchMouseEvent", &event)?;
+            if kind == "mousePressed" {
+                std::thread::sleep(time);
+            }
+        }
+        Ok(())
+    }
+
     /// Sets whether the person likes it `dark` or `light`.
     ///
     /// # Errors
