@@ -70,7 +70,11 @@ fn with_two_of_three_lost_nobody_answers() -> Result<()> {
     ensure!(said.contains(others[0].name()) && said.contains("--force"), "it names what it risks: {said}");
     rig.expect_silence(clock::now())?;
     // A person may, with the flag; it is loud, and it ends with the quorum's return.
-    holder.succeed(&["failover", GROUP, "--force"])?;
+    let forced = holder.run(&["failover", GROUP, "--force", "-o", "json"])?;
+    let said = String::from_utf8_lossy(&forced.stderr).into_owned();
+    ensure!(forced.status.success() && said.contains(others[0].name()), "it is named again: {forced:?}");
+    let told: serde_json::Value = serde_json::from_slice(&forced.stdout)?;
+    ensure!(told["risk"].as_str().is_some_and(|risk| said.contains(risk)), "{told}");
     rig.wait_answerer(None, || ())?;
     let status = holder.status()?;
     ensure!(status.warnings.iter().any(|warning| warning.contains("by force")), "{status:?}");

@@ -295,10 +295,10 @@ impl Server {
         let name = self.group_name(group);
         match outcome {
             Ok(Completed::HeldBy(node)) => {
-                Ok(Response::Done { group: name, holder: Some(self.node_name(node)) })
+                Ok(Response::Done { group: name, holder: Some(self.node_name(node)), risk: None })
             }
             Ok(Completed::Released | Completed::Standby(_) | Completed::Paused(_)) => {
-                Ok(Response::Done { group: name, holder: None })
+                Ok(Response::Done { group: name, holder: None, risk: None })
             }
             Err(refusal) => Err(Response::error(exit_of(refusal), format!("group {name}: {refusal}"))),
         }

@@ -1,7 +1,7 @@
 //! `vip-ctl promote` and `demote`: by hand on this node's maps, or through
 //! the agent on the whole cluster.
 
-use std::time::Duration;
+use std::{io::Write as _, time::Duration};
 
 use serde_json::json;
 use vip_common::{GroupMode, Lease};
@@ -83,9 +83,15 @@ fn rehearse(args: &Args, active: bool, paths: &Paths, format: Format) -> Result<
 /// Tells what came of a command to the agent.
 pub(super) fn tell(response: Response, format: Format) -> Result<Exit, Failure> {
     match response {
-        Response::Done { group, holder } => {
+        Response::Done { group, holder, risk } => {
+            let mut told = json!({ "group": group, "holder": holder });
+            if let Some(risk) = risk {
+                // A reader that went away is no error of ours.
+                let _ = writeln!(std::io::stderr(), "vip-ctl: by force: {risk}");
+                told["risk"] = risk.into();
+            }
             match format {
-                Format::Json => print_json(&json!({ "group": group, "holder": holder }))?,
+                Format::Json => print_json(&told)?,
                 Format::Text => match holder {
                     Some(holder) => print(&format!("group {group} is held by {holder}\n")),
                     None => print(&format!("group {group} is held by nobody\n")),

@@ -60,6 +60,9 @@ pub(super) struct Moved {
     group: String,
     /// Who holds it now; null for nobody.
     holder: Option<String>,
+    /// What was risked by that: a failover by force, without a quorum.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    risk: Option<String>,
 }
 
 /// A node was put on standby, or taken off.
@@ -262,8 +265,8 @@ pub(super) async fn resume(
 
 async fn moved(app: &App, request: Request) -> Result<Json<Moved>, ApiError> {
     let response = app.server.answer(request).await;
-    let Response::Done { group, holder } = response else { return Err(response.into()) };
-    Ok(Json(Moved { group, holder }))
+    let Response::Done { group, holder, risk } = response else { return Err(response.into()) };
+    Ok(Json(Moved { group, holder, risk }))
 }
 
 async fn on_standby(app: &App, request: Request) -> Result<Json<Standby>, ApiError> {

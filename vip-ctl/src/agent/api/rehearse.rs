@@ -25,8 +25,8 @@ impl Server {
             }
             Request::Failover { group, to, force } => {
                 let (group, to) = (self.group(group)?, self.node(to)?.unwrap_or(me));
-                self.may_fail_over(group, to, force, &snapshot)?;
-                if force && to == me { Command::Force { group } } else { Command::Promote { group, to } }
+                let risk = self.may_fail_over(group, to, force, &snapshot)?;
+                if risk.is_some() { Command::Force { group } } else { Command::Promote { group, to } }
             }
             Request::Standby { node, on, force } => {
                 Command::Standby { node: self.node(node)?.unwrap_or(me), on, force }
@@ -60,12 +60,19 @@ impl Server {
         let to = self.node(to)?.unwrap_or(me);
         let group = self.group(group)?;
         let (_, snapshot) = self.snapshot().await?;
-        if let Some(risk) = self.may_fail_over(group, to, force, &snapshot)? {
+        let risked = self.may_fail_over(group, to, force, &snapshot)?;
+        if let Some(risk) = &risked {
             warn!("failover --force: {risk}");
         }
+        // With a quorum it is a promotion like any other: should the quorum be
+        // lost meanwhile, nothing is forced whose risk was not named.
         let command =
-            if force && to == me { Command::Force { group } } else { Command::Promote { group, to } };
-        self.command(Some(self.group_name(group)), |_| Ok(command)).await
+            if risked.is_some() { Command::Force { group } } else { Command::Promote { group, to } };
+        let mut response = self.command(Some(self.group_name(group)), |_| Ok(command)).await?;
+        if let Response::Done { risk, .. } = &mut response {
+            *risk = risked;
+        }
+        Ok(response)
     }
 
     /// What is risked by a failover without a quorum; refused if it is not wanted enough.

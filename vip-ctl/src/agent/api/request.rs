@@ -97,6 +97,9 @@ pub enum Response {
         group: String,
         /// Who holds it now; null for nobody.
         holder: Option<String>,
+        /// What was risked by that: a failover by force, without a quorum.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        risk: Option<String>,
     },
     /// It was not done.
     Error {

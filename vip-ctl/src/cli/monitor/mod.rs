@@ -213,8 +213,10 @@ fn look(paths: &Paths) -> Seen {
 fn command(paths: Paths, request: Request, tell: Sender<Told>) {
     thread::spawn(move || {
         let outcome = match client::ask_agent(&paths, &request, "this") {
-            Ok(Response::Done { group, holder: Some(holder) }) => Ok(format!("{holder} holds {group} now")),
-            Ok(Response::Done { group, holder: None }) => Ok(format!("nobody holds {group} now")),
+            Ok(Response::Done { group, holder: Some(holder), .. }) => {
+                Ok(format!("{holder} holds {group} now"))
+            }
+            Ok(Response::Done { group, holder: None, .. }) => Ok(format!("nobody holds {group} now")),
             Ok(Response::Pause { on: true }) => Ok("paused: nothing moves by itself".to_owned()),
             Ok(Response::Pause { on: false }) => Ok("resumed: groups move by themselves again".to_owned()),
             Ok(_) => Err(client::strange().message),
