@@ -275,6 +275,9 @@ fn entry(last: Option<Membership>, next: Membership, me: &str) -> Result<Entry, 
 }
 
 #[cfg(test)]
+mod chains;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
