@@ -17,6 +17,11 @@ const FRAME_LEN: usize = 42;
 /// ETH_P_ARP.
 const ETHERTYPE_ARP: u16 = 0x0806;
 
+/// The ARP operations of the frames that announce a VIP once: RFC 5227's
+/// request and RFC 2002's reply, since some neighbours only heed the one, some
+/// only the other.
+pub const FORMS: [u8; 2] = [1, 2];
+
 /// As the kernel wants it in an address: all address families fit.
 #[expect(clippy::cast_possible_truncation, reason = "AF_PACKET is 17")]
 const AF_PACKET: u16 = libc::AF_PACKET as u16;
@@ -40,15 +45,14 @@ impl Announcer {
         Ok(Self { socket })
     }
 
-    /// Announces `vip` at `mac` on an interface, once in each of the two forms
-    /// that RFC 5227 and RFC 2002 know: some neighbours only heed requests,
-    /// some only replies.
+    /// Announces `vip` at `mac` on an interface, once in each of the [`FORMS`].
     ///
     /// # Errors
-    /// If a frame can't be queued; one that the egress gate held back counts
-    /// as such only with some drivers.
+    /// If a frame can't be queued: ENOBUFS for one that the egress gate held
+    /// back or a full queue dropped, EAGAIN where too many wait in the socket,
+    /// others for an interface that is down or gone.
     pub fn announce(&self, ifindex: u32, mac: [u8; 6], vip: Ipv4Addr) -> io::Result<()> {
-        for op in [1, 2] {
+        for op in FORMS {
             self.send(ifindex, &frame(op, mac, vip))?;
         }
         Ok(())
@@ -103,7 +107,7 @@ mod tests {
     #[test]
     fn both_forms_say_the_vip_is_at_the_mac() {
         let mac = [2, 0, 0, 0, 0, 7];
-        for op in [1, 2] {
+        for op in FORMS {
             let frame = frame(op, mac, Ipv4Addr::new(10, 0, 1, 12));
             assert_eq!(frame[..6], [0xff; 6]);
             assert_eq!((&frame[6..12], &frame[22..28]), (&mac[..], &mac[..]));

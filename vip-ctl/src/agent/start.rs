@@ -20,6 +20,7 @@ use super::{
     threads::spawn,
 };
 use crate::{
+    announce::Announcer,
     config::Config,
     dataplane::{DataPlane, DataPlaneError, attach, clock},
     engine::{Engine, EngineConfig, GroupId, Incarnation, Labels, NodeId, NodeSpec, Role, Timing},
@@ -201,12 +202,15 @@ pub(super) fn start_announcer(
     let (orders, orders_rx): (_, Receiver<announcer::Announce>) = channel();
     if has_plane {
         let plane = DataPlane::open(&paths.bpf_dir)?;
+        // Who can't announce must not take a lease: clients would go on to the
+        // node that had it.
+        let socket = Announcer::open().map_err(AgentError::system(
+            "open a packet socket to announce VIPs by (run as root or with CAP_NET_RAW)",
+        ))?;
         spawn("announcer", move || {
             // The lease loop has warned if it is not allowed.
             let _ = realtime::prioritise(realtime::Role::Announcer);
-            if let Err(e) = announcer::run(&plane, &orders_rx) {
-                tracing::error!("VIPs are not announced: {e}");
-            }
+            announcer::run(&plane, &socket, &orders_rx);
         })?;
     }
     Ok(orders)

@@ -1,0 +1,235 @@
+//! What is announced next: groups that have just come here, in the order in
+//! which they came; then repeats, by when they are due; all of it in bursts
+//! with pauses.
+//!
+//! It goes by the times that it is given and touches no clock, map or socket.
+//! Which VIPs a group has is known to whoever sends.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
+
+use vip_common::{BootNs, GroupIndex};
+
+use super::Announce;
+
+/// When a group is announced again for whoever missed it (a switch port that
+/// learns, a client that was busy): each counted from the end of the
+/// announcement before, so that where thousands are due they thin out instead
+/// of piling up.
+const GAPS: [Duration; 4] = [
+    Duration::from_millis(20),
+    Duration::from_millis(80),
+    Duration::from_millis(400),
+    Duration::from_millis(1500),
+];
+/// How often at most a rival's claims are answered by announcing again.
+const DEFEND_PAUSE: Duration = Duration::from_secs(1);
+/// Frames that leave before a pause while somebody waits for the first
+/// announcement of a VIP.
+const FIRSTS_BURST: usize = 128;
+/// The same for repeats: the thread has real-time priority, so as to be prompt
+/// with what comes next, and must leave nearly all of the processor to others.
+const REPEATS_BURST: usize = 32;
+/// The pause after a burst.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// To send, and to tell how far that went by [`Queue::sent`].
+    Send(Turn),
+    /// Nothing until then.
+    Wait(BootNs),
+    /// Nothing until there is another order.
+    Idle,
+}
+
+/// A part of one announcement of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Turn {
+    /// The group.
+    pub(super) group: GroupIndex,
+    /// The VIPs up to this one have had their turn.
+    pub(super) after: Option<Ipv4Addr>,
+    /// Frames that may leave; those of one VIP in any case.
+    pub(super) room: usize,
+    /// When the group came here: what was read before may lack some of its VIPs.
+    pub(super) ordered: BootNs,
+}
+
+/// How far a turn went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// There are VIPs after this one.
+    Partly(Ipv4Addr),
+    /// To the group's last VIP.
+    All,
+    /// The group is not here any more.
+    Lost,
+}
+
+/// Where a group stands.
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    /// Before its first announcement is over; its place among those.
+    First(u64),
+    /// Before another one.
+    Repeat {
+        /// Its number, from 0; the number of [`GAPS`] for none of those.
+        round: usize,
+        /// When to begin it.
+        due: BootNs,
+        /// Does it answer a claim, in front of the repeat of that number?
+        defends: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    stage: Stage,
+    after: Option<Ipv4Addr>,
+    ordered: BootNs,
+}
+
+/// Groups that are to be announced, each of them once.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    entries: BTreeMap<GroupIndex, Entry>,
+    firsts: BTreeMap<u64, GroupIndex>,
+    repeats: BTreeSet<(BootNs, GroupIndex)>,
+    next_place: u64,
+    /// When claims of a group's VIPs were, or will be, answered.
+    defended: BTreeMap<GroupIndex, BootNs>,
+    /// Frames since the last pause.
+    burst: usize,
+    /// When the last of them left.
+    last_sent: BootNs,
+}
+
+impl Queue {
+    /// Takes an order.
+    pub(super) fn order(&mut self, order: Announce, now: BootNs) {
+        match order {
+            Announce::Takeover(group) => self.takeover(group, now),
+            Announce::Defend(group) => self.defend(group, now),
+        }
+    }
+
+    fn takeover(&mut self, group: GroupIndex, now: BootNs) {
+        if let Some(Entry { stage: Stage::First(_), after: None, ordered }) = self.entries.get_mut(&group) {
+            // It keeps its place.
+            *ordered = now;
+            return;
+        }
+        self.forget(group);
+        let place = self.next_place;
+        self.next_place += 1;
+        self.put(group, Entry { stage: Stage::First(place), after: None, ordered: now });
+    }
+
+    fn defend(&mut self, group: GroupIndex, now: BootNs) {
+        let due = self.defended.get(&group).map_or(now, |last| last.plus(DEFEND_PAUSE).max(now));
+        let entry = match self.entries.get(&group) {
+            // What is due anyhow answers the claim as well.
+            Some(Entry { stage: Stage::First(_) | Stage::Repeat { defends: true, .. }, .. }) => return,
+            Some(Entry { stage: Stage::Repeat { due: sooner, .. }, .. }) if *sooner <= due => return,
+            Some(Entry { stage: Stage::Repeat { round, .. }, after, ordered }) => {
+                let stage = Stage::Repeat { round: *round, due, defends: true };
+                Entry { stage, after: *after, ordered: *ordered }
+            }
+            None => {
+                let stage = Stage::Repeat { round: GAPS.len(), due, defends: true };
+                Entry { stage, after: None, ordered: BootNs(0) }
+            }
+        };
+        self.defended.insert(group, due);
+        self.forget(group);
+        self.put(group, entry);
+    }
+
+    fn put(&mut self, group: GroupIndex, entry: Entry) {
+        match entry.stage {
+            Stage::First(place) => {
+                self.firsts.insert(place, group);
+            }
+            Stage::Repeat { due, .. } => {
+                self.repeats.insert((due, group));
+            }
+        }
+        self.entries.insert(group, entry);
+    }
+
+    fn forget(&mut self, group: GroupIndex) -> Option<Entry> {
+        let entry = self.entries.remove(&group)?;
+        match entry.stage {
+            Stage::First(place) => {
+                self.firsts.remove(&place);
+            }
+            Stage::Repeat { due, .. } => {
+                self.repeats.remove(&(due, group));
+            }
+        }
+        Some(entry)
+    }
+
+    /// What to do at `now`.
+    pub(super) fn next(&mut self, now: BootNs) -> Next {
+        let paused = self.last_sent.plus(PAUSE);
+        if now >= paused {
+            self.burst = 0;
+        }
+        let first = self.firsts.first_key_value().map(|(_, group)| (*group, FIRSTS_BURST));
+        let (group, burst) = match (first, self.repeats.first()) {
+            (Some(first), _) => first,
+            (None, Some((due, _))) if *due > now => return Next::Wait(*due),
+            (None, Some((_, group))) => (*group, REPEATS_BURST),
+            (None, None) => return Next::Idle,
+        };
+        let room = burst.saturating_sub(self.burst);
+        match self.entries.get(&group) {
+            Some(Entry { after, ordered, .. }) if room > 0 => {
+                Next::Send(Turn { group, after: *after, room, ordered: *ordered })
+            }
+            Some(_) | None => Next::Wait(paused),
+        }
+    }
+
+    /// Notes that of a group's turn so many frames have left by `now`, and how
+    /// far it went.
+    pub(super) fn sent(&mut self, group: GroupIndex, frames: usize, progress: Progress, now: BootNs) {
+        if frames > 0 {
+            self.burst += frames;
+            self.last_sent = now;
+        }
+        match progress {
+            Progress::Partly(vip) => {
+                if let Some(entry) = self.entries.get_mut(&group) {
+                    entry.after = Some(vip);
+                }
+            }
+            Progress::All => self.repeat(group, now),
+            // Should it come back, there will be another order.
+            Progress::Lost => drop(self.forget(group)),
+        }
+    }
+
+    /// One announcement of the group is over: when the next one is due.
+    fn repeat(&mut self, group: GroupIndex, now: BootNs) {
+        let Some(entry) = self.forget(group) else { return };
+        let round = match entry.stage {
+            Stage::First(_) => 0,
+            Stage::Repeat { round, defends: true, .. } => round,
+            Stage::Repeat { round, defends: false, .. } => round + 1,
+        };
+        if let Some(gap) = GAPS.get(round) {
+            let stage = Stage::Repeat { round, due: now.plus(*gap), defends: false };
+            self.put(group, Entry { stage, after: None, ..entry });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

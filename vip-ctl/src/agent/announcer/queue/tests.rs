@@ -1,0 +1,270 @@
+//! What leaves in which order, and how fast, in simulated time.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+/// Of a node with one interface.
+const FRAMES_PER_VIP: usize = 2;
+/// What it takes to send a frame here.
+const FRAME_TIME: Duration = Duration::from_micros(10);
+
+fn at(ms: u64) -> BootNs {
+    BootNs(1_000_000_000 + ms * 1_000_000)
+}
+
+fn takeover(group: u32) -> Announce {
+    Announce::Takeover(GroupIndex(group))
+}
+
+fn defend(group: u32) -> Announce {
+    Announce::Defend(GroupIndex(group))
+}
+
+/// Who sends: it does what the queue says, in a time of its own.
+struct Sender {
+    queue: Queue,
+    now: BootNs,
+    /// VIPs of a group, by its number; one for those beyond the end.
+    sizes: Vec<u8>,
+    lost: BTreeSet<GroupIndex>,
+    /// What left: when, and of which group the VIP with which number.
+    sent: Vec<(BootNs, u32, u8)>,
+}
+
+impl Sender {
+    fn new(sizes: &[u8]) -> Self {
+        let sizes = sizes.to_vec();
+        Self { queue: Queue::default(), now: at(0), sizes, lost: BTreeSet::new(), sent: Vec::new() }
+    }
+
+    fn order(&mut self, order: Announce) {
+        self.queue.order(order, self.now);
+    }
+
+    fn vip(number: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 0, 0, number)
+    }
+
+    fn turn(&mut self, turn: &Turn) {
+        if self.lost.contains(&turn.group) {
+            self.queue.sent(turn.group, 0, Progress::Lost, self.now);
+            return;
+        }
+        let group = turn.group.0;
+        let size = self.sizes.get(group as usize).copied().unwrap_or(1);
+        let first = turn.after.map_or(0, |after| after.octets()[3] + 1);
+        let fit = u8::try_from((turn.room / FRAMES_PER_VIP).max(1)).unwrap();
+        let end = size.min(first.saturating_add(fit));
+        for number in first..end {
+            self.now = self.now.plus(FRAME_TIME * 2);
+            self.sent.push((self.now, group, number));
+        }
+        let progress = if end < size { Progress::Partly(Self::vip(end - 1)) } else { Progress::All };
+        self.queue.sent(turn.group, usize::from(end - first) * FRAMES_PER_VIP, progress, self.now);
+    }
+
+    /// Sends what there is to send until `until`.
+    fn run(&mut self, until: BootNs) {
+        while self.now < until {
+            match self.queue.next(self.now) {
+                Next::Send(turn) => self.turn(&turn),
+                Next::Wait(due) => {
+                    assert!(due > self.now, "to wait for what has been");
+                    self.now = due.min(until);
+                }
+                Next::Idle => self.now = until,
+            }
+        }
+    }
+
+    /// The groups of what left, in that order.
+    fn groups(&self) -> Vec<u32> {
+        self.sent.iter().map(|(_, group, _)| *group).collect()
+    }
+
+    /// The longest run without a pause, in VIPs.
+    fn longest_burst(&self) -> usize {
+        let mut longest = 0;
+        let mut burst = 0;
+        let mut last = BootNs(0);
+        for (when, _, _) in &self.sent {
+            // Its own time is not a pause.
+            burst = if when.since(last) >= PAUSE + FRAME_TIME * 2 { 1 } else { burst + 1 };
+            longest = longest.max(burst);
+            last = *when;
+        }
+        longest
+    }
+}
+
+#[test]
+fn a_thousand_groups_are_each_announced_once_before_any_is_again() {
+    let mut sender = Sender::new(&[]);
+    // Not in the order of their numbers.
+    let arrival: Vec<u32> = (0..1000).map(|n| n * 7 % 1000).collect();
+    for group in &arrival {
+        sender.order(takeover(*group));
+    }
+    sender.run(at(10_000));
+    let groups = sender.groups();
+    assert_eq!(groups[..1000], arrival);
+    let last_first = sender.sent[999].0;
+    assert!(last_first < at(40), "16 bursts with pauses took until {last_first:?}");
+    // The repeats of the early ones were due by then.
+    assert!(last_first > at(20), "a repeat was never due before: {last_first:?}");
+    for round in groups.chunks(1000) {
+        assert_eq!(round, arrival, "each round in the same order");
+    }
+    assert_eq!(groups.len(), 5 * 1000);
+    assert_eq!(sender.queue.next(sender.now), Next::Idle);
+}
+
+#[test]
+fn a_group_is_repeated_four_times_within_two_seconds() {
+    let mut sender = Sender::new(&[]);
+    sender.order(takeover(0));
+    sender.run(at(10_000));
+    let when: Vec<_> = sender.sent.iter().map(|(when, _, _)| when.since(at(0)).as_millis()).collect();
+    assert_eq!(when, [0, 20, 100, 500, 2000]);
+}
+
+#[test]
+fn a_group_that_comes_now_goes_before_the_repeats_of_others() {
+    let mut sender = Sender::new(&[200, 200, 3]);
+    sender.order(takeover(0));
+    sender.order(takeover(1));
+    // Into the middle of the repeats.
+    sender.run(at(35));
+    let before = sender.sent.len();
+    assert!(before > 400 && before < 800, "{before} are no part of the repeats");
+    sender.order(takeover(2));
+    let ordered = sender.now;
+    sender.run(at(60));
+    assert_eq!(sender.groups()[before..before + 3], [2, 2, 2]);
+    // Not even the pause of the repeats is waited for.
+    let waited = sender.sent[before].0.since(ordered);
+    assert!(waited < PAUSE, "it waited {waited:?}");
+    // Then they go on where they were.
+    let (_, group, number) = sender.sent[before - 1];
+    let (_, next_group, next_number) = sender.sent[before + 3];
+    assert_eq!((next_group, next_number), (group, number + 1));
+}
+
+#[test]
+fn bursts_are_bounded_whatever_the_groups() {
+    for sizes in [vec![1; 1000], vec![250; 10], vec![40; 100], vec![3; 1000]] {
+        let mut sender = Sender::new(&sizes);
+        for group in 0..u32::try_from(sizes.len()).unwrap() {
+            sender.order(takeover(group));
+        }
+        let firsts: usize = sizes.iter().map(|size| usize::from(*size)).sum();
+        sender.run(at(20_000));
+        assert_eq!(sender.sent.len(), 5 * firsts, "all of them");
+        let all = std::mem::take(&mut sender.sent);
+        sender.sent = all[..firsts].to_vec();
+        assert_eq!(sender.longest_burst(), FIRSTS_BURST / FRAMES_PER_VIP);
+        sender.sent = all[firsts..].to_vec();
+        assert_eq!(sender.longest_burst(), REPEATS_BURST / FRAMES_PER_VIP);
+    }
+}
+
+#[test]
+fn each_vip_of_a_large_group_has_its_turn_in_each_round() {
+    let mut sender = Sender::new(&[255]);
+    sender.order(takeover(0));
+    sender.run(at(10_000));
+    let numbers: Vec<_> = sender.sent.iter().map(|(_, _, number)| *number).collect();
+    let round: Vec<_> = (0..255).collect();
+    assert_eq!(numbers, round.repeat(5));
+}
+
+#[test]
+fn more_frames_than_a_burst_has_are_sent_all_the_same() {
+    // A VIP on 100 interfaces.
+    let mut queue = Queue::default();
+    queue.order(takeover(0), at(0));
+    let turn = Turn { group: GroupIndex(0), after: None, room: FIRSTS_BURST, ordered: at(0) };
+    assert_eq!(queue.next(at(0)), Next::Send(turn));
+    queue.sent(GroupIndex(0), 200, Progress::Partly(Sender::vip(0)), at(0));
+    assert_eq!(queue.next(at(0)), Next::Wait(at(1)));
+    assert_eq!(queue.next(at(1)), Next::Send(Turn { after: Some(Sender::vip(0)), ..turn }));
+}
+
+#[test]
+fn a_group_that_is_lost_is_not_tried_again() {
+    let mut sender = Sender::new(&[200, 1]);
+    sender.order(takeover(0));
+    sender.order(takeover(1));
+    sender.run(at(1));
+    sender.lost.insert(GroupIndex(0));
+    sender.run(at(10_000));
+    let groups = sender.groups();
+    assert_eq!(groups.iter().filter(|group| **group == 0).count(), FIRSTS_BURST / FRAMES_PER_VIP);
+    assert_eq!(groups.iter().filter(|group| **group == 1).count(), 5);
+    // And from the beginning when it comes back.
+    sender.lost.clear();
+    sender.order(takeover(0));
+    let before = sender.sent.len();
+    sender.run(at(20_000));
+    assert_eq!(sender.sent.len() - before, 5 * 200);
+}
+
+#[test]
+fn a_takeover_that_is_ordered_again_begins_anew_or_keeps_its_place() {
+    let mut sender = Sender::new(&[1, 1, 200]);
+    for group in [2, 0, 1] {
+        sender.order(takeover(group));
+    }
+    sender.run(at(1));
+    let before = sender.sent.len();
+    assert!(sender.groups().iter().all(|group| *group == 2));
+    // One that has begun goes to the end, one that has not stays where it is.
+    sender.order(takeover(0));
+    sender.order(takeover(2));
+    let Next::Wait(pause) = sender.queue.next(sender.now) else { panic!("after a burst there is a pause") };
+    let Next::Send(turn) = sender.queue.next(pause) else { panic!("then it goes on") };
+    assert_eq!((turn.group, turn.ordered), (GroupIndex(0), sender.now), "whose VIPs are read again");
+    sender.run(at(15));
+    assert_eq!(sender.groups()[before..before + 3], [0, 1, 2]);
+    assert_eq!(sender.sent[before + 2].2, 0, "from its first VIP on");
+    assert_eq!(sender.sent.len(), before + 202);
+}
+
+#[test]
+fn a_claim_is_answered_at_once_and_then_once_a_second() {
+    let mut sender = Sender::new(&[]);
+    // A claim each millisecond.
+    for ms in 0..3500 {
+        sender.order(defend(0));
+        sender.run(at(ms + 1));
+    }
+    let when: Vec<_> = sender.sent.iter().map(|(when, _, _)| when.since(at(0)).as_millis()).collect();
+    assert_eq!(when, [0, 1000, 2000, 3000]);
+}
+
+#[test]
+fn a_claim_takes_no_repeat_away_and_none_that_is_due_is_doubled() {
+    let mut sender = Sender::new(&[]);
+    sender.order(takeover(0));
+    // It will be announced anyhow.
+    sender.order(defend(0));
+    sender.run(at(600));
+    assert_eq!(sender.sent.len(), 4);
+    // Long before the last one.
+    sender.order(defend(0));
+    sender.run(at(601));
+    assert_eq!(sender.sent.len(), 5);
+    sender.run(at(10_000));
+    assert_eq!(sender.sent.len(), 6, "and the last one");
+}
+
+#[test]
+fn claims_wait_for_the_first_announcements_of_others() {
+    let mut sender = Sender::new(&[1, 200]);
+    sender.order(defend(0));
+    sender.order(takeover(1));
+    sender.run(at(15));
+    let groups = sender.groups();
+    assert_eq!((groups[..200].iter().all(|group| *group == 1), groups[200]), (true, 0));
+}
