@@ -1,0 +1,187 @@
+//! What a host on the network hears when many VIPs move at once, and an agent
+//! that could not tell it.
+
+use std::collections::BTreeSet;
+use std::io::IoSliceMut;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvmsg, setsockopt, socket, sockopt,
+};
+use vip_tests::lab::{GROUP, GroupSpec, Lab, LabSpec, Node, clock, find_vip_ctl, skip, wait_until};
+
+const LEASE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(30);
+/// So many that the VIPs of one group take longer to announce than it takes
+/// until the first repeat is due.
+const GROUPS: u8 = 3;
+const VIPS_PER_GROUP: u16 = 800;
+/// How often the groups move: a machine that stands still for long enough
+/// between two groups' orders shows an order that is none of vip's making.
+const MOVES: usize = 3;
+/// Bytes of the socket's queue: every frame of a move.
+const QUEUE_BYTES: usize = 256 << 20;
+
+/// The VIPs of a group; more than the lab's own network has room for.
+fn vips(group: u8) -> impl Iterator<Item = Ipv4Addr> {
+    (0..VIPS_PER_GROUP).map(move |number| {
+        let [high, low] = number.to_be_bytes();
+        Ipv4Addr::new(10, 80 + group, high, low)
+    })
+}
+
+fn spec() -> Result<LabSpec> {
+    let group = |number| GroupSpec { name: format!("g{number}"), vips: vips(number).collect() };
+    let spec = LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)).with_witness();
+    Ok(LabSpec { groups: (0..GROUPS).map(group).collect(), ..spec })
+}
+
+/// Hears all of the switch.
+struct Ears {
+    socket: OwnedFd,
+    port: usize,
+}
+
+impl Ears {
+    /// Listens from here on to what comes in from `node`.
+    fn open(lab: &Lab, node: &Node) -> Result<Self> {
+        lab.switch().enter(|| {
+            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+            let socket = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)?;
+            setsockopt(&socket, sockopt::RcvBufForce, &QUEUE_BYTES)?;
+            Ok(Self { socket, port: if_nametoindex(node.name())? as usize })
+        })?
+    }
+
+    /// The VIPs that were announced since the last look, in the order of arrival.
+    fn hear(&self) -> Result<Vec<Ipv4Addr>> {
+        let mut heard = Vec::new();
+        let mut bytes = [0_u8; 64];
+        loop {
+            let mut parts = [IoSliceMut::new(&mut bytes)];
+            let message = recvmsg::<LinkAddr>(self.socket.as_raw_fd(), &mut parts, None, MsgFlags::empty());
+            let (from, length) = match message {
+                Ok(message) => (message.address, message.bytes),
+                Err(Errno::EAGAIN) => return Ok(heard),
+                Err(e) => return Err(e).context("listening at the switch"),
+            };
+            let is_in = from
+                .is_some_and(|from| from.ifindex() == self.port && from.pkttype() != libc::PACKET_OUTGOING);
+            if let Some(vip) = announced(&bytes[..length.min(64)]).filter(|_| is_in) {
+                heard.push(vip);
+            }
+        }
+    }
+}
+
+/// The address that a frame announces, in the one of the two forms that is a request.
+fn announced(frame: &[u8]) -> Option<Ipv4Addr> {
+    let at = |from: usize| <[u8; 4]>::try_from(frame.get(from..from + 4)?).ok().map(Ipv4Addr::from);
+    let is_request = frame.get(12..14)? == [8, 6] && frame.get(20..22)? == [0, 1];
+    at(28).filter(|sender| is_request && at(38) == Some(*sender))
+}
+
+/// Listens until each of so many VIPs was announced, and requires that none
+/// was announced twice before.
+fn firsts_first(ears: &Ears, all: usize) -> Result<()> {
+    let deadline = clock::now().plus(PATIENCE);
+    let mut once = BTreeSet::new();
+    while once.len() < all {
+        ensure!(clock::now() < deadline, "{} of {all} VIPs were announced", once.len());
+        for vip in ears.hear()? {
+            let again = !once.insert(vip) && once.len() < all;
+            ensure!(!again, "{vip} again, when {} of {all} VIPs were announced", once.len());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Puts `node` on standby, which is refused for as long as it does not know
+/// that the other one can serve.
+fn stand_by(node: &Node) -> Result<()> {
+    let stands_by = || node.run(&["standby"]).is_ok_and(|output| output.status.success());
+    ensure!(wait_until(clock::now().plus(PATIENCE), stands_by), "{}:\n{}", node.name(), node.log_tail());
+    Ok(())
+}
+
+/// Waits until `node` has every group.
+fn wait_all(node: &Node) -> Result<()> {
+    let has_all = || node.status().is_ok_and(|s| s.groups.iter().all(|group| group.state == "active"));
+    ensure!(wait_until(clock::now().plus(PATIENCE), has_all), "{}:\n{}", node.name(), node.log_tail());
+    Ok(())
+}
+
+#[test]
+fn each_vip_is_announced_once_before_any_is_announced_again() -> Result<()> {
+    if skip::skipped("each_vip_is_announced_once_before_any_is_announced_again") {
+        return Ok(());
+    }
+    let lab = Lab::new(&spec()?)?;
+    lab.start_agents(PATIENCE)?;
+    let [one, two, ..] = lab.nodes() else { bail!("a lab of three") };
+    let (mut from, mut to) = (one, two);
+    let mut wrong = Vec::new();
+    // The first move only brings them together.
+    stand_by(from)?;
+    wait_all(to)?;
+    from.succeed(&["unstandby"])?;
+    for _ in 0..MOVES {
+        (from, to) = (to, from);
+        let ears = Ears::open(&lab, to)?;
+        stand_by(from)?;
+        let order = firsts_first(&ears, usize::from(GROUPS) * usize::from(VIPS_PER_GROUP));
+        let Err(e) = order else { return Ok(()) };
+        wrong.push(format!("{e:#}"));
+        wait_all(to)?;
+        from.succeed(&["unstandby"])?;
+    }
+    bail!("in each of {MOVES} moves: {}", wrong.join("; "))
+}
+
+/// Drops CAP_NET_RAW of what this starts, for good.
+fn without_packet_sockets(command: &mut Command) {
+    const CAP_NET_RAW: libc::c_ulong = 13;
+    // SAFETY: between fork and exec the closure makes one system call on
+    // numbers, and allocates nothing.
+    unsafe {
+        command.pre_exec(|| match libc::prctl(libc::PR_CAPBSET_DROP, CAP_NET_RAW, 0, 0, 0) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+}
+
+#[test]
+fn an_agent_that_can_announce_nothing_does_not_start() -> Result<()> {
+    if skip::skipped("an_agent_that_can_announce_nothing_does_not_start") {
+        return Ok(());
+    }
+    let lab = Lab::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))?;
+    let [mute, others @ ..] = lab.nodes() else { bail!("a lab of three") };
+    mute.succeed(&["keygen", lab.key_file().to_str().context("the key file's path")?])?;
+    let mut command = mute.vip_ctl()?;
+    command.args(["agent", "--config"]).arg(mute.config_file()).stderr(Stdio::piped());
+    without_packet_sockets(&mut command);
+    let mut agent = command.spawn().context("starting an agent")?;
+    if !wait_until(clock::now().plus(PATIENCE), || !matches!(agent.try_wait(), Ok(None))) {
+        agent.kill()?;
+    }
+    let output = agent.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(77) && said.contains("packet socket"), "{output:?}");
+    // It has left nothing that keeps the others, or itself with the capability, from working.
+    for node in others {
+        node.start_agent()?;
+    }
+    mute.start_agent()?;
+    lab.wait_quorate(PATIENCE)?;
+    lab.wait_holder(GROUP, PATIENCE).map(drop)
+}
