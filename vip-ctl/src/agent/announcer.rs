@@ -142,16 +142,23 @@ fn announce(
     let frames_per_vip = FORMS.len() * seen.ifaces.len();
     let (now, later) =
         vips[done..].split_at(vips.len().saturating_sub(done).min(fit(turn.room, frames_per_vip)));
+    let mut frames = 0;
+    let mut last = turn.after;
     for vip in now {
         for (ifindex, mac) in &seen.ifaces {
-            troubles.sent(*ifindex, socket.announce(*ifindex, *mac, *vip));
+            match socket.announce(*ifindex, *mac, *vip) {
+                // Too many wait at the interfaces.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return (frames, Progress::Held(last)),
+                sent => troubles.sent(*ifindex, sent),
+            }
         }
+        frames += frames_per_vip;
+        last = Some(*vip);
     }
-    let progress = match now.last() {
-        Some(last) if !later.is_empty() => Progress::Partly(*last),
-        Some(_) | None => Progress::All,
-    };
-    (now.len() * frames_per_vip, progress)
+    match last {
+        Some(last) if !later.is_empty() => (frames, Progress::Partly(last)),
+        Some(_) | None => (frames, Progress::All),
+    }
 }
 
 /// How many VIPs have room; one in any case.
@@ -196,8 +203,8 @@ impl Troubles {
                 self.ifaces.remove(&ifindex);
                 None
             }
-            // A gate that closed meanwhile, or a queue that is full for now.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOBUFS | libc::EAGAIN)) => None,
+            // A gate that closed meanwhile, or a queue that dropped it.
+            Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => None,
             Err(e) => self.ifaces.insert(ifindex).then_some(e),
         }
     }
@@ -220,7 +227,7 @@ mod tests {
         assert!(!told(3, None));
         assert!(told(3, Some(libc::ENETDOWN)), "it had sent meanwhile");
         // What the gate holds back, and what the next repeat makes good.
-        assert!(!told(5, Some(libc::ENOBUFS)) && !told(5, Some(libc::EAGAIN)));
+        assert!(!told(5, Some(libc::ENOBUFS)));
         assert!(told(5, Some(libc::ENODEV)));
     }
 

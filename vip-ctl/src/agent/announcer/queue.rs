@@ -36,6 +36,11 @@ const REPEATS_BURST: usize = 32;
 /// The pause after a burst.
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// How often it is tried again, each time after a pause, when no frame can
+/// leave. Then it is left to the repeats, and so is whatever comes next until
+/// one has left: an interface that is stuck must not keep the others waiting.
+const TRIES: u32 = 200;
+
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
@@ -67,6 +72,9 @@ pub(super) enum Progress {
     Partly(Ipv4Addr),
     /// To the group's last VIP.
     All,
+    /// As many frames wait to leave as may: the VIPs after this one, or all of
+    /// the group's, are to be tried again.
+    Held(Option<Ipv4Addr>),
     /// The group is not here any more.
     Lost,
 }
@@ -105,8 +113,10 @@ pub(super) struct Queue {
     defended: BTreeMap<GroupIndex, BootNs>,
     /// Frames since the last pause.
     burst: usize,
-    /// When the last of them left.
+    /// When the last of them left, or could not.
     last_sent: BootNs,
+    /// How often in a row none could.
+    held: u32,
 }
 
 impl Queue {
@@ -203,16 +213,26 @@ impl Queue {
         if frames > 0 {
             self.burst += frames;
             self.last_sent = now;
+            self.held = 0;
         }
         match progress {
-            Progress::Partly(vip) => {
-                if let Some(entry) = self.entries.get_mut(&group) {
-                    entry.after = Some(vip);
-                }
+            Progress::Partly(vip) => self.go_on_after(group, Some(vip)),
+            Progress::Held(after) if self.held < TRIES => {
+                self.held += 1;
+                // After a pause, whatever there was room for.
+                self.burst = self.burst.max(FIRSTS_BURST);
+                self.last_sent = now;
+                self.go_on_after(group, after);
             }
-            Progress::All => self.repeat(group, now),
+            Progress::Held(_) | Progress::All => self.repeat(group, now),
             // Should it come back, there will be another order.
             Progress::Lost => drop(self.forget(group)),
+        }
+    }
+
+    fn go_on_after(&mut self, group: GroupIndex, vip: Option<Ipv4Addr>) {
+        if let Some(entry) = self.entries.get_mut(&group) {
+            entry.after = vip;
         }
     }
 

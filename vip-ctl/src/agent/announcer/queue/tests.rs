@@ -192,6 +192,54 @@ fn more_frames_than_a_burst_has_are_sent_all_the_same() {
 }
 
 #[test]
+fn what_can_not_leave_now_is_tried_again_after_a_pause() {
+    let mut queue = Queue::default();
+    let group = GroupIndex(0);
+    queue.order(takeover(0), at(0));
+    let Next::Send(turn) = queue.next(at(0)) else { panic!("it is due") };
+    // A few have left.
+    queue.sent(group, 6, Progress::Held(Some(Sender::vip(2))), at(0));
+    assert_eq!(queue.next(at(0)), Next::Wait(at(1)));
+    let rest = Turn { after: Some(Sender::vip(2)), ..turn };
+    for ms in 1..50 {
+        assert_eq!(queue.next(at(ms)), Next::Send(rest));
+        queue.sent(group, 0, Progress::Held(rest.after), at(ms));
+        assert_eq!(queue.next(at(ms)), Next::Wait(at(ms + 1)));
+    }
+    assert_eq!(queue.next(at(50)), Next::Send(rest));
+    queue.sent(group, 4, Progress::All, at(50));
+    assert_eq!(queue.next(at(50)), Next::Wait(at(70)), "the first repeat");
+}
+
+#[test]
+fn what_can_not_leave_at_all_is_left_to_the_repeats() {
+    let mut queue = Queue::default();
+    for group in 0..3 {
+        queue.order(takeover(group), at(0));
+    }
+    let mut now = at(0);
+    let mut tries = Vec::new();
+    while now < at(10_000) {
+        match queue.next(now) {
+            Next::Send(turn) => {
+                tries.push(turn.group.0);
+                queue.sent(turn.group, 0, Progress::Held(None), now);
+            }
+            Next::Wait(until) => now = until,
+            Next::Idle => break,
+        }
+    }
+    // Those after the first do not have its patience once more.
+    let first = usize::try_from(TRIES).unwrap() + 1;
+    assert_eq!(tries[..first], vec![0; first]);
+    assert_eq!(tries[first..], [[1, 2].as_slice(), &[0, 1, 2].repeat(4)].concat());
+    // It has again once a frame has left.
+    queue.order(takeover(0), now);
+    queue.sent(GroupIndex(0), 2, Progress::Held(Some(Sender::vip(0))), now);
+    assert_eq!(queue.next(now), Next::Wait(now.plus(PAUSE)));
+}
+
+#[test]
 fn a_group_that_is_lost_is_not_tried_again() {
     let mut sender = Sender::new(&[200, 1]);
     sender.order(takeover(0));
