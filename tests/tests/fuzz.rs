@@ -4,6 +4,8 @@
 //!
 //! [`packets_of_peers`]: whatever authenticated peers say, an engine neither
 //! panics nor spins, and what it says in return stays bounded.
+//! [`packets_by_labels`]: the decoder that agents use, with groups by their
+//! labels, takes whatever comes, and what a peer of the same groups encodes.
 //! [`datagrams_of_strangers`]: whatever arrives that no peer has sealed, the
 //! transport drops without an answer and without a change.
 
@@ -13,8 +15,8 @@ use vip_common::{BootNs, Lease};
 use vip_ctl::{
     engine::{
         About, AskId, Ballot, Command, CommandId, Engine, EngineConfig, Epoch, GroupId, GroupSpec,
-        Incarnation, Input, Message, NodeId, NodeSpec, Output, PAYLOAD_MAX, Packet, Pause, Refused,
-        RequestId, Role, Verdict,
+        Incarnation, Input, Label, LabelSpec, Labels, Message, NodeId, NodeSpec, Output, PAYLOAD_MAX, Packet,
+        Pause, Refused, RequestId, Role, Verdict,
     },
     transport::{Identity, KeyId, KeyRing, Psk, Received, Transport},
 };
@@ -345,6 +347,43 @@ fn packets_of_peers_win_leases() {
     let leases: u64 = inputs.map(|input| play(&input)).sum();
     println!("{leases} leases");
     assert!(leases > 0);
+}
+
+#[test]
+fn packets_by_labels() {
+    let target = bolero::check!().with_test_time(TEST_TIME).with_max_len(INPUT_MAX);
+    target.for_each(|input: &[u8]| {
+        let mut bytes = Bytes(input);
+        let (mut config, table) = (config(&mut bytes), 7);
+        let sets: Vec<_> = (0..GROUPS).map(|group| LabelSpec::only(Label(u64::from(group) + 100))).collect();
+        let me = config.me;
+        let peer = NodeId(u8::from(me == NodeId(0)));
+        let mut own = Labels::new(&config, &sets, table, T0);
+        config.me = peer;
+        let mut theirs = Labels::new(&config, &sets, table, T0);
+        let mut now = T0;
+        while !bytes.is_empty() {
+            let packet = Packet { messages: (0..bytes.below(6)).map(|_| bytes.message()).collect() };
+            let mut sent = packet.encode_for(me, &mut theirs, now);
+            if bytes.flag() {
+                // Whole, it says the same here, but for what is not to be voted on.
+                let received = Packet::decode_from(&sent, peer, &mut own, now).expect("what a peer encodes");
+                assert!(received.messages.len() <= packet.messages.len());
+            } else {
+                let place = usize::from(bytes.u8()) % sent.len().max(1);
+                if bytes.flag() {
+                    sent.truncate(place);
+                } else if let Some(byte) = sent.get_mut(place) {
+                    *byte ^= bytes.u8();
+                }
+                let len = usize::from(bytes.u8());
+                sent.extend(bytes.take(len));
+                // Whether or not it is a packet.
+                let _ = Packet::decode_from(&sent, peer, &mut own, now);
+            }
+            now = now.plus(bytes.duration());
+        }
+    });
 }
 
 fn transport(me: u8, life: u64) -> Transport {
