@@ -98,8 +98,10 @@ impl Acceptor {
     /// newest ballot is believed. Returns whether this was it.
     pub fn learn(&mut self, ballot: Ballot, epoch: Epoch, held: bool, now: BootNs, accept: Duration) -> bool {
         // Nobody raises a ballot because one who takes note finds it too low:
-        // only the sender's own release says that this is from before it.
-        let is_released = ballot <= self.released && ballot.node == self.released.node;
+        // only the release of the very process that sends it says that this is
+        // from before it. Its next process begins its rounds anew.
+        let is_own = (ballot.node, ballot.incarnation) == (self.released.node, self.released.incarnation);
+        let is_released = is_own && ballot <= self.released;
         let is_newest =
             self.lease(now).is_none_or(|lease| lease.ballot < ballot || lease.ballot.node == ballot.node)
                 && !is_released;

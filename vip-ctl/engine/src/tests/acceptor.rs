@@ -155,4 +155,9 @@ fn who_takes_note_believes_a_holder_whose_ballot_is_lower_than_anothers_release(
     assert!(acceptor.release(ballot(42, A), None, now, RESERVE_MIN));
     assert!(!acceptor.learn(ballot(40, A), Epoch(4), true, now, accept));
     assert!(acceptor.lease(now).is_none());
+    // Its next process knows nothing of its rounds, and neither do voters that
+    // have restarted meanwhile (seed 3,053,987).
+    let next = Ballot { incarnation: Incarnation(99), ..ballot(7, A) };
+    assert!(acceptor.learn(next, Epoch(5), true, now, accept));
+    assert_eq!(acceptor.lease(now).unwrap().ballot, next);
 }
