@@ -199,7 +199,8 @@ fn unit_on(node: &Node) -> Result<Systemd> {
 }
 
 /// What people have hooks and checks do: becoming another user, a signal to
-/// that one's process, a file of that one's, and a file system for the host.
+/// that one's process, a file of that one's, and a file system for the host;
+/// and what they must not inherit: that the kernel spares them.
 fn hooks_and_checks(disk: &Path) -> String {
     let disk = disk.display();
     let check = "set -e; runuser -u nobody -- true; \
@@ -208,7 +209,8 @@ fn hooks_and_checks(disk: &Path) -> String {
     format!(
         "[[group.check]]\nname = \"others\"\nexec = [\"/bin/sh\", \"-c\", '''{check}''']\n\
          interval = \"2s\"\ntimeout = \"2s\"\n\
-         [hooks]\npost_promote = [\"/bin/sh\", \"-c\", \"mountpoint -q {disk} || mount -t tmpfs disk {disk}\"]\n\
+         [hooks]\npost_promote = [\"/bin/sh\", \"-c\", \"mountpoint -q {disk} || {{ sleep 0.2; \
+         grep -qx 0 /proc/self/oom_score_adj && mount -t tmpfs disk {disk}; }}\"]\n\
          pre_demote = [\"/bin/umount\", \"{disk}\"]\n"
     )
 }

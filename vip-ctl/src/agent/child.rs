@@ -33,6 +33,14 @@ pub(super) fn command(
     Ok(command)
 }
 
+/// Makes a program that has just been started one like others to the kernel
+/// that runs out of memory. The agent may be one that it spares, and a database
+/// that a hook starts is not meant by that.
+pub(super) fn is_like_others(pid: u32) {
+    // One that has ended already needs nothing.
+    let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), "0");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -119,7 +119,11 @@ fn start(words: &[String], environment: Vec<(&'static str, String)>) -> Result<C
     // Killed if it was started too late for anybody to wait for it.
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let program = words.first().map_or("", String::as_str);
-    command.spawn().map_err(|e| format!("{program} can't be started: {e}"))
+    let child = command.spawn().map_err(|e| format!("{program} can't be started: {e}"))?;
+    if let Some(pid) = child.id() {
+        child::is_like_others(pid);
+    }
+    Ok(child)
 }
 
 /// Waits for the end of a program, and keeps the beginning of its output.

@@ -94,6 +94,7 @@ fn start(task: &Task) -> io::Result<(Child, PipeReader)> {
     let (reader, writer) = io::pipe()?;
     // The command goes with this function, and the writing ends that it has.
     let child = command.stdout(writer.try_clone()?).stderr(writer).spawn()?;
+    child::is_like_others(child.id());
     Ok((child, reader))
 }
 
