@@ -69,11 +69,11 @@ impl Lock {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(mut file) => {
                     let owner = format!("{} {}\n", if agent { "agent" } else { "verb" }, std::process::id());
-                    let written = file
-                        .set_len(0)
-                        .and_then(|()| file.rewind())
-                        .and_then(|()| file.write_all(owner.as_bytes()));
-                    written.map_err(failed)?;
+                    if Owner::write(&mut file, owner.as_bytes()).is_err() {
+                        // On a full disk the lock is as good without its owner's
+                        // name; no other's must be there.
+                        let _ = file.set_len(0);
+                    }
                     return Ok(Self { _file: file });
                 }
                 Err((mut back, nix::errno::Errno::EWOULDBLOCK)) => {
@@ -120,6 +120,13 @@ struct Owner {
 }
 
 impl Owner {
+    /// Writes before it cuts off: what is overwritten needs no new room.
+    fn write(file: &mut File, owner: &[u8]) -> io::Result<()> {
+        file.rewind()?;
+        file.write_all(owner)?;
+        file.set_len(owner.len() as u64)
+    }
+
     fn read(file: &mut File) -> Self {
         let mut text = String::new();
         // An unreadable owner is "some verb": then we wait, and time out.

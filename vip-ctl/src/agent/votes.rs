@@ -21,16 +21,19 @@ struct Votes {
 }
 
 /// Writes down that votes of `accept` may be given from now on, and returns
-/// how long to be silent first.
+/// how long to be silent first. What is written already is not written again:
+/// a full disk must not keep an agent from coming back.
 ///
 /// # Errors
 /// If the record can't be read or written: then the agent must not vote.
 pub fn begin(run_dir: &Path, accept: Duration) -> io::Result<Duration> {
     let boot_id = record::boot_id()?;
     let uptime = Duration::from_nanos(clock::now().0);
-    let former = former(run_dir, &boot_id, uptime)?;
-    let longest = former.max(accept);
-    write(run_dir, boot_id, longest)?;
+    let former = former(run_dir, &boot_id)?;
+    let longest = former.unwrap_or_else(|| before_this_boot(uptime)).max(accept);
+    if former != Some(longest) {
+        write(run_dir, boot_id, longest)?;
+    }
     Ok(longest)
 }
 
@@ -42,20 +45,23 @@ pub fn settle(run_dir: &Path, accept: Duration) -> io::Result<()> {
     write(run_dir, record::boot_id()?, accept)
 }
 
-/// How long votes of former incarnations may still count.
-fn former(run_dir: &Path, boot_id: &str, uptime: Duration) -> io::Result<Duration> {
+/// How long votes of former incarnations of this boot may still count; `None`
+/// if there is no record of it.
+fn former(run_dir: &Path, boot_id: &str) -> io::Result<Option<Duration>> {
     match fs::read(run_dir.join(FILE)) {
         Ok(text) => {
             let votes: Votes = serde_json::from_slice(&text)?;
-            if votes.boot_id == boot_id {
-                return Ok(Duration::from_nanos(votes.accept_ns));
-            }
+            Ok((votes.boot_id == boot_id).then(|| Duration::from_nanos(votes.accept_ns)))
         }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
     }
-    // Whatever voted before this boot has been dead for as long as it lasts.
-    Ok(LEASE_MAX.saturating_sub(uptime))
+}
+
+/// How long votes from before this boot may still count: whatever gave them has
+/// been dead for as long as it lasts.
+const fn before_this_boot(uptime: Duration) -> Duration {
+    LEASE_MAX.saturating_sub(uptime)
 }
 
 fn write(run_dir: &Path, boot_id: String, longest: Duration) -> io::Result<()> {
@@ -88,8 +94,22 @@ mod tests {
         fs::create_dir_all(&dir).unwrap();
         write(&dir, "another boot".into(), Duration::from_secs(60)).unwrap();
         let second = Duration::from_secs(1);
-        assert_eq!(former(&dir, "this boot", second).unwrap(), LEASE_MAX - second);
-        assert_eq!(former(&dir, "this boot", LEASE_MAX * 2).unwrap(), Duration::ZERO);
+        assert_eq!(former(&dir, "this boot").unwrap(), None);
+        assert_eq!(before_this_boot(second), LEASE_MAX - second);
+        assert_eq!(before_this_boot(LEASE_MAX * 2), Duration::ZERO);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn what_is_written_already_needs_no_room_on_the_disk() {
+        let dir = std::env::temp_dir().join(format!("vip-votes-full-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let accept = Duration::from_secs(1);
+        let silence = begin(&dir, accept).unwrap();
+        // Nothing can be written any more, by root neither.
+        fs::create_dir(dir.join(format!("{FILE}.new"))).unwrap();
+        assert_eq!(begin(&dir, accept).unwrap(), silence);
+        assert!(begin(&dir, LEASE_MAX * 2).is_err(), "an unwritten record must keep it from voting");
         fs::remove_dir_all(dir).unwrap();
     }
 }
