@@ -2,9 +2,15 @@
 //! follow the lease, and taking vip off a host leaves it as it was.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use aya::programs::{SchedClassifier, tc::TcAttachType};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use vip_ctl::dataplane::DataPlane;
 use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
 use vip_tests::lab::rig::{ArpProbes, Rig};
 use vip_tests::lab::{
@@ -249,5 +255,283 @@ fn wrong_requests_have_exit_codes_of_their_own() -> Result<()> {
     distinct.sort_unstable();
     distinct.dedup();
     ensure!(distinct.len() == codes.len(), "not distinct: {codes:?}");
+    Ok(())
+}
+
+/// Takes the interface away, and puts another one of the same name there.
+fn replace_interface(node: &Node) -> Result<()> {
+    node.ns().ip(&format!("link del {INTERFACE}"))?;
+    node.ns().ip(&format!("link add {INTERFACE} type veth peer name spare"))?;
+    node.ns().ip(&format!("link set {INTERFACE} up")).map(drop)
+}
+
+/// Is our gate at the tcx egress hook?
+fn is_gated(node: &Node) -> Result<bool> {
+    let (_, programs) = node.ns().enter(|| SchedClassifier::query_tcx(INTERFACE, TcAttachType::Egress))??;
+    Ok(programs.iter().any(|program| program.name_as_str() == Some("vip_egress")))
+}
+
+fn load(node: &Node) -> Result<String> {
+    node.succeed(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()])
+}
+
+#[test]
+fn a_gate_stays_where_the_way_in_is_refused() -> Result<()> {
+    if skip::skipped("a_gate_stays_where_the_way_in_is_refused") {
+        return Ok(());
+    }
+    let lab = Lab::new(&spec()?)?;
+    let node = &lab.nodes()[0];
+    load(node)?;
+    replace_interface(node)?;
+    vip_tests::lab::wire::attach_pass_all(node.ns(), INTERFACE)?;
+    ensure!(load(node).is_err(), "another program's place was taken");
+    ensure!(node.ns().ip("addr show lo")?.contains(&VIP.to_string()), "the VIP is gone");
+    ensure!(is_gated(node)?, "nothing keeps the VIP of a node without a lease off the wire");
+    // On a node that was not up, nothing is left.
+    node.succeed(&["unload"])?;
+    ensure!(!is_gated(node)? && load(node).is_err() && !is_gated(node)?, "a gate is left");
+    ensure!(!node.ns().ip("addr show lo")?.contains(&VIP.to_string()), "the VIP is left");
+    Ok(())
+}
+
+#[test]
+fn interfaces_that_are_gone_take_no_room() -> Result<()> {
+    if skip::skipped("interfaces_that_are_gone_take_no_room") {
+        return Ok(());
+    }
+    let lab = Lab::new(&spec()?)?;
+    let node = &lab.nodes()[0];
+    load(node)?;
+    // As left by interfaces that came and went.
+    let mut plane = DataPlane::open(node.bpf_dir())?;
+    let full = (10_000..11_000).find(|ifindex| plane.set_iface(*ifindex, [2; 6]).is_err());
+    ensure!(full.is_some(), "the map is never full");
+    replace_interface(node)?;
+    load(node)?;
+    assert_eq!(plane.ifaces()?.len(), 1, "{:?}", plane.ifaces()?);
+    Ok(())
+}
+
+#[test]
+fn pins_of_another_namespace_are_not_taken_for_this_one() -> Result<()> {
+    if skip::skipped("pins_of_another_namespace_are_not_taken_for_this_one") {
+        return Ok(());
+    }
+    let lab = Lab::new(&spec()?)?;
+    let (node, other) = (&lab.nodes()[0], &lab.nodes()[1]);
+    let index = |node: &Node| node.ns().enter(|| nix::net::if_::if_nametoindex(INTERFACE));
+    ensure!(index(node)?? == index(other)??, "the lab's interfaces have other indices");
+    load(node)?;
+    // The same pins, in a namespace whose interface has the same index.
+    let mut command = other.ns().command(find_vip_ctl()?)?;
+    command.env("VIP_BPF_DIR", node.bpf_dir()).env("VIP_RUN_DIR", other.run_dir());
+    command.args(["load", "--iface", INTERFACE, "--vip", &VIP.to_string()]);
+    let output = command.output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(other.ns().ip(&format!("link show {INTERFACE}"))?.contains("xdp"), "nothing guards the way in");
+    ensure!(is_gated(other)?, "nothing guards the way out");
+    Ok(())
+}
+
+#[test]
+fn what_an_interrupted_load_or_unload_left_is_found() -> Result<()> {
+    if skip::skipped("what_an_interrupted_load_or_unload_left_is_found") {
+        return Ok(());
+    }
+    let lab = Lab::new(&spec()?)?;
+    let node = &lab.nodes()[0];
+    let before = node.snapshot()?;
+    let by_clsact = ["load", "--iface", INTERFACE, "--vip", &VIP.to_string(), "--gate", "clsact"];
+    let pins = |dir: &str| -> Result<Vec<_>> {
+        let entries = std::fs::read_dir(node.bpf_dir().join(dir))?;
+        Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
+    };
+    let filters = || -> Result<String> {
+        let mut tc = node.ns().command("tc")?;
+        tc.args(["filter", "show", "dev", INTERFACE, "egress"]);
+        Ok(String::from_utf8(tc.output()?.stdout)?)
+    };
+    // A filter without a way in beside it; twice, since a filter is replaced in place.
+    for _ in 0..2 {
+        node.succeed(&by_clsact)?;
+        assert_eq!(filters()?.matches("direct-action").count(), 1, "{}", filters()?);
+    }
+    for pin in pins("links")? {
+        std::fs::remove_file(pin)?;
+    }
+    node.succeed(&["unload"])?;
+    ensure!(!filters()?.contains("vip_egress"), "{}", filters()?);
+    // Some maps without the others: neither way on may fail.
+    for verb in [&["unload"][..], &["load", "--iface", INTERFACE, "--vip", &VIP.to_string()]] {
+        load(node)?;
+        std::fs::remove_file(node.bpf_dir().join("maps/LEASES"))?;
+        node.succeed(verb)?;
+    }
+    node.succeed(&["unload"])?;
+    // Of the qdisc, which others may use by now, nothing is taken away.
+    node.ns().command("tc")?.args(["qdisc", "del", "dev", INTERFACE, "clsact"]).status()?;
+    assert_eq!(before.all_changes(&node.snapshot()?), Vec::<String>::new());
+    Ok(())
+}
+
+/// The preferences of rules that networkd would drop on its start.
+fn foreign_rules(node: &Node) -> Result<Vec<String>> {
+    let rules = node.ns().ip("-details rule")?;
+    let foreign = rules.lines().filter(|line| !line.contains("proto kernel"));
+    Ok(foreign.filter_map(|line| Some(line.split_once(':')?.0.to_owned())).collect())
+}
+
+#[test]
+fn networkd_finds_nothing_to_drop() -> Result<()> {
+    if skip::skipped("networkd_finds_nothing_to_drop") {
+        return Ok(());
+    }
+    let lab = Lab::new(&spec()?)?;
+    let (node, client) = (&lab.nodes()[0], &lab.client()?.ns);
+    let own = SocketAddrV4::new(node.address(), SERVICE_PORT);
+    let _echo =
+        EchoServer::start(node.ns(), node.name(), SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, SERVICE_PORT))?;
+    load(node)?;
+    for pref in foreign_rules(node)? {
+        node.ns().ip(&format!("rule del pref {pref}"))?;
+    }
+    assert_eq!(ask_tcp(client, own, PATIENCE)?, node.name(), "the host is deaf");
+    ensure!(ask_udp(client, AT_VIP, BRIEF).is_err(), "the VIP is not guarded");
+    ensure!(ask_udp(node.ns(), AT_VIP, BRIEF).is_err(), "a local client reached its own host");
+
+    // What an earlier version put there is brought over.
+    node.ns().ip("rule add pref 100 lookup local")?;
+    node.ns().ip("rule del pref 100 lookup local protocol kernel")?;
+    node.ns().ip("rule del pref 50")?;
+    node.ns().ip(&format!("rule add pref 50 iif lo to {VIP} lookup {TABLE}"))?;
+    assert_eq!(foreign_rules(node)?, ["50", "100"]);
+    load(node)?;
+    assert_eq!(foreign_rules(node)?, Vec::<String>::new());
+    let rules = node.ns().ip("rule")?;
+    ensure!(["50:", "100:"].iter().all(|pref| rules.matches(pref).count() == 1), "{rules}");
+    Ok(())
+}
+
+/// The table of the one group, "vip" in ASCII.
+const TABLE: u32 = 0x76_6970;
+
+#[test]
+fn a_route_that_is_gone_from_a_standby_is_put_back() -> Result<()> {
+    if skip::skipped("a_route_that_is_gone_from_a_standby_is_put_back") {
+        return Ok(());
+    }
+    let rig = Rig::start(Lab::new(&spec()?)?, &spec()?, ArpProbes::On, |_| ())?;
+    let holder = rig.holder()?.name().to_owned();
+    assert_all_reach(&rig, &holder)?;
+    let standby = rig.lab.candidates().find(|node| node.name() != holder).context("a standby")?;
+    // By somebody, and by the kernel, which does not say so.
+    standby.ns().ip(&format!("route flush table {TABLE}"))?;
+    assert_all_reach(&rig, &holder)?;
+    standby.ns().ip(&format!("link set {INTERFACE} down"))?;
+    standby.ns().ip(&format!("link set {INTERFACE} up"))?;
+    rig.lab.wait_quorate(PATIENCE)?;
+    assert_all_reach(&rig, &holder)
+}
+
+#[test]
+fn an_agent_whose_maps_are_gone_ends_and_begins_anew() -> Result<()> {
+    if skip::skipped("an_agent_whose_maps_are_gone_ends_and_begins_anew") {
+        return Ok(());
+    }
+    let lab = Lab::new(&spec()?)?;
+    lab.start_agents(PATIENCE)?;
+    let node = lab.wait_holder(GROUP, PATIENCE)?;
+    // As when another BPF file system is mounted there: the maps are only seen
+    // by who has them open.
+    std::fs::remove_file(node.bpf_dir().join("maps/NODE"))?;
+    replace_interface(node)?;
+    let ended = || node.check_agent().is_err();
+    ensure!(wait_until(clock::now().plus(PATIENCE), ended), "it goes on: {}", node.log_tail());
+    let log = std::fs::read_to_string(node.log_file())?;
+    ensure!(log.contains("no longer those that this agent's leases are in"), "{log}");
+    let rules = node.ns().ip("rule")?;
+    ensure!(rules.contains("50:") && node.ns().ip("addr show lo")?.contains(&VIP.to_string()), "{rules}");
+    // Reaped, and started again.
+    node.kill_agent()?;
+    node.ns().ip(&format!("addr add {}/24 dev {INTERFACE}", node.address()))?;
+    node.start_agent()?;
+    let is_guarded = || {
+        let shown = node.ns().ip(&format!("link show {INTERFACE}"));
+        shown.is_ok_and(|shown| shown.contains("xdp")) && is_gated(node).unwrap_or(false)
+    };
+    ensure!(wait_until(clock::now().plus(PATIENCE), is_guarded), "{}", node.log_tail());
+    node.check_agent()
+}
+
+/// A child that does not outlive its test.
+struct Owned(Child);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _killed = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+#[test]
+fn the_watchdog_ends_an_agent_whose_keeper_hangs_and_no_slow_disk_does() -> Result<()> {
+    if skip::skipped("the_watchdog_ends_an_agent_whose_keeper_hangs_and_no_slow_disk_does") {
+        return Ok(());
+    }
+    const LIMIT: Duration = Duration::from_secs(1);
+    let lab = Lab::new(&spec()?)?;
+    let node = lab.node("db-a")?;
+    node.succeed(&["keygen", lab.key_file().to_str().context("a path")?])?;
+    let socket = UnixDatagram::bind(lab.id().dir().join("notify"))?;
+    let log = std::fs::File::create(node.log_file())?;
+    let mut command = node.vip_ctl()?;
+    command.arg("agent").arg("--config").arg(node.config_file());
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    command.env("NOTIFY_SOCKET", lab.id().dir().join("notify"));
+    command.env("WATCHDOG_USEC", LIMIT.as_micros().to_string());
+    let _agent = Owned(command.spawn()?);
+    let is_fed_within = |time: Duration| -> Result<bool> {
+        let deadline = clock::now().plus(time);
+        while clock::now() < deadline {
+            socket.set_read_timeout(Some(time))?;
+            let mut buffer = [0; 4096];
+            let Ok(len) = socket.recv(&mut buffer) else { return Ok(false) };
+            if String::from_utf8_lossy(&buffer[..len]).contains("WATCHDOG=1") {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    ensure!(is_fed_within(PATIENCE)?, "{}", node.log_tail());
+
+    // Whoever writes there waits for ever for a reader, as on a disk that hangs.
+    let hang = |record: &str| mkfifo(&node.state_dir().join(record), Mode::S_IRWXU);
+    hang("memory.json.new")?;
+    ensure!(wait_until(clock::now().plus(PATIENCE), || node
+        .run(&["standby"])
+        .is_ok_and(|o| o.status.success())));
+    let end = clock::now().plus(LIMIT * 4);
+    while clock::now() < end {
+        ensure!(
+            is_fed_within(PATIENCE)?,
+            "a memory that can't be written hangs the keeper: {}",
+            node.log_tail()
+        );
+    }
+
+    hang("groups.json.new")?;
+    let config = std::fs::read_to_string(node.config_file())?;
+    node.write_config(&config.replace(&format!("\"{VIP}\""), &format!("\"{VIP}\", \"10.77.0.150\"")))?;
+    let mut reload = node.vip_ctl()?;
+    let _reload = Owned(reload.arg("reload").stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
+    let starves = || is_fed_within(LIMIT * 4).is_ok_and(|is_fed| !is_fed);
+    ensure!(
+        wait_until(clock::now().plus(PATIENCE), starves),
+        "fed while the keeper hangs: {}",
+        node.log_tail()
+    );
+    ensure!(std::fs::read_to_string(node.log_file())?.contains("the keeper hangs"), "{}", node.log_tail());
     Ok(())
 }

@@ -10,6 +10,7 @@ pub mod plan;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    path::Path,
     time::Duration,
 };
 
@@ -21,10 +22,10 @@ use crate::{
         DataPlane, DataPlaneError, Group,
         attach::{self, Attached, How, Mode},
         bpffs, clock,
-        load::load,
+        load::{load, load_under},
     },
     exit::Exit,
-    host::{Host, HostError, Interface, Place},
+    host::{Host, HostError, Interface, Place, source_among},
     paths::Paths,
 };
 
@@ -137,14 +138,19 @@ pub fn set_up(paths: &Paths, setup: &Setup) -> Result<Node, NodeError> {
     let present = host.interfaces()?;
     let interfaces = chosen(&setup.interfaces, &present)?;
     refuse_ordinary_addresses(&host, setup, &present)?;
-    if let Ok(plane) = DataPlane::open(&paths.bpf_dir) {
-        refuse_mixing(&plane, setup)?;
+    match DataPlane::open(&paths.bpf_dir) {
+        Ok(plane) => refuse_mixing(&plane, setup)?,
+        // What is left of pins goes before there are new ones, and gates with
+        // it: what an earlier process put on the host must be gone by then.
+        Err(DataPlaneError::NotLoaded { .. }) => host.restore()?,
+        // Said by what comes next.
+        Err(_) => {}
     }
     let loaded = load(&paths.bpf_dir, setup.vips_max)?;
     let fresh = !loaded.adopted;
     let mut node = Node::new(loaded.plane, host);
     node.adopted = loaded.adopted;
-    if let Err(e) = node.apply(loaded.ebpf, paths, setup, &interfaces) {
+    if let Err(e) = node.apply(loaded.ebpf, setup, &interfaces) {
         if fresh {
             // The first error is the one to tell.
             let _ = node.take_down(paths);
@@ -241,10 +247,20 @@ pub fn tear_down(paths: &Paths) -> Result<(), NodeError> {
         Err(DataPlaneError::NotLoaded { .. }) => {
             // An interrupted load or unload may have left the host changed.
             host.restore()?;
-            Ok(bpffs::remove(&paths.bpf_dir)?)
+            take_off(&host, &paths.bpf_dir)
         }
         Err(e) => Err(e.into()),
     }
+}
+
+/// Takes programs, gates and pins off this host, when no VIP is on it any more.
+/// All interfaces are looked at: a clsact filter has no pin to be found by.
+fn take_off(host: &Host, dir: &Path) -> Result<(), NodeError> {
+    for (ifindex, interface) in host.interfaces()?.iter().filter(|(_, interface)| !interface.loopback) {
+        attach::detach(dir, *ifindex, &interface.name)?;
+    }
+    attach::detach_local(dir)?;
+    Ok(bpffs::remove(dir)?)
 }
 
 /// The interfaces that were named, or what is wrong with one.
@@ -375,40 +391,80 @@ impl Node {
     fn apply(
         &mut self,
         mut ebpf: Ebpf,
-        paths: &Paths,
         setup: &Setup,
         interfaces: &[(Interface, [u8; 6])],
     ) -> Result<(), NodeError> {
-        let of = |vip: &Ipv4Addr| setup.groups.iter().find(|group| group.vips.contains(vip));
+        let named = setup.groups.iter().flat_map(|group| group.vips.iter().map(|vip| (*vip, &group.name)));
+        let named: BTreeMap<_, _> = named.collect();
         for vip in self.put(&setup.groups)? {
-            let group = of(&vip).map_or("", |group| group.name.as_str());
+            let group = named.get(&vip).map_or("", |name| name.as_str());
             self.changes.push(format!("{vip} in group {group}"));
         }
+        self.attach(&mut ebpf, setup.how, interfaces)?;
+        self.place()?;
+        let vips = self.vip_groups()?;
+        self.changes.extend(self.host.ensure(&vips)?);
+        Ok(())
+    }
+
+    /// Attaches again to those of its interfaces that are there, under the maps
+    /// that this node has open and no others.
+    ///
+    /// # Errors
+    /// [`NodeError`]; what could be attached is, and nothing is taken away.
+    pub fn attach_again(&mut self, setup: &Setup) -> Result<(), NodeError> {
+        let mut ebpf = load_under(&self.plane)?;
+        let present = self.host.interfaces()?;
+        let is_there = |name: &&String| present.values().any(|interface| interface.name == **name);
+        let there: Vec<_> = setup.interfaces.iter().filter(is_there).cloned().collect();
+        let attached = self.attach(&mut ebpf, setup.how, &chosen(&there, &present)?);
+        // Also where an interface is in trouble.
+        let repaired = self.repair();
+        attached.and(repaired.map(drop))
+    }
+
+    /// Attaches to these interfaces, and replaces the programs on all others
+    /// that have them. One that is in trouble keeps no other from its gate; the
+    /// first error is the one to tell.
+    fn attach(
+        &mut self,
+        ebpf: &mut Ebpf,
+        how: How,
+        interfaces: &[(Interface, [u8; 6])],
+    ) -> Result<(), NodeError> {
+        attach::sweep(&mut self.plane)?;
+        let mut result = Ok(());
         for (interface, mac) in interfaces {
-            self.plane.set_iface(interface.index, *mac)?;
+            let written = self.plane.set_iface(interface.index, *mac);
+            result = result.and(written.map_err(NodeError::from));
         }
-        let dir = &paths.bpf_dir;
-        attach::sweep(dir)?;
-        attach::attach_local(&mut ebpf, dir, setup.how.gate)?;
-        // An upgrade replaces the programs on every interface, named or not.
-        let mut names: Vec<String> = attach::interfaces(dir)?.into_values().collect();
+        let dir = self.plane.dir().to_owned();
+        attach::attach_local(ebpf, &dir, how.gate)?;
+        let mut names: Vec<String> = attach::interfaces(&dir)?.into_values().collect();
         names.extend(interfaces.iter().map(|(interface, _)| interface.name.clone()));
         names.sort();
         names.dedup();
         for name in names {
-            let attached =
-                attach::attach(&mut ebpf, dir, &name, setup.how).map_err(|e| owner_of(&self.host, e))?;
-            if setup.how.mode == Mode::Auto && attached.xdp == Some(Mode::Generic) {
+            let host = &self.host;
+            let running = |ifindex| match host.interfaces() {
+                Ok(present) => Ok(present.get(&ifindex).and_then(|there| there.xdp).map(|(_, id)| id)),
+                Err(e) => Err(DataPlaneError::from_source("list the interfaces".into(), &e)),
+            };
+            let attached = match attach::attach(ebpf, &dir, &name, how, &running) {
+                Ok(attached) => attached,
+                Err(e) => {
+                    result = result.and(Err(owner_of(host, e)));
+                    continue;
+                }
+            };
+            if how.mode == Mode::Auto && attached.xdp == Some(Mode::Generic) {
                 self.warnings.push(format!(
                     "{name} can't run XDP in its driver: generic mode is used, which is slower and sees packets later"
                 ));
             }
             self.attached.push((name, attached));
         }
-        self.place()?;
-        let vips = self.vip_groups()?;
-        self.changes.extend(self.host.ensure(&vips)?);
-        Ok(())
+        result
     }
 
     /// Every VIP's group.
@@ -419,16 +475,31 @@ impl Node {
         Ok(self.plane.vips()?.into_iter().map(|(vip, entry)| (vip, entry.group)).collect())
     }
 
-    /// Lets every group's local clients go where its lease says now. The maps
-    /// are read once: there can be ten thousand VIPs.
-    fn place(&self) -> Result<(), NodeError> {
-        let vips = self.vip_groups()?;
+    /// Puts back what somebody removed of what this node needs on its host.
+    /// Returns what had to be done, in words; nothing if it all was there.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub fn repair(&self) -> Result<Vec<String>, NodeError> {
+        let ensured = self.host.ensure(&self.vip_groups()?);
+        // Also where something else can't be put back.
+        let placed = self.place();
+        let mut done = ensured?;
+        done.extend(placed?);
+        Ok(done)
+    }
+
+    /// Lets every group's local clients go where its lease says now; what
+    /// somebody else had changed, in words. The maps are read once, and the host's addresses:
+    /// there can be ten thousand VIPs.
+    fn place(&self) -> Result<Vec<String>, NodeError> {
+        let out = self.outs()?;
+        let mut places = BTreeMap::new();
         for group in self.plane.groups() {
             let is_open = group.fence(self.plane.leases().load(group.index), clock::now()).is_open();
-            let place = if is_open { Place::Here } else { self.out_among(&vips, group.index)? };
-            self.host.place_local_clients(group.index, place)?;
+            places.insert(group.index, if is_open { Place::Here } else { out(group.index) });
         }
-        Ok(())
+        Ok(self.host.place_all(&places)?)
     }
 
     /// How local clients of a standby leave this host: by the first interface
@@ -437,20 +508,21 @@ impl Node {
     /// # Errors
     /// [`NodeError`].
     pub fn out(&self, group: GroupIndex) -> Result<Place, NodeError> {
-        self.out_among(&self.vip_groups()?, group)
+        Ok(self.outs()?(group))
     }
 
-    fn out_among(
-        &self,
-        vips: &BTreeMap<Ipv4Addr, GroupIndex>,
-        group: GroupIndex,
-    ) -> Result<Place, NodeError> {
-        let interfaces = attach::interfaces(self.plane.dir())?;
-        let vip = vips.iter().find(|(_, g)| **g == group).map(|(vip, _)| *vip);
-        let (Some(ifindex), Some(vip)) = (interfaces.keys().next().copied(), vip) else {
-            return Ok(Place::Here);
-        };
-        Ok(Place::Out { ifindex, source: self.host.source_for(ifindex, vip, vips)? })
+    fn outs(&self) -> Result<impl Fn(GroupIndex) -> Place, NodeError> {
+        let vips = self.vip_groups()?;
+        let first = attach::interfaces(self.plane.dir())?.into_keys().next();
+        let addresses = first.map(|ifindex| self.host.addresses(ifindex)).transpose()?.unwrap_or_default();
+        // By the lowest of each group.
+        let by_group: BTreeMap<_, _> = vips.iter().rev().map(|(vip, group)| (*group, *vip)).collect();
+        Ok(move |group| match (first, by_group.get(&group)) {
+            (Some(ifindex), Some(vip)) => {
+                Place::Out { ifindex, source: source_among(&addresses, *vip, &vips) }
+            }
+            (None, _) | (_, None) => Place::Here,
+        })
     }
 
     /// The host accepts packets for its addresses on any interface: say which
@@ -467,16 +539,11 @@ impl Node {
         }
     }
 
-    fn take_down(&mut self, paths: &Paths) -> Result<(), NodeError> {
+    fn take_down(&self, paths: &Paths) -> Result<(), NodeError> {
         for group in self.plane.groups() {
             self.plane.leases().store(group.index, Lease::NONE);
         }
         self.host.restore()?;
-        let dir = &paths.bpf_dir;
-        for (ifindex, name) in attach::interfaces(dir)? {
-            attach::detach(dir, ifindex, &name)?;
-        }
-        attach::detach_local(dir)?;
-        Ok(bpffs::remove(dir)?)
+        take_off(&self.host, &paths.bpf_dir)
     }
 }

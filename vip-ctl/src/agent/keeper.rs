@@ -3,12 +3,12 @@
 //! when an interface comes back, says whether this node can serve, and writes
 //! the log for everybody who must not.
 
+mod turn;
+mod writer;
+
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError},
-    },
+    sync::{Arc, mpsc::Receiver},
     time::Duration,
 };
 
@@ -27,10 +27,10 @@ use super::{
 };
 use crate::{
     config::Config,
-    dataplane::{attach, clock},
+    dataplane::{DataPlaneError, attach, clock},
     engine::{GroupId, GroupState, NodeId},
     host::{Interface, Place, Watched},
-    node::{Node, NodeError, Setup, set_up},
+    node::{Node, NodeError, Setup},
     paths::Paths,
     transport::Rejected,
 };
@@ -75,47 +75,16 @@ pub struct Keeper<T> {
     pub chronicle: Chronicle,
 }
 
-/// How long a change of the memory may wait for others to be written with it:
-/// ten thousand groups can move at once.
-const MEMORY_PAUSE: Duration = Duration::from_millis(100);
-
 /// How often at most a peer's rejected datagrams are complained about.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
 
+/// How much of what was put back is told one by one.
+const TOLD_MAX: usize = 10;
+
 impl<T: Tell> Keeper<T> {
     /// Runs until the channel closes.
-    pub fn run(mut self, notices: &Receiver<Notice>) {
-        self.judge();
-        let mut write_at: Option<BootNs> = None;
-        loop {
-            // Verdicts that come together are judged together.
-            let notice = notices.try_recv().or_else(|_| {
-                if std::mem::take(&mut self.unjudged) {
-                    self.judge();
-                }
-                match write_at {
-                    None => notices.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                    Some(at) => notices.recv_timeout(at.since(clock::now())),
-                }
-            });
-            match notice {
-                Ok(notice) => {
-                    if self.remember(&notice) {
-                        write_at.get_or_insert_with(|| clock::now().plus(MEMORY_PAUSE));
-                    }
-                    self.notice(notice);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-            if write_at.is_some_and(|at| at <= clock::now()) {
-                self.write_memory();
-                write_at = None;
-            }
-        }
-        if write_at.is_some() {
-            self.write_memory();
-        }
+    pub fn run(self, notices: &Receiver<Notice>) {
+        turn::Turn::new(self).run(notices);
     }
 
     /// Takes note of what is to outlive this incarnation. Returns whether
@@ -141,15 +110,6 @@ impl<T: Tell> Keeper<T> {
             | Notice::Rejected { .. }
             | Notice::Checked { .. }
             | Notice::Watched(_) => false,
-        }
-    }
-
-    fn write_memory(&self) {
-        if let Err(e) = self.memory.store(&self.paths.state_dir) {
-            error!(
-                "epochs, standby and pause could not be written to {} ({e}): a restart of this agent would forget them",
-                self.paths.state_dir.display()
-            );
         }
     }
 
@@ -278,33 +238,53 @@ impl<T: Tell> Keeper<T> {
         }
         match watched {
             Watched::Link(link) if self.setup.interfaces.contains(&link.name) => {
-                if !attach::is_attached(&self.paths.bpf_dir, link.index) {
-                    self.come_back(&link.name);
-                } else if let (Some(node), Some(mac)) = (&mut self.node, link.mac) {
-                    match node.plane.ifaces() {
-                        Ok(known) if known.get(&link.index) == Some(&mac) => {}
-                        _ => {
-                            if let Err(e) = node.plane.set_iface(link.index, mac) {
-                                error!(interface = link.name, "{e}");
-                            }
-                        }
-                    }
-                }
-                self.judge();
+                self.look();
+                self.unjudged = true;
             }
-            Watched::Link(link) if self.judge.tracks(&link.name) => self.judge(),
-            Watched::Link(_) => {}
-            Watched::Gone(_) => self.judge(),
-            Watched::Removed => self.repair(),
+            Watched::Link(link) => self.unjudged |= self.judge.tracks(&link.name),
+            Watched::Gone(_) => self.unjudged = true,
+            Watched::Missed => {
+                self.look();
+                self.unjudged = true;
+            }
+            // Put back when the last of it was told.
+            Watched::Disturbed | Watched::RouteGone(_) => {}
+        }
+    }
+
+    /// Looks at this node's interfaces as they are now: does the program run on
+    /// each that is there, and is its MAC known?
+    fn look(&mut self) {
+        let Some(node) = &mut self.node else { return };
+        let present = match node.host.interfaces() {
+            Ok(present) => present,
+            Err(e) => return error!("{e}"),
+        };
+        let ours = || present.values().filter(|link| self.setup.interfaces.contains(&link.name));
+        if let Some(link) = ours().find(|link| !runs(&self.paths, link)) {
+            return self.come_back(&link.name);
+        }
+        let known = node.plane.ifaces().unwrap_or_default();
+        for (link, mac) in ours().filter_map(|link| Some((link, link.mac?))) {
+            if known.get(&link.index) != Some(&mac)
+                && let Err(e) = node.plane.set_iface(link.index, mac)
+            {
+                error!(interface = link.name, "{e}");
+            }
         }
     }
 
     /// An interface of ours is there again, with nothing on it.
     fn come_back(&mut self, interface: &str) {
-        match set_up(&self.paths, &self.setup) {
-            Ok(node) => {
-                info!(interface, "the interface is back: attached to it again");
-                self.node = Some(node);
+        let Some(node) = &mut self.node else { return };
+        match node.attach_again(&self.setup) {
+            Ok(()) => info!(interface, "the interface is back: attached to it again"),
+            Err(NodeError::DataPlane(e @ DataPlaneError::Replaced { .. })) => {
+                // The lease loop writes where nothing new can be attached to.
+                // Leases run out in the kernel, and whoever starts this agent
+                // again has it begin anew.
+                error!(interface, "could not attach again, and this agent ends: {e}");
+                std::process::abort();
             }
             Err(e) => error!(interface, "could not attach again: {e}"),
         }
@@ -313,13 +293,13 @@ impl<T: Tell> Keeper<T> {
     /// Puts back what somebody removed.
     fn repair(&self) {
         let Some(node) = &self.node else { return };
-        let vips = match node.vip_groups() {
-            Ok(vips) => vips,
-            Err(e) => return error!("{e}"),
-        };
-        match node.host.ensure(&vips) {
+        match node.repair() {
             Ok(done) if done.is_empty() => {}
-            Ok(done) => warn!("somebody changed this host's network configuration: {}", done.join("; ")),
+            Ok(done) => {
+                let told = done.iter().take(TOLD_MAX).map(String::as_str).collect::<Vec<_>>().join("; ");
+                let more = done.len().saturating_sub(TOLD_MAX);
+                warn!(more, "somebody changed this host's network configuration: {told}");
+            }
             Err(e) => error!("could not put back what somebody removed: {e}"),
         }
     }
@@ -338,9 +318,7 @@ impl<T: Tell> Keeper<T> {
             Err(e) => return error!("{e}"),
         };
         let bad = self.setup.interfaces.iter().find_map(|name| {
-            let without = |link: &&Interface| {
-                link.xdp.is_none() || !attach::is_attached(&self.paths.bpf_dir, link.index)
-            };
+            let without = |link: &&Interface| !runs(&self.paths, link);
             down(name, &present).or_else(|| {
                 let link = present.values().find(|link| link.name == *name).filter(without);
                 link.map(|_| format!("{name} has no XDP program"))
@@ -363,6 +341,11 @@ impl<T: Tell> Keeper<T> {
             error!("the lease loop has ended");
         }
     }
+}
+
+/// Does our program run on this interface?
+fn runs(paths: &Paths, link: &Interface) -> bool {
+    attach::runs_on(&paths.bpf_dir, link.index, link.xdp.map(|(_, id)| id))
 }
 
 fn mac_text(mac: [u8; 6]) -> String {

@@ -2,21 +2,41 @@
 //! that it ends, and that its lease thread is alive. Without systemd, nothing.
 //!
 //! The watchdog is fed from the lease thread's own answer, by a thread that
-//! has nothing else to do: who can't decide about leases any more is ended.
+//! has nothing else to do: who can't decide about leases any more is ended. So is
+//! who can't tell any more whether this node can serve: the keeper's beat is
+//! asked for, too.
 
-use std::{thread, time::Duration};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
 
 use sd_notify::NotifyState;
-use tracing::warn;
+use tracing::{error, warn};
+use vip_common::BootNs;
 
 use super::{
     AgentError,
     lease_loop::{Ask, Asker, Snapshot},
 };
-use crate::engine::GroupState;
+use crate::{dataplane::clock, engine::GroupState};
 
 /// How often the status text is renewed where there is no watchdog.
 const RENEW: Duration = Duration::from_secs(2);
+
+/// When the keeper was last seen at work. One for the process, as the watchdog is.
+static BEAT: AtomicU64 = AtomicU64::new(0);
+
+/// The keeper is at work, or has nothing to do.
+pub(super) fn beat() {
+    BEAT.store(clock::now().0, Ordering::Relaxed);
+}
+
+/// Has the keeper not been at work for longer than the watchdog's limit?
+fn hangs(beat: BootNs, now: BootNs, limit: Option<Duration>) -> bool {
+    limit.is_some_and(|limit| now.since(beat) > limit)
+}
 
 /// The agent listens, and its lease loop runs.
 pub(super) fn ready() {
@@ -48,12 +68,18 @@ pub(super) fn start(asker: &Asker) -> Result<(), AgentError> {
         return Ok(());
     }
     // Three times within the limit: one that is late does no harm.
-    let pause = sd_notify::watchdog_enabled().map_or(RENEW, |limit| (limit / 3).min(RENEW));
+    let limit = sd_notify::watchdog_enabled();
+    let pause = limit.map_or(RENEW, |limit| (limit / 3).min(RENEW));
     let asker = asker.clone();
+    beat();
     let feed = move || {
         while let Some(snapshot) = asker.ask_for_blocking(Ask::Status) {
-            let text = status(&snapshot);
-            tell(&[NotifyState::Watchdog, NotifyState::Status(&text)]);
+            if hangs(BootNs(BEAT.load(Ordering::Relaxed)), clock::now(), limit) {
+                error!("the keeper hangs: the watchdog is not fed, and systemd starts this agent again");
+            } else {
+                let text = status(&snapshot);
+                tell(&[NotifyState::Watchdog, NotifyState::Status(&text)]);
+            }
             thread::sleep(pause);
         }
     };
@@ -72,4 +98,17 @@ fn status(snapshot: &Snapshot) -> String {
     };
     let paused = if snapshot.engine.paused { ", paused" } else { "" };
     format!("{quorum}{paused}, active in {active} of {} groups", groups.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keeper_hangs_when_its_last_beat_is_older_than_the_limit() {
+        let (beat, limit) = (BootNs(7_000_000_000), Duration::from_secs(5));
+        assert!(!hangs(beat, beat.plus(limit), Some(limit)));
+        assert!(hangs(beat, beat.plus(limit + Duration::from_millis(1)), Some(limit)));
+        assert!(!hangs(beat, beat.plus(limit * 100), None), "nobody watches");
+    }
 }

@@ -14,7 +14,9 @@ use aya::{
     programs::{
         LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAttachType, Xdp, XdpMode,
         links::{FdLink, LinkError, PinnedLink},
-        tc::{TcAttachOptions, qdisc_add_clsact, qdisc_detach_program},
+        tc::{
+            NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact, qdisc_detach_program,
+        },
         xdp::{XdpLink, XdpLinkId},
     },
     sys::SyscallError,
@@ -22,12 +24,21 @@ use aya::{
 use aya_log::EbpfLogger;
 use vip_common::names;
 
-use super::{DataPlaneError, bpffs, error::errno_of, load::program};
+use super::{DataPlane, DataPlaneError, bpffs, error::errno_of, load::program};
 
 /// The loopback interface, where the local gate sits.
 const LOOPBACK: (u32, &str) = (1, "lo");
 /// ENOLINK: the link's interface is gone.
 const GONE: i32 = libc::ENOLINK;
+/// Where our filters are on a clsact qdisc ("vi" in ASCII), so that the next
+/// process can replace them in place.
+const CLSACT_PRIORITY: u16 = 0x7669;
+/// See [`CLSACT_PRIORITY`].
+const CLSACT_HANDLE: u16 = 1;
+
+/// Netlink's word on an interface, by its index: the id of the XDP program
+/// that runs there. The kernel tells it of this namespace's interfaces only.
+pub type Running<'a> = &'a dyn Fn(u32) -> Result<Option<u32>, DataPlaneError>;
 
 /// How to run XDP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -75,24 +86,24 @@ pub struct Attached {
 }
 
 /// Attaches both programs to an interface, or replaces those that an earlier
-/// process pinned there.
+/// process pinned there. On error nothing is taken away: the address may be on
+/// `lo`, and then the gate must be where it is.
 ///
 /// # Errors
 /// [`DataPlaneError::Occupied`] (with an empty owner) if another XDP program
 /// is there, [`DataPlaneError::Mode`] if the driver refuses,
 /// [`DataPlaneError::NoInterface`].
-pub fn attach(ebpf: &mut Ebpf, dir: &Path, iface: &str, how: How) -> Result<Attached, DataPlaneError> {
+pub fn attach(
+    ebpf: &mut Ebpf,
+    dir: &Path,
+    iface: &str,
+    how: How,
+    running: Running<'_>,
+) -> Result<Attached, DataPlaneError> {
     let ifindex = ifindex_of(iface)?;
     // The gate first: while the way in is not there yet, nothing is answered.
     let gate = attach_gate(ebpf, dir, (ifindex, iface), names::PROG_EGRESS, how.gate)?;
-    let xdp = match attach_xdp(ebpf, dir, (ifindex, iface), how) {
-        Ok(xdp) => xdp,
-        Err(e) => {
-            // Nothing half-applied. The first error is the one to tell.
-            let _ = detach(dir, ifindex, iface);
-            return Err(e);
-        }
-    };
+    let xdp = attach_xdp(ebpf, dir, (ifindex, iface), how, running)?;
     Ok(Attached { xdp, gate })
 }
 
@@ -123,12 +134,14 @@ pub fn interfaces(dir: &Path) -> Result<BTreeMap<u32, String>, DataPlaneError> {
         .collect())
 }
 
-/// Removes the pins of interfaces that are gone; nothing runs behind them.
+/// Removes the pins and the MACs of interfaces that are gone; nothing runs
+/// behind them, and there is room for some tens of MACs only.
 ///
 /// # Errors
-/// [`DataPlaneError::Kernel`] if the directory can't be read or changed.
-pub fn sweep(dir: &Path) -> Result<(), DataPlaneError> {
-    let links = bpffs::links_dir(dir);
+/// [`DataPlaneError::Kernel`] if the directory or the map can't be read or changed.
+pub fn sweep(plane: &mut DataPlane) -> Result<(), DataPlaneError> {
+    plane.forget_ifaces(|ifindex| name_of(ifindex).is_none())?;
+    let links = bpffs::links_dir(plane.dir());
     let read = |e| DataPlaneError::io(format!("read {}", links.display()), e);
     for entry in fs::read_dir(&links).map_err(read)? {
         let path = entry.map_err(read)?.path();
@@ -194,6 +207,15 @@ pub fn is_attached(dir: &Path, ifindex: u32) -> bool {
     link_path(dir, "xdp", ifindex).exists()
 }
 
+/// True if the program that runs on the interface with this index, by
+/// netlink's word, is the pinned way in. A link that was detached still has its
+/// pin and its program.
+#[must_use]
+pub fn runs_on(dir: &Path, ifindex: u32, running: Option<u32>) -> bool {
+    let Ok(Some(link)) = reusable(&link_path(dir, "xdp", ifindex)) else { return false };
+    link.info().is_ok_and(|info| Some(info.program_id()) == running)
+}
+
 /// The frame log of the way in on an interface: what [`How::frame_log`] asked for.
 ///
 /// # Errors
@@ -228,19 +250,22 @@ fn attach_xdp(
     dir: &Path,
     (ifindex, iface): (u32, &str),
     how: How,
+    running: Running<'_>,
 ) -> Result<Option<Mode>, DataPlaneError> {
     let pin = link_path(dir, "xdp", ifindex);
     let name = if how.frame_log { names::PROG_INGRESS_LOGGED } else { names::PROG_INGRESS };
     let xdp: &mut Xdp = program(ebpf, name)?;
     if let Some(link) = reusable(&pin)? {
-        if runs(&link, xdp.info()) {
+        if runs(&link, xdp.info(), |id| Ok(running(ifindex)? == Some(id)))? {
             return Ok(None);
         }
         let link = XdpLink::try_from(link)
             .map_err(|e| DataPlaneError::from_source(format!("adopt the link on {iface}"), &e))?;
         match xdp.attach_to_link(link) {
             // The pin still names the same link.
-            Ok(_) => return Ok(None),
+            Ok(_) if running(ifindex)? == Some(id_of(xdp.info(), name)?) => return Ok(None),
+            // It lives in another namespace, on an interface of the same index.
+            Ok(_) => {}
             Err(e) if errno_of(&e) == Some(GONE) => unpin(&pin)?,
             Err(e) => return Err(DataPlaneError::from_source(format!("replace the program on {iface}"), &e)),
         }
@@ -260,6 +285,7 @@ fn attach_xdp(
     let link = FdLink::try_from(link).map_err(|e| {
         DataPlaneError::from_source(format!("attach a link to {iface} (Linux 5.9 or newer is needed)"), &e)
     })?;
+    unpin(&pin)?;
     pin_link(link, &pin)?;
     Ok(Some(mode))
 }
@@ -293,15 +319,22 @@ fn attach_gate(
 ) -> Result<Gate, DataPlaneError> {
     let pin = link_path(dir, name, ifindex);
     let tc: &mut SchedClassifier = program(ebpf, name)?;
+    let is_there = |id| {
+        let (_, programs) = SchedClassifier::query_tcx(iface, TcAttachType::Egress)
+            .map_err(|e| DataPlaneError::from_source(format!("list the programs on {iface}"), &e))?;
+        Ok(programs.iter().any(|program| program.id() == id))
+    };
     if let Some(link) = reusable(&pin)? {
-        if runs(&link, tc.info()) {
+        if runs(&link, tc.info(), is_there)? {
             return Ok(Gate::Tcx);
         }
         let link = link
             .try_into()
             .map_err(|e: LinkError| DataPlaneError::from_source(format!("adopt the gate on {iface}"), &e))?;
         match tc.attach_to_link(link) {
-            Ok(_) => return Ok(Gate::Tcx),
+            Ok(_) if is_there(id_of(tc.info(), name)?)? => return Ok(Gate::Tcx),
+            // It lives in another namespace, on an interface of the same index.
+            Ok(_) => {}
             Err(e) if errno_of(&e) == Some(GONE) => unpin(&pin)?,
             Err(e) => return Err(DataPlaneError::from_source(format!("replace the gate on {iface}"), &e)),
         }
@@ -314,6 +347,7 @@ fn attach_gate(
                 let link = tc.take_link(id).map_err(|e| refused(&e))?;
                 let link = FdLink::try_from(link)
                     .map_err(|e| DataPlaneError::from_source(format!("pin the gate on {iface}"), &e))?;
+                unpin(&pin)?;
                 pin_link(link, &pin)?;
                 // One gate is enough: the new one is in place.
                 detach_clsact(iface, name)?;
@@ -329,21 +363,25 @@ fn attach_gate(
 }
 
 /// A filter on the clsact qdisc. It has no link and stays until it is taken
-/// off; an earlier one is taken off first, which leaves the way out open for
-/// some microseconds: a standby's stack could let a frame slip there.
+/// off; one that is there is replaced in place.
 fn attach_clsact(tc: &mut SchedClassifier, iface: &str, name: &'static str) -> Result<(), DataPlaneError> {
-    let what = || format!("attach the gate to {iface} by clsact");
+    let what = || format!("attach the gate to {iface} by clsact ({name})");
     if let Err(e) = qdisc_add_clsact(iface)
         && errno_of(&e) != Some(libc::EEXIST)
     {
         return Err(DataPlaneError::from_source(what(), &e));
     }
-    detach_clsact(iface, name)?;
-    let options = TcAttachOptions::Netlink(aya::programs::tc::NlOptions::default());
-    let id = tc
-        .attach_with_options(iface, TcAttachType::Egress, options)
-        .map_err(|e| DataPlaneError::from_source(what(), &e))?;
-    let link = tc.take_link(id).map_err(|e| DataPlaneError::from_source(what(), &e))?;
+    let (priority, handle) = (CLSACT_PRIORITY, TcHandle::new(0, CLSACT_HANDLE));
+    let there = SchedClassifierLink::attached(iface, TcAttachType::Egress, priority, handle, None)
+        .map_err(|e| DataPlaneError::io(what(), e))?;
+    // Where an earlier version put its own, that one stays behind ours and asks
+    // the same maps again; it goes with ours, by their name.
+    let attached = tc.attach_to_link(there).or_else(|_| {
+        let options = NlOptions { priority, handle, classid: None };
+        tc.attach_with_options(iface, TcAttachType::Egress, TcAttachOptions::Netlink(options))
+    });
+    let link =
+        attached.and_then(|id| tc.take_link(id)).map_err(|e| DataPlaneError::from_source(what(), &e))?;
     // Dropping it would take the filter off again.
     std::mem::forget(link);
     Ok(())
@@ -390,15 +428,26 @@ fn reusable(pin: &Path) -> Result<Option<FdLink>, DataPlaneError> {
     }
 }
 
-/// True if the link runs the very program that was loaded: then there is
-/// nothing to replace, and `ip link` shows the same program id as before. The
-/// tag is the kernel's hash of the instructions; what differs beyond it are
-/// the maps, and a link is never pinned beside other maps than its own.
-fn runs(link: &FdLink, loaded: Result<ProgramInfo, ProgramError>) -> bool {
-    let (Ok(link), Ok(loaded)) = (link.info(), loaded) else { return false };
-    aya::programs::loaded_programs()
+/// True if the link runs the very program that was loaded, where it is looked
+/// for: then there is nothing to replace, and `ip link` shows the same program
+/// id as before. The tag is the kernel's hash of the instructions; what differs
+/// beyond it are the maps, and a link is never pinned beside other maps than its
+/// own. A link that was detached still names its program, so that `is_there` is
+/// asked.
+fn runs(
+    link: &FdLink,
+    loaded: Result<ProgramInfo, ProgramError>,
+    is_there: impl Fn(u32) -> Result<bool, DataPlaneError>,
+) -> Result<bool, DataPlaneError> {
+    let (Ok(link), Ok(loaded)) = (link.info(), loaded) else { return Ok(false) };
+    let is_same = aya::programs::loaded_programs()
         .filter_map(Result::ok)
-        .any(|program| program.id() == link.program_id() && program.tag() == loaded.tag())
+        .any(|program| program.id() == link.program_id() && program.tag() == loaded.tag());
+    Ok(is_same && is_there(link.program_id())?)
+}
+
+fn id_of(loaded: Result<ProgramInfo, ProgramError>, name: &str) -> Result<u32, DataPlaneError> {
+    loaded.map(|info| info.id()).map_err(|e| DataPlaneError::from_source(format!("look at {name}"), &e))
 }
 
 fn pin_link(link: FdLink, pin: &Path) -> Result<(), DataPlaneError> {

@@ -11,6 +11,8 @@ use nix::{
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
+use vip_common::names;
+
 use super::DataPlaneError;
 
 /// Where the kernel's BPF file system belongs.
@@ -52,17 +54,21 @@ pub fn prepare(dir: &Path) -> Result<(), DataPlaneError> {
     Ok(())
 }
 
-/// Removes every pin below `dir`, and `dir` itself.
+/// Removes every pin below `dir`, and `dir` itself. The record goes first, as
+/// it came last: where it is, everything else is, too.
 ///
 /// # Errors
 /// [`DataPlaneError::Kernel`] if something can't be removed.
 pub fn remove(dir: &Path) -> Result<(), DataPlaneError> {
-    match fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(DataPlaneError::io(format!("remove {}", dir.display()), e))
+    for removed in [fs::remove_file(map_path(dir, names::NODE)), fs::remove_dir_all(dir)] {
+        match removed {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(DataPlaneError::io(format!("remove {}", dir.display()), e));
+            }
+            Ok(()) | Err(_) => {}
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 fn is_bpffs(path: &Path) -> Result<bool, DataPlaneError> {

@@ -26,6 +26,14 @@ pub enum DataPlaneError {
         /// The number of this version.
         ours: u32,
     },
+    /// Other maps are pinned, or none, than those that this process has open.
+    #[error(
+        "the maps pinned at {} are no longer those that this agent's leases are in: did somebody remove them, or mount another BPF file system there?", dir.display()
+    )]
+    Replaced {
+        /// Where they were.
+        dir: PathBuf,
+    },
     /// The kernel said no.
     #[error("not allowed to {what}: run it as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN")]
     NoPermission {
@@ -141,9 +149,11 @@ impl DataPlaneError {
             Self::NoPermission { .. } => Exit::NoPermission,
             Self::NoInterface { .. } => Exit::NoInput,
             Self::Occupied { .. } => Exit::Occupied,
-            Self::Mode { .. } | Self::Full { .. } | Self::TimeNamespace { .. } | Self::Kernel { .. } => {
-                Exit::System
-            }
+            Self::Mode { .. }
+            | Self::Full { .. }
+            | Self::TimeNamespace { .. }
+            | Self::Replaced { .. }
+            | Self::Kernel { .. } => Exit::System,
             Self::NoSuchGroup { .. } => Exit::NoSuch,
             Self::VipTaken { .. } => Exit::Usage,
         }

@@ -43,12 +43,27 @@ pub fn load(dir: &Path, vips_max: u32) -> Result<Loaded, DataPlaneError> {
             false
         }
     };
-    let loaded = load_over(dir, vips_max, adopted);
+    let loaded = load_over(dir, vips_max, adopted)
+        .and_then(|ebpf| Ok(Loaded { plane: DataPlane::open(dir)?, ebpf, adopted }));
     if loaded.is_err() && !adopted {
         // What matters is the first error; leftovers are swept by the next load.
         let _ = bpffs::remove(dir);
     }
     loaded
+}
+
+/// Loads the programs over the maps that `plane` has open, for a process that
+/// writes leases there: under any others they would obey nobody.
+///
+/// # Errors
+/// [`DataPlaneError::Replaced`] if those are not pinned any more, and what
+/// [`load`] would fail with.
+pub fn load_under(plane: &DataPlane) -> Result<Ebpf, DataPlaneError> {
+    plane.check_pinned()?;
+    let ebpf = load_over(&plane.dir, plane.node.vips_max, true)?;
+    // The loader creates and pins what it does not find.
+    plane.check_pinned()?;
+    Ok(ebpf)
 }
 
 /// Has the verifier look at every program, and compares the clocks; nothing is
@@ -94,7 +109,7 @@ fn verify(ebpf: &mut Ebpf) -> Result<(), DataPlaneError> {
     Ok(())
 }
 
-fn load_over(dir: &Path, vips_max: u32, adopted: bool) -> Result<Loaded, DataPlaneError> {
+fn load_over(dir: &Path, vips_max: u32, adopted: bool) -> Result<Ebpf, DataPlaneError> {
     let mut loader = EbpfLoader::new();
     for name in names::MAPS {
         // The record is pinned last: where it is, everything else is, too.
@@ -111,7 +126,7 @@ fn load_over(dir: &Path, vips_max: u32, adopted: bool) -> Result<Loaded, DataPla
     if !adopted {
         write_node(&mut ebpf, dir, vips_max)?;
     }
-    Ok(Loaded { plane: DataPlane::open(dir)?, ebpf, adopted })
+    Ok(ebpf)
 }
 
 fn write_node(ebpf: &mut Ebpf, dir: &Path, vips_max: u32) -> Result<(), DataPlaneError> {

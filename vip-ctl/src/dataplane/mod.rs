@@ -38,6 +38,8 @@ pub use self::{
 pub struct DataPlane {
     dir: PathBuf,
     node: NodeConfig,
+    /// The kernel's id of the map of leases.
+    id: u32,
     leases: LeaseTable,
     groups_view: Mapped<GroupConfig>,
     groups: Array<MapData, GroupConfig>,
@@ -62,6 +64,7 @@ impl DataPlane {
         Ok(Self {
             dir: dir.to_owned(),
             node,
+            id: id_of(&leases)?,
             leases: LeaseTable::new(&leases, GROUPS_MAX)?,
             groups_view: Mapped::new(&groups, GROUPS_MAX)?,
             groups: typed(names::GROUPS, Map::Array(groups))?,
@@ -69,6 +72,19 @@ impl DataPlane {
             counters: typed(names::COUNTERS, Map::PerCpuArray(pinned(dir, names::COUNTERS)?))?,
             ifaces: typed(names::IFACES, Map::HashMap(pinned(dir, names::IFACES)?))?,
         })
+    }
+
+    /// Are these maps the ones that are pinned where they were opened?
+    ///
+    /// # Errors
+    /// [`DataPlaneError::Replaced`] if nothing or something else is pinned there.
+    pub fn check_pinned(&self) -> Result<(), DataPlaneError> {
+        let there =
+            pinned_node(&self.dir)?.map(|_| pinned(&self.dir, names::LEASES).and_then(|map| id_of(&map)));
+        match there.transpose()? {
+            Some(id) if id == self.id => Ok(()),
+            Some(_) | None => Err(DataPlaneError::Replaced { dir: self.dir.clone() }),
+        }
     }
 
     /// The lease store.
@@ -106,6 +122,17 @@ impl DataPlane {
             .map_err(|e| DataPlaneError::map("write an interface's MAC", e))
     }
 
+    /// Forgets the MACs of interfaces that are gone.
+    ///
+    /// # Errors
+    /// [`DataPlaneError::Kernel`] if the map can't be read or written.
+    pub fn forget_ifaces(&mut self, is_gone: impl Fn(u32) -> bool) -> Result<(), DataPlaneError> {
+        for ifindex in self.ifaces()?.into_keys().filter(|ifindex| is_gone(*ifindex)) {
+            self.ifaces.remove(&ifindex).map_err(|e| DataPlaneError::map("forget an interface's MAC", e))?;
+        }
+        Ok(())
+    }
+
     /// The MACs that interfaces answer with, by interface index.
     ///
     /// # Errors
@@ -120,7 +147,8 @@ impl DataPlane {
     }
 }
 
-/// The `NODE` record pinned below `dir`; `None` if nothing is pinned there.
+/// The `NODE` record pinned below `dir`; `None` if nothing is pinned there, or
+/// not all of what belongs to it: somebody removed pins.
 fn pinned_node(dir: &Path) -> Result<Option<NodeConfig>, DataPlaneError> {
     let path = bpffs::map_path(dir, names::NODE);
     match path.try_exists() {
@@ -130,7 +158,13 @@ fn pinned_node(dir: &Path) -> Result<Option<NodeConfig>, DataPlaneError> {
     }
     let map: Array<MapData, NodeConfig> = typed(names::NODE, Map::Array(pinned(dir, names::NODE)?))?;
     let node = map.get(&0, 0).map_err(|e| DataPlaneError::map("read the node's record", e))?;
-    Ok(Some(node))
+    let is_whole = || names::MAPS.iter().all(|name| bpffs::map_path(dir, name).exists());
+    // Which maps another version has is not known.
+    Ok((node.layout_version != LAYOUT_VERSION || is_whole()).then_some(node))
+}
+
+fn id_of(map: &MapData) -> Result<u32, DataPlaneError> {
+    map.info().map(|info| info.id()).map_err(|e| DataPlaneError::map("look at a map", e))
 }
 
 /// The map pinned under `name`.

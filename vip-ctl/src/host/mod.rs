@@ -9,6 +9,7 @@ mod plan;
 mod saved;
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     fs, io,
     net::{IpAddr, Ipv4Addr},
@@ -119,6 +120,10 @@ pub struct Host {
     runtime: Runtime,
     handle: Handle,
     run_dir: PathBuf,
+    /// Called between the steps of what may take long.
+    beat: fn(),
+    /// Where local clients of groups were let go last.
+    placed: RefCell<BTreeMap<GroupIndex, Place>>,
 }
 
 impl Host {
@@ -136,7 +141,14 @@ impl Host {
             Ok((runtime, handle))
         };
         let (runtime, handle) = open().map_err(|e| HostError::io("open netlink", e))?;
-        Ok(Self { runtime, handle, run_dir: run_dir.to_owned() })
+        let placed = RefCell::default();
+        Ok(Self { runtime, handle, run_dir: run_dir.to_owned(), beat: || (), placed })
+    }
+
+    /// Has `beat` called between the steps of what may take long, since there
+    /// can be ten thousand of them: by that slow is told from hung.
+    pub fn beat_with(&mut self, beat: fn()) {
+        self.beat = beat;
     }
 
     /// Every interface, by index.
@@ -179,26 +191,6 @@ impl Host {
         Ok(found)
     }
 
-    /// The address that this host's own packets to `vip` should carry when
-    /// they leave by `ifindex`: one in the VIP's subnet, else the first.
-    ///
-    /// # Errors
-    /// [`HostError::Netlink`].
-    pub fn source_for(
-        &self,
-        ifindex: u32,
-        vip: Ipv4Addr,
-        vips: &BTreeMap<Ipv4Addr, GroupIndex>,
-    ) -> Result<Option<Ipv4Addr>, HostError> {
-        let addresses = self.addresses(ifindex)?;
-        let own = || addresses.iter().filter(|(address, _)| !vips.contains_key(address));
-        let same_subnet = own().find(|(address, prefix)| {
-            let mask = u32::MAX.checked_shl(32 - u32::from(*prefix)).unwrap_or(0);
-            u32::from(*address) & mask == u32::from(vip) & mask
-        });
-        Ok(same_subnet.or_else(|| own().next()).map(|(address, _)| *address))
-    }
-
     /// Makes the host ready for these VIPs, whatever of it is there already:
     /// the ARP settings, the rules, and last the addresses on `lo`. Returns what
     /// had to be done, in words; nothing if it all was there.
@@ -210,13 +202,9 @@ impl Host {
         let mut saved = Saved::read(&self.run_dir)?;
         let mut done = Vec::new();
         self.ensure_settings(&mut saved, &mut done)?;
-        self.runtime.block_on(local::ensure_rules(
-            &self.handle,
-            &self.run_dir,
-            &mut saved,
-            vips,
-            &mut done,
-        ))?;
+        let save = |saved: &Saved| saved.write(&self.run_dir);
+        let rules = local::Rules { handle: &self.handle, beat: self.beat };
+        self.runtime.block_on(rules.ensure(&mut saved, save, vips, &mut done))?;
         self.ensure_addresses(&mut saved, vips, &mut done)?;
         Ok(done)
     }
@@ -243,14 +231,14 @@ impl Host {
         vips: &BTreeMap<Ipv4Addr, GroupIndex>,
         done: &mut Vec<String>,
     ) -> Result<(), HostError> {
-        let present = self.addresses(LOOPBACK)?;
-        let missing: Vec<_> =
-            vips.keys().filter(|vip| !present.iter().any(|(address, _)| address == *vip)).collect();
-        if missing.is_empty() {
-            return Ok(());
+        let present: BTreeSet<_> =
+            self.addresses(LOOPBACK)?.into_iter().map(|(address, _)| address).collect();
+        let missing: Vec<_> = vips.keys().filter(|vip| !present.contains(vip)).collect();
+        // Not again what it says: a full disk must not keep an address away.
+        if missing.iter().any(|vip| !saved.addresses.contains(vip)) {
+            saved.addresses.extend(missing.iter().copied());
+            saved.write(&self.run_dir)?;
         }
-        saved.addresses.extend(missing.iter().copied());
-        saved.write(&self.run_dir)?;
         self.runtime.block_on(async {
             for vip in missing {
                 self.handle
@@ -260,6 +248,7 @@ impl Host {
                     .execute()
                     .await
                     .tried(|| format!("put {vip} on lo"))?;
+                (self.beat)();
                 done.push(format!("put {vip} on lo"));
             }
             Ok(())
@@ -278,7 +267,8 @@ impl Host {
         let ours = saved.addresses.intersection(vips).copied().collect();
         self.runtime.block_on(async {
             self.delete_addresses(&ours).await?;
-            local::delete_rules(&self.handle, |to| vips.contains(&to)).await
+            let rules = local::Rules { handle: &self.handle, beat: self.beat };
+            rules.delete(|to| vips.contains(&to)).await
         })?;
         saved.addresses.retain(|vip| !vips.contains(vip));
         saved.write(&self.run_dir)
@@ -300,6 +290,7 @@ impl Host {
         }
         for (vip, address) in found {
             self.handle.address().del(address).execute().await.tried(|| format!("take {vip} off lo"))?;
+            (self.beat)();
         }
         Ok(())
     }
@@ -310,7 +301,38 @@ impl Host {
     /// # Errors
     /// [`HostError::Netlink`].
     pub fn place_local_clients(&self, group: GroupIndex, place: Place) -> Result<(), HostError> {
+        self.placed.borrow_mut().insert(group, place);
         self.runtime.block_on(local::place(&self.handle, group, place))
+    }
+
+    /// The same for many groups, where it is not so already. Returns in words
+    /// what somebody else had changed.
+    ///
+    /// # Errors
+    /// [`HostError::Netlink`].
+    pub fn place_all(&self, places: &BTreeMap<GroupIndex, Place>) -> Result<Vec<String>, HostError> {
+        let there = self.runtime.block_on(local::routes(&self.handle))?;
+        let mut done = Vec::new();
+        for (group, place) in places {
+            let before = self.placed.borrow_mut().insert(*group, *place);
+            if there.get(group).copied().unwrap_or(Some(Place::Here)) == Some(*place) {
+                continue;
+            }
+            self.place_local_clients(*group, *place)?;
+            (self.beat)();
+            // Else it is the group that has moved.
+            if before == Some(*place) {
+                done.push(format!("set the route of local clients of group {}", group.0));
+            }
+        }
+        Ok(done)
+    }
+
+    /// Is there to be a route for this group's local clients, as far as was
+    /// said last?
+    #[must_use]
+    pub fn needs_route(&self, group: GroupIndex) -> bool {
+        self.placed.borrow().get(&group).is_some_and(|place| *place != Place::Here)
     }
 
     /// Puts back everything that [`Host::ensure`] changed.
@@ -321,7 +343,7 @@ impl Host {
         let mut saved = Saved::read(&self.run_dir)?;
         self.runtime.block_on(async {
             self.delete_addresses(&saved.addresses).await?;
-            local::restore(&self.handle, &mut saved).await
+            local::Rules { handle: &self.handle, beat: self.beat }.restore(&mut saved).await
         })?;
         saved.addresses.clear();
         for (name, value) in &saved.settings {
@@ -330,6 +352,23 @@ impl Host {
         }
         Saved::remove(&self.run_dir)
     }
+}
+
+/// The address that this host's own packets to `vip` should carry when they
+/// leave by an interface with these: one in the VIP's subnet, else the first;
+/// no VIP.
+#[must_use]
+pub fn source_among<T>(
+    addresses: &[(Ipv4Addr, u8)],
+    vip: Ipv4Addr,
+    vips: &BTreeMap<Ipv4Addr, T>,
+) -> Option<Ipv4Addr> {
+    let own = || addresses.iter().filter(|(address, _)| !vips.contains_key(address));
+    let same_subnet = own().find(|(address, prefix)| {
+        let mask = u32::MAX.checked_shl(32 - u32::from(*prefix)).unwrap_or(0);
+        u32::from(*address) & mask == u32::from(vip) & mask
+    });
+    same_subnet.or_else(|| own().next()).map(|(address, _)| *address)
 }
 
 /// Reads what we need from a link message.

@@ -1,7 +1,11 @@
 //! What [`Host::ensure`] and [`Host::restore`] would still have to do, told
 //! without doing it.
 
-use std::{collections::BTreeMap, fs, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::Ipv4Addr,
+};
 
 use vip_common::GroupIndex;
 
@@ -23,8 +27,9 @@ impl Host {
             }
         }
         would.extend(self.runtime.block_on(local::missing_rules(&self.handle, vips))?);
-        let present = self.addresses(LOOPBACK)?;
-        for vip in vips.keys().filter(|vip| !present.iter().any(|(address, _)| address == *vip)) {
+        let present: BTreeSet<_> =
+            self.addresses(LOOPBACK)?.into_iter().map(|(address, _)| address).collect();
+        for vip in vips.keys().filter(|vip| !present.contains(vip)) {
             would.push(format!("{vip} would be put on lo"));
         }
         Ok(would)

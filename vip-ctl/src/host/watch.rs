@@ -1,12 +1,16 @@
 //! Netlink watched: carrier, MACs, and others who tidy up what is ours.
 
-use std::io;
+use std::{io, time::Duration};
 
 use futures_util::StreamExt;
+use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::RouteNetlinkMessage;
-use rtnetlink::MulticastGroup;
+use nix::sys::socket::{setsockopt, sockopt};
+use rtnetlink::{MulticastGroup, sys::AsyncSocket};
+use tracing::warn;
+use vip_common::GroupIndex;
 
-use super::{Interface, interface};
+use super::{Interface, LOOPBACK, interface, local};
 
 /// Something changed.
 #[derive(Clone, Debug)]
@@ -15,33 +19,105 @@ pub enum Watched {
     Link(Interface),
     /// The interface with this index is gone.
     Gone(u32),
-    /// An address or a rule was removed by somebody.
-    Removed,
+    /// An address or a rule was removed by somebody, or an interface has got an
+    /// address that local clients may need.
+    Disturbed,
+    /// The route of this group's local clients was removed by somebody.
+    RouteGone(GroupIndex),
+    /// Anything may have changed: the watch begins, or something was missed.
+    Missed,
 }
 
-/// Calls `tell` for every change until it returns false or netlink ends.
+/// How long it takes to try again when a watch has ended.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Room for what the kernel has to say, in bytes: ten thousand rules that are
+/// dropped at once are some megabytes.
+const RECEIVE_BYTES: usize = 8 << 20;
+/// What is watched.
+const GROUPS: [MulticastGroup; 4] =
+    [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Rule, MulticastGroup::Ipv4Route];
+
+/// Calls `tell` for every change until it returns false; begins with
+/// [`Watched::Missed`]. A watch that ends by itself is begun anew.
 ///
 /// # Errors
-/// If the watch can't be set up.
+/// If the watch can't be set up at first.
 pub async fn watch(mut tell: impl FnMut(Watched) -> bool) -> io::Result<()> {
-    let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Rule];
-    let (connection, _handle, mut messages) = rtnetlink::new_multicast_connection(&groups)?;
+    let mut is_set_up = false;
+    loop {
+        match watch_once(&mut tell, &mut is_set_up).await {
+            Ok(false) => return Ok(()),
+            Ok(true) => warn!("the watch of netlink has ended: beginning anew"),
+            Err(e) if is_set_up => warn!("netlink can't be watched ({e}): trying again"),
+            Err(e) => return Err(e),
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// One watch; whether anybody listens after its end.
+async fn watch_once(mut tell: impl FnMut(Watched) -> bool, is_set_up: &mut bool) -> io::Result<bool> {
+    let (mut connection, _handle, mut messages) = rtnetlink::new_multicast_connection(&GROUPS)?;
+    make_room(connection.socket_mut().socket_ref());
+    *is_set_up = true;
     let connection = tokio::spawn(connection);
-    while let Some((message, _)) = messages.next().await {
-        let netlink_packet_core::NetlinkPayload::InnerMessage(inner) = message.payload else { continue };
-        let watched = if let RouteNetlinkMessage::NewLink(link) = &inner {
-            Watched::Link(interface(link))
-        } else if let RouteNetlinkMessage::DelLink(link) = &inner {
-            Watched::Gone(link.header.index)
-        } else if matches!(inner, RouteNetlinkMessage::DelAddress(_) | RouteNetlinkMessage::DelRule(_)) {
-            Watched::Removed
-        } else {
-            continue;
-        };
-        if !tell(watched) {
-            break;
+    let mut listens = tell(Watched::Missed);
+    while listens && let Some((message, _)) = messages.next().await {
+        if let Some(watched) = understand(message.payload) {
+            listens = tell(watched);
         }
     }
     connection.abort();
-    Ok(())
+    Ok(listens)
+}
+
+/// More than the default, which a burst overruns; where that is not allowed, a
+/// burst costs a look at everything.
+fn make_room(socket: &rtnetlink::sys::Socket) {
+    if let Err(e) = setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BYTES) {
+        warn!("no larger buffer for what netlink says ({e}): a burst will be looked after by repairs");
+    }
+}
+
+fn understand(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Watched> {
+    // The kernel had more to say than there was room for.
+    if matches!(payload, NetlinkPayload::Overrun(_)) {
+        return Some(Watched::Missed);
+    }
+    let NetlinkPayload::InnerMessage(inner) = payload else { return None };
+    if let RouteNetlinkMessage::NewLink(link) = &inner {
+        Some(Watched::Link(interface(link)))
+    } else if let RouteNetlinkMessage::DelLink(link) = &inner {
+        Some(Watched::Gone(link.header.index))
+    } else if let RouteNetlinkMessage::DelRoute(route) = &inner {
+        local::group_of_route(route).map(Watched::RouteGone)
+    } else if let RouteNetlinkMessage::NewAddress(address) = &inner {
+        // Those on the loopback interface are our own.
+        (address.header.index != LOOPBACK).then_some(Watched::Disturbed)
+    } else {
+        let is_removal =
+            matches!(inner, RouteNetlinkMessage::DelAddress(_) | RouteNetlinkMessage::DelRule(_));
+        is_removal.then_some(Watched::Disturbed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_missed_is_looked_after() {
+        let overrun = NetlinkPayload::Overrun(Vec::new());
+        assert!(matches!(understand(overrun), Some(Watched::Missed)));
+    }
+
+    #[test]
+    fn the_route_of_a_group_is_told_from_others() {
+        let route = |table| {
+            let route = rtnetlink::RouteMessageBuilder::<std::net::Ipv4Addr>::new().table_id(table).build();
+            understand(NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelRoute(route)))
+        };
+        assert!(matches!(route(0x76_6970 + 3), Some(Watched::RouteGone(GroupIndex(3)))));
+        assert!(route(0x76_6970 - 1).is_none() && route(254).is_none());
+    }
 }
