@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use aya::programs::{SchedClassifier, tc::TcAttachType};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use vip_common::names;
 use vip_ctl::dataplane::DataPlane;
 use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
 use vip_tests::lab::rig::{ArpProbes, Rig};
@@ -268,7 +269,7 @@ fn replace_interface(node: &Node) -> Result<()> {
 /// Is our gate at the tcx egress hook?
 fn is_gated(node: &Node) -> Result<bool> {
     let (_, programs) = node.ns().enter(|| SchedClassifier::query_tcx(INTERFACE, TcAttachType::Egress))??;
-    Ok(programs.iter().any(|program| program.name_as_str() == Some("vip_egress")))
+    Ok(programs.iter().any(|program| program.name_as_str() == Some(names::PROG_EGRESS)))
 }
 
 fn load(node: &Node) -> Result<String> {
@@ -361,7 +362,7 @@ fn what_an_interrupted_load_or_unload_left_is_found() -> Result<()> {
         std::fs::remove_file(pin)?;
     }
     node.succeed(&["unload"])?;
-    ensure!(!filters()?.contains("vip_egress"), "{}", filters()?);
+    ensure!(!filters()?.contains(names::PROG_EGRESS), "{}", filters()?);
     // Some maps without the others: neither way on may fail.
     for verb in [&["unload"][..], &["load", "--iface", INTERFACE, "--vip", &VIP.to_string()]] {
         load(node)?;
