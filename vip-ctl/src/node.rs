@@ -139,7 +139,10 @@ pub fn set_up(paths: &Paths, setup: &Setup) -> Result<Node, NodeError> {
     let interfaces = chosen(&setup.interfaces, &present)?;
     refuse_ordinary_addresses(&host, setup, &present)?;
     match DataPlane::open(&paths.bpf_dir) {
-        Ok(plane) => refuse_mixing(&plane, setup)?,
+        Ok(plane) => {
+            refuse_mixing(&plane, setup)?;
+            refuse_taken(&plane, setup)?;
+        }
         // What is left of pins goes before there are new ones, and gates with
         // it: what an earlier process put on the host must be gone by then.
         Err(DataPlaneError::NotLoaded { .. }) => host.restore()?,
@@ -300,6 +303,20 @@ fn refuse_ordinary_addresses(
 }
 
 /// Manual and cluster mode never mix silently.
+/// A VIP is in one group; told before a group is made for it.
+fn refuse_taken(plane: &DataPlane, setup: &Setup) -> Result<(), NodeError> {
+    let (vips, groups) = (plane.vips()?, plane.groups());
+    for group in &setup.groups {
+        for vip in &group.vips {
+            let owner = vips.get(vip).and_then(|entry| groups.iter().find(|g| g.index == entry.group));
+            if let Some(owner) = owner.filter(|owner| owner.name != group.name) {
+                return Err(DataPlaneError::VipTaken { vip: *vip, group: owner.name.clone() }.into());
+            }
+        }
+    }
+    Ok(())
+}
+
 fn refuse_mixing(plane: &DataPlane, setup: &Setup) -> Result<(), NodeError> {
     for there in plane.groups() {
         let Some(wanted) = setup.groups.iter().find(|g| g.name == there.name) else { continue };
@@ -344,8 +361,10 @@ impl Node {
     /// Could this node have these groups? Changes nothing.
     ///
     /// # Errors
-    /// [`NodeError`] if a VIP is an ordinary address, or there is no room.
+    /// [`NodeError`] if a VIP is an ordinary address, a group is worked by
+    /// hand, or there is no room.
     pub fn has_room_for(&self, setup: &Setup) -> Result<(), NodeError> {
+        refuse_mixing(&self.plane, setup)?;
         refuse_ordinary_addresses(&self.host, setup, &self.host.interfaces()?)?;
         Ok(self.plane.has_room_for(setup.groups.iter().map(|group| group.vips.len()).sum())?)
     }

@@ -179,6 +179,9 @@ pub const BY_HAND: &[Row] = &[
     ("-o json demote db", 0, r#"{"group":"db","state":"standby","changed":false}"#),
     ("-o json demote nothing", 105, "there is no group or VIP \"nothing\" here"),
     ("load --iface eth0 --vip {vip} --group web", 64, "the VIP {vip} is in group \"db\" already"),
+    // What is refused leaves nothing: there is one group still.
+    ("promote", 0, "group db is active on this node"),
+    ("demote", 0, "group db is standby on this node"),
     ("load --iface eth0 --vip 10.77.0.101 --group web", 0, "10.77.0.101 in group web"),
     ("promote", 64, "there are several groups here: name one of "),
     ("-o json promote web", 0, r#"{"group":"web","state":"active","changed":true}"#),

@@ -428,7 +428,7 @@ pub fn try_out(config_path: &Path, paths: &Paths) -> Result<(), AgentError> {
         let setup = node_setup(&config, &table);
         plan::of_set_up(paths, &setup)?;
         if let Some(plane) = plan::opened(paths)? {
-            plane.has_room_for(setup.groups.iter().map(|group| group.vips.len()).sum())?;
+            plane.has_room_for(config.groups.iter().map(|group| group.vips.len()).sum())?;
         }
     }
     Ok(())

@@ -153,7 +153,8 @@ impl<T: Tell> Keeper<T> {
         let setup = Setup { vips_max: self.setup.vips_max, ..node_setup(config, &next.table) };
         let mut index = Vec::new();
         if let Some(node) = &mut self.node {
-            node.has_room_for(&setup)?;
+            // For all VIPs, also those that wait for a lease that has them.
+            node.has_room_for(&Setup { groups: super::start::whole_groups(config), ..setup.clone() })?;
             index = node.begin_change(&setup.groups)?;
         }
         let epochs = self.memory.remembered(config.groups.iter().map(|group| group.name.as_str())).epochs;

@@ -91,19 +91,8 @@ fn groups_in_maps(plane: &DataPlane) -> Result<Table, DataPlaneError> {
 /// for by now.
 pub(super) fn node_setup(config: &Config, table: &Table) -> Setup {
     let hold = Timing::new(config.cluster.lease).hold;
-    let groups: Vec<_> = table
-        .groups()
-        .iter()
-        .map(|group| GroupSetup {
-            name: group.name.clone(),
-            mode: GroupMode::Cluster,
-            hold,
-            vips: group
-                .answered()
-                .filter_map(|vip| if let IpAddr::V4(vip) = vip { Some(vip) } else { None })
-                .collect(),
-        })
-        .collect();
+    let groups: Vec<_> =
+        table.groups().iter().map(|group| group_setup(&group.name, hold, group.answered())).collect();
     let all = config.groups.iter().map(|group| group.vips.len()).sum::<usize>();
     let vips = u32::try_from(all).unwrap_or(u32::MAX);
     Setup {
@@ -113,6 +102,22 @@ pub(super) fn node_setup(config: &Config, table: &Table) -> Setup {
         vips_max: vips
             .saturating_mul(VIPS_HEADROOM)
             .clamp(vip_common::layout::VIPS_DEFAULT, vip_common::layout::VIPS_MAX),
+    }
+}
+
+/// The groups of a configuration with all of their VIPs.
+pub(super) fn whole_groups(config: &Config) -> Vec<GroupSetup> {
+    let hold = Timing::new(config.cluster.lease).hold;
+    let whole = |group: &crate::config::Group| group_setup(&group.name, hold, group.vips.iter().copied());
+    config.groups.iter().map(whole).collect()
+}
+
+fn group_setup(name: &str, hold: Duration, vips: impl Iterator<Item = IpAddr>) -> GroupSetup {
+    GroupSetup {
+        name: name.to_owned(),
+        mode: GroupMode::Cluster,
+        hold,
+        vips: vips.filter_map(|vip| if let IpAddr::V4(vip) = vip { Some(vip) } else { None }).collect(),
     }
 }
 

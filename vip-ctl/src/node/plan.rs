@@ -4,7 +4,7 @@
 
 use super::{
     DataPlane, DataPlaneError, Host, Mode, NodeError, Setup, attach, chosen, refuse_mixing,
-    refuse_ordinary_addresses,
+    refuse_ordinary_addresses, refuse_taken,
 };
 use crate::{dataplane::load, paths::Paths};
 
@@ -20,6 +20,7 @@ pub fn of_set_up(paths: &Paths, setup: &Setup) -> Result<Vec<String>, NodeError>
     let plane = opened(paths)?;
     if let Some(plane) = &plane {
         refuse_mixing(plane, setup)?;
+        refuse_taken(plane, setup)?;
     }
     // The kernel's word on the programs, which costs nothing to have.
     load::try_out()?;
@@ -51,16 +52,8 @@ pub fn of_set_up(paths: &Paths, setup: &Setup) -> Result<Vec<String>, NodeError>
     let mut wanted = std::collections::BTreeMap::new();
     for group in &setup.groups {
         for vip in &group.vips {
-            let taken = vips.get(vip).and_then(|entry| {
-                let groups = plane.as_ref().map(DataPlane::groups).unwrap_or_default();
-                groups.into_iter().find(|known| known.index == entry.group)
-            });
-            match taken {
-                Some(taken) if taken.name != group.name => {
-                    return Err(DataPlaneError::VipTaken { vip: *vip, group: taken.name }.into());
-                }
-                Some(_) => {}
-                None => happen.push(format!("{vip} would be guarded, in group {}", group.name)),
+            if !vips.contains_key(vip) {
+                happen.push(format!("{vip} would be guarded, in group {}", group.name));
             }
             wanted.insert(*vip, vips.get(vip).map(|entry| entry.group));
         }
