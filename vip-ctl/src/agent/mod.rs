@@ -210,6 +210,9 @@ impl Names {
     }
 }
 
+/// How long an agent that ends waits for its keeper.
+const KEEPER_MAX: Duration = Duration::from_secs(5);
+
 /// Runs an agent until it is told to stop. With `hold`, a signal ends it
 /// without a release, for the next agent to go on with the leases in time.
 ///
@@ -387,8 +390,12 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
     let ended = lease.join();
     drop(checks);
     drop((notices, asker));
-    // The keeper ends when the last notice is dealt with: routes follow the release.
-    let _ = keeper.join();
+    // The keeper ends when the last notice is dealt with: routes follow the
+    // release. But a disk that hangs under what it writes is not waited for.
+    let patience = if leave { lease_hold / 8 } else { KEEPER_MAX };
+    if !threads::ends_within(&keeper, patience) {
+        warn!("the keeper hangs, as with a disk that is too slow, and is not waited for");
+    }
     // Then the last hooks; but who takes over from this agent is not kept waiting.
     if !leave {
         people.finish();

@@ -1,8 +1,12 @@
 //! Starting the agent's threads, and what happens when one of them panics.
 
-use std::thread;
+use std::{thread, time::Duration};
 
 use super::AgentError;
+use crate::dataplane::clock;
+
+/// How often it is looked whether a thread has ended.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// Starts a thread.
 ///
@@ -18,6 +22,18 @@ pub(super) fn spawn<T: Send + 'static>(
         .map_err(AgentError::system(format!("start the thread {name}")))
 }
 
+/// Waits for the end of a thread, for at most so long. Returns whether it came.
+pub(super) fn ends_within<T>(thread: &thread::JoinHandle<T>, limit: Duration) -> bool {
+    let until = clock::now().plus(limit);
+    while !thread.is_finished() {
+        if clock::now() >= until {
+            return false;
+        }
+        thread::sleep(LOOK);
+    }
+    true
+}
+
 /// A panic on one of our threads ends the process, so that the lease runs out
 /// instead of being renewed by half an agent.
 pub(super) fn abort_on_panic() {
@@ -28,4 +44,18 @@ pub(super) fn abort_on_panic() {
             std::process::abort();
         }
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_hangs_is_not_waited_for() {
+        let (release, wait) = std::sync::mpsc::channel::<()>();
+        let hangs = spawn("hangs", move || wait.recv()).unwrap();
+        assert!(!ends_within(&hangs, Duration::from_millis(50)));
+        drop(release);
+        assert!(ends_within(&hangs, Duration::from_secs(20)));
+    }
 }
