@@ -156,6 +156,7 @@ fn standing(status: &Status, group: &GroupStatus, candidate: &Candidate) -> Stan
                 None => "can't serve the group: `vip-ctl events` says why".to_owned(),
             },
             (true, "init") => "has just started".to_owned(),
+            (true, "standby") => "could take it, but hears no majority of the voters".to_owned(),
             (true, "paused") => "was demoted by hand, and nobody else has held it since".to_owned(),
             _ => format!("says that it is not ready: run `vip-ctl explain {}` on it", group.name),
         }

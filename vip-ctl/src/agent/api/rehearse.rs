@@ -228,19 +228,19 @@ impl View<'_> {
         if known.is_none_or(|known| !known.present) {
             return Err(Refusal::TargetSilent);
         }
-        // Who was demoted by hand takes it only when asked by name, and so does
-        // not say that it is ready; of itself this node knows.
-        let demoted = node == self.me
+        // Who was demoted by hand takes it only when asked by name, and who has
+        // no quorum only by force: neither says that it is ready; of itself
+        // this node knows.
+        let is_able = node == self.me
             && match group.state {
-                GroupState::Paused => true,
+                GroupState::Paused | GroupState::Standby => true,
                 GroupState::Init
-                | GroupState::Standby
                 | GroupState::Active
                 | GroupState::Fault
                 | GroupState::Witness
                 | GroupState::Observer => false,
             };
-        if group.ready.contains(&node) || demoted { Ok(()) } else { Err(Refusal::TargetNotReady) }
+        if group.ready.contains(&node) || is_able { Ok(()) } else { Err(Refusal::TargetNotReady) }
     }
 
     /// To a node that was named; a promotion also takes what nobody holds.
@@ -444,6 +444,8 @@ priority = { db-a = 150, db-b = 100, db-c = 120 }
     fn force_is_loud_and_needs_no_quorum() {
         let mut known = well();
         known.groups[0].holder = None;
+        known.groups[0].state = GroupState::Standby;
+        known.groups[0].ready = Vec::new();
         known.quorate = false;
         let force = Command::Force { group: DB };
         assert!(said(&known, force).is_ok_and(|says| says.contains("BY FORCE")));
