@@ -61,7 +61,11 @@ impl Names {
         let third = others.next().context("a third node")?;
         let at = |name: &str| me.run_dir().join(name).display().to_string();
         let (copy, broken, keepalived) = (at("copy.toml"), at("broken.toml"), at("keepalived.conf"));
-        std::fs::copy(me.config_file(), &copy)?;
+        let copies = [copy.clone(), at("eye.toml"), at("less.toml"), at("lesser.toml")];
+        for copy in &copies {
+            std::fs::copy(me.config_file(), copy)?;
+        }
+        let [_, eye, less, lesser] = copies;
         std::fs::write(&broken, "[node]\nnmae = \"db-a\"\n")?;
         let instance = "interface eth0\nvirtual_router_id 51\nvirtual_ipaddress {";
         std::fs::write(&keepalived, format!("vrrp_instance db {{\n{instance}\n{VIP}/24\n}}\n}}\n"))?;
@@ -72,6 +76,9 @@ impl Names {
             ("{vip}", VIP.to_string()),
             ("{config}", me.config_file().display().to_string()),
             ("{copy}", copy),
+            ("{eye}", eye),
+            ("{less}", less),
+            ("{lesser}", lesser),
             ("{broken}", broken),
             ("{keepalived}", keepalived),
             ("{cluster_key}", lab.key_file().display().to_string()),
