@@ -148,7 +148,7 @@ fn a_person_sees_the_cluster_and_moves_a_group() -> Result<()> {
 /// and what is selected stays.
 fn a_person_takes_their_time(browser: &mut Browser) -> Result<()> {
     let is_asked = "document.getElementById('ask').open";
-    for _ in 0..3 {
+    for _ in 0..6 {
         browser.click("[data-move=db]", Duration::from_millis(600))?;
         let asked = wait_until(clock::now().plus(PATIENCE), || {
             browser.evaluate(is_asked).is_ok_and(|is_asked| is_asked == true)
