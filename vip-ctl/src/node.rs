@@ -303,13 +303,16 @@ fn refuse_ordinary_addresses(
 }
 
 /// Manual and cluster mode never mix silently.
-/// A VIP is in one group; told before a group is made for it.
+/// A VIP is in one group; told before a group is made for it. Between groups
+/// of one agent it may move: what they give up is taken from them first.
 fn refuse_taken(plane: &DataPlane, setup: &Setup) -> Result<(), NodeError> {
     let (vips, groups) = (plane.vips()?, plane.groups());
     for group in &setup.groups {
         for vip in &group.vips {
             let owner = vips.get(vip).and_then(|entry| groups.iter().find(|g| g.index == entry.group));
-            if let Some(owner) = owner.filter(|owner| owner.name != group.name) {
+            let is_moving =
+                |owner: &&Group| owner.mode == GroupMode::Cluster && group.mode == GroupMode::Cluster;
+            if let Some(owner) = owner.filter(|owner| owner.name != group.name && !is_moving(owner)) {
                 return Err(DataPlaneError::VipTaken { vip: *vip, group: owner.name.clone() }.into());
             }
         }

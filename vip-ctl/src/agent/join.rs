@@ -21,6 +21,8 @@ use crate::{
 
 /// How long it is asked. Then the agent ends, to be started again.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// Datagrams taken from the socket before it is looked at the time again.
+const DATAGRAMS_PER_TURN: usize = 64;
 /// How often it is looked whether a challenge is due, at least.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -44,7 +46,9 @@ pub(super) fn ask(
         transport.wake(clock::now());
         transmit(&mut transport, socket, &config.cluster.nodes);
         wait(socket, until).map_err(AgentError::system("wait for the other voters"))?;
-        while let Ok((len, _)) = socket.recv_from(&mut buffer) {
+        // Who floods this node keeps it from nothing.
+        for _ in 0..DATAGRAMS_PER_TURN {
+            let Ok((len, _)) = socket.recv_from(&mut buffer) else { break };
             let received = transport.receive(&buffer[..len], clock::now());
             transmit(&mut transport, socket, &config.cluster.nodes);
             let Received::Adopted { peer, generation, is_member: true, .. } = received else { continue };

@@ -210,7 +210,7 @@ impl Names {
     }
 }
 
-/// How long an agent that ends waits for its keeper.
+/// How long an agent that ends waits for a keeper that does nothing.
 const KEEPER_MAX: Duration = Duration::from_secs(5);
 
 /// Runs an agent until it is told to stop. With `hold`, a signal ends it
@@ -236,9 +236,11 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         UdpSocket::bind(address).and_then(|socket| socket.set_nonblocking(true).map(|()| socket)).map_err(
             AgentError::system(format!("listen on {address} (this node's address in the configuration)")),
         )?;
+    let asked = clock::now();
     if let Some(doubt) = doubt {
         join::ask(&config, config_path, &keys, &socket, doubt)?;
     }
+    let asked = clock::now().since(asked);
 
     let Follow { table, ended, is_recorded: is_known } = follow_table(&config, paths)?;
     let setup = node_setup(&config, &table);
@@ -251,7 +253,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         node = Some(bring_up(paths, &setup, &ended)?);
     }
     // Who comes after this process has nothing of that to do first.
-    let once = if node.is_some() { clock::now().since(before) } else { Duration::ZERO };
+    let once = asked + if node.is_some() { clock::now().since(before) } else { Duration::ZERO };
     // Only now: what has ended has no lease any more.
     if !is_known && let Err(e) = table.store(&paths.state_dir) {
         warn!("the record of the groups could not be written to {}: {e}", paths.state_dir.display());
@@ -391,9 +393,15 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
     drop(checks);
     drop((notices, asker));
     // The keeper ends when the last notice is dealt with: routes follow the
-    // release. But a disk that hangs under what it writes is not waited for.
-    let patience = if leave { lease_hold / 8 } else { KEEPER_MAX };
-    if !threads::ends_within(&keeper, patience) {
+    // release. But a disk that hangs under what it writes is not waited for,
+    // and who takes over from this agent waits for nothing.
+    let ended_well = if leave {
+        threads::ends_within(&keeper, lease_hold / 8)
+    } else {
+        let is_at_work = || notify::idle_for() < KEEPER_MAX;
+        threads::ends_while(&keeper, is_at_work)
+    };
+    if !ended_well {
         warn!("the keeper hangs, as with a disk that is too slow, and is not waited for");
     }
     // Then the last hooks; but who takes over from this agent is not kept waiting.

@@ -33,6 +33,11 @@ pub(super) fn beat() {
     BEAT.store(clock::now().0, Ordering::Relaxed);
 }
 
+/// How long the keeper has not been seen at work.
+pub(super) fn idle_for() -> Duration {
+    clock::now().since(BootNs(BEAT.load(Ordering::Relaxed)))
+}
+
 /// Has the keeper not been at work for longer than the watchdog's limit?
 fn hangs(beat: BootNs, now: BootNs, limit: Option<Duration>) -> bool {
     limit.is_some_and(|limit| now.since(beat) > limit)

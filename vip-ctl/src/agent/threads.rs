@@ -25,8 +25,13 @@ pub(super) fn spawn<T: Send + 'static>(
 /// Waits for the end of a thread, for at most so long. Returns whether it came.
 pub(super) fn ends_within<T>(thread: &thread::JoinHandle<T>, limit: Duration) -> bool {
     let until = clock::now().plus(limit);
+    ends_while(thread, || clock::now() < until)
+}
+
+/// Waits for the end of a thread, as long as that has a point. Returns whether it came.
+pub(super) fn ends_while<T>(thread: &thread::JoinHandle<T>, has_a_point: impl Fn() -> bool) -> bool {
     while !thread.is_finished() {
-        if clock::now() >= until {
+        if !has_a_point() {
             return false;
         }
         thread::sleep(LOOK);

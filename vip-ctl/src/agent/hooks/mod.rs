@@ -7,7 +7,7 @@ mod run;
 mod webhook;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -260,19 +260,29 @@ impl<R: Report> Runner<R> {
 
     /// Starts what may run: of each group what came first.
     fn start_next(&mut self) {
-        let is_free = |runner: &Self, place: usize| {
-            let Order { group, hook, .. } = &runner.waiting[place];
-            let is_first = !runner.waiting.iter().take(place).any(|other| other.group == *group);
-            let mut of_pool = runner.running.iter().filter(|run| Pool::of(run.order.hook) == Pool::of(*hook));
-            is_first
-                && !runner.running.iter().any(|run| run.order.group == *group)
-                && of_pool.nth(RUNS_MAX - 1).is_none()
-        };
-        while let Some(place) = (0..self.waiting.len()).find(|place| is_free(self, *place))
+        while let Some(place) = self.next_free()
             && let Some(order) = self.waiting.remove(place)
         {
             self.start(order);
         }
+    }
+
+    /// The place of the first that may run. Ten thousand may wait, so each is
+    /// looked at once.
+    fn next_free(&self) -> Option<usize> {
+        let is_full = |pool: Pool| {
+            self.running.iter().filter(|run| Pool::of(run.order.hook) == pool).nth(RUNS_MAX - 1).is_some()
+        };
+        let full: Vec<Pool> =
+            [Pool::Taking, Pool::Leaving, Pool::Rest].into_iter().filter(|p| is_full(*p)).collect();
+        if full.len() == 3 {
+            return None;
+        }
+        // Those whose turn it is not, since another of their group is before them.
+        let mut busy: BTreeSet<&str> = self.running.iter().map(|run| run.order.group.as_str()).collect();
+        self.waiting
+            .iter()
+            .position(|order| busy.insert(&order.group) && !full.contains(&Pool::of(order.hook)))
     }
 
     fn start(&mut self, order: Order) {
