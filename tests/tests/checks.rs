@@ -14,9 +14,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use vip_tests::lab::rig::{ArpProbes, Rig};
 use vip_tests::lab::status::GroupStatus;
-use vip_tests::lab::{GROUP, Lab, LabSpec, Node, clock, find_vip_ctl, skip, wait_until};
+use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, clock, find_vip_ctl, skip, wait_until};
 
-const LEASE: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn spec() -> Result<LabSpec> {
@@ -261,7 +260,7 @@ fn an_agent_that_is_replaced_keeps_its_lease_while_it_waits_for_its_checks() -> 
         return Ok(());
     }
     // A longer lease, since a start may be slow on a busy machine.
-    let spec = LabSpec { lease: LEASE * 15, ..spec()? };
+    let spec = LabSpec { lease: LEASE * 3, ..spec()? };
     // Slow once the node is said not to be well.
     let rig = rig_with(&spec, |node| {
         format!(

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use vip_tests::lab::{GROUP, INTERFACE, Lab, LabSpec, Node, VIP, clock, find_vip_ctl, skip, wait_until};
+use vip_tests::lab::{
+    GROUP, INTERFACE, LEASE, Lab, LabSpec, Node, VIP, clock, find_vip_ctl, skip, wait_until,
+};
 
-const LEASE: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn lab() -> Result<Lab> {

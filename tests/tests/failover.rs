@@ -4,17 +4,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use vip_common::BootNs;
-use vip_tests::lab::account::Account;
-use vip_tests::lab::rig::{ArpProbes, Rig};
+use vip_tests::lab::rig::{ArpProbes, Rig, WATCH};
 use vip_tests::lab::snapshot::{Carrier, Snapshot};
-use vip_tests::lab::{GROUP, Lab, LabSpec, Node, clock, find_vip_ctl, skip};
+use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, clock, find_vip_ctl, skip};
 
-const LEASE: Duration = Duration::from_millis(200);
-/// A lease, and as much again as a busy two-core machine may add at its worst.
-const GAP_MS_MAX: f64 = 1000.0;
-/// How long to watch after a move, and at a moment when nothing may happen.
-const WATCH: Duration = Duration::from_millis(1500);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn spec() -> Result<LabSpec> {
@@ -33,28 +26,6 @@ fn assert_same_interfaces(rig: &Rig, before: &[Snapshot], carrier: Carrier) -> R
     Ok(())
 }
 
-/// Waits for a new holder, watches it for a while, and asserts that the move
-/// was clean. Returns the new holder.
-fn assert_moved<'a>(rig: &'a Rig, start: BootNs, before: &str) -> Result<(&'a Node, Account)> {
-    let after = rig.wait_answerer(Some(before), || ())?;
-    std::thread::sleep(WATCH);
-    let account = rig.account(start, clock::now(), before)?;
-    assert_eq!(account.verdict.answered_by_two, 0, "answered by two: {account:?}");
-    assert_eq!(account.holder_after.as_deref(), Some(&*after), "it moved on: {account:?}");
-    ensure!(account.gap_ms() <= GAP_MS_MAX, "too long a gap: {account:?}");
-    Ok((rig.lab.node(&after)?, account))
-}
-
-/// Watches for a while from `start` on, and asserts that nothing happened to the client.
-fn assert_nothing_happens(rig: &Rig, start: BootNs, holder: &str) -> Result<()> {
-    std::thread::sleep(WATCH);
-    let account = rig.account(start, clock::now(), holder)?;
-    assert_eq!(account.verdict.answered_by_two, 0, "answered by two: {account:?}");
-    assert_eq!(account.verdict.new_holder, None, "it moved: {account:?}");
-    assert_eq!(account.probes_lost, 0, "lost probes: {account:?}");
-    rig.check()
-}
-
 #[test]
 fn a_cut_holder_is_replaced_and_returns_quietly() -> Result<()> {
     if skip::skipped("a_cut_holder_is_replaced_and_returns_quietly") {
@@ -65,12 +36,12 @@ fn a_cut_holder_is_replaced_and_returns_quietly() -> Result<()> {
     let before = snapshots(&rig)?;
     let start = clock::now();
     old.cut()?;
-    let (new, _) = assert_moved(&rig, start, old.name())?;
+    let (new, _) = rig.expect_move(start, old.name())?;
     assert_same_interfaces(&rig, &before, Carrier::Ignored)?;
 
     let start = clock::now();
     old.heal()?;
-    assert_nothing_happens(&rig, start, new.name())?;
+    rig.expect_calm(start, new.name())?;
     rig.lab.wait_quorate(PATIENCE)?;
     assert_eq!(rig.lab.wait_holder(GROUP, PATIENCE)?.name(), new.name());
     assert_same_interfaces(&rig, &before, Carrier::Compared)
@@ -87,10 +58,10 @@ fn a_holder_cut_off_with_its_carrier_up_falls_silent() -> Result<()> {
     let before = snapshots(&rig)?;
     let start = clock::now();
     old.isolate()?;
-    let (new, _) = assert_moved(&rig, start, old.name())?;
+    let (new, _) = rig.expect_move(start, old.name())?;
     let start = clock::now();
     old.rejoin()?;
-    assert_nothing_happens(&rig, start, new.name())?;
+    rig.expect_calm(start, new.name())?;
     assert_same_interfaces(&rig, &before, Carrier::Compared)
 }
 
@@ -104,12 +75,12 @@ fn a_killed_agents_host_is_fenced_and_its_restart_unnoticed() -> Result<()> {
     let before = snapshots(&rig)?;
     let start = clock::now();
     old.kill_agent()?;
-    let (new, _) = assert_moved(&rig, start, old.name())?;
+    let (new, _) = rig.expect_move(start, old.name())?;
     assert_same_interfaces(&rig, &before, Carrier::Compared)?;
 
     let start = clock::now();
     old.start_agent()?;
-    assert_nothing_happens(&rig, start, new.name())?;
+    rig.expect_calm(start, new.name())?;
     rig.lab.wait_quorate(PATIENCE)?;
     assert_same_interfaces(&rig, &before, Carrier::Compared)
 }
@@ -124,12 +95,12 @@ fn a_stopped_agents_host_is_fenced_and_its_return_unnoticed() -> Result<()> {
     let before = snapshots(&rig)?;
     let start = clock::now();
     old.pause_agent()?;
-    let (new, _) = assert_moved(&rig, start, old.name())?;
+    let (new, _) = rig.expect_move(start, old.name())?;
     assert_same_interfaces(&rig, &before, Carrier::Compared)?;
 
     let start = clock::now();
     old.resume_agent()?;
-    assert_nothing_happens(&rig, start, new.name())?;
+    rig.expect_calm(start, new.name())?;
     rig.lab.wait_quorate(PATIENCE)?;
     assert_same_interfaces(&rig, &before, Carrier::Compared)
 }
@@ -147,20 +118,20 @@ fn a_switchover_loses_next_to_nothing() -> Result<()> {
         let old = rig.holder()?;
         let start = clock::now();
         asked.succeed(&["switchover", GROUP])?;
-        lost.push(assert_moved(&rig, start, old.name())?.1.probes_lost);
+        lost.push(rig.expect_move(start, old.name())?.1.probes_lost);
     }
     let asked = rig.holder()?;
     for target in rig.lab.nodes().iter().filter(|node| node.name() != asked.name()) {
         let old = rig.holder()?;
         let start = clock::now();
         asked.succeed(&["switchover", GROUP, "--to", target.name()])?;
-        let (new, account) = assert_moved(&rig, start, old.name())?;
+        let (new, account) = rig.expect_move(start, old.name())?;
         assert_eq!(new.name(), target.name());
         lost.push(account.probes_lost);
     }
     lost.sort_unstable();
     // One may meet a stall of the machine, but none waits for a lease to run out.
-    ensure!(lost[lost.len() / 2] <= 5 && lost.iter().all(|lost| *lost < 100), "lost probes: {lost:?}");
+    ensure!(lost[lost.len() / 2] <= 5 && lost.iter().all(|lost| *lost < 500), "lost probes: {lost:?}");
     assert_same_interfaces(&rig, &before, Carrier::Compared)
 }
 
@@ -174,10 +145,10 @@ fn a_holder_that_ends_on_sigterm_releases() -> Result<()> {
     let start = clock::now();
     let status = old.stop_agent()?;
     ensure!(status.success(), "the agent ended with {status}");
-    let (_, account) = assert_moved(&rig, start, old.name())?;
-    // Had it not released, its lease of 200 ms, renewed every 40 ms, would have to run out.
+    let (_, account) = rig.expect_move(start, old.name())?;
+    // Had it not released, its lease of 1 s, renewed every 200 ms, would have to run out.
     // Lost probes at 1 kHz, and not the gap: that one grows when the client is stalled.
-    ensure!(account.probes_lost < 120, "{account:?}");
+    ensure!(account.probes_lost < 600, "{account:?}");
     Ok(())
 }
 
@@ -239,7 +210,7 @@ fn a_witness_votes_and_never_answers() -> Result<()> {
     let start = clock::now();
     first.kill_agent()?;
     // The witness's vote is the second of the majority.
-    let (second, _) = assert_moved(&rig, start, first.name())?;
+    let (second, _) = rig.expect_move(start, first.name())?;
     ensure!(!second.is_witness());
     second.kill_agent()?;
     let fenced = clock::now().plus(LEASE);
@@ -259,16 +230,16 @@ fn a_client_without_arp_probes_is_not_left_with_a_stale_neighbour() -> Result<()
     let old = rig.holder()?;
     let start = clock::now();
     old.kill_agent()?;
-    let (new, _) = assert_moved(&rig, start, old.name())?;
+    let (new, _) = rig.expect_move(start, old.name())?;
     let start = clock::now();
     old.start_agent()?;
-    assert_nothing_happens(&rig, start, new.name())?;
+    rig.expect_calm(start, new.name())?;
     let start = clock::now();
     rig.holder()?.pause_agent()?;
-    let (newer, _) = assert_moved(&rig, start, new.name())?;
+    let (newer, _) = rig.expect_move(start, new.name())?;
     let start = clock::now();
     new.resume_agent()?;
-    assert_nothing_happens(&rig, start, newer.name())
+    rig.expect_calm(start, newer.name())
 }
 
 #[test]
@@ -287,6 +258,6 @@ fn two_clusters_side_by_side_do_not_meet() -> Result<()> {
     let (old, start) = (first.holder()?, clock::now());
     let bystander = second.holder()?;
     old.kill_agent()?;
-    assert_moved(&first, start, old.name())?;
-    assert_nothing_happens(&second, start, bystander.name())
+    first.expect_move(start, old.name())?;
+    second.expect_calm(start, bystander.name())
 }

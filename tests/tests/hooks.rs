@@ -11,9 +11,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use vip_common::BootNs;
 use vip_tests::lab::rig::{ArpProbes, Rig, WATCH};
-use vip_tests::lab::{GROUP, Lab, LabSpec, Node, clock, find_vip_ctl, skip, wait_until};
+use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, clock, find_vip_ctl, skip, wait_until};
 
-const LEASE: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Probes at 1 kHz that a planned move may cost on a machine that stalls.
 const PLANNED_LOSS_MAX: usize = 100;
@@ -262,7 +261,7 @@ fn a_replaced_agent_promotes_nothing() -> Result<()> {
         return Ok(());
     }
     // A longer lease, since a start may be slow on a busy machine.
-    let spec = LabSpec { lease: LEASE * 30, ..spec()? };
+    let spec = LabSpec { lease: LEASE * 6, ..spec()? };
     let hooks = [("pre_promote", ":"), ("post_promote", ":"), ("post_demote", ":")];
     let rig = rig(&spec, "", &hooks)?;
     let node = rig.holder()?;

@@ -15,10 +15,9 @@ use vip_ctl::dataplane::DataPlane;
 use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
 use vip_tests::lab::rig::{ArpProbes, Rig};
 use vip_tests::lab::{
-    GROUP, INTERFACE, Lab, LabSpec, Node, SERVICE_PORT, VIP, clock, find_vip_ctl, skip, wait_until,
+    GROUP, INTERFACE, LEASE, Lab, LabSpec, Node, SERVICE_PORT, VIP, clock, find_vip_ctl, skip, wait_until,
 };
 
-const LEASE: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a question may stay unanswered where no answer is expected.
 const BRIEF: Duration = Duration::from_millis(500);

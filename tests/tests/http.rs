@@ -10,9 +10,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use vip_tests::lab::http::{Answer, Ask};
 use vip_tests::lab::rig::{Rig, WATCH};
-use vip_tests::lab::{GROUP, Lab, LabSpec, Node, VIP, clock, find_vip_ctl, skip, wait_until};
+use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, VIP, clock, find_vip_ctl, skip, wait_until};
 
-const LEASE: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn spec() -> Result<LabSpec> {

@@ -7,9 +7,8 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use vip_tests::lab::rig::Rig;
 use vip_tests::lab::terminal::Terminal;
-use vip_tests::lab::{GROUP, Lab, LabSpec, Node, VIP, clock, find_vip_ctl, skip, wait_until};
+use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, VIP, clock, find_vip_ctl, skip, wait_until};
 
-const LEASE: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Where to put the screen as the test saw it, for a person to look at.
 const SHOW: &str = "VIP_MONITOR_SCREEN";

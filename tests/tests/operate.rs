@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use vip_tests::lab::rig::{Rig, WATCH};
-use vip_tests::lab::{GROUP, Lab, LabSpec, Node, clock, find_vip_ctl, skip, wait_until};
+use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, clock, find_vip_ctl, skip, wait_until};
 
-const LEASE: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Probes at 1 kHz that a planned move may cost on a machine that stalls.
 const PLANNED_LOSS_MAX: usize = 100;
@@ -103,7 +102,7 @@ fn an_agent_that_holds_is_replaced_unnoticed() -> Result<()> {
         return Ok(());
     }
     // A longer lease, since a start may be slow on a busy machine.
-    let spec = LabSpec { lease: LEASE * 5, ..spec()? };
+    let spec = LabSpec { lease: LEASE * 3, ..spec()? };
     let rig = Rig::new(&spec)?;
     let node = rig.holder()?;
     // The first agent was started without it, so it is put in place by a crash.
@@ -126,7 +125,7 @@ fn an_agent_that_can_not_come_up_again_hands_over_what_it_has() -> Result<()> {
         return Ok(());
     }
     // So long a lease that a release can be told from its end.
-    let rig = Rig::new(&LabSpec { lease: LEASE * 25, ..spec()? })?;
+    let rig = Rig::new(&LabSpec { lease: LEASE * 5, ..spec()? })?;
     let node = rig.holder()?;
     // Somebody has put the VIP on an ordinary interface meanwhile.
     node.ns().ip("link add other type veth peer name other-end")?;
@@ -136,7 +135,7 @@ fn an_agent_that_can_not_come_up_again_hands_over_what_it_has() -> Result<()> {
     let config = node.config_file();
     let refused = node.run(&["agent", "--config", config.to_str().context("a path")?])?;
     ensure!(refused.status.code() == Some(107), "{refused:?}");
-    let handed_over = clock::now().since(start) < LEASE * 20;
+    let handed_over = clock::now().since(start) < LEASE * 4;
     let (_, account) = rig.expect_move(start, node.name())?;
     ensure!(handed_over && account.gap_ms() < 500.0, "it was not released: {account:?}");
     Ok(())
@@ -147,7 +146,7 @@ fn keys_are_exchanged_one_node_at_a_time_and_nobody_notices() -> Result<()> {
     if skip::skipped("keys_are_exchanged_one_node_at_a_time_and_nobody_notices") {
         return Ok(());
     }
-    let spec = LabSpec { lease: LEASE * 5, ..spec()? };
+    let spec = spec()?;
     let rig = Rig::new(&spec)?;
     let node = rig.holder()?;
     let start = clock::now();
@@ -206,7 +205,7 @@ fn a_voter_is_added_one_agent_at_a_time_and_the_next_change_waits_for_all() -> R
     if skip::skipped("a_voter_is_added_one_agent_at_a_time_and_the_next_change_waits_for_all") {
         return Ok(());
     }
-    let mut spec = LabSpec { lease: LEASE * 5, ..spec()? };
+    let mut spec = spec()?;
     let fourth = vip_tests::lab::NodeSpec { name: "db-d".to_owned(), witness: false, priority: 50 };
     spec.nodes.push(fourth);
     let lab = Lab::new(&spec)?;

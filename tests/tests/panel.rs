@@ -9,9 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use vip_tests::lab::browser::{self, Browser};
 use vip_tests::lab::rig::{ArpProbes, Rig};
-use vip_tests::lab::{GROUP, Lab, LabSpec, Node, VIP, clock, find_vip_ctl, skip, wait_until};
+use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, VIP, clock, find_vip_ctl, skip, wait_until};
 
-const LEASE: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);
 const TOKEN: &str = "fedcba9876543210fedcba9876543210";
 const TAB: u32 = 9;

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use vip_tests::lab::rig::{Rig, WATCH};
-use vip_tests::lab::{GROUP, LabSpec, clock, find_vip_ctl, skip, wait_until};
+use vip_tests::lab::{GROUP, LEASE, LabSpec, clock, find_vip_ctl, skip, wait_until};
 
-const LEASE: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn spec() -> Result<LabSpec> {

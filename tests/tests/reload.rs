@@ -9,14 +9,13 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use vip_tests::lab::{
-    GROUP, GroupSpec, Lab, LabSpec, Node, SERVICE_PORT, VIP, clock,
+    GROUP, GroupSpec, LEASE, Lab, LabSpec, Node, SERVICE_PORT, VIP, clock,
     echo::{EchoServer, ask_udp},
     find_vip_ctl,
     rig::{Rig, WATCH},
     skip, wait_until,
 };
 
-const LEASE: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a single question waits.
 const ASK: Duration = Duration::from_millis(300);
@@ -132,7 +131,7 @@ fn what_is_wrong_or_takes_a_restart_changes_nothing() -> Result<()> {
     let good = std::fs::read_to_string(node.config_file())?;
     for (text, told) in [
         (good.replace("vips =", "vip ="), "did you mean \"vips\"?"),
-        (good.replace("200ms", "300ms"), "[cluster] lease changed, which takes a restart of the agent"),
+        (good.replace("1s", "2s"), "[cluster] lease changed, which takes a restart of the agent"),
         (good.replace(&VIP.to_string(), &node.address().to_string()), "which can't move"),
     ] {
         node.write_config(&text)?;

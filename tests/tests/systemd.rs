@@ -12,9 +12,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use vip_tests::lab::rig::Rig;
 use vip_tests::lab::systemd::{self, Systemd};
-use vip_tests::lab::{GROUP, Lab, LabSpec, Node, clock, find_vip_ctl, skip, wait_until};
+use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, clock, find_vip_ctl, skip, wait_until};
 
-const LEASE: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn root() -> PathBuf {
@@ -157,7 +156,7 @@ fn an_upgrade_goes_on_in_the_same_process_and_moves_nothing() -> Result<()> {
         return Ok(());
     }
     // A longer lease, since a start may be slow on a busy machine.
-    let rig = Rig::new(&LabSpec::three_nodes(LEASE * 15, Some(find_vip_ctl()?)))?;
+    let rig = Rig::new(&LabSpec::three_nodes(LEASE * 3, Some(find_vip_ctl()?)))?;
     let node = rig.holder()?;
     let pid = node.agent_pid()?;
     for round in 1..=2 {
@@ -232,7 +231,7 @@ fn under_systemd_a_restart_moves_nothing_and_a_stop_hands_over() -> Result<()> {
     if skip::skipped(NAME) || systemd::TOOLS.iter().any(|tool| skip::skipped_without(NAME, tool)) {
         return Ok(());
     }
-    let rig = Rig::new(&LabSpec::three_nodes(LEASE * 15, Some(find_vip_ctl()?)))?;
+    let rig = Rig::new(&LabSpec::three_nodes(LEASE * 3, Some(find_vip_ctl()?)))?;
     let holder = rig.holder()?.name().to_owned();
     let node = rig.lab.candidates().find(|node| node.name() != holder).context("another node")?;
     ensure!(node.stop_agent()?.success());

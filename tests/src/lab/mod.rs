@@ -46,6 +46,10 @@ pub const SERVICE_PORT: u16 = 7000;
 pub const GROUP: &str = "db";
 /// The VIP that [`LabSpec::three_nodes`] has.
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+/// T_accept where a test is about what happens, and not about how fast: so long
+/// that a machine which stands still for some hundred milliseconds, as a busy
+/// virtual one does, moves nothing that the test did not move.
+pub const LEASE: Duration = Duration::from_secs(1);
 /// Most nodes and most clients of a lab: both fit the one /24 beside the VIPs.
 const HOSTS_MAX: usize = 50;
 

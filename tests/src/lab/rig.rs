@@ -121,13 +121,12 @@ impl Rig {
         self.echoes.len()
     }
 
-    /// The node that answers every probe now.
+    /// The node that answers every probe, as soon as there is one.
     ///
     /// # Errors
-    /// When there is none.
+    /// As [`Rig::wait_answerer`].
     pub fn holder(&self) -> Result<&Node> {
-        let name = self.udp.steady_answerer(STEADY).context("nobody answers the client steadily")?;
-        self.lab.node(&name)
+        self.lab.node(&self.wait_answerer(None, || ())?)
     }
 
     /// Waits until one node that is not `other_than` answers every probe.
@@ -174,8 +173,8 @@ impl Rig {
     }
 }
 
-/// A lease, and as much again as a busy two-core machine may add at its worst.
-const GAP_MS_MAX: f64 = 1000.0;
+/// What a busy two-core machine may add to a gap at its worst.
+const NOISE: Duration = Duration::from_secs(1);
 /// How long to watch after a move, and at a moment when nothing may happen.
 pub const WATCH: Duration = Duration::from_millis(1500);
 
@@ -192,7 +191,7 @@ impl Rig {
         let account = self.account(start, clock::now(), before)?;
         ensure!(account.verdict.answered_by_two == 0, "answered by two: {account:?}");
         ensure!(account.holder_after.as_deref() == Some(&*after), "it moved on: {account:?}");
-        ensure!(account.gap_ms() <= GAP_MS_MAX, "too long a gap: {account:?}");
+        ensure!(account.gap_ms() <= clock::millis(self.lab.lease() + NOISE), "too long a gap: {account:?}");
         Ok((self.lab.node(&after)?, account))
     }
 
