@@ -15,6 +15,7 @@ mod place;
 mod process;
 mod setup;
 mod sim;
+mod stall;
 mod tally;
 mod test;
 mod tidy;

@@ -51,7 +51,18 @@ pub(crate) struct Reader {
     announced: Option<usize>,
     /// Single results since then, for a program that dies before its summary.
     seen: Tally,
+    /// The names below the last `failures:`.
+    named: Vec<String>,
+    /// Whether a line spoke of what no noise explains.
+    unsafe_seen: bool,
 }
+
+/// What lab tests say when two nodes had the VIP, or one without a lease: see
+/// `Rig::expect_move`, `Rig::expect_silence` and the tests of `tests/`.
+const UNSAFE: [&str; 4] = ["answered by two", "answered in turns", "VIP as source", "two holders"];
+
+/// Of how many failures at once noise is the likely reason.
+const EXCUSABLE_MAX: usize = 2;
 
 impl Reader {
     pub(crate) fn feed(&mut self, bytes: &[u8]) {
@@ -65,7 +76,25 @@ impl Reader {
         }
     }
 
+    /// The tests of a program with a failure that may have come from a machine
+    /// that stood still: few, all known by name, and none about safety. Whoever
+    /// asks has to know that the machine did stand still.
+    pub(crate) fn excusable(&self) -> Option<&[String]> {
+        let summed_up = self.announced.is_none() && self.told.failed == self.named.len();
+        let few = (1..=EXCUSABLE_MAX).contains(&self.named.len());
+        (summed_up && few && !self.unsafe_seen).then_some(&self.named[..])
+    }
+
     fn read_line(&mut self, line: &str) {
+        self.unsafe_seen |= UNSAFE.iter().any(|words| line.contains(words));
+        if line == "failures:" {
+            self.named.clear();
+        } else if self.told.failed == 0
+            && let Some(name) = line.strip_prefix("    ")
+            && !name.contains(char::is_whitespace)
+        {
+            self.named.push(name.to_owned());
+        }
         if let Some(number) = line.strip_prefix("running ").and_then(|rest| {
             rest.strip_suffix(" tests").or_else(|| rest.strip_suffix(" test"))?.parse::<usize>().ok()
         }) {
@@ -189,6 +218,24 @@ mod tests {
             tally(2, 1, 1),
             "one of two harnesses died"
         );
+    }
+
+    #[test]
+    fn few_failures_are_excusable_and_none_about_safety() {
+        let excusable = |text: &str| {
+            let mut reader = Reader::default();
+            reader.feed(text.as_bytes());
+            reader.excusable().map(<[String]>::to_vec)
+        };
+        assert_eq!(excusable(BAD), Some(vec!["b".to_owned()]));
+        assert_eq!(excusable(GOOD), None, "nothing failed");
+        assert_eq!(excusable(&BAD.replace("nonsense", "answered by two: 3")), None);
+        assert_eq!(excusable(&BAD.replace("    b\n", "    b\n    c\n")), None, "two names and one failure");
+        let many = BAD.replace("1 failed", "3 failed").replace("    b\n", "    b\n    c\n    d\n");
+        assert_eq!(excusable(&many), None);
+        assert_eq!(excusable("running 2 tests\ntest a ... FAILED\n"), None, "it died");
+        let talks = BAD.replace("nonsense", "nonsense\n    indented\n   0: main");
+        assert_eq!(excusable(&talks), Some(vec!["b".to_owned()]));
     }
 
     #[test]
