@@ -31,6 +31,15 @@ struct Reservation {
     until: BootNs,
 }
 
+/// What this node's own renewal asks of its own acceptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OwnPhase {
+    /// First phase.
+    Prepare { ballot: Ballot },
+    /// Second phase; the lease is kept for `accept`.
+    Propose { ballot: Ballot, epoch: Epoch, accept: Duration },
+}
+
 /// What a promise says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Promised {
@@ -40,10 +49,12 @@ pub(super) struct Promised {
     pub yours: Option<Epoch>,
 }
 
-/// The acceptor of one group; an observer's only takes note. It keeps no silence of its own: nobody asks it
-/// before the silence after a start is over.
+/// The acceptor of one group; an observer's only takes note. It refuses
+/// everybody while it keeps silence, this node's own candidacy included.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Acceptor {
+    /// Until then it may have forgotten votes that still count (rule 5).
+    silent_until: Option<BootNs>,
     /// Lower ballots are refused.
     promised: Ballot,
     /// This ballot and lower ones are refused (rule 7).
@@ -55,14 +66,21 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
-    /// An acceptor that has forgotten everything but the highest epoch.
-    pub fn new(epoch: Epoch, broken: Broken) -> Self {
-        Self { epoch, broken, ..Self::default() }
+    /// An acceptor that has forgotten everything but the highest epoch, and
+    /// keeps silence until all that it may have forgotten has run out.
+    pub fn new(epoch: Epoch, silent_until: BootNs, broken: Broken) -> Self {
+        Self { epoch, silent_until: Some(silent_until), broken, ..Self::default() }
+    }
+
+    /// Until when it refuses everybody, if it does (rule 5).
+    pub fn silent_until(&self, now: BootNs) -> Option<BootNs> {
+        self.silent_until.filter(|until| *until > now)
     }
 
     /// Forgets what ran out by `now`. Returns when the last thing that kept
     /// `me` from standing ended, if one did.
     pub fn run_out(&mut self, me: NodeId, now: BootNs) -> Option<BootNs> {
+        self.silent_until = self.silent_until(now);
         let lease = self.accepted.take_if(|lease| lease.until <= now);
         let reserved = self.reserved.take_if(|reservation| reservation.until <= now);
         let lease = lease.filter(|lease| lease.ballot.node != me).map(|lease| lease.until);
@@ -75,6 +93,22 @@ impl Acceptor {
         self.admit(ballot, now)?;
         self.promised = ballot;
         Ok(Promised { epoch: self.epoch, yours: self.lease(now).map(|lease| lease.epoch) })
+    }
+
+    /// Both phases of this node's own renewal where every voter's vote is
+    /// needed for a lease: this acceptor had the lease too, so that nothing
+    /// else can have been forgotten. The one door through the silence (rule 5).
+    pub fn renew_own(&mut self, phase: OwnPhase, now: BootNs) -> Result<Promised, Refused> {
+        let silent_until = self.silent_until.take();
+        let answer = match phase {
+            OwnPhase::Prepare { ballot } => self.prepare(ballot, now),
+            OwnPhase::Propose { ballot, epoch, accept } => {
+                let answer = self.propose(ballot, epoch, true, now, accept);
+                answer.map(|()| Promised { epoch, yours: Some(epoch) })
+            }
+        };
+        self.silent_until = silent_until;
+        answer
     }
 
     /// Second phase; the lease is kept for `accept` from `now`, the receipt.
@@ -116,6 +150,9 @@ impl Acceptor {
     /// candidate that meets another's lease must not raise `promised`, or an
     /// asymmetric partition would starve the holder (rule 3).
     fn admit(&self, ballot: Ballot, now: BootNs) -> Result<(), Refused> {
+        if let Some(until) = self.silent_until(now) {
+            return Err(Refused::Silent { remaining: until.since(now) });
+        }
         if let Some(lease) = self.lease(now)
             && lease.ballot.node != ballot.node
             && !self.broken.is(Mutant::Overwrite)
@@ -207,7 +244,7 @@ impl Acceptor {
     pub fn next_deadline(&self) -> Option<BootNs> {
         let lease = self.accepted.map(|lease| lease.until);
         let kept = self.reserved.map(|kept| kept.until);
-        lease.into_iter().chain(kept).min()
+        lease.into_iter().chain(kept).chain(self.silent_until).min()
     }
 
     /// The highest round that a new ballot has to exceed.
@@ -229,7 +266,7 @@ impl Group {
         }
         self.round = self.round.max(ballot.round);
         let now = node.now;
-        let answer = self.silence(node).and_then(|()| self.acceptor.prepare(ballot, now));
+        let answer = self.acceptor.prepare(ballot, now);
         node.tell(
             from,
             self.id,
@@ -262,14 +299,13 @@ impl Group {
             return;
         }
         self.yield_to(from, epoch, held, node);
-        if self.silence(node).is_err() && held && self.lease.is_none() {
+        if self.acceptor.silent_until(now).is_some() && held && self.lease.is_none() {
             // Not a vote. But when the silence is over, this acceptor refuses
             // others as those do that have voted, and the holder's agent can
             // be replaced next.
             self.acceptor.learn(ballot, epoch, held, now, accept);
         }
-        let answer =
-            self.silence(node).and_then(|()| self.acceptor.propose(ballot, epoch, held, now, accept));
+        let answer = self.acceptor.propose(ballot, epoch, held, now, accept);
         node.tell(
             from,
             self.id,
@@ -288,16 +324,5 @@ impl Group {
     /// and nobody waits until it has (rule 10): it gets no vote here.
     fn may_hold(from: NodeId, node: &Node) -> bool {
         node.config.role(from) == Some(Role::Node)
-    }
-
-    /// After a start, what was promised and accepted before is forgotten; until
-    /// all of it has run out, nothing new may be (rule 5). A group that is new
-    /// on a running node is in the same place.
-    fn silence(&self, node: &Node) -> Result<(), Refused> {
-        let of_node = node.silent.then_some(node.silent_until);
-        match of_node.max(self.silent_until.filter(|until| *until > node.now)) {
-            Some(until) => Err(Refused::Silent { remaining: until.since(node.now) }),
-            None => Ok(()),
-        }
     }
 }

@@ -79,9 +79,6 @@ pub(super) struct Group {
     pub attempt: Option<Attempt>,
     /// Attempts in a row that lost against another candidate's.
     pub duels: u32,
-    /// A group that is new on a running node neither votes nor stands before
-    /// this: it may have been there before, with other VIPs or votes.
-    pub silent_until: Option<BootNs>,
     /// Not to stand before this; the rank's delay comes on top.
     pub stand_after: BootNs,
     /// Stand without the rank's delay: named as successor, or promoted by hand.
@@ -104,11 +101,15 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub fn new(id: GroupId, node: &Node) -> Self {
+    /// A group whose acceptor keeps silence until then: what it promised and
+    /// accepted before is forgotten, on a node that starts as for a group that
+    /// is new on a running one.
+    pub fn new(id: GroupId, silent_until: BootNs, node: &Node) -> Self {
         Self {
             id,
             acceptor: Acceptor::new(
                 node.config.remembered.epochs.get(usize::from(id.0)).copied().unwrap_or_default(),
+                silent_until,
                 node.broken,
             ),
             rank: node.config.rank(id, node.me()),
@@ -121,8 +122,7 @@ impl Group {
             lease: None,
             attempt: None,
             duels: 0,
-            silent_until: None,
-            stand_after: node.silent_until,
+            stand_after: silent_until,
             at_once: false,
             forced: None,
             was_mine: false,
@@ -219,7 +219,7 @@ impl Group {
         let stand = self.stand_at(node);
         let (preempt, forced) = (self.preempt_at(node), self.forced.filter(|_| self.lease.is_none()));
         let acceptor = self.acceptor.next_deadline();
-        [lease, renew, attempt, release, handover, acceptor, stand, preempt, forced, self.silent_until]
+        [lease, renew, attempt, release, handover, acceptor, stand, preempt, forced]
             .into_iter()
             .flatten()
             .min()
@@ -233,7 +233,6 @@ impl Group {
 
     /// Lets everything that ran out by now run out, before anything else is looked at.
     fn run_out(&mut self, node: &mut Node) {
-        self.silent_until = self.silent_until.filter(|until| *until > node.now);
         if let Some(ended) = self.acceptor.run_out(node.me(), node.now) {
             // Long overdue means that this process was stopped: the holder's
             // renewals may be waiting in the socket. Read them first.
@@ -294,7 +293,8 @@ impl Group {
 
     /// Could this node take the lease if a person asks for it by name?
     pub fn able(&self, node: &Node) -> bool {
-        let is_silent = node.silent || self.silent_until.is_some();
+        // A candidate without its own vote would only disturb others.
+        let is_silent = self.acceptor.silent_until(node.now).is_some();
         self.rank.is_some() && self.eligible == Some(true) && !is_silent && !node.stopping && !node.standby
     }
 

@@ -106,7 +106,7 @@ impl Engine {
         assert!(config.role(config.me).is_some(), "this node is not in the configuration");
         assert!(config.groups.len() <= GROUPS_MAX, "more than {GROUPS_MAX} groups");
         let mut node = Node::new(config, now, broken);
-        let mut groups: Vec<_> = node.config.group_ids().map(|id| Group::new(id, &node)).collect();
+        let mut groups: Vec<_> = node.config.group_ids().map(|id| Group::new(id, node.silent_until, &node)).collect();
         for &(id, expiry) in held {
             if let Some(group) = groups.get_mut(usize::from(id.0)) {
                 group.adopt(expiry, &mut node);

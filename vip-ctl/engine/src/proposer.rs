@@ -7,6 +7,7 @@ use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 use vip_common::{BootNs, Lease};
 
 use super::{
+    acceptor::{OwnPhase, Promised},
     config::{Epoch, NodeId, NodeSet, RETRY_MIN, Timing},
     group::{Group, Held},
     io::{Output, Reason},
@@ -98,7 +99,8 @@ impl Group {
             }
         }
         if self.attempt.is_none() && self.lease.is_some_and(|lease| lease.renew_at <= node.now) {
-            self.start(if node.silent { Kind::Adopt } else { Kind::Renew }, node);
+            let is_silent = self.acceptor.silent_until(node.now).is_some();
+            self.start(if is_silent { Kind::Adopt } else { Kind::Renew }, node);
         }
     }
 
@@ -123,25 +125,34 @@ impl Group {
             won: false,
         });
         node.tell_voters(self.id, About::Prepare { ballot });
-        match kind {
-            // Where all voters were needed for the lease, this node's acceptor
-            // had it too, so that nothing else can have been forgotten: it
-            // may renew it.
-            Kind::Adopt if node.config.needs_all() => {
-                if let Ok(promise) = self.acceptor.prepare(ballot, node.now) {
-                    self.on_promise(node.me(), ballot, promise.epoch, Some(promise.epoch), node);
-                }
-            }
-            // Rule 5: in its silence the own acceptor has no vote.
-            Kind::Adopt => {
-                let because = Refused::Silent { remaining: node.silent_until.since(node.now) };
-                self.on_refuse(node.me(), ballot, because, node);
-            }
-            Kind::Stand | Kind::Renew => match self.acceptor.prepare(ballot, node.now) {
-                Ok(promise) => self.on_promise(node.me(), ballot, promise.epoch, promise.yours, node),
-                Err(because) => self.on_refuse(node.me(), ballot, because, node),
-            },
+        match self.prepare_own(ballot, kind, node) {
+            Ok(promise) => self.on_promise(node.me(), ballot, promise.epoch, promise.yours, node),
+            Err(because) => self.on_refuse(node.me(), ballot, because, node),
         }
+    }
+
+    /// This node's own answer to its own first phase.
+    fn prepare_own(&mut self, ballot: Ballot, kind: Kind, node: &Node) -> Result<Promised, Refused> {
+        if kind == Kind::Adopt && node.config.needs_all() {
+            let answer = self.acceptor.renew_own(OwnPhase::Prepare { ballot }, node.now);
+            return answer.map(|promise| Promised { yours: Some(promise.epoch), ..promise });
+        }
+        self.acceptor.prepare(ballot, node.now)
+    }
+
+    /// This node's own answer to its own second phase.
+    fn propose_own(
+        &mut self,
+        ballot: Ballot,
+        kind: Kind,
+        epoch: Epoch,
+        node: &Node,
+    ) -> Result<(), Refused> {
+        let (now, accept) = (node.now, node.keep());
+        if kind == Kind::Adopt && node.config.needs_all() {
+            return self.acceptor.renew_own(OwnPhase::Propose { ballot, epoch, accept }, now).map(|_| ());
+        }
+        self.acceptor.propose(ballot, epoch, kind != Kind::Stand, now, accept)
     }
 
     /// An acceptor has promised.
@@ -205,11 +216,9 @@ impl Group {
                 node.tell(peer, self.id, About::Propose { ballot, epoch, held });
             }
         }
-        if kind != Kind::Adopt || node.config.needs_all() {
-            match self.acceptor.propose(ballot, epoch, held, node.now, node.keep()) {
-                Ok(()) => self.on_accept(node.me(), ballot, node),
-                Err(because) => self.on_refuse(node.me(), ballot, because, node),
-            }
+        match self.propose_own(ballot, kind, epoch, node) {
+            Ok(()) => self.on_accept(node.me(), ballot, node),
+            Err(because) => self.on_refuse(node.me(), ballot, because, node),
         }
     }
 

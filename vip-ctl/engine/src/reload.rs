@@ -79,11 +79,9 @@ impl Engine {
                     group
                 }
                 None => {
+                    // It may have been there before, with other VIPs or votes.
                     let silent_until = self.node.now.plus(self.node.timing.accept);
-                    let mut group = Group::new(id, &self.node);
-                    group.silent_until = Some(silent_until);
-                    group.stand_after = silent_until;
-                    group
+                    Group::new(id, silent_until.max(self.node.silent_until), &self.node)
                 }
             };
             self.groups.push(group);
