@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         }
     }
     for (mutant, scope) in mutants::MUTANTS {
-        let name = mutants::name(mutant);
+        let name = mutant.name();
         if !wanted(name) {
             continue;
         }

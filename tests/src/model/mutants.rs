@@ -63,7 +63,7 @@ const HANDOVER: Scope = Scope {
 };
 
 /// All of them.
-pub const MUTANTS: [(Mutant, Scope); 9] = [
+pub const MUTANTS: [(Mutant, Scope); 10] = [
     (Mutant::ShortSilence, RESTARTED_VOTER),
     (Mutant::ShortAcceptor, ONE_CANDIDATE),
     (Mutant::Overwrite, ONE_CANDIDATE),
@@ -73,20 +73,5 @@ pub const MUTANTS: [(Mutant, Scope); 9] = [
     (Mutant::LateRenewal, RENEWAL_AND_RELEASE),
     (Mutant::NoMargin, DRIFT),
     (Mutant::SameBallot, HANDOVER),
+    (Mutant::StandsInSilence, RESTARTED_VOTER),
 ];
-
-/// What the report calls a mutant.
-#[must_use]
-pub const fn name(mutant: Mutant) -> &'static str {
-    match mutant {
-        Mutant::ShortSilence => "silence-too-short",
-        Mutant::ShortAcceptor => "acceptor-shorter-than-holder",
-        Mutant::LeaseFromPropose => "lease-clock-at-propose",
-        Mutant::ReleaseBeforeStore => "release-before-map-write",
-        Mutant::Overwrite => "overwrites-sticky-acceptor",
-        Mutant::SameBallot => "another-owner-under-same-ballot",
-        Mutant::NoMargin => "no-margin-for-clocks",
-        Mutant::AnyAccept => "accepts-of-any-ballot",
-        Mutant::LateRenewal => "renewal-after-release",
-    }
-}

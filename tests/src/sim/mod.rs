@@ -122,6 +122,24 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// Breaks every engine of this process, if the environment says which way
+/// (`VIP_MUTANT`). For whoever checks that the simulation notices.
+///
+/// # Panics
+/// If there is no such mutant, or engines were made before.
+#[cfg(feature = "mutants")]
+pub fn choose_mutant() {
+    use std::sync::Once;
+
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if let Ok(name) = std::env::var("VIP_MUTANT") {
+            let mutant = vip_engine::Mutant::by_name(&name);
+            vip_engine::choose(mutant.unwrap_or_else(|| panic!("there is no mutant {name:?}")));
+        }
+    });
+}
+
 /// Runs one seed.
 #[must_use]
 pub fn run(seed: u64) -> Outcome {

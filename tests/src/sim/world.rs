@@ -111,6 +111,8 @@ pub(super) struct World {
 impl World {
     /// A world in which no agent runs yet.
     pub fn new(plan: Plan, mut rng: Rng, mutant: Mutant, trace: Trace) -> Self {
+        #[cfg(feature = "mutants")]
+        super::choose_mutant();
         let count = plan.nodes.len();
         let nodes = (0..count).map(|index| SimNode::new(index, &plan, &mut rng)).collect();
         let holdings = vec![Holding::default(); plan.groups.len()];

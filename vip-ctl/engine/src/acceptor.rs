@@ -90,6 +90,11 @@ impl Acceptor {
 
     /// First phase.
     pub fn prepare(&mut self, ballot: Ballot, now: BootNs) -> Result<Promised, Refused> {
+        self.heed_silence(now)?;
+        self.promise(ballot, now)
+    }
+
+    fn promise(&mut self, ballot: Ballot, now: BootNs) -> Result<Promised, Refused> {
         self.admit(ballot, now)?;
         self.promised = ballot;
         Ok(Promised { epoch: self.epoch, yours: self.lease(now).map(|lease| lease.epoch) })
@@ -99,20 +104,31 @@ impl Acceptor {
     /// needed for a lease: this acceptor had the lease too, so that nothing
     /// else can have been forgotten. The one door through the silence (rule 5).
     pub fn renew_own(&mut self, phase: OwnPhase, now: BootNs) -> Result<Promised, Refused> {
-        let silent_until = self.silent_until.take();
-        let answer = match phase {
-            OwnPhase::Prepare { ballot } => self.prepare(ballot, now),
+        match phase {
+            OwnPhase::Prepare { ballot } => self.promise(ballot, now),
             OwnPhase::Propose { ballot, epoch, accept } => {
-                let answer = self.propose(ballot, epoch, true, now, accept);
-                answer.map(|()| Promised { epoch, yours: Some(epoch) })
+                self.accept(ballot, epoch, true, now, accept)?;
+                Ok(Promised { epoch, yours: Some(epoch) })
             }
-        };
-        self.silent_until = silent_until;
-        answer
+        }
     }
 
     /// Second phase; the lease is kept for `accept` from `now`, the receipt.
     pub fn propose(
+        &mut self,
+        ballot: Ballot,
+        epoch: Epoch,
+        held: bool,
+        now: BootNs,
+        accept: Duration,
+    ) -> Result<(), Refused> {
+        if !self.broken.is(Mutant::ProposeInSilence) {
+            self.heed_silence(now)?;
+        }
+        self.accept(ballot, epoch, held, now, accept)
+    }
+
+    fn accept(
         &mut self,
         ballot: Ballot,
         epoch: Epoch,
@@ -146,13 +162,19 @@ impl Acceptor {
         is_newest
     }
 
+    /// What was promised and accepted before may be forgotten; until all of it
+    /// has run out, nothing new may be (rule 5).
+    fn heed_silence(&self, now: BootNs) -> Result<(), Refused> {
+        match self.silent_until(now) {
+            Some(until) => Err(Refused::Silent { remaining: until.since(now) }),
+            None => Ok(()),
+        }
+    }
+
     /// The checks that both phases share. Changes nothing: above all, a
     /// candidate that meets another's lease must not raise `promised`, or an
     /// asymmetric partition would starve the holder (rule 3).
     fn admit(&self, ballot: Ballot, now: BootNs) -> Result<(), Refused> {
-        if let Some(until) = self.silent_until(now) {
-            return Err(Refused::Silent { remaining: until.since(now) });
-        }
         if let Some(lease) = self.lease(now)
             && lease.ballot.node != ballot.node
             && !self.broken.is(Mutant::Overwrite)

@@ -97,7 +97,7 @@ pub(super) struct Group {
     reported: Option<(GroupState, Option<NodeId>, Epoch)>,
     told_ready: bool,
     #[cfg(feature = "mutants")]
-    pub given: super::mutant::Given,
+    pub given: super::same_ballot::Given,
 }
 
 impl Group {
@@ -133,7 +133,7 @@ impl Group {
             reported: None,
             told_ready: false,
             #[cfg(feature = "mutants")]
-            given: super::mutant::Given::default(),
+            given: super::same_ballot::Given::default(),
         }
     }
 
@@ -278,7 +278,8 @@ impl Group {
             return None;
         }
         let delay = node.timing.slot.saturating_mul(self.rank?);
-        let after = if self.at_once { self.stand_after } else { self.stand_after.max(node.starts_at) };
+        let at_once = self.at_once || node.broken.is(Mutant::StandsInSilence);
+        let after = if at_once { self.stand_after } else { self.stand_after.max(node.starts_at) };
         match self.acceptor.blocked_until(node.me(), node.now) {
             Some(until) => Some(after.max(until).plus(delay)),
             None if self.at_once => Some(after),
@@ -294,7 +295,8 @@ impl Group {
     /// Could this node take the lease if a person asks for it by name?
     pub fn able(&self, node: &Node) -> bool {
         // A candidate without its own vote would only disturb others.
-        let is_silent = self.acceptor.silent_until(node.now).is_some();
+        let is_silent =
+            self.acceptor.silent_until(node.now).is_some() && !node.broken.is(Mutant::StandsInSilence);
         self.rank.is_some() && self.eligible == Some(true) && !is_silent && !node.stopping && !node.standby
     }
 

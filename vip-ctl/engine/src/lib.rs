@@ -23,6 +23,8 @@ mod mutant;
 mod node;
 mod proposer;
 mod reload;
+#[cfg(feature = "mutants")]
+mod same_ballot;
 mod wire;
 
 #[cfg(test)]
@@ -47,7 +49,7 @@ pub use self::{
 };
 
 #[cfg(feature = "mutants")]
-pub use self::mutant::Mutant;
+pub use self::mutant::{Mutant, choose};
 
 use self::{
     command::Commands, config::NodeSet as Nodes, group::Group, mutant::Broken, node::Node, node::Requester,
@@ -84,7 +86,7 @@ impl Engine {
     /// or if a pair is not two nodes that can hold.
     #[must_use]
     pub fn new(config: EngineConfig, held: &[(GroupId, BootNs)], now: BootNs) -> Self {
-        Self::build(config, held, now, Broken::default())
+        Self::build(config, held, now, Broken::chosen())
     }
 
     /// [`Engine::new`], broken on purpose, for checks that must notice.
@@ -106,7 +108,8 @@ impl Engine {
         assert!(config.role(config.me).is_some(), "this node is not in the configuration");
         assert!(config.groups.len() <= GROUPS_MAX, "more than {GROUPS_MAX} groups");
         let mut node = Node::new(config, now, broken);
-        let mut groups: Vec<_> = node.config.group_ids().map(|id| Group::new(id, node.silent_until, &node)).collect();
+        let mut groups: Vec<_> =
+            node.config.group_ids().map(|id| Group::new(id, node.silent_until, &node)).collect();
         for &(id, expiry) in held {
             if let Some(group) = groups.get_mut(usize::from(id.0)) {
                 group.adopt(expiry, &mut node);

@@ -1,44 +1,88 @@
-//! Engines that are broken on purpose, each in one line of its own: the model
-//! check must find what they do, or it proves nothing. Where a line is broken
-//! is said there; which lines there are, is here.
+//! Engines that are broken on purpose, each in one line of its own: whoever
+//! checks the engine must find what they do, or the check proves nothing. Where
+//! a line is broken is said there; which lines there are, is here.
 //!
 //! Without the feature `mutants`, which nothing that ships has, [`Broken`] is
 //! empty, and asking it is `false` at compile time.
 
 #[cfg(feature = "mutants")]
-use vip_common::{BootNs, Lease};
+use std::sync::OnceLock;
 
-#[cfg(feature = "mutants")]
-use super::{
-    config::NodeId,
-    group::{Group, Held},
-    io::{Output, Reason},
-    message::{About, Ballot},
-    node::Node,
-};
+/// Defines [`Mutant`], with a name for people and why it does no harm, if so.
+macro_rules! mutants {
+    ($($(#[doc = $doc:literal])* $variant:ident = $name:literal $(, harmless = $why:literal)?;)*) => {
+        /// One way to break the engine.
+        #[cfg_attr(not(feature = "mutants"), expect(dead_code, reason = "one is asked for with the feature only"))]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Mutant {
+            $($(#[doc = $doc])* $variant,)*
+        }
 
-/// One way to break the protocol.
-#[cfg_attr(not(feature = "mutants"), expect(dead_code, reason = "one is asked for with the feature only"))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Mutant {
+        #[cfg(feature = "mutants")]
+        impl Mutant {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// What reports call it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// Why nothing can notice it, if nothing can.
+            #[must_use]
+            pub const fn harmless(self) -> Option<&'static str> {
+                match self { $(Self::$variant => mutants!(@why $($why)?),)* }
+            }
+
+            /// The one of this name.
+            #[must_use]
+            pub fn by_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|mutant| mutant.name() == name)
+            }
+        }
+    };
+    (@why $why:literal) => { Some($why) };
+    (@why) => { None };
+}
+
+mutants! {
     /// After a start a node is silent for half of T_accept (rule 5).
-    ShortSilence,
+    ShortSilence = "silence-too-short";
     /// An acceptor keeps what it accepted for half of T_hold (rules 3 and 4).
-    ShortAcceptor,
+    ShortAcceptor = "acceptor-shorter-than-holder";
     /// The lease counts from the last sending of the Propose (rule 2).
-    LeaseFromPropose,
+    LeaseFromPropose = "lease-clock-at-propose";
     /// The release is on the wire before the map is cleared (rule 7).
-    ReleaseBeforeStore,
+    ReleaseBeforeStore = "release-before-map-write";
     /// An acceptor gives another owner's unexpired lease away (rule 3).
-    Overwrite,
+    Overwrite = "overwrites-sticky-acceptor";
     /// A handover proposes the successor under the holder's own ballot (rule 8).
-    SameBallot,
+    SameBallot = "another-owner-under-same-ballot";
     /// T_hold is T_accept, without a margin for clocks (rule 4).
-    NoMargin,
+    NoMargin = "no-margin-for-clocks";
     /// Any Accept counts, whatever ballot it answers (rule 2).
-    AnyAccept,
+    AnyAccept = "accepts-of-any-ballot";
     /// A renewal goes on after the release, and brings the lease back (rule 7).
-    LateRenewal,
+    LateRenewal = "renewal-after-release";
+    /// A node stands in its silence, by its own vote, too (rule 5).
+    StandsInSilence = "stands-in-its-silence";
+    /// An acceptor in its silence accepts a Propose (rule 5).
+    ProposeInSilence = "accepts-a-propose-in-its-silence";
+}
+
+/// The mutant of this process, if it is one.
+#[cfg(feature = "mutants")]
+static CHOSEN: OnceLock<Option<Mutant>> = OnceLock::new();
+
+/// Breaks every engine that this process makes from now on, but those that
+/// [`crate::Engine::mutated`] makes.
+///
+/// # Panics
+/// If engines were made or a mutant was chosen before.
+#[cfg(feature = "mutants")]
+pub fn choose(mutant: Mutant) {
+    assert_eq!(*CHOSEN.get_or_init(|| Some(mutant)), Some(mutant), "it is too late to choose a mutant");
 }
 
 /// How an engine is broken, if it is.
@@ -52,6 +96,21 @@ impl Broken {
         Self(Some(mutant))
     }
 
+    /// By the one that was chosen for this process.
+    #[cfg(feature = "mutants")]
+    pub fn chosen() -> Self {
+        #[cfg(test)]
+        return Self(*CHOSEN.get_or_init(super::tests::chosen_mutant));
+        #[cfg(not(test))]
+        Self(*CHOSEN.get_or_init(|| None))
+    }
+
+    /// By nothing.
+    #[cfg(not(feature = "mutants"))]
+    pub const fn chosen() -> Self {
+        Self()
+    }
+
     /// Is it broken by this one?
     #[cfg(feature = "mutants")]
     pub fn is(self, mutant: Mutant) -> bool {
@@ -62,79 +121,5 @@ impl Broken {
     #[cfg(not(feature = "mutants"))]
     pub const fn is(self, _mutant: Mutant) -> bool {
         false
-    }
-}
-
-/// What [`Mutant::SameBallot`] remembers.
-#[cfg(feature = "mutants")]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Given {
-    /// The old holder: under which ballot it has proposed whom.
-    to: Option<(Ballot, NodeId)>,
-    /// The successor: when it said that it is ready.
-    ready_at: Option<BootNs>,
-}
-
-/// [`Mutant::SameBallot`], a handover as it might have been: the holder
-/// proposes the successor as the owner of the ballot that won it the lease,
-/// counts Accepts of that ballot, and tells the successor that it has won. The
-/// Release message stands for that Propose, a Holding in the successor's name
-/// for the word that it has won.
-#[cfg(feature = "mutants")]
-impl Group {
-    /// The target is ready: gives it the lease, or means to.
-    pub fn propose_other(&mut self, successor: NodeId, reason: Reason, node: &mut Node) {
-        let Some(ballot) = self.lease.and_then(|lease| lease.ballot) else { return };
-        self.lease = None;
-        self.attempt = None;
-        self.reason = reason;
-        node.outputs.push_back(Output::StoreLease { group: self.id, lease: Lease::NONE });
-        self.acceptor.give(ballot, successor, node.now.plus(node.timing.accept));
-        self.given.to = Some((ballot, successor));
-        node.tell_all(self.id, About::Release { ballot, successor: Some(successor) });
-    }
-
-    /// Takes a message of such a handover. Returns whether it was one.
-    pub fn receive_other(&mut self, from: NodeId, about: About, node: &mut Node) -> bool {
-        match about {
-            About::AskReady { .. } if self.able(node) => {
-                self.given.ready_at = Some(node.now);
-                false
-            }
-            About::Release { ballot, successor: Some(successor) } => {
-                self.acceptor.give(ballot, successor, node.now.plus(node.timing.accept));
-                node.tell(from, self.id, About::Accept { ballot });
-                true
-            }
-            // With its own, that is a majority of three. But which value did
-            // the acceptor accept under this ballot?
-            About::Accept { ballot } if self.given.to.is_some_and(|(given, _)| given == ballot) => {
-                if let Some((ballot, successor)) = self.given.to.take() {
-                    let ballot = Ballot { node: successor, ..ballot };
-                    node.tell(successor, self.id, About::Holding { ballot });
-                }
-                true
-            }
-            About::Holding { ballot } if ballot.node == node.me() => {
-                let Some(ready_at) = self.given.ready_at.take() else { return false };
-                let until = ready_at.plus(node.timing.hold);
-                if until > node.now {
-                    self.lease = Some(Held { ballot: None, epoch: None, until, renew_at: until });
-                    let lease = Lease::until(until);
-                    node.outputs.push_back(Output::StoreLease { group: self.id, lease });
-                }
-                true
-            }
-            About::Prepare { .. }
-            | About::Promise { .. }
-            | About::Propose { .. }
-            | About::Accept { .. }
-            | About::Refuse { .. }
-            | About::Holding { .. }
-            | About::Release { successor: None, .. }
-            | About::Released { .. }
-            | About::AskReady { .. }
-            | About::Ready { .. } => false,
-        }
     }
 }

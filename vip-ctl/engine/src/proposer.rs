@@ -131,9 +131,18 @@ impl Group {
         }
     }
 
+    /// Has this node's own acceptor a vote on this in its silence?
+    fn is_through_silence(&self, kind: Kind, node: &Node) -> bool {
+        match kind {
+            Kind::Adopt => node.config.needs_all(),
+            Kind::Stand => node.broken.is(Mutant::StandsInSilence),
+            Kind::Renew => false,
+        }
+    }
+
     /// This node's own answer to its own first phase.
     fn prepare_own(&mut self, ballot: Ballot, kind: Kind, node: &Node) -> Result<Promised, Refused> {
-        if kind == Kind::Adopt && node.config.needs_all() {
+        if self.is_through_silence(kind, node) {
             let answer = self.acceptor.renew_own(OwnPhase::Prepare { ballot }, node.now);
             return answer.map(|promise| Promised { yours: Some(promise.epoch), ..promise });
         }
@@ -141,15 +150,9 @@ impl Group {
     }
 
     /// This node's own answer to its own second phase.
-    fn propose_own(
-        &mut self,
-        ballot: Ballot,
-        kind: Kind,
-        epoch: Epoch,
-        node: &Node,
-    ) -> Result<(), Refused> {
+    fn propose_own(&mut self, ballot: Ballot, kind: Kind, epoch: Epoch, node: &Node) -> Result<(), Refused> {
         let (now, accept) = (node.now, node.keep());
-        if kind == Kind::Adopt && node.config.needs_all() {
+        if self.is_through_silence(kind, node) {
             return self.acceptor.renew_own(OwnPhase::Propose { ballot, epoch, accept }, now).map(|_| ());
         }
         self.acceptor.propose(ballot, epoch, kind != Kind::Stand, now, accept)

@@ -18,6 +18,13 @@ use vip_common::{BootNs, GroupMode, Lease, fence_open};
 
 use super::*;
 
+/// The mutant that whoever runs these tests wants to see caught.
+#[cfg(feature = "mutants")]
+pub(super) fn chosen_mutant() -> Option<Mutant> {
+    let name = std::env::var("VIP_MUTANT").ok()?;
+    Some(Mutant::by_name(&name).unwrap_or_else(|| panic!("there is no mutant {name:?}")))
+}
+
 pub(super) const ACCEPT: Duration = Duration::from_millis(200);
 pub(super) const HOLD: Duration = Duration::from_millis(160);
 /// One way.
