@@ -36,6 +36,22 @@ pub enum Violation {
     Spinning(NodeId),
     /// A packet that an engine made did not decode to what it was, or is too long.
     BadPacket(NodeId),
+    /// A node that can't serve a group keeps its lease (rule 12).
+    KeepsUnfit(NodeId, GroupId),
+    /// A node on standby keeps a lease for longer than it takes to hand it over.
+    KeepsOnStandby(NodeId, GroupId),
+    /// A node stands for a group that it can't serve (rule 12).
+    StandsUnfit(NodeId, GroupId),
+    /// A node on standby stands.
+    StandsOnStandby(NodeId, GroupId),
+    /// A node stands against a holder whose word lies unread in its socket.
+    StandsUnread(NodeId, GroupId),
+    /// A group has moved by itself in a paused cluster.
+    MovedInPause(GroupId),
+    /// A new grant has no higher epoch than the one before.
+    EpochStays(GroupId),
+    /// Commands, none of them by force, have left a group without a holder.
+    LeftAlone(GroupId, String),
     /// A healed cluster has no holder for a group.
     NoHolder(GroupId),
     /// A holder in a healed cluster lost its lease.
@@ -82,6 +98,24 @@ impl Violation {
             Self::NoAnswer(node, id) => format!("{} does not answer command {}", on(node), id.0),
             Self::Spinning(node) => format!("{} spins", on(node)),
             Self::BadPacket(node) => format!("{} sends a bad packet", on(node)),
+            Self::KeepsUnfit(node, group) => {
+                format!("{}: {} can't serve it and keeps it", of(group), on(node))
+            }
+            Self::KeepsOnStandby(node, group) => {
+                format!("{}: {} is on standby and keeps it", of(group), on(node))
+            }
+            Self::StandsUnfit(node, group) => {
+                format!("{}: {} can't serve it and stands", of(group), on(node))
+            }
+            Self::StandsOnStandby(node, group) => {
+                format!("{}: {} is on standby and stands", of(group), on(node))
+            }
+            Self::StandsUnread(node, group) => {
+                format!("{}: {} stands, and the holder's word lies in its socket", of(group), on(node))
+            }
+            Self::MovedInPause(group) => format!("{}: moved by itself in a pause", of(group)),
+            Self::EpochStays(group) => format!("{}: a new grant with no higher epoch", of(group)),
+            Self::LeftAlone(group, commands) => format!("{}: nobody holds it after {commands}", of(group)),
             Self::NoHolder(group) => format!("{}: no holder after healing", of(group)),
             Self::Unstable(group) => format!("{}: the holder changed without need", of(group)),
             Self::Slow { drill, group, took: Some(took), bound } => {

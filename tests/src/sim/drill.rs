@@ -46,18 +46,20 @@ impl World {
         self.require_stable(&changes)?;
         let offset = self.rng.below(nanos(self.plan.timing.renew));
         self.run_for(Duration::from_nanos(offset))?;
-        match self.rng.below(5) {
+        match self.rng.below(7) {
             // What fate or a person moves, preemption moves back.
             _ if preempts => self.drill_restart(),
             0 => self.drill_crash(),
             1 => self.drill_stop(),
             2 => self.drill_switchover(),
             3 => self.drill_demote(),
+            4 => self.drill_pause(),
+            5 => self.drill_commands(),
             _ => self.drill_restart(),
         }
     }
 
-    fn run_for(&mut self, how_long: Duration) -> Result<(), Violation> {
+    pub(super) fn run_for(&mut self, how_long: Duration) -> Result<(), Violation> {
         self.run_until(self.now.plus(how_long))
     }
 
@@ -156,7 +158,7 @@ impl World {
         Ok(())
     }
 
-    fn groups(&self) -> Vec<GroupId> {
+    pub(super) fn groups(&self) -> Vec<GroupId> {
         (0..self.plan.groups.len()).map(group_id).collect()
     }
 
@@ -189,12 +191,12 @@ impl World {
         moved.map_or(Ok(()), |group| Err(Violation::Unstable(group_id(group))))
     }
 
-    fn holder(&self, group: GroupId) -> Option<usize> {
+    pub(super) fn holder(&self, group: GroupId) -> Option<usize> {
         self.holdings[usize::from(group.0)].open.map(|node| usize::from(node.0))
     }
 
     /// Can the others go on without `node`, and is one of them no witness?
-    fn expendable(&self, node: usize) -> bool {
+    pub(super) fn expendable(&self, node: usize) -> bool {
         if self.plan.pair.is_some() {
             // The other takes over when it does not hear this one, or never.
             return self.plan.pair == Some(PeerLoss::Take);
@@ -213,14 +215,14 @@ impl World {
     }
 
     /// A packet's longest way, at present.
-    fn delay_max(&self) -> Duration {
+    pub(super) fn delay_max(&self) -> Duration {
         let most = self.plan.delay_ns.iter().flatten().max().copied().unwrap_or_default();
         Duration::from_nanos(most + self.plan.jitter_ns)
     }
 
     /// What a candidacy takes beyond the wait for the lease: the ranks' slots,
     /// two phases, late timers, and one lost duel or question asked too early.
-    fn candidacy_bound(&self) -> Duration {
+    pub(super) fn candidacy_bound(&self) -> Duration {
         let (slots, late) = (self.plan.timing.slot * 10, Duration::from_nanos(self.plan.lateness_ns) * 8);
         let bound = slots + self.delay_max() * 12 + late + self.plan.timing.retry;
         // Candidates a slot apart don't see each other in time if a packet
@@ -297,7 +299,7 @@ impl World {
     }
 
     /// A command is given anywhere, and its answer awaited.
-    fn obey(
+    pub(super) fn obey(
         &mut self,
         drill: &'static str,
         group: GroupId,
@@ -331,7 +333,11 @@ impl World {
             1 => (Command::Switchover { group, to: Some(named) }, Some(named)),
             _ => (Command::Promote { group, to: named }, Some(named)),
         };
+        let epoch = self.epoch(group);
         let completed = self.obey("switchover", group, command)?;
+        if self.epoch(group) <= epoch {
+            return Err(Violation::EpochStays(group));
+        }
         let holder = self.holdings[usize::from(group.0)].open;
         let right = holder.is_some() && completed == Completed::HeldBy(holder.unwrap_or_default());
         if !right || wanted.is_some_and(|wanted| Some(wanted) != holder) {

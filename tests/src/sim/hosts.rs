@@ -24,6 +24,31 @@ use super::{
 /// Inputs that wait in a stopped process's socket; more are lost.
 const INBOX_MAX: usize = 256;
 
+/// What a process was told of whether its node can serve a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fitness {
+    /// Nothing so far.
+    Unknown,
+    /// It can.
+    Fit,
+    /// It can't.
+    Unfit,
+    /// It is not well, and keeps what nobody else can take.
+    Unwell,
+}
+
+/// How far a process's loop is: it looks at the clock, reads everything that
+/// has arrived, and judges what follows from silence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// For a timer or a datagram.
+    Waiting,
+    /// Woken: the clock is to be looked at.
+    Woken,
+    /// Reading.
+    Reading,
+}
+
 /// A node: a host with a map, and maybe a process on it.
 pub(super) struct SimNode {
     pub id: NodeId,
@@ -44,11 +69,17 @@ pub(super) struct SimNode {
     /// Stop the process for this long as soon as it has an output in its hands.
     pub stall_with_output: Option<Duration>,
     pub eligible: Vec<bool>,
+    /// What the engine was told of it.
+    pub told: Vec<Fitness>,
+    /// Since when it has been on standby and has run without a stop.
+    pub standby_since: Option<SimNs>,
     /// Under way, with the time on the node's clock by which they must be answered.
     pub commands: BTreeMap<CommandId, BootNs>,
     /// Does it start again after it has been stopped in an orderly way?
     pub restarts: bool,
     pub inbox: VecDeque<Input>,
+    /// What the process's loop does next.
+    pub turn: Turn,
     /// Outputs held back (only in [`Mutant::SendBeforeStore`]).
     pub held_back: VecDeque<Output>,
     pub wake_at: Option<SimNs>,
@@ -74,9 +105,12 @@ impl SimNode {
             stalled_until: None,
             stall_with_output: None,
             eligible: vec![true; plan.groups.len()],
+            told: vec![Fitness::Unknown; plan.groups.len()],
+            standby_since: None,
             commands: BTreeMap::new(),
             restarts: true,
             inbox: VecDeque::new(),
+            turn: Turn::Waiting,
             held_back: VecDeque::new(),
             wake_at: None,
             handled_at: BootNs(0),
@@ -90,6 +124,9 @@ impl SimNode {
         self.stalled_until = None;
         self.stall_with_output = None;
         self.inbox.clear();
+        self.turn = Turn::Waiting;
+        self.told.fill(Fitness::Unknown);
+        self.standby_since = None;
         self.held_back.clear();
         self.commands.clear();
     }
@@ -146,7 +183,7 @@ impl World {
             });
             format!("{:<6} starts{}", world.name(index), found.collect::<String>())
         });
-        self.give(index, Input::Wake)
+        self.wake(index)
     }
 
     /// The process is gone; with the host, the map is too, and the clock begins anew.
@@ -174,6 +211,7 @@ impl World {
         let until = self.now.plus(how_long);
         self.note(|world| format!("{:<6} is stopped", world.name(index)));
         self.nodes[index].stalled_until = Some(until);
+        self.nodes[index].standby_since = None;
         self.push(until, Event::Resume { node: index });
     }
 
@@ -181,7 +219,7 @@ impl World {
     pub fn resume(&mut self, index: usize) -> Result<(), Violation> {
         self.note(|world| format!("{:<6} continues", world.name(index)));
         self.nodes[index].stalled_until = None;
-        self.give(index, Input::Wake)
+        self.wake(index)
     }
 
     /// Gives a command to a node; returns its number, if a process is there to take it.
@@ -200,6 +238,15 @@ impl World {
         let node = &mut self.nodes[index];
         if node.engine.is_some() && node.inbox.len() < INBOX_MAX {
             node.inbox.push_back(input);
+        }
+        self.wake(index)
+    }
+
+    /// A node's process has something to do.
+    pub fn wake(&mut self, index: usize) -> Result<(), Violation> {
+        let node = &mut self.nodes[index];
+        if node.turn == Turn::Waiting {
+            node.turn = Turn::Woken;
         }
         self.run_process(index)
     }

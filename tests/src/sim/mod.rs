@@ -18,6 +18,7 @@ mod chaos;
 mod check;
 mod clock;
 mod drill;
+mod duties;
 mod hosts;
 mod names;
 mod network;
@@ -62,6 +63,8 @@ pub enum Mutant {
     NoSilence,
     /// Every other node counts T_accept half as long: shorter than T_hold (rule 4).
     ShortAcceptor,
+    /// A loop looks at its timers before it reads what has arrived.
+    TimersBeforeMail,
 }
 
 /// What a run without a violation has to tell.

@@ -151,9 +151,11 @@ impl Plan {
             let size = i64::try_from(rng.between(0, most)).unwrap_or(0);
             match mutant {
                 Mutant::ClockRate => rng.pick(&[-PPM_BEYOND, PPM_BEYOND]),
-                Mutant::None | Mutant::SendBeforeStore | Mutant::NoSilence | Mutant::ShortAcceptor => {
-                    rng.pick(&[size, -size])
-                }
+                Mutant::None
+                | Mutant::SendBeforeStore
+                | Mutant::NoSilence
+                | Mutant::ShortAcceptor
+                | Mutant::TimersBeforeMail => rng.pick(&[size, -size]),
             }
         });
         let ppm = ppm.collect();
@@ -167,7 +169,8 @@ impl Plan {
             | Mutant::ClockRate
             | Mutant::SendBeforeStore
             | Mutant::NoSilence
-            | Mutant::ShortAcceptor => accept,
+            | Mutant::ShortAcceptor
+            | Mutant::TimersBeforeMail => accept,
         });
         let blow_every = accept.mul_f64(rng.pick(&[0.3, 1.0, 1.0, 3.0]));
         Self {

@@ -142,7 +142,7 @@ pub(super) fn command(command: Command, names: &Names) -> String {
 /// What a node is given; `None` for a mere wake-up.
 pub(super) fn input(input: &Input, names: &Names) -> Option<String> {
     Some(match input {
-        Input::Wake => return None,
+        Input::Clock | Input::Wake => return None,
         Input::Message { from, packet: said } => {
             format!("<- {:<6} {}", names.node(*from), packet(said, names))
         }

@@ -18,7 +18,7 @@ use vip_engine::{
 use super::{
     Mutant, Stats, Violation,
     clock::{SimNs, nanos},
-    hosts::SimNode,
+    hosts::{Fitness, SimNode, Turn},
     names::{group_id, node_id},
     network::{Datagram, Keep, Tap},
     plan::Plan,
@@ -207,7 +207,7 @@ impl World {
             Event::Deliver(datagram) => self.deliver(datagram),
             Event::Wake { node } if self.nodes[node].wake_at == Some(self.now) => {
                 self.nodes[node].wake_at = None;
-                self.give(node, Input::Wake)
+                self.wake(node)
             }
             Event::Resume { node } if self.nodes[node].stalled_until == Some(self.now) => self.resume(node),
             Event::Restart { node, life } if self.nodes[node].life == life => self.start(node),
@@ -247,11 +247,32 @@ impl World {
                 }
                 continue;
             }
-            let Some(input) = self.nodes[index].inbox.pop_front() else { break };
+            let Some(input) = self.next_input(index) else { break };
             self.handle(index, input)?;
         }
+        self.check_duties(index)?;
         self.wake_later(index);
         Ok(())
+    }
+
+    /// What the process's loop gives its engine next: the time, everything that
+    /// has arrived, and then the word that all of it was read.
+    fn next_input(&mut self, index: usize) -> Option<Input> {
+        let node = &mut self.nodes[index];
+        match node.turn {
+            Turn::Waiting => None,
+            Turn::Woken => {
+                node.turn = Turn::Reading;
+                Some(if self.mutant == Mutant::TimersBeforeMail { Input::Wake } else { Input::Clock })
+            }
+            Turn::Reading => {
+                let mail = node.inbox.pop_front();
+                if mail.is_none() {
+                    node.turn = Turn::Waiting;
+                }
+                Some(mail.unwrap_or(Input::Wake))
+            }
+        }
     }
 
     /// [`Mutant::SendBeforeStore`]: sends overtake everything else, and then
@@ -282,8 +303,15 @@ impl World {
         }
         let node = &mut self.nodes[index];
         let Some(engine) = &mut node.engine else { return Ok(()) };
-        if let Input::Command { id, .. } = input {
-            node.commands.insert(id, now.plus(COMMAND_TIMEOUT + Duration::from_millis(10)));
+        match input {
+            Input::Command { id, .. } => {
+                node.commands.insert(id, now.plus(COMMAND_TIMEOUT + Duration::from_millis(10)));
+            }
+            Input::Eligible { group, eligible } => {
+                node.told[usize::from(group.0)] = if eligible { Fitness::Fit } else { Fitness::Unfit };
+            }
+            Input::Unwell { group } => node.told[usize::from(group.0)] = Fitness::Unwell,
+            Input::Clock | Input::Wake | Input::Message { .. } | Input::Stop => {}
         }
         let told = now.max(node.handled_at);
         node.spins = if told == node.handled_at { node.spins + 1 } else { 0 };
@@ -334,6 +362,7 @@ impl World {
                 if bytes.len() > PAYLOAD_MAX || Packet::decode(&bytes).as_ref() != Ok(&packet) {
                     return Err(Violation::BadPacket(node.id));
                 }
+                self.check_candidacies(index, &packet)?;
                 self.transmit(index, usize::from(to.0), packet);
                 Ok(())
             }

@@ -31,6 +31,15 @@ struct Reservation {
     until: BootNs,
 }
 
+/// What ended of what kept a node from standing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lapsed {
+    /// When the last of it ended.
+    pub at: BootNs,
+    /// Whose lease ran out, if one did.
+    pub holder: Option<NodeId>,
+}
+
 /// What this node's own renewal asks of its own acceptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OwnPhase {
@@ -77,15 +86,16 @@ impl Acceptor {
         self.silent_until.filter(|until| *until > now)
     }
 
-    /// Forgets what ran out by `now`. Returns when the last thing that kept
-    /// `me` from standing ended, if one did.
-    pub fn run_out(&mut self, me: NodeId, now: BootNs) -> Option<BootNs> {
+    /// Forgets what ran out by `now`. Returns the end of what kept `me` from
+    /// standing, if there was anything.
+    pub fn run_out(&mut self, me: NodeId, now: BootNs) -> Option<Lapsed> {
         self.silent_until = self.silent_until(now);
         let lease = self.accepted.take_if(|lease| lease.until <= now);
         let reserved = self.reserved.take_if(|reservation| reservation.until <= now);
-        let lease = lease.filter(|lease| lease.ballot.node != me).map(|lease| lease.until);
+        let lease = lease.filter(|lease| lease.ballot.node != me);
         let reserved = reserved.filter(|kept| kept.successor != me).map(|kept| kept.until);
-        lease.max(reserved)
+        let at = lease.map(|lease| lease.until).max(reserved)?;
+        Some(Lapsed { at, holder: lease.filter(|lease| lease.held).map(|lease| lease.ballot.node) })
     }
 
     /// First phase.

@@ -8,12 +8,12 @@ use vip_common::BootNs;
 
 use super::{
     Engine,
-    config::{COMMAND_TIMEOUT, CommandId, Epoch, GroupId, NodeId, NodeSet, Pause, Role},
+    config::{COMMAND_TIMEOUT, CommandId, Epoch, GroupId, NodeId, Pause, Role},
     group::Group,
     handover::Wish,
     io::{Command, Completed, Output, Refusal},
     message::{Message, RequestId, Verdict},
-    node::Requester,
+    node::{Leaving, Requester},
 };
 
 /// The most commands that may be under way at one node; more are [`Refusal::Busy`].
@@ -193,22 +193,24 @@ impl Engine {
     }
 
     /// Sends commands on their way, takes in verdicts, and answers what has come about.
-    pub(super) fn drive_commands(&mut self) {
+    /// What has no answer is overdue only when `is_judged`: then everything is
+    /// read that has arrived.
+    pub(super) fn drive_commands(&mut self, is_judged: bool) {
         let now = self.node.now;
         self.commands.served.retain(|_, served| served.until > now);
         // What is so already needs nobody's doing.
-        self.answer_commands();
+        self.answer_commands(is_judged);
         let due = self.commands.pending.iter().filter(|(_, pending)| pending.resend <= now);
         for id in due.map(|(&id, _)| id).collect::<Vec<_>>() {
             self.dispatch(id);
         }
         self.take_verdicts();
-        self.answer_commands();
+        self.answer_commands(is_judged);
     }
 
-    fn answer_commands(&mut self) {
+    fn answer_commands(&mut self, is_judged: bool) {
         let answers = self.commands.pending.iter().filter_map(|(&id, pending)| {
-            let outcome = self.judge(pending)?;
+            let outcome = self.outcome_of(pending, is_judged)?;
             Some((id, outcome))
         });
         for (id, outcome) in answers.collect::<Vec<_>>() {
@@ -269,15 +271,14 @@ impl Engine {
         }
         let until = self.node.now.plus(COMMAND_TIMEOUT * 2);
         let Some(group) = command.group() else {
-            if let Some(verdict) = self.serve_node(command) {
-                self.commands.served.insert(requester, Served { verdict: Some(verdict), until });
-                self.answer(requester, verdict);
+            if self.serve_node(requester, command) {
+                self.commands.served.insert(requester, Served { verdict: None, until });
             }
             return;
         };
         if self.serve_group(requester, group, epoch, command) {
             self.commands.served.insert(requester, Served { verdict: None, until });
-            self.touch(group);
+            self.note(group);
         }
     }
 
@@ -323,26 +324,80 @@ impl Engine {
         true
     }
 
-    /// Does what a request wants of this node as a whole.
-    fn serve_node(&mut self, command: Command) -> Option<Verdict> {
-        let Command::Standby { node, on, force } = command else { return None };
+    /// Does what a request wants of this node as a whole. Returns whether that
+    /// was this node's to do, now; else it is asked again.
+    fn serve_node(&mut self, requester: Requester, command: Command) -> bool {
+        let Command::Standby { node, on, force } = command else { return false };
         if node != self.node.me() {
-            return None;
+            return false;
         }
-        let stranded = |group: &Group| {
-            group.lease.is_some() && self.node.best_target(group.id, NodeSet::default()).is_none()
+        if on && !force && !self.node.standby {
+            return self.leave(requester);
+        }
+        self.end_leaving(Verdict::Refused(Refusal::Busy));
+        self.go_on_standby(on);
+        self.node.decide(Some(requester), Verdict::Started { successor: None });
+        true
+    }
+
+    /// Standby that leaves no group without a holder that could have one: this
+    /// node hands over first, and is on standby when others have everything.
+    fn leave(&mut self, requester: Requester) -> bool {
+        // What others may be about to hand over here, they count on.
+        if self.groups.iter().any(|group| group.is_expected(&self.node)) {
+            return false;
+        }
+        let refusal = if self.node.leaving.is_some() {
+            Some(Refusal::Busy)
+        } else if self.groups.iter().all(|group| group.is_covered(&self.node)) {
+            None
+        } else {
+            Some(Refusal::NoTarget)
         };
-        if on && !force && self.groups.iter().any(stranded) {
-            return Some(Verdict::Refused(Refusal::NoTarget));
-        }
-        if self.node.standby != on {
-            self.node.set_standby(on);
-            for group in &mut self.groups {
-                group.on_standby(&mut self.node);
+        match refusal {
+            Some(refusal) => self.node.decide(Some(requester), Verdict::Refused(refusal)),
+            None => {
+                let until = self.node.now.plus(COMMAND_TIMEOUT);
+                self.node.leaving = Some(Leaving { requester, until, failed: false });
+                self.note_all();
             }
-            self.touch_all();
         }
-        Some(Verdict::Started { successor: None })
+        true
+    }
+
+    fn go_on_standby(&mut self, on: bool) {
+        if self.node.standby == on {
+            return;
+        }
+        self.node.set_standby(on);
+        for group in &mut self.groups {
+            group.on_standby(&mut self.node);
+        }
+        self.note_all();
+    }
+
+    /// A node that leaves is on standby when others have all that it held. If
+    /// that does not come about it stays, with what it still has.
+    pub(super) fn drive_leaving(&mut self) {
+        let Some(leaving) = self.node.leaving else { return };
+        let is_done = |group: &Group| group.lease.is_none() && group.is_covered(&self.node);
+        if self.groups.iter().all(is_done) {
+            self.node.leaving = None;
+            self.go_on_standby(true);
+            self.node.decide(Some(leaving.requester), Verdict::Started { successor: None });
+        } else if leaving.failed || leaving.until <= self.node.now {
+            self.end_leaving(Verdict::Refused(Refusal::NoTarget));
+        }
+    }
+
+    /// This node does not leave after all.
+    fn end_leaving(&mut self, verdict: Verdict) {
+        let Some(leaving) = self.node.leaving.take() else { return };
+        for group in &mut self.groups {
+            group.stay();
+        }
+        self.node.decide(Some(leaving.requester), verdict);
+        self.note_all();
     }
 
     fn take_verdicts(&mut self) {
@@ -381,7 +436,7 @@ impl Engine {
 
     /// Has a command come to its end? By what this node's own acceptor says,
     /// not by what anybody promised.
-    fn judge(&self, pending: &Pending) -> Option<Result<Completed, Refusal>> {
+    fn outcome_of(&self, pending: &Pending, is_judged: bool) -> Option<Result<Completed, Refusal>> {
         let outcome = match pending.command {
             Command::Pause { on } => {
                 let pause = self.node.pause;
@@ -401,7 +456,7 @@ impl Engine {
             | Command::Demote { group }
             | Command::Switchover { group, .. } => self.judge_move(group, pending),
         };
-        if outcome.is_some() || pending.until > self.node.now {
+        if outcome.is_some() || pending.until > self.node.now || !is_judged {
             return outcome.map(Ok);
         }
         let quorate = self.node.quorate || pending.command.group().is_none();

@@ -14,14 +14,15 @@
 use vip_common::{BootNs, Lease};
 
 use super::{
-    acceptor::Acceptor,
-    config::{COMMAND_TIMEOUT, Epoch, GroupId, NodeId, NodeSet},
+    acceptor::{Acceptor, Lapsed},
+    config::{Epoch, GroupId, NodeId, NodeSet},
     handover::{Handover, Wish},
-    io::{Command, GroupState, Output, Reason},
+    io::{GroupState, Output, Reason},
     message::{About, Ballot},
     mutant::Mutant,
     node::Node,
-    proposer::{Attempt, Kind},
+    proposer::Attempt,
+    release::Releasing,
 };
 
 /// This node's own lease.
@@ -38,24 +39,6 @@ pub(super) struct Held {
     pub renew_at: BootNs,
 }
 
-/// A release that some acceptor may not know of, or that a successor has not
-/// made use of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Releasing {
-    ballot: Ballot,
-    successor: Option<NodeId>,
-    unconfirmed: NodeSet,
-    resend: BootNs,
-    /// After T_accept every acceptor has forgotten the lease anyway.
-    until: BootNs,
-}
-
-impl Releasing {
-    fn next_deadline(&self) -> BootNs {
-        if self.unconfirmed.is_empty() { self.until } else { self.resend.min(self.until) }
-    }
-}
-
 /// One group on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Group {
@@ -66,7 +49,7 @@ pub(super) struct Group {
     /// `None` until the event loop has said.
     pub eligible: Option<bool>,
     /// Not eligible, but a lease goes on until another node is ready.
-    clings: bool,
+    pub clings: bool,
     /// Demoted by hand: does not stand.
     pub abstaining: bool,
     /// The highest round seen anywhere.
@@ -86,11 +69,16 @@ pub(super) struct Group {
     /// Taken, or to be taken, by this node's vote alone. Given up at that
     /// time if there is no lease by then.
     pub forced: Option<BootNs>,
+    /// Whose lease ran out, if nobody has had one since: it is no candidate
+    /// that others have to wait for.
+    pub gone: Option<NodeId>,
+    /// This node said that it is ready, and may be handed the group until then.
+    pub promised_until: Option<BootNs>,
     /// Was the last holder known here this node?
     pub was_mine: bool,
     /// Since when this node, of higher priority, could have the lease that
     /// another one has.
-    preempts_since: Option<BootNs>,
+    pub preempts_since: Option<BootNs>,
     pub handover: Option<Handover>,
     pub releasing: Option<Releasing>,
     pub reason: Reason,
@@ -125,6 +113,8 @@ impl Group {
             stand_after: silent_until,
             at_once: false,
             forced: None,
+            gone: None,
+            promised_until: None,
             was_mine: false,
             preempts_since: None,
             handover: None,
@@ -182,6 +172,9 @@ impl Group {
             About::AskReady { ask } => {
                 // By name: somebody who demoted this node before has changed their mind.
                 let ready = self.able(node) && node.quorate;
+                if ready && !node.broken.is(Mutant::ForgetsPromise) {
+                    self.promised_until = Some(node.now.plus(node.timing.ask).plus(node.timing.reserve));
+                }
                 node.tell(from, self.id, About::Ready { ask, ready });
             }
             About::Ready { ask, ready } => self.on_ready(from, ask, ready, node),
@@ -198,8 +191,10 @@ impl Group {
 
     /// Does everything whose time has come.
     pub fn tick(&mut self, node: &mut Node) {
-        self.run_out(node);
-        self.drive_attempt(node);
+        self.run_out_own(node);
+        self.run_out_others(node);
+        self.judge_attempt(node);
+        self.drive_renewal(node);
         self.drive_candidacy(node);
         self.drive_release(node);
         self.drive_handover(node);
@@ -219,7 +214,7 @@ impl Group {
         let stand = self.stand_at(node);
         let (preempt, forced) = (self.preempt_at(node), self.forced.filter(|_| self.lease.is_none()));
         let acceptor = self.acceptor.next_deadline();
-        [lease, renew, attempt, release, handover, acceptor, stand, preempt, forced]
+        [lease, renew, attempt, release, handover, acceptor, stand, preempt, forced, self.promised_until]
             .into_iter()
             .flatten()
             .min()
@@ -231,16 +226,24 @@ impl Group {
         self.lease.filter(|_| !busy).map(|lease| lease.renew_at)
     }
 
-    /// Lets everything that ran out by now run out, before anything else is looked at.
-    fn run_out(&mut self, node: &mut Node) {
-        if let Some(ended) = self.acceptor.run_out(node.me(), node.now) {
-            // Long overdue means that this process was stopped: the holder's
-            // renewals may be waiting in the socket. Read them first.
+    /// What others have had of this group has run out, and no word from them
+    /// is left unread.
+    fn run_out_others(&mut self, node: &Node) {
+        if let Some(Lapsed { at: ended, holder }) = self.acceptor.run_out(node.me(), node.now) {
+            self.gone = holder.or(self.gone);
+            // Long overdue means that this process was stopped, maybe with its
+            // whole machine: what the holder has sent meanwhile may not even be
+            // in the socket yet.
             let late = node.now.since(ended) > node.timing.slot;
             let after = if late { node.now.plus(node.timing.slot) } else { ended };
             self.stand_after = self.stand_after.max(after);
             self.reason = Reason::HolderExpired;
         }
+    }
+
+    /// Lets this node's own lease run out, before anything else is looked at.
+    pub fn run_out_own(&mut self, node: &mut Node) {
+        self.promised_until = self.promised_until.filter(|until| *until > node.now);
         if self.lease.is_some_and(|lease| lease.until <= node.now) {
             self.lease = None;
             self.forced = None;
@@ -255,80 +258,6 @@ impl Group {
         if self.lease.is_none() && self.forced.is_some_and(|until| until <= node.now) {
             self.forced = None;
             self.at_once = false;
-        }
-    }
-
-    fn drive_candidacy(&mut self, node: &mut Node) {
-        if self.stand_at(node).is_some_and(|at| at <= node.now) {
-            self.start(Kind::Stand, node);
-        }
-    }
-
-    /// When this node stands; `None` while it may not, or needs not.
-    fn stand_at(&self, node: &Node) -> Option<BootNs> {
-        if self.lease.is_some() || self.attempt.is_some() || !self.able(node) || self.abstaining {
-            return None;
-        }
-        // Becoming quorate is an event of its own, which looks here again.
-        if !node.quorate && self.forced.is_none() {
-            return None;
-        }
-        // Only a person moves a group now; where it was it may come back to.
-        if node.pause.on && !self.at_once && !self.was_mine {
-            return None;
-        }
-        let delay = node.timing.slot.saturating_mul(self.rank?);
-        let at_once = self.at_once || node.broken.is(Mutant::StandsInSilence);
-        let after = if at_once { self.stand_after } else { self.stand_after.max(node.starts_at) };
-        match self.acceptor.blocked_until(node.me(), node.now) {
-            Some(until) => Some(after.max(until).plus(delay)),
-            None if self.at_once => Some(after),
-            None => Some(after.plus(delay)),
-        }
-    }
-
-    /// Could this node take the lease by itself?
-    pub fn ready(&self, node: &Node) -> bool {
-        self.able(node) && node.quorate && !self.abstaining && node.starts_at <= node.now
-    }
-
-    /// Could this node take the lease if a person asks for it by name?
-    pub fn able(&self, node: &Node) -> bool {
-        // A candidate without its own vote would only disturb others.
-        let is_silent =
-            self.acceptor.silent_until(node.now).is_some() && !node.broken.is(Mutant::StandsInSilence);
-        self.rank.is_some() && self.eligible == Some(true) && !is_silent && !node.stopping && !node.standby
-    }
-
-    /// Has a node of lower rank the lease that this node could have (rule 9)?
-    fn could_preempt(&self, node: &Node) -> bool {
-        let Some(rank) = self.rank.filter(|_| self.lease.is_none() && self.ready(node)) else { return false };
-        let lower = |other| node.config.rank(self.id, other).is_some_and(|theirs| theirs > rank);
-        let held_lower = self.holder(node, node.now).is_some_and(lower);
-        // It is for the best of those who could.
-        held_lower && !node.pause.on && node.quorate && node.ready_peers(self.id, node.now).all(lower)
-    }
-
-    fn preempt_at(&self, node: &Node) -> Option<BootNs> {
-        let delay = node.config.preempt(self.id)?;
-        self.preempts_since.map(|since| since.plus(delay))
-    }
-
-    /// Preemption is a switchover that the node of higher priority asks for,
-    /// after a while in which it could have had the lease (rule 9).
-    fn drive_preemption(&mut self, node: &mut Node) {
-        let Some(delay) = node.config.preempt(self.id) else { return };
-        if !self.could_preempt(node) {
-            self.preempts_since = None;
-            return;
-        }
-        let since = *self.preempts_since.get_or_insert(node.now);
-        if since.plus(delay) <= node.now {
-            // If nothing comes of it, it is asked for again: where many groups
-            // are due at once, only some of them are asked for at a time.
-            let again = node.now.plus(COMMAND_TIMEOUT);
-            self.preempts_since = Some(BootNs(0).plus(again.since(BootNs(0).plus(delay))));
-            node.wishes.push_back(Command::Switchover { group: self.id, to: Some(node.me()) });
         }
     }
 
@@ -370,114 +299,11 @@ impl Group {
         }
     }
 
-    /// Gives the lease up (rule 7): the map first, then the release. The
-    /// attempt goes too, so that no late reply brings the lease back.
-    pub fn release(&mut self, successor: Option<NodeId>, reason: Reason, node: &mut Node) {
-        self.lease = None;
-        if !node.broken.is(Mutant::LateRenewal) {
-            self.attempt = None;
-        }
-        self.at_once = false;
-        self.forced = None;
-        // A pause keeps groups where they are; this one is to go, though not to
-        // nobody: should the successor be gone, it may come back.
-        self.was_mine = successor.is_some();
-        self.reason = reason;
-        node.outputs.push_back(Output::StoreLease { group: self.id, lease: Lease::NONE });
-        self.announce_release(successor, node);
-        self.stand_after = node.now;
-        self.cancel_handover(node);
-    }
-
-    /// Frees what an attempt that did not win may have left with acceptors.
-    pub fn clean_up(&mut self, node: &mut Node) {
-        if self.leftover && self.lease.is_none() && self.attempt.is_none() {
-            self.announce_release(None, node);
-        }
-    }
-
-    fn announce_release(&mut self, successor: Option<NodeId>, node: &mut Node) {
-        self.leftover = false;
-        let Some(ballot) = self.used else { return };
-        self.acceptor.release(ballot, successor, node.now, node.timing.reserve);
-        node.tell_all(self.id, About::Release { ballot, successor });
-        self.releasing = Some(Releasing {
-            ballot,
-            successor,
-            unconfirmed: node.config.voting_peers(),
-            resend: node.now.plus(node.timing.retry),
-            until: node.now.plus(node.timing.accept),
-        });
-    }
-
-    fn drive_release(&mut self, node: &mut Node) {
-        let Some(releasing) = &mut self.releasing else { return };
-        if releasing.until <= node.now {
-            self.releasing = None;
-            return;
-        }
-        if releasing.resend > node.now || releasing.unconfirmed.is_empty() {
-            return;
-        }
-        releasing.resend = node.now.plus(node.timing.retry);
-        let Releasing { ballot, successor, unconfirmed, .. } = *releasing;
-        for peer in unconfirmed {
-            node.tell(peer, self.id, About::Release { ballot, successor });
-        }
-    }
-
-    /// A peer has confirmed a release.
-    pub fn on_released(&mut self, from: NodeId, ballot: Ballot) {
-        if let Some(releasing) = self.releasing.as_mut().filter(|releasing| releasing.ballot == ballot) {
-            releasing.unconfirmed.remove(from);
-        }
-    }
-
-    /// Has a stopping node nothing to wait for here? Its vote may be what
-    /// the successor needs, so it stays until it has seen the successor.
-    pub fn given_up(&self, node: &Node) -> bool {
-        self.releasing.is_none_or(|releasing| {
-            let taken = releasing.successor.is_none() || self.acceptor.lease(node.now).is_some();
-            let confirmed = !releasing.unconfirmed.into_iter().any(|peer| node.present(peer, node.now));
-            taken && confirmed
-        })
-    }
-
-    /// A peer's release has arrived.
-    pub fn on_release(&mut self, from: NodeId, ballot: Ballot, successor: Option<NodeId>, node: &mut Node) {
-        if node.votes() {
-            node.tell(from, self.id, About::Released { ballot });
-        }
-        self.round = self.round.max(ballot.round);
-        if !self.acceptor.release(ballot, successor, node.now, node.timing.reserve) {
-            return;
-        }
-        if self.lease.is_some() {
-            // Two held, and the other one has let go: the network may have
-            // believed it last (rule 13).
-            if node.config.pair.is_some() {
-                node.outputs.push_back(Output::Announce { group: self.id });
-            }
-            return;
-        }
-        self.reason = Reason::HolderReleased;
-        // Among candidates the back-off goes on: a release is then what one
-        // of them leaves to the others, who would all begin anew at once.
-        if self.duels == 0 || successor.is_some() {
-            self.stand_after = node.now;
-        }
-        if successor == Some(node.me()) {
-            // An attempt under way has met the old holder's lease: begin afresh.
-            self.attempt = None;
-            self.abstaining = false;
-            self.at_once = true;
-        }
-    }
-
     /// This node's acceptor has accepted another node's lease, which that
     /// node may already hold.
     pub fn on_foreign_lease(&mut self, held: bool) {
         self.at_once = false;
+        self.gone = None;
         if held {
             self.was_mine = false;
             self.abstaining = false;
@@ -496,29 +322,12 @@ impl Group {
         }
     }
 
-    /// On standby a node keeps nothing.
+    /// On standby a node keeps nothing, and who leaves hands everything over.
     fn drive_standby(&mut self, node: &mut Node) {
-        if node.standby && self.lease.is_some() && self.handover.is_none() {
+        let leaves = node.standby || node.leaving.is_some_and(|leaving| !leaving.failed);
+        if leaves && self.lease.is_some() && self.handover.is_none() {
             self.begin_handover(None, Wish::Leave, node);
         }
-    }
-
-    /// Take the lease by this node's own vote, whoever else may have it. What
-    /// its own acceptor keeps of another is respected even so.
-    pub fn force(&mut self, node: &mut Node) {
-        if self.lease.is_none() {
-            self.attempt = None;
-            self.forced = Some(node.now.plus(node.timing.accept).plus(COMMAND_TIMEOUT));
-            self.stand_by_hand(node);
-        }
-    }
-
-    /// Stand at once, by a person's wish.
-    pub fn stand_by_hand(&mut self, node: &Node) {
-        self.abstaining = false;
-        self.at_once = true;
-        self.stand_after = node.now;
-        self.reason = Reason::Promoted;
     }
 
     /// Who holds the group, by this node's own acceptor (or because it is this node).

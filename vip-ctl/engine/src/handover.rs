@@ -9,6 +9,7 @@ use super::{
     group::Group,
     io::{Reason, Refusal},
     message::{About, AskId, Verdict},
+    mutant::Mutant,
     node::{Node, Requester},
 };
 
@@ -23,8 +24,8 @@ pub(super) enum Wish {
     Unwell,
     /// The best one; if there is none, release all the same, and stay away.
     Away,
-    /// The best one; if there is none, release all the same. Standby itself
-    /// keeps the node away.
+    /// The best one; if there is none, a node on standby releases all the same,
+    /// and one that only wants to be stays. Standby itself keeps it away.
     Leave,
 }
 
@@ -104,7 +105,10 @@ impl Group {
                 self.abstaining = true;
                 self.release(None, Reason::Demoted, node);
             }
-            (None, Wish::Leave) => self.release(None, Reason::Standby, node),
+            (None, Wish::Leave) => match &mut node.leaving {
+                Some(leaving) if !node.broken.is(Mutant::LeavesToNobody) => leaving.failed = true,
+                Some(_) | None => self.release(None, Reason::Standby, node),
+            },
             (None, Wish::Best | Wish::Unwell | Wish::To(_)) => {
                 node.decide(requester, Verdict::Refused(Refusal::NoTarget));
             }
@@ -129,7 +133,7 @@ impl Group {
             Wish::Leave => Reason::Standby,
         };
         #[cfg(feature = "mutants")]
-        if node.broken.is(super::mutant::Mutant::SameBallot) {
+        if node.broken.is(Mutant::SameBallot) {
             self.propose_other(from, reason, node);
             return;
         }
@@ -145,6 +149,11 @@ impl Group {
                 self.ask_best(requester, wish, tried, node);
             }
         }
+    }
+
+    /// This node does not leave after all.
+    pub fn stay(&mut self) {
+        self.handover.take_if(|handover| handover.wish == Wish::Leave);
     }
 
     /// The lease is gone before anybody could take it over.

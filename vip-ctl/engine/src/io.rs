@@ -13,7 +13,13 @@ use super::{
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// Time has passed.
+    /// Time has passed, and packets that have arrived may be unread: this
+    /// node's own leases run out and their renewals begin, and nothing is
+    /// concluded from what was not heard.
+    Clock,
+    /// Time has passed, and the packets that had arrived were handed over
+    /// before: now it is judged what follows from silence. Who is late itself
+    /// would else believe others gone whose words lie in its socket.
     Wake,
     /// A packet has arrived, authenticated, from the peer's adopted incarnation.
     Message {

@@ -12,6 +12,7 @@
 //! majority of acceptors, each of which keeps it for the longer T_accept.
 
 mod acceptor;
+mod candidacy;
 mod command;
 mod config;
 mod group;
@@ -22,6 +23,7 @@ mod message;
 mod mutant;
 mod node;
 mod proposer;
+mod release;
 mod reload;
 #[cfg(feature = "mutants")]
 mod same_ballot;
@@ -66,6 +68,8 @@ pub struct Engine {
     /// When each group's tick is due; mirrors `deadlines`.
     timers: BTreeSet<(BootNs, GroupId)>,
     deadlines: Vec<Option<BootNs>>,
+    /// Groups that something was heard about since they were last judged.
+    unjudged: BTreeSet<GroupId>,
     commands: Commands,
     /// Is the startup delay over?
     started: bool,
@@ -118,28 +122,57 @@ impl Engine {
         // Each group reports its first state with the first input.
         let timers = groups.iter().map(|group| (now, group.id)).collect();
         let deadlines = vec![Some(now); groups.len()];
-        Self { node, groups, timers, deadlines, commands: Commands::default(), started: false, stop_at: None }
+        Self {
+            node,
+            groups,
+            timers,
+            deadlines,
+            unjudged: BTreeSet::new(),
+            commands: Commands::default(),
+            started: false,
+            stop_at: None,
+        }
     }
 
     /// Takes an input at `now`, after letting run out what ran out by then.
+    /// What a packet leads to besides its answer waits for the next
+    /// [`Input::Wake`], which is due at once then.
     ///
     /// `now` must have been read *after* the input came in. An acceptor that
     /// counts from an earlier moment would forget a lease before its holder does.
     pub fn handle(&mut self, input: Input, now: BootNs) {
+        let is_judged = !matches!(input, Input::Clock | Input::Message { .. });
+        match input {
+            Input::Clock => {
+                self.node.pass(now);
+                self.run_out();
+            }
+            Input::Message { from, packet } => {
+                self.node.pass(now);
+                self.receive(from, packet);
+            }
+            Input::Wake
+            | Input::Eligible { .. }
+            | Input::Unwell { .. }
+            | Input::Command { .. }
+            | Input::Stop => self.judge(input, now),
+        }
+        self.settle(is_judged);
+    }
+
+    fn judge(&mut self, input: Input, now: BootNs) {
         let became_alone = self.node.advance(now);
         self.advance();
         if became_alone {
             self.touch_all();
         }
         match input {
-            Input::Wake => {}
-            Input::Message { from, packet } => self.receive(from, packet),
+            Input::Clock | Input::Wake | Input::Message { .. } => {}
             Input::Eligible { group, eligible } => self.set_eligible(group, eligible, false),
             Input::Unwell { group } => self.set_eligible(group, false, true),
             Input::Command { id, command } => self.command(id, command),
             Input::Stop => self.stop(),
         }
-        self.settle();
     }
 
     /// The next thing to do; the caller does it before asking again.
@@ -155,7 +188,9 @@ impl Engine {
         let silence = node.silent.then_some(node.silent_until);
         let start = (!self.started).then_some(node.starts_at);
         let (heartbeat, commands) = (Some(node.heartbeat_at), self.commands.next_deadline());
-        [group, silence, start, node.alone_deadline(), heartbeat, commands, self.stop_at]
+        let unjudged = (!self.unjudged.is_empty()).then_some(node.now);
+        let leaving = node.leaving.map(|leaving| leaving.until);
+        [group, silence, start, node.alone_deadline(), heartbeat, commands, unjudged, leaving, self.stop_at]
             .into_iter()
             .flatten()
             .min()
@@ -261,11 +296,49 @@ impl Engine {
         }
         // Each group once: what comes due by its own tick waits for the next
         // wake-up, so that one input always takes a bounded time.
-        let due: Vec<_> = self.timers.iter().take_while(|&&(at, _)| at <= now).map(|&(_, id)| id).collect();
-        for id in due {
+        let unjudged = std::mem::take(&mut self.unjudged);
+        for id in self.due() {
+            if !unjudged.contains(&id) {
+                self.touch(id);
+            }
+        }
+        for id in unjudged {
             self.touch(id);
         }
         self.renew_together();
+    }
+
+    fn due(&self) -> Vec<GroupId> {
+        let now = self.node.now;
+        self.timers.iter().take_while(|&&(at, _)| at <= now).map(|&(_, id)| id).collect()
+    }
+
+    /// [`Input::Clock`]: what is this node's own, and nothing else.
+    fn run_out(&mut self) {
+        for id in self.due() {
+            let Some(group) = self.groups.get_mut(usize::from(id.0)) else { continue };
+            group.run_out_own(&mut self.node);
+            group.drive_renewal(&mut self.node);
+            group.report(&mut self.node);
+            let next = group.next_deadline(&self.node);
+            self.set_deadline(id, next);
+        }
+        self.renew_together();
+    }
+
+    /// Something was heard about a group: what follows from it is judged when
+    /// everything is read that has arrived.
+    fn note(&mut self, id: GroupId) {
+        if let Some(group) = self.groups.get_mut(usize::from(id.0)) {
+            group.report(&mut self.node);
+            self.unjudged.insert(id);
+        }
+    }
+
+    fn note_all(&mut self) {
+        for id in self.node.config.group_ids() {
+            self.note(id);
+        }
     }
 
     /// Begins renewals that are due soon together with those that were due
@@ -338,14 +411,15 @@ impl Engine {
                 Message::Verdict { request, verdict } => self.on_verdict(request, verdict),
                 Message::Group { group: id, about } => {
                     if let Some(group) = self.groups.get_mut(usize::from(id.0)) {
+                        group.run_out_own(&mut self.node);
                         group.receive(from, about, &mut self.node);
-                        self.touch(id);
+                        self.note(id);
                     }
                 }
             }
         }
         if quorum_is_back {
-            self.touch_all();
+            self.note_all();
         }
     }
 
@@ -354,7 +428,7 @@ impl Engine {
         for group in &mut self.groups {
             group.leave_if_ineligible(&mut self.node);
         }
-        self.touch_all();
+        self.note_all();
     }
 
     fn stop(&mut self) {
@@ -377,10 +451,18 @@ impl Engine {
     }
 
     /// The end of every input: what follows for the node as a whole.
-    fn settle(&mut self) {
+    fn settle(&mut self, is_judged: bool) {
         let now = self.node.now;
+        if is_judged {
+            self.drive_leaving();
+        }
         self.take_wishes();
-        self.drive_commands();
+        self.drive_commands(is_judged);
+        if is_judged {
+            for id in std::mem::take(&mut self.unjudged) {
+                self.touch(id);
+            }
+        }
         if self.node.heartbeat_at <= now {
             self.node.heartbeat_at = now.plus(self.node.timing.heartbeat);
             self.heartbeat();

@@ -69,6 +69,12 @@ mutants! {
     StandsInSilence = "stands-in-its-silence";
     /// An acceptor in its silence accepts a Propose (rule 5).
     ProposeInSilence = "accepts-a-propose-in-its-silence";
+    /// A candidate waits for the slot of the node whose lease ran out (rule 9).
+    WaitsForTheDead = "waits-for-the-dead-holders-slot";
+    /// A node that has said that it is ready goes on standby all the same.
+    ForgetsPromise = "forgets-that-it-said-ready";
+    /// A node that is to go on standby releases to nobody where nobody is ready.
+    LeavesToNobody = "leaves-to-nobody";
 }
 
 /// The mutant of this process, if it is one.

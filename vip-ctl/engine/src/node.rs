@@ -24,6 +24,17 @@ pub(super) struct Requester {
     pub request: RequestId,
 }
 
+/// A node that is to go on standby once others have what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Leaving {
+    /// Who waits for the verdict.
+    pub requester: Requester,
+    /// It stays if it is not done by then.
+    pub until: BootNs,
+    /// Nobody can take one of its groups.
+    pub failed: bool,
+}
+
 /// What is known of the peers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Peer {
@@ -51,6 +62,8 @@ pub(super) struct Node {
     pub stopping: bool,
     /// Put on standby by a person: holds nothing.
     pub standby: bool,
+    /// To be on standby once others have what it holds.
+    pub leaving: Option<Leaving>,
     /// No automatic moves while it is on.
     pub pause: Pause,
     /// [`Node::quorate_at`] now.
@@ -100,6 +113,7 @@ impl Node {
             starts_at: silent_until.max(now.plus(config.startup_delay)),
             stopping: false,
             standby: config.remembered.standby,
+            leaving: None,
             pause: config.remembered.pause,
             quorate: false,
             alone: false,
@@ -129,9 +143,15 @@ impl Node {
         self.config.votes(self.config.me)
     }
 
-    /// A new input at `now`. Returns whether this node is alone from now on.
-    pub fn advance(&mut self, now: BootNs) -> bool {
+    /// A new input at `now`, from which nothing is concluded about others.
+    pub fn pass(&mut self, now: BootNs) {
         self.now = self.now.max(now);
+    }
+
+    /// A new input at `now`, with everything read that has arrived. Returns
+    /// whether this node is alone from now on.
+    pub fn advance(&mut self, now: BootNs) -> bool {
+        self.pass(now);
         let became_alone = self.look_whether_alone();
         self.quorate = self.quorate_at(self.now);
         became_alone
@@ -169,9 +189,10 @@ impl Node {
             self.alone_at = self.now.plus(self.timing.accept);
             self.overdue_at = None;
         }
-        let before = self.quorate;
-        self.quorate = self.quorate_at(self.now);
-        self.quorate && !before
+        // That it is lost is judged when all is read.
+        let is_back = !self.quorate && self.quorate_at(self.now);
+        self.quorate |= is_back;
+        is_back
     }
 
     /// Takes note of what `peer` said about itself, and of a newer word on the

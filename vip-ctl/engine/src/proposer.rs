@@ -83,8 +83,8 @@ enum Failure {
 }
 
 impl Group {
-    /// Starts, repeats and ends attempts whose time has come.
-    pub fn drive_attempt(&mut self, node: &mut Node) {
+    /// Repeats and ends attempts that have not been answered.
+    pub fn judge_attempt(&mut self, node: &mut Node) {
         if let Some(attempt) = &self.attempt {
             let over = self.lease.is_none_or(|lease| lease.renew_at <= node.now);
             if attempt.won && over {
@@ -98,6 +98,10 @@ impl Group {
                 self.resend(node);
             }
         }
+    }
+
+    /// Begins a renewal that is due.
+    pub fn drive_renewal(&mut self, node: &mut Node) {
         if self.attempt.is_none() && self.lease.is_some_and(|lease| lease.renew_at <= node.now) {
             let is_silent = self.acceptor.silent_until(node.now).is_some();
             self.start(if is_silent { Kind::Adopt } else { Kind::Renew }, node);

@@ -37,7 +37,7 @@ impl Engine {
             }
             self.touch(id);
         }
-        self.settle();
+        self.settle(true);
     }
 
     /// Goes on with another set of groups; a group's place is its new number.
@@ -90,6 +90,6 @@ impl Engine {
         self.deadlines = vec![Some(now); self.groups.len()];
         self.node.heartbeat_at = self.node.now;
         self.touch_all();
-        self.settle();
+        self.settle(true);
     }
 }

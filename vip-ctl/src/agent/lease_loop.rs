@@ -53,6 +53,9 @@ use crate::{
 
 /// Datagrams taken from the socket before timers and commands get their turn.
 const DATAGRAMS_PER_TURN: usize = 64;
+/// Turns after which it is judged what follows from silence, however much is
+/// left unread: whoever floods this socket must not keep a node from standing.
+const UNREAD_TURNS_MAX: u32 = 16;
 /// Events taken from the ring buffer in one turn.
 const EVENTS_PER_TURN: usize = 64;
 /// How often at most the keeper is told of the same trouble: whoever can send
@@ -190,6 +193,8 @@ struct Running {
     freed: Vec<Move>,
     troubles: BTreeMap<Trouble, BootNs>,
     lateness: Lateness,
+    /// Turns in a row that have left something unread.
+    unread_turns: u32,
 }
 
 /// What is only told now and then.
@@ -222,6 +227,7 @@ impl LeaseLoop {
             freed: Vec::new(),
             troubles: BTreeMap::new(),
             lateness: Lateness::default(),
+            unread_turns: 0,
         };
         let mut buffer = vec![0; DATAGRAM_LEN_MAX];
         while !running.stopped {
@@ -236,27 +242,40 @@ impl Running {
     /// Everything that is due now.
     fn turn(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         self.note_lateness();
-        // Time first: what ran out while we slept has run out, whatever waits
-        // in the socket.
-        self.input(Input::Wake);
+        // Time first for this node's own leases: what ran out while we slept
+        // has run out, whatever waits in the socket.
+        self.input(Input::Clock);
         self.inner.transport.wake(clock::now());
         self.transmit();
-        self.moves_due();
-        for _ in 0..DATAGRAMS_PER_TURN {
-            match self.inner.socket.recv_from(buffer) {
-                Ok((len, _)) => self.datagram(&buffer[..len]),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                // An earlier datagram met a closed port: the peer is down.
-                Err(e) if is_passing(&e) => {}
-                Err(e) => return Err(e),
-            }
+        // Mail before judgement: whoever was late itself would else believe
+        // a peer gone whose renewal lies in the socket.
+        let is_drained = self.read(buffer)?;
+        self.unread_turns = if is_drained { 0 } else { self.unread_turns + 1 };
+        if is_drained || self.unread_turns >= UNREAD_TURNS_MAX {
+            self.unread_turns = 0;
+            self.input(Input::Wake);
         }
+        self.moves_due();
         while let Ok(ask) = self.inner.asks.try_recv() {
             self.ask(ask);
         }
         self.events();
         self.look_at_uncovered();
         Ok(())
+    }
+
+    /// Reads what has arrived, up to a limit. Returns whether nothing is left.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        for _ in 0..DATAGRAMS_PER_TURN {
+            match self.inner.socket.recv_from(buffer) {
+                Ok((len, _)) => self.datagram(&buffer[..len]),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(true),
+                // An earlier datagram met a closed port: the peer is down.
+                Err(e) if is_passing(&e) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(false)
     }
 
     /// VIPs that have come to a group are answered as soon as its leases have them.

@@ -5,7 +5,8 @@ use vip_common::BootNs;
 use super::{A, ACCEPT, B, C, ms};
 use crate::{
     Ballot, Epoch, Incarnation, NodeId, RESERVE_MIN, Refused,
-    acceptor::{Acceptor, Promised},
+    acceptor::{Acceptor, Lapsed, OwnPhase, Promised},
+    mutant::Broken,
 };
 
 const T0: BootNs = BootNs(1_000_000_000);
@@ -80,7 +81,7 @@ fn the_owner_is_the_node_so_its_new_incarnation_renews() {
 #[test]
 fn what_ran_out_is_reported_only_if_it_was_in_our_way() {
     let end = T0.plus(ACCEPT);
-    assert_eq!(accepted_from_a(5).run_out(B, end), Some(end));
+    assert_eq!(accepted_from_a(5).run_out(B, end), Some(Lapsed { at: end, holder: Some(A) }));
     assert_eq!(accepted_from_a(5).run_out(A, end), None);
     assert_eq!(accepted_from_a(5).run_out(B, BootNs(end.0 - 1)), None);
 }
@@ -160,4 +161,34 @@ fn who_takes_note_believes_a_holder_whose_ballot_is_lower_than_anothers_release(
     let next = Ballot { incarnation: Incarnation(99), ..ballot(7, A) };
     assert!(acceptor.learn(next, Epoch(5), true, now, accept));
     assert_eq!(acceptor.lease(now).unwrap().ballot, next);
+}
+
+/// Rule 5: what was forgotten binds, and this node's own wishes are no exception.
+#[test]
+fn silence_refuses_everybody_and_this_nodes_own_candidacy() {
+    let until = T0.plus(ACCEPT);
+    let mut acceptor = Acceptor::new(Epoch(3), until, Broken::default());
+    for node in [A, B, C] {
+        let silent = |at: BootNs| Refused::Silent { remaining: until.since(at) };
+        for at in [T0, T0.plus(ms(199))] {
+            assert_eq!(acceptor.prepare(ballot(9, node), at), Err(silent(at)));
+            assert_eq!(acceptor.propose(ballot(9, node), Epoch(4), true, at, ACCEPT), Err(silent(at)));
+        }
+    }
+    assert_eq!((acceptor.lease(until), acceptor.next_deadline()), (None, Some(until)));
+    assert_eq!(acceptor.run_out(A, until), None, "silence kept nobody in particular from standing");
+    assert!(acceptor.prepare(ballot(1, B), until).is_ok(), "nothing was promised in the silence");
+}
+
+/// Where every vote is needed, this acceptor had its own node's lease too.
+#[test]
+fn the_renewal_of_its_own_nodes_lease_is_the_one_door_through_the_silence() {
+    let mut acceptor = Acceptor::new(Epoch(3), T0.plus(ACCEPT), Broken::default());
+    let own = ballot(2, A);
+    assert!(acceptor.renew_own(OwnPhase::Prepare { ballot: own }, T0).is_ok());
+    let propose = OwnPhase::Propose { ballot: own, epoch: Epoch(3), accept: ACCEPT };
+    assert!(acceptor.renew_own(propose, T0).is_ok());
+    assert!(acceptor.prepare(ballot(9, B), T0).is_err(), "the silence goes on for others");
+    let foreign = OwnPhase::Prepare { ballot: ballot(9, B) };
+    assert!(acceptor.renew_own(foreign, T0).is_err(), "and its lease is respected");
 }

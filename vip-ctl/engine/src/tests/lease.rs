@@ -74,6 +74,23 @@ fn a_silent_holder_is_replaced_within_t_accept_and_a_slot() {
 }
 
 #[test]
+fn the_first_survivor_waits_for_no_slot() {
+    let mut cluster = Cluster::settled();
+    cluster.run(ms(7));
+    let until = cluster.engines[&B].groups[0].acceptor.lease(cluster.now).unwrap().until;
+    let until = until.max(cluster.engines[&C].groups[0].acceptor.lease(cluster.now).unwrap().until);
+    cluster.kill(A);
+    let took = cluster.run_until(ACCEPT * 2, |cluster| cluster.holder() == Some(B)).unwrap();
+    let rest = until.since(cluster.now.max(until)).max(Duration::ZERO);
+    let after = cluster.now.since(until) + rest;
+    assert!(after < RANK_SLOT_MIN && took < ACCEPT + RANK_SLOT_MIN, "{after:?} after the vote ended");
+    // Who comes back has its place again.
+    cluster.start(A);
+    cluster.run(ACCEPT * 3);
+    assert_eq!(cluster.holder(), Some(B));
+}
+
+#[test]
 fn a_dead_holder_takes_all_groups_to_the_next_in_rank_each() {
     let first = GroupSpec { priorities: vec![200, 100, 50], ..GroupSpec::default() };
     let second = GroupSpec { priorities: vec![200, 50, 100], ..GroupSpec::default() };

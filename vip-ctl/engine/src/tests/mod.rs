@@ -7,8 +7,10 @@ mod acceptor;
 mod command;
 mod health;
 mod lease;
+mod mail;
 mod operate;
 mod pair;
+mod reload;
 mod restart;
 mod wire;
 

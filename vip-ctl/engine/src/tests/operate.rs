@@ -112,6 +112,79 @@ fn standby_that_would_leave_nobody_needs_force() {
     assert_eq!(cluster.holder(), Some(A));
 }
 
+fn standby(node: NodeId) -> Command {
+    Command::Standby { node, on: true, force: false }
+}
+
+/// Of two nodes that can hold, whoever asks for what, and however soon.
+#[test]
+fn two_standbys_back_to_back_leave_a_holder() {
+    for pause_us in [0, 50, 100, 150, 200, 250, 300, 400, 500, 700, 1_000, 3_000, 20_000, 100_000] {
+        for (first, second) in [(A, B), (B, A)] {
+            for at in [A, B, C] {
+                let mut cluster = Cluster::new(&[Role::Node, Role::Node, Role::Witness]);
+                cluster.run(ACCEPT * 3);
+                cluster.give(at, Input::Command { id: CommandId(1 << 20), command: standby(first) });
+                cluster.run(Duration::from_micros(pause_us));
+                let second = cluster.command(at, standby(second));
+                cluster.run(COMMAND_TIMEOUT);
+                let first = cluster.done(CommandId(1 << 20)).expect("it was answered");
+                assert!(first.is_err() || second.is_err(), "{pause_us} us at {at:?}: {first:?}, {second:?}");
+                assert!(cluster.holder().is_some(), "{pause_us} us at {at:?}: {first:?}, {second:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_switchover_and_the_standby_of_its_target_leave_a_holder() {
+    for pause_us in [0, 50, 100, 150, 200, 250, 300, 400, 500, 700, 1_000, 3_000] {
+        let mut cluster = Cluster::new(&[Role::Node, Role::Node, Role::Witness]);
+        cluster.run(ACCEPT * 3);
+        let command = Command::Switchover { group: DB, to: Some(B) };
+        cluster.give(A, Input::Command { id: CommandId(1 << 20), command });
+        cluster.run(Duration::from_micros(pause_us));
+        let _answered = cluster.command(B, standby(B));
+        cluster.run(COMMAND_TIMEOUT);
+        assert!(cluster.holder().is_some(), "{pause_us} us");
+        let _answered = cluster.command(C, standby(A));
+        cluster.run(COMMAND_TIMEOUT);
+        assert!(cluster.holder().is_some(), "{pause_us} us, and A's");
+    }
+}
+
+#[test]
+fn a_node_whose_target_turns_out_not_to_be_ready_stays() {
+    let mut cluster = Cluster::new(&[Role::Node, Role::Node, Role::Witness]);
+    cluster.run(ACCEPT * 3);
+    // A has heard that B is ready, and not yet that it is so no more.
+    cluster.give(B, Input::Eligible { group: DB, eligible: false });
+    assert_eq!(cluster.command(A, standby(A)), Err(Refusal::NoTarget));
+    assert_eq!((cluster.holder(), cluster.state(A).state), (Some(A), GroupState::Active));
+    assert!(!cluster.engines[&A].status(cluster.now).nodes[0].standby);
+    // It renews, and gives way as soon as somebody can take it.
+    cluster.run(ACCEPT * 5);
+    assert_eq!(cluster.holder(), Some(A));
+    cluster.give(B, Input::Eligible { group: DB, eligible: true });
+    cluster.run(ACCEPT);
+    assert_eq!(cluster.command(A, standby(A)), Ok(Completed::Standby(true)));
+    assert_eq!(cluster.holder(), Some(B));
+}
+
+#[test]
+fn who_could_be_the_only_candidate_of_a_vacant_group_stays() {
+    let mut cluster = Cluster::new(&[Role::Node, Role::Node, Role::Witness]);
+    cluster.run(ACCEPT * 3);
+    cluster.kill(A);
+    cluster.isolate(B);
+    cluster.run(ACCEPT * 4);
+    assert_eq!(cluster.holder(), None);
+    assert_eq!(cluster.command(B, standby(B)), Err(Refusal::NoTarget));
+    cluster.cut.clear();
+    cluster.run(ACCEPT * 2);
+    assert_eq!(cluster.holder(), Some(B));
+}
+
 /// B hears A and no other voter: it could take nothing over.
 #[test]
 fn who_has_no_quorum_is_no_target() {

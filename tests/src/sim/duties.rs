@@ -1,0 +1,188 @@
+//! What a node owes besides not answering twice: to let go where it can't
+//! serve, to stay away on standby, and not to stand against a holder whose word
+//! it has not read. Checked of every process, at every turn of its loop; and of
+//! healed clusters, in drills of a pause and of commands one after the other.
+
+use std::time::Duration;
+
+use vip_common::{GroupMode, fence_open};
+use vip_engine::{
+    About, COMMAND_TIMEOUT, Command, Epoch, GroupId, GroupState, Input, Message, NodeId, Packet, PeerLoss,
+    Role,
+};
+
+use super::{
+    Violation,
+    clock::nanos,
+    hosts::Fitness,
+    names::{group_id, node_id},
+    world::World,
+};
+
+/// Commands of one drill, at most.
+const COMMANDS_MAX: u64 = 4;
+
+impl World {
+    /// A process has done everything that it had to do: what is still so then,
+    /// is so for a while.
+    pub(super) fn check_duties(&mut self, index: usize) -> Result<(), Violation> {
+        let now = self.now;
+        let node = &self.nodes[index];
+        let Some(engine) = &node.engine else { return Ok(()) };
+        let status = engine.status(node.handled_at);
+        let (id, is_on_standby) = (node.id, status.nodes[index].standby);
+        let since = if is_on_standby { node.standby_since.or(Some(now)) } else { None };
+        // It asks every other node in turn whether it is ready.
+        let others = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        let bound = self.plan.timing.ask * others + self.plan.timing.accept;
+        let is_overdue = since.is_some_and(|since| now.since(since) > bound);
+        for group in (0..self.plan.groups.len()).map(group_id) {
+            if !self.is_open_on(index, group) {
+                continue;
+            }
+            if node.told[usize::from(group.0)] == Fitness::Unfit && !status.paused {
+                return Err(Violation::KeepsUnfit(id, group));
+            }
+            if is_overdue {
+                return Err(Violation::KeepsOnStandby(id, group));
+            }
+        }
+        self.nodes[index].standby_since = since;
+        Ok(())
+    }
+
+    /// May this node's kernel answer for the group now?
+    fn is_open_on(&self, index: usize, group: GroupId) -> bool {
+        let node = &self.nodes[index];
+        let lease = node.map[usize::from(group.0)];
+        fence_open(GroupMode::Cluster, lease, nanos(node.hold), node.clock.at(self.now))
+    }
+
+    /// Does a packet that is about to leave ask for a lease that its node must
+    /// not ask for?
+    pub(super) fn check_candidacies(&self, index: usize, packet: &Packet) -> Result<(), Violation> {
+        let node = &self.nodes[index];
+        let Some(engine) = &node.engine else { return Ok(()) };
+        for message in &packet.messages {
+            let Message::Group { group, about: About::Prepare { ballot } } = message else { continue };
+            // Renewals and adoptions have a word in the map.
+            if ballot.node != node.id || self.is_open_on(index, *group) {
+                continue;
+            }
+            let status = engine.status(node.handled_at);
+            if node.told[usize::from(group.0)] == Fitness::Unfit {
+                return Err(Violation::StandsUnfit(node.id, *group));
+            }
+            if status.nodes[index].standby {
+                return Err(Violation::StandsOnStandby(node.id, *group));
+            }
+            if self.plan.incarnations_checked && self.has_unread_word(index, *group) {
+                return Err(Violation::StandsUnread(node.id, *group));
+            }
+        }
+        Ok(())
+    }
+
+    /// Does the word of a holder, in office at this moment, lie in this node's
+    /// socket?
+    fn has_unread_word(&self, index: usize, group: GroupId) -> bool {
+        self.nodes[index].inbox.iter().any(|input| {
+            let Input::Message { from, packet } = input else { return false };
+            let is_word = packet.messages.iter().any(|message| {
+                let Message::Group { group: of, about: About::Propose { held: true, .. } } = message else {
+                    return false;
+                };
+                *of == group
+            });
+            is_word && self.is_open_on(usize::from(from.0), group)
+        })
+    }
+
+    /// The highest epoch that any process knows of.
+    pub(super) fn epoch(&self, group: GroupId) -> Epoch {
+        let known = self.nodes.iter().filter_map(|node| {
+            let status = node.engine.as_ref()?.status(node.clock.at(self.now));
+            Some(status.groups[usize::from(group.0)].epoch)
+        });
+        known.max().unwrap_or_default()
+    }
+
+    /// In a paused cluster a dead holder's groups wait for a person.
+    pub(super) fn drill_pause(&mut self) -> Result<(), Violation> {
+        let victim = self.holder(group_id(0)).filter(|&node| self.expendable(node));
+        let Some(victim) = victim.filter(|_| self.plan.pair.is_none()) else { return Ok(()) };
+        self.obey("pause", group_id(0), Command::Pause { on: true })?;
+        let lost: Vec<_> = self.groups().into_iter().filter(|&g| self.holder(g) == Some(victim)).collect();
+        let epochs: Vec<_> = lost.iter().map(|&group| self.epoch(group)).collect();
+        self.kill(victim, false)?;
+        self.run_for(self.plan.timing.accept * 4)?;
+        if let Some(&group) = lost.iter().find(|&&group| self.holder(group).is_some()) {
+            return Err(Violation::MovedInPause(group));
+        }
+        self.obey("resume", group_id(0), Command::Pause { on: false })?;
+        self.run_for(self.plan.timing.accept * 2 + self.candidacy_bound())?;
+        for (group, epoch) in lost.into_iter().zip(epochs) {
+            if self.holder(group).is_none() {
+                return Err(Violation::NoHolder(group));
+            }
+            if self.epoch(group) <= epoch {
+                return Err(Violation::EpochStays(group));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whatever a person asks for, in whatever order and however soon, leaves
+    /// no group without a holder that could have one; force apart, and
+    /// demotion, which asks for that.
+    pub(super) fn drill_commands(&mut self) -> Result<(), Violation> {
+        if self.plan.pair == Some(PeerLoss::Hold) {
+            // Where both are needed, and one is silent after a restart, nobody
+            // can take over. Nothing restarts here, but a wish may be refused.
+            return Ok(());
+        }
+        let mut given = Vec::new();
+        for _ in 0..self.rng.between(2, COMMANDS_MAX) {
+            let command = self.wish();
+            let at = self.rng.index(self.nodes.len());
+            given.push(command);
+            self.command(at, command)?;
+            let soon = nanos(self.delay_max()) * 4 + 1;
+            let most = self.rng.pick(&[0, soon, soon, nanos(self.plan.timing.accept)]);
+            let pause = self.rng.below(most + 1);
+            self.run_for(Duration::from_nanos(pause))?;
+        }
+        self.run_for(COMMAND_TIMEOUT * 2 + self.plan.timing.accept * 4)?;
+        for group in self.groups() {
+            let is_demoted = given.contains(&Command::Demote { group });
+            if self.holder(group).is_none() && !(is_demoted && self.is_paused_somewhere(group)) {
+                return Err(Violation::LeftAlone(group, format!("{given:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_paused_somewhere(&self, group: GroupId) -> bool {
+        self.nodes.iter().any(|node| {
+            let status = node.engine.as_ref().map(|engine| engine.status(node.clock.at(self.now)));
+            status.is_some_and(|status| status.groups[usize::from(group.0)].state == GroupState::Paused)
+        })
+    }
+
+    /// A command that a person may give without a second thought.
+    fn wish(&mut self) -> Command {
+        let group = group_id(self.rng.index(self.plan.groups.len()));
+        let candidates: Vec<NodeId> = (0..self.plan.nodes.len())
+            .filter(|&node| self.plan.nodes[node].role == Role::Node)
+            .map(node_id)
+            .collect();
+        let node = self.rng.pick(&candidates);
+        match self.rng.below(10) {
+            0..5 => Command::Standby { node, on: self.rng.chance(800), force: false },
+            5..7 => Command::Switchover { group, to: Some(node) },
+            7 => Command::Switchover { group, to: None },
+            8 => Command::Promote { group, to: node },
+            _ => Command::Demote { group },
+        }
+    }
+}

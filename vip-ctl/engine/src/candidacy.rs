@@ -1,0 +1,137 @@
+//! When this node stands for a group, and whether it could: by rank, by hand,
+//! by force, or to get back what a node of lower rank has (rule 9). How an
+//! attempt goes is in [`super::proposer`].
+
+use vip_common::BootNs;
+
+use super::{
+    config::{COMMAND_TIMEOUT, NodeSet},
+    group::Group,
+    io::{Command, Reason},
+    mutant::Mutant,
+    node::Node,
+    proposer::Kind,
+};
+
+impl Group {
+    /// Stands if it is time.
+    pub fn drive_candidacy(&mut self, node: &mut Node) {
+        if self.stand_at(node).is_some_and(|at| at <= node.now) {
+            self.start(Kind::Stand, node);
+        }
+    }
+
+    /// When this node stands; `None` while it may not, or needs not.
+    pub fn stand_at(&self, node: &Node) -> Option<BootNs> {
+        if self.lease.is_some() || self.attempt.is_some() || !self.able(node) || self.abstaining {
+            return None;
+        }
+        // Becoming quorate is an event of its own, which looks here again.
+        if !node.quorate && self.forced.is_none() {
+            return None;
+        }
+        // Only a person moves a group now; where it was it may come back to.
+        if node.pause.on && !self.at_once && !self.was_mine {
+            return None;
+        }
+        let delay = node.timing.slot.saturating_mul(self.place(node)?);
+        let at_once = self.at_once || node.broken.is(Mutant::StandsInSilence);
+        let after = if at_once { self.stand_after } else { self.stand_after.max(node.starts_at) };
+        match self.acceptor.blocked_until(node.me(), node.now) {
+            Some(until) => Some(after.max(until).plus(delay)),
+            None if self.at_once => Some(after),
+            None => Some(after.plus(delay)),
+        }
+    }
+
+    /// How many candidates this node lets go first (rule 9).
+    fn place(&self, node: &Node) -> Option<u32> {
+        let rank = self.rank?;
+        let is_ahead = |other| node.config.rank(self.id, other).is_some_and(|theirs| theirs < rank);
+        let gone = u32::from(self.gone.is_some_and(is_ahead) && !node.broken.is(Mutant::WaitsForTheDead));
+        Some(rank.saturating_sub(gone))
+    }
+
+    /// Could this node take the lease by itself?
+    pub fn ready(&self, node: &Node) -> bool {
+        self.able(node) && node.quorate && !self.abstaining && node.starts_at <= node.now
+    }
+
+    /// Could this node take the lease if a person asks for it by name?
+    pub fn able(&self, node: &Node) -> bool {
+        // A candidate without its own vote would only disturb others.
+        let is_silent =
+            self.acceptor.silent_until(node.now).is_some() && !node.broken.is(Mutant::StandsInSilence);
+        let stays_away = node.stopping || node.standby || node.leaving.is_some();
+        self.rank.is_some() && self.eligible == Some(true) && !is_silent && !stays_away
+    }
+
+    /// May this node be about to have the lease, as others may count on?
+    pub fn is_expected(&self, node: &Node) -> bool {
+        self.lease.is_none()
+            && (self.promised_until.is_some()
+                || self.at_once
+                || self.attempt.is_some()
+                || self.acceptor.reserved_for(node.me(), node.now))
+    }
+
+    /// Has somebody else the group, or could take it, if this node leaves?
+    pub fn is_covered(&self, node: &Node) -> bool {
+        let is_held = self.holder(node, node.now).is_some_and(|holder| holder != node.me());
+        let can_not_have_it = self.rank.is_none() || self.eligible == Some(false) || self.abstaining;
+        is_held
+            || (self.lease.is_none() && can_not_have_it)
+            || (self.releasing.is_none() && node.best_target(self.id, NodeSet::default()).is_some())
+    }
+
+    /// Has a node of lower rank the lease that this node could have (rule 9)?
+    fn could_preempt(&self, node: &Node) -> bool {
+        let Some(rank) = self.rank.filter(|_| self.lease.is_none() && self.ready(node)) else { return false };
+        let lower = |other| node.config.rank(self.id, other).is_some_and(|theirs| theirs > rank);
+        let held_lower = self.holder(node, node.now).is_some_and(lower);
+        // It is for the best of those who could.
+        held_lower && !node.pause.on && node.quorate && node.ready_peers(self.id, node.now).all(lower)
+    }
+
+    /// When [`Group::drive_preemption`] asks for the group.
+    pub fn preempt_at(&self, node: &Node) -> Option<BootNs> {
+        let delay = node.config.preempt(self.id)?;
+        self.preempts_since.map(|since| since.plus(delay))
+    }
+
+    /// Preemption is a switchover that the node of higher priority asks for,
+    /// after a while in which it could have had the lease (rule 9).
+    pub fn drive_preemption(&mut self, node: &mut Node) {
+        let Some(delay) = node.config.preempt(self.id) else { return };
+        if !self.could_preempt(node) {
+            self.preempts_since = None;
+            return;
+        }
+        let since = *self.preempts_since.get_or_insert(node.now);
+        if since.plus(delay) <= node.now {
+            // If nothing comes of it, it is asked for again: where many groups
+            // are due at once, only some of them are asked for at a time.
+            let again = node.now.plus(COMMAND_TIMEOUT);
+            self.preempts_since = Some(BootNs(0).plus(again.since(BootNs(0).plus(delay))));
+            node.wishes.push_back(Command::Switchover { group: self.id, to: Some(node.me()) });
+        }
+    }
+
+    /// Take the lease by this node's own vote, whoever else may have it. What
+    /// its own acceptor keeps of another is respected even so.
+    pub fn force(&mut self, node: &mut Node) {
+        if self.lease.is_none() {
+            self.attempt = None;
+            self.forced = Some(node.now.plus(node.timing.accept).plus(COMMAND_TIMEOUT));
+            self.stand_by_hand(node);
+        }
+    }
+
+    /// Stand at once, by a person's wish.
+    pub fn stand_by_hand(&mut self, node: &Node) {
+        self.abstaining = false;
+        self.at_once = true;
+        self.stand_after = node.now;
+        self.reason = Reason::Promoted;
+    }
+}

@@ -1,0 +1,139 @@
+//! Giving a lease up (rule 7), and what follows when another node has: the map
+//! is cleared first, and acceptors are told until each has confirmed it.
+
+use vip_common::{BootNs, Lease};
+
+use super::{
+    config::{NodeId, NodeSet},
+    group::Group,
+    io::{Output, Reason},
+    message::{About, Ballot},
+    mutant::Mutant,
+    node::Node,
+};
+
+/// A release that some acceptor may not know of, or that a successor has not
+/// made use of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Releasing {
+    ballot: Ballot,
+    successor: Option<NodeId>,
+    unconfirmed: NodeSet,
+    resend: BootNs,
+    /// After T_accept every acceptor has forgotten the lease anyway.
+    until: BootNs,
+}
+
+impl Releasing {
+    /// When it is to be told again, or forgotten.
+    pub fn next_deadline(&self) -> BootNs {
+        if self.unconfirmed.is_empty() { self.until } else { self.resend.min(self.until) }
+    }
+}
+
+impl Group {
+    /// Gives the lease up (rule 7): the map first, then the release. The
+    /// attempt goes too, so that no late reply brings the lease back.
+    pub fn release(&mut self, successor: Option<NodeId>, reason: Reason, node: &mut Node) {
+        self.lease = None;
+        if !node.broken.is(Mutant::LateRenewal) {
+            self.attempt = None;
+        }
+        self.at_once = false;
+        self.forced = None;
+        // A pause keeps groups where they are; this one is to go, though not to
+        // nobody: should the successor be gone, it may come back.
+        self.was_mine = successor.is_some();
+        self.reason = reason;
+        node.outputs.push_back(Output::StoreLease { group: self.id, lease: Lease::NONE });
+        self.announce_release(successor, node);
+        self.stand_after = node.now;
+        self.cancel_handover(node);
+    }
+
+    /// Frees what an attempt that did not win may have left with acceptors.
+    pub fn clean_up(&mut self, node: &mut Node) {
+        if self.leftover && self.lease.is_none() && self.attempt.is_none() {
+            self.announce_release(None, node);
+        }
+    }
+
+    fn announce_release(&mut self, successor: Option<NodeId>, node: &mut Node) {
+        self.leftover = false;
+        let Some(ballot) = self.used else { return };
+        self.acceptor.release(ballot, successor, node.now, node.timing.reserve);
+        node.tell_all(self.id, About::Release { ballot, successor });
+        self.releasing = Some(Releasing {
+            ballot,
+            successor,
+            unconfirmed: node.config.voting_peers(),
+            resend: node.now.plus(node.timing.retry),
+            until: node.now.plus(node.timing.accept),
+        });
+    }
+
+    /// Repeats a release that is not confirmed.
+    pub fn drive_release(&mut self, node: &mut Node) {
+        let Some(releasing) = &mut self.releasing else { return };
+        if releasing.until <= node.now {
+            self.releasing = None;
+            return;
+        }
+        if releasing.resend > node.now || releasing.unconfirmed.is_empty() {
+            return;
+        }
+        releasing.resend = node.now.plus(node.timing.retry);
+        let Releasing { ballot, successor, unconfirmed, .. } = *releasing;
+        for peer in unconfirmed {
+            node.tell(peer, self.id, About::Release { ballot, successor });
+        }
+    }
+
+    /// A peer has confirmed a release.
+    pub fn on_released(&mut self, from: NodeId, ballot: Ballot) {
+        if let Some(releasing) = self.releasing.as_mut().filter(|releasing| releasing.ballot == ballot) {
+            releasing.unconfirmed.remove(from);
+        }
+    }
+
+    /// Has a stopping node nothing to wait for here? Its vote may be what
+    /// the successor needs, so it stays until it has seen the successor.
+    pub fn given_up(&self, node: &Node) -> bool {
+        self.releasing.is_none_or(|releasing| {
+            let taken = releasing.successor.is_none() || self.acceptor.lease(node.now).is_some();
+            let confirmed = !releasing.unconfirmed.into_iter().any(|peer| node.present(peer, node.now));
+            taken && confirmed
+        })
+    }
+
+    /// A peer's release has arrived.
+    pub fn on_release(&mut self, from: NodeId, ballot: Ballot, successor: Option<NodeId>, node: &mut Node) {
+        if node.votes() {
+            node.tell(from, self.id, About::Released { ballot });
+        }
+        self.round = self.round.max(ballot.round);
+        if !self.acceptor.release(ballot, successor, node.now, node.timing.reserve) {
+            return;
+        }
+        if self.lease.is_some() {
+            // Two held, and the other one has let go: the network may have
+            // believed it last (rule 13).
+            if node.config.pair.is_some() {
+                node.outputs.push_back(Output::Announce { group: self.id });
+            }
+            return;
+        }
+        self.reason = Reason::HolderReleased;
+        // Among candidates the back-off goes on: a release is then what one
+        // of them leaves to the others, who would all begin anew at once.
+        if self.duels == 0 || successor.is_some() {
+            self.stand_after = node.now;
+        }
+        if successor == Some(node.me()) {
+            // An attempt under way has met the old holder's lease: begin afresh.
+            self.attempt = None;
+            self.abstaining = false;
+            self.at_once = true;
+        }
+    }
+}
