@@ -148,8 +148,11 @@ impl Acceptor {
     ) -> Result<(), Refused> {
         self.admit(ballot, now)?;
         self.promised = ballot;
-        self.reserved = None;
-        self.epoch = self.epoch.max(epoch);
+        let known = self.epoch;
+        if !self.broken.is(Mutant::KeepsReservation) {
+            self.reserved = None;
+        }
+        self.epoch = if self.broken.is(Mutant::ForgetsEpoch) { known } else { known.max(epoch) };
         self.accepted = Some(Accepted { ballot, epoch, held, until: now.plus(accept) });
         Ok(())
     }
@@ -164,7 +167,8 @@ impl Acceptor {
         let is_released = is_own && ballot <= self.released;
         let is_newest =
             self.lease(now).is_none_or(|lease| lease.ballot < ballot || lease.ballot.node == ballot.node)
-                && !is_released;
+                && (!is_released || self.broken.is(Mutant::LearnsReleased));
+        let is_newest = is_newest || self.broken.is(Mutant::LearnsAnything);
         if is_newest {
             self.epoch = self.epoch.max(epoch);
             self.accepted = Some(Accepted { ballot, epoch, held, until: now.plus(accept) });
@@ -184,20 +188,25 @@ impl Acceptor {
     /// The checks that both phases share. Changes nothing: above all, a
     /// candidate that meets another's lease must not raise `promised`, or an
     /// asymmetric partition would starve the holder (rule 3).
-    fn admit(&self, ballot: Ballot, now: BootNs) -> Result<(), Refused> {
+    fn admit(&mut self, ballot: Ballot, now: BootNs) -> Result<(), Refused> {
         if let Some(lease) = self.lease(now)
             && lease.ballot.node != ballot.node
             && !self.broken.is(Mutant::Overwrite)
         {
-            let Accepted { ballot, held, .. } = lease;
-            return Err(Refused::Held { ballot, held, remaining: lease.until.since(now) });
+            let Accepted { ballot: of, held, .. } = lease;
+            if self.broken.is(Mutant::PromisesWhileHeld) {
+                self.promised = self.promised.max(ballot);
+            }
+            return Err(Refused::Held { ballot: of, held, remaining: lease.until.since(now) });
         }
         if let Some(kept) = self.reservation(now)
             && kept.successor != ballot.node
         {
             return Err(Refused::Reserved { successor: kept.successor, remaining: kept.until.since(now) });
         }
-        if ballot <= self.released || ballot < self.promised {
+        let is_low = ballot < self.promised && !self.broken.is(Mutant::BelowPromise);
+        let is_over = ballot <= self.released && !self.broken.is(Mutant::ReleasedCounts);
+        if is_over || is_low {
             // The higher of both, so that one more attempt is enough.
             return Err(Refused::Promised { ballot: self.promised.max(self.released) });
         }
@@ -218,17 +227,23 @@ impl Acceptor {
         now: BootNs,
         reserve: Duration,
     ) -> bool {
+        let broken = self.broken;
         let cleared = self.accepted.take_if(|lease| {
             lease.ballot.node == ballot.node
-                && lease.ballot.incarnation == ballot.incarnation
-                && lease.ballot <= ballot
+                && (lease.ballot.incarnation == ballot.incarnation || broken.is(Mutant::ReleasesReborn))
+                && (lease.ballot <= ballot || broken.is(Mutant::ReleasesNewer))
         });
-        let news = cleared.is_some() || ballot > self.released;
+        let news = cleared.is_some() || ballot > self.released || self.broken.is(Mutant::EndlessReservation);
         self.released = self.released.max(ballot);
-        if news && self.lease(now).is_none() {
+        if news && self.lease(now).is_none() && !self.broken.is(Mutant::NoReservation) {
             self.reserved = successor.map(|successor| Reservation { successor, until: now.plus(reserve) });
         }
         news
+    }
+
+    /// [`Mutant::ForceOverwrites`]: whatever was accepted is nobody's.
+    pub fn forget(&mut self) {
+        self.accepted = None;
     }
 
     /// [`Mutant::SameBallot`]: takes `successor` for the owner of what was
@@ -244,7 +259,9 @@ impl Acceptor {
     /// The owner says that this ballot has won. Returns whether that is the
     /// lease accepted here.
     pub fn confirm(&mut self, ballot: Ballot, now: BootNs) -> bool {
-        let Some(lease) = self.accepted.as_mut().filter(|l| l.until > now && l.ballot == ballot) else {
+        let any = self.broken.is(Mutant::ConfirmsAny);
+        let Some(lease) = self.accepted.as_mut().filter(|l| l.until > now && (l.ballot == ballot || any))
+        else {
             return false;
         };
         lease.held = true;
@@ -331,7 +348,11 @@ impl Group {
             return;
         }
         self.yield_to(from, epoch, held, node);
-        if self.acceptor.silent_until(now).is_some() && held && self.lease.is_none() {
+        if self.acceptor.silent_until(now).is_some()
+            && held
+            && self.lease.is_none()
+            && !node.broken.is(Mutant::NoNoteInSilence)
+        {
             // Not a vote. But when the silence is over, this acceptor refuses
             // others as those do that have voted, and the holder's agent can
             // be replaced next.
@@ -355,6 +376,6 @@ impl Group {
     /// generation before, and can't in this one, need not have heard of it,
     /// and nobody waits until it has (rule 10): it gets no vote here.
     fn may_hold(from: NodeId, node: &Node) -> bool {
-        node.config.role(from) == Some(Role::Node)
+        node.config.role(from) == Some(Role::Node) || node.broken.is(Mutant::VotesForAnybody)
     }
 }

@@ -23,20 +23,25 @@ impl Group {
 
     /// When this node stands; `None` while it may not, or needs not.
     pub fn stand_at(&self, node: &Node) -> Option<BootNs> {
-        if self.lease.is_some() || self.attempt.is_some() || !self.able(node) || self.abstaining {
+        if self.lease.is_some() || self.attempt.is_some() || !self.able(node) {
+            return None;
+        }
+        if self.abstaining && !node.broken.is(Mutant::StandsDemoted) {
             return None;
         }
         // Becoming quorate is an event of its own, which looks here again.
-        if !node.quorate && self.forced.is_none() {
+        if !node.quorate && self.forced.is_none() && !node.broken.is(Mutant::StandsWithoutQuorum) {
             return None;
         }
         // Only a person moves a group now; where it was it may come back to.
-        if node.pause.on && !self.at_once && !self.was_mine {
+        let waits = !self.at_once && !self.was_mine && !node.broken.is(Mutant::MovesInAPause);
+        if node.pause.on && waits {
             return None;
         }
         let delay = node.timing.slot.saturating_mul(self.place(node)?);
         let at_once = self.at_once || node.broken.is(Mutant::StandsInSilence);
         let after = if at_once { self.stand_after } else { self.stand_after.max(node.starts_at) };
+        let after = if node.broken.is(Mutant::NoStartupDelay) { self.stand_after } else { after };
         match self.acceptor.blocked_until(node.me(), node.now) {
             Some(until) => Some(after.max(until).plus(delay)),
             None if self.at_once => Some(after),
@@ -49,7 +54,7 @@ impl Group {
         let rank = self.rank?;
         let is_ahead = |other| node.config.rank(self.id, other).is_some_and(|theirs| theirs < rank);
         let gone = u32::from(self.gone.is_some_and(is_ahead) && !node.broken.is(Mutant::WaitsForTheDead));
-        Some(rank.saturating_sub(gone))
+        Some(if node.broken.is(Mutant::NoRank) { 0 } else { rank.saturating_sub(gone) })
     }
 
     /// Could this node take the lease by itself?
@@ -62,8 +67,10 @@ impl Group {
         // A candidate without its own vote would only disturb others.
         let is_silent =
             self.acceptor.silent_until(node.now).is_some() && !node.broken.is(Mutant::StandsInSilence);
-        let stays_away = node.stopping || node.standby || node.leaving.is_some();
-        self.rank.is_some() && self.eligible == Some(true) && !is_silent && !stays_away
+        let is_away = node.standby && !node.broken.is(Mutant::StandsOnStandby);
+        let stays_away = node.stopping || is_away || node.leaving.is_some();
+        let is_fit = self.eligible == Some(true) || node.broken.is(Mutant::StandsUnfit);
+        self.rank.is_some() && is_fit && !is_silent && !stays_away
     }
 
     /// May this node be about to have the lease, as others may count on?
@@ -90,7 +97,9 @@ impl Group {
         let lower = |other| node.config.rank(self.id, other).is_some_and(|theirs| theirs > rank);
         let held_lower = self.holder(node, node.now).is_some_and(lower);
         // It is for the best of those who could.
-        held_lower && !node.pause.on && node.quorate && node.ready_peers(self.id, node.now).all(lower)
+        let is_best = node.ready_peers(self.id, node.now).all(lower) || node.broken.is(Mutant::AnyPreempts);
+        let is_paused = node.pause.on && !node.broken.is(Mutant::PreemptsInAPause);
+        held_lower && !is_paused && node.quorate && is_best
     }
 
     /// When [`Group::drive_preemption`] asks for the group.
@@ -108,7 +117,7 @@ impl Group {
             return;
         }
         let since = *self.preempts_since.get_or_insert(node.now);
-        if since.plus(delay) <= node.now {
+        if since.plus(delay) <= node.now || node.broken.is(Mutant::PreemptsAtOnce) {
             // If nothing comes of it, it is asked for again: where many groups
             // are due at once, only some of them are asked for at a time.
             let again = node.now.plus(COMMAND_TIMEOUT);
@@ -121,6 +130,9 @@ impl Group {
     /// its own acceptor keeps of another is respected even so.
     pub fn force(&mut self, node: &mut Node) {
         if self.lease.is_none() {
+            if node.broken.is(Mutant::ForceOverwrites) {
+                self.acceptor.forget();
+            }
             self.attempt = None;
             self.forced = Some(node.now.plus(node.timing.accept).plus(COMMAND_TIMEOUT));
             self.stand_by_hand(node);

@@ -13,6 +13,7 @@ use super::{
     handover::Wish,
     io::{Command, Completed, Output, Refusal},
     message::{Message, RequestId, Verdict},
+    mutant::Mutant,
     node::{Leaving, Requester},
 };
 
@@ -64,6 +65,7 @@ impl Engine {
         let mut command = command;
         if let Command::Force { group } = command
             && self.node.quorate
+            && !self.node.broken.is(Mutant::ForcesWithQuorum)
         {
             command = Command::Promote { group, to: self.node.me() };
         }
@@ -259,7 +261,9 @@ impl Engine {
 
     /// A request has arrived (or is this node's own): does it, once.
     pub(super) fn serve(&mut self, requester: Requester, epoch: Epoch, command: Command) {
-        if let Some(served) = self.commands.served.get(&requester) {
+        if let Some(served) = self.commands.served.get(&requester)
+            && !self.node.broken.is(Mutant::ServesTwice)
+        {
             if let Some(verdict) = served.verdict {
                 self.answer(requester, verdict);
             }
@@ -296,7 +300,7 @@ impl Engine {
             return requester.origin == me;
         }
         if let Some(lease) = group.lease {
-            if lease.epoch != Some(epoch) {
+            if lease.epoch != Some(epoch) && !self.node.broken.is(Mutant::AnyGrant) {
                 return false;
             }
             let wish = match command {
@@ -456,7 +460,8 @@ impl Engine {
             | Command::Demote { group }
             | Command::Switchover { group, .. } => self.judge_move(group, pending),
         };
-        if outcome.is_some() || pending.until > self.node.now || !is_judged {
+        let is_open = pending.until > self.node.now || self.node.broken.is(Mutant::NoTimeout);
+        if outcome.is_some() || is_open || !is_judged {
             return outcome.map(Ok);
         }
         let quorate = self.node.quorate || pending.command.group().is_none();

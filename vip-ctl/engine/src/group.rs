@@ -131,6 +131,7 @@ impl Group {
     /// can't be a lease of ours is cleared.
     pub fn adopt(&mut self, expiry: BootNs, node: &mut Node) {
         let plausible = expiry > node.now && expiry <= node.now.plus(node.timing.hold);
+        let plausible = plausible || node.broken.is(Mutant::AdoptsAnything);
         if plausible && self.rank.is_some() {
             self.lease = Some(Held { ballot: None, epoch: None, until: expiry, renew_at: node.now });
             self.was_mine = true;
@@ -171,7 +172,7 @@ impl Group {
             About::Released { ballot } if ballot.node == me => self.on_released(from, ballot),
             About::AskReady { ask } => {
                 // By name: somebody who demoted this node before has changed their mind.
-                let ready = self.able(node) && node.quorate;
+                let ready = (self.able(node) && node.quorate) || node.broken.is(Mutant::AlwaysReady);
                 if ready && !node.broken.is(Mutant::ForgetsPromise) {
                     self.promised_until = Some(node.now.plus(node.timing.ask).plus(node.timing.reserve));
                 }
@@ -244,12 +245,14 @@ impl Group {
     /// Lets this node's own lease run out, before anything else is looked at.
     pub fn run_out_own(&mut self, node: &mut Node) {
         self.promised_until = self.promised_until.filter(|until| *until > node.now);
-        if self.lease.is_some_and(|lease| lease.until <= node.now) {
+        if self.lease.is_some_and(|lease| lease.until <= node.now) && !node.broken.is(Mutant::EndlessLease) {
             self.lease = None;
             self.forced = None;
             // A renewal that still came through would be a lease again; but
             // it would be a new grant, and those are for candidates.
-            self.attempt = None;
+            if !node.broken.is(Mutant::AttemptOutlivesLease) {
+                self.attempt = None;
+            }
             self.leftover = true;
             self.stand_after = self.stand_after.max(node.now);
             self.reason = Reason::Expired;
@@ -273,7 +276,7 @@ impl Group {
             self.stand_after = self.stand_after.max(node.now);
         } else if self.lease.is_some() {
             self.leave_if_ineligible(node);
-        } else {
+        } else if !node.broken.is(Mutant::UnfitCandidate) {
             self.attempt = None;
             self.clean_up(node);
         }
@@ -284,7 +287,11 @@ impl Group {
     pub fn leave_if_ineligible(&mut self, node: &mut Node) {
         if self.clings {
             self.drive_unwell(node);
-        } else if self.lease.is_some() && self.eligible == Some(false) && !node.pause.on {
+        } else if self.lease.is_some()
+            && self.eligible == Some(false)
+            && (!node.pause.on || node.broken.is(Mutant::PauseLetsGo))
+            && !node.broken.is(Mutant::KeepsUnfit)
+        {
             let successor = node.best_target(self.id, NodeSet::default());
             self.release(successor, Reason::Eligibility, node);
         }
@@ -325,7 +332,11 @@ impl Group {
     /// On standby a node keeps nothing, and who leaves hands everything over.
     fn drive_standby(&mut self, node: &mut Node) {
         let leaves = node.standby || node.leaving.is_some_and(|leaving| !leaving.failed);
-        if leaves && self.lease.is_some() && self.handover.is_none() {
+        if leaves
+            && self.lease.is_some()
+            && self.handover.is_none()
+            && !node.broken.is(Mutant::KeepsOnStandby)
+        {
             self.begin_handover(None, Wish::Leave, node);
         }
     }

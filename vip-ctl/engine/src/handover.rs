@@ -102,7 +102,7 @@ impl Group {
             (Some(target), _) => self.ask(requester, wish, target, tried, node),
             (None, Wish::Away) => {
                 node.decide(requester, Verdict::Started { successor: None });
-                self.abstaining = true;
+                self.abstaining = !node.broken.is(Mutant::DemotedComesBack);
                 self.release(None, Reason::Demoted, node);
             }
             (None, Wish::Leave) => match &mut node.leaving {
@@ -117,8 +117,11 @@ impl Group {
 
     /// A target has answered.
     pub fn on_ready(&mut self, from: NodeId, ask: AskId, ready: bool, node: &mut Node) {
-        let Some(handover) = self.handover.take_if(|h| h.ask == ask && h.target == from) else { return };
-        if !ready {
+        let any = node.broken.is(Mutant::AnyAnswer);
+        let Some(handover) = self.handover.take_if(|h| (h.ask == ask || any) && h.target == from) else {
+            return;
+        };
+        if !ready && !node.broken.is(Mutant::HandsOverUnasked) {
             self.next_target(handover, Refusal::TargetNotReady, node);
             return;
         }

@@ -53,6 +53,9 @@ pub use self::{
 #[cfg(feature = "mutants")]
 pub use self::mutant::{Mutant, choose};
 
+#[cfg(not(feature = "mutants"))]
+use self::mutant::Mutant;
+
 use self::{
     command::Commands, config::NodeSet as Nodes, group::Group, mutant::Broken, node::Node, node::Requester,
 };
@@ -141,6 +144,9 @@ impl Engine {
     /// `now` must have been read *after* the input came in. An acceptor that
     /// counts from an earlier moment would forget a lease before its holder does.
     pub fn handle(&mut self, input: Input, now: BootNs) {
+        let is_clock = matches!(input, Input::Clock);
+        let input =
+            if is_clock && self.node.broken.is(Mutant::TimersBeforeMail) { Input::Wake } else { input };
         let is_judged = !matches!(input, Input::Clock | Input::Message { .. });
         match input {
             Input::Clock => {
@@ -439,7 +445,7 @@ impl Engine {
         self.stop_at = Some(self.node.now.plus(STOP_GRACE));
         self.node.heartbeat_at = self.node.now;
         for group in &mut self.groups {
-            if group.lease.is_some() {
+            if group.lease.is_some() && !self.node.broken.is(Mutant::StopKeeps) {
                 let successor = self.node.best_target(group.id, Nodes::default());
                 group.release(successor, Reason::Stopping, &mut self.node);
             } else {

@@ -75,6 +75,140 @@ mutants! {
     ForgetsPromise = "forgets-that-it-said-ready";
     /// A node that is to go on standby releases to nobody where nobody is ready.
     LeavesToNobody = "leaves-to-nobody";
+    /// An acceptor that refuses for another's lease promises all the same (rule 3).
+    PromisesWhileHeld = "promises-to-whom-it-refuses";
+    /// An acceptor takes ballots lower than what it has promised (rule 3).
+    BelowPromise = "accepts-below-its-promise";
+    /// An acceptor takes ballots that were released (rule 7).
+    ReleasedCounts = "released-ballots-count";
+    /// A released group is kept for nobody (rule 8).
+    NoReservation = "no-reservation-for-the-successor";
+    /// A repeated release reserves the group again (rule 8).
+    EndlessReservation = "duplicates-reserve-again";
+    /// A late release takes the lease of the node's next process away (rule 7).
+    ReleasesReborn = "release-of-a-former-incarnation";
+    /// A late release takes a newer lease of the same process away (rule 7).
+    ReleasesNewer = "late-release-takes-a-newer-lease";
+    /// Who takes note believes a lease that its own process has released.
+    LearnsReleased = "believes-what-was-released";
+    /// Who takes note believes whoever spoke last.
+    LearnsAnything = "believes-the-last-word";
+    /// An acceptor that accepts keeps the reservation before it.
+    KeepsReservation = "reservation-outlives-the-lease";
+    /// An acceptor does not remember the epochs that it accepts.
+    ForgetsEpoch = "acceptor-forgets-epochs";
+    /// Any word of a holder confirms what was accepted from another.
+    ConfirmsAny = "confirms-any-ballot";
+    /// A voter votes for members that never hold (rules 10 and 11).
+    VotesForAnybody = "votes-for-who-never-holds";
+    /// An acceptor in its silence takes no note of holders (rule 5).
+    NoNoteInSilence = "takes-no-note-in-its-silence";
+    /// Votes of members without a vote count (rule 11).
+    CountsAnybody = "counts-votes-of-non-voters";
+    /// A new process counts promises of acceptors that have forgotten its lease (rule 5).
+    AdoptsUnproven = "adopts-without-proof";
+    /// A lease takes one vote less than a majority.
+    MinorityWins = "a-vote-too-few";
+    /// A new grant has the number of the last one.
+    SameEpoch = "epochs-do-not-rise";
+    /// A renewal has a new number.
+    RenewalsRaise = "renewals-raise-the-epoch";
+    /// A lease that is over by the time of its votes is stored (rule 2).
+    WinsTooLate = "wins-what-is-over";
+    /// A takeover is not announced.
+    NoAnnouncement = "takes-over-in-silence";
+    /// A holder keeps its lease whatever a refusal says of another's.
+    NeverSuperseded = "never-superseded";
+    /// A holder gives way to what a failed attempt has left behind.
+    AlwaysSuperseded = "superseded-by-leftovers";
+    /// Two holders of a pair that meet both go on (rule 13).
+    NeverMerges = "two-of-a-pair-go-on";
+    /// A renewal that failed is tried again after a whole T_accept (rule 6).
+    RenewsLate = "retries-renewals-late";
+    /// Candidates that lost a duel stand again at once.
+    NoBackOff = "duels-without-back-off";
+    /// Who has not answered is not asked again.
+    NeverRepeats = "asks-once-only";
+    /// A lease by force never becomes an ordinary one.
+    ForcedForEver = "forced-for-ever";
+    /// A holder that can't serve keeps its lease (rule 12).
+    KeepsUnfit = "unfit-holder-keeps";
+    /// A pause keeps no lease where it is.
+    PauseLetsGo = "unfit-holder-leaves-in-a-pause";
+    /// An attempt goes on after eligibility is lost (rule 12).
+    UnfitCandidate = "unfit-candidate-goes-on";
+    /// A node on standby keeps what it holds.
+    KeepsOnStandby = "standby-keeps-leases";
+    /// Whatever is in the map is taken for a lease (rule 5).
+    AdoptsAnything = "adopts-impossible-words";
+    /// A node believes in its lease after it has run out.
+    EndlessLease = "own-lease-never-ends";
+    /// A renewal goes on after its lease has run out.
+    AttemptOutlivesLease = "renewal-outlives-the-lease";
+    /// A node says that it is ready whenever it is asked (rule 8).
+    AlwaysReady = "says-ready-when-it-is-not";
+    /// Force takes what this node's own acceptor knows another to hold.
+    ForceOverwrites = "force-overwrites-what-it-knows";
+    /// A node stands that hears no majority.
+    StandsWithoutQuorum = "stands-without-a-quorum";
+    /// A pause keeps nobody from standing.
+    MovesInAPause = "moves-in-a-pause";
+    /// A node stands that is not eligible (rule 12).
+    StandsUnfit = "stands-where-it-can-not-serve";
+    /// A node on standby stands.
+    StandsOnStandby = "stands-on-standby";
+    /// A demoted node stands again by itself.
+    StandsDemoted = "stands-after-its-demotion";
+    /// A node stands before its startup delay is over.
+    NoStartupDelay = "no-startup-delay";
+    /// Priority delays nobody's candidacy (rule 9).
+    NoRank = "everybody-is-first";
+    /// Not only the best of those that could asks for the lease (rule 9).
+    AnyPreempts = "anybody-preempts";
+    /// Preemption goes on in a pause.
+    PreemptsInAPause = "preempts-in-a-pause";
+    /// Preemption waits for no delay (rule 9).
+    PreemptsAtOnce = "preempts-at-once";
+    /// What a failed attempt has left with acceptors stays there.
+    NoCleanUp = "leftovers-stay";
+    /// A release that was lost is not repeated.
+    ReleasesOnce = "releases-are-not-repeated";
+    /// A node that stops does not wait for its successor.
+    LeavesAtOnce = "stops-before-its-successor-has-it";
+    /// A release does not clear the map (rule 7).
+    ReleaseKeepsMap = "release-leaves-the-map";
+    /// A holder releases without asking the target (rule 8).
+    HandsOverUnasked = "releases-before-the-target-is-ready";
+    /// An answer to an earlier question counts (rule 8).
+    AnyAnswer = "any-ready-counts";
+    /// A demotion to nobody keeps the node from nothing.
+    DemotedComesBack = "demoted-comes-back";
+    /// Force is force also where a majority is there.
+    ForcesWithQuorum = "forces-with-a-quorum";
+    /// A repeated request is served again.
+    ServesTwice = "serves-requests-twice";
+    /// A command that was meant for another grant moves this one.
+    AnyGrant = "commands-of-another-grant";
+    /// A command is never answered with a timeout.
+    NoTimeout = "commands-without-an-end";
+    /// The last word heard on the pause counts, however old.
+    OlderPauseWins = "an-older-word-on-the-pause-wins";
+    /// A pause is answered before all have it.
+    PauseUnconfirmed = "pause-is-answered-unconfirmed";
+    /// A node of a pair takes by its own vote while it hears the other (rule 13).
+    PairTakesHearing = "pair-takes-what-it-hears";
+    /// A pair that holds takes what it does not hear (rule 13).
+    PairHoldTakes = "pair-that-holds-takes";
+    /// Who never said that it is ready is asked to take over.
+    AnyTarget = "any-node-is-a-target";
+    /// What follows from silence is judged before the mail is read.
+    TimersBeforeMail = "timers-before-mail";
+    /// A node that stops releases nothing.
+    StopKeeps = "stops-with-its-leases";
+    /// A group that ends is not released.
+    RetireKeeps = "retired-groups-keep-their-lease";
+    /// A group that is new on a running node is not silent (rule 5).
+    NewGroupVotes = "new-groups-vote-at-once";
 }
 
 /// The mutant of this process, if it is one.

@@ -202,7 +202,7 @@ impl Node {
             peer.standby = standby;
             peer.pause = pause;
         }
-        let is_newer = pause > self.pause;
+        let is_newer = pause > self.pause || (self.broken.is(Mutant::OlderPauseWins) && pause != self.pause);
         if is_newer {
             self.set_pause(pause);
         }
@@ -237,7 +237,8 @@ impl Node {
     /// Has every voter that is present taken note of this pause?
     pub fn all_know(&self, pause: Pause) -> bool {
         let mut present = self.config.voting_peers().into_iter().filter(|&node| self.present(node, self.now));
-        present.all(|node| self.peers.get(usize::from(node.0)).is_some_and(|peer| peer.pause >= pause))
+        self.broken.is(Mutant::PauseUnconfirmed)
+            || present.all(|node| self.peers.get(usize::from(node.0)).is_some_and(|peer| peer.pause >= pause))
     }
 
     /// How many votes make a lease, for a candidate (`stands`) or for its
@@ -248,7 +249,8 @@ impl Node {
         match self.config.pair {
             None => self.config.majority(),
             Some(_) if !stands => 1,
-            Some(PeerLoss::Take) if self.alone => 1,
+            Some(PeerLoss::Hold) if self.alone && self.broken.is(Mutant::PairHoldTakes) => 1,
+            Some(PeerLoss::Take) if self.alone || self.broken.is(Mutant::PairTakesHearing) => 1,
             Some(PeerLoss::Take | PeerLoss::Hold) => self.config.majority(),
         }
     }
@@ -297,7 +299,7 @@ impl Node {
     pub fn quorate_at(&self, now: BootNs) -> bool {
         match self.config.pair {
             Some(PeerLoss::Take) => return true,
-            Some(PeerLoss::Hold) => return !self.alone,
+            Some(PeerLoss::Hold) => return !self.alone || self.broken.is(Mutant::PairHoldTakes),
             None => {}
         }
         let present = self.config.voters().into_iter().filter(|&node| self.present(node, now));
@@ -309,10 +311,10 @@ impl Node {
         self.config.peers().into_iter().filter(move |&node| {
             self.config.role(node) == Some(Role::Node)
                 && self.present(node, now)
-                && self
-                    .peers
-                    .get(usize::from(node.0))
-                    .is_some_and(|peer| peer.ready.get(usize::from(group.0)).copied().unwrap_or(false))
+                && self.peers.get(usize::from(node.0)).is_some_and(|peer| {
+                    peer.ready.get(usize::from(group.0)).copied().unwrap_or(false)
+                        || self.broken.is(Mutant::AnyTarget)
+                })
         })
     }
 

@@ -173,7 +173,9 @@ impl Group {
     ) {
         let needed = self.votes_needed(node);
         let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.ballot == ballot) else { return };
-        if !node.config.votes(from) || (attempt.kind == Kind::Adopt && yours.is_none()) {
+        let votes = node.config.votes(from) || node.broken.is(Mutant::CountsAnybody);
+        let proves = yours.is_some() || node.broken.is(Mutant::AdoptsUnproven);
+        if !votes || (attempt.kind == Kind::Adopt && !proves) {
             return;
         }
         attempt.refused.remove(&from);
@@ -206,7 +208,9 @@ impl Group {
         let Some(attempt) = &mut self.attempt else { return };
         let (ballot, kind) = (attempt.ballot, attempt.kind);
         let epoch = match kind {
+            Kind::Stand if node.broken.is(Mutant::SameEpoch) => told,
             Kind::Stand => told.next(),
+            Kind::Renew if node.broken.is(Mutant::RenewalsRaise) => told.next(),
             Kind::Renew | Kind::Adopt => self.lease.and_then(|lease| lease.epoch).unwrap_or(told),
         };
         attempt.phase = Phase::Proposing { epoch, accepted: NodeSet::default() };
@@ -238,7 +242,7 @@ impl Group {
         };
         let Phase::Proposing { epoch, accepted } = &mut attempt.phase else { return };
         let counts = attempt.kind != Kind::Adopt || attempt.promised.contains(from);
-        if !node.config.votes(from) || !counts {
+        if !(node.config.votes(from) || node.broken.is(Mutant::CountsAnybody)) || !counts {
             return;
         }
         attempt.refused.remove(&from);
@@ -248,7 +252,7 @@ impl Group {
             return;
         }
         let (kind, epoch, sent, won) = (attempt.kind, *epoch, attempt.sent, attempt.won);
-        if votes >= node.config.majority() {
+        if votes >= node.config.majority() && !node.broken.is(Mutant::ForcedForEver) {
             // Had by right from here on, if it was by force.
             self.forced = None;
         }
@@ -266,7 +270,7 @@ impl Group {
     /// after the first Prepare was sent (rule 2).
     fn win(&mut self, ballot: Ballot, kind: Kind, epoch: Epoch, sent: BootNs, node: &mut Node) {
         let until = sent.plus(node.timing.hold);
-        if until <= node.now {
+        if until <= node.now && !node.broken.is(Mutant::WinsTooLate) {
             self.attempt = None;
             return;
         }
@@ -286,7 +290,9 @@ impl Group {
         match kind {
             Kind::Stand => {
                 self.reason = if self.forced.is_some() { Reason::Forced } else { Reason::Elected };
-                node.outputs.push_back(Output::Announce { group: self.id });
+                if !node.broken.is(Mutant::NoAnnouncement) {
+                    node.outputs.push_back(Output::Announce { group: self.id });
+                }
                 node.tell_all(self.id, About::Holding { ballot });
             }
             Kind::Adopt if first_adopted => self.reason = Reason::Adopted,
@@ -299,7 +305,10 @@ impl Group {
         if self.forced.is_some() {
             return 1;
         }
+        let too_few = usize::from(node.broken.is(Mutant::MinorityWins));
         node.votes_needed(self.attempt.as_ref().is_some_and(|attempt| attempt.kind == Kind::Stand))
+            .saturating_sub(too_few)
+            .max(1)
     }
 
     /// Fewer votes may be enough than when the last one came in.
@@ -381,7 +390,10 @@ impl Group {
         let Some(lease) = self.lease else { return false };
         other.node != node.me()
             && node.config.pair.is_none()
-            && (self.forced.is_some() || Some(other) > lease.ballot)
+            && (self.forced.is_some()
+                || Some(other) > lease.ballot
+                || node.broken.is(Mutant::AlwaysSuperseded))
+            && !node.broken.is(Mutant::NeverSuperseded)
     }
 
     /// Rule 13: where two nodes of a pair hold, the one with the higher epoch
@@ -390,7 +402,9 @@ impl Group {
     pub fn yield_to(&mut self, from: NodeId, epoch: Epoch, held: bool, node: &mut Node) {
         let Some(lease) = self.lease.filter(|_| held && node.config.pair.is_some()) else { return };
         let place = |epoch: Epoch, member| (epoch, Reverse(node.config.rank(self.id, member)));
-        if place(epoch, from) > place(lease.epoch.unwrap_or_default(), node.me()) {
+        if !node.broken.is(Mutant::NeverMerges)
+            && place(epoch, from) > place(lease.epoch.unwrap_or_default(), node.me())
+        {
             self.release(None, Reason::Merged, node);
         }
     }
@@ -399,6 +413,7 @@ impl Group {
     fn retry_renewal(&mut self, pause: Duration, node: &Node) {
         self.attempt = None;
         if let Some(lease) = &mut self.lease {
+            let pause = if node.broken.is(Mutant::RenewsLate) { node.timing.accept } else { pause };
             lease.renew_at = node.now.plus(pause);
         }
     }
@@ -417,7 +432,8 @@ impl Group {
             Failure::Duel => {
                 // The higher the rank, the longer; and longer each time, so
                 // that candidates get apart further than a round trip.
-                let slots = (1 << self.duels.min(DUELS_MAX)) - 1;
+                let duels = if node.broken.is(Mutant::NoBackOff) { 0 } else { self.duels };
+                let slots = (1 << duels.min(DUELS_MAX)) - 1;
                 self.duels = self.duels.saturating_add(1);
                 let rank = self.rank.unwrap_or_default() + 1;
                 let backoff =
@@ -443,6 +459,10 @@ impl Group {
     /// Asks those again who have not gone along, under the same ballot.
     fn resend(&mut self, node: &mut Node) {
         let Some(attempt) = &mut self.attempt else { return };
+        if node.broken.is(Mutant::NeverRepeats) {
+            attempt.resend = node.now.plus(node.timing.accept);
+            return;
+        }
         attempt.resend = node.now.plus(node.timing.retry);
         if node.broken.is(Mutant::LeaseFromPropose) && matches!(attempt.phase, Phase::Proposing { .. }) {
             attempt.sent = node.now;

@@ -45,7 +45,9 @@ impl Group {
         // nobody: should the successor be gone, it may come back.
         self.was_mine = successor.is_some();
         self.reason = reason;
-        node.outputs.push_back(Output::StoreLease { group: self.id, lease: Lease::NONE });
+        if !node.broken.is(Mutant::ReleaseKeepsMap) {
+            node.outputs.push_back(Output::StoreLease { group: self.id, lease: Lease::NONE });
+        }
         self.announce_release(successor, node);
         self.stand_after = node.now;
         self.cancel_handover(node);
@@ -53,7 +55,8 @@ impl Group {
 
     /// Frees what an attempt that did not win may have left with acceptors.
     pub fn clean_up(&mut self, node: &mut Node) {
-        if self.leftover && self.lease.is_none() && self.attempt.is_none() {
+        let is_free = self.lease.is_none() && self.attempt.is_none();
+        if self.leftover && is_free && !node.broken.is(Mutant::NoCleanUp) {
             self.announce_release(None, node);
         }
     }
@@ -79,7 +82,8 @@ impl Group {
             self.releasing = None;
             return;
         }
-        if releasing.resend > node.now || releasing.unconfirmed.is_empty() {
+        let is_done = releasing.unconfirmed.is_empty() || node.broken.is(Mutant::ReleasesOnce);
+        if releasing.resend > node.now || is_done {
             return;
         }
         releasing.resend = node.now.plus(node.timing.retry);
@@ -102,7 +106,7 @@ impl Group {
         self.releasing.is_none_or(|releasing| {
             let taken = releasing.successor.is_none() || self.acceptor.lease(node.now).is_some();
             let confirmed = !releasing.unconfirmed.into_iter().any(|peer| node.present(peer, node.now));
-            taken && confirmed
+            (taken && confirmed) || node.broken.is(Mutant::LeavesAtOnce)
         })
     }
 

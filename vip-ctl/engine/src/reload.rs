@@ -9,6 +9,7 @@ use super::{
     config::{Epoch, GroupId, GroupSpec},
     group::Group,
     io::Reason,
+    mutant::Mutant,
 };
 
 /// A group of the new set.
@@ -29,7 +30,7 @@ impl Engine {
         self.node.advance(now);
         if let Some(group) = self.groups.get_mut(usize::from(id.0)) {
             group.abstaining = true;
-            if group.lease.is_some() {
+            if group.lease.is_some() && !self.node.broken.is(Mutant::RetireKeeps) {
                 group.release(None, Reason::Removed, &mut self.node);
             } else {
                 group.attempt = None;
@@ -81,6 +82,8 @@ impl Engine {
                 None => {
                     // It may have been there before, with other VIPs or votes.
                     let silent_until = self.node.now.plus(self.node.timing.accept);
+                    let is_loud = self.node.broken.is(Mutant::NewGroupVotes);
+                    let silent_until = if is_loud { self.node.now } else { silent_until };
                     Group::new(id, silent_until.max(self.node.silent_until), &self.node)
                 }
             };
