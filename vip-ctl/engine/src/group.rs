@@ -66,7 +66,11 @@ pub(super) struct Group {
     /// `None` until the event loop has said.
     pub eligible: Option<bool>,
     /// Not eligible, but a lease goes on until another node is ready.
-    clings: bool,
+    pub clings: bool,
+    /// Something is to be done between a grant and the service.
+    pub prepares: bool,
+    /// It is being done.
+    pub preparing: bool,
     /// Demoted by hand: does not stand.
     pub abstaining: bool,
     /// The highest round seen anywhere.
@@ -114,6 +118,8 @@ impl Group {
             rank: node.config.rank(id, node.me()),
             eligible: None,
             clings: false,
+            prepares: false,
+            preparing: false,
             abstaining: false,
             round: 0,
             used: None,
@@ -287,9 +293,10 @@ impl Group {
         }
     }
 
-    /// Could this node take the lease by itself?
+    /// Could this node take the lease by itself, or serve if it has it?
     pub fn ready(&self, node: &Node) -> bool {
-        self.able(node) && node.quorate && !self.abstaining && node.starts_at <= node.now
+        let is_preparing = self.preparing && self.lease.is_some();
+        !is_preparing && self.able(node) && node.quorate && !self.abstaining && node.starts_at <= node.now
     }
 
     /// Could this node take the lease if a person asks for it by name?

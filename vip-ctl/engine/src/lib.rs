@@ -133,6 +133,9 @@ impl Engine {
             Input::Message { from, packet } => self.receive(from, packet),
             Input::Eligible { group, eligible } => self.set_eligible(group, eligible, false),
             Input::Unwell { group } => self.set_eligible(group, false, true),
+            Input::Prepares { group, on } => self.on_group(group, |group, _| group.prepares = on),
+            Input::Serving { group } => self.on_group(group, |group, _| group.preparing = false),
+            Input::PromoteFailed { group } => self.on_group(group, Group::promote_failed),
             Input::Command { id, command } => self.command(id, command),
             Input::Stop => self.stop(),
         }
@@ -239,8 +242,12 @@ impl Engine {
     }
 
     fn set_eligible(&mut self, id: GroupId, eligible: bool, clings: bool) {
+        self.on_group(id, |group, node| group.set_eligible(eligible, clings, node));
+    }
+
+    fn on_group(&mut self, id: GroupId, does: impl FnOnce(&mut Group, &mut Node)) {
         if let Some(group) = self.groups.get_mut(usize::from(id.0)) {
-            group.set_eligible(eligible, clings, &mut self.node);
+            does(group, &mut self.node);
             self.touch(id);
         }
     }

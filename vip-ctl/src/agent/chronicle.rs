@@ -108,6 +108,7 @@ impl Chronicle {
             | Reason::Expired
             | Reason::Superseded
             | Reason::Eligibility
+            | Reason::PromoteFailed
             | Reason::Stopping
             | Reason::Merged
             | Reason::HolderExpired
