@@ -249,10 +249,10 @@ impl Gates {
         Verdict::Release(group)
     }
 
-    /// Is this grant one whose hook has failed, and which is still held?
+    /// How many groups there are.
     #[must_use]
-    pub fn is_failed(&self, group: GroupId) -> bool {
-        self.gates.get(usize::from(group.0)).is_some_and(|gate| gate.passage == Passage::Failed)
+    pub const fn len(&self) -> usize {
+        self.gates.len()
     }
 
     /// Is the fence of this group open at `now`, as far as this gate knows?
@@ -307,6 +307,12 @@ impl Gates {
     #[must_use]
     pub fn grant(&self, group: GroupId) -> Grant {
         self.gates.get(usize::from(group.0)).map_or(Grant::FOUND, |gate| gate.number)
+    }
+
+    /// Has a group a `pre_promote`?
+    #[must_use]
+    pub fn prepares(&self, group: GroupId) -> bool {
+        self.gates.get(usize::from(group.0)).is_some_and(|gate| gate.rule.pre_promote)
     }
 
     /// When the lease of a group ends by the engine's latest word, in the map

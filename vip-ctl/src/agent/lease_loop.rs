@@ -223,6 +223,7 @@ impl LeaseLoop {
             troubles: BTreeMap::new(),
             lateness: Lateness::default(),
         };
+        running.prepare(&vec![None; running.inner.gates.len()]);
         let mut buffer = vec![0; DATAGRAM_LEN_MAX];
         while !running.stopped {
             running.turn(&mut buffer)?;
@@ -294,6 +295,7 @@ impl Running {
             plane.index = index;
         }
         let was: Vec<_> = groups.iter().map(|group| group.was).collect();
+        let prepared: Vec<_> = was.iter().map(|was| was.map(|was| self.inner.gates.prepares(was))).collect();
         let stops = self.regroup_moves(&was, rules);
         self.inner.engine.reload(groups, now);
         self.inner.uncovered = uncovered;
@@ -301,6 +303,7 @@ impl Running {
         // What is said of groups from here on goes by their new numbers.
         self.say(Notice::Regrouped);
         self.outputs(now);
+        self.prepare(&prepared);
         if stops {
             self.stop();
         }

@@ -431,4 +431,6 @@ pub fn rules(config: &Config) -> Vec<GateRule> {
 }
 
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod tests;

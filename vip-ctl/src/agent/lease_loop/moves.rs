@@ -126,17 +126,9 @@ impl Running {
                 let promoting = false;
                 let changed = Notice::Changed { group, state, epoch, reason, holder, promoting, gap };
                 self.tell_change(changed, None);
+                self.input(Input::Serving { group });
             }
-            Verdict::Release(group) => {
-                self.input(Input::Eligible { group, eligible: false });
-                // In a paused cluster, or where nobody else is ready, that may
-                // leave the lease here; but it was promoted in vain.
-                if self.inner.gates.is_failed(group) {
-                    self.next_command += 1;
-                    let id = CommandId(self.next_command);
-                    self.input(Input::Command { id, command: Command::Demote { group } });
-                }
-            }
+            Verdict::Release(group) => self.input(Input::PromoteFailed { group }),
         }
     }
 
@@ -273,6 +265,17 @@ impl Running {
             }
         }
         waits_for
+    }
+
+    /// Tells the engine which groups have a `pre_promote`, where that is not
+    /// what it was told before, by their numbers so far.
+    pub(super) fn prepare(&mut self, before: &[Option<bool>]) {
+        for (group, before) in (0..=u16::MAX).map(GroupId).zip(before) {
+            let on = self.inner.gates.prepares(group);
+            if on != before.unwrap_or(false) {
+                self.input(Input::Prepares { group, on });
+            }
+        }
     }
 
     /// Groups get other numbers: what was kept back can't be told any more
