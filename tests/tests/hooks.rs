@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
+use std::net::Ipv4Addr;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use vip_common::BootNs;
 use vip_tests::lab::rig::{ArpProbes, Rig, WATCH};
-use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, clock, find_vip_ctl, skip, wait_until};
+use vip_tests::lab::{GROUP, GroupSpec, LEASE, Lab, LabSpec, Node, clock, find_vip_ctl, skip, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Probes at 1 kHz that a planned move may cost on a machine that stalls.
@@ -24,8 +25,13 @@ fn spec() -> Result<LabSpec> {
 /// A rig whose nodes run these scripts as their hooks. Each leaves a line
 /// before and after what it does, with the uptime, in `$D/$VIP_NODE`.
 fn rig(spec: &LabSpec, more: &str, hooks: &[(&str, &str)]) -> Result<Rig> {
+    rig_of(spec, "hooks", more, hooks)
+}
+
+/// [`rig`], with the hooks in this table: `group.hooks` is the last group's.
+fn rig_of(spec: &LabSpec, table: &str, more: &str, hooks: &[(&str, &str)]) -> Result<Rig> {
     let lab = Lab::new(spec)?;
-    let mut text = format!("\n[hooks]\n{more}\n");
+    let mut text = format!("\n[{table}]\n{more}\n");
     for (hook, script) in hooks {
         let dir = lab.id().dir();
         let note =
@@ -162,6 +168,47 @@ fn traffic_is_dropped_until_pre_promote_has_ended() -> Result<()> {
     old.start_agent()?;
     wait_noted(&rig, old, "post_demote", "end", end)?;
     Ok(())
+}
+
+/// Every grant's `post_demote` has ended before the next `pre_promote` begins.
+fn check_order(notes: &[(String, String, BootNs)]) -> Result<()> {
+    let is = |note: &(String, String, BootNs), hook: &str, when: &str| note.0 == hook && note.1 == when;
+    for (place, note) in notes.iter().enumerate().skip(1) {
+        if is(note, "pre_promote", "begin") {
+            ensure!(is(&notes[place - 1], "post_demote", "end"), "note {place} of {notes:#?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_lease_that_is_lost_and_won_at_once_runs_its_hooks_in_order() -> Result<()> {
+    if skip::skipped("a_lease_that_is_lost_and_won_at_once_runs_its_hooks_in_order") {
+        return Ok(());
+    }
+    let mut spec = LabSpec { lease: Duration::from_millis(200), ..spec()?.with_witness() };
+    // So many that whoever is told of each of them is told late of the last one.
+    spec.groups.extend(
+        (101..=160)
+            .map(|last| GroupSpec { name: format!("g{last}"), vips: vec![Ipv4Addr::new(10, 77, 0, last)] }),
+    );
+    let hooks = [("pre_promote", ":"), ("post_promote", ":"), ("post_demote", "sleep 0.1")];
+    let rig = rig_of(&spec, "group.hooks", "", &hooks)?;
+    let node = rig.holder()?;
+    let (_, other, _) = roles(&rig)?;
+    let other = if other.is_witness() { roles(&rig)?.2 } else { other };
+    // Nobody else takes it: it comes back as soon as its agent goes on.
+    other.succeed(&["standby"])?;
+    for _ in 0..6 {
+        let grants = || noted(&rig, node).iter().filter(|note| note.0 == "post_promote").count();
+        let before = grants();
+        node.pause_agent()?;
+        std::thread::sleep(Duration::from_millis(300));
+        node.resume_agent()?;
+        let is_back = wait_until(clock::now().plus(PATIENCE), || grants() > before + 1);
+        ensure!(is_back, "it has not come back: {:#?}\n{}", noted(&rig, node), node.log_tail());
+    }
+    check_order(&noted(&rig, node))
 }
 
 /// Who has won the lease can't get ready: another node takes over, and the

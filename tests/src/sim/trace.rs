@@ -150,6 +150,10 @@ pub(super) fn input(input: &Input, names: &Names) -> Option<String> {
             format!("{} {}", if *eligible { "eligible" } else { "ineligible" }, names.group(*group))
         }
         Input::Unwell { group } => format!("unwell {}", names.group(*group)),
+        Input::Prepares { group, on: true } => format!("prepares {}", names.group(*group)),
+        Input::Prepares { group, on: false } => format!("prepares {} no more", names.group(*group)),
+        Input::Serving { group } => format!("serves {}", names.group(*group)),
+        Input::PromoteFailed { group } => format!("can't serve {}", names.group(*group)),
         Input::Command { id, command: given } => format!("command {}: {}", id.0, command(*given, names)),
         Input::Stop => "asked to stop".to_owned(),
     })

@@ -311,7 +311,13 @@ impl World {
                 node.told[usize::from(group.0)] = if eligible { Fitness::Fit } else { Fitness::Unfit };
             }
             Input::Unwell { group } => node.told[usize::from(group.0)] = Fitness::Unwell,
-            Input::Clock | Input::Wake | Input::Message { .. } | Input::Stop => {}
+            Input::PromoteFailed { group } => node.told[usize::from(group.0)] = Fitness::Unfit,
+            Input::Clock
+            | Input::Wake
+            | Input::Message { .. }
+            | Input::Prepares { .. }
+            | Input::Serving { .. }
+            | Input::Stop => {}
         }
         let told = now.max(node.handled_at);
         node.spins = if told == node.handled_at { node.spins + 1 } else { 0 };

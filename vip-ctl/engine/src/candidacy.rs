@@ -57,9 +57,10 @@ impl Group {
         Some(if node.broken.is(Mutant::NoRank) { 0 } else { rank.saturating_sub(gone) })
     }
 
-    /// Could this node take the lease by itself?
+    /// Could this node take the lease by itself, or serve if it has it?
     pub fn ready(&self, node: &Node) -> bool {
-        self.able(node) && node.quorate && !self.abstaining && node.starts_at <= node.now
+        let is_preparing = self.preparing && self.lease.is_some();
+        !is_preparing && self.able(node) && node.quorate && !self.abstaining && node.starts_at <= node.now
     }
 
     /// Could this node take the lease if a person asks for it by name?

@@ -50,6 +50,10 @@ pub(super) struct Group {
     pub eligible: Option<bool>,
     /// Not eligible, but a lease goes on until another node is ready.
     pub clings: bool,
+    /// Something is to be done between a grant and the service.
+    pub prepares: bool,
+    /// It is being done.
+    pub preparing: bool,
     /// Demoted by hand: does not stand.
     pub abstaining: bool,
     /// The highest round seen anywhere.
@@ -103,6 +107,8 @@ impl Group {
             rank: node.config.rank(id, node.me()),
             eligible: None,
             clings: false,
+            prepares: false,
+            preparing: false,
             abstaining: false,
             round: 0,
             used: None,

@@ -174,6 +174,21 @@ impl Group {
         node.decide(handover.requester, verdict);
     }
 
+    /// [`super::Input::PromoteFailed`].
+    pub fn promote_failed(&mut self, node: &mut Node) {
+        self.eligible = Some(false);
+        self.clings = false;
+        if self.lease.is_some() {
+            let successor = node.best_target(self.id, NodeSet::default());
+            self.release(successor, Reason::PromoteFailed, node);
+            // If nobody takes it, it may try again here, also in a pause.
+            self.was_mine = true;
+        } else {
+            self.attempt = None;
+            self.clean_up(node);
+        }
+    }
+
     /// Asks again, or gives the target up.
     pub fn drive_handover(&mut self, node: &mut Node) {
         if let Some(handover) = self.handover.take_if(|handover| handover.until <= node.now) {

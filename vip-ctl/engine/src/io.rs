@@ -44,6 +44,27 @@ pub enum Input {
         /// The group.
         group: GroupId,
     },
+    /// Whether this node has something to do between a grant of this group and
+    /// its service. Then it does not call itself ready from a grant on until
+    /// [`Input::Serving`]: so others see whether its fence is open.
+    Prepares {
+        /// The group.
+        group: GroupId,
+        /// True if it has.
+        on: bool,
+    },
+    /// What had to be done after the grant is done: the group is served.
+    Serving {
+        /// The group.
+        group: GroupId,
+    },
+    /// It has failed: the lease goes to the best node that is ready, also in a
+    /// pause, or to nobody. This node is not eligible until the next
+    /// [`Input::Eligible`].
+    PromoteFailed {
+        /// The group.
+        group: GroupId,
+    },
     /// Somebody wants something; answered by [`Output::Done`], always.
     Command {
         /// The caller's number for it.
@@ -245,6 +266,8 @@ pub enum Reason {
     Promoted,
     /// Carrier, health checks or the like.
     Eligibility,
+    /// What had to be done between the grant and the service has failed.
+    PromoteFailed,
     /// The agent is stopping.
     Stopping,
     /// The node was put on standby, or taken off it.
@@ -275,6 +298,7 @@ impl fmt::Display for Reason {
             Self::Demoted => "demoted",
             Self::Promoted => "promoted",
             Self::Eligibility => "eligibility",
+            Self::PromoteFailed => "pre_promote_failed",
             Self::Stopping => "stopping",
             Self::Standby => "standby",
             Self::Forced => "forced",

@@ -160,6 +160,9 @@ impl Engine {
             Input::Wake
             | Input::Eligible { .. }
             | Input::Unwell { .. }
+            | Input::Prepares { .. }
+            | Input::Serving { .. }
+            | Input::PromoteFailed { .. }
             | Input::Command { .. }
             | Input::Stop => self.judge(input, now),
         }
@@ -176,6 +179,9 @@ impl Engine {
             Input::Clock | Input::Wake | Input::Message { .. } => {}
             Input::Eligible { group, eligible } => self.set_eligible(group, eligible, false),
             Input::Unwell { group } => self.set_eligible(group, false, true),
+            Input::Prepares { group, on } => self.on_group(group, |group, _| group.prepares = on),
+            Input::Serving { group } => self.on_group(group, |group, _| group.preparing = false),
+            Input::PromoteFailed { group } => self.on_group(group, Group::promote_failed),
             Input::Command { id, command } => self.command(id, command),
             Input::Stop => self.stop(),
         }
@@ -283,8 +289,12 @@ impl Engine {
     }
 
     fn set_eligible(&mut self, id: GroupId, eligible: bool, clings: bool) {
+        self.on_group(id, |group, node| group.set_eligible(eligible, clings, node));
+    }
+
+    fn on_group(&mut self, id: GroupId, does: impl FnOnce(&mut Group, &mut Node)) {
         if let Some(group) = self.groups.get_mut(usize::from(id.0)) {
-            group.set_eligible(eligible, clings, &mut self.node);
+            does(group, &mut self.node);
             self.touch(id);
         }
     }

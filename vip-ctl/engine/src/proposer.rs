@@ -290,6 +290,11 @@ impl Group {
         match kind {
             Kind::Stand => {
                 self.reason = if self.forced.is_some() { Reason::Forced } else { Reason::Elected };
+                self.preparing = self.prepares;
+                if self.preparing {
+                    // In the packet that tells of the lease, or right behind it.
+                    node.heartbeat_at = node.now;
+                }
                 if !node.broken.is(Mutant::NoAnnouncement) {
                     node.outputs.push_back(Output::Announce { group: self.id });
                 }

@@ -1,20 +1,16 @@
-//! What the keeper makes of the lease loop's notices for people: events, the
-//! history behind them, and the hooks that follow a change. It decides about
-//! no lease.
+//! What the keeper makes of the lease loop's notices for people: events, and
+//! the history behind them. It decides about no lease, and about no hook.
 
 use std::{collections::BTreeMap, sync::mpsc::Sender, time::Duration};
 
 use vip_common::BootNs;
 
-use super::{
-    Names,
-    hooks::{HookAsk, Order},
-};
+use super::{Names, hooks::HookAsk};
 use crate::{
     config::Config,
     dataplane::clock,
     engine::{Command, Epoch, GroupId, GroupState, NodeId, Pause, Reason},
-    event::{Change, Event, Events, Hook, Kind},
+    event::{Change, Events, Kind},
     transport::Rejected,
 };
 
@@ -47,8 +43,6 @@ struct Last {
     /// In this run of the agent.
     state: Option<String>,
     holder: Option<NodeId>,
-    /// Has this node been active, or about to be, since its last `post_demote`?
-    is_up: bool,
 }
 
 /// Tells what happens.
@@ -62,18 +56,10 @@ pub struct Chronicle {
 }
 
 impl Chronicle {
-    /// `before` is what the history has of former agents of this node: one
-    /// that ended while it was active has run no `post_demote`.
+    /// Tells it by `events`; `hooks` is told of a reload.
     #[must_use]
-    pub fn new(events: Events, hooks: Sender<HookAsk>, before: &[Event]) -> Self {
-        let mut last: BTreeMap<String, Last> = BTreeMap::new();
-        for event in before {
-            let Kind::Changed(change) = &event.kind else { continue };
-            if let Some(group) = &event.group {
-                last.entry(group.clone()).or_default().is_up = is_up(&change.to);
-            }
-        }
-        Self { events, hooks, last, asked: BTreeMap::new() }
+    pub fn new(events: Events, hooks: Sender<HookAsk>) -> Self {
+        Self { events, hooks, last: BTreeMap::new(), asked: BTreeMap::new() }
     }
 
     /// A person wants something, here or at another node.
@@ -108,6 +94,7 @@ impl Chronicle {
             | Reason::Expired
             | Reason::Superseded
             | Reason::Eligibility
+            | Reason::PromoteFailed
             | Reason::Stopping
             | Reason::Merged
             | Reason::HolderExpired
@@ -135,7 +122,6 @@ impl Chronicle {
         let to = if changed.promoting { "promoting".to_owned() } else { changed.state.to_string() };
         let last = self.last.entry(group.clone()).or_default();
         let (from, before) = (last.state.replace(to.clone()), std::mem::replace(&mut last.holder, holder));
-        let was_up = std::mem::replace(&mut last.is_up, is_up(&to));
         let name = |node: Option<NodeId>| node.map(|node| names.node(node).to_owned());
         let change = Change {
             holder_before: name(before),
@@ -144,30 +130,11 @@ impl Chronicle {
             reason: reason.to_string(),
             command,
             gap_ms: gap.map(|gap| u64::try_from(gap.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)),
-            from: from.clone(),
-            to: to.clone(),
+            from,
+            to,
         };
         let message = sentence(&change);
-        let reason = change.reason.clone();
         self.events.publish(Some(&group), Kind::Changed(change), message);
-
-        let order = |hook| {
-            let (group, state, reason) = (group.clone(), to.clone(), reason.clone());
-            let order = Order { group, hook, ticket: None, state, epoch: epoch.0, reason, holder };
-            // The thread "hooks" ends only with the process.
-            let _ = self.hooks.send(HookAsk::Run(order));
-        };
-        let is = |state: &str| to == state && from.as_deref() != Some(state);
-        if was_up && !is_up(&to) {
-            order(Hook::PostDemote);
-        }
-        // Who adopts a lease goes on with it: nothing was promoted.
-        if is("active") && changed.reason != Reason::Adopted {
-            order(Hook::PostPromote);
-        }
-        if is("fault") {
-            order(Hook::OnFault);
-        }
     }
 
     /// Other groups, or other hooks of them.
@@ -234,11 +201,6 @@ impl Chronicle {
     }
 }
 
-/// Is this a state in which the node has the lease?
-fn is_up(state: &str) -> bool {
-    state == "active" || state == "promoting"
-}
-
 fn sentence(change: &Change) -> String {
     let mut text = match &change.from {
         Some(from) if *from == change.to => change.to.clone(),
@@ -260,7 +222,7 @@ fn sentence(change: &Change) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Receiver, channel};
+    use std::sync::mpsc::channel;
 
     use super::*;
 
@@ -276,10 +238,9 @@ mod tests {
         }
     }
 
-    fn chronicle(before: &[Event]) -> (Chronicle, Events, Receiver<HookAsk>) {
-        let (hooks, orders) = channel();
+    fn chronicle() -> (Chronicle, Events) {
         let events = Events::new("db-b", None);
-        (Chronicle::new(events.clone(), hooks, before), events, orders)
+        (Chronicle::new(events.clone(), channel().0), events)
     }
 
     fn change(state: GroupState, reason: Reason, holder: Option<NodeId>) -> Changed {
@@ -287,26 +248,16 @@ mod tests {
         Changed { group: DB, state, epoch: Epoch(4), reason, holder, promoting, gap }
     }
 
-    fn hooks(orders: &Receiver<HookAsk>) -> Vec<(Hook, String)> {
-        let order = |ask| {
-            let HookAsk::Run(order) = ask else { panic!("{ask:?}") };
-            (order.hook, order.state)
-        };
-        orders.try_iter().map(order).collect()
-    }
-
     #[test]
-    fn a_grant_that_waits_is_told_twice_and_its_hooks_run_once() {
-        let (mut chronicle, events, orders) = chronicle(&[]);
+    fn a_grant_that_waits_is_told_twice() {
+        let (mut chronicle, events) = chronicle();
         let names = names();
         chronicle.asked(&names, Command::Switchover { group: DB, to: Some(B) }, A);
         chronicle.changed(&names, &change(GroupState::Standby, Reason::HolderReleased, None));
         let grant = change(GroupState::Active, Reason::Elected, Some(B));
         chronicle.changed(&names, &Changed { promoting: true, ..grant });
-        assert_eq!(hooks(&orders), []);
         let gap = Some(Duration::from_micros(1_200_400));
         chronicle.changed(&names, &Changed { gap, ..grant });
-        assert_eq!(hooks(&orders), [(Hook::PostPromote, "active".to_owned())]);
         let said: Vec<_> = events.recent().iter().map(|event| event.message.clone()).collect();
         assert_eq!(
             said,
@@ -319,36 +270,8 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_runs_post_demote_also_of_a_grant_that_was_never_open() {
-        let (mut chronicle, _events, orders) = chronicle(&[]);
-        let names = names();
-        let grant = change(GroupState::Active, Reason::Elected, Some(B));
-        chronicle.changed(&names, &Changed { promoting: true, ..grant });
-        chronicle.changed(&names, &change(GroupState::Fault, Reason::Eligibility, None));
-        let fault = "fault".to_owned();
-        assert_eq!(hooks(&orders), [(Hook::PostDemote, fault.clone()), (Hook::OnFault, fault)]);
-    }
-
-    #[test]
-    fn what_the_last_agent_could_not_do_is_done_by_the_next() {
-        let (mut first, events, _orders) = chronicle(&[]);
-        let names = names();
-        first.changed(&names, &change(GroupState::Active, Reason::Elected, Some(B)));
-        let before: Vec<Event> = events.recent().iter().map(|event| Event::clone(event)).collect();
-        // Killed and back in time: nothing has moved.
-        let (mut next, _, orders) = chronicle(&before);
-        next.changed(&names, &change(GroupState::Active, Reason::Adopted, Some(B)));
-        assert_eq!(hooks(&orders), []);
-        // Killed and back too late.
-        let (mut next, _, orders) = chronicle(&before);
-        next.changed(&names, &change(GroupState::Init, Reason::Started, Some(A)));
-        next.changed(&names, &change(GroupState::Standby, Reason::Eligibility, Some(A)));
-        assert_eq!(hooks(&orders), [(Hook::PostDemote, "init".to_owned())]);
-    }
-
-    #[test]
     fn what_runs_out_is_nobodys_command() {
-        let (mut chronicle, events, _orders) = chronicle(&[]);
+        let (mut chronicle, events) = chronicle();
         let names = names();
         chronicle.asked(&names, Command::Demote { group: DB }, A);
         chronicle.changed(&names, &change(GroupState::Standby, Reason::HolderExpired, None));

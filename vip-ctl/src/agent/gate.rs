@@ -7,7 +7,7 @@
 //! engine's latest word, not run out, and of the grant that the hook was run
 //! for.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use vip_common::{BootNs, Lease};
 
@@ -18,11 +18,21 @@ use crate::engine::{Epoch, GroupId, GroupState, NodeId, Reason};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
+/// Numbers this node's grants, of all groups together, in the order in which
+/// they began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Grant(pub u64);
+
+impl Grant {
+    /// Of a former agent, found in the map.
+    pub const FOUND: Self = Self(0);
+}
+
 /// What a group's hooks ask of its gate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GateRule {
     /// The group's name.
-    pub name: String,
+    pub name: Arc<str>,
     /// Is there a `pre_promote`?
     pub pre_promote: bool,
     /// Is the fence opened also if it fails?
@@ -59,7 +69,9 @@ struct Gate {
     holder: Option<NodeId>,
     /// When the lease before this grant ended, until the gap is told.
     vacated: Option<BootNs>,
-    /// What the engine said of the grant.
+    /// Number of the latest grant.
+    number: Grant,
+    /// What the engine said of it.
     grant: (Epoch, Reason),
     /// The event loop's last word on eligibility.
     eligible: Eligible,
@@ -117,6 +129,7 @@ pub struct Gates {
     barred: BTreeMap<GroupId, BootNs>,
     any_pre_demote: bool,
     tickets: u64,
+    grants: u64,
 }
 
 impl Gates {
@@ -128,7 +141,7 @@ impl Gates {
         let any_pre_demote = rules.iter().any(|rule| rule.pre_demote.is_some());
         let gates =
             (0_u16..).zip(rules).map(|(group, rule)| Gate::new(rule, held.get(&GroupId(group)).copied()));
-        Self { gates: gates.collect(), barred: BTreeMap::new(), any_pre_demote, tickets: 0 }
+        Self { gates: gates.collect(), barred: BTreeMap::new(), any_pre_demote, tickets: 0, grants: 0 }
     }
 
     /// Goes on with other groups, by their new numbers: `was` is what each was
@@ -161,16 +174,19 @@ impl Gates {
 
     /// The engine wants this word in the map.
     pub fn word(&mut self, group: GroupId, lease: Lease, now: BootNs) -> Step {
-        let ticket = self.ticket();
+        let (ticket, number) = (self.ticket(), Grant(self.grants + 1));
         let Some(gate) = self.gate(group) else { return Step { store: Some(lease), cancel: None } };
         let Some(until) = lease.expiry() else {
             let cancel = gate.shut(now);
             return Step { store: Some(lease), cancel };
         };
         let goes_on = gate.until.is_some_and(|until| until > now);
-        let cancel = if goes_on { None } else { gate.begin(ticket, now) };
+        let cancel = if goes_on { None } else { gate.begin(ticket, number, now) };
         gate.until = Some(until);
         let store = (gate.passage == Passage::Open).then_some(lease);
+        if !goes_on {
+            self.grants += 1;
+        }
         Step { store, cancel }
     }
 
@@ -233,10 +249,10 @@ impl Gates {
         Verdict::Release(group)
     }
 
-    /// Is this grant one whose hook has failed, and which is still held?
+    /// How many groups there are.
     #[must_use]
-    pub fn is_failed(&self, group: GroupId) -> bool {
-        self.gates.get(usize::from(group.0)).is_some_and(|gate| gate.passage == Passage::Failed)
+    pub const fn len(&self) -> usize {
+        self.gates.len()
     }
 
     /// Is the fence of this group open at `now`, as far as this gate knows?
@@ -283,8 +299,20 @@ impl Gates {
 
     /// The name of a group.
     #[must_use]
-    pub fn name(&self, group: GroupId) -> String {
-        self.gates.get(usize::from(group.0)).map_or_else(String::new, |gate| gate.rule.name.clone())
+    pub fn name(&self, group: GroupId) -> Arc<str> {
+        self.gates.get(usize::from(group.0)).map(|gate| Arc::clone(&gate.rule.name)).unwrap_or_default()
+    }
+
+    /// Number of this node's latest grant of a group.
+    #[must_use]
+    pub fn grant(&self, group: GroupId) -> Grant {
+        self.gates.get(usize::from(group.0)).map_or(Grant::FOUND, |gate| gate.number)
+    }
+
+    /// Has a group a `pre_promote`?
+    #[must_use]
+    pub fn prepares(&self, group: GroupId) -> bool {
+        self.gates.get(usize::from(group.0)).is_some_and(|gate| gate.rule.pre_promote)
     }
 
     /// When the lease of a group ends by the engine's latest word, in the map
@@ -344,14 +372,16 @@ impl Gate {
             vacant_since: None,
             holder: None,
             vacated: None,
+            number: Grant::FOUND,
             grant: (Epoch::default(), Reason::Started),
             eligible: Eligible::No,
         }
     }
 
     /// A new grant. Returns the run that it makes meaningless.
-    fn begin(&mut self, ticket: Ticket, now: BootNs) -> Option<Ticket> {
+    fn begin(&mut self, ticket: Ticket, number: Grant, now: BootNs) -> Option<Ticket> {
         let former = self.shut(now);
+        self.number = number;
         self.vacated = self.vacant_since.take();
         self.passage =
             if self.rule.pre_promote { Passage::Waiting { ticket, begun: false } } else { Passage::Open };

@@ -229,6 +229,7 @@ impl LeaseLoop {
             lateness: Lateness::default(),
             unread_turns: 0,
         };
+        running.prepare(&vec![None; running.inner.gates.len()]);
         let mut buffer = vec![0; DATAGRAM_LEN_MAX];
         while !running.stopped {
             running.turn(&mut buffer)?;
@@ -313,6 +314,7 @@ impl Running {
             plane.index = index;
         }
         let was: Vec<_> = groups.iter().map(|group| group.was).collect();
+        let prepared: Vec<_> = was.iter().map(|was| was.map(|was| self.inner.gates.prepares(was))).collect();
         let stops = self.regroup_moves(&was, rules);
         self.inner.engine.reload(groups, now);
         self.inner.uncovered = uncovered;
@@ -320,6 +322,7 @@ impl Running {
         // What is said of groups from here on goes by their new numbers.
         self.say(Notice::Regrouped);
         self.outputs(now);
+        self.prepare(&prepared);
         if stops {
             self.stop();
         }

@@ -324,8 +324,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         let board = Arc::new(Board::default());
         let checks =
             Checks::of_node(&config, &board, &notices).map_err(AgentError::system("start the checks"))?;
-        let chronicle =
-            chronicle::Chronicle::new(people.events.clone(), people.hooks.clone(), &people.before);
+        let chronicle = chronicle::Chronicle::new(people.events.clone(), people.hooks.clone());
         let keeper = keeper::Keeper {
             node,
             setup,

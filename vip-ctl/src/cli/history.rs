@@ -101,24 +101,31 @@ pub(super) fn read(paths: &Paths) -> Result<Vec<Event>, Failure> {
 }
 
 /// Puts the hooks to the changes that they ran for: `pre_demote` to the change
-/// that came after it, others to what they followed from.
+/// that came after it, others to what they followed from. A hook can be told
+/// of before its change is, which another thread tells.
 fn entries(events: Vec<Event>) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut before: Vec<(Option<String>, HookRun)> = Vec::new();
     for event in events {
         match &event.kind {
-            Kind::Changed(_) => {
-                let (hooks, rest) = before.into_iter().partition(|(group, _)| *group == event.group);
+            Kind::Changed(change) => {
+                let is_of = |(group, run): &(Option<String>, HookRun)| {
+                    *group == event.group && may_be_of(change, run)
+                };
+                let (hooks, rest) = before.into_iter().partition(is_of);
                 before = rest;
                 let hooks: Vec<(Option<String>, HookRun)> = hooks;
                 entries.push(Entry { event, hooks: hooks.into_iter().map(|(_, run)| run).collect() });
             }
             Kind::Hook(run) => {
-                let caused = |entry: &&mut Entry| {
-                    matches!(&entry.event.kind, Kind::Changed(change) if is_cause(change, run))
-                        && entry.event.group == event.group
+                let caused = |entry: &Entry, is_exact: bool| {
+                    entry.event.group == event.group
+                        && matches!(&entry.event.kind, Kind::Changed(change)
+                            if is_cause(change, run) && (!is_exact || change.epoch == run.epoch))
                 };
-                match entries.iter_mut().rev().find(caused) {
+                let place = entries.iter().rposition(|entry| caused(entry, true));
+                let place = place.or_else(|| entries.iter().rposition(|entry| caused(entry, false)));
+                match place.and_then(|place| entries.get_mut(place)) {
                     Some(entry) => entry.hooks.push(run.clone()),
                     None => before.push((event.group.clone(), run.clone())),
                 }
@@ -136,11 +143,19 @@ fn entries(events: Vec<Event>) -> Vec<Entry> {
     entries
 }
 
+/// Does a hook that was told of before belong to that change? Not if its own
+/// is still to come; but if it never came, better there than nowhere.
+fn may_be_of(change: &Change, run: &HookRun) -> bool {
+    run.hook == Hook::PreDemote || is_cause(change, run) || change.epoch > run.epoch
+}
+
 /// Did this hook run because of that change?
 fn is_cause(change: &Change, run: &HookRun) -> bool {
     let (from, to) = (change.from.as_deref(), change.to.as_str());
     let is_up = |state: Option<&str>| matches!(state, Some("active" | "promoting"));
-    change.epoch == run.epoch
+    // Whoever loses a lease may know of a later grant by then.
+    let is_epoch = change.epoch == run.epoch || run.hook == Hook::PostDemote && change.epoch > run.epoch;
+    is_epoch
         && match run.hook {
             Hook::PreDemote => false,
             Hook::PrePromote => to == "promoting",
@@ -196,6 +211,26 @@ mod tests {
         assert!(failure.message.contains("name one of db, new, old"), "{}", failure.message);
         assert_eq!(known("dbb", history(&["db"]), || None).unwrap_err().exit, Exit::NoSuch);
         assert!(known("dbb", history(&[]), || None).is_ok(), "nothing is known at all");
+    }
+
+    #[test]
+    fn hooks_that_are_told_of_first_wait_for_their_change() {
+        let events = Events::new("db-a", None);
+        let change = |from: &str, to: &str, epoch| {
+            Kind::Changed(Change { from: Some(from.into()), to: to.into(), epoch, ..Change::default() })
+        };
+        events.publish(Some("db"), run(Hook::PrePromote), "");
+        events.publish(Some("db"), run(Hook::PostPromote), "");
+        events.publish(Some("db"), change("standby", "promoting", 1), "won");
+        events.publish(Some("db"), change("promoting", "active", 1), "open");
+        events.publish(Some("db"), run(Hook::PostDemote), "");
+        // Another node's grant is known by then.
+        events.publish(Some("db"), change("active", "standby", 2), "lost");
+        let recent = events.recent().iter().map(|event| Event::clone(event)).collect();
+        let entries = entries(recent);
+        let hooks: Vec<Vec<_>> =
+            entries.iter().map(|entry| entry.hooks.iter().map(|run| run.hook).collect()).collect();
+        assert_eq!(hooks, [vec![Hook::PrePromote], vec![Hook::PostPromote], vec![Hook::PostDemote]]);
     }
 
     #[test]

@@ -117,3 +117,64 @@ fn an_adopted_lease_goes_on_until_a_word_on_eligibility() {
     cluster.run(ACCEPT);
     assert_eq!(cluster.holder(), Some(B));
 }
+
+/// Does `by` hear that `node` serves, or could?
+fn is_ready(cluster: &Cluster, node: NodeId, by: NodeId) -> bool {
+    cluster.state(by).ready.contains(&node)
+}
+
+#[test]
+fn who_has_something_to_do_before_it_serves_is_not_ready_until_that_is_done() {
+    let mut cluster = Cluster::settled();
+    cluster.give(B, Input::Prepares { group: DB, on: true });
+    cluster.run(ACCEPT);
+    assert!(is_ready(&cluster, B, A) && is_ready(&cluster, B, C), "it could take it");
+    let told = cluster.command(C, Command::Switchover { group: DB, to: Some(B) });
+    assert_eq!(told, Ok(Completed::HeldBy(B)));
+    // Whoever knows of the lease knows that as well.
+    assert!(!is_ready(&cluster, B, C) && !is_ready(&cluster, B, B));
+    cluster.run(ACCEPT * 5);
+    assert_eq!(cluster.holder(), Some(B), "the lease goes on meanwhile");
+    assert!(!is_ready(&cluster, B, A));
+    cluster.give(B, Input::Serving { group: DB });
+    cluster.run(ACCEPT / 4);
+    assert!([A, B, C].into_iter().all(|by| is_ready(&cluster, B, by)));
+    // Without a lease it is as ready as anybody, and the next grant is another one.
+    assert_eq!(cluster.command(A, Command::Promote { group: DB, to: A }), Ok(Completed::HeldBy(A)));
+    cluster.run(ACCEPT / 4);
+    assert!(is_ready(&cluster, B, A));
+    assert_eq!(cluster.command(A, Command::Promote { group: DB, to: B }), Ok(Completed::HeldBy(B)));
+    assert!(!is_ready(&cluster, B, A));
+}
+
+#[test]
+fn what_failed_before_it_served_is_given_back_also_in_a_pause() {
+    for pause in [false, true] {
+        let mut cluster = Cluster::settled();
+        assert_eq!(cluster.command(A, Command::Pause { on: pause }), Ok(Completed::Paused(pause)));
+        cluster.give(B, Input::Prepares { group: DB, on: true });
+        assert_eq!(cluster.command(A, Command::Promote { group: DB, to: B }), Ok(Completed::HeldBy(B)));
+        cluster.log.clear();
+        cluster.give(B, Input::PromoteFailed { group: DB });
+        assert_eq!(reason(&cluster, B), Some(Reason::PromoteFailed));
+        let waited = cluster.run_until(ACCEPT, |cluster| cluster.holder() == Some(A)).unwrap();
+        assert!(waited <= DELAY * 20, "handed over, not run out: {waited:?}");
+        cluster.run(ACCEPT);
+        assert_eq!(cluster.state(B).state, GroupState::Fault);
+    }
+}
+
+#[test]
+fn what_failed_and_nobody_else_can_take_is_tried_again_also_in_a_pause() {
+    for pause in [false, true] {
+        let mut cluster = Cluster::new(&[Role::Node, Role::Witness, Role::Witness]);
+        cluster.run(ACCEPT * 3);
+        assert_eq!(cluster.command(A, Command::Pause { on: pause }), Ok(Completed::Paused(pause)));
+        cluster.give(A, Input::PromoteFailed { group: DB });
+        cluster.run(ACCEPT * 5);
+        assert_eq!(cluster.holder(), None, "it is not eligible");
+        eligible(&mut cluster, A, true);
+        cluster.run(ACCEPT);
+        assert_eq!(cluster.holder(), Some(A));
+    }
+}

@@ -127,14 +127,14 @@ fn a_failed_hook_asks_for_a_release_and_bars_the_group_for_a_while() {
     assert_eq!(gates.eligible(GROUP, Eligible::Yes), Eligible::Yes);
     let ticket = win(&mut gates, 0);
     assert_eq!(gates.ended(ticket, false, at(10)), Verdict::Release(GROUP));
-    assert!(gates.is_failed(GROUP));
+    assert!(gates.is_promoting(GROUP));
     assert_eq!(gates.eligible(GROUP, Eligible::Yes), Eligible::No, "barred");
     assert_eq!(gates.eligible(GROUP, Eligible::Unwell), Eligible::No);
     // Whatever the engine still says of this grant.
     assert_eq!(gates.word(GROUP, word(40), at(40)).store, None);
     assert_eq!(gates.ended(ticket, true, at(41)), Verdict::Stale);
     assert_eq!(gates.word(GROUP, Lease::NONE, at(42)).store, Some(Lease::NONE));
-    assert!(!gates.is_failed(GROUP));
+    assert!(!gates.is_promoting(GROUP));
     let free = at(10).plus(Duration::from_secs(30));
     assert_eq!(gates.next_deadline(), Some(free));
     assert_eq!(gates.unbarred(at(1_000)), []);
@@ -196,10 +196,10 @@ fn a_reload_keeps_each_group_with_what_it_waits_for() {
     let Verdict::Release(group) = gates.ended(ticket, false, at(50)) else { panic!("it failed") };
     assert_eq!(group, moved);
     gates.regroup(&[Some(moved)], vec![waits()]);
-    assert!(gates.is_failed(GROUP), "and stays away from it");
+    assert!(gates.is_promoting(GROUP), "and stays away from it");
     assert_eq!(gates.eligible(GROUP, Eligible::Yes), Eligible::No);
     // Gone, and another one in its place.
     gates.regroup(&[None], vec![other]);
-    assert!(!gates.is_failed(GROUP));
+    assert!(!gates.is_promoting(GROUP));
     assert_eq!(gates.next_deadline(), None);
 }

@@ -1,13 +1,14 @@
-//! The thread "hooks": runs each group's hooks in order, never two of one
-//! group at once, a few at a time in all, each on a thread of its own, so that
-//! not even a disk that hangs under a program holds up more than its own run.
-//! What is posted to webhooks goes through [`webhook`].
+//! The thread "hooks": runs what the [`sequence`] of each group says, a few at a
+//! time in all, each on a thread of its own, so that not even a disk that hangs
+//! under a program holds up more than its own run. What is posted to webhooks
+//! goes through [`webhook`].
 
 mod run;
+mod sequence;
 mod webhook;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -20,8 +21,10 @@ use std::{
 use tracing::{info, warn};
 use vip_common::BootNs;
 
+pub use self::sequence::{Order, Turned};
 use self::{
     run::{Ended, Task},
+    sequence::{Sequencer, Skipped},
     webhook::Webhooks,
 };
 use super::{
@@ -33,7 +36,7 @@ use crate::{
     config::{Config, Hooks, hooks::OnFailure},
     dataplane::clock,
     engine::NodeId,
-    event::{Event, Events, Hook, HookRun, Kind, Outcome},
+    event::{Change, Event, Events, Hook, HookRun, Kind, Outcome},
     history,
     paths::Paths,
 };
@@ -52,29 +55,12 @@ const POST_MAX: Duration = Duration::from_secs(2);
 /// How often it is looked whether anything is overdue.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// A hook to be run.
-#[derive(Clone, Debug)]
-pub struct Order {
-    /// For which group.
-    pub group: String,
-    /// Which.
-    pub hook: Hook,
-    /// Who waits for it.
-    pub ticket: Option<Ticket>,
-    /// This node's state: one of `status`.
-    pub state: String,
-    /// The grant.
-    pub epoch: u64,
-    /// What brought the change about.
-    pub reason: String,
-    /// Who holds the group.
-    pub holder: Option<NodeId>,
-}
-
 /// What the thread is told.
 #[derive(Debug)]
 pub enum HookAsk {
-    /// Run a hook, if there is one.
+    /// A group's state has changed: what follows from it is to be run.
+    Turned(Turned),
+    /// Run a hook in the midst of a grant, if there is one.
     Run(Order),
     /// What this run was for is over.
     Cancel(Ticket),
@@ -86,25 +72,6 @@ pub enum HookAsk {
     Ended(u64, Ended),
     /// No more will come: finish what is there, but not for ever.
     Close,
-}
-
-/// What has places of its own, so that slow hooks that nobody waits for keep
-/// neither traffic waiting nor a planned move, nor those two one another.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Pool {
-    Taking,
-    Leaving,
-    Rest,
-}
-
-impl Pool {
-    const fn of(hook: Hook) -> Self {
-        match hook {
-            Hook::PrePromote => Self::Taking,
-            Hook::PreDemote => Self::Leaving,
-            Hook::PostPromote | Hook::PostDemote | Hook::OnFault => Self::Rest,
-        }
-    }
 }
 
 /// Tells the lease loop that a hook it waits for has ended, and whether well.
@@ -140,9 +107,8 @@ pub struct Runner<R> {
     /// To itself, for the runs.
     own: Sender<HookAsk>,
     webhooks: Option<Webhooks>,
-    waiting: VecDeque<Order>,
+    sequencer: Sequencer,
     running: Vec<Running>,
-    runs: u64,
 }
 
 impl<R: Report> Runner<R> {
@@ -156,9 +122,8 @@ impl<R: Report> Runner<R> {
             report,
             own,
             webhooks: None,
-            waiting: VecDeque::new(),
+            sequencer: Sequencer::default(),
             running: Vec::new(),
-            runs: 0,
         };
         runner.reload(config);
         runner
@@ -178,11 +143,27 @@ impl<R: Report> Runner<R> {
         }
     }
 
+    /// `before` is what the history has of former agents of this node: one
+    /// that ended while it was active has run no `post_demote`.
+    fn was_up(&mut self, before: &[Event]) {
+        let mut last: BTreeMap<&str, &Change> = BTreeMap::new();
+        for event in before {
+            if let (Kind::Changed(change), Some(group)) = (&event.kind, &event.group) {
+                last.insert(group, change);
+            }
+        }
+        for (group, change) in last {
+            if matches!(change.to.as_str(), "active" | "promoting") {
+                self.sequencer.was_up(group, change.epoch);
+            }
+        }
+    }
+
     /// Runs until it is closed and has finished, or given up.
     pub fn run(mut self, asks: &Receiver<HookAsk>) {
         let mut close_at: Option<BootNs> = None;
         loop {
-            let is_idle = self.running.is_empty() && self.waiting.is_empty();
+            let is_idle = self.sequencer.is_idle();
             if close_at.is_some_and(|at| is_idle || at <= clock::now()) {
                 break;
             }
@@ -194,14 +175,14 @@ impl<R: Report> Runner<R> {
                 asks.recv_timeout(wait)
             };
             match ask {
+                Ok(HookAsk::Turned(turned)) => self.turned(&turned),
                 Ok(HookAsk::Run(order)) => self.add(order),
                 Ok(HookAsk::Cancel(ticket)) => self.cancel(ticket),
                 Ok(HookAsk::Forget(ticket)) => self.forget(ticket),
                 Ok(HookAsk::Reload(config)) => self.reload(&config),
                 Ok(HookAsk::Ended(number, ended)) => {
                     if let Some(place) = self.running.iter().position(|run| run.number == number) {
-                        let run = self.running.swap_remove(place);
-                        self.tell(&run.order, ended);
+                        self.end(place, ended);
                     }
                 }
                 Ok(HookAsk::Close) => close_at = Some(clock::now().plus(STOP_MAX)),
@@ -213,7 +194,7 @@ impl<R: Report> Runner<R> {
         for run in &self.running {
             run.cancel.store(true, Ordering::Relaxed);
             let hook = run.order.hook;
-            warn!(group = run.order.group, %hook, "the agent ends, and this hook with it");
+            warn!(group = &*run.order.group, %hook, "the agent ends, and this hook with it");
         }
         if !self.running.is_empty() {
             // So that the process groups get their signal before this process goes.
@@ -226,73 +207,55 @@ impl<R: Report> Runner<R> {
         }
     }
 
+    fn turned(&mut self, turned: &Turned) {
+        let known = self.groups.get(&*turned.group);
+        let skipped = self.sequencer.turned(turned, |hook| has(known, hook));
+        self.skip(skipped);
+    }
+
     fn add(&mut self, order: Order) {
-        let known = self.groups.get(&order.group);
-        if known.is_none_or(|known| !known.hooks.commands.contains_key(&order.hook)) {
-            // Who waits for it need not.
-            self.report_ended(&order, true);
-            return;
+        let known = self.groups.get(&*order.group);
+        let skipped = self.sequencer.add(order, |hook| has(known, hook));
+        self.skip(skipped);
+    }
+
+    fn skip(&mut self, skipped: Vec<Skipped>) {
+        for Skipped { order, why } in skipped {
+            match why {
+                None => self.report_ended(&order, true),
+                Some(why) => self.tell(&order, not_run(why)),
+            }
         }
-        let of_group = |other: &Order| other.group == order.group;
-        if self.waiting.iter().filter(|other| of_group(other)).count() >= WAITING_MAX
-            && let Some(place) = self.waiting.iter().position(of_group)
-            && let Some(dropped) = self.waiting.remove(place)
-        {
-            self.tell(&dropped, not_run("too many hooks of this group wait"));
-        }
-        self.waiting.push_back(order);
     }
 
     fn cancel(&mut self, ticket: Ticket) {
         if let Some(run) = self.running.iter().find(|run| run.order.ticket == Some(ticket)) {
             run.cancel.store(true, Ordering::Relaxed);
         }
-        self.waiting.retain(|order| order.ticket != Some(ticket));
+        // Nothing is told of what was to begin yet, and need not.
+        let _ = self.sequencer.remove_waiting(ticket);
     }
 
     fn forget(&mut self, ticket: Ticket) {
-        if let Some(place) = self.waiting.iter().position(|order| order.ticket == Some(ticket))
-            && let Some(late) = self.waiting.remove(place)
-        {
+        if let Some(late) = self.sequencer.remove_waiting(ticket) {
             self.tell(&late, not_run("the move came before its turn"));
         }
     }
 
-    /// Starts what may run: of each group what came first.
     fn start_next(&mut self) {
-        while let Some(place) = self.next_free()
-            && let Some(order) = self.waiting.remove(place)
-        {
-            self.start(order);
+        while let Some((number, order)) = self.sequencer.next() {
+            self.start(number, order);
         }
     }
 
-    /// The place of the first that may run. Ten thousand may wait, so each is
-    /// looked at once.
-    fn next_free(&self) -> Option<usize> {
-        let is_full = |pool: Pool| {
-            self.running.iter().filter(|run| Pool::of(run.order.hook) == pool).nth(RUNS_MAX - 1).is_some()
-        };
-        let full: Vec<Pool> =
-            [Pool::Taking, Pool::Leaving, Pool::Rest].into_iter().filter(|p| is_full(*p)).collect();
-        if full.len() == 3 {
-            return None;
-        }
-        // Those whose turn it is not, since another of their group is before them.
-        let mut busy: BTreeSet<&str> = self.running.iter().map(|run| run.order.group.as_str()).collect();
-        self.waiting
-            .iter()
-            .position(|order| busy.insert(&order.group) && !full.contains(&Pool::of(order.hook)))
-    }
-
-    fn start(&mut self, order: Order) {
+    fn start(&mut self, number: u64, order: Order) {
         let Some(task) = self.task(&order) else {
             // A reload has taken it away meanwhile: who waits for it need not.
+            self.sequencer.ended(number);
             self.report_ended(&order, true);
             return;
         };
-        self.runs += 1;
-        let (number, limit) = (self.runs, task.limit);
+        let limit = task.limit;
         let cancel = Arc::new(AtomicBool::new(false));
         let (own, flag) = (self.own.clone(), Arc::clone(&cancel));
         let body = move || {
@@ -305,19 +268,29 @@ impl<R: Report> Runner<R> {
                 let give_up = clock::now().plus(limit).plus(GIVE_UP);
                 self.running.push(Running { number, order, cancel, give_up });
             }
-            Err(e) => self.tell(&order, not_run(&format!("no thread for it: {e}"))),
+            Err(e) => {
+                self.sequencer.ended(number);
+                self.tell(&order, not_run(&format!("no thread for it: {e}")));
+            }
         }
+    }
+
+    /// A run has ended.
+    fn end(&mut self, place: usize, ended: Ended) {
+        let run = self.running.swap_remove(place);
+        self.sequencer.ended(run.number);
+        self.tell(&run.order, ended);
     }
 
     /// The command, with what keepalived's notify scripts are given as well.
     fn task(&self, order: &Order) -> Option<Task> {
-        let known = self.groups.get(&order.group)?;
+        let known = self.groups.get(&*order.group)?;
         let mut command = known.hooks.commands.get(&order.hook)?.clone();
         let holder = order.holder.and_then(|node| self.nodes.get(&node)).cloned().unwrap_or_default();
         let (state, priority) = (notify_state(order), known.priority.to_string());
-        command.extend(["INSTANCE", &order.group, state, &priority].map(str::to_owned));
+        command.extend(["INSTANCE", &*order.group, state, &priority].map(str::to_owned));
         let environment = BTreeMap::from([
-            ("VIP_GROUP", order.group.clone()),
+            ("VIP_GROUP", order.group.to_string()),
             ("VIP_NODE", self.node.clone()),
             ("VIP_STATE", order.state.clone()),
             ("VIP_HOLDER", holder),
@@ -333,9 +306,8 @@ impl<R: Report> Runner<R> {
     fn give_up(&mut self) {
         let now = clock::now();
         while let Some(place) = self.running.iter().position(|run| run.give_up <= now) {
-            let run = self.running.swap_remove(place);
             let ended = Ended { outcome: Outcome::TimedOut, ..not_run("it hangs, and can't be killed") };
-            self.tell(&run.order, ended);
+            self.end(place, ended);
         }
     }
 
@@ -347,7 +319,7 @@ impl<R: Report> Runner<R> {
 
     /// Tells everybody how a hook has ended.
     fn tell(&self, order: &Order, ended: Ended) {
-        let (hook, group) = (order.hook, order.group.as_str());
+        let (hook, group) = (order.hook, &*order.group);
         let duration_ms = u64::try_from(ended.took.as_millis()).unwrap_or(u64::MAX);
         let how = match (ended.outcome, ended.exit) {
             (Outcome::Done, _) => "done".to_owned(),
@@ -373,6 +345,11 @@ impl<R: Report> Runner<R> {
     }
 }
 
+/// Is there such a hook for this group?
+fn has(known: Option<&Known>, hook: Hook) -> bool {
+    known.is_some_and(|known| known.hooks.commands.contains_key(&hook))
+}
+
 fn not_run(why: &str) -> Ended {
     Ended { outcome: Outcome::NotStarted, exit: None, took: Duration::ZERO, output: vec![why.to_owned()] }
 }
@@ -393,8 +370,6 @@ pub struct People {
     pub events: Events,
     /// Orders for hooks.
     pub hooks: Sender<HookAsk>,
-    /// What the history had before.
-    pub before: Vec<Event>,
     thread: thread::JoinHandle<()>,
 }
 
@@ -430,11 +405,12 @@ pub fn start(
     let writer = history::start(&paths.state_dir).map_err(AgentError::system("start the thread history"))?;
     let events = Events::new(&config.node_name, Some(writer));
     let mut runner = Runner::new(config, events.clone(), report.clone(), hooks.clone());
+    runner.was_up(&before);
     let webhooks =
         Webhooks::start(config, &events).map_err(AgentError::system("start the thread webhook"))?;
     runner.webhooks = Some(webhooks);
     let thread = super::threads::spawn("hooks", move || runner.run(&asks))?;
-    Ok(People { events, hooks, before, thread })
+    Ok(People { events, hooks, thread })
 }
 
 /// What the hooks of each group ask of its gate.
@@ -444,7 +420,7 @@ pub fn rules(config: &Config) -> Vec<GateRule> {
         let hooks = &group.hooks;
         let has = |hook| hooks.commands.contains_key(&hook);
         GateRule {
-            name: group.name.clone(),
+            name: group.name.as_str().into(),
             pre_promote: has(Hook::PrePromote),
             ignore_failure: hooks.on_failure == OnFailure::Ignore,
             retry_after: hooks.retry_after,
@@ -454,5 +430,7 @@ pub fn rules(config: &Config) -> Vec<GateRule> {
     config.groups.iter().map(rule).collect()
 }
 
+#[cfg(test)]
+mod cluster;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,10 @@ use std::{
 };
 
 use super::*;
+use crate::{
+    agent::gate::Grant,
+    engine::{Epoch, GroupState, Reason},
+};
 
 const TEXT: &str = r#"
 node = { name = "db-a", interface = "eth0" }
@@ -48,16 +52,14 @@ impl Rig {
         Self { asks, told, events, thread }
     }
 
-    fn order(&self, group: u16, hook: Hook, ticket: Option<u64>) {
-        let order = Order {
-            group: ["a", "b"][usize::from(group)].to_owned(),
-            hook,
-            ticket: ticket.map(Ticket),
-            state: "active".into(),
-            epoch: 7,
-            reason: "elected".into(),
-            holder: Some(NodeId(0)),
-        };
+    fn turned(&self, group: u16, grant: Option<u64>, promoting: Option<u64>) {
+        let turned = turned(["a", "b"][usize::from(group)], grant, promoting);
+        self.asks.send(HookAsk::Turned(turned)).unwrap();
+    }
+
+    /// A planned move out of this grant.
+    fn leave(&self, group: u16, grant: u64, ticket: u64) {
+        let order = order(["a", "b"][usize::from(group)], Hook::PreDemote, grant, Some(ticket));
         self.asks.send(HookAsk::Run(order)).unwrap();
     }
 
@@ -75,12 +77,40 @@ impl Rig {
     }
 }
 
+/// This node has this grant, and its fence is kept shut for the ticket that it
+/// names; or it has none.
+fn turned(group: &str, grant: Option<u64>, promoting: Option<u64>) -> Turned {
+    Turned {
+        group: group.into(),
+        state: if grant.is_some() { GroupState::Active } else { GroupState::Standby },
+        grant: grant.map(Grant),
+        promoting: promoting.is_some(),
+        pre_promote: promoting.map(Ticket),
+        epoch: Epoch(7),
+        reason: Reason::Elected,
+        holder: grant.map(|_| NodeId(0)),
+    }
+}
+
+fn order(group: &str, hook: Hook, grant: u64, ticket: Option<u64>) -> Order {
+    Order {
+        group: group.into(),
+        hook,
+        ticket: ticket.map(Ticket),
+        state: "active".into(),
+        grant: Grant(grant),
+        epoch: 7,
+        reason: "asked_for".into(),
+        holder: Some(NodeId(0)),
+    }
+}
+
 #[test]
 fn a_hook_is_given_what_a_notify_script_is_given_and_more() {
     // Those alone that the hook is given: the agent's own environment has others.
     let script = "echo $@; env | grep -E '^VIP_(EPOCH|GROUP|HOLDER|HOOK|NODE|REASON|STATE|VIPS)=' | sort";
     let rig = Rig::new(&[(Hook::PrePromote, script)], "10s");
-    rig.order(0, Hook::PrePromote, Some(1));
+    rig.turned(0, Some(1), Some(1));
     let (runs, told) = rig.finish();
     assert_eq!(told, [(Ticket(1), true)]);
     assert_eq!(
@@ -93,7 +123,7 @@ fn a_hook_is_given_what_a_notify_script_is_given_and_more() {
             "VIP_HOOK=pre_promote",
             "VIP_NODE=db-a",
             "VIP_REASON=elected",
-            "VIP_STATE=active",
+            "VIP_STATE=promoting",
             "VIP_VIPS=10.0.0.8 10.0.0.9",
         ]
     );
@@ -106,11 +136,11 @@ fn hooks_of_one_group_run_one_after_the_other_in_order() {
         format!("echo $VIP_GROUP begin >> {0}; sleep 0.2; echo $VIP_GROUP end >> {0}", file.display());
     let rig = Rig::new(&[(Hook::PostPromote, &script), (Hook::PostDemote, &script)], "10s");
     for group in [0, 1] {
-        rig.order(group, Hook::PostPromote, None);
-        rig.order(group, Hook::PostDemote, None);
+        rig.turned(group, Some(1), None);
+        rig.turned(group, None, None);
     }
     // Nobody waits for a hook that there is none of.
-    rig.order(0, Hook::PrePromote, Some(5));
+    rig.turned(0, Some(2), Some(5));
     let (runs, told) = rig.finish();
     assert_eq!(told, [(Ticket(5), true)]);
     assert_eq!(runs.len(), 4);
@@ -126,8 +156,8 @@ fn hooks_of_one_group_run_one_after_the_other_in_order() {
 fn a_hook_that_fails_or_hangs_is_told_to_whom_waits_for_it() {
     let script = "if [ $VIP_GROUP = a ]; then echo no; exit 3; else sleep 1000; fi";
     let rig = Rig::new(&[(Hook::PrePromote, script)], "200ms");
-    rig.order(0, Hook::PrePromote, Some(1));
-    rig.order(1, Hook::PrePromote, Some(2));
+    rig.turned(0, Some(1), Some(1));
+    rig.turned(1, Some(2), Some(2));
     let (mut runs, mut told) = rig.finish();
     told.sort_unstable();
     assert_eq!(told, [(Ticket(1), false), (Ticket(2), false)]);
@@ -139,8 +169,8 @@ fn a_hook_that_fails_or_hangs_is_told_to_whom_waits_for_it() {
 #[test]
 fn a_run_whose_lease_is_lost_is_killed_and_one_that_waits_is_not_begun() {
     let rig = Rig::new(&[(Hook::PrePromote, "sleep 1000")], "60s");
-    rig.order(0, Hook::PrePromote, Some(1));
-    rig.order(0, Hook::PrePromote, Some(2));
+    rig.turned(0, Some(1), Some(1));
+    rig.turned(0, Some(2), Some(2));
     for ticket in [2, 1] {
         rig.asks.send(HookAsk::Cancel(Ticket(ticket))).unwrap();
     }
@@ -162,32 +192,26 @@ fn who_waits_for_a_hook_is_not_kept_by_those_that_nobody_waits_for() {
     let config = Config::parse(&text, Path::new("vip.toml"), "db-a").unwrap();
     let (asks, _receiver) = channel();
     let mut runner = Runner::new(&config, Events::new("db-a", None), Told::default(), asks);
-    let order = |group: usize, hook, ticket| Order {
-        group: format!("g{group}"),
-        hook,
-        ticket,
-        state: String::new(),
-        epoch: 0,
-        reason: String::new(),
-        holder: None,
-    };
     for group in 0..=RUNS_MAX {
-        runner.add(order(group, Hook::PostPromote, None));
+        runner.turned(&turned(&format!("g{group}"), Some(1), None));
     }
-    runner.add(order(RUNS_MAX + 1, Hook::PrePromote, Some(Ticket(1))));
-    runner.add(order(RUNS_MAX + 2, Hook::PreDemote, Some(Ticket(2))));
+    runner.turned(&turned(&format!("g{}", RUNS_MAX + 1), Some(1), Some(1)));
+    let leaver = format!("g{}", RUNS_MAX + 2);
+    runner.turned(&Turned { reason: Reason::Adopted, ..turned(&leaver, Some(1), None) });
+    runner.add(order(&leaver, Hook::PreDemote, 1, Some(2)));
     runner.start_next();
     assert_eq!(runner.running.len(), RUNS_MAX + 2);
     let waited_for: Vec<_> = runner.running.iter().filter_map(|run| run.order.ticket).collect();
     assert_eq!(waited_for, [Ticket(1), Ticket(2)]);
-    assert_eq!(runner.waiting.len(), 1);
+    assert!(runner.sequencer.next().is_none(), "the last one waits for a place");
 }
 
 #[test]
 fn what_a_reload_has_taken_away_keeps_nobody_waiting() {
-    let rig = Rig::new(&[(Hook::PrePromote, "sleep 0.5")], "10s");
-    rig.order(0, Hook::PrePromote, Some(1));
-    rig.order(0, Hook::PrePromote, Some(2));
+    let rig = Rig::new(&[(Hook::PreDemote, "sleep 0.5")], "10s");
+    rig.turned(0, Some(1), None);
+    rig.leave(0, 1, 1);
+    rig.leave(0, 1, 2);
     let without = Config::parse(TEXT, Path::new("vip.toml"), "db-a").unwrap();
     rig.asks.send(HookAsk::Reload(Box::new(without))).unwrap();
     let (runs, told) = rig.finish();
@@ -198,8 +222,9 @@ fn what_a_reload_has_taken_away_keeps_nobody_waiting() {
 #[test]
 fn a_run_that_comes_too_late_is_not_begun_and_one_that_has_begun_goes_on() {
     let rig = Rig::new(&[(Hook::PreDemote, "sleep 0.5")], "10s");
-    rig.order(0, Hook::PreDemote, Some(1));
-    rig.order(0, Hook::PreDemote, Some(2));
+    rig.turned(0, Some(1), None);
+    rig.leave(0, 1, 1);
+    rig.leave(0, 1, 2);
     for ticket in [1, 2] {
         rig.asks.send(HookAsk::Forget(Ticket(ticket))).unwrap();
     }

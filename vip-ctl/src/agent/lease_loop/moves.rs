@@ -1,6 +1,7 @@
 //! Where hooks meet the lease loop: words that wait for `pre_promote`, planned
 //! moves that wait for `pre_demote`. What to do is decided by the gates and
-//! partings; no hook is waited for here, only kept in mind.
+//! partings; no hook is waited for here, only kept in mind. Whatever hooks
+//! follow from is told from here, since it is in order here and nowhere else.
 
 use tokio::sync::oneshot;
 use vip_common::{BootNs, Lease};
@@ -11,7 +12,7 @@ use crate::{
         Notice,
         eligibility::Eligible,
         gate::{GateRule, Ticket, Verdict},
-        hooks::{HookAsk, Order},
+        hooks::{HookAsk, Order, Turned},
         parting,
     },
     dataplane::clock,
@@ -74,19 +75,20 @@ impl Running {
             self.forget(late);
         }
         let (promoting, gap) = (told.promoting, told.gap);
-        self.say(Notice::Changed { group, state, epoch, reason, holder, promoting, gap });
-        if let Some(ticket) = told.begin {
-            let order = Order {
-                group: self.inner.gates.name(group),
-                hook: Hook::PrePromote,
-                ticket: Some(ticket),
-                state: "promoting".into(),
-                epoch: epoch.0,
-                reason: reason.to_string(),
-                holder,
-            };
-            self.order(HookAsk::Run(order));
+        let changed = Notice::Changed { group, state, epoch, reason, holder, promoting, gap };
+        self.tell_change(changed, told.begin);
+    }
+
+    /// Tells people of a change, and the hooks' thread, for which
+    /// `pre_promote` is what waits for it if it is to be run now.
+    fn tell_change(&self, changed: Notice, pre_promote: Option<Ticket>) {
+        if let Notice::Changed { group, state, epoch, reason, holder, promoting, .. } = changed {
+            let grant = (state == GroupState::Active).then(|| self.inner.gates.grant(group));
+            let group = self.inner.gates.name(group);
+            let turned = Turned { group, state, grant, promoting, pre_promote, epoch, reason, holder };
+            self.order(HookAsk::Turned(turned));
         }
+        self.say(changed);
     }
 
     fn order(&self, ask: HookAsk) {
@@ -121,18 +123,12 @@ impl Running {
                 self.write(group, lease);
                 self.announce(group, Announce::Takeover);
                 let (state, holder) = (GroupState::Active, Some(self.inner.me));
-                self.say(Notice::Changed { group, state, epoch, reason, holder, promoting: false, gap });
+                let promoting = false;
+                let changed = Notice::Changed { group, state, epoch, reason, holder, promoting, gap };
+                self.tell_change(changed, None);
+                self.input(Input::Serving { group });
             }
-            Verdict::Release(group) => {
-                self.input(Input::Eligible { group, eligible: false });
-                // In a paused cluster, or where nobody else is ready, that may
-                // leave the lease here; but it was promoted in vain.
-                if self.inner.gates.is_failed(group) {
-                    self.next_command += 1;
-                    let id = CommandId(self.next_command);
-                    self.input(Input::Command { id, command: Command::Demote { group } });
-                }
-            }
+            Verdict::Release(group) => self.input(Input::PromoteFailed { group }),
         }
     }
 
@@ -175,6 +171,7 @@ impl Running {
             hook,
             ticket,
             state: "active".into(),
+            grant: self.inner.gates.grant(group),
             epoch: self.inner.gates.epoch(group).0,
             reason: reason.into(),
             holder: Some(self.inner.me),
@@ -268,6 +265,17 @@ impl Running {
             }
         }
         waits_for
+    }
+
+    /// Tells the engine which groups have a `pre_promote`, where that is not
+    /// what it was told before, by their numbers so far.
+    pub(super) fn prepare(&mut self, before: &[Option<bool>]) {
+        for (group, before) in (0..=u16::MAX).map(GroupId).zip(before) {
+            let on = self.inner.gates.prepares(group);
+            if on != before.unwrap_or(false) {
+                self.input(Input::Prepares { group, on });
+            }
+        }
     }
 
     /// Groups get other numbers: what was kept back can't be told any more

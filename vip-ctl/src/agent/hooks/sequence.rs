@@ -1,0 +1,338 @@
+//! Which hook runs next. A group's hooks run one at a time and strictly in the
+//! order of its grants: all of one grant, its `post_demote` too, before
+//! anything of the next one. The lease loop alone tells what has happened,
+//! since it alone sees that in order, and everything that is run for a group
+//! goes through its line here.
+//!
+//! Sans-IO: running a hook, and the time that one takes, is the thread's
+//! business.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use super::{RUNS_MAX, WAITING_MAX};
+use crate::{
+    agent::gate::{Grant, Ticket},
+    engine::{Epoch, GroupState, NodeId, Reason},
+    event::Hook,
+};
+
+/// A group's state on this node, as it has just become.
+#[derive(Clone, Debug)]
+pub struct Turned {
+    /// The group.
+    pub group: Arc<str>,
+    /// This node's state.
+    pub state: GroupState,
+    /// This node's grant, if it has the lease.
+    pub grant: Option<Grant>,
+    /// Is the fence kept shut until `pre_promote` has ended?
+    pub promoting: bool,
+    /// Who waits for `pre_promote`, if it is to be run now.
+    pub pre_promote: Option<Ticket>,
+    /// The latest grant that this node knows of, as the cluster counts them.
+    pub epoch: Epoch,
+    /// What brought the change about.
+    pub reason: Reason,
+    /// Who holds the group.
+    pub holder: Option<NodeId>,
+}
+
+/// A hook to be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// For which group.
+    pub group: Arc<str>,
+    /// Which.
+    pub hook: Hook,
+    /// Who waits for it.
+    pub ticket: Option<Ticket>,
+    /// This node's state: one of `status`.
+    pub state: String,
+    /// The grant that it is about, by this node's count.
+    pub grant: Grant,
+    /// The same by the cluster's count.
+    pub epoch: u64,
+    /// What brought the change about.
+    pub reason: String,
+    /// Who holds the group.
+    pub holder: Option<NodeId>,
+}
+
+/// An order that comes to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// The order.
+    pub order: Order,
+    /// Why it is not run; `None` if there is nothing to run, and whoever waits
+    /// for it need not.
+    pub why: Option<&'static str>,
+}
+
+/// What has places of its own, so that slow hooks that nobody waits for keep
+/// neither traffic waiting nor a planned move, nor those two one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pool {
+    Taking,
+    Leaving,
+    Rest,
+}
+
+impl Pool {
+    const ALL: [Self; 3] = [Self::Taking, Self::Leaving, Self::Rest];
+
+    const fn of(hook: Hook) -> Self {
+        match hook {
+            Hook::PrePromote => Self::Taking,
+            Hook::PreDemote => Self::Leaving,
+            Hook::PostPromote | Hook::PostDemote | Hook::OnFault => Self::Rest,
+        }
+    }
+}
+
+/// The grant whose `post_demote` is still to come.
+#[derive(Clone, Copy, Debug)]
+struct Up {
+    grant: Grant,
+    epoch: u64,
+    /// Has its fence been open?
+    opened: bool,
+}
+
+/// One group's line.
+#[derive(Debug, Default)]
+struct Line {
+    state: Option<GroupState>,
+    up: Option<Up>,
+    /// The latest grant for which a `pre_promote` or `post_promote` has begun.
+    begun: Option<Grant>,
+    waiting: VecDeque<Order>,
+    running: Option<u64>,
+    /// In which pool's queue it stands.
+    turn: Option<Pool>,
+}
+
+/// The lines of all groups.
+#[derive(Debug, Default)]
+pub struct Sequencer {
+    lines: BTreeMap<Arc<str>, Line>,
+    /// Groups whose next hook may begin, by pool. A group that has left a
+    /// queue may still be named there.
+    turns: [VecDeque<Arc<str>>; 3],
+    /// By number.
+    running: BTreeMap<u64, (Arc<str>, Pool)>,
+    /// What waits and is waited for.
+    tickets: BTreeMap<Ticket, Arc<str>>,
+    waiting: usize,
+    runs: u64,
+}
+
+impl Sequencer {
+    /// A former agent of this node ended while it had this grant of the group,
+    /// and so has run no `post_demote`.
+    pub fn was_up(&mut self, group: &str, epoch: u64) {
+        let up = Up { grant: Grant::FOUND, epoch, opened: true };
+        self.lines.entry(group.into()).or_default().up = Some(up);
+    }
+
+    /// A group's state has changed. `has`: which hooks there are for it.
+    /// Returns what comes to nothing by that.
+    pub fn turned(&mut self, turned: &Turned, has: impl Fn(Hook) -> bool) -> Vec<Skipped> {
+        let mut skipped = Vec::new();
+        let line = self.lines.entry(Arc::clone(&turned.group)).or_default();
+        let before = line.state.replace(turned.state);
+        let over = line.up.take_if(|up| turned.grant != Some(up.grant));
+        let begun = line.begun;
+        let mut opens = false;
+        if let Some(grant) = turned.grant {
+            let up = line.up.get_or_insert(Up { grant, epoch: 0, opened: false });
+            up.epoch = turned.epoch.0;
+            opens = !turned.promoting && !std::mem::replace(&mut up.opened, !turned.promoting);
+        }
+
+        if let Some(over) = over {
+            self.drop_pre_promote(&turned.group, over.grant);
+            // What was never begun, and never served, has nothing to end.
+            if over.opened || begun == Some(over.grant) {
+                let state = if turned.grant.is_some() { GroupState::Standby } else { turned.state };
+                let order = Order {
+                    state: state.to_string(),
+                    grant: over.grant,
+                    epoch: over.epoch,
+                    ..Order::of(turned, Hook::PostDemote)
+                };
+                self.push(order, &has, &mut skipped);
+            }
+        }
+        if let Some(ticket) = turned.pre_promote {
+            let order = Order { ticket: Some(ticket), ..Order::of(turned, Hook::PrePromote) };
+            self.push(order, &has, &mut skipped);
+        }
+        // Who adopts a lease goes on with it: nothing was promoted.
+        if opens && turned.reason != Reason::Adopted {
+            self.push(Order::of(turned, Hook::PostPromote), &has, &mut skipped);
+        }
+        if turned.state == GroupState::Fault && before != Some(GroupState::Fault) {
+            self.push(Order::of(turned, Hook::OnFault), &has, &mut skipped);
+        }
+        skipped
+    }
+
+    /// A hook is to run in the midst of a grant. Returns what comes to nothing
+    /// by that: this one, if the grant is over.
+    pub fn add(&mut self, order: Order, has: impl Fn(Hook) -> bool) -> Vec<Skipped> {
+        let mut skipped = Vec::new();
+        let up = self.lines.get(&order.group).and_then(|line| line.up);
+        if up.is_some_and(|up| up.grant == order.grant) {
+            self.push(order, &has, &mut skipped);
+        } else {
+            skipped.push(Skipped { order, why: Some("the lease that it was for is gone") });
+        }
+        skipped
+    }
+
+    fn push(&mut self, order: Order, has: &impl Fn(Hook) -> bool, skipped: &mut Vec<Skipped>) {
+        if !has(order.hook) {
+            skipped.push(Skipped { order, why: None });
+            return;
+        }
+        let group = Arc::clone(&order.group);
+        let line = self.lines.entry(Arc::clone(&group)).or_default();
+        if line.waiting.len() >= WAITING_MAX
+            && let Some(place) = line.waiting.iter().position(|waiting| line.may_be_dropped(waiting))
+            && let Some(dropped) = self.remove(&group, place)
+        {
+            skipped.push(Skipped { order: dropped, why: Some("too many hooks of this group wait") });
+        }
+        if let Some(ticket) = order.ticket {
+            self.tickets.insert(ticket, Arc::clone(&group));
+        }
+        if let Some(line) = self.lines.get_mut(&group) {
+            line.waiting.push_back(order);
+            self.waiting += 1;
+        }
+        self.give_turn(&group);
+    }
+
+    /// Whoever waits for this run does so no more. Returns it if it was to
+    /// begin yet.
+    pub fn remove_waiting(&mut self, ticket: Ticket) -> Option<Order> {
+        let group = self.tickets.get(&ticket).map(Arc::clone)?;
+        let line = self.lines.get(&group)?;
+        let place = line.waiting.iter().position(|order| order.ticket == Some(ticket))?;
+        self.remove(&group, place)
+    }
+
+    fn drop_pre_promote(&mut self, group: &Arc<str>, grant: Grant) {
+        let is_it = |order: &Order| order.hook == Hook::PrePromote && order.grant == grant;
+        let place = self.lines.get(group).and_then(|line| line.waiting.iter().position(is_it));
+        if let Some(place) = place {
+            self.remove(group, place);
+        }
+    }
+
+    fn remove(&mut self, group: &Arc<str>, place: usize) -> Option<Order> {
+        let order = self.lines.get_mut(group)?.waiting.remove(place)?;
+        self.waiting -= 1;
+        if let Some(ticket) = order.ticket {
+            self.tickets.remove(&ticket);
+        }
+        self.give_turn(group);
+        Some(order)
+    }
+
+    /// Lets a group stand in the queue where what comes next of it belongs.
+    fn give_turn(&mut self, group: &Arc<str>) {
+        let Some(line) = self.lines.get_mut(group) else { return };
+        let next = line.next_pool();
+        if next != line.turn {
+            line.turn = next;
+            if let Some(pool) = next {
+                self.turns[pool as usize].push_back(Arc::clone(group));
+            }
+        }
+    }
+
+    /// What may begin now, with the number of its run.
+    pub fn next(&mut self) -> Option<(u64, Order)> {
+        let pools = Pool::ALL.into_iter().filter(|pool| {
+            self.running.values().filter(|(_, running)| running == pool).nth(RUNS_MAX - 1).is_none()
+        });
+        for pool in pools.collect::<Vec<_>>() {
+            while let Some(group) = self.turns[pool as usize].pop_front() {
+                let Some(line) = self.lines.get_mut(&group) else { continue };
+                if line.turn != Some(pool) {
+                    continue;
+                }
+                line.turn = None;
+                let Some(order) = line.waiting.pop_front() else { continue };
+                self.waiting -= 1;
+                self.runs += 1;
+                line.running = Some(self.runs);
+                if matches!(order.hook, Hook::PrePromote | Hook::PostPromote) {
+                    line.begun = Some(order.grant);
+                }
+                self.running.insert(self.runs, (group, pool));
+                if let Some(ticket) = order.ticket {
+                    self.tickets.remove(&ticket);
+                }
+                return Some((self.runs, order));
+            }
+        }
+        None
+    }
+
+    /// A run has ended, however.
+    pub fn ended(&mut self, number: u64) {
+        if let Some((group, _)) = self.running.remove(&number)
+            && let Some(line) = self.lines.get_mut(&group)
+        {
+            line.running = None;
+            self.give_turn(&group);
+        }
+    }
+
+    /// Does nothing run or wait?
+    pub fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.waiting == 0
+    }
+}
+
+impl Line {
+    /// In which pool the next hook is to run, if one may begin.
+    fn next_pool(&self) -> Option<Pool> {
+        let next = self.waiting.front().filter(|_| self.running.is_none());
+        next.map(|order| Pool::of(order.hook))
+    }
+
+    /// Traffic waits for a `pre_promote`, and what has begun has to be ended.
+    fn may_be_dropped(&self, order: &Order) -> bool {
+        match order.hook {
+            Hook::PrePromote => false,
+            Hook::PostDemote => self.begun != Some(order.grant),
+            Hook::PostPromote | Hook::PreDemote | Hook::OnFault => true,
+        }
+    }
+}
+
+impl Order {
+    /// What follows from a change.
+    fn of(turned: &Turned, hook: Hook) -> Self {
+        let state = if turned.promoting { "promoting".to_owned() } else { turned.state.to_string() };
+        Self {
+            group: Arc::clone(&turned.group),
+            hook,
+            ticket: None,
+            state,
+            grant: turned.grant.unwrap_or_default(),
+            epoch: turned.epoch.0,
+            reason: turned.reason.to_string(),
+            holder: turned.holder,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
