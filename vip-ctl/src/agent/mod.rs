@@ -40,7 +40,7 @@ mod votes;
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -57,7 +57,7 @@ pub use self::error::AgentError;
 use self::{
     checks::{Board, Checks},
     eligibility::{Eligible, Judge},
-    lease_loop::{Ask, Asker, LeaseLoop, Plane},
+    lease_loop::{Ask, Asker, LeaseLoop, Plane, SourceGuard},
     membership::{Entry, take_part},
     memory::Memory,
     replace::Ended,
@@ -144,6 +144,8 @@ pub enum Notice {
         reason: Rejected,
         /// Who it claims to be from.
         from: Option<NodeId>,
+        /// The address that it came from.
+        source: SocketAddr,
     },
     /// There is a new verdict on a health check.
     Checked {
@@ -236,9 +238,10 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         UdpSocket::bind(address).and_then(|socket| socket.set_nonblocking(true).map(|()| socket)).map_err(
             AgentError::system(format!("listen on {address} (this node's address in the configuration)")),
         )?;
+    let guard = SourceGuard::set_up(&config, &socket);
     let asked = clock::now();
     if let Some(doubt) = doubt {
-        join::ask(&config, config_path, &keys, &socket, doubt)?;
+        join::ask(&config, config_path, &keys, (&socket, &guard), doubt)?;
     }
     let asked = clock::now().since(asked);
 
@@ -292,6 +295,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         uncovered: reload::uncovered(&table),
         transport,
         socket,
+        guard,
         addresses: config.cluster.nodes.iter().map(|n| (NodeId(n.id), n.address)).collect(),
         plane,
         asks: asks_rx,
