@@ -23,6 +23,7 @@ use super::{
     eligibility::{Eligible, Judge, News, down},
     membership::Membership,
     memory::Memory,
+    pins::Pins,
     reload::UnderWay,
     table::Table,
 };
@@ -30,7 +31,7 @@ use crate::{
     config::Config,
     dataplane::{DataPlaneError, attach, clock},
     engine::{GroupId, GroupState, NodeId},
-    host::{Interface, Place, Watched},
+    host::{Interface, Place, Watched, mac_text},
     node::{Node, NodeError, Setup},
     paths::Paths,
     transport::Rejected,
@@ -40,6 +41,8 @@ use crate::{
 pub struct Keeper<T> {
     /// The node; a witness has none.
     pub node: Option<Node>,
+    /// Peers' neighbour entries.
+    pub(super) pins: Pins,
     /// How to bring it up again.
     pub setup: Setup,
     /// Where it is.
@@ -246,6 +249,11 @@ impl<T: Tell> Keeper<T> {
             self.postponed.push(watched);
             return;
         }
+        if matches!(&watched, Watched::Neighbour | Watched::Missed)
+            || matches!(&watched, Watched::Link(link) if link.up)
+        {
+            self.pins.look();
+        }
         match watched {
             Watched::Link(link) if self.setup.interfaces.contains(&link.name) => {
                 self.look();
@@ -258,7 +266,7 @@ impl<T: Tell> Keeper<T> {
                 self.unjudged = true;
             }
             // Put back when the last of it was told.
-            Watched::Disturbed | Watched::RouteGone(_) => {}
+            Watched::Disturbed | Watched::RouteGone(_) | Watched::Neighbour => {}
         }
     }
 
@@ -356,9 +364,4 @@ impl<T: Tell> Keeper<T> {
 /// Does our program run on this interface?
 fn runs(paths: &Paths, link: &Interface) -> bool {
     attach::runs_on(&paths.bpf_dir, link.index, link.xdp.map(|(_, id)| id))
-}
-
-fn mac_text(mac: [u8; 6]) -> String {
-    let [a, b, c, d, e, f] = mac;
-    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }

@@ -28,6 +28,7 @@ pub mod membership;
 mod memory;
 mod notify;
 mod parting;
+mod pins;
 pub(crate) mod realtime;
 pub mod reload;
 mod replace;
@@ -40,7 +41,7 @@ mod votes;
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -332,6 +333,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
             chronicle::Chronicle::new(people.events.clone(), people.hooks.clone(), &people.before);
         let keeper = keeper::Keeper {
             node,
+            pins: pins::Pins::set_up(&config, paths),
             setup,
             paths: paths.clone(),
             names,
@@ -411,6 +413,9 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
     // Then the last hooks; but who takes over from this agent is not kept waiting.
     if !leave {
         people.finish();
+        if let Err(e) = pins::Pins::release(paths) {
+            warn!("peers' neighbour entries could not be put back: {e}");
+        }
     }
     drop(lock);
     match ended {
@@ -474,8 +479,8 @@ async fn settle_votes(run_dir: PathBuf, accept: Duration, silence: Duration) {
 }
 
 /// Tells the keeper what netlink says, for as long as it listens.
-async fn watch_netlink(notices: Sender<Notice>) {
-    let ended = host::watch(|watched| notices.send(Notice::Watched(watched)).is_ok()).await;
+async fn watch_netlink(addresses: Vec<IpAddr>, notices: Sender<Notice>) {
+    let ended = host::watch(addresses, |watched| notices.send(Notice::Watched(watched)).is_ok()).await;
     if let Err(e) = ended {
         warn!("netlink can't be watched ({e}): loss of carrier will not be noticed");
     }
