@@ -2,6 +2,7 @@
 //! the demo share. The tests themselves live in `tests/tests/`.
 
 pub mod demo;
+pub mod flood;
 pub mod lab;
 pub mod model;
 pub mod sim;

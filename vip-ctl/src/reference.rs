@@ -61,6 +61,11 @@ const MEANINGS: &[(&str, &str, &str)] = &[
     ("[[cluster.node]]", "observer", "`true`: it looks on, and neither votes nor holds."),
     (
         "[[cluster.node]]",
+        "mac",
+        "Its interface's hardware address, such as `\"02:00:5e:10:00:01\"`: the other nodes on its link pin it, so that no ARP of a stranger's takes its place ([security](security.md)).",
+    ),
+    (
+        "[[cluster.node]]",
         "id",
         "Its number on the wire, which `vip-ctl member` gives; default: its place among the names.",
     ),

@@ -12,6 +12,7 @@ pub mod capture;
 pub mod cleanup;
 pub mod clock;
 pub mod echo;
+pub mod flood;
 pub mod http;
 pub mod netns;
 pub mod node;

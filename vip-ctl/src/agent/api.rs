@@ -32,6 +32,7 @@ use super::{
     follow::Follow,
     lease_loop::{Ask, Asker, Snapshot},
     notify,
+    pins::Pins,
     replace::{self, Ended},
     settle_votes, standing, watch_netlink,
 };
@@ -94,6 +95,7 @@ pub(super) fn serve(
         .build()
         .map_err(AgentError::system("start the runtime"))?;
     let (accept, http_by_tcp) = (config.cluster.lease, config.api.clone());
+    let pinned = Pins::watched(&config);
     let server = Arc::new(Server {
         current: RwLock::new(Arc::new(config)),
         config_path: config_path.to_owned(),
@@ -115,7 +117,7 @@ pub(super) fn serve(
         let mut hup = signal(SignalKind::hangup()).map_err(AgentError::system("watch SIGHUP"))?;
         let mut usr2 = signal(SignalKind::user_defined2()).map_err(AgentError::system("watch SIGUSR2"))?;
         notify::ready();
-        tokio::spawn(watch_netlink(notices.clone()));
+        tokio::spawn(watch_netlink(pinned, notices.clone()));
         tokio::spawn(settle_votes(paths.run_dir.clone(), accept, silence));
         let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
         let mut look = tokio::time::interval(LOOK);

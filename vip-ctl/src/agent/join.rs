@@ -12,7 +12,7 @@ use nix::{
 use tracing::info;
 use vip_common::BootNs;
 
-use super::{AgentError, membership::MembershipError, start};
+use super::{AgentError, lease_loop::SourceGuard, membership::MembershipError, start};
 use crate::{
     config::{Config, Node},
     dataplane::clock,
@@ -34,7 +34,7 @@ pub(super) fn ask(
     config: &Config,
     config_path: &Path,
     keys: &KeyRing,
-    socket: &UdpSocket,
+    (socket, guard): (&UdpSocket, &SourceGuard),
     doubt: MembershipError,
 ) -> Result<(), AgentError> {
     info!("{doubt}; asking the other voters");
@@ -48,8 +48,8 @@ pub(super) fn ask(
         wait(socket, until).map_err(AgentError::system("wait for the other voters"))?;
         // Who floods this node keeps it from nothing.
         for _ in 0..DATAGRAMS_PER_TURN {
-            let Ok((len, _)) = socket.recv_from(&mut buffer) else { break };
-            let received = transport.receive(&buffer[..len], clock::now());
+            let Ok((len, source)) = socket.recv_from(&mut buffer) else { break };
+            let received = transport.receive_from(guard.peer_at(source), &buffer[..len], clock::now());
             transmit(&mut transport, socket, &config.cluster.nodes);
             let Received::Adopted { peer, generation, is_member: true, .. } = received else { continue };
             let voter = config.cluster.nodes.iter().find(|node| node.id == peer && node.role.votes());

@@ -8,6 +8,7 @@ mod writer;
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{Arc, mpsc::Receiver},
     time::Duration,
 };
@@ -22,6 +23,7 @@ use super::{
     eligibility::{Eligible, Judge, News, down},
     membership::Membership,
     memory::Memory,
+    pins::Pins,
     reload::UnderWay,
     table::Table,
 };
@@ -29,7 +31,7 @@ use crate::{
     config::Config,
     dataplane::{DataPlaneError, attach, clock},
     engine::{GroupId, GroupState, NodeId},
-    host::{Interface, Place, Watched},
+    host::{Interface, Place, Watched, mac_text},
     node::{Node, NodeError, Setup},
     paths::Paths,
     transport::Rejected,
@@ -39,6 +41,8 @@ use crate::{
 pub struct Keeper<T> {
     /// The node; a witness has none.
     pub node: Option<Node>,
+    /// Peers' neighbour entries.
+    pub(super) pins: Pins,
     /// How to bring it up again.
     pub setup: Setup,
     /// Where it is.
@@ -57,8 +61,8 @@ pub struct Keeper<T> {
     pub board: Arc<Board>,
     /// To change what checks are run; `None` on a node that never holds.
     pub checks: Option<Applier>,
-    /// When a peer's rejected datagrams were last complained about.
-    pub complained: BTreeMap<NodeId, BootNs>,
+    /// When rejected datagrams of a peer, or of strangers, were last complained about.
+    pub complained: BTreeMap<Option<NodeId>, BootNs>,
     /// What outlives this incarnation.
     pub memory: Memory,
     /// What outlives it of the membership (rule 10).
@@ -174,7 +178,7 @@ impl<T: Tell> Keeper<T> {
                     margin.as_millis()
                 );
             }
-            Notice::Rejected { reason, from } => self.rejected(reason, from),
+            Notice::Rejected { reason, from, source } => self.rejected(reason, from, source),
             Notice::Checked { group, check, trouble } => {
                 match &trouble {
                     Some(trouble) => warn!(group, check, "a health check fails: {trouble}"),
@@ -193,7 +197,7 @@ impl<T: Tell> Keeper<T> {
 
     /// Only what an admin can mend is worth a line, and not one per datagram;
     /// everything is counted.
-    fn rejected(&mut self, reason: Rejected, from: Option<NodeId>) {
+    fn rejected(&mut self, reason: Rejected, from: Option<NodeId>, source: SocketAddr) {
         self.chronicle.rejected(reason, from.map(|from| self.names.node(from)));
         let why = if reason == Rejected::ConfigMismatch {
             "its configuration differs from this node's in what all must agree on"
@@ -201,17 +205,26 @@ impl<T: Tell> Keeper<T> {
             "its membership is not this node's, nor the one before or after it"
         } else if reason == Rejected::BadTag {
             "its key, or its cluster's name, is another one"
+        } else if reason == Rejected::ForeignAddress {
+            "no such node has this address: if one of them is behind it, configure the address that its datagrams come from"
         } else {
             return;
         };
-        let Some(from) = from else { return };
+        if from.is_none() && reason != Rejected::ForeignAddress {
+            return;
+        }
         let now = clock::now();
         if self.complained.get(&from).is_some_and(|last| now.since(*last) < COMPLAINT_PAUSE) {
             return;
         }
         self.complained.insert(from, now);
-        let node = self.names.node(from);
-        warn!(node, "datagrams that name this node as their sender are rejected: {why}");
+        match from {
+            Some(from) => {
+                let node = self.names.node(from);
+                warn!(node, %source, "datagrams that name this node as their sender are rejected: {why}");
+            }
+            None => warn!(%source, "datagrams are dropped: {why}"),
+        }
     }
 
     /// Lets local clients of a group go where it is now: not here while its
@@ -236,6 +249,11 @@ impl<T: Tell> Keeper<T> {
             self.postponed.push(watched);
             return;
         }
+        if matches!(&watched, Watched::Neighbour | Watched::Missed)
+            || matches!(&watched, Watched::Link(link) if link.up)
+        {
+            self.pins.look();
+        }
         match watched {
             Watched::Link(link) if self.setup.interfaces.contains(&link.name) => {
                 self.look();
@@ -248,7 +266,7 @@ impl<T: Tell> Keeper<T> {
                 self.unjudged = true;
             }
             // Put back when the last of it was told.
-            Watched::Disturbed | Watched::RouteGone(_) => {}
+            Watched::Disturbed | Watched::RouteGone(_) | Watched::Neighbour => {}
         }
     }
 
@@ -346,9 +364,4 @@ impl<T: Tell> Keeper<T> {
 /// Does our program run on this interface?
 fn runs(paths: &Paths, link: &Interface) -> bool {
     attach::runs_on(&paths.bpf_dir, link.index, link.xdp.map(|(_, id)| id))
-}
-
-fn mac_text(mac: [u8; 6]) -> String {
-    let [a, b, c, d, e, f] = mac;
-    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }

@@ -6,6 +6,9 @@
 
 mod asker;
 mod moves;
+mod socket;
+mod source_filter;
+mod source_guard;
 
 use std::{
     collections::BTreeMap,
@@ -30,8 +33,8 @@ use vip_common::{
     event::{Event, EventKind},
 };
 
-pub use self::asker::Asker;
 use self::moves::Move;
+pub use self::{asker::Asker, source_guard::SourceGuard};
 use super::{
     Notice,
     announcer::Announce,
@@ -160,6 +163,8 @@ pub struct LeaseLoop {
     pub transport: Transport,
     /// To and from the peers; does not block.
     pub socket: UdpSocket,
+    /// Who may send to it.
+    pub guard: SourceGuard,
     /// The nodes' addresses.
     pub addresses: BTreeMap<NodeId, SocketAddr>,
     /// The maps.
@@ -257,6 +262,7 @@ impl Running {
             self.input(Input::Wake);
         }
         self.moves_due();
+        self.calm_down();
         while let Ok(ask) = self.inner.asks.try_recv() {
             self.ask(ask);
         }
@@ -269,7 +275,7 @@ impl Running {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         for _ in 0..DATAGRAMS_PER_TURN {
             match self.inner.socket.recv_from(buffer) {
-                Ok((len, _)) => self.datagram(&buffer[..len]),
+                Ok((len, source)) => self.datagram(&buffer[..len], source),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(true),
                 // An earlier datagram met a closed port: the peer is down.
                 Err(e) if is_passing(&e) => {}
@@ -337,8 +343,8 @@ impl Running {
         }
     }
 
-    fn datagram(&mut self, bytes: &[u8]) {
-        match self.inner.transport.receive(bytes, clock::now()) {
+    fn datagram(&mut self, bytes: &[u8], source: SocketAddr) {
+        match self.receive(bytes, source) {
             Received::Payload { from, payload } => {
                 let from = NodeId(from);
                 match Packet::decode_from(&payload, from, &mut self.inner.labels, clock::now()) {
@@ -358,7 +364,7 @@ impl Running {
             Received::Rejected { reason, from } => {
                 let from = from.map(NodeId);
                 if self.is_due(Trouble::Rejected(from)) {
-                    self.say(Notice::Rejected { reason, from });
+                    self.say(Notice::Rejected { reason, from, source });
                 }
             }
         }
@@ -389,6 +395,8 @@ impl Running {
                 };
                 let mut rejected: Vec<_> = Rejected::ALL.iter().filter_map(rejected).collect();
                 rejected.extend((self.counts.undecoded > 0).then_some(("undecoded", self.counts.undecoded)));
+                let dropped = self.dropped();
+                rejected.extend((dropped > 0).then_some(("dropped_in_kernel", dropped)));
                 let snapshot = Snapshot {
                     table: self.inner.labels.table(),
                     differing: self.inner.labels.differing(),

@@ -28,6 +28,7 @@ pub mod membership;
 mod memory;
 mod notify;
 mod parting;
+mod pins;
 pub(crate) mod realtime;
 pub mod reload;
 mod replace;
@@ -40,7 +41,7 @@ mod votes;
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -57,7 +58,7 @@ pub use self::error::AgentError;
 use self::{
     checks::{Board, Checks},
     eligibility::{Eligible, Judge},
-    lease_loop::{Ask, Asker, LeaseLoop, Plane},
+    lease_loop::{Ask, Asker, LeaseLoop, Plane, SourceGuard},
     membership::{Entry, take_part},
     memory::Memory,
     replace::Ended,
@@ -144,6 +145,8 @@ pub enum Notice {
         reason: Rejected,
         /// Who it claims to be from.
         from: Option<NodeId>,
+        /// The address that it came from.
+        source: SocketAddr,
     },
     /// There is a new verdict on a health check.
     Checked {
@@ -236,9 +239,10 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         UdpSocket::bind(address).and_then(|socket| socket.set_nonblocking(true).map(|()| socket)).map_err(
             AgentError::system(format!("listen on {address} (this node's address in the configuration)")),
         )?;
+    let guard = SourceGuard::set_up(&config, &socket);
     let asked = clock::now();
     if let Some(doubt) = doubt {
-        join::ask(&config, config_path, &keys, &socket, doubt)?;
+        join::ask(&config, config_path, &keys, (&socket, &guard), doubt)?;
     }
     let asked = clock::now().since(asked);
 
@@ -292,6 +296,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         uncovered: reload::uncovered(&table),
         transport,
         socket,
+        guard,
         addresses: config.cluster.nodes.iter().map(|n| (NodeId(n.id), n.address)).collect(),
         plane,
         asks: asks_rx,
@@ -327,6 +332,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         let chronicle = chronicle::Chronicle::new(people.events.clone(), people.hooks.clone());
         let keeper = keeper::Keeper {
             node,
+            pins: pins::Pins::set_up(&config, paths),
             setup,
             paths: paths.clone(),
             names,
@@ -406,6 +412,9 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
     // Then the last hooks; but who takes over from this agent is not kept waiting.
     if !leave {
         people.finish();
+        if let Err(e) = pins::Pins::release(paths) {
+            warn!("peers' neighbour entries could not be put back: {e}");
+        }
     }
     drop(lock);
     match ended {
@@ -469,8 +478,8 @@ async fn settle_votes(run_dir: PathBuf, accept: Duration, silence: Duration) {
 }
 
 /// Tells the keeper what netlink says, for as long as it listens.
-async fn watch_netlink(notices: Sender<Notice>) {
-    let ended = host::watch(|watched| notices.send(Notice::Watched(watched)).is_ok()).await;
+async fn watch_netlink(addresses: Vec<IpAddr>, notices: Sender<Notice>) {
+    let ended = host::watch(addresses, |watched| notices.send(Notice::Watched(watched)).is_ok()).await;
     if let Err(e) = ended {
         warn!("netlink can't be watched ({e}): loss of carrier will not be noticed");
     }

@@ -57,12 +57,19 @@ fn build(
     let mut nodes = Vec::new();
     for node in cluster.nodes {
         let (name, address) = (node.name?.into_inner(), node.address?.into_inner());
-        nodes.push((node.id.map(toml::Spanned::into_inner), name, address, node.role));
+        let mac = node.mac.map(toml::Spanned::into_inner);
+        nodes.push((node.id.map(toml::Spanned::into_inner), name, address, (node.role, mac)));
     }
     nodes.sort_by(|(_, a, ..), (_, b, ..)| a.cmp(b));
     let by_place = (0..=u8::MAX).zip(nodes);
     let nodes: Vec<_> = by_place
-        .map(|(place, (id, name, address, role))| Node { id: id.unwrap_or(place), name, address, role })
+        .map(|(place, (id, name, address, (role, mac)))| Node {
+            id: id.unwrap_or(place),
+            name,
+            address,
+            role,
+            mac,
+        })
         .collect();
     let me = nodes.iter().find(|node| node.name == node_name)?.id;
     let default: BTreeMap<String, u8> = nodes
@@ -198,7 +205,20 @@ fn ids(nodes: &[NodeDraft], report: &mut Report<'_>) {
 fn distinct_nodes(nodes: &[NodeDraft], report: &mut Report<'_>) {
     let mut names: BTreeMap<&str, Range<usize>> = BTreeMap::new();
     let mut addresses: BTreeMap<SocketAddr, Range<usize>> = BTreeMap::new();
+    let mut macs: BTreeMap<[u8; 6], Range<usize>> = BTreeMap::new();
     for node in nodes {
+        if let Some(mac) = &node.mac {
+            if let Some(first) = macs.get(mac.get_ref()) {
+                let place = report.whereabouts(first, &mac.span());
+                let text = report.text(mac.span()).to_owned();
+                let message = format!(
+                    "another node has the hardware address {text} already ({place}): give each node its own"
+                );
+                report.add(mac.span(), message);
+            } else {
+                macs.insert(*mac.get_ref(), mac.span());
+            }
+        }
         if let Some(name) = &node.name {
             if let Some(first) = names.get(name.get_ref().as_str()) {
                 let place = report.whereabouts(first, &name.span());

@@ -54,7 +54,8 @@ pub(super) fn groups(groups: &[Group]) -> u64 {
 pub(super) fn nodes(config: &Config) -> u64 {
     let mut encoder = Encoder(blake3::Hasher::new_derive_key(NODES_CONTEXT));
     encoder.length(config.cluster.nodes.len());
-    for Node { id, name, address, role } in &config.cluster.nodes {
+    // Hardware is exchanged, and is no matter of the cluster's.
+    for Node { id, name, address, role, mac: _ } in &config.cluster.nodes {
         let role = match role {
             Role::Node | Role::Vacant => 0,
             Role::Witness => 1,

@@ -16,6 +16,7 @@ mod files;
 mod health;
 pub mod hooks;
 mod keepalived;
+mod mac;
 mod read;
 mod section;
 mod suggest;
@@ -124,6 +125,8 @@ pub struct Node {
     pub address: SocketAddr,
     /// What it does.
     pub role: Role,
+    /// Its hardware address, for peers on its link to pin.
+    pub mac: Option<[u8; 6]>,
 }
 
 impl Node {

@@ -17,6 +17,7 @@ use super::{
     error::Report,
     health::{self, Health},
     hooks,
+    mac::mac_of,
     section::{Section, TOP, at, wrong_type},
 };
 use crate::engine::{PeerLoss, Role};
@@ -64,6 +65,7 @@ pub(super) struct NodeDraft {
     pub(super) address: Option<Spanned<SocketAddr>>,
     pub(super) role: Role,
     pub(super) id: Option<Spanned<u8>>,
+    pub(super) mac: Option<Spanned<[u8; 6]>>,
     pub(super) span: Range<usize>,
 }
 
@@ -287,7 +289,8 @@ fn node_draft(section: &Section<'_>, report: &mut Report<'_>) -> NodeDraft {
     let last = u32::try_from(NODES_MAX - 1).unwrap_or(u32::MAX);
     let id = section.integer("id", 0..=last, report);
     let id = id.and_then(|id| Some(at(id.span(), u8::try_from(*id.get_ref()).ok()?)));
-    NodeDraft { name, address, role, id, span: section.span.clone() }
+    let mac = section.string("mac", "\"02:00:5e:10:00:01\"", report).and_then(|mac| mac_of(&mac, report));
+    NodeDraft { name, address, role, id, mac, span: section.span.clone() }
 }
 
 fn address_of(address: &Spanned<&str>, report: &mut Report<'_>) -> Option<Spanned<SocketAddr>> {

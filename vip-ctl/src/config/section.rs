@@ -15,7 +15,7 @@ use super::{error::Report, hooks, keepalived, suggest::nearest};
 pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("[node]", &["name", "interface", "startup_delay"]),
     ("[cluster]", &["name", "key_file", "lease", "pair", "generation", "node"]),
-    ("[[cluster.node]]", &["name", "address", "witness", "observer", "id"]),
+    ("[[cluster.node]]", &["name", "address", "witness", "observer", "id", "mac"]),
     ("[api]", &["listen", "tls_cert", "tls_key", "tokens"]),
     (
         "[[group]]",

@@ -6,10 +6,12 @@
 
 mod agent;
 mod clock;
+mod conntrack;
 mod ethtool;
 mod files;
 mod interfaces;
 mod kernel;
+mod neighbours;
 mod others;
 mod settings;
 
@@ -158,5 +160,7 @@ pub fn examine(config_path: &Path, named: bool, paths: &Paths, status: Option<&S
         others::examine(&patient, &mut found);
     }
     agent::examine(&patient, &mut found);
+    neighbours::examine(&patient, &mut found);
+    conntrack::examine(&patient, &mut found);
     found
 }

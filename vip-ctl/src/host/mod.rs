@@ -5,6 +5,7 @@
 //! Nothing here is on the failover path, and nothing here decides who holds.
 
 mod local;
+mod neighbours;
 mod plan;
 mod saved;
 
@@ -25,7 +26,11 @@ use rtnetlink::Handle;
 use tokio::runtime::Runtime;
 use vip_common::GroupIndex;
 
-pub use self::{local::Place, saved::Saved};
+pub use self::{
+    local::Place,
+    neighbours::{Neighbour, Pin, SavedNeighbour, mac_text},
+    saved::Saved,
+};
 use crate::dataplane::attach::Mode;
 
 /// Where the settings for all interfaces are; the higher of these and an
@@ -343,6 +348,7 @@ impl Host {
         let mut saved = Saved::read(&self.run_dir)?;
         self.runtime.block_on(async {
             self.delete_addresses(&saved.addresses).await?;
+            neighbours::unpin(&self.handle, &mut saved, &[]).await?;
             local::Rules { handle: &self.handle, beat: self.beat }.restore(&mut saved).await
         })?;
         saved.addresses.clear();

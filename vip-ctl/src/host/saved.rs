@@ -4,13 +4,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::Path,
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::HostError;
+use super::{HostError, SavedNeighbour};
 use crate::record;
 
 const FILE: &str = "host.json";
@@ -27,6 +27,9 @@ pub struct Saved {
     pub addresses: BTreeSet<Ipv4Addr>,
     /// True if the rule for the local table was moved behind ours.
     pub local_rule_moved: bool,
+    /// Neighbour entries that were pinned.
+    #[serde(default)]
+    pub neighbours: BTreeMap<IpAddr, SavedNeighbour>,
 }
 
 impl Saved {

@@ -1,6 +1,6 @@
 //! Netlink watched: carrier, MACs, and others who tidy up what is ours.
 
-use std::{io, time::Duration};
+use std::{io, net::IpAddr, time::Duration};
 
 use futures_util::StreamExt;
 use netlink_packet_core::NetlinkPayload;
@@ -10,7 +10,7 @@ use rtnetlink::{MulticastGroup, sys::AsyncSocket};
 use tracing::warn;
 use vip_common::GroupIndex;
 
-use super::{Interface, LOOPBACK, interface, local};
+use super::{Interface, LOOPBACK, interface, local, neighbours};
 
 /// Something changed.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub enum Watched {
     Disturbed,
     /// The route of this group's local clients was removed by somebody.
     RouteGone(GroupIndex),
+    /// A neighbour entry that is watched has changed, or is gone.
+    Neighbour,
     /// Anything may have changed: the watch begins, or something was missed.
     Missed,
 }
@@ -37,15 +39,15 @@ const RECEIVE_BYTES: usize = 8 << 20;
 const GROUPS: [MulticastGroup; 4] =
     [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Rule, MulticastGroup::Ipv4Route];
 
-/// Calls `tell` for every change until it returns false; begins with
-/// [`Watched::Missed`]. A watch that ends by itself is begun anew.
+/// Calls `tell` for every change, of neighbour entries for those of these
+/// addresses, until it returns false; begins with [`Watched::Missed`]. A watch that ends by itself is begun anew.
 ///
 /// # Errors
 /// If the watch can't be set up at first.
-pub async fn watch(mut tell: impl FnMut(Watched) -> bool) -> io::Result<()> {
+pub async fn watch(addresses: Vec<IpAddr>, mut tell: impl FnMut(Watched) -> bool) -> io::Result<()> {
     let mut is_set_up = false;
     loop {
-        match watch_once(&mut tell, &mut is_set_up).await {
+        match watch_once(&addresses, &mut tell, &mut is_set_up).await {
             Ok(false) => return Ok(()),
             Ok(true) => warn!("the watch of netlink has ended: beginning anew"),
             Err(e) if is_set_up => warn!("netlink can't be watched ({e}): trying again"),
@@ -56,14 +58,21 @@ pub async fn watch(mut tell: impl FnMut(Watched) -> bool) -> io::Result<()> {
 }
 
 /// One watch; whether anybody listens after its end.
-async fn watch_once(mut tell: impl FnMut(Watched) -> bool, is_set_up: &mut bool) -> io::Result<bool> {
-    let (mut connection, _handle, mut messages) = rtnetlink::new_multicast_connection(&GROUPS)?;
+async fn watch_once(
+    addresses: &[IpAddr],
+    mut tell: impl FnMut(Watched) -> bool,
+    is_set_up: &mut bool,
+) -> io::Result<bool> {
+    let mut groups = GROUPS.to_vec();
+    // A host may have very many neighbours.
+    groups.extend((!addresses.is_empty()).then_some(MulticastGroup::Neigh));
+    let (mut connection, _handle, mut messages) = rtnetlink::new_multicast_connection(&groups)?;
     make_room(connection.socket_mut().socket_ref());
     *is_set_up = true;
     let connection = tokio::spawn(connection);
     let mut listens = tell(Watched::Missed);
     while listens && let Some((message, _)) = messages.next().await {
-        if let Some(watched) = understand(message.payload) {
+        if let Some(watched) = understand(message.payload, addresses) {
             listens = tell(watched);
         }
     }
@@ -79,7 +88,7 @@ fn make_room(socket: &rtnetlink::sys::Socket) {
     }
 }
 
-fn understand(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Watched> {
+fn understand(payload: NetlinkPayload<RouteNetlinkMessage>, addresses: &[IpAddr]) -> Option<Watched> {
     // The kernel had more to say than there was room for.
     if matches!(payload, NetlinkPayload::Overrun(_)) {
         return Some(Watched::Missed);
@@ -94,6 +103,10 @@ fn understand(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Watched> {
     } else if let RouteNetlinkMessage::NewAddress(address) = &inner {
         // Those on the loopback interface are our own.
         (address.header.index != LOOPBACK).then_some(Watched::Disturbed)
+    } else if let RouteNetlinkMessage::NewNeighbour(entry) | RouteNetlinkMessage::DelNeighbour(entry) = &inner
+    {
+        let is_watched = neighbours::address_of(entry).is_some_and(|address| addresses.contains(&address));
+        is_watched.then_some(Watched::Neighbour)
     } else {
         let is_removal =
             matches!(inner, RouteNetlinkMessage::DelAddress(_) | RouteNetlinkMessage::DelRule(_));
@@ -108,14 +121,14 @@ mod tests {
     #[test]
     fn what_was_missed_is_looked_after() {
         let overrun = NetlinkPayload::Overrun(Vec::new());
-        assert!(matches!(understand(overrun), Some(Watched::Missed)));
+        assert!(matches!(understand(overrun, &[]), Some(Watched::Missed)));
     }
 
     #[test]
     fn the_route_of_a_group_is_told_from_others() {
         let route = |table| {
             let route = rtnetlink::RouteMessageBuilder::<std::net::Ipv4Addr>::new().table_id(table).build();
-            understand(NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelRoute(route)))
+            understand(NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelRoute(route)), &[])
         };
         assert!(matches!(route(0x76_6970 + 3), Some(Watched::RouteGone(GroupIndex(3)))));
         assert!(route(0x76_6970 - 1).is_none() && route(254).is_none());

@@ -65,6 +65,27 @@ pub(super) struct Header {
     pub(super) counter: u64,
 }
 
+/// Where the version is in a datagram, in bytes from its beginning; so for those below.
+pub const VERSION_AT: u32 = 0;
+/// Where the kind is.
+pub const KIND_AT: u32 = 1;
+/// The kind of a datagram that carries a payload.
+pub const KIND_DATA: u8 = Kind::Data as u8;
+/// Where the sender's incarnation is.
+pub const SENDER_INCARNATION_AT: u32 = 30;
+/// Where the receiver's incarnation is.
+pub const RECEIVER_INCARNATION_AT: u32 = 38;
+/// Where the counter is.
+pub const COUNTER_AT: u32 = 46;
+/// The place of the sender.
+const SENDER_AT: usize = 3;
+
+/// The sender that a datagram of this version names, if it is long enough to.
+pub(super) fn sender(datagram: &[u8]) -> Option<u8> {
+    datagram.first().filter(|version| **version == WIRE_VERSION)?;
+    datagram.get(SENDER_AT).copied()
+}
+
 impl Header {
     pub(super) fn encode(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];

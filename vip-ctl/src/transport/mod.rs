@@ -12,6 +12,11 @@
 //! is answered, so a pair is never one-sided for longer than the network
 //! loses its datagrams.
 //!
+//! What a flood can cost is bounded before any tag is looked at: a datagram
+//! from no peer's address is dropped ([`Transport::receive_from`]), one that was
+//! looked at before is dropped by its counter, and there are limits on the
+//! derivation of keys and on responses ([`limit`]).
+//!
 //! The rules are those of the "Transport" section of the protocol: see
 //! [`handshake`] for the round trip, [`key`] for the keys.
 
@@ -19,6 +24,7 @@ pub mod handshake;
 pub mod header;
 pub mod key;
 pub mod keyfile;
+pub mod limit;
 mod reject;
 mod session;
 #[cfg(test)]
@@ -35,6 +41,7 @@ use vip_common::BootNs;
 use self::{
     handshake::{ChallengeNonce, Handshake},
     header::{HEADER_LEN, Header, Kind, TAG_LEN},
+    limit::Limits,
     session::Session,
 };
 pub use self::{
@@ -114,6 +121,17 @@ pub enum Received {
     },
 }
 
+/// What a payload has to be like to be a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionBounds {
+    /// The peer's adopted incarnation.
+    pub from: u64,
+    /// This node's incarnation.
+    pub to: u64,
+    /// The highest counter received; all are new that are higher.
+    pub highest: u64,
+}
+
 /// Why a payload was not sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
@@ -169,6 +187,7 @@ pub struct Transport {
     keys: KeyRing,
     nonces: blake3::OutputReader,
     peers: BTreeMap<u8, Peer>,
+    limits: BTreeMap<u8, Limits>,
     outbox: VecDeque<(u8, Vec<u8>)>,
     counters: Counters,
 }
@@ -179,13 +198,11 @@ impl Transport {
     #[must_use]
     pub fn new(identity: Identity, keys: KeyRing, entropy: [u8; 32]) -> Self {
         let nonces = blake3::Hasher::new_derive_key(NONCES_CONTEXT).update(&entropy).finalize_xof();
-        let peers = identity
-            .peers
-            .iter()
-            .filter(|&&peer| peer != identity.me)
-            .map(|&peer| (peer, Peer::default()))
-            .collect();
-        Self { identity, keys, nonces, peers, outbox: VecDeque::new(), counters: Counters::default() }
+        let others = || identity.peers.iter().copied().filter(|peer| *peer != identity.me);
+        let peers = others().map(|peer| (peer, Peer::default())).collect();
+        let limits = others().map(|peer| (peer, Limits::default())).collect();
+        let (outbox, counters) = (VecDeque::new(), Counters::default());
+        Self { identity, keys, nonces, peers, limits, outbox, counters }
     }
 
     /// The datagram that carries `payload` to `to`'s adopted incarnation.
@@ -207,7 +224,22 @@ impl Transport {
         Ok(datagram)
     }
 
-    /// Takes a datagram from the network, received at `now`.
+    /// Takes a datagram that came from the address of `sender`, or, if that is
+    /// `None`, from no peer's address: nobody is a peer at another's address.
+    ///
+    /// Afterwards [`Self::poll_transmit`] may have something to send.
+    pub fn receive_from(&mut self, sender: Option<u8>, datagram: &[u8], now: BootNs) -> Received {
+        let claimed = header::sender(datagram);
+        if sender.is_none() || claimed.is_some_and(|claimed| Some(claimed) != sender) {
+            let reason = Rejected::ForeignAddress;
+            self.counters.rejected[reason as usize] += 1;
+            return Received::Rejected { reason, from: None };
+        }
+        self.receive(datagram, now)
+    }
+
+    /// Takes a datagram from the network, received at `now`; whose address it
+    /// came from was looked at before.
     ///
     /// Afterwards [`Self::poll_transmit`] may have something to send.
     pub fn receive(&mut self, datagram: &[u8], now: BootNs) -> Received {
@@ -260,6 +292,18 @@ impl Transport {
         self.peers.get(&peer)?.session.as_ref().map(|session| session.incarnation)
     }
 
+    /// What a payload of `peer` has to be like to be a new one: the incarnations
+    /// that it is from and for, and the highest counter that was received.
+    #[must_use]
+    pub fn session_bounds(&self, peer: u8) -> Option<SessionBounds> {
+        let session = self.peers.get(&peer)?.session.as_ref()?;
+        Some(SessionBounds {
+            from: session.incarnation,
+            to: self.identity.incarnation,
+            highest: session.window.highest(),
+        })
+    }
+
     /// Everything that `receive` does except for counting the rejections.
     fn open(&mut self, datagram: &[u8], now: BootNs) -> Result<Received, (Rejected, Option<u8>)> {
         let (header, aad, sealed) = Header::decode(datagram).map_err(|reason| (reason, None))?;
@@ -278,12 +322,28 @@ impl Transport {
             .as_ref()
             .filter(|session| session.incarnation == header.src_incarnation)
             .filter(|_| header.dst_incarnation == self.identity.incarnation)
-            .and_then(|session| session.receive_key(header.key));
+            .and_then(|session| Some((session, session.receive_key(header.key)?)));
+        // What is known to be of no use costs no look at its tag.
+        match (header.kind, known) {
+            (Kind::Data, Some((session, _))) if session.window.has(header.counter) => {
+                return Err(rejected(Rejected::Replayed));
+            }
+            (Kind::Data, Some(_)) => {}
+            (Kind::Challenge | Kind::Response, _) | (Kind::Data, None) => {
+                let limits = self.limits.get_mut(&header.src).ok_or((Rejected::UnknownPeer, None))?;
+                if limits.is_old(&header) {
+                    return Err(rejected(Rejected::Replayed));
+                }
+                if !limits.may_derive(now) {
+                    return Err(rejected(Rejected::RateLimited));
+                }
+            }
+        }
         let payload = match (header.kind, known) {
             (Kind::Challenge, _) => {
                 psk.handshake(cluster, src.0, me, src.1).open(header.counter, aad, sealed)
             }
-            (Kind::Response | Kind::Data, Some(key)) => key.open(header.counter, aad, sealed),
+            (Kind::Response | Kind::Data, Some((_, key))) => key.open(header.counter, aad, sealed),
             // The tag is verified even for incarnations that are not current,
             // so that what is counted and answered below is never forged.
             (Kind::Response | Kind::Data, None) => {
@@ -291,6 +351,12 @@ impl Transport {
             }
         }
         .ok_or(rejected(Rejected::BadTag))?;
+        // The window has those of the adopted incarnation.
+        if (header.kind != Kind::Data || known.is_none())
+            && let Some(limits) = self.limits.get_mut(&header.src)
+        {
+            limits.note(&header);
+        }
         if header.config_digest != self.identity.config_digest {
             return Err(rejected(Rejected::ConfigMismatch));
         }
@@ -312,11 +378,14 @@ impl Transport {
     fn on_challenge(&mut self, header: &Header, payload: &[u8], now: BootNs) -> Result<Received, Rejected> {
         let nonce: ChallengeNonce = payload.try_into().map_err(|_| Rejected::Malformed)?;
         self.counters.challenges_received += 1;
-        self.respond(header.src, header.src_incarnation, nonce);
+        let may_respond = self.limits.get_mut(&header.src).is_some_and(|limits| limits.may_respond(now));
+        if may_respond {
+            self.respond(header.src, header.src_incarnation, nonce);
+        }
         if self.incarnation(header.src) != Some(header.src_incarnation) {
             self.suspect(header.src, now);
         }
-        Ok(Received::Handshake)
+        if may_respond { Ok(Received::Handshake) } else { Err(Rejected::RateLimited) }
     }
 
     /// Adopts the sender if it echoes the outstanding nonce.

@@ -42,12 +42,17 @@ reasons! {
     GenerationMismatch = "generation_mismatch",
     /// Genuine, but from or for an incarnation that is not the current one.
     StaleIncarnation = "stale_incarnation",
-    /// Genuine, but received before, or too old to tell.
+    /// Received before, by its counter, or too old to tell.
     Replayed = "replayed",
     /// A genuine response to a challenge that is not outstanding.
     Unsolicited = "unsolicited",
     /// Genuine, but its payload is not what its kind carries.
     Malformed = "malformed",
+    /// From no peer's address, or from that of another peer than it names.
+    ForeignAddress = "foreign_address",
+    /// One of a kind of which more came than is worth a look at the tag or an
+    /// answer.
+    RateLimited = "rate_limited",
 }
 
 /// How often things happened since the transport was created.

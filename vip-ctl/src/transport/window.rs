@@ -17,22 +17,33 @@ impl Window {
         Self { highest: counter, seen: u128::MAX }
     }
 
+    /// The highest counter that was seen.
+    pub(super) const fn highest(&self) -> u64 {
+        self.highest
+    }
+
+    /// Was `counter` seen before, or is it too old to tell?
+    pub(super) const fn has(&self, counter: u64) -> bool {
+        if counter > self.highest {
+            return false;
+        }
+        let behind = self.highest - counter;
+        behind >= WINDOW_LEN || self.seen & (1 << behind) != 0
+    }
+
     /// Takes note of `counter`; false if it was seen before, or is too old to tell.
     pub(super) fn accept(&mut self, counter: u64) -> bool {
+        if self.has(counter) {
+            return false;
+        }
         if counter > self.highest {
             let ahead = counter - self.highest;
             self.seen = if ahead >= WINDOW_LEN { 1 } else { (self.seen << ahead) | 1 };
             self.highest = counter;
-            return true;
+        } else {
+            self.seen |= 1 << (self.highest - counter);
         }
-        let behind = self.highest - counter;
-        if behind >= WINDOW_LEN {
-            return false;
-        }
-        let bit = 1 << behind;
-        let first = self.seen & bit == 0;
-        self.seen |= bit;
-        first
+        true
     }
 }
 
@@ -81,6 +92,7 @@ mod tests {
             let mut highest = 0;
             for counter in counters {
                 let expected = highest < WINDOW_LEN.saturating_add(counter) && !seen.contains(&counter);
+                prop_assert_eq!(window.has(counter), !expected);
                 prop_assert_eq!(window.accept(counter), expected, "counter {} at {}", counter, highest);
                 if expected {
                     seen.insert(counter);

@@ -25,8 +25,11 @@ const GAPS: [Duration; 4] = [
     Duration::from_millis(400),
     Duration::from_millis(1500),
 ];
-/// How often at most a rival's claims are answered by announcing again.
-const DEFEND_PAUSE: Duration = Duration::from_secs(1);
+/// How long a rival's claims have to wait after one was answered, for each frame
+/// of that answer, and at most: a group with few VIPs is defended at once, and
+/// one with many does not make this host the louder one of two that shout.
+const DEFEND_PAUSE_PER_FRAME: Duration = Duration::from_micros(2_500);
+const DEFEND_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Frames that leave before a pause while somebody waits for the first
 /// announcement of a VIP.
 const FIRSTS_BURST: usize = 128;
@@ -100,6 +103,8 @@ struct Entry {
     stage: Stage,
     after: Option<Ipv4Addr>,
     ordered: BootNs,
+    /// Frames of this announcement that have left.
+    frames: usize,
 }
 
 /// Groups that are to be announced, each of them once.
@@ -111,6 +116,8 @@ pub(super) struct Queue {
     next_place: u64,
     /// When claims of a group's VIPs were, or will be, answered.
     defended: BTreeMap<GroupIndex, BootNs>,
+    /// How long the next claim waits after that.
+    pauses: BTreeMap<GroupIndex, Duration>,
     /// Frames since the last pause.
     burst: usize,
     /// When the last of them left, or could not.
@@ -129,7 +136,8 @@ impl Queue {
     }
 
     fn takeover(&mut self, group: GroupIndex, now: BootNs) {
-        if let Some(Entry { stage: Stage::First(_), after: None, ordered }) = self.entries.get_mut(&group) {
+        if let Some(Entry { stage: Stage::First(_), after: None, ordered, .. }) = self.entries.get_mut(&group)
+        {
             // It keeps its place.
             *ordered = now;
             return;
@@ -137,22 +145,23 @@ impl Queue {
         self.forget(group);
         let place = self.next_place;
         self.next_place += 1;
-        self.put(group, Entry { stage: Stage::First(place), after: None, ordered: now });
+        self.put(group, Entry { stage: Stage::First(place), after: None, ordered: now, frames: 0 });
     }
 
     fn defend(&mut self, group: GroupIndex, now: BootNs) {
-        let due = self.defended.get(&group).map_or(now, |last| last.plus(DEFEND_PAUSE).max(now));
+        let pause = self.pauses.get(&group).copied().unwrap_or(DEFEND_PAUSE_MAX);
+        let due = self.defended.get(&group).map_or(now, |last| last.plus(pause).max(now));
         let entry = match self.entries.get(&group) {
             // What is due anyhow answers the claim as well.
             Some(Entry { stage: Stage::First(_) | Stage::Repeat { defends: true, .. }, .. }) => return,
             Some(Entry { stage: Stage::Repeat { due: sooner, .. }, .. }) if *sooner <= due => return,
-            Some(Entry { stage: Stage::Repeat { round, .. }, after, ordered }) => {
+            Some(Entry { stage: Stage::Repeat { round, .. }, after, ordered, frames }) => {
                 let stage = Stage::Repeat { round: *round, due, defends: true };
-                Entry { stage, after: *after, ordered: *ordered }
+                Entry { stage, after: *after, ordered: *ordered, frames: *frames }
             }
             None => {
                 let stage = Stage::Repeat { round: GAPS.len(), due, defends: true };
-                Entry { stage, after: None, ordered: BootNs(0) }
+                Entry { stage, after: None, ordered: BootNs(0), frames: 0 }
             }
         };
         self.defended.insert(group, due);
@@ -212,6 +221,9 @@ impl Queue {
     pub(super) fn sent(&mut self, group: GroupIndex, frames: usize, progress: Progress, now: BootNs) {
         if frames > 0 {
             self.burst += frames;
+            if let Some(entry) = self.entries.get_mut(&group) {
+                entry.frames += frames;
+            }
             self.last_sent = now;
             self.held = 0;
         }
@@ -239,6 +251,8 @@ impl Queue {
     /// One announcement of the group is over: when the next one is due.
     fn repeat(&mut self, group: GroupIndex, now: BootNs) {
         let Some(entry) = self.forget(group) else { return };
+        let frames = u32::try_from(entry.frames).unwrap_or(u32::MAX);
+        self.pauses.insert(group, DEFEND_PAUSE_PER_FRAME.saturating_mul(frames).min(DEFEND_PAUSE_MAX));
         let round = match entry.stage {
             Stage::First(_) => 0,
             Stage::Repeat { round, defends: true, .. } => round,
@@ -246,7 +260,7 @@ impl Queue {
         };
         if let Some(gap) = GAPS.get(round) {
             let stage = Stage::Repeat { round, due: now.plus(*gap), defends: false };
-            self.put(group, Entry { stage, after: None, ..entry });
+            self.put(group, Entry { stage, after: None, frames: 0, ..entry });
         }
     }
 }

@@ -138,7 +138,7 @@ impl<T: Tell> Turn<T> {
             // An interface that goes down takes routes with it, and the kernel
             // does not say which.
             Watched::Link(link) => link.up && self.keeper.setup.interfaces.contains(&link.name),
-            Watched::Gone(_) => false,
+            Watched::Gone(_) | Watched::Neighbour => false,
         }
     }
 

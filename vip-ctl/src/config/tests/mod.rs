@@ -81,18 +81,21 @@ fn all_that_there_is_is_understood() {
                     name: "db-a",
                     address: 10.0.1.10:7077,
                     role: Node,
+                    mac: None,
                 },
                 Node {
                     id: 1,
                     name: "db-b",
                     address: 10.0.1.11:7077,
                     role: Node,
+                    mac: None,
                 },
                 Node {
                     id: 2,
                     name: "tie",
                     address: 10.0.2.5:7077,
                     role: Witness,
+                    mac: None,
                 },
             ],
         },
@@ -184,6 +187,7 @@ fn the_least_that_can_be_said_has_the_documented_defaults() {
                     name: "db-b",
                     address: [fd00::5]:7077,
                     role: Node,
+                    mac: None,
                 },
             ],
         },
@@ -415,6 +419,17 @@ fn preemption_and_delays_are_read() {
     let preempt: Vec<_> = config.groups.iter().map(|group| group.preempt).collect();
     assert_eq!(preempt, [Some(Duration::from_secs(5)), Some(PREEMPT_DELAY_DEFAULT)]);
     assert_eq!(config.startup_delay, Duration::from_secs(10));
+}
+
+#[test]
+fn a_hardware_address_is_a_nodes_own_and_no_matter_of_the_clusters() {
+    let plain = good(&edited(&[]));
+    let address = "address = \"10.0.1.11:7077\"";
+    let with = good(&edited(&[(address, &format!("{address}\nmac = \"02:00:5E:10:00:0a\""))]));
+    let macs: Vec<_> = with.cluster.nodes.iter().map(|node| node.mac).collect();
+    assert_eq!(macs, [None, Some([2, 0, 0x5e, 0x10, 0, 10]), None]);
+    assert_eq!((plain.digest(), plain.nodes_digest()), (with.digest(), with.nodes_digest()));
+    assert_eq!(plain.needs_restart(&with), ["[[cluster.node]]"]);
 }
 
 #[test]

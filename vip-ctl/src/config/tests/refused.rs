@@ -167,6 +167,31 @@ fn ids_of_some_nodes_and_twice_and_out_of_range() {
 }
 
 #[test]
+fn hardware_addresses_that_no_host_or_another_has() {
+    let [first, second] = ["address = \"10.0.1.10:7077\"", "address = \"10.0.1.11:7077\""];
+    let with = |address: &str, mac: &str| format!("{address}\nmac = {mac}");
+    let found = errors(&edited(&[
+        (first, &with(first, "\"01:00:5e:00:00:12\"")),
+        (second, &with(second, "\"2:0:5e:0:0:12\"")),
+        ("witness = true", "witness = true\nmac = \"00:00:00:00:00:00\""),
+    ]));
+    insta::assert_snapshot!(found, @r#"
+    vip.toml:12:7: the hardware address 01:00:5e:00:00:12 is that of a group of hosts: write the one of that node's interface, as `ip link` shows it
+    vip.toml:16:7: "2:0:5e:0:0:12" is no hardware address: write it as `ip link` shows it on that node, such as mac = "02:00:5e:10:00:01"
+    vip.toml:21:7: the hardware address 00:00:00:00:00:00 is nobody's: write it as `ip link` shows it on that node
+    "#);
+    let found = errors(&edited(&[
+        (first, &with(first, "\"02:00:5e:00:00:0a\"")),
+        (second, &with(second, "\"02-00-5e-00-00-0A\"")),
+        ("witness = true", "witness = true\nmac = 5"),
+    ]));
+    insta::assert_snapshot!(found, @r#"
+    vip.toml:16:7: another node has the hardware address "02-00-5e-00-00-0A" already (line 12): give each node its own
+    vip.toml:21:7: mac is an integer and must be a string, such as mac = "02:00:5e:10:00:01"
+    "#);
+}
+
+#[test]
 fn two_nodes_without_a_witness() {
     let found = errors(&edited(&[(
         "[[cluster.node]]\nname = \"tie\"\naddress = \"10.0.2.5:7077\"\nwitness = true\n",

@@ -46,6 +46,8 @@ fn stand(standing: Standing) -> (Transport, Vec<Vec<u8>>) {
     };
     // Said to a twin of node 1, which itself stays where it stands.
     let (mut a, mut twin) = (node(0, life), node(1, 1));
+    // A life never uses a counter twice, and node 1 may have heard of some.
+    a.peers.get_mut(&1).expect("a peer").counter = SendCounter(1_000);
     a.wake(T0);
     twin.wake(T0);
     for challenge in drain(&mut twin, 0) {

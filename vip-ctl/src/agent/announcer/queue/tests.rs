@@ -280,15 +280,32 @@ fn a_takeover_that_is_ordered_again_begins_anew_or_keeps_its_place() {
 }
 
 #[test]
-fn a_claim_is_answered_at_once_and_then_once_a_second() {
-    let mut sender = Sender::new(&[]);
-    // A claim each millisecond.
-    for ms in 0..3500 {
-        sender.order(defend(0));
+fn a_claim_is_answered_at_once_and_then_after_a_pause_that_the_size_decides() {
+    for (vips, pause) in [(1, 5), (20, 100), (255, 1000)] {
+        let mut sender = Sender::new(&[vips]);
+        // A claim each millisecond.
+        for ms in 0..3500 {
+            sender.order(defend(0));
+            sender.run(at(ms + 1));
+        }
+        let firsts = sender.sent.iter().filter(|(_, _, vip)| *vip == 0);
+        let when: Vec<_> = firsts.map(|(when, _, _)| when.since(at(0)).as_millis()).collect();
+        let wanted: Vec<_> = (0..3500_u128).step_by(pause).collect();
+        assert_eq!(when, wanted, "{vips} VIPs");
+    }
+}
+
+#[test]
+fn claims_cost_a_small_part_of_the_time_however_many_there_are() {
+    let groups = 20;
+    let mut sender = Sender::new(&[1; 20]);
+    for ms in 0..1000 {
+        (0..groups).for_each(|group| sender.order(defend(group)));
         sender.run(at(ms + 1));
     }
-    let when: Vec<_> = sender.sent.iter().map(|(when, _, _)| when.since(at(0)).as_millis()).collect();
-    assert_eq!(when, [0, 1000, 2000, 3000]);
+    let frames = sender.sent.len() * FRAMES_PER_VIP;
+    assert!(frames <= 20 * 2 * 201, "{frames} frames in a second");
+    assert!(sender.longest_burst() <= REPEATS_BURST);
 }
 
 #[test]

@@ -1,0 +1,319 @@
+//! What floods of the agents' port cost a holder: the table of
+//! `docs/security.md`. Each load runs for some seconds against a cluster in
+//! network namespaces, from a host on its switch without the key.
+//!
+//! The lab has the means; here is only which loads there are and what is
+//! measured.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use serde::Serialize;
+
+use crate::lab::flood::{AgentFrame, Flood, Recorder, Sent, mac_of};
+use crate::lab::{GROUP, Lab, LabSpec, Node, cleanup, clock, skip};
+
+/// The kinds of datagrams (`vip-ctl/src/transport/header.rs`), and places in them.
+const CHALLENGE: u8 = 1;
+/// A response to a challenge.
+pub const RESPONSE: u8 = 2;
+const DATA: u8 = 3;
+const KIND_AT: usize = 1;
+const SENDER_LIFE_AT: usize = 30;
+const COUNTER_AT: usize = 46;
+/// How many different frames a load has.
+const FRAMES: usize = 1024;
+/// Bytes of a datagram that is made up: as many as a renewal has.
+const PAYLOAD_LEN: usize = 200;
+/// How long the cluster may take to come up.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a cluster is left alone between two loads.
+const PAUSE: Duration = Duration::from_secs(6);
+
+/// `vip-flood`: arguments.
+#[derive(Debug, Parser)]
+#[command(name = "vip-flood", about = "Flood a holder in the lab and measure what it costs")]
+pub struct FloodArgs {
+    /// The `vip-ctl` to run; else the release build
+    #[arg(long)]
+    pub vip_ctl: Option<std::path::PathBuf>,
+    /// Datagrams a second
+    #[arg(long, default_value_t = 500_000)]
+    pub rate: u32,
+    /// How long each load lasts
+    #[arg(long, default_value = "10s")]
+    pub lasts: humantime::Duration,
+    /// `lease` in the cluster's configuration
+    #[arg(long, default_value = "50ms")]
+    pub lease: humantime::Duration,
+    /// Only loads whose name has this in it
+    #[arg(long)]
+    pub only: Option<String>,
+    /// Write the rows to this file as JSON
+    #[arg(long)]
+    pub json: Option<std::path::PathBuf>,
+}
+
+/// What is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// Nothing: what the cluster does by itself.
+    Nothing,
+    /// Random bytes from an address that is no node's.
+    RandomFromStranger,
+    /// Random bytes with the other nodes' addresses.
+    RandomFromPeers,
+    /// The headers of genuine challenges, each of another life, with made-up tags.
+    ForgedChallenges,
+    /// Recorded datagrams as they were.
+    Recorded,
+    /// The same with an address that is no node's.
+    RecordedFromStranger,
+    /// Recorded challenges of lives before.
+    RecordedChallenges,
+    /// The headers of new payloads of the running session, with made-up tags.
+    ForgedPayloads,
+}
+
+impl Load {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Nothing,
+        Self::RandomFromStranger,
+        Self::RandomFromPeers,
+        Self::ForgedChallenges,
+        Self::Recorded,
+        Self::RecordedFromStranger,
+        Self::RecordedChallenges,
+        Self::ForgedPayloads,
+    ];
+
+    /// As the table names it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::RandomFromStranger => "random bytes, another host's address",
+            Self::RandomFromPeers => "random bytes, the peers' addresses",
+            Self::ForgedChallenges => "forged challenges, the peers' addresses",
+            Self::Recorded => "recorded datagrams, the peers' addresses",
+            Self::RecordedFromStranger => "recorded datagrams, another host's address",
+            Self::RecordedChallenges => "recorded challenges, the peers' addresses",
+            Self::ForgedPayloads => "forged payloads of the running session",
+        }
+    }
+}
+
+/// A cluster that is about to be flooded, and what was recorded of it.
+#[derive(Debug)]
+pub struct Target {
+    /// The cluster.
+    pub lab: Lab,
+    recorded: Vec<AgentFrame>,
+}
+
+impl Target {
+    /// Starts a cluster, records it, and restarts each agent for its challenges.
+    ///
+    /// # Errors
+    /// When the cluster does not come up.
+    pub fn start(spec: &LabSpec) -> Result<Self> {
+        let lab = Lab::new(spec)?;
+        let recorder = Recorder::start(&lab, &lab.nodes().iter().collect::<Vec<_>>())?;
+        lab.start_agents(PATIENCE)?;
+        for node in lab.nodes() {
+            for _ in 0..2 {
+                node.kill_agent()?;
+                // Meanwhile the others challenge it, ten times a second.
+                std::thread::sleep(Duration::from_millis(300));
+                node.start_agent()?;
+            }
+            lab.wait_quorate(PATIENCE)?;
+        }
+        lab.wait_holder(GROUP, PATIENCE)?;
+        std::thread::sleep(Duration::from_secs(1));
+        let recorded = recorder.frames();
+        Ok(Self { lab, recorded })
+    }
+
+    /// The frames of a load on `victim`.
+    ///
+    /// # Errors
+    /// When nothing of the kind was recorded.
+    pub fn frames(&self, load: Load, victim: &Node) -> Result<Vec<AgentFrame>> {
+        let client = self.lab.client()?;
+        let macs = (mac_of(&client.ns)?, mac_of(victim.ns())?);
+        let peers: Vec<_> =
+            self.lab.nodes().iter().filter(|node| node.name() != victim.name()).map(Node::address).collect();
+        let to_victim = |kind: Option<u8>| {
+            let is_it = move |frame: &&AgentFrame| {
+                frame.target() == victim.address() && kind.is_none_or(|kind| frame.payload()[KIND_AT] == kind)
+            };
+            self.recorded.iter().filter(is_it)
+        };
+        let with = |source, payload: &[u8]| AgentFrame::new(macs, source, victim.address(), payload);
+        let as_it_was = |frame: &AgentFrame| with(frame.source(), frame.payload());
+        let random = |source| Ok::<_, anyhow::Error>(with(source, &draw::<PAYLOAD_LEN>()?));
+        let sources = peers.iter().copied().cycle().take(FRAMES);
+        let mut frames: Vec<AgentFrame> = match load {
+            Load::Nothing => Vec::new(),
+            Load::RandomFromStranger => (0..FRAMES).map(|_| random(client.address)).collect::<Result<_>>()?,
+            Load::RandomFromPeers => sources.map(random).collect::<Result<_>>()?,
+            Load::ForgedChallenges => {
+                let mut forged = Vec::new();
+                for frame in to_victim(Some(CHALLENGE)).cycle().take(FRAMES) {
+                    let mut payload = frame.payload().to_vec();
+                    payload[SENDER_LIFE_AT..SENDER_LIFE_AT + 8].copy_from_slice(&draw::<8>()?);
+                    forged.push(with(frame.source(), &payload));
+                }
+                forged
+            }
+            Load::Recorded => to_victim(None).map(as_it_was).collect(),
+            Load::RecordedFromStranger => {
+                to_victim(None).map(|frame| with(client.address, frame.payload())).collect()
+            }
+            Load::RecordedChallenges => to_victim(Some(CHALLENGE)).map(as_it_was).collect(),
+            Load::ForgedPayloads => {
+                let last = |peer| to_victim(Some(DATA)).rfind(|frame| frame.source() == peer);
+                let lasts: Vec<_> = peers.iter().filter_map(|peer| last(*peer)).collect();
+                let mut forged = Vec::new();
+                for frame in lasts.iter().cycle().take(if lasts.is_empty() { 0 } else { FRAMES }) {
+                    let mut payload = frame.payload().to_vec();
+                    // Far ahead of what the session has reached.
+                    payload[COUNTER_AT..COUNTER_AT + 8].copy_from_slice(&[0x7f; 8]);
+                    let end = payload.len();
+                    payload[end - 8..].copy_from_slice(&draw::<8>()?);
+                    forged.push(with(frame.source(), &payload));
+                }
+                forged
+            }
+        };
+        // The last ones: a recorder may have filled its memory with more.
+        frames.drain(..frames.len().saturating_sub(FRAMES));
+        ensure!(load == Load::Nothing || !frames.is_empty(), "nothing was recorded for: {}", load.name());
+        Ok(frames)
+    }
+
+    /// The node that holds the VIP.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn holder(&self) -> Result<&Node> {
+        self.lab.wait_holder(GROUP, PATIENCE)
+    }
+}
+
+fn draw<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+    Ok(bytes)
+}
+
+/// A row of the table.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The load.
+    pub load: &'static str,
+    /// Datagrams a second that left the sender.
+    pub per_second: f64,
+    /// What of a core the holder's lease thread used, in percent.
+    pub lease_thread_percent: f64,
+    /// How often the group has changed hands.
+    pub leases_lost: u64,
+    /// Datagrams a second that the holder's agent sent.
+    pub sent_per_second: f64,
+    /// Responses to challenges that it sent in all.
+    pub responses: usize,
+}
+
+/// Nanoseconds that the lease thread of a node's agent has run for.
+fn lease_thread_ns(node: &Node) -> Result<u64> {
+    let tasks = format!("/proc/{}/task", node.agent_pid()?);
+    for task in std::fs::read_dir(&tasks).with_context(|| tasks.clone())? {
+        let task = task?.path();
+        if std::fs::read_to_string(task.join("comm"))?.trim() == "lease" {
+            let stat = std::fs::read_to_string(task.join("schedstat"))?;
+            let run = stat.split_ascii_whitespace().next().context("a thread's run time")?;
+            return run.parse().context("nanoseconds");
+        }
+    }
+    anyhow::bail!("{} has no lease thread", node.name())
+}
+
+/// The epoch of the group, by any node that answers: it rises with each grant.
+fn epoch(lab: &Lab) -> Result<u64> {
+    let epochs = lab.nodes().iter().map(|node| {
+        let status = node.status()?;
+        Ok::<_, anyhow::Error>(status.group(GROUP).and_then(|group| group.epoch).unwrap_or(0))
+    });
+    epochs.collect::<Result<Vec<_>>>()?.into_iter().max().context("a lab has nodes")
+}
+
+/// Sends a load at the holder and measures.
+///
+/// # Errors
+/// When something ends that should not, or nothing could be measured.
+pub fn measure(target: &Target, load: Load, per_second: u32, lasts: Duration) -> Result<Row> {
+    let victim = target.holder()?;
+    let frames = target.frames(load, victim)?;
+    let recorder = Recorder::start(&target.lab, &[victim])?;
+    let (epoch_before, ns_before) = (epoch(&target.lab)?, lease_thread_ns(victim)?);
+    let sent = if frames.is_empty() {
+        std::thread::sleep(lasts);
+        Sent { frames: 0, took: lasts }
+    } else {
+        Flood { frames, per_second, lasts }.send(target.lab.client()?)?
+    };
+    let run = lease_thread_ns(victim)? - ns_before;
+    let said = recorder.frames();
+    victim.check_agent()?;
+    target.lab.wait_holder(GROUP, PATIENCE)?;
+    let percent = |ns: u64| 100.0 * Duration::from_nanos(ns).as_secs_f64() / sent.took.as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people to read")]
+    let sent_per_second = said.len() as f64 / sent.took.as_secs_f64();
+    Ok(Row {
+        load: load.name(),
+        per_second: sent.per_second(),
+        lease_thread_percent: percent(run),
+        leases_lost: epoch(&target.lab)? - epoch_before,
+        sent_per_second,
+        responses: said.iter().filter(|frame| frame.payload()[KIND_AT] == RESPONSE).count(),
+    })
+}
+
+/// Runs all loads, prints the table, and writes it.
+///
+/// # Errors
+/// When the lab does not come up, or something is not as it should be.
+pub fn run(args: &FloodArgs) -> Result<()> {
+    if let Some(why) = skip::lacking() {
+        anyhow::bail!("{why}");
+    }
+    cleanup::catch_signals()?;
+    let vip_ctl = args.vip_ctl.clone().map_or_else(crate::lab::find_vip_ctl, Ok)?;
+    let target = Target::start(&LabSpec::three_nodes(args.lease.into(), Some(vip_ctl)))?;
+    println!("| load | datagrams/s | lease thread | leases lost | sent/s | responses |");
+    println!("|---|---|---|---|---|---|");
+    let mut rows = Vec::new();
+    let is_wanted = |load: &Load| args.only.as_ref().is_none_or(|only| load.name().contains(only.as_str()));
+    for load in Load::ALL.into_iter().filter(is_wanted) {
+        clock::sleep_until(clock::now().plus(PAUSE));
+        let row = measure(&target, load, args.rate, args.lasts.into())?;
+        println!(
+            "| {} | {:.0} | {:.1} % | {} | {:.0} | {} |",
+            row.load,
+            row.per_second,
+            row.lease_thread_percent,
+            row.leases_lost,
+            row.sent_per_second,
+            row.responses
+        );
+        rows.push(row);
+    }
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&serde_json::json!({ "rows": rows }))?;
+        std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}

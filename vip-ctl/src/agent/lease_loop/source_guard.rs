@@ -1,0 +1,272 @@
+//! Who may send to the agent's socket: the peers, from their addresses. While
+//! one of these addresses is flooded, only new payloads of its peer come in,
+//! and a few others, so that reading what is of no use takes the lease loop no
+//! time. What a datagram is worth is told by the transport.
+//!
+//! A datagram's source address can be forged by who shares a network with the
+//! nodes; it lets nobody in. It only keeps the many out that forge nothing.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    time::Duration,
+};
+
+use tracing::warn;
+use vip_common::BootNs;
+
+use super::{
+    Running, socket,
+    source_filter::{self, Admits, Source},
+};
+use crate::{
+    config::Config,
+    dataplane::clock,
+    transport::{Received, Rejected, SessionBounds},
+};
+
+/// So many useless datagrams from one address within [`SPAN`] are a flood: ten
+/// times what a peer sends that is misconfigured, and little to read.
+const FLOOD: u32 = 500;
+const SPAN: Duration = Duration::from_millis(100);
+/// For how long an address is taken for flooded that was.
+const AFTERWARDS: Duration = Duration::from_secs(5);
+
+/// What came from one peer's address.
+#[derive(Debug)]
+struct Load {
+    address: SocketAddr,
+    /// Useless datagrams since then.
+    useless: u32,
+    since: BootNs,
+    flooded_until: Option<BootNs>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct SourceGuard {
+    peers: BTreeMap<(IpAddr, u16), u8>,
+    loads: BTreeMap<u8, Load>,
+}
+
+impl SourceGuard {
+    /// For the nodes of this configuration; nobody is flooded.
+    fn new(config: &Config) -> Self {
+        let others = || config.cluster.nodes.iter().filter(|node| node.id != config.me);
+        let load = |address| Load { address, useless: 0, since: BootNs(0), flooded_until: None };
+        Self {
+            peers: others().map(|node| (key(node.address), node.id)).collect(),
+            loads: others().map(|node| (node.id, load(node.address))).collect(),
+        }
+    }
+
+    /// Marks the socket, and has it let in the nodes of this configuration. What
+    /// can't be had is warned of: then more is read, and dropped all the same.
+    #[must_use]
+    pub fn set_up(config: &Config, socket: &UdpSocket) -> Self {
+        if let Err(e) = socket::mark(socket) {
+            warn!("heartbeats are not marked DSCP CS6 or with a priority ({e}): a busy link can delay them");
+        }
+        let guard = Self::new(config);
+        if let Err(e) = guard.apply(socket, |_| None) {
+            warn!("the kernel keeps no datagrams of strangers out ({e}): a flood of them costs time");
+        }
+        guard
+    }
+
+    /// The peer whose address this is.
+    #[must_use]
+    pub fn peer_at(&self, source: SocketAddr) -> Option<u8> {
+        self.peers.get(&key(source)).copied()
+    }
+
+    /// Takes note of what a datagram from that peer's address was worth. Returns
+    /// whether others are to be let in from now on.
+    fn note(&mut self, from: u8, received: &Received, now: BootNs) -> bool {
+        let Some(load) = self.loads.get_mut(&from) else { return false };
+        let is_flooded = load.flooded_until.is_some();
+        match received {
+            // What comes in is about the adopted life.
+            Received::Adopted { .. } => return is_flooded,
+            Received::Payload { .. } | Received::Handshake => return false,
+            Received::Rejected { reason, .. } if !is_useless(*reason) => return false,
+            Received::Rejected { .. } => {}
+        }
+        if now.since(load.since) > SPAN {
+            (load.useless, load.since) = (0, now);
+        }
+        load.useless += 1;
+        // Once in a span: by then more was received, and what is older is kept out.
+        let is_flood = load.useless == FLOOD;
+        if is_flood {
+            load.flooded_until = Some(now.plus(AFTERWARDS));
+        }
+        is_flood
+    }
+
+    /// Takes note of floods that are over; whether there are any.
+    fn calm_down(&mut self, now: BootNs) -> bool {
+        let mut is_over = false;
+        for load in
+            self.loads.values_mut().filter(|load| load.flooded_until.is_some_and(|until| until <= now))
+        {
+            load.flooded_until = None;
+            is_over = true;
+        }
+        is_over
+    }
+
+    /// What to let in.
+    fn sources(&self, bounds: impl Fn(u8) -> Option<SessionBounds>) -> Vec<Source> {
+        let admits = |(peer, load): (&u8, &Load)| match (load.flooded_until, bounds(*peer)) {
+            (None, _) => Admits::All,
+            (Some(_), Some(bounds)) => Admits::Payloads(bounds),
+            (Some(_), None) => Admits::Few,
+        };
+        self.loads.iter().map(|of| Source { address: of.1.address, admits: admits(of) }).collect()
+    }
+
+    fn apply(&self, socket: &UdpSocket, bounds: impl Fn(u8) -> Option<SessionBounds>) -> std::io::Result<()> {
+        let program = source_filter::program(&self.sources(bounds));
+        let program = program.ok_or(std::io::ErrorKind::ArgumentListTooLong)?;
+        socket::attach(socket, &program)
+    }
+}
+
+/// Without what tells two sockets of one address apart.
+fn key(address: SocketAddr) -> (IpAddr, u16) {
+    (address.ip().to_canonical(), address.port())
+}
+
+/// Is it of no use to anybody? What a peer that is misconfigured or was
+/// restarted says is of use, and the transport limits it.
+const fn is_useless(reason: Rejected) -> bool {
+    match reason {
+        Rejected::Truncated
+        | Rejected::Kind
+        | Rejected::NotForMe
+        | Rejected::UnknownPeer
+        | Rejected::UnknownKey
+        | Rejected::BadTag
+        | Rejected::Replayed
+        | Rejected::ForeignAddress
+        | Rejected::RateLimited
+        | Rejected::Version
+        | Rejected::Malformed => true,
+        Rejected::ConfigMismatch
+        | Rejected::GenerationMismatch
+        | Rejected::StaleIncarnation
+        | Rejected::Unsolicited => false,
+    }
+}
+
+impl Running {
+    /// Takes a datagram that came from `source`.
+    pub(super) fn receive(&mut self, bytes: &[u8], source: SocketAddr) -> Received {
+        let now = clock::now();
+        let peer = self.inner.guard.peer_at(source);
+        let received = self.inner.transport.receive_from(peer, bytes, now);
+        if let Some(peer) = peer
+            && self.inner.guard.note(peer, &received, now)
+        {
+            self.let_in();
+        }
+        received
+    }
+
+    /// Lets everything in again where a flood is over.
+    pub(super) fn calm_down(&mut self) {
+        if self.inner.guard.calm_down(clock::now()) {
+            self.let_in();
+        }
+    }
+
+    fn let_in(&self) {
+        let bounds = |peer| self.inner.transport.session_bounds(peer);
+        // Where it can't be had, what came in so far comes in.
+        let _ = self.inner.guard.apply(&self.inner.socket, bounds);
+    }
+
+    /// How many datagrams the kernel has dropped at the socket.
+    pub(super) fn dropped(&self) -> u64 {
+        socket::dropped(&self.inner.socket).map_or(0, u64::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T0: BootNs = BootNs(1_000_000_000);
+    const BOUNDS: SessionBounds = SessionBounds { from: 1, to: 2, highest: 3 };
+
+    fn guard() -> SourceGuard {
+        let text = r#"
+            [node]
+            interface = "eth0"
+            [cluster]
+            name = "shop"
+            key_file = "key"
+            [[cluster.node]]
+            name = "a"
+            address = "10.0.0.1:7077"
+            [[cluster.node]]
+            name = "b"
+            address = "10.0.0.2:7077"
+            [[cluster.node]]
+            name = "c"
+            address = "10.0.0.3:7078"
+            [[group]]
+            name = "db"
+            vips = ["10.0.0.9"]
+        "#;
+        SourceGuard::new(&Config::parse(text, std::path::Path::new("vip.toml"), "a").expect("right"))
+    }
+
+    fn rejected(reason: Rejected) -> Received {
+        Received::Rejected { reason, from: None }
+    }
+
+    fn admits(guard: &SourceGuard) -> Vec<Admits> {
+        let bounds = |peer| (peer == 1).then_some(BOUNDS);
+        guard.sources(bounds).into_iter().map(|source| source.admits).collect()
+    }
+
+    #[test]
+    fn a_peer_is_known_by_address_and_port() {
+        let guard = guard();
+        let at = |text: &str| guard.peer_at(text.parse().expect("an address"));
+        assert_eq!((at("10.0.0.2:7077"), at("10.0.0.3:7078")), (Some(1), Some(2)));
+        assert_eq!(at("[::ffff:10.0.0.2]:7077"), Some(1), "as a socket of both families says it");
+        assert_eq!((at("10.0.0.2:7078"), at("10.0.0.4:7077"), at("10.0.0.1:7077")), (None, None, None));
+    }
+
+    #[test]
+    fn a_flooded_address_lets_in_payloads_alone_until_it_is_over() {
+        let mut guard = guard();
+        let mut notes = |from, reason, at| guard.note(from, &rejected(reason), at);
+        assert!((1..FLOOD).all(|_| !notes(1, Rejected::BadTag, T0)));
+        assert!(notes(1, Rejected::Replayed, T0), "that is a flood");
+        assert!(!notes(1, Rejected::Replayed, T0), "once in a span");
+        assert!((0..2 * FLOOD).all(|_| !notes(2, Rejected::ConfigMismatch, T0)), "of use, and limited");
+        assert_eq!(admits(&guard), [Admits::Payloads(BOUNDS), Admits::All]);
+        let adopted =
+            Received::Adopted { peer: 1, incarnation: 9, fresh: false, generation: 1, is_member: true };
+        assert!(guard.note(1, &adopted, T0), "what comes in is about another life");
+        assert!(!guard.note(2, &adopted, T0));
+        assert!(!guard.calm_down(T0.plus(AFTERWARDS / 2)));
+        assert!(guard.calm_down(T0.plus(AFTERWARDS)) && !guard.calm_down(T0.plus(AFTERWARDS)));
+        assert_eq!(admits(&guard), [Admits::All, Admits::All]);
+    }
+
+    #[test]
+    fn a_trickle_is_no_flood_and_one_without_a_session_lets_in_few() {
+        let mut guard = guard();
+        for ms in 0..10_000 {
+            assert!(!guard.note(1, &rejected(Rejected::BadTag), T0.plus(Duration::from_millis(ms))));
+        }
+        let now = T0.plus(Duration::from_secs(60));
+        assert!((0..FLOOD).any(|_| guard.note(2, &rejected(Rejected::BadTag), now)));
+        assert_eq!(admits(&guard), [Admits::All, Admits::Few]);
+    }
+}

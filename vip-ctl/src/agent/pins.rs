@@ -1,0 +1,72 @@
+//! Peers whose hardware address is configured: the keeper pins them on this
+//! host, on witnesses and observers too, and puts back what somebody removes.
+
+use std::net::IpAddr;
+
+use tracing::{error, warn};
+
+use crate::{
+    config::Config,
+    host::{Host, HostError, Pin},
+    paths::Paths,
+};
+
+/// The peers that are to be pinned here.
+pub(super) struct Pins {
+    /// `None` where nothing is pinned.
+    host: Option<Host>,
+    wanted: Vec<Pin>,
+}
+
+impl Pins {
+    /// Pins the peers of this configuration. What can't be had is told, and
+    /// the agent runs without: its peers' entries are then learned, as ever.
+    pub(super) fn set_up(config: &Config, paths: &Paths) -> Self {
+        let wanted = wanted(config);
+        // Also without any: those of the configuration before are put back.
+        let host = Host::open(&paths.run_dir)
+            .and_then(|host| host.unpin_neighbours(&wanted).map(|()| host))
+            .inspect_err(|e| error!("peers' neighbour entries can't be pinned: {e}"))
+            .ok()
+            .filter(|_| !wanted.is_empty());
+        let pins = Self { host, wanted };
+        pins.repair(false);
+        pins
+    }
+
+    /// Puts back what somebody removed, and says so if it was there before.
+    pub(super) fn look(&self) {
+        self.repair(true);
+    }
+
+    fn repair(&self, is_again: bool) {
+        let Some(host) = &self.host else { return };
+        match host.pin_neighbours(&self.wanted) {
+            Ok(done) if is_again && !done.is_empty() => {
+                warn!("somebody changed peers' neighbour entries: {}", done.join("; "));
+            }
+            Ok(done) => done.iter().for_each(|done| tracing::info!("{done}")),
+            Err(e) => error!("peers' neighbour entries can't be pinned: {e}"),
+        }
+    }
+
+    /// The addresses whose entries are to be watched.
+    pub(super) fn watched(config: &Config) -> Vec<IpAddr> {
+        wanted(config).into_iter().map(|pin| pin.address).collect()
+    }
+
+    /// Puts back what was there before the agent.
+    ///
+    /// # Errors
+    /// [`HostError`].
+    pub(super) fn release(paths: &Paths) -> Result<(), HostError> {
+        Host::open(&paths.run_dir)?.unpin_neighbours(&[])
+    }
+}
+
+fn wanted(config: &Config) -> Vec<Pin> {
+    let others = config.cluster.nodes.iter().filter(|node| node.id != config.me);
+    others
+        .filter_map(|node| Some(Pin { address: node.address.ip().to_canonical(), mac: node.mac? }))
+        .collect()
+}
