@@ -72,6 +72,16 @@ fn a_start_without_silence_is_caught() {
 }
 
 #[test]
+fn timers_before_mail_are_caught() {
+    let caught = (0..MUTANT_SEEDS).find_map(|seed| {
+        let failure = sim::run_mutant(seed, Mutant::TimersBeforeMail).result.err()?;
+        matches!(failure.violation, Violation::StandsUnread(..)).then_some((seed, failure.violation))
+    });
+    let (seed, violation) = caught.expect("a node that stands against unread mail went unnoticed");
+    println!("seed {seed}: {violation}");
+}
+
+#[test]
 fn acceptors_shorter_than_the_lease_are_caught() {
     assert_caught(Mutant::ShortAcceptor);
 }

@@ -321,7 +321,7 @@ impl Group {
             self.id,
             match answer {
                 Ok(Promised { epoch, yours }) => About::Promise { ballot, epoch, yours },
-                Err(because) => About::Refuse { ballot, because },
+                Err(because) => About::Refuse { ballot, because: self.as_it_is(because, node) },
             },
         );
     }
@@ -367,9 +367,23 @@ impl Group {
                     self.on_foreign_lease(held);
                     About::Accept { ballot }
                 }
-                Err(because) => About::Refuse { ballot, because },
+                Err(because) => About::Refuse { ballot, because: self.as_it_is(because, node) },
             },
         );
+    }
+
+    /// That this node holds, it says only while it does: what its acceptor
+    /// keeps may have outlived its lease.
+    fn as_it_is(&self, because: Refused, node: &Node) -> Refused {
+        match because {
+            Refused::Held { ballot, remaining, .. } if ballot.node == node.me() => {
+                Refused::Held { ballot, held: self.lease.is_some(), remaining }
+            }
+            Refused::Held { .. }
+            | Refused::Promised { .. }
+            | Refused::Reserved { .. }
+            | Refused::Silent { .. } => because,
+        }
     }
 
     /// Can `from` hold leases, as far as this node knows? Who could in the

@@ -119,6 +119,8 @@ mutants! {
     NoAnnouncement = "takes-over-in-silence";
     /// A holder keeps its lease whatever a refusal says of another's.
     NeverSuperseded = "never-superseded";
+    /// A holder keeps its lease against one whose ballot is lower.
+    BallotsDecide = "lower-ballots-never-supersede";
     /// A holder gives way to what a failed attempt has left behind.
     AlwaysSuperseded = "superseded-by-leftovers";
     /// Two holders of a pair that meet both go on (rule 13).

@@ -334,10 +334,11 @@ impl Group {
     /// An acceptor has refused.
     pub fn on_refuse(&mut self, from: NodeId, ballot: Ballot, because: Refused, node: &mut Node) {
         let until = match because {
-            Refused::Held { ballot: other, remaining, .. } => {
+            Refused::Held { ballot: other, held, remaining } => {
                 self.round = self.round.max(other.round);
-                let yields = self.superseded_by(other, node);
-                if yields {
+                // The holder itself, asked since this node has held, means it.
+                let is_sure = held && from == other.node && self.is_renewal(ballot);
+                if self.superseded_by(other, is_sure, node) {
                     self.release(None, Reason::Superseded, node);
                     return;
                 }
@@ -387,15 +388,23 @@ impl Group {
         }
     }
 
+    /// Was this ballot used after the one that won this node's lease?
+    fn is_renewal(&self, ballot: Ballot) -> bool {
+        self.lease.is_some_and(|lease| Some(ballot) > lease.ballot)
+    }
+
     /// Does `other`, another node's lease, mean that ours has been replaced
     /// while this machine was not running? A lower ballot is what a failed
-    /// attempt left behind, and means nothing, unless ours has no majority
-    /// itself. In pair mode epochs decide (rule 13), and ballots tell none.
-    fn superseded_by(&self, other: Ballot, node: &Node) -> bool {
+    /// attempt left behind, and means nothing, unless its owner says so itself
+    /// (`is_sure`: voters that have restarted begin their rounds anew) or ours
+    /// has no majority. In pair mode epochs decide (rule 13), and ballots tell
+    /// none.
+    fn superseded_by(&self, other: Ballot, is_sure: bool, node: &Node) -> bool {
         let Some(lease) = self.lease else { return false };
         other.node != node.me()
             && node.config.pair.is_none()
             && (self.forced.is_some()
+                || (is_sure && !node.broken.is(Mutant::BallotsDecide))
                 || Some(other) > lease.ballot
                 || node.broken.is(Mutant::AlwaysSuperseded))
             && !node.broken.is(Mutant::NeverSuperseded)

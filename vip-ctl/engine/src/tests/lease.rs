@@ -284,6 +284,56 @@ fn a_refusal_for_a_newer_lease_ends_the_lease_at_once() {
     assert_eq!((cluster.holder(), cluster.maps[&(A, DB)]), (None, Lease::NONE));
 }
 
+/// A's guest was paused, its voters restarted, and B has the lease under a
+/// ballot that is lower than A's: nobody remembers the old rounds.
+#[test]
+fn a_refusal_by_the_holder_itself_ends_the_lease_whatever_its_ballot() {
+    let refusal = |held: bool, from: NodeId, ballot: Ballot| {
+        let because = Refused::Held {
+            ballot: Ballot { round: 0, incarnation: Incarnation(99), node: B },
+            held,
+            remaining: ms(100),
+        };
+        let about = About::Refuse { ballot, because };
+        Input::Message { from, packet: Packet { messages: vec![Message::Group { group: DB, about }] } }
+    };
+    for (held, from, renews, stays) in
+        [(true, B, true, false), (false, B, true, true), (true, C, true, true), (true, B, false, true)]
+    {
+        let mut cluster = Cluster::settled();
+        let won = cluster.engines[&A].groups[0].lease.unwrap().ballot.unwrap();
+        let ballot = if renews { Ballot { round: won.round + 1, ..won } } else { won };
+        cluster.give(A, refusal(held, from, ballot));
+        let told = format!("held {held}, from {from:?}, a renewal {renews}");
+        assert_eq!(cluster.holder(), stays.then_some(A), "{told}");
+        assert_eq!(cluster.maps[&(A, DB)] == Lease::NONE, !stays, "{told}");
+    }
+}
+
+#[test]
+fn a_holder_says_that_it_holds_and_one_whose_lease_is_over_does_not() {
+    let mut cluster = Cluster::settled();
+    let ballot = Ballot { round: 1_000, incarnation: Incarnation(7), node: B };
+    let asks = Input::Message {
+        from: B,
+        packet: Packet { messages: vec![Message::Group { group: DB, about: About::Prepare { ballot } }] },
+    };
+    cluster.isolate(A);
+    for (pause, holds) in [(ms(1), true), (ms(170), false)] {
+        cluster.run(pause);
+        cluster.sent.clear();
+        cluster.give(A, asks.clone());
+        let refused = cluster.sent.iter().find_map(|(_, from, to, packet)| {
+            packet.messages.iter().find_map(|message| {
+                let Message::Group { about: About::Refuse { because, .. }, .. } = message else { return None };
+                let Refused::Held { ballot, held, .. } = because else { return None };
+                ((*from, *to, ballot.node) == (A, B, A)).then_some(*held)
+            })
+        });
+        assert_eq!(refused, Some(holds), "after {pause:?}");
+    }
+}
+
 #[test]
 fn a_refusal_for_an_older_leases_remains_changes_nothing() {
     let mut cluster = Cluster::settled();
