@@ -81,6 +81,12 @@ impl Acceptor {
         Self { epoch, silent_until: Some(silent_until), broken, ..Self::default() }
     }
 
+    /// One that has run for a while and knows nothing.
+    #[cfg(test)]
+    pub fn idle() -> Self {
+        Self { broken: Broken::chosen(), ..Self::default() }
+    }
+
     /// Until when it refuses everybody, if it does (rule 5).
     pub fn silent_until(&self, now: BootNs) -> Option<BootNs> {
         self.silent_until.filter(|until| *until > now)

@@ -16,7 +16,7 @@ fn ballot(round: u64, node: NodeId) -> Ballot {
 }
 
 fn accepted_from_a(round: u64) -> Acceptor {
-    let mut acceptor = Acceptor::default();
+    let mut acceptor = Acceptor::idle();
     acceptor.prepare(ballot(round, A), T0).unwrap();
     acceptor.propose(ballot(round, A), Epoch(3), true, T0, ACCEPT).unwrap();
     acceptor
@@ -32,7 +32,7 @@ fn ballots_are_ordered_by_round_then_incarnation_then_node() {
 
 #[test]
 fn a_promise_keeps_lower_ballots_out_in_both_phases() {
-    let mut acceptor = Acceptor::default();
+    let mut acceptor = Acceptor::idle();
     acceptor.prepare(ballot(5, A), T0).unwrap();
     let refused = Err(Refused::Promised { ballot: ballot(5, A) });
     assert_eq!(acceptor.prepare(ballot(4, B), T0), refused.map(|()| unreachable!()));
@@ -42,7 +42,7 @@ fn a_promise_keeps_lower_ballots_out_in_both_phases() {
 
 #[test]
 fn a_duplicate_prepare_is_promised_again() {
-    let mut acceptor = Acceptor::default();
+    let mut acceptor = Acceptor::idle();
     let first = acceptor.prepare(ballot(5, A), T0);
     assert_eq!(acceptor.prepare(ballot(5, A), T0), first);
 }
@@ -107,7 +107,7 @@ fn a_late_release_touches_no_newer_lease() {
 
 #[test]
 fn a_former_incarnations_release_touches_no_lease_of_the_new_one() {
-    let mut acceptor = Acceptor::default();
+    let mut acceptor = Acceptor::idle();
     let reborn = Ballot { round: 6, incarnation: Incarnation(77), node: A };
     acceptor.propose(reborn, Epoch(4), true, T0, ACCEPT).unwrap();
     // The former incarnation had used a ballot that nobody ever saw.
@@ -136,7 +136,7 @@ fn a_duplicate_release_reserves_nothing_again() {
 
 #[test]
 fn a_lease_is_known_to_be_held_by_the_ballot_that_won() {
-    let mut acceptor = Acceptor::default();
+    let mut acceptor = Acceptor::idle();
     acceptor.propose(ballot(5, A), Epoch(1), false, T0, ACCEPT).unwrap();
     assert!(!acceptor.lease(T0).unwrap().held);
     assert!(!acceptor.confirm(ballot(4, A), T0));
@@ -147,7 +147,7 @@ fn a_lease_is_known_to_be_held_by_the_ballot_that_won() {
 
 #[test]
 fn who_takes_note_believes_a_holder_whose_ballot_is_lower_than_anothers_release() {
-    let mut acceptor = Acceptor::default();
+    let mut acceptor = Acceptor::idle();
     assert!(acceptor.release(ballot(41, B), None, T0, RESERVE_MIN));
     let (now, accept) = (T0.plus(ms(1)), ACCEPT);
     assert!(acceptor.learn(ballot(38, A), Epoch(4), true, now, accept));
@@ -167,7 +167,7 @@ fn who_takes_note_believes_a_holder_whose_ballot_is_lower_than_anothers_release(
 #[test]
 fn silence_refuses_everybody_and_this_nodes_own_candidacy() {
     let until = T0.plus(ACCEPT);
-    let mut acceptor = Acceptor::new(Epoch(3), until, Broken::default());
+    let mut acceptor = Acceptor::new(Epoch(3), until, Broken::chosen());
     for node in [A, B, C] {
         let silent = |at: BootNs| Refused::Silent { remaining: until.since(at) };
         for at in [T0, T0.plus(ms(199))] {
@@ -183,7 +183,7 @@ fn silence_refuses_everybody_and_this_nodes_own_candidacy() {
 /// Where every vote is needed, this acceptor had its own node's lease too.
 #[test]
 fn the_renewal_of_its_own_nodes_lease_is_the_one_door_through_the_silence() {
-    let mut acceptor = Acceptor::new(Epoch(3), T0.plus(ACCEPT), Broken::default());
+    let mut acceptor = Acceptor::new(Epoch(3), T0.plus(ACCEPT), Broken::chosen());
     let own = ballot(2, A);
     assert!(acceptor.renew_own(OwnPhase::Prepare { ballot: own }, T0).is_ok());
     let propose = OwnPhase::Propose { ballot: own, epoch: Epoch(3), accept: ACCEPT };
