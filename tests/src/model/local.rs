@@ -214,13 +214,10 @@ impl Local {
 
     fn handle(&mut self, input: Input, now: BootNs, run: &mut Run) {
         let Some(engine) = &mut self.engine else { return };
-        let is_message = matches!(input, Input::Message { .. });
         engine.handle(input, now);
-        if is_message {
-            // Each message is judged by itself, as if no other had arrived: that
-            // makes candidates stand more often than they do, never less.
-            engine.handle(Input::Wake, now);
-        }
+        // Each message is judged by itself, as if no other had arrived: that
+        // makes candidates stand more often than they do, never less.
+        engine.handle(Input::Wake, now);
         let hold = engine.hold();
         self.ran = now;
         let first = self.held_back.len();

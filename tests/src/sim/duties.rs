@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use vip_common::{GroupMode, fence_open};
+use vip_common::{BootNs, GroupMode, fence_open};
 use vip_engine::{
     About, COMMAND_TIMEOUT, Command, Epoch, GroupId, GroupState, Input, Message, NodeId, Packet, PeerLoss,
     Role,
@@ -53,20 +53,44 @@ impl World {
 
     /// May this node's kernel answer for the group now?
     fn is_open_on(&self, index: usize, group: GroupId) -> bool {
+        self.was_open_on(index, group, self.nodes[index].clock.at(self.now))
+    }
+
+    fn was_open_on(&self, index: usize, group: GroupId, at: BootNs) -> bool {
         let node = &self.nodes[index];
-        let lease = node.map[usize::from(group.0)];
-        fence_open(GroupMode::Cluster, lease, nanos(node.hold), node.clock.at(self.now))
+        fence_open(GroupMode::Cluster, node.map[usize::from(group.0)], nanos(node.hold), at)
+    }
+
+    /// The groups of which a holder's word lies unread in this node's socket.
+    pub(super) fn unread_words(&self, index: usize) -> Vec<GroupId> {
+        if !self.plan.incarnations_checked {
+            // What lies there may be of a process that is gone.
+            return Vec::new();
+        }
+        let mut groups = Vec::new();
+        for input in &self.nodes[index].inbox {
+            let Input::Message { from, packet } = input else { continue };
+            for message in &packet.messages {
+                if let Message::Group { group, about: About::Propose { held: true, .. } } = message
+                    && self.is_open_on(usize::from(from.0), *group)
+                {
+                    groups.push(*group);
+                }
+            }
+        }
+        groups
     }
 
     /// Does a packet that is about to leave ask for a lease that its node must
-    /// not ask for?
+    /// not ask for? It is judged by what was so when the engine made it: the
+    /// process may have been stopped before it sends it.
     pub(super) fn check_candidacies(&self, index: usize, packet: &Packet) -> Result<(), Violation> {
         let node = &self.nodes[index];
         let Some(engine) = &node.engine else { return Ok(()) };
         for message in &packet.messages {
             let Message::Group { group, about: About::Prepare { ballot } } = message else { continue };
             // Renewals and adoptions have a word in the map.
-            if ballot.node != node.id || self.is_open_on(index, *group) {
+            if ballot.node != node.id || self.was_open_on(index, *group, node.handled_at) {
                 continue;
             }
             let status = engine.status(node.handled_at);
@@ -76,26 +100,11 @@ impl World {
             if status.nodes[index].standby {
                 return Err(Violation::StandsOnStandby(node.id, *group));
             }
-            if self.plan.incarnations_checked && self.has_unread_word(index, *group) {
+            if node.unread.contains(group) {
                 return Err(Violation::StandsUnread(node.id, *group));
             }
         }
         Ok(())
-    }
-
-    /// Does the word of a holder, in office at this moment, lie in this node's
-    /// socket?
-    fn has_unread_word(&self, index: usize, group: GroupId) -> bool {
-        self.nodes[index].inbox.iter().any(|input| {
-            let Input::Message { from, packet } = input else { return false };
-            let is_word = packet.messages.iter().any(|message| {
-                let Message::Group { group: of, about: About::Propose { held: true, .. } } = message else {
-                    return false;
-                };
-                *of == group
-            });
-            is_word && self.is_open_on(usize::from(from.0), group)
-        })
     }
 
     /// The highest epoch that any process knows of.

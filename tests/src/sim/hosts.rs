@@ -8,8 +8,8 @@ use std::{
 
 use vip_common::{BootNs, Lease};
 use vip_engine::{
-    Command, CommandId, Engine, EngineConfig, Epoch, Incarnation, Input, NodeId, Output, Remembered, Role,
-    Timing,
+    Command, CommandId, Engine, EngineConfig, Epoch, GroupId, Incarnation, Input, NodeId, Output, Remembered,
+    Role, Timing,
 };
 
 use super::{
@@ -71,6 +71,8 @@ pub(super) struct SimNode {
     pub eligible: Vec<bool>,
     /// What the engine was told of it.
     pub told: Vec<Fitness>,
+    /// Groups of which a holder's word lay unread at the last input.
+    pub unread: Vec<GroupId>,
     /// Since when it has been on standby and has run without a stop.
     pub standby_since: Option<SimNs>,
     /// Under way, with the time on the node's clock by which they must be answered.
@@ -106,6 +108,7 @@ impl SimNode {
             stall_with_output: None,
             eligible: vec![true; plan.groups.len()],
             told: vec![Fitness::Unknown; plan.groups.len()],
+            unread: Vec::new(),
             standby_since: None,
             commands: BTreeMap::new(),
             restarts: true,

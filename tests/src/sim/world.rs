@@ -301,8 +301,10 @@ impl World {
         {
             self.note(|world| format!("{:<6} {line}", world.name(index)));
         }
+        let unread = self.unread_words(index);
         let node = &mut self.nodes[index];
         let Some(engine) = &mut node.engine else { return Ok(()) };
+        node.unread = unread;
         match input {
             Input::Command { id, .. } => {
                 node.commands.insert(id, now.plus(COMMAND_TIMEOUT + Duration::from_millis(10)));

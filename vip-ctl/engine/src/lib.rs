@@ -147,36 +147,16 @@ impl Engine {
         let is_clock = matches!(input, Input::Clock);
         let input =
             if is_clock && self.node.broken.is(Mutant::TimersBeforeMail) { Input::Wake } else { input };
-        let is_judged = !matches!(input, Input::Clock | Input::Message { .. });
-        match input {
-            Input::Clock => {
-                self.node.pass(now);
-                self.run_out();
-            }
-            Input::Message { from, packet } => {
-                self.node.pass(now);
-                self.receive(from, packet);
-            }
-            Input::Wake
-            | Input::Eligible { .. }
-            | Input::Unwell { .. }
-            | Input::Prepares { .. }
-            | Input::Serving { .. }
-            | Input::PromoteFailed { .. }
-            | Input::Command { .. }
-            | Input::Stop => self.judge(input, now),
-        }
-        self.settle(is_judged);
-    }
-
-    fn judge(&mut self, input: Input, now: BootNs) {
-        let became_alone = self.node.advance(now);
-        self.advance();
-        if became_alone {
-            self.touch_all();
+        let is_judged = matches!(input, Input::Wake);
+        if is_judged {
+            self.judge(now);
+        } else {
+            self.node.pass(now);
+            self.run_out();
         }
         match input {
-            Input::Clock | Input::Wake | Input::Message { .. } => {}
+            Input::Clock | Input::Wake => {}
+            Input::Message { from, packet } => self.receive(from, packet),
             Input::Eligible { group, eligible } => self.set_eligible(group, eligible, false),
             Input::Unwell { group } => self.set_eligible(group, false, true),
             Input::Prepares { group, on } => self.on_group(group, |group, _| group.prepares = on),
@@ -185,6 +165,16 @@ impl Engine {
             Input::Command { id, command } => self.command(id, command),
             Input::Stop => self.stop(),
         }
+        self.settle(is_judged);
+    }
+
+    /// [`Input::Wake`]: what follows from silence.
+    fn judge(&mut self, now: BootNs) {
+        let became_alone = self.node.advance(now);
+        self.advance();
+        if became_alone {
+            self.touch_all();
+        }
     }
 
     /// The next thing to do; the caller does it before asking again.
@@ -192,7 +182,8 @@ impl Engine {
         self.node.outputs.pop_front()
     }
 
-    /// When [`Input::Wake`] is due at the latest.
+    /// When [`Input::Wake`] is due at the latest; the time of the last input if
+    /// it is due at once.
     #[must_use]
     pub fn next_deadline(&self) -> Option<BootNs> {
         let group = self.timers.first().map(|&(at, _)| at);
@@ -206,6 +197,7 @@ impl Engine {
             .into_iter()
             .flatten()
             .min()
+            .map(|at| at.max(node.now))
     }
 
     /// What is known at `now`.
@@ -295,7 +287,7 @@ impl Engine {
     fn on_group(&mut self, id: GroupId, does: impl FnOnce(&mut Group, &mut Node)) {
         if let Some(group) = self.groups.get_mut(usize::from(id.0)) {
             does(group, &mut self.node);
-            self.touch(id);
+            self.note(id);
         }
     }
 
@@ -463,7 +455,7 @@ impl Engine {
                 group.clean_up(&mut self.node);
             }
         }
-        self.touch_all();
+        self.note_all();
     }
 
     /// The end of every input: what follows for the node as a whole.

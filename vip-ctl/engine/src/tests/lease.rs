@@ -319,13 +319,15 @@ fn a_holder_says_that_it_holds_and_one_whose_lease_is_over_does_not() {
         packet: Packet { messages: vec![Message::Group { group: DB, about: About::Prepare { ballot } }] },
     };
     cluster.isolate(A);
-    for (pause, holds) in [(ms(1), true), (ms(170), false)] {
+    for (pause, holds) in [(ms(1), true), (ms(160), false)] {
         cluster.run(pause);
         cluster.sent.clear();
         cluster.give(A, asks.clone());
         let refused = cluster.sent.iter().find_map(|(_, from, to, packet)| {
             packet.messages.iter().find_map(|message| {
-                let Message::Group { about: About::Refuse { because, .. }, .. } = message else { return None };
+                let Message::Group { about: About::Refuse { because, .. }, .. } = message else {
+                    return None;
+                };
                 let Refused::Held { ballot, held, .. } = because else { return None };
                 ((*from, *to, ballot.node) == (A, B, A)).then_some(*held)
             })
