@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use vip_common::BootNs;
-use vip_tests::lab::rig::{ArpProbes, Rig, WATCH};
+use vip_tests::lab::rig::{ArpProbes, Rig, STEADY, WATCH};
 use vip_tests::lab::{GROUP, GroupSpec, LEASE, Lab, LabSpec, Node, clock, find_vip_ctl, skip, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -211,6 +211,87 @@ fn a_lease_that_is_lost_and_won_at_once_runs_its_hooks_in_order() -> Result<()> 
     check_order(&noted(&rig, node))
 }
 
+/// A service that `pre_demote` and `post_demote` stop and that `pre_promote`
+/// starts, as a database is: it runs where this file is.
+fn service(rig: &Rig, node: &Node) -> bool {
+    rig.lab.id().dir().join(format!("{}.runs", node.name())).exists()
+}
+
+#[test]
+fn a_planned_move_whose_target_can_not_get_ready_says_so_and_comes_back() -> Result<()> {
+    if skip::skipped("a_planned_move_whose_target_can_not_get_ready_says_so_and_comes_back") {
+        return Ok(());
+    }
+    let start = ": > $D/$VIP_NODE.runs; [ -e $D/slow.$VIP_NODE ] && sleep 1000; true";
+    let stop = "rm -f $D/$VIP_NODE.runs";
+    let hooks = [("pre_promote", start), ("pre_demote", stop), ("post_demote", stop)];
+    let rig = rig(&spec()?.with_witness(), "timeout = \"1s\"\nretry_after = \"1s\"", &hooks)?;
+    let old = rig.holder()?;
+    let witness = rig.lab.nodes().iter().find(|node| node.is_witness()).context("a witness")?;
+    let others = rig.lab.nodes().iter().filter(|node| node.name() != old.name());
+    let new = others.clone().find(|node| !node.is_witness()).context("another node")?;
+    flag(&rig, &format!("slow.{}", new.name()))?;
+    // Whoever is asked.
+    for asked in [new, old, witness] {
+        let start = clock::now();
+        let is_ready = || {
+            let status = asked.status().ok();
+            let group = status.as_ref().and_then(|status| status.group(GROUP));
+            group.is_some_and(|group| group.holder.as_deref() == Some(old.name()))
+                && json(asked, &["explain"]).is_ok_and(|told| {
+                    let nodes = told["nodes"].as_array().cloned().unwrap_or_default();
+                    nodes.iter().any(|node| node["node"] == new.name() && node["ready"] == true)
+                })
+        };
+        ensure!(wait_until(start.plus(PATIENCE), is_ready), "{} is never ready again", new.name());
+        let output = asked.run(&["switchover", GROUP, "--to", new.name()])?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(9), "{}: {output:?}", asked.name());
+        ensure!(said.contains("pre_promote") && said.contains(new.name()), "{said}");
+        ensure!(said.contains(&format!("{} holds it now", old.name())), "{said}");
+        // Its service was stopped for the move, and is started again for the way back.
+        let serves = || service(&rig, old) && rig.udp.steady_answerer(STEADY).as_deref() == Some(old.name());
+        ensure!(wait_until(clock::now().plus(PATIENCE), serves), "{} does not serve again", old.name());
+        ensure!(!service(&rig, new), "what is not served is stopped");
+        ensure!(frames(&rig, new, BootNs(0)) == 0, "{} has answered", new.name());
+    }
+    history(new, |entry| entry["reason"] == "pre_promote_failed" && has_hook(entry, "post_demote", "done"))?;
+    history(new, |entry| has_hook(entry, "pre_promote", "timed_out"))?;
+    check_order(&noted(&rig, old))?;
+    check_order(&noted(&rig, new))
+}
+
+#[test]
+fn a_planned_move_is_answered_when_the_target_serves() -> Result<()> {
+    if skip::skipped("a_planned_move_is_answered_when_the_target_serves") {
+        return Ok(());
+    }
+    let rig = rig(&spec()?, "", &[("pre_promote", "[ -e $D/slow ] && sleep 1.5; true")])?;
+    let (old, new, third) = roles(&rig)?;
+    flag(&rig, "slow")?;
+    // Asked at the target, at the old holder and at neither of them.
+    for (asked, from, to) in [(new, old, new), (new, new, old), (third, old, new)] {
+        let start = clock::now();
+        asked.succeed(&["switchover", GROUP, "--to", to.name()])?;
+        let end = last_noted(&rig, to, "pre_promote", "end").filter(|at| *at >= start);
+        ensure!(end.is_some(), "from {} to {}: {:?}", from.name(), to.name(), noted(&rig, to));
+    }
+    // A node that goes on standby has its groups served elsewhere.
+    let start = clock::now();
+    third.succeed(&["standby", new.name()])?;
+    let now = third.status()?.group(GROUP).and_then(|group| group.holder.clone()).context("a holder")?;
+    let ended = last_noted(&rig, rig.lab.node(&now)?, "pre_promote", "end").filter(|at| *at >= start);
+    ensure!(now != new.name() && ended.is_some(), "{now}: {ended:?}");
+    third.succeed(&["unstandby", new.name()])?;
+    third.succeed(&["switchover", GROUP, "--to", new.name()])?;
+    // Scripts that don't want to wait need not.
+    let start = clock::now();
+    third.succeed(&["switchover", GROUP, "--to", old.name(), "--no-wait"])?;
+    let state = old.status()?.group(GROUP).map(|group| group.state.clone());
+    ensure!(state.as_deref() == Some("promoting") || clock::now().since(start) > Duration::from_secs(1));
+    Ok(())
+}
+
 /// Who has won the lease can't get ready: another node takes over, and the
 /// first one has never sent a frame.
 fn another_takes_over(script: &str, outcome: &str) -> Result<()> {
@@ -263,7 +344,7 @@ fn a_lease_lost_while_pre_promote_runs_is_never_answered() -> Result<()> {
     let (old, heir, _) = roles(&rig)?;
     flag(&rig, &format!("slow.{}", heir.name()))?;
     let start = clock::now();
-    old.succeed(&["switchover", GROUP, "--to", heir.name()])?;
+    old.succeed(&["switchover", GROUP, "--to", heir.name(), "--no-wait"])?;
     wait_noted(&rig, heir, "pre_promote", "begin", start)?;
     // Cut off from the others, its frames still captured: the lease runs out
     // long before the hook ends, and well.
@@ -288,7 +369,7 @@ fn an_agent_killed_while_pre_promote_runs_leaves_the_fence_shut() -> Result<()> 
     let (old, heir, third) = roles(&rig)?;
     flag(&rig, &format!("slow.{}", heir.name()))?;
     let start = clock::now();
-    old.succeed(&["switchover", GROUP, "--to", heir.name()])?;
+    old.succeed(&["switchover", GROUP, "--to", heir.name(), "--no-wait"])?;
     wait_noted(&rig, heir, "pre_promote", "begin", start)?;
     heir.kill_agent()?;
     // Back at once, within its lease: what was never in the map is not adopted.

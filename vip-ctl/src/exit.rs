@@ -1,4 +1,5 @@
-//! Exit codes: sysexits.h where it has one, Pacemaker's above 100.
+//! Exit codes: sysexits.h where it has one, Pacemaker's above 100, and one of
+//! its resource agents'.
 
 /// Why a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +10,9 @@ pub enum Exit {
     /// What was asked for was done, and something that was looked at is not as
     /// it has to be: `doctor` found an error.
     Unwell = 1,
+    /// OCF's failed promotion: the node that the group went to could not get
+    /// ready to serve it, and has given it back.
+    PromoteFailed = 9,
     /// EX_USAGE: the command line is wrong.
     Usage = 64,
     /// EX_NOINPUT: a file or interface that was named is not there, or is none.
@@ -44,6 +48,7 @@ impl Exit {
     const ALL: &[Self] = &[
         Self::Ok,
         Self::Unwell,
+        Self::PromoteFailed,
         Self::Usage,
         Self::NoInput,
         Self::NotLoaded,

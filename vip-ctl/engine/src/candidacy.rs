@@ -59,8 +59,11 @@ impl Group {
 
     /// Could this node take the lease by itself, or serve if it has it?
     pub fn ready(&self, node: &Node) -> bool {
-        let is_preparing = self.preparing && self.lease.is_some();
-        !is_preparing && self.able(node) && node.quorate && !self.abstaining && node.starts_at <= node.now
+        let is_free = match self.lease {
+            Some(_) => !self.preparing,
+            None => !self.abstaining && node.starts_at <= node.now,
+        };
+        is_free && self.able(node) && node.quorate
     }
 
     /// Could this node take the lease if a person asks for it by name?

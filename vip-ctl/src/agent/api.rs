@@ -4,6 +4,7 @@
 mod again;
 mod rehearse;
 mod request;
+mod served;
 pub(crate) mod told;
 
 use std::{
@@ -25,7 +26,7 @@ use tokio::{
 use tracing::{info, warn};
 
 pub use self::request::{Request, Response};
-use self::told::role_name;
+use self::{served::Moving, told::role_name};
 use super::{
     AgentError, Notice,
     checks::Board,
@@ -50,6 +51,8 @@ use crate::{
 const REQUEST_LEN_MAX: u64 = 4096;
 /// Requests served at once; more wait.
 const REQUESTS_MAX: usize = 16;
+/// Who may wait at once until a group is served; more wait for their turn.
+const WAITS_MAX: usize = 16;
 /// How long a client may take to send its request, and to fetch the answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait after a client could not be accepted: a process without a
@@ -72,6 +75,8 @@ pub(crate) struct Server {
     notices: Sender<Notice>,
     board: Arc<Board>,
     follow: Follow,
+    /// Places for those who wait until a group is served.
+    waits: Semaphore,
 }
 
 /// Serves until a signal says to stop, or the lease loop has ended.
@@ -104,6 +109,7 @@ pub(super) fn serve(
         notices: notices.clone(),
         board,
         follow: Follow::new(events),
+        waits: Semaphore::new(WAITS_MAX),
     });
     let socket = paths.socket();
     let http = paths.http_socket();
@@ -221,7 +227,11 @@ impl Server {
                 }
                 Err(response) => response,
             },
-            Ok(request) => self.answer(request).await,
+            Ok(request) => {
+                // Who waits for a hook keeps nobody else from asking.
+                let _permit = permit.filter(|_| !request.waits());
+                self.answer(request).await
+            }
             Err(e) => {
                 Response::error(Exit::Protocol, format!("the agent does not understand the request: {e}"))
             }
@@ -260,16 +270,18 @@ impl Server {
             Request::Status | Request::Events { .. } => {
                 self.status().await.map(|status| Response::Status(Box::new(status)))
             }
-            Request::Promote { group } => {
-                self.command(group, |group| Ok(Command::Promote { group, to: NodeId(self.config().me) }))
-                    .await
+            Request::Promote { group, wait } => {
+                let to = NodeId(self.config().me);
+                self.command(group, wait, |group| Ok(Command::Promote { group, to })).await
             }
-            Request::Demote { group } => self.command(group, |group| Ok(Command::Demote { group })).await,
-            Request::Switchover { group, to } => {
-                self.command(group, |group| Ok(Command::Switchover { group, to: self.node(to)? })).await
+            Request::Demote { group, wait } => {
+                self.command(group, wait, |group| Ok(Command::Demote { group })).await
             }
-            Request::Failover { group, to, force } => self.failover(group, to, force).await,
-            Request::Standby { node, on, force } => self.standby(node, on, force).await,
+            Request::Switchover { group, to, wait } => {
+                self.command(group, wait, |group| Ok(Command::Switchover { group, to: self.node(to)? })).await
+            }
+            Request::Failover { group, to, force, wait } => self.failover(group, to, force, wait).await,
+            Request::Standby { node, on, force, wait } => self.standby(node, on, force, wait).await,
             Request::DryRun { of } => self.rehearse(*of).await,
             Request::Pause { on } => match self.order(Command::Pause { on }).await {
                 Ok(Ok(_)) => Ok(Response::Pause { on }),
@@ -290,6 +302,7 @@ impl Server {
     async fn command(
         &self,
         group: Option<String>,
+        wait: bool,
         command: impl FnOnce(GroupId) -> Result<Command, Response>,
     ) -> Result<Response, Response> {
         let group = self.group(group)?;
@@ -297,6 +310,9 @@ impl Server {
         let name = self.group_name(group);
         match outcome {
             Ok(Completed::HeldBy(node)) => {
+                if wait {
+                    self.wait_until_served(Moving::from([(name.clone(), Some(node))])).await?;
+                }
                 Ok(Response::Done { group: name, holder: Some(self.node_name(node)), risk: None })
             }
             Ok(Completed::Released | Completed::Standby(_) | Completed::Paused(_)) => {
@@ -306,11 +322,21 @@ impl Server {
         }
     }
 
-    async fn standby(&self, node: Option<String>, on: bool, force: bool) -> Result<Response, Response> {
+    async fn standby(
+        &self,
+        node: Option<String>,
+        on: bool,
+        force: bool,
+        wait: bool,
+    ) -> Result<Response, Response> {
         let node = self.node(node)?.unwrap_or(NodeId(self.config().me));
         let name = self.node_name(node);
+        let held = if on && wait { self.held_by(node).await? } else { Moving::new() };
         match self.order(Command::Standby { node, on, force: on && force }).await? {
-            Ok(_) => Ok(Response::Standby { node: name, on }),
+            Ok(_) => {
+                self.wait_until_served(held).await?;
+                Ok(Response::Standby { node: name, on })
+            }
             Err(Refusal::NoTarget) => Err(Response::error(
                 Exit::Unsafe,
                 format!(

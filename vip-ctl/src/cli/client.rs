@@ -9,12 +9,16 @@ use std::{
 use super::Failure;
 use crate::{
     agent::api::{Request, Response},
+    config::hooks::TIMEOUT_MAX,
     exit::Exit,
     paths::Paths,
 };
 
 /// Longer than the longest `pre_demote`, and then the agent takes to give up on a command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longer than the agent waits for the longest `pre_promote` as well.
+const WAIT_TIMEOUT: Duration =
+    COMMAND_TIMEOUT.saturating_add(TIMEOUT_MAX).saturating_add(Duration::from_secs(20));
 /// An agent that is well tells its status, and what has happened, at once.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -78,6 +82,7 @@ pub(super) fn open(paths: &Paths, request: &Request) -> Result<Option<UnixStream
         | Request::Reload
         | Request::DryRun { .. } => COMMAND_TIMEOUT,
     };
+    let timeout = if request.waits() { WAIT_TIMEOUT } else { timeout };
     let path = paths.socket();
     let stream = match UnixStream::connect(&path) {
         Ok(stream) => stream,

@@ -17,13 +17,20 @@ pub(super) struct Args {
     /// lost. Make sure first that the others are off.
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    wait: lease::Wait,
     /// Say what would happen, and do nothing.
     #[arg(long)]
     dry_run: bool,
 }
 
 pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
-    let request = Request::Failover { group: args.group.clone(), to: args.to.clone(), force: args.force };
+    let request = Request::Failover {
+        group: args.group.clone(),
+        to: args.to.clone(),
+        force: args.force,
+        wait: args.wait.is_on(),
+    };
     if args.dry_run {
         return dry_run::of_agent(paths, &request, "a failover", format);
     }

@@ -27,16 +27,38 @@ pub(super) struct Args {
     /// The group, or one of its VIPs; may be left out where there is one group.
     #[arg(value_name = "GROUP|VIP")]
     pub(super) group: Option<String>,
+    #[command(flatten)]
+    wait: Wait,
     /// Say what would happen, and do nothing.
     #[arg(long)]
     dry_run: bool,
+}
+
+/// Whether a move is done when the lease has moved, or later.
+#[derive(clap::Args, Debug)]
+pub(super) struct Wait {
+    /// Wait until the new holder serves, which its `pre_promote` delays. The default.
+    #[arg(long, overrides_with = "no_wait")]
+    wait: bool,
+    /// Wait until the lease has moved only; whether the new holder then serves is not told.
+    #[arg(long)]
+    no_wait: bool,
+}
+
+impl Wait {
+    /// Is to be waited?
+    pub(super) const fn is_on(&self) -> bool {
+        self.wait || !self.no_wait
+    }
 }
 
 pub(super) fn promote(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
     if args.dry_run {
         return rehearse(args, true, paths, format);
     }
-    if let Some(response) = client::ask(paths, &Request::Promote { group: args.group.clone() })? {
+    if let Some(response) =
+        client::ask(paths, &Request::Promote { group: args.group.clone(), wait: args.wait.is_on() })?
+    {
         return tell(response, format);
     }
     let (node, group, _lock) = open(args, paths)?;
@@ -52,7 +74,9 @@ pub(super) fn demote(args: &Args, paths: &Paths, format: Format) -> Result<Exit,
     if args.dry_run {
         return rehearse(args, false, paths, format);
     }
-    if let Some(response) = client::ask(paths, &Request::Demote { group: args.group.clone() })? {
+    if let Some(response) =
+        client::ask(paths, &Request::Demote { group: args.group.clone(), wait: args.wait.is_on() })?
+    {
         return tell(response, format);
     }
     let (node, group, _lock) = open(args, paths)?;
@@ -65,7 +89,8 @@ pub(super) fn demote(args: &Args, paths: &Paths, format: Format) -> Result<Exit,
 /// The dry run of both: the agent's if one runs, else that of the maps alone.
 fn rehearse(args: &Args, active: bool, paths: &Paths, format: Format) -> Result<Exit, Failure> {
     let group = args.group.clone();
-    let request = if active { Request::Promote { group } } else { Request::Demote { group } };
+    let wait = false;
+    let request = if active { Request::Promote { group, wait } } else { Request::Demote { group, wait } };
     if let Some(happen) = dry_run::ask(paths, &request)? {
         return dry_run::tell(&happen, format);
     }

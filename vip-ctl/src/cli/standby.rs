@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Failure, Format, client, dry_run, print, print_json};
+use super::{Failure, Format, client, dry_run, lease, print, print_json};
 use crate::{
     agent::api::{Request, Response},
     exit::Exit,
@@ -18,6 +18,8 @@ pub(super) struct StandbyArgs {
     /// Release also groups that no other node can take: nobody answers then.
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    wait: lease::Wait,
     /// Say what would happen, and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -36,7 +38,7 @@ pub(super) struct UnstandbyArgs {
 
 pub(super) fn standby(args: &StandbyArgs, paths: &Paths, format: Format) -> Result<Exit, Failure> {
     run(
-        Request::Standby { node: args.node.clone(), on: true, force: args.force },
+        Request::Standby { node: args.node.clone(), on: true, force: args.force, wait: args.wait.is_on() },
         args.dry_run,
         paths,
         format,
@@ -44,7 +46,12 @@ pub(super) fn standby(args: &StandbyArgs, paths: &Paths, format: Format) -> Resu
 }
 
 pub(super) fn unstandby(args: &UnstandbyArgs, paths: &Paths, format: Format) -> Result<Exit, Failure> {
-    run(Request::Standby { node: args.node.clone(), on: false, force: false }, args.dry_run, paths, format)
+    run(
+        Request::Standby { node: args.node.clone(), on: false, force: false, wait: false },
+        args.dry_run,
+        paths,
+        format,
+    )
 }
 
 fn run(request: Request, dry_run: bool, paths: &Paths, format: Format) -> Result<Exit, Failure> {

@@ -12,13 +12,16 @@ pub(super) struct Args {
     /// The node that shall hold it; without it the holder chooses the best one.
     #[arg(long, value_name = "NODE")]
     to: Option<String>,
+    #[command(flatten)]
+    wait: lease::Wait,
     /// Say what would happen, and do nothing.
     #[arg(long)]
     dry_run: bool,
 }
 
 pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
-    let request = Request::Switchover { group: args.group.clone(), to: args.to.clone() };
+    let request =
+        Request::Switchover { group: args.group.clone(), to: args.to.clone(), wait: args.wait.is_on() };
     if args.dry_run {
         return dry_run::of_agent(paths, &request, "a switchover", format);
     }

@@ -30,7 +30,10 @@ pub const PRE_DEMOTE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
 /// where nothing else is configured.
 pub const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(30);
 
-pub(crate) const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(600);
+/// The longest that may be configured.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(600);
+
+pub(crate) const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(10)..=TIMEOUT_MAX;
 pub(crate) const PRE_DEMOTE_TIMEOUTS: RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(10);
 pub(crate) const RETRIES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);

@@ -30,8 +30,8 @@ pub(crate) struct ErrorBody {
 pub(crate) struct ErrorDetail {
     /// A word that does not change: `bad_request`, `unauthorized`,
     /// `forbidden`, `no_such`, `method_not_allowed`, `timeout`, `refused`,
-    /// `busy`, `too_large`, `wrong_host`, `too_many`, `no_quorum`, `ending`
-    /// or `failed`.
+    /// `promote_failed`, `busy`, `too_large`, `wrong_host`, `too_many`,
+    /// `no_quorum`, `ending` or `failed`.
     code: &'static str,
     /// A sentence.
     message: String,
@@ -60,6 +60,7 @@ impl ApiError {
             Exit::Usage | Exit::Protocol | Exit::NoInput => (StatusCode::BAD_REQUEST, "bad_request"),
             Exit::NoSuch => (StatusCode::NOT_FOUND, "no_such"),
             Exit::Unsafe | Exit::Occupied => (StatusCode::CONFLICT, "refused"),
+            Exit::PromoteFailed => (StatusCode::CONFLICT, "promote_failed"),
             Exit::Busy => (StatusCode::CONFLICT, "busy"),
             Exit::NoQuorum => (StatusCode::SERVICE_UNAVAILABLE, "no_quorum"),
             Exit::NotLoaded => (StatusCode::SERVICE_UNAVAILABLE, "ending"),
@@ -184,6 +185,7 @@ mod tests {
             (Exit::Usage, 400),
             (Exit::NoSuch, 404),
             (Exit::Unsafe, 409),
+            (Exit::PromoteFailed, 409),
             (Exit::Busy, 409),
             (Exit::NoQuorum, 503),
             (Exit::NotLoaded, 503),

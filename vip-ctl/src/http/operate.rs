@@ -27,6 +27,10 @@ pub(super) const BODY_LEN_MAX: usize = 16 * 1024;
 pub(super) struct To {
     /// The node that shall hold the group; the holder chooses if left out.
     to: Option<String>,
+    /// Answer when the new holder serves, which its `pre_promote` may delay, and
+    /// not as soon as the lease has moved. If that takes longer than 15 s, the
+    /// answer is a `timeout`, and the move goes on.
+    wait: bool,
 }
 
 /// To which node, at which risk.
@@ -38,6 +42,18 @@ pub(super) struct ToByForce {
     /// Also without a quorum, by the vote of the node that is asked alone:
     /// any node that is not heard may go on holding, and then two answer.
     force: bool,
+    /// Answer when the new holder serves, which its `pre_promote` may delay, and
+    /// not as soon as the lease has moved.
+    wait: bool,
+}
+
+/// When to answer.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Wait {
+    /// Answer when the new holder serves, which its `pre_promote` may delay, and
+    /// not as soon as the lease has moved.
+    wait: bool,
 }
 
 /// At which risk.
@@ -46,6 +62,9 @@ pub(super) struct ToByForce {
 pub(super) struct ByForce {
     /// Release also what no other node can take: nobody answers then.
     force: bool,
+    /// Answer when the groups are served elsewhere, which a `pre_promote` may
+    /// delay, and not as soon as their leases have moved.
+    wait: bool,
 }
 
 /// Nothing is to be said.
@@ -132,10 +151,10 @@ type Name = Result<Path<String>, PathRejection>;
 pub(super) async fn switchover(
     State(app): State<Arc<App>>,
     name: Name,
-    Body(To { to }): Body<To>,
+    Body(To { to, wait }): Body<To>,
 ) -> Result<Json<Moved>, ApiError> {
     let group = Some(name_of(name)?);
-    moved(&app, Request::Switchover { group, to }).await
+    moved(&app, Request::Switchover { group, to, wait }).await
 }
 
 /// Gives the group to the node that is asked.
@@ -146,15 +165,16 @@ pub(super) async fn switchover(
         ("name" = String, Path, description = "The group, or one of its VIPs"),
         ("x-vip-request" = String, Header, description = "1")
     ),
+    request_body = Option<Wait>,
     responses((status = 200, description = "It is done", body = Moved), (status = "default", description = "An error", body = ErrorBody))
 )]
 pub(super) async fn promote(
     State(app): State<Arc<App>>,
     name: Name,
-    Body(Nothing {}): Body<Nothing>,
+    Body(Wait { wait }): Body<Wait>,
 ) -> Result<Json<Moved>, ApiError> {
     let group = Some(name_of(name)?);
-    moved(&app, Request::Promote { group }).await
+    moved(&app, Request::Promote { group, wait }).await
 }
 
 /// Takes the group from its holder, wherever that is.
@@ -165,15 +185,16 @@ pub(super) async fn promote(
         ("name" = String, Path, description = "The group, or one of its VIPs"),
         ("x-vip-request" = String, Header, description = "1")
     ),
+    request_body = Option<Wait>,
     responses((status = 200, description = "It is done", body = Moved), (status = "default", description = "An error", body = ErrorBody))
 )]
 pub(super) async fn demote(
     State(app): State<Arc<App>>,
     name: Name,
-    Body(Nothing {}): Body<Nothing>,
+    Body(Wait { wait }): Body<Wait>,
 ) -> Result<Json<Moved>, ApiError> {
     let group = Some(name_of(name)?);
-    moved(&app, Request::Demote { group }).await
+    moved(&app, Request::Demote { group, wait }).await
 }
 
 /// Gives the group to a node, whether or not the holder is there.
@@ -190,10 +211,10 @@ pub(super) async fn demote(
 pub(super) async fn failover(
     State(app): State<Arc<App>>,
     name: Name,
-    Body(ToByForce { to, force }): Body<ToByForce>,
+    Body(ToByForce { to, force, wait }): Body<ToByForce>,
 ) -> Result<Json<Moved>, ApiError> {
     let group = Some(name_of(name)?);
-    moved(&app, Request::Failover { group, to, force }).await
+    moved(&app, Request::Failover { group, to, force, wait }).await
 }
 
 /// Hands over what a node holds, and keeps it from taking more.
@@ -210,10 +231,10 @@ pub(super) async fn failover(
 pub(super) async fn standby(
     State(app): State<Arc<App>>,
     name: Name,
-    Body(ByForce { force }): Body<ByForce>,
+    Body(ByForce { force, wait }): Body<ByForce>,
 ) -> Result<Json<Standby>, ApiError> {
     let node = Some(name_of(name)?);
-    on_standby(&app, Request::Standby { node, on: true, force }).await
+    on_standby(&app, Request::Standby { node, on: true, force, wait }).await
 }
 
 /// Lets a node that was on standby take leases again.
@@ -232,7 +253,7 @@ pub(super) async fn unstandby(
     Body(Nothing {}): Body<Nothing>,
 ) -> Result<Json<Standby>, ApiError> {
     let node = Some(name_of(name)?);
-    on_standby(&app, Request::Standby { node, on: false, force: false }).await
+    on_standby(&app, Request::Standby { node, on: false, force: false, wait: false }).await
 }
 
 /// Switches automatic moves off in the whole cluster; leases go on.

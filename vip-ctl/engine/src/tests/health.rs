@@ -178,3 +178,16 @@ fn what_failed_and_nobody_else_can_take_is_tried_again_also_in_a_pause() {
         assert_eq!(cluster.holder(), Some(A));
     }
 }
+
+#[test]
+fn who_serves_says_so_also_before_it_would_stand_by_itself() {
+    let mut cluster = Cluster::settled();
+    cluster.kill(B);
+    cluster.config.startup_delay = ACCEPT * 100;
+    cluster.start(B);
+    cluster.run(ACCEPT * 3);
+    assert!(!is_ready(&cluster, B, A), "it takes nothing by itself");
+    assert_eq!(cluster.command(A, Command::Promote { group: DB, to: B }), Ok(Completed::HeldBy(B)));
+    cluster.run(ACCEPT / 4);
+    assert!(is_ready(&cluster, B, A));
+}

@@ -18,17 +18,17 @@ impl Server {
         let (config, snapshot) = self.snapshot().await?;
         let me = NodeId(config.me);
         let command = match request {
-            Request::Promote { group } => Command::Promote { group: self.group(group)?, to: me },
-            Request::Demote { group } => Command::Demote { group: self.group(group)? },
-            Request::Switchover { group, to } => {
+            Request::Promote { group, .. } => Command::Promote { group: self.group(group)?, to: me },
+            Request::Demote { group, .. } => Command::Demote { group: self.group(group)? },
+            Request::Switchover { group, to, .. } => {
                 Command::Switchover { group: self.group(group)?, to: self.node(to)? }
             }
-            Request::Failover { group, to, force } => {
+            Request::Failover { group, to, force, .. } => {
                 let (group, to) = (self.group(group)?, self.node(to)?.unwrap_or(me));
                 let risk = self.may_fail_over(group, to, force, &snapshot)?;
                 if risk.is_some() { Command::Force { group } } else { Command::Promote { group, to } }
             }
-            Request::Standby { node, on, force } => {
+            Request::Standby { node, on, force, .. } => {
                 Command::Standby { node: self.node(node)?.unwrap_or(me), on, force }
             }
             Request::Pause { on } => Command::Pause { on },
@@ -55,6 +55,7 @@ impl Server {
         group: Option<String>,
         to: Option<String>,
         force: bool,
+        wait: bool,
     ) -> Result<Response, Response> {
         let me = NodeId(self.config().me);
         let to = self.node(to)?.unwrap_or(me);
@@ -68,7 +69,7 @@ impl Server {
         // lost meanwhile, nothing is forced whose risk was not named.
         let command =
             if risked.is_some() { Command::Force { group } } else { Command::Promote { group, to } };
-        let mut response = self.command(Some(self.group_name(group)), |_| Ok(command)).await?;
+        let mut response = self.command(Some(self.group_name(group)), wait, |_| Ok(command)).await?;
         if let Response::Done { risk, .. } = &mut response {
             *risk = risked;
         }

@@ -21,11 +21,18 @@ pub enum Request {
     Promote {
         /// The group or a VIP of it; may be left out where there is one.
         group: Option<String>,
+        /// Answer when the group is served, and not as soon as its lease has
+        /// moved. Likewise with the others.
+        #[serde(default)]
+        wait: bool,
     },
     /// Take the lease from its holder.
     Demote {
         /// The group or a VIP of it.
         group: Option<String>,
+        /// See [`Request::Promote`].
+        #[serde(default)]
+        wait: bool,
     },
     /// Move the lease.
     Switchover {
@@ -33,6 +40,9 @@ pub enum Request {
         group: Option<String>,
         /// To which node; the holder chooses if left out.
         to: Option<String>,
+        /// See [`Request::Promote`].
+        #[serde(default)]
+        wait: bool,
     },
     /// Give the lease to this node or `to`, whether or not the holder is there.
     Failover {
@@ -42,6 +52,9 @@ pub enum Request {
         to: Option<String>,
         /// Also without a quorum, by this node's vote alone.
         force: bool,
+        /// See [`Request::Promote`].
+        #[serde(default)]
+        wait: bool,
     },
     /// Put a node on standby, or take it off.
     Standby {
@@ -51,6 +64,9 @@ pub enum Request {
         on: bool,
         /// Release also what nobody else can take.
         force: bool,
+        /// See [`Request::Promote`]; about all groups that the node held.
+        #[serde(default)]
+        wait: bool,
     },
     /// Pause the cluster, or let it go on.
     Pause {
@@ -64,6 +80,23 @@ pub enum Request {
         /// The request.
         of: Box<Request>,
     },
+}
+
+impl Request {
+    /// May its answer take as long as a hook?
+    #[must_use]
+    pub const fn waits(&self) -> bool {
+        match self {
+            Self::Promote { wait, .. }
+            | Self::Demote { wait, .. }
+            | Self::Switchover { wait, .. }
+            | Self::Failover { wait, .. }
+            | Self::Standby { wait, .. } => *wait,
+            Self::Status | Self::Events { .. } | Self::Pause { .. } | Self::Reload | Self::DryRun { .. } => {
+                false
+            }
+        }
+    }
 }
 
 /// What a client gets.

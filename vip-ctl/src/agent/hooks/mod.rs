@@ -186,9 +186,10 @@ impl<R: Report> Runner<R> {
                     }
                 }
                 Ok(HookAsk::Close) => close_at = Some(clock::now().plus(STOP_MAX)),
-                Err(RecvTimeoutError::Timeout) => self.give_up(),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+            self.give_up();
             self.start_next();
         }
         for run in &self.running {

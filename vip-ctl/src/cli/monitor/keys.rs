@@ -98,7 +98,7 @@ impl Monitor {
         }
         let (waiting, request) = match order {
             Order::Switchover { group, to } => {
-                (format!("moving {group}"), Request::Switchover { group: Some(group), to })
+                (format!("moving {group}"), Request::Switchover { group: Some(group), to, wait: true })
             }
             Order::Pause { on: true } => ("pausing".to_owned(), Request::Pause { on: true }),
             Order::Pause { on: false } => ("resuming".to_owned(), Request::Pause { on: false }),

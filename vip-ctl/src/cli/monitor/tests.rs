@@ -137,7 +137,7 @@ fn a_switchover_is_chosen_and_confirmed() {
     insta::assert_snapshot!("confirm_40x12", picture(&monitor, (40, 12), now));
     assert_eq!(press(&mut monitor, &[KeyCode::Enter]), Effect::Nothing, "only y confirms");
     let asked = press(&mut monitor, &[KeyCode::Char('y')]);
-    let expected = Request::Switchover { group: Some("db".into()), to: Some("db-b".into()) };
+    let expected = Request::Switchover { group: Some("db".into()), to: Some("db-b".into()), wait: true };
     assert_eq!(asked, Effect::Ask(expected));
     assert!(picture(&monitor, (80, 24), now).contains("moving db ..."));
     press(&mut monitor, &[KeyCode::Char('s')]);
