@@ -23,3 +23,13 @@ fn every_standard_scope_has_a_name_and_something_to_reach() {
     assert_eq!(names.len(), scopes.len());
     assert!(scopes.iter().all(|scope| !scope.reaches.is_empty()));
 }
+
+#[test]
+fn a_membership_that_changes_by_two_voters_comes_to_two_holders() {
+    for model::Leap { name, broken, whole } in model::LEAPS {
+        let outcome = model::explore(broken, LIMIT);
+        let Some(violation) = outcome.two_holders() else { panic!("{name}: {outcome}") };
+        let clean = model::explore_to(whole, LIMIT, Some(violation.depth));
+        assert!(clean.violated.is_none() && clean.states > 100, "{name}: {clean}");
+    }
+}

@@ -44,33 +44,41 @@ fn main() -> ExitCode {
             done += 1;
         }
     }
-    for (mutant, scope) in mutants::MUTANTS {
-        let name = mutant.name();
-        if !wanted(name) {
-            continue;
+    let engines = mutants::MUTANTS.into_iter().map(|(mutant, whole)| {
+        let broken = Scope { mutant: Some(mutant), ..whole };
+        (mutant.name(), broken, whole)
+    });
+    let memberships = model::LEAPS.into_iter().map(|leap| (leap.name, leap.broken, leap.whole));
+    for (name, broken, whole) in engines.chain(memberships) {
+        if wanted(name) {
+            good &= is_caught(name, broken, whole, limit, args.traces);
+            done += 1;
         }
-        let outcome = explore(Scope { mutant: Some(mutant), ..scope }, limit);
-        let (verdict, depth) = match outcome.two_holders() {
-            Some(violation) => ("caught", violation.depth),
-            None => ("missed", outcome.depth),
-        };
-        say(&format!("mutant {name}: {verdict} (states {}, depth {depth})", outcome.states));
-        if args.traces || verdict == "missed" {
-            say(&outcome.to_string());
-        }
-        // The same, as far as that, without the mutant: it must be clean.
-        let clean = explore_to(scope, limit, Some(depth));
-        let is_clean = clean.violated.is_none() && clean.took < limit;
-        let word = if is_clean { "clean" } else { "NOT CLEAN" };
-        say(&format!("  without it {word} to depth {depth} ({} states)", clean.states));
-        good &= is_clean && verdict == "caught";
-        done += 1;
     }
     // Nothing explored has shown nothing.
     good &= done > 0;
     let verdict = if good { "passed" } else { "FAILED" };
     say(&format!("model {verdict}: {states} states besides the mutants', {:.1?}", begin.elapsed()));
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Finds what is `broken`, and nothing as far as that in what is `whole`; says so.
+fn is_caught(name: &str, broken: Scope, whole: Scope, limit: Duration, traces: bool) -> bool {
+    let outcome = explore(broken, limit);
+    let (verdict, depth) = match outcome.two_holders() {
+        Some(violation) => ("caught", violation.depth),
+        None => ("missed", outcome.depth),
+    };
+    let (scope, states) = (broken.name, outcome.states);
+    say(&format!("mutant {name}: {verdict} ({scope}: states {states}, depth {depth})"));
+    if traces || verdict == "missed" {
+        say(&outcome.to_string());
+    }
+    let clean = explore_to(whole, limit, Some(depth));
+    let is_clean = clean.violated.is_none() && clean.took < limit;
+    let word = if is_clean { "clean" } else { "NOT CLEAN" };
+    say(&format!("  without it {word} to depth {depth} ({} states)", clean.states));
+    is_clean && verdict == "caught"
 }
 
 /// Shows a line at once: an exploration may take long.

@@ -1,6 +1,9 @@
 //! The explorations that `cargo xtask model` makes: one for each kind of
 //! fault, small ones by default and larger ones on demand.
 //!
+//! The last ones have other numbers of voters than three, or a step from one
+//! number to another (rule 10).
+//!
 //! Pair mode (rule 13) claims less, and what it claims is explored: one holder
 //! while the nodes hear each other, one holder always for a pair that holds,
 //! and that a pair that takes can indeed come to two.
@@ -9,7 +12,7 @@ use vip_engine::{PeerLoss, Role};
 
 use super::{
     claims::Claim,
-    scope::{Order, Rate, Scope, Start, Tick},
+    scope::{Membership, Order, Scope, Start, Tick, slow, voters},
 };
 
 const FIT: &[(u8, Order)] = &[(1, Order::Fit)];
@@ -57,7 +60,7 @@ pub(super) const RELEASE: Scope = Scope {
 
 /// The holder's clock is slow, the others' fast, by all of the margin.
 pub(super) const SLOW_HOLDER: Scope = Scope {
-    rates: [Rate::Slow, Rate::Fast, Rate::Fast],
+    rates: slow(0),
     start: Start::Won,
     orders: FIT,
     reaches: FAILS_OVER,
@@ -66,7 +69,7 @@ pub(super) const SLOW_HOLDER: Scope = Scope {
 
 /// The second holder's clock is slow, the others' fast.
 pub(super) const SLOW_SUCCESSOR: Scope = Scope {
-    rates: [Rate::Fast, Rate::Slow, Rate::Fast],
+    rates: slow(1),
     start: Start::Won,
     orders: BOTH_FIT,
     reaches: FAILS_OVER,
@@ -74,7 +77,7 @@ pub(super) const SLOW_SUCCESSOR: Scope = Scope {
 };
 
 const PAIR: Scope = Scope {
-    roles: [Role::Node, Role::Node, Role::Vacant],
+    roles: voters(&[Role::Node; 2]),
     orders: FIT,
     restarts: 1,
     ..Scope::new("pair", Tick::Half, 3, 1)
@@ -107,6 +110,133 @@ pub(super) const PAIR_HOLD: Scope = Scope {
     ..PAIR
 };
 
+/// Two candidates at once, a witness, and any restart. A Propose may be on its
+/// way to a voter that has voted for a higher ballot and forgotten it.
+pub(super) const RIVALS: Scope = Scope {
+    roles: voters(&[Role::Node, Role::Node, Role::Witness]),
+    restarts: 1,
+    orders: FIT,
+    reaches: &[Claim::Held, Claim::Duel, Claim::Refused],
+    ..Scope::new("rivals and a restart", Tick::Half, 1, 1)
+};
+
+/// Another node takes over or the holder comes back, with three ballots, and
+/// any restart; the third voter never stands.
+pub(super) const RESTARTS_WITNESS: Scope = Scope {
+    name: "restarts, witness",
+    roles: voters(&[Role::Node, Role::Node, Role::Witness]),
+    ballots: 2,
+    restarts: 1,
+    horizon: 2,
+    ..RESTARTS
+};
+
+/// Two voters that are no pair: both votes are needed, so that a process has
+/// its own vote again for the lease that it adopts (rule 5).
+pub(super) const TWO: Scope = Scope {
+    name: "two voters",
+    roles: voters(&[Role::Node; 2]),
+    ballots: 2,
+    horizon: 4,
+    reaches: &[Claim::Held, Claim::Adopted, Claim::Refused, Claim::FailedOver],
+    ..RESTARTS
+};
+
+/// An even number of voters: three votes of four are needed, two are not.
+pub(super) const FOUR: Scope = Scope {
+    name: "four voters",
+    roles: voters(&[Role::Node, Role::Node, Role::Witness, Role::Witness]),
+    restarts: 1,
+    horizon: 2,
+    ..RESTARTS
+};
+
+/// Three votes of five are needed, and who has which of them may differ more.
+pub(super) const FIVE: Scope = Scope {
+    name: "five voters",
+    roles: voters(&[Role::Node, Role::Node, Role::Witness, Role::Witness, Role::Witness]),
+    restarts: 0,
+    horizon: 2,
+    ..RESTARTS
+};
+
+/// Three voters and a fourth one, and any restart, also one into the next
+/// generation. Two of three and three of four have one in common.
+pub(super) const FOURTH_ADDED: Scope = Scope {
+    name: "fourth voter added",
+    step: Some(Membership { next: voters(&[Role::Node; 4]) }),
+    restarts: 1,
+    horizon: 2,
+    reaches: &[Claim::Held, Claim::HeldInNext, Claim::HeldInFormer],
+    ..RESTARTS
+};
+
+/// The voter that is added stands; nobody in the former generation hears it.
+pub(super) const ADDED_STANDS: Scope = Scope {
+    name: "added voter stands",
+    orders: &[(3, Order::Fit)],
+    restarts: 0,
+    reaches: &[Claim::Held, Claim::HeldInNext],
+    ..FOURTH_ADDED
+};
+
+/// Two voters and a third one. In the former generation both votes are needed,
+/// in the next one not.
+pub(super) const THIRD_ADDED: Scope = Scope {
+    name: "third voter added",
+    roles: voters(&[Role::Node; 2]),
+    step: Some(Membership { next: voters(&[Role::Node; 3]) }),
+    ..FOURTH_ADDED
+};
+
+/// One of three voters goes. Now both votes are needed, and were not when a
+/// lease was won that a process adopts.
+pub(super) const THIRD_REMOVED: Scope = Scope {
+    name: "third voter removed",
+    step: Some(Membership { next: voters(&[Role::Node; 2]) }),
+    ..FOURTH_ADDED
+};
+
+/// The voter that goes is the holder; nobody in the next generation hears it.
+pub(super) const HOLDER_REMOVED: Scope = Scope {
+    name: "holder removed",
+    step: Some(Membership { next: voters(&[Role::Vacant, Role::Node, Role::Node]) }),
+    ..FOURTH_ADDED
+};
+
+/// A step of the membership that breaks rule 10: it must be found to lead to
+/// two holders, and the step that it should have been must not.
+#[derive(Clone, Copy, Debug)]
+pub struct Leap {
+    /// What it does.
+    pub name: &'static str,
+    /// With the leap.
+    pub broken: Scope,
+    /// With a step by one voter.
+    pub whole: Scope,
+}
+
+const LEAP: Scope =
+    Scope { name: "a step", restarts: 0, horizon: 1, reaches: &[Claim::Held], ..FOURTH_ADDED };
+
+/// Changes by more than one voter: there are majorities without a voter in
+/// common.
+pub const LEAPS: [Leap; 2] = [
+    Leap {
+        name: "adds-two-voters-at-once",
+        broken: Scope { step: Some(Membership { next: voters(&[Role::Node; 5]) }), ..LEAP },
+        whole: LEAP,
+    },
+    Leap {
+        name: "replaces-a-voter-at-once",
+        broken: Scope {
+            step: Some(Membership { next: voters(&[Role::Node, Role::Node, Role::Vacant, Role::Node]) }),
+            ..LEAP
+        },
+        whole: LEAP,
+    },
+];
+
 /// The default.
 #[must_use]
 pub fn standard() -> Vec<Scope> {
@@ -121,6 +251,16 @@ pub fn standard() -> Vec<Scope> {
         PAIR_HEARD,
         PAIR_CUT,
         PAIR_HOLD,
+        RIVALS,
+        RESTARTS_WITNESS,
+        TWO,
+        FOUR,
+        FIVE,
+        FOURTH_ADDED,
+        ADDED_STANDS,
+        THIRD_ADDED,
+        THIRD_REMOVED,
+        HOLDER_REMOVED,
     ]
 }
 
@@ -134,12 +274,7 @@ pub fn full() -> Vec<Scope> {
         Scope { name: "restarts, longer", horizon: 4, ..RESTARTS },
         Scope { name: "restarts, falling", falling: true, ..RESTARTS },
         Scope { name: "restart, old datagrams", old_datagrams: true, restarts: 1, ..RESTARTS },
-        Scope {
-            name: "restarts, witness",
-            roles: [Role::Node, Role::Node, Role::Witness],
-            ballots: 2,
-            ..RESTARTS
-        },
+        Scope { name: "restarts, witness, longer", restarts: 2, horizon: 3, ..RESTARTS_WITNESS },
         Scope { name: "restarts, drift", rates: SLOW_HOLDER.rates, ..RESTARTS },
         Scope { name: "release and restart", restarts: 1, horizon: 2, ..RELEASE },
         Scope {
@@ -148,6 +283,26 @@ pub fn full() -> Vec<Scope> {
             restarts: 1,
             horizon: 2,
             ..RELEASE
+        },
+        Scope { name: "rivals and a restart, longer", horizon: 2, ..RIVALS },
+        Scope { name: "four voters, two restarts", restarts: 2, ..FOUR },
+        Scope { name: "five voters, a restart", restarts: 1, ..FIVE },
+        Scope { name: "third voter removed, longer", restarts: 2, horizon: 3, ..THIRD_REMOVED },
+        Scope { name: "third voter added, longer", restarts: 2, horizon: 3, ..THIRD_ADDED },
+        Scope { name: "holder removed, longer", restarts: 2, horizon: 3, ..HOLDER_REMOVED },
+        Scope {
+            name: "fourth voter removed",
+            roles: voters(&[Role::Node; 4]),
+            step: Some(Membership { next: voters(&[Role::Node; 3]) }),
+            ..FOURTH_ADDED
+        },
+        Scope {
+            name: "removed voter stands",
+            orders: &[(2, Order::Fit)],
+            ballots: 2,
+            restarts: 2,
+            reaches: &[Claim::Held, Claim::HeldInFormer, Claim::Adopted],
+            ..THIRD_REMOVED
         },
     ]);
     scopes

@@ -5,7 +5,7 @@ use stateright::Property;
 use vip_engine::{About, Refused};
 
 use super::{
-    scope::{Order, VOTERS},
+    scope::{Generation, Order, PLACES},
     world::{Cluster, World},
 };
 
@@ -27,6 +27,12 @@ pub enum Claim {
     Refused,
     /// A candidate met a higher ballot.
     Duel,
+    /// A node has a lease by the next generation's votes, while another one
+    /// runs in the former generation.
+    HeldInNext,
+    /// A node has a lease by the former generation's votes, while another one
+    /// runs in the next generation.
+    HeldInFormer,
     /// Two nodes of a pair hold at once, which is what a cut may cost.
     TwoHold,
 }
@@ -42,6 +48,10 @@ impl Claim {
             Self::Adopted => "a process adopts its former incarnation's lease",
             Self::Refused => "a candidate is refused for another's lease",
             Self::Duel => "a candidate meets a higher ballot",
+            Self::HeldInNext => "the next generation's votes make a lease while a node is in the former one",
+            Self::HeldInFormer => {
+                "the former generation's votes make a lease while a node is in the next one"
+            }
             Self::TwoHold => "two nodes of a pair hold at once, as pair mode says",
         }
     }
@@ -56,6 +66,8 @@ impl Claim {
                 Self::Adopted => adopted,
                 Self::Refused => refused,
                 Self::Duel => duel,
+                Self::HeldInNext => |cluster, world| held_in(Generation::Next, cluster, world),
+                Self::HeldInFormer => |cluster, world| held_in(Generation::Former, cluster, world),
                 Self::TwoHold => |_, world: &World| world.open.count_ones() > 1,
             },
         )
@@ -102,7 +114,7 @@ fn failed_over(cluster: &Cluster, world: &World) -> bool {
 }
 
 fn adopted(cluster: &Cluster, world: &World) -> bool {
-    (0..VOTERS).any(|node| {
+    (0..PLACES).any(|node| {
         let local = cluster.local(world, node);
         let now = cluster.scope.clock(node, world.tick);
         world.open & (1 << node) != 0
@@ -110,6 +122,15 @@ fn adopted(cluster: &Cluster, world: &World) -> bool {
             && local.starts > 1
             && local.engine.as_ref().is_some_and(|engine| engine.status(now).silent)
     })
+}
+
+/// Node 0 may have had its lease before.
+fn held_in(generation: Generation, cluster: &Cluster, world: &World) -> bool {
+    let is_in = |node: usize| cluster.local(world, node).generation == generation;
+    let (inside, outside): (Vec<_>, Vec<_>) =
+        (0..PLACES).filter(|&node| cluster.scope.has(node)).partition(|&node| is_in(node));
+    let holds = |node: usize| node != 0 && world.open & (1 << node) != 0;
+    inside.into_iter().any(holds) && !outside.is_empty()
 }
 
 fn refused(cluster: &Cluster, world: &World) -> bool {

@@ -10,7 +10,7 @@ use vip_engine::{
 
 use super::{
     node_id, place,
-    scope::{Order, STARTED, Scope, VOTERS},
+    scope::{Generation, Order, PLACES, STARTED, Scope},
 };
 
 /// The one group.
@@ -34,6 +34,8 @@ pub(super) enum Event {
     },
     Order(Order),
     Restart,
+    /// A new process by the next generation's configuration.
+    Step,
     /// The process, stopped before a map write, goes on.
     Continue,
 }
@@ -63,6 +65,10 @@ pub(super) struct Outcome {
 /// One node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Local {
+    /// Its place. No two nodes are equal.
+    place: u8,
+    /// By which configuration its process runs.
+    pub generation: Generation,
     /// `None` when the process has ended.
     pub engine: Option<Engine>,
     pub map: Lease,
@@ -84,14 +90,16 @@ pub(super) struct Local {
 
 impl Local {
     /// A node whose silence after the start ends at tick 0.
-    pub fn fresh(scope: &Scope, node: usize) -> Self {
+    pub fn fresh(scope: &Scope, node: usize, generation: Generation) -> Self {
         let started = STARTED;
-        let engine = scope.has(node).then(|| {
-            let mut engine = scope.engine(node, 1, None, started);
+        let engine = scope.is_in(node, generation).then(|| {
+            let mut engine = scope.engine(node, generation, 1, None, started);
             engine.handle(Input::Eligible { group: GROUP, eligible: scope.fit[node] }, started);
             engine
         });
         let mut local = Self {
+            place: place(node),
+            generation,
             engine,
             map: Lease::NONE,
             held_back: VecDeque::new(),
@@ -130,6 +138,10 @@ impl Local {
         let mut stopped_before = None;
         match event {
             Event::Restart => next.restart(scope, node, now),
+            Event::Step => {
+                next.generation = Generation::Next;
+                next.restart(scope, node, now);
+            }
             Event::Continue => next.execute_held(&mut run),
             Event::Wake | Event::Deliver { .. } | Event::Order(_) => {
                 next.hear_peers(scope, node, now, &mut run);
@@ -139,7 +151,7 @@ impl Local {
                         packet: Packet { messages: vec![Message::Group { group: GROUP, about }] },
                     },
                     Event::Order(order) => next.input_of(order, node),
-                    Event::Wake | Event::Restart | Event::Continue => Input::Wake,
+                    Event::Wake | Event::Restart | Event::Step | Event::Continue => Input::Wake,
                 };
                 next.handle(input, now, &mut run);
                 let before = (next.clone(), run.sent.clone());
@@ -179,7 +191,7 @@ impl Local {
 
     fn restart(&mut self, scope: &Scope, node: usize, now: BootNs) {
         self.starts += 1;
-        let mut engine = scope.engine(node, self.starts, self.map.expiry(), now);
+        let mut engine = scope.engine(node, self.generation, self.starts, self.map.expiry(), now);
         engine.handle(Input::Eligible { group: GROUP, eligible: self.map != Lease::NONE }, now);
         self.engine = Some(engine);
         self.latest = None;
@@ -205,7 +217,7 @@ impl Local {
             return;
         }
         self.heard = now;
-        for peer in (0..VOTERS).filter(|&peer| peer != node && scope.has(peer)) {
+        for peer in (0..PLACES).filter(|&peer| peer != node && scope.has(peer)) {
             let messages = vec![Message::Heartbeat { first: GROUP, ready: vec![true] }];
             self.handle(Input::Message { from: node_id(peer), packet: Packet { messages } }, now, run);
             self.execute_held(run);

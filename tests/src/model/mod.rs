@@ -10,6 +10,9 @@
 //! Everything happens at ticks of true time, of which a run has a few; a
 //! process may be late with everything. Nodes hear each other at all times, as
 //! far as the quorum is concerned, which is more than can be.
+//!
+//! There are up to five voters, and while a step of the membership lasts, each
+//! has its own generation's ([`Membership`]).
 
 mod catalogue;
 mod claims;
@@ -25,10 +28,10 @@ mod world;
 use vip_engine::NodeId;
 
 pub use self::{
-    catalogue::{full, smallest, standard},
+    catalogue::{LEAPS, Leap, full, smallest, standard},
     claims::{Claim, ONE_HOLDER},
     report::{Outcome, Violation, explore, explore_to},
-    scope::{Order, Rate, Scope, Start, Tick, VOTERS},
+    scope::{Membership, Order, PLACES, Rate, Scope, Start, Tick},
 };
 
 /// The id of the node at `index`.

@@ -4,8 +4,9 @@
 use vip_engine::Mutant;
 
 use super::{
+    catalogue::{FIVE, FOUR, RIVALS, TWO},
     claims::Claim,
-    scope::{Order, Rate, Scope, Start, Tick},
+    scope::{Order, Scope, Start, Tick, fit, slow},
 };
 
 const ONE_CANDIDATE: Scope =
@@ -15,7 +16,7 @@ const RESTARTED_VOTER: Scope = Scope { name: "restarted voter", restarts: 1, ..O
 
 const FINE: Scope = Scope {
     name: "fine time",
-    fit: [true, true, false],
+    fit: fit(&[0, 1]),
     orders: &[],
     start: Start::Standing,
     tick: Tick::Quarter,
@@ -35,7 +36,7 @@ const RENEWAL: Scope = Scope { name: "renewal", horizon: 2, ballots: 2, late_acc
 
 const RENEWAL_AND_RELEASE: Scope = Scope {
     name: "renewal and release",
-    fit: [true, true, false],
+    fit: fit(&[0, 1]),
     orders: &[(0, Order::Unfit)],
     horizon: 1,
     ballots: 2,
@@ -43,17 +44,12 @@ const RENEWAL_AND_RELEASE: Scope = Scope {
     ..ONE_CANDIDATE
 };
 
-const DRIFT: Scope = Scope {
-    name: "drift",
-    rates: [Rate::Slow, Rate::Fast, Rate::Fast],
-    horizon: 2,
-    reaches: &[Claim::Held],
-    ..ONE_CANDIDATE
-};
+const DRIFT: Scope =
+    Scope { name: "drift", rates: slow(0), horizon: 2, reaches: &[Claim::Held], ..ONE_CANDIDATE };
 
 const HANDOVER: Scope = Scope {
     name: "handover",
-    fit: [true, false, true],
+    fit: fit(&[0, 2]),
     orders: &[(1, Order::Fit), (0, Order::HandOver(2))],
     horizon: 2,
     renewals: false,
@@ -62,8 +58,17 @@ const HANDOVER: Scope = Scope {
     ..ONE_CANDIDATE
 };
 
-/// All of them.
-pub const MUTANTS: [(Mutant, Scope); 10] = [
+const RIVALS_AT_ONCE: Scope = Scope { name: "rivals at once", horizon: 0, ..RIVALS };
+
+const TWO_RESTARTS: Scope = Scope { name: "two voters, two restarts", ballots: 3, horizon: 1, ..TWO };
+
+const FOUR_AT_ONCE: Scope = Scope { name: "four voters at once", restarts: 0, horizon: 0, ..FOUR };
+
+const FIVE_SHORTLY: Scope = Scope { name: "five voters, shortly", horizon: 1, ..FIVE };
+
+/// All of them; some once more, where another scope must show that it finds
+/// what there is to be found.
+pub const MUTANTS: [(Mutant, Scope); 14] = [
     (Mutant::ShortSilence, RESTARTED_VOTER),
     (Mutant::ShortAcceptor, ONE_CANDIDATE),
     (Mutant::Overwrite, ONE_CANDIDATE),
@@ -74,4 +79,8 @@ pub const MUTANTS: [(Mutant, Scope); 10] = [
     (Mutant::NoMargin, DRIFT),
     (Mutant::SameBallot, HANDOVER),
     (Mutant::StandsInSilence, RESTARTED_VOTER),
+    (Mutant::ProposeInSilence, RIVALS_AT_ONCE),
+    (Mutant::ShortSilence, TWO_RESTARTS),
+    (Mutant::Overwrite, FOUR_AT_ONCE),
+    (Mutant::ShortAcceptor, FIVE_SHORTLY),
 ];

@@ -11,7 +11,7 @@ use vip_engine::{About, Ballot, Refused};
 
 use super::{
     local::{Envelope, Local},
-    scope::VOTERS,
+    scope::PLACES,
     table::{EventKey, MessageId, Step},
     world::{Cluster, World},
 };
@@ -104,7 +104,7 @@ impl Cluster {
     }
 
     /// May this message have an effect at any time from now on?
-    fn matters(&self, world: &World, locals: &[std::sync::Arc<Local>; VOTERS], message: MessageId) -> bool {
+    fn matters(&self, world: &World, locals: &[std::sync::Arc<Local>; PLACES], message: MessageId) -> bool {
         let envelope = self.table.message(message);
         let (from, to) = (&locals[usize::from(envelope.from)], &locals[usize::from(envelope.to)]);
         if to.engine.is_none() {

@@ -12,7 +12,7 @@ use stateright::{Checker, Expectation, HasDiscoveries, Model as _};
 
 use super::{
     claims::ONE_HOLDER,
-    scope::{Scope, VOTERS},
+    scope::{PLACES, Scope},
     table::{EventKey, Own},
     world::{Action, Cluster, World},
 };
@@ -174,6 +174,7 @@ impl Cluster {
             }
             EventKey::Own(Own::Wake) => "wakes up".to_owned(),
             EventKey::Own(Own::Restart) => "a new process".to_owned(),
+            EventKey::Own(Own::Step) => "a new process, in the next generation".to_owned(),
             EventKey::Own(Own::Continue) => "goes on".to_owned(),
             EventKey::Own(Own::Order(order)) => format!("order {order:?}"),
         };
@@ -202,6 +203,6 @@ fn fences(before: &World, after: &World) -> String {
     if before.open == after.open {
         return String::new();
     }
-    let open: Vec<_> = (0..VOTERS).filter(|node| after.open & (1 << node) != 0).collect();
+    let open: Vec<_> = (0..PLACES).filter(|node| after.open & (1 << node) != 0).collect();
     format!("\n        open on {open:?}")
 }

@@ -11,11 +11,56 @@ use vip_engine::{Engine, EngineConfig, GroupId, GroupSpec, Incarnation, NodeSpec
 
 use super::{claims::Claim, node_id};
 
-/// How many voters there are.
-pub const VOTERS: usize = 3;
+/// How many places for voters there are. Where nobody is, is [`Role::Vacant`].
+pub const PLACES: usize = 5;
+
+/// Who takes part, by place: these, and nobody at the other places.
+pub(super) const fn voters(roles: &[Role]) -> [Role; PLACES] {
+    let mut places = [Role::Vacant; PLACES];
+    let mut place = 0;
+    while place < roles.len() {
+        places[place] = roles[place];
+        place += 1;
+    }
+    places
+}
+
+/// A step of the membership (rule 10): a restart may bring a node from the
+/// former generation to the next one, and never back.
+///
+/// An exploration begins at any moment of the step: every voter of both may be
+/// in either generation, by a restart whose silence is over. A voter that only
+/// the next one has is there from the start, as one that has not started yet
+/// is no other than one that is late with everything. A voter that only the
+/// former one has, stays in it: its next process finds that it is no member.
+/// Nodes of both hear each other, as neighbours do; whom its own generation
+/// does not have, a node does not listen to, which is the engine's to see to.
+#[derive(Clone, Copy, Debug)]
+pub struct Membership {
+    /// The voters of the next generation.
+    pub next: [Role; PLACES],
+}
 
 /// T_accept: with it RESERVE_MIN is a quarter.
 pub(super) const ACCEPT: Duration = Duration::from_millis(80);
+
+/// Who can serve the group: these.
+pub(super) const fn fit(nodes: &[usize]) -> [bool; PLACES] {
+    let mut places = [false; PLACES];
+    let mut index = 0;
+    while index < nodes.len() {
+        places[nodes[index]] = true;
+        index += 1;
+    }
+    places
+}
+
+/// One clock is slow, the others' fast.
+pub(super) const fn slow(node: usize) -> [Rate; PLACES] {
+    let mut rates = [Rate::Fast; PLACES];
+    rates[node] = Rate::Slow;
+    rates
+}
 
 /// When the first engines are made. Tick 0 is when their silence ends.
 pub(super) const STARTED: BootNs = BootNs(1_000_000_000);
@@ -66,13 +111,22 @@ impl Tick {
     }
 }
 
+/// By which configuration a process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Generation {
+    /// The only one, or the one before a step.
+    Former,
+    /// The one after it.
+    Next,
+}
+
 /// Where an exploration begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     /// Node 0 stands: its Prepares are on their way.
     Standing,
-    /// Node 0 has just got the lease, by the vote of node 1 or by that of node
-    /// 2. What it sent the other one is still on its way.
+    /// Node 0 has just got the lease, by the votes of just as many others as
+    /// it takes, whichever. What it sent the rest is still on its way.
     Won,
 }
 
@@ -98,11 +152,13 @@ pub struct Scope {
     /// What it is called in the report.
     pub name: &'static str,
     /// The voters. Node 0 is the first to stand.
-    pub roles: [Role; VOTERS],
+    pub roles: [Role; PLACES],
+    /// A step to other voters, while it lasts.
+    pub step: Option<Membership>,
     /// Who can serve the group from the start; others after [`Order::Fit`].
-    pub fit: [bool; VOTERS],
+    pub fit: [bool; PLACES],
     /// Their clocks.
-    pub rates: [Rate; VOTERS],
+    pub rates: [Rate; PLACES],
     /// What has happened before.
     pub start: Start,
     /// How fine time is.
@@ -154,9 +210,10 @@ impl Scope {
     pub const fn new(name: &'static str, tick: Tick, horizon: u8, ballots: u8) -> Self {
         Self {
             name,
-            roles: [Role::Node; VOTERS],
-            fit: [true, false, false],
-            rates: [Rate::Fast; VOTERS],
+            roles: voters(&[Role::Node; 3]),
+            step: None,
+            fit: fit(&[0]),
+            rates: [Rate::Fast; PLACES],
             start: Start::Standing,
             tick,
             horizon,
@@ -178,9 +235,28 @@ impl Scope {
         }
     }
 
-    /// Is there a node at this place?
+    /// Is there a node at this place, in whichever generation?
     pub(super) fn has(&self, node: usize) -> bool {
-        self.roles[node] != Role::Vacant
+        self.is_in(node, Generation::Former) || self.is_in(node, Generation::Next)
+    }
+
+    /// Is there a node at this place in this generation?
+    pub(super) fn is_in(&self, node: usize, generation: Generation) -> bool {
+        self.members(generation).is_some_and(|roles| roles[node] != Role::Vacant)
+    }
+
+    /// The voters of a generation, if there is such a one.
+    pub(super) fn members(&self, generation: Generation) -> Option<&[Role; PLACES]> {
+        match generation {
+            Generation::Former => Some(&self.roles),
+            Generation::Next => self.step.as_ref().map(|step| &step.next),
+        }
+    }
+
+    /// How many voters make a majority in a generation.
+    pub(super) fn majority(&self, generation: Generation) -> usize {
+        let places = (0..PLACES).filter(|&node| self.is_in(node, generation));
+        places.count() / 2 + 1
     }
 
     /// What the clock of `node` shows at `tick`.
@@ -188,14 +264,23 @@ impl Scope {
         STARTED.plus(ACCEPT).plus(self.tick.by(self.rates[node]) * u32::from(tick))
     }
 
-    /// The engine of the `start`th process on `node`, made at `now`, with the
-    /// lease that is in the map. The one place where engines are made.
-    pub(super) fn engine(&self, node: usize, start: u8, held: Option<BootNs>, now: BootNs) -> Engine {
+    /// The engine of the `start`th process on `node`, made at `now` by the
+    /// configuration of `generation`, with the lease that is in the map. The one
+    /// place where engines are made.
+    pub(super) fn engine(
+        &self,
+        node: usize,
+        generation: Generation,
+        start: u8,
+        held: Option<BootNs>,
+        now: BootNs,
+    ) -> Engine {
         let number = if self.falling { u8::MAX - start } else { start };
         // Those who come after node 0 stand without a slot's delay if it
         // is node 1, else with less than a tick's.
-        let groups = vec![GroupSpec { priorities: vec![1, 3, 2], ..GroupSpec::default() }];
-        let nodes = self.roles.iter().map(|&role| NodeSpec { role }).collect();
+        let groups = vec![GroupSpec { priorities: vec![1, 5, 4, 3, 2], ..GroupSpec::default() }];
+        let roles = self.members(generation).unwrap_or(&self.roles);
+        let nodes = roles.iter().map(|&role| NodeSpec { role }).collect();
         let incarnation = Incarnation(u64::from(number));
         let config = EngineConfig::new(node_id(node), incarnation, nodes, groups, ACCEPT);
         let config = EngineConfig { pair: self.pair, ..config };
@@ -209,7 +294,7 @@ impl Scope {
 
     /// The longest lease that the data plane believes, in nanoseconds.
     pub(super) fn hold_ns(&self) -> u64 {
-        let hold = self.engine(0, 1, None, STARTED).hold();
+        let hold = self.engine(0, Generation::Former, 1, None, STARTED).hold();
         u64::try_from(hold.as_nanos()).unwrap_or(u64::MAX)
     }
 
@@ -223,12 +308,20 @@ impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { horizon, ballots, restarts, stops, .. } = self;
         let parts = self.tick.per_accept();
+        let places = |generation| (0..PLACES).filter(move |&node| self.is_in(node, generation)).collect();
+        let (former, next): (Vec<_>, Vec<_>) = (places(Generation::Former), places(Generation::Next));
+        if self.step.is_some() {
+            write!(f, "voters {former:?}, then {next:?}, ")?;
+        } else if self.pair.is_none() && former.len() != 3 {
+            write!(f, "{} voters, ", former.len())?;
+        }
         write!(f, "{horizon} ticks of T_accept/{parts}, {} ballots, {restarts} restarts", ballots + 1)?;
         if self.start == Start::Won {
             write!(f, ", the first already won")?;
         }
         for (rate, name) in [(Rate::Fast, "fast"), (Rate::Slow, "slow")] {
-            let nodes: Vec<_> = (0..VOTERS).filter(|&node| self.rates[node] == rate).collect();
+            let nodes: Vec<_> =
+                (0..PLACES).filter(|&node| self.has(node) && self.rates[node] == rate).collect();
             if self.rates.contains(&Rate::Slow) {
                 write!(f, ", {name} clocks {nodes:?}")?;
             }
@@ -240,7 +333,7 @@ impl fmt::Display for Scope {
             write!(f, ", {node}: {order:?}")?;
         }
         for (set, name) in [
-            (self.roles.contains(&Role::Witness), "a witness"),
+            (self.roles.contains(&Role::Witness), "witnesses"),
             (self.pair == Some(PeerLoss::Take), "a pair that takes"),
             (self.pair == Some(PeerLoss::Hold), "a pair that holds"),
             (!self.renewals, "renewals lost"),

@@ -73,6 +73,8 @@ pub enum Own {
     Order(Order),
     /// A new process starts.
     Restart,
+    /// A new process starts, in the next generation.
+    Step,
     /// Its process, stopped before a map write, goes on.
     Continue,
 }
@@ -146,6 +148,7 @@ impl Table {
             EventKey::Own(Own::Wake) => Event::Wake,
             EventKey::Own(Own::Order(order)) => Event::Order(order),
             EventKey::Own(Own::Restart) => Event::Restart,
+            EventKey::Own(Own::Step) => Event::Step,
             EventKey::Own(Own::Continue) => Event::Continue,
         };
         let before = self.local(local);

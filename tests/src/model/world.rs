@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use stateright::{Model, Property};
-use vip_engine::GroupState;
+use vip_engine::{GroupState, Role};
 
 use super::{
     claims,
     local::{Fault, Local},
     place,
-    scope::{Order, Scope, Start, VOTERS},
+    scope::{Generation, Order, PLACES, Scope, Start},
     table::{EventKey, LocalId, MessageId, Own, Step, Table},
 };
 
@@ -27,7 +27,7 @@ pub struct World {
     /// The nodes whose fence is open, as bits.
     pub(super) open: u8,
     pub(super) fault: Option<Fault>,
-    pub(super) nodes: [LocalId; VOTERS],
+    pub(super) nodes: [LocalId; PLACES],
     /// What is on the way, in the order of numbers.
     pub(super) net: Box<[MessageId]>,
 }
@@ -63,7 +63,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Three nodes whose first silence has just ended.
+    /// Nodes whose first silence has just ended.
     #[must_use]
     pub fn new(scope: Scope) -> Self {
         Self { table: Table::default(), hold_ns: scope.hold_ns(), scope }
@@ -111,7 +111,7 @@ impl Cluster {
     /// and what it wants to do after that, it may be late with all the same.
     fn tick(&self, world: &mut World) {
         world.tick += 1;
-        for node in 0..VOTERS {
+        for node in 0..PLACES {
             let local = self.local(world, node);
             if local.engine.is_none() || local.is_stopped() {
                 continue;
@@ -124,10 +124,14 @@ impl Cluster {
         }
     }
 
-    /// Node 0 gets the lease by the vote of `voter`.
-    fn won_by(&self, mut world: World, voter: usize) -> World {
+    /// Node 0 gets the lease by the votes of `others`, as far as they vote: one
+    /// that could stand itself from the start may have done so.
+    fn won_by(&self, mut world: World, others: &[usize]) -> World {
         // Prepare, Promise, Propose, Accept.
-        for (from, to) in [(0, voter), (voter, 0), (0, voter), (voter, 0)] {
+        let asks = others.iter().map(|&voter| (0, voter));
+        let answers = others.iter().map(|&voter| (voter, 0));
+        let ways: Vec<_> = asks.chain(answers).collect();
+        for &(from, to) in [&ways, &ways].into_iter().flatten() {
             let next = world.net.iter().find_map(|&message| {
                 let envelope = self.table.message(message);
                 let meant = (envelope.from, envelope.to) == (place(from), place(to));
@@ -143,9 +147,94 @@ impl Cluster {
         world
     }
 
+    /// Every choice of as many others as node 0 needs the votes of; one of those
+    /// that differ only in which of several witnesses they have.
+    ///
+    /// Witnesses whose clocks run alike differ in their place alone. No ballot
+    /// names one, for it never stands; it has no rank, nothing is handed over to
+    /// it and no order is given to it; its votes are counted, and no claim is
+    /// about a certain one. So to exchange two of them makes of each schedule
+    /// another one, in which the same fences are open. Not so during a step of
+    /// the membership, where witnesses may be in different generations.
+    fn electorates(&self, world: &World) -> Vec<Vec<usize>> {
+        let generation = self.local(world, 0).generation;
+        let hears = |node: usize| {
+            let members = self.scope.members(self.local(world, node).generation);
+            members.is_some_and(|roles| roles[0] != Role::Vacant)
+        };
+        let others: Vec<_> =
+            (1..PLACES).filter(|&node| self.scope.is_in(node, generation) && hears(node)).collect();
+        let needed = self.scope.majority(generation) - 1;
+        let chosen = |set: u32| others.iter().enumerate().filter(move |(index, _)| set & (1 << index) != 0);
+        let sets = (0..1_u32 << others.len()).filter(|set| set.count_ones() as usize == needed);
+        let choices = sets.map(|set| chosen(set).map(|(_, &node)| node).collect::<Vec<_>>());
+        // With a witness, all of those that come before it and are like it.
+        choices
+            .filter(|choice| {
+                choice.iter().all(|&node| self.alike_before(node).all(|other| choice.contains(&other)))
+            })
+            .collect()
+    }
+
+    /// The witnesses at lower places that differ from that one in nothing else.
+    fn alike_before(&self, node: usize) -> impl Iterator<Item = usize> {
+        let scope = &self.scope;
+        let is_one = |node: usize| scope.step.is_none() && scope.roles[node] == Role::Witness;
+        (0..node)
+            .filter(move |&other| is_one(node) && is_one(other) && scope.rates[other] == scope.rates[node])
+    }
+
+    /// Every way in which the nodes may be in the generations of a step.
+    fn generations(&self) -> Vec<[Generation; PLACES]> {
+        let mut ways = vec![[Generation::Former; PLACES]];
+        for node in 0..PLACES {
+            let (former, next) =
+                (self.scope.is_in(node, Generation::Former), self.scope.is_in(node, Generation::Next));
+            let stepped = ways.iter().map(|way| {
+                let mut way = *way;
+                way[node] = Generation::Next;
+                way
+            });
+            match (former, next) {
+                (true, true) => ways = ways.iter().copied().chain(stepped).collect(),
+                (false, true) => ways = stepped.collect(),
+                (true | false, false) => {}
+            }
+        }
+        ways
+    }
+
+    /// The beginning, with nodes in these generations.
+    fn begin(&self, generations: [Generation; PLACES]) -> Vec<World> {
+        let scope = &self.scope;
+        let mut world = World {
+            tick: 0,
+            ballots: scope.ballots + 1,
+            restarts: scope.restarts,
+            stops: scope.stops,
+            orders: (1 << scope.orders.len()) - 1,
+            open: 0,
+            fault: None,
+            nodes: std::array::from_fn(|node| {
+                self.table.add_local(Local::fresh(scope, node, generations[node]))
+            }),
+            net: Box::default(),
+        };
+        // Told to, node 0 stands before anybody else does.
+        let first = self.step(&world, 0, EventKey::Own(Own::Order(Order::Stand)));
+        self.apply(&mut world, 0, &first, false);
+        match scope.start {
+            Start::Standing => vec![world],
+            Start::Won => {
+                let electorates = self.electorates(&world);
+                electorates.iter().map(|others| self.won_by(world.clone(), others)).collect()
+            }
+        }
+    }
+
     fn look_at_fences(&self, world: &mut World) {
         world.open = 0;
-        for node in 0..VOTERS {
+        for node in 0..PLACES {
             if self.local(world, node).is_open(self.hold_ns, self.scope.clock(node, world.tick)) {
                 world.open |= 1 << node;
             }
@@ -188,25 +277,11 @@ impl Model for Cluster {
     type Action = Action;
 
     fn init_states(&self) -> Vec<World> {
-        let scope = &self.scope;
-        let mut world = World {
-            tick: 0,
-            ballots: scope.ballots + 1,
-            restarts: scope.restarts,
-            stops: scope.stops,
-            orders: (1 << scope.orders.len()) - 1,
-            open: 0,
-            fault: None,
-            nodes: std::array::from_fn(|node| self.table.add_local(Local::fresh(scope, node))),
-            net: Box::default(),
-        };
-        // Told to, node 0 stands before anybody else does.
-        let first = self.step(&world, 0, EventKey::Own(Own::Order(Order::Stand)));
-        self.apply(&mut world, 0, &first, false);
-        match scope.start {
-            Start::Standing => vec![world],
-            Start::Won => (1..VOTERS).map(|voter| self.won_by(world.clone(), voter)).collect(),
-        }
+        let worlds: Vec<_> =
+            self.generations().into_iter().flat_map(|generations| self.begin(generations)).collect();
+        let is_won = self.scope.start == Start::Standing || worlds.iter().any(|world| world.open == 1);
+        assert!(is_won, "{}: node 0 has the lease in no beginning", self.scope.name);
+        worlds
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
@@ -214,12 +289,17 @@ impl Model for Cluster {
         if world.fault.is_some() || world.open.count_ones() > 1 {
             return;
         }
-        let mut runs = [false; VOTERS];
+        let mut runs = [false; PLACES];
         for (node, runs) in runs.iter_mut().enumerate() {
             let local = self.local(world, node);
             if world.restarts > 0 && self.scope.has(node) {
                 let what = EventKey::Own(Own::Restart);
                 actions.push(Action::Node { node: place(node), what, stopped: false });
+                let is_behind = local.generation == Generation::Former;
+                if is_behind && self.scope.is_in(node, Generation::Next) {
+                    let what = EventKey::Own(Own::Step);
+                    actions.push(Action::Node { node: place(node), what, stopped: false });
+                }
             }
             if local.is_stopped() {
                 self.add(world, node, EventKey::Own(Own::Continue), actions);
@@ -262,7 +342,7 @@ impl Model for Cluster {
             None => self.tick(&mut next),
             Some((node, what, stopped)) => {
                 let step = self.step(world, node, what);
-                if what == EventKey::Own(Own::Restart) {
+                if matches!(what, EventKey::Own(Own::Restart | Own::Step)) {
                     next.restarts -= 1;
                     if !self.scope.old_datagrams {
                         // The transport drops what was sealed for the former
