@@ -31,8 +31,6 @@ const SLOW_UNIT_TESTS: &[&str] =
 const SLOW_GLUE_TESTS: &[&str] = &[
     "agent::membership::chains::",
     "agent::table::tests::no_vip_is_ever_answered_twice",
-    "history::",
-    "monitor::",
     "transport::tests::forged::",
     "transport::tests::replay::",
 ];
@@ -44,9 +42,9 @@ const GROUP_TESTS: &str = "agent::table::";
 /// vip-ctl's test that lists the mutants of the glue.
 const GLUE_LIST: &str = "mutant::tests::each_has_a_name_and_is_told";
 
-/// How long a program of tests may take; the slowest takes some ten seconds of
-/// a processor of its own.
-const TESTS_LIMIT: Duration = Duration::from_secs(120);
+/// How long a program of tests may take: the slowest takes some thirty seconds of
+/// a processor of its own, and must not seem to hang on one that others use.
+const TESTS_LIMIT: Duration = Duration::from_secs(300);
 /// The same for a scenario, which takes milliseconds.
 const SCENARIO_LIMIT: Duration = Duration::from_secs(30);
 /// How long seeds are tried, however many are left.
