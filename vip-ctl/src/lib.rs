@@ -16,6 +16,7 @@ pub mod host;
 pub mod http;
 pub mod lock;
 pub mod metrics;
+mod mutant;
 pub mod node;
 pub mod paths;
 pub mod programs;

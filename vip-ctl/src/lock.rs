@@ -11,7 +11,10 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::paths::Paths;
+use crate::{
+    mutant::{self, Mutant},
+    paths::Paths,
+};
 
 /// How often, and at what interval, a busy lock is tried again.
 const TRIES: u32 = 50;
@@ -66,7 +69,9 @@ impl Lock {
             .open(&path)
             .map_err(failed)?;
         for _ in 0..TRIES {
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            let exclusive = FlockArg::LockExclusiveNonblock;
+            let how = if mutant::is(Mutant::SharedLock) { FlockArg::LockSharedNonblock } else { exclusive };
+            match Flock::lock(file, how) {
                 Ok(mut file) => {
                     let owner = format!("{} {}\n", if agent { "agent" } else { "verb" }, std::process::id());
                     if Owner::write(&mut file, owner.as_bytes()).is_err() {

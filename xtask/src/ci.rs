@@ -4,7 +4,7 @@ use std::process::{Command, ExitCode};
 
 use crate::{
     build::{self, Warnings},
-    model,
+    model, mutants,
     place::Place,
     process,
     setup::{self, Need, Tools},
@@ -35,6 +35,7 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<ExitCode> {
         }
         report.check("simulation", || sim::check(place))?;
         report.check("model", || model::check(place))?;
+        report.check("mutants", || mutants::check(place))?;
         report.tally.add(test::all(place, &TestArgs::default())?);
     }
     println!();

@@ -11,6 +11,7 @@ mod demo;
 mod dist;
 mod load;
 mod model;
+mod mutants;
 mod place;
 mod process;
 mod setup;
@@ -55,6 +56,8 @@ enum Verb {
     /// Check the lease protocol exhaustively, for small clusters, and that mutants are caught
     #[command(disable_help_flag = true)]
     Model(PassThrough),
+    /// Ask tests, scenarios, simulation and model whether they notice each way to be broken
+    Mutants(mutants::MutantsArgs),
     /// Run all tests
     Test(test::TestArgs),
     /// Make the Debian package and the tarball
@@ -98,6 +101,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Demo(pass) => demo::run(&place, &pass.args),
         Verb::Sim(pass) => sim::run(&place, &pass.args),
         Verb::Model(pass) => model::run(&place, &pass.args),
+        Verb::Mutants(args) => mutants::run(&place, &args),
         Verb::Test(args) => test::run(&place, &args),
         Verb::Dist(args) => dist::run(&place, &args),
         Verb::Tidy => tidy::run(&place),
@@ -126,6 +130,7 @@ mod tests {
             | Verb::Unload(_)
             | Verb::Sim(_)
             | Verb::Model(_)
+            | Verb::Mutants(_)
             | Verb::Test(_)
             | Verb::Dist(_)
             | Verb::Tidy

@@ -9,6 +9,7 @@ use std::{
     fmt,
     fs::{self, File},
     io::{self, IsTerminal as _, Read as _, Seek as _, SeekFrom, Write as _},
+    ops::ControlFlow,
     os::unix::process::CommandExt as _,
     path::Path,
     process::{Child, Command, ExitCode, ExitStatus, Stdio},
@@ -25,6 +26,8 @@ use nix::{
 
 /// How often a running child is looked at.
 const POLL: Duration = Duration::from_millis(50);
+/// The same for one of many short ones.
+const WATCH: Duration = Duration::from_millis(10);
 /// How often progress is told where no terminal shows a moving line.
 const TELL: Duration = Duration::from_secs(10);
 /// How long a program that was asked to end gets for its own cleaning up.
@@ -221,6 +224,72 @@ pub(crate) fn run_streamed(
     Ok(status)
 }
 
+/// How a watched program came to its end.
+#[derive(Debug)]
+pub(crate) enum Watched {
+    /// By itself.
+    Ended(ExitStatus),
+    /// It had said enough, and was killed.
+    Enough,
+    /// It was killed when its time was over.
+    Overdue,
+}
+
+/// Runs something that may hang or go on for long after it has said what
+/// matters: it is killed, with all that it started, as soon as `sink` breaks or
+/// `limit` is over. Its stderr is dropped.
+///
+/// # Errors
+/// When it cannot be started, its output cannot be read, or [`Interrupted`].
+pub(crate) fn watch(
+    command: &mut Command,
+    limit: Duration,
+    mut sink: impl FnMut(&[u8]) -> ControlFlow<()>,
+) -> anyhow::Result<Watched> {
+    check_stop()?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        // A group of its own, so that no child of its is left behind.
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot run `{}`", spell(command)))?;
+    let mut pipe = child.stdout.take().context("the child has no stdout")?;
+    fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("cannot make a pipe non-blocking")?;
+    let started = Instant::now();
+    let mut end = || -> anyhow::Result<Watched> {
+        loop {
+            let status = child.try_wait().context("cannot wait for a child process")?;
+            let mut flow = ControlFlow::Continue(());
+            let mut feed = |bytes: &[u8]| {
+                if flow.is_continue() {
+                    flow = sink(bytes);
+                }
+            };
+            drain(&mut pipe, &mut feed).context("cannot read a child's output")?;
+            check_stop()?;
+            match (flow, status) {
+                (ControlFlow::Break(()), _) => return Ok(Watched::Enough),
+                (ControlFlow::Continue(()), Some(status)) => return Ok(Watched::Ended(status)),
+                (ControlFlow::Continue(()), None) if started.elapsed() > limit => {
+                    return Ok(Watched::Overdue);
+                }
+                (ControlFlow::Continue(()), None) => thread::sleep(WATCH),
+            }
+        }
+    };
+    let end = end();
+    if !matches!(end, Ok(Watched::Ended(_)))
+        && let Ok(group) = i32::try_from(child.id())
+    {
+        // Its leader is ours to wait for, so the group is still its own.
+        let _gone = signal::killpg(nix::unistd::Pid::from_raw(group), Signal::SIGKILL);
+        child.wait().context("cannot wait for a child process")?;
+    }
+    end
+}
+
 /// Hands over what the pipe holds now.
 fn drain(pipe: &mut impl io::Read, sink: &mut impl FnMut(&[u8])) -> io::Result<()> {
     let mut buffer = [0_u8; 4096];
@@ -361,6 +430,24 @@ mod tests {
             .expect("it runs");
         assert!(!status.success());
         assert!(started.elapsed() < Duration::from_secs(40), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn what_is_watched_ends_by_itself_or_by_its_word_or_by_its_time() {
+        let seen = |script: &str, limit: Duration| {
+            watch(&mut shell(script), limit, |bytes| match bytes.contains(&b'!') {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            })
+            .expect("it runs")
+        };
+        assert!(matches!(seen("echo one; exit 3", LONG), Watched::Ended(status) if status.code() == Some(3)));
+        let started = Instant::now();
+        assert!(matches!(seen("echo !; sleep 60", LONG), Watched::Enough));
+        assert!(matches!(seen("echo one; sleep 60", Duration::from_millis(100)), Watched::Overdue));
+        assert!(started.elapsed() < Duration::from_secs(40), "{:?}", started.elapsed());
+        // What it said with its last breath counts.
+        assert!(matches!(seen("echo !", LONG), Watched::Enough));
     }
 
     #[test]

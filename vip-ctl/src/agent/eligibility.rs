@@ -8,6 +8,7 @@ use crate::{
     config::{self, WhenAllFail},
     engine::GroupId,
     host::Interface,
+    mutant::{self, Mutant},
 };
 
 /// The word on a group.
@@ -79,9 +80,12 @@ impl Judge {
         let old = std::mem::replace(self, Self::new(groups)).groups;
         for group in &mut self.groups {
             let Some(was) = old.iter().find(|was| was.name == group.name) else { continue };
+            group.told = was.told.clone().filter(|_| mutant::is(Mutant::NotToldAnew));
             for (check, verdict) in &mut group.verdicts {
                 let known = group.checks.iter().find(|known| known.name == *check);
-                if was.checks.iter().any(|old| Some(old) == known) {
+                if was.checks.iter().any(|old| Some(old) == known && !mutant::is(Mutant::VerdictsForgotten))
+                    || mutant::is(Mutant::VerdictKept)
+                {
                     *verdict = was.verdicts.get(check).cloned().flatten();
                 }
             }
@@ -124,7 +128,8 @@ impl Watched {
         links: &BTreeMap<u32, Interface>,
     ) -> (Option<Eligible>, Option<String>) {
         if let Some(trouble) = trouble {
-            return (Some(Eligible::No), Some(trouble.to_owned()));
+            let keeps = mutant::is(Mutant::KeepsInTrouble) && self.when_all_fail == WhenAllFail::Keep;
+            return (Some(if keeps { Eligible::Unwell } else { Eligible::No }), Some(trouble.to_owned()));
         }
         let failing = self.verdicts.iter().find_map(|(name, verdict)| match verdict {
             Some(Verdict::Fails(trouble)) => Some(format!("check {name}: {trouble}")),
@@ -138,7 +143,7 @@ impl Watched {
             };
             return (Some(word), Some(why));
         }
-        match self.verdicts.iter().find(|(_, verdict)| verdict.is_none()) {
+        match self.verdicts.iter().find(|(_, verdict)| verdict.is_none() && !mutant::is(Mutant::WellUnseen)) {
             // A lease that was found at the start goes on meanwhile.
             Some((name, _)) => (None, Some(format!("check {name} has no result yet"))),
             None => (Some(Eligible::Yes), None),
@@ -150,7 +155,9 @@ impl Watched {
 pub fn down(name: &str, links: &BTreeMap<u32, Interface>) -> Option<String> {
     match links.values().find(|link| link.name == name) {
         None => Some(format!("{name} is gone")),
-        Some(link) if !(link.up && link.carrier) => Some(format!("{name} has no carrier")),
+        Some(link) if !(link.up && (link.carrier || mutant::is(Mutant::CarrierUnseen))) => {
+            Some(format!("{name} has no carrier"))
+        }
         Some(_) => None,
     }
 }
@@ -246,6 +253,10 @@ mod tests {
         assert_eq!(said(&judge.judge(None, &links(true))), both);
         judge.note("a", "y", None);
         assert_eq!(said(&judge.judge(None, &links(true))), [(1, Some(Eligible::Yes), None)]);
+        // Whoever has other groups by the same numbers was told of the former ones.
+        judge.regroup(&next);
+        let both = [wait(0, "check x has no result yet"), (1, Some(Eligible::Yes), None)];
+        assert_eq!(said(&judge.judge(None, &links(true))), both);
     }
 
     #[test]

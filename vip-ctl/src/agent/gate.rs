@@ -12,7 +12,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use vip_common::{BootNs, Lease};
 
 use super::eligibility::Eligible;
-use crate::engine::{Epoch, GroupId, GroupState, NodeId, Reason};
+use crate::{
+    engine::{Epoch, GroupId, GroupState, NodeId, Reason},
+    mutant::{self, Mutant},
+};
 
 /// Names one run of a hook that the lease loop waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -156,8 +159,8 @@ impl Gates {
                 self.barred.insert(GroupId(new), *until);
             }
             self.gates.push(match gate {
-                Some(gate) => Gate { rule, ..gate },
-                None => Gate::new(rule, None),
+                Some(gate) if !mutant::is(Mutant::GateForgets) => Gate { rule, ..gate },
+                Some(_) | None => Gate::new(rule, None),
             });
         }
     }
@@ -178,7 +181,8 @@ impl Gates {
         let Some(gate) = self.gate(group) else { return Step { store: Some(lease), cancel: None } };
         let Some(until) = lease.expiry() else {
             let cancel = gate.shut(now);
-            return Step { store: Some(lease), cancel };
+            let keeps_back = mutant::is(Mutant::ReleaseKeptBack) && cancel.is_some();
+            return Step { store: (!keeps_back).then_some(lease), cancel };
         };
         let goes_on = gate.until.is_some_and(|until| until > now);
         let cancel = if goes_on { None } else { gate.begin(ticket, number, now) };
@@ -233,11 +237,17 @@ impl Gates {
     /// `pre_promote` has ended, well or not.
     pub fn ended(&mut self, ticket: Ticket, well: bool, now: BootNs) -> Verdict {
         let waits = Passage::Waiting { ticket, begun: true };
-        let found = (0_u16..).zip(&mut self.gates).find(|(_, gate)| gate.passage == waits);
+        let is_waiting = |passage: Passage| {
+            passage == waits
+                || (mutant::is(Mutant::OpenByAnyRun) && matches!(passage, Passage::Waiting { .. }))
+        };
+        let found = (0_u16..).zip(&mut self.gates).find(|(_, gate)| is_waiting(gate.passage));
         let Some((group, gate)) = found else { return Verdict::Stale };
         let group = GroupId(group);
-        let Some(until) = gate.until.filter(|until| *until > now) else { return Verdict::Stale };
-        if well || gate.rule.ignore_failure {
+        let Some(until) = gate.until.filter(|until| *until > now || mutant::is(Mutant::OpenTooLate)) else {
+            return Verdict::Stale;
+        };
+        if well || gate.rule.ignore_failure || mutant::is(Mutant::OpenInVain) {
             gate.passage = Passage::Open;
             let (epoch, reason) = gate.grant;
             let gap = gate.vacated.take().map(|since| now.since(since));
@@ -336,7 +346,7 @@ impl Gates {
 
     /// The event loop's word on eligibility; what the engine is to be told.
     pub fn eligible(&mut self, group: GroupId, eligible: Eligible) -> Eligible {
-        let is_barred = self.barred.contains_key(&group);
+        let is_barred = self.barred.contains_key(&group) && !mutant::is(Mutant::NotBarred);
         if let Some(gate) = self.gate(group) {
             gate.eligible = eligible;
         }
@@ -367,7 +377,11 @@ impl Gate {
     fn new(rule: GateRule, held: Option<BootNs>) -> Self {
         Self {
             rule,
-            passage: if held.is_some() { Passage::Open } else { Passage::Shut },
+            passage: if held.is_some() && !mutant::is(Mutant::AdoptedShut) {
+                Passage::Open
+            } else {
+                Passage::Shut
+            },
             until: held,
             vacant_since: None,
             holder: None,
@@ -383,8 +397,11 @@ impl Gate {
         let former = self.shut(now);
         self.number = number;
         self.vacated = self.vacant_since.take();
-        self.passage =
-            if self.rule.pre_promote { Passage::Waiting { ticket, begun: false } } else { Passage::Open };
+        self.passage = if self.rule.pre_promote && !mutant::is(Mutant::OpenAtOnce) {
+            Passage::Waiting { ticket, begun: false }
+        } else {
+            Passage::Open
+        };
         former
     }
 

@@ -9,6 +9,8 @@ mod moves;
 mod socket;
 mod source_filter;
 mod source_guard;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -51,6 +53,7 @@ use crate::{
         Packet, Refusal, Reloaded, Status,
     },
     event::Hook,
+    mutant::{self, Mutant},
     transport::{Received, Rejected, Transport},
 };
 
@@ -308,7 +311,7 @@ impl Running {
     /// Leases of groups that end are given up before anything else changes.
     fn regroup(&mut self, regroup: Regroup) {
         let Regroup { ended, groups, labels, table, index, uncovered, rules } = regroup;
-        for group in ended {
+        for group in ended.into_iter().filter(|_| !mutant::is(Mutant::NotRetired)) {
             let now = clock::now();
             self.inner.engine.retire(group, now);
             self.outputs(now);
@@ -373,7 +376,9 @@ impl Running {
 
     fn ask(&mut self, ask: Ask) {
         match ask {
-            Ask::Command(_, table, reply) if table != self.inner.labels.table() => {
+            Ask::Command(_, table, reply)
+                if table != self.inner.labels.table() && !mutant::is(Mutant::OtherTable) =>
+            {
                 // Whoever asked may have gone away.
                 let _ = reply.send(Err(Refusal::Busy));
             }
@@ -417,6 +422,7 @@ impl Running {
                 }
             }
             Ask::HookEnded(hook, ticket, well) => self.hook_ended(hook, ticket, well),
+            Ask::Stop if mutant::is(Mutant::StopsAtOnce) => self.stopped = true,
             Ask::Stop => self.stop(),
             Ask::Leave => self.stopped = true,
         }

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::AgentError;
 use crate::{
     config::{Config, Node},
+    mutant::{self, Mutant},
     paths::Paths,
     record,
 };
@@ -172,11 +173,14 @@ impl Membership {
             .collect();
         let (old, new) = (self.generation, next.generation);
         // Whoever comes back after more than one step may have another id.
-        if new != old && u64::from(new) != u64::from(old) + 1 {
+        if new != old && u64::from(new) != u64::from(old) + 1 && !mutant::is(Mutant::Leap) {
             return Err(MembershipError::Leap { old, new, next: u64::from(old) + 1 });
         }
         if let Some((name, old, new)) = self.voters.iter().find_map(|(name, old)| {
-            next.voters.get(name).filter(|new| *new != old).map(|new| (name.clone(), *old, *new))
+            next.voters
+                .get(name)
+                .filter(|new| *new != old && !mutant::is(Mutant::Renumbered))
+                .map(|new| (name.clone(), *old, *new))
         }) {
             return Err(MembershipError::Renumbered { name, old, new });
         }
@@ -190,11 +194,11 @@ impl Membership {
                 new: names(next.voters.keys()),
             });
         }
-        if changed.len() > 1 {
+        if changed.len() > 1 && !mutant::is(Mutant::TwoAtOnce) {
             return Err(MembershipError::TooMany { old, changed: names(changed.iter()) });
         }
         let missing = self.missing_before(&next);
-        if !missing.is_empty() {
+        if !missing.is_empty() && !mutant::is(Mutant::Unconfirmed) {
             return Err(MembershipError::Unconfirmed { generation: old, missing: names(missing.iter()) });
         }
         next.former = self.voters.keys().cloned().collect();
@@ -213,7 +217,10 @@ impl Membership {
     /// one, whose votes it could still count.
     fn missing_before(&self, next: &Self) -> Vec<&str> {
         let mut missing = self.missing();
-        missing.retain(|name| next.voters.contains_key(*name) || self.former.contains(*name));
+        missing.retain(|name| {
+            next.voters.contains_key(*name)
+                || (self.former.contains(*name) && !mutant::is(Mutant::RemoveUnheard))
+        });
         missing
     }
 }
@@ -256,9 +263,11 @@ pub(super) fn take_part(config: &Config, config_path: &Path, paths: &Paths) -> R
 fn entry(last: Option<Membership>, next: Membership, me: &str) -> Result<Entry, MembershipError> {
     let generation = next.generation;
     // Another cluster's record says nothing about this one.
-    let Some(last) = last.filter(|last| last.cluster == next.cluster) else {
+    let Some(last) = last.filter(|last| last.cluster == next.cluster || mutant::is(Mutant::AnyCluster))
+    else {
         // The first one has none before it.
-        let doubt = (generation > 1).then_some(MembershipError::NoRecord { generation });
+        let doubt = (generation > 1 && !mutant::is(Mutant::NoDoubt))
+            .then_some(MembershipError::NoRecord { generation });
         let membership = if doubt.is_some() { next.joined_by(me) } else { next };
         return Ok(Entry { membership, is_recorded: false, doubt });
     };

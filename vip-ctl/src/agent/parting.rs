@@ -13,7 +13,10 @@ use std::{
 use vip_common::BootNs;
 
 use super::{gate::Ticket, hooks::RUNS_MAX};
-use crate::engine::{COMMAND_TIMEOUT, Command, Epoch, GroupId, NodeId, Status};
+use crate::{
+    engine::{COMMAND_TIMEOUT, Command, Epoch, GroupId, NodeId, Status},
+    mutant::{self, Mutant},
+};
 
 /// The most that is kept back at a time; more goes ahead at once.
 const KEPT_MAX: usize = 64;
@@ -115,7 +118,8 @@ impl<T> Partings<T> {
 
     fn done(&mut self, group: GroupId, now: BootNs) -> Vec<T> {
         // Requests are repeated for as long.
-        self.groups.insert(group, Parting::Done { until: now.plus(COMMAND_TIMEOUT) });
+        let lasts = if mutant::is(Mutant::HookAgain) { Duration::ZERO } else { COMMAND_TIMEOUT };
+        self.groups.insert(group, Parting::Done { until: now.plus(lasts) });
         self.free(group)
     }
 
@@ -123,7 +127,9 @@ impl<T> Partings<T> {
         for kept in &mut self.kept {
             kept.waits_for.remove(&group);
         }
-        let (free, kept) = std::mem::take(&mut self.kept).into_iter().partition(|k| k.waits_for.is_empty());
+        let (free, kept) = std::mem::take(&mut self.kept)
+            .into_iter()
+            .partition(|k| k.waits_for.is_empty() || mutant::is(Mutant::FirstHookFrees));
         self.kept = kept;
         let free: Vec<Kept<T>> = free;
         free.into_iter().map(|kept| kept.what).collect()
@@ -134,6 +140,7 @@ impl<T> Partings<T> {
     pub fn lost(&mut self, group: GroupId) -> (Vec<T>, Option<Ticket>) {
         match self.groups.remove(&group) {
             None => (Vec::new(), None),
+            Some(_) if mutant::is(Mutant::LostHoldsUp) => (Vec::new(), None),
             Some(Parting::Running { ticket, .. }) => (self.free(group), Some(ticket)),
             Some(Parting::Done { .. }) => (self.free(group), None),
         }
@@ -144,7 +151,7 @@ impl<T> Partings<T> {
         let mut over = Overdue { free: Vec::new(), stayed: Vec::new(), late: Vec::new() };
         for (group, parting) in self.groups.clone() {
             match parting {
-                Parting::Running { ticket, until } if until <= now => {
+                Parting::Running { ticket, until } if until <= now && !mutant::is(Mutant::HookHoldsUp) => {
                     over.free.extend(self.done(group, now));
                     over.late.push(ticket);
                 }
@@ -221,7 +228,8 @@ mod tests {
         assert!(partings.ended(Ticket(1), at(1)).is_empty());
         assert_eq!(partings.ended(Ticket(2), at(2)), ["standby"]);
         // A repeated request runs nothing again, for a while.
-        assert!(partings.waiting(&groups).is_empty());
+        let over = partings.overdue(at(2).plus(COMMAND_TIMEOUT / 2));
+        assert!(over.stayed.is_empty() && partings.waiting(&groups).is_empty());
         let over = partings.overdue(at(2).plus(COMMAND_TIMEOUT));
         assert!(over.free.is_empty() && over.late.is_empty());
         assert_eq!(over.stayed, groups, "nothing came of it");

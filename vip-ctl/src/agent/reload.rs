@@ -23,6 +23,7 @@ use crate::{
     config::Config,
     engine::{GroupId, GroupSpec, Label, Reloaded},
     exit::Exit,
+    mutant::{self, Mutant},
     node::{NodeError, Setup},
 };
 
@@ -108,7 +109,10 @@ pub(super) fn specs(config: &Config) -> Vec<GroupSpec> {
 /// The groups whose leases may not have all of their VIPs yet.
 pub(super) fn uncovered(table: &Table) -> Vec<GroupId> {
     let groups = (0..=u16::MAX).map(GroupId).zip(table.groups());
-    groups.filter(|(_, group)| !group.is_settled()).map(|(id, _)| id).collect()
+    groups
+        .filter(|(_, group)| !group.is_settled() && !mutant::is(Mutant::NothingUncovered))
+        .map(|(id, _)| id)
+        .collect()
 }
 
 impl<T: Tell> Keeper<T> {
@@ -256,4 +260,28 @@ fn changes(
     let gone = old.groups().iter().filter(|old| !new.groups().iter().any(|new| new.name == old.name));
     changes.removed.extend(gone.map(|group| group.name.clone()));
     changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_whose_vips_have_changed_are_looked_at_until_a_lease_has_them() {
+        let group = |name: &str, vips: &[&str]| crate::config::Group {
+            name: name.into(),
+            vips: vips.iter().map(|vip| vip.parse().expect("an address")).collect(),
+            priorities: std::collections::BTreeMap::new(),
+            preempt: None,
+            health: crate::config::Health::default(),
+            hooks: crate::config::Hooks::default(),
+        };
+        let first = Table::of(&[group("app", &["10.0.0.1"]), group("db", &["10.0.0.2"])]);
+        assert_eq!(uncovered(&first), []);
+        let wider = [group("app", &["10.0.0.1"]), group("db", &["10.0.0.2", "10.0.0.3"])];
+        let mut next = first.next(&wider).table;
+        assert_eq!(uncovered(&next), [GroupId(1)]);
+        next.settle(GroupId(1));
+        assert_eq!(uncovered(&next), []);
+    }
 }

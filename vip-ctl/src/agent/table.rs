@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::Group,
     engine::{FORMERS_MAX, GroupId, Label, LabelSpec},
+    mutant::{self, Mutant},
     record,
 };
 
@@ -52,7 +53,7 @@ impl TableGroup {
     /// VIPs that may be answered when this node has the lease: not those that
     /// are gone, and not yet those that no lease has been asked for.
     pub fn answered(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.vips.iter().copied().filter(|vip| self.asks.contains(vip))
+        self.vips.iter().copied().filter(|vip| self.asks.contains(vip) || mutant::is(Mutant::AnswersAtOnce))
     }
 
     /// Are all of its VIPs answered?
@@ -64,7 +65,7 @@ impl TableGroup {
     fn label(&self, vips: &[IpAddr]) -> Label {
         let mut hasher = blake3::Hasher::new_derive_key("vip-ctl label of a group with its VIPs");
         hasher.update(&(self.name.len() as u64).to_be_bytes()).update(self.name.as_bytes());
-        for vip in vips {
+        for vip in vips.iter().filter(|_| !mutant::is(Mutant::LabelOfName)) {
             match vip {
                 IpAddr::V4(vip) => hasher.update(&[4]).update(&vip.octets()),
                 IpAddr::V6(vip) => hasher.update(&[6]).update(&vip.octets()),
@@ -154,7 +155,7 @@ impl Table {
         }
         let going_on: BTreeSet<_> = next.was.iter().flatten().copied().collect();
         let all = (0..self.0.len()).map(number);
-        next.ended.extend(all.filter(|group| !going_on.contains(group)));
+        next.ended.extend(all.filter(|group| !going_on.contains(group) && !mutant::is(Mutant::NothingEnds)));
         next
     }
 
@@ -182,8 +183,11 @@ impl Table {
 impl TableGroup {
     /// This group with the VIPs that `group` has now; `None` if it can't go on.
     fn followed_by(&self, group: &Group, owner: &BTreeMap<IpAddr, &str>) -> Option<Self> {
-        let is_free =
-            |vips: &Vips| vips.iter().all(|vip| owner.get(vip).is_none_or(|name| *name == self.name));
+        let is_free = |vips: &Vips| {
+            vips.iter().all(|vip| {
+                owner.get(vip).is_none_or(|name| *name == self.name || mutant::is(Mutant::MovedVipKept))
+            })
+        };
         let known = std::iter::once(&self.vips).chain(&self.formers);
         let mut formers: Vec<Vips> =
             known.filter(|vips| **vips != group.vips && is_free(vips)).cloned().collect();
@@ -192,7 +196,8 @@ impl TableGroup {
         }
         // The oldest is forgotten, but never the one that is asked for.
         while formers.len() > FORMERS_MAX {
-            let oldest = formers.iter().rposition(|vips| *vips != self.asks)?;
+            let oldest =
+                formers.iter().rposition(|vips| *vips != self.asks || mutant::is(Mutant::ForgetsAsked))?;
             formers.remove(oldest);
         }
         Some(Self { name: self.name.clone(), vips: group.vips.clone(), formers, asks: self.asks.clone() })

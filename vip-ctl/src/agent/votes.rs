@@ -7,7 +7,12 @@ use std::{fs, io, path::Path, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{config::LEASE_MAX, dataplane::clock, record};
+use crate::{
+    config::LEASE_MAX,
+    dataplane::clock,
+    mutant::{self, Mutant},
+    record,
+};
 
 const FILE: &str = "votes.json";
 
@@ -27,14 +32,18 @@ struct Votes {
 /// # Errors
 /// If the record can't be read or written: then the agent must not vote.
 pub fn begin(run_dir: &Path, accept: Duration) -> io::Result<Duration> {
+    begin_after(run_dir, accept, Duration::from_nanos(clock::now().0))
+}
+
+/// [`begin`], so long after the boot.
+fn begin_after(run_dir: &Path, accept: Duration, uptime: Duration) -> io::Result<Duration> {
     let boot_id = record::boot_id()?;
-    let uptime = Duration::from_nanos(clock::now().0);
     let former = former(run_dir, &boot_id)?;
     let longest = former.unwrap_or_else(|| before_this_boot(uptime)).max(accept);
-    if former != Some(longest) {
-        write(run_dir, boot_id, longest)?;
+    if former != Some(longest) && !mutant::is(Mutant::VotesUnrecorded) {
+        write(run_dir, boot_id, if mutant::is(Mutant::VotesShortened) { accept } else { longest })?;
     }
-    Ok(longest)
+    Ok(if mutant::is(Mutant::OwnSilence) { accept } else { longest })
 }
 
 /// The silence is over: from now on only votes of `accept` count.
@@ -51,7 +60,8 @@ fn former(run_dir: &Path, boot_id: &str) -> io::Result<Option<Duration>> {
     match fs::read(run_dir.join(FILE)) {
         Ok(text) => {
             let votes: Votes = serde_json::from_slice(&text)?;
-            Ok((votes.boot_id == boot_id).then(|| Duration::from_nanos(votes.accept_ns)))
+            Ok((votes.boot_id == boot_id || mutant::is(Mutant::AnyBoot))
+                .then(|| Duration::from_nanos(votes.accept_ns)))
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
@@ -60,7 +70,10 @@ fn former(run_dir: &Path, boot_id: &str) -> io::Result<Option<Duration>> {
 
 /// How long votes from before this boot may still count: whatever gave them has
 /// been dead for as long as it lasts.
-const fn before_this_boot(uptime: Duration) -> Duration {
+fn before_this_boot(uptime: Duration) -> Duration {
+    if mutant::is(Mutant::BootForgets) {
+        return Duration::ZERO;
+    }
     LEASE_MAX.saturating_sub(uptime)
 }
 
@@ -97,6 +110,18 @@ mod tests {
         assert_eq!(former(&dir, "this boot").unwrap(), None);
         assert_eq!(before_this_boot(second), LEASE_MAX - second);
         assert_eq!(before_this_boot(LEASE_MAX * 2), Duration::ZERO);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    /// What is written by the first start after a boot is about votes from
+    /// before it, also for a start that follows before their time is over.
+    #[test]
+    fn a_second_start_soon_after_a_boot_is_silent_for_as_long_as_the_first() {
+        let dir = std::env::temp_dir().join(format!("vip-votes-soon-{}", std::process::id()));
+        let (short, second) = (Duration::from_millis(200), Duration::from_secs(1));
+        for uptime in [second, second * 2] {
+            assert_eq!(begin_after(&dir, short, uptime).unwrap(), LEASE_MAX - second);
+        }
         fs::remove_dir_all(dir).unwrap();
     }
 

@@ -19,6 +19,8 @@ use std::time::Duration;
 
 use vip_common::BootNs;
 
+use crate::mutant::{self, Mutant};
+
 /// How often a challenge is repeated while nobody answers it.
 pub const CHALLENGE_RETRY: Duration = Duration::from_millis(100);
 /// The least time between two challenges to one peer, however much evidence
@@ -72,8 +74,9 @@ impl Handshake {
     pub(super) fn echoed(&mut self, nonce: &[u8]) -> bool {
         let matches = self.outstanding.is_some_and(|outstanding| outstanding == *nonce);
         if matches {
-            self.outstanding = None;
+            self.outstanding = self.outstanding.filter(|_| mutant::is(Mutant::EchoTwice));
             self.hurry = self.doubt;
+            self.doubt &= !mutant::is(Mutant::NoDoubtLeft);
         }
         matches
     }

@@ -48,6 +48,7 @@ pub use self::{
     key::{KeyId, KeyRing, Psk},
     reject::{Counters, Rejected},
 };
+use crate::mutant::{self, Mutant};
 
 /// Bytes that sealing adds to a payload.
 pub const OVERHEAD: usize = HEADER_LEN + TAG_LEN;
@@ -323,6 +324,7 @@ impl Transport {
             .filter(|session| session.incarnation == header.src_incarnation)
             .filter(|_| header.dst_incarnation == self.identity.incarnation)
             .and_then(|session| Some((session, session.receive_key(header.key)?)));
+        let is_known = known.is_some();
         // What is known to be of no use costs no look at its tag.
         match (header.kind, known) {
             (Kind::Data, Some((session, _))) if session.window.has(header.counter) => {
@@ -339,7 +341,7 @@ impl Transport {
                 }
             }
         }
-        let payload = match (header.kind, known) {
+        let opened = match (header.kind, known) {
             (Kind::Challenge, _) => {
                 psk.handshake(cluster, src.0, me, src.1).open(header.counter, aad, sealed)
             }
@@ -349,21 +351,29 @@ impl Transport {
             (Kind::Response | Kind::Data, None) => {
                 psk.pair(cluster, src, (me, header.dst_incarnation)).open(header.counter, aad, sealed)
             }
+        };
+        if mutant::is(Mutant::WindowBeforeTag)
+            && let Some(session) = self.peers.get_mut(&header.src).and_then(|peer| peer.session.as_mut())
+            && opened.is_none()
+        {
+            session.window.accept(header.counter);
         }
-        .ok_or(rejected(Rejected::BadTag))?;
+        let payload = opened.ok_or(rejected(Rejected::BadTag))?;
         // The window has those of the adopted incarnation.
-        if (header.kind != Kind::Data || known.is_none())
+        if (header.kind != Kind::Data || !is_known)
             && let Some(limits) = self.limits.get_mut(&header.src)
         {
             limits.note(&header);
         }
-        if header.config_digest != self.identity.config_digest {
+        if header.config_digest != self.identity.config_digest && !mutant::is(Mutant::AnyConfig) {
             return Err(rejected(Rejected::ConfigMismatch));
         }
         // Rule 10: majorities of neighbouring generations overlap, others need not.
         let Identity { generation, nodes_digest, .. } = self.identity;
         let apart = header.generation.abs_diff(generation);
-        if apart > 1 || (apart == 0 && header.nodes_digest != nodes_digest) {
+        if (apart > 1 && !mutant::is(Mutant::AnyDistance))
+            || (apart == 0 && header.nodes_digest != nodes_digest)
+        {
             return Err(rejected(Rejected::GenerationMismatch));
         }
         match header.kind {
@@ -395,7 +405,7 @@ impl Transport {
             return Err(Rejected::StaleIncarnation);
         }
         let peer = self.peers.get_mut(&header.src).ok_or(Rejected::UnknownPeer)?;
-        if !peer.handshake.echoed(payload) {
+        if !peer.handshake.echoed(payload) && !mutant::is(Mutant::AnyEcho) {
             return Err(Rejected::Unsolicited);
         }
         self.counters.responses_received += 1;
@@ -430,7 +440,7 @@ impl Transport {
         let peer = self.peers.get_mut(&header.src).ok_or(Rejected::UnknownPeer)?;
         match &mut peer.session {
             Some(session) if session.incarnation == header.src_incarnation => {
-                if header.dst_incarnation != self.identity.incarnation {
+                if header.dst_incarnation != self.identity.incarnation && !mutant::is(Mutant::FormerMe) {
                     return Err(Rejected::StaleIncarnation);
                 }
                 if !session.window.accept(header.counter) {
@@ -464,6 +474,7 @@ impl Transport {
             nonce
         });
         let Some(counter) = peer.counter.next() else { return };
+        let counter = if mutant::is(Mutant::CounterAgain) { counter - 1 } else { counter };
         let Identity { me, incarnation, ref cluster, .. } = self.identity;
         let header = header(&self.identity, &self.keys, Kind::Challenge, (to, 0), counter);
         let key = self.keys.primary().handshake(cluster, me, to, incarnation);

@@ -14,6 +14,7 @@ use std::{
 use vip_common::{BootNs, GroupIndex};
 
 use super::Announce;
+use crate::mutant::{self, Mutant};
 
 /// When a group is announced again for whoever missed it (a switch port that
 /// learns, a client that was busy): each counted from the end of the
@@ -143,14 +144,15 @@ impl Queue {
             return;
         }
         self.forget(group);
-        let place = self.next_place;
+        let place = if mutant::is(Mutant::LastFirst) { u64::MAX - self.next_place } else { self.next_place };
         self.next_place += 1;
         self.put(group, Entry { stage: Stage::First(place), after: None, ordered: now, frames: 0 });
     }
 
     fn defend(&mut self, group: GroupIndex, now: BootNs) {
         let pause = self.pauses.get(&group).copied().unwrap_or(DEFEND_PAUSE_MAX);
-        let due = self.defended.get(&group).map_or(now, |last| last.plus(pause).max(now));
+        let last = self.defended.get(&group).filter(|_| !mutant::is(Mutant::DefendsAlways));
+        let due = last.map_or(now, |last| last.plus(pause).max(now));
         let entry = match self.entries.get(&group) {
             // What is due anyhow answers the claim as well.
             Some(Entry { stage: Stage::First(_) | Stage::Repeat { defends: true, .. }, .. }) => return,
@@ -229,7 +231,7 @@ impl Queue {
         }
         match progress {
             Progress::Partly(vip) => self.go_on_after(group, Some(vip)),
-            Progress::Held(after) if self.held < TRIES => {
+            Progress::Held(after) if self.held < TRIES || mutant::is(Mutant::TriedForEver) => {
                 self.held += 1;
                 // After a pause, whatever there was room for.
                 self.burst = self.burst.max(FIRSTS_BURST);
@@ -258,7 +260,7 @@ impl Queue {
             Stage::Repeat { round, defends: true, .. } => round,
             Stage::Repeat { round, defends: false, .. } => round + 1,
         };
-        if let Some(gap) = GAPS.get(round) {
+        if let Some(gap) = GAPS.get(round).filter(|_| !mutant::is(Mutant::AnnouncedOnce)) {
             let stage = Stage::Repeat { round, due: now.plus(*gap), defends: false };
             self.put(group, Entry { stage, after: None, frames: 0, ..entry });
         }

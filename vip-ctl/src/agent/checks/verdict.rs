@@ -1,5 +1,7 @@
 //! From single runs to a verdict: `rise` and `fall`. No clock and no IO.
 
+use crate::mutant::{self, Mutant};
+
 /// What the runs of one check mean so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Verdict {
@@ -23,15 +25,16 @@ impl Verdict {
     /// failed that would have to prove itself. A failure needs all of `fall`,
     /// also at first, since an agent that has just been replaced must not give
     /// a lease up that its predecessor had good reason to keep.
-    pub const fn note(&mut self, passed: bool) -> Option<bool> {
+    pub fn note(&mut self, passed: bool) -> Option<bool> {
         let needed = match (self.passes, passed) {
             (None, true) => 1,
             (Some(true), true) | (Some(false), false) => {
-                self.against = 0;
+                self.against *= u32::from(mutant::is(Mutant::FailuresAddUp) && passed);
                 return None;
             }
-            (Some(false), true) => self.rise,
-            (None | Some(true), false) => self.fall,
+            (None, false) if mutant::is(Mutant::FirstFails) => 1,
+            (Some(false), true) => self.rise - u32::from(mutant::is(Mutant::RisesEarly)),
+            (None | Some(true), false) => self.fall - u32::from(mutant::is(Mutant::FallsEarly)),
         };
         self.against += 1;
         if self.against < needed {

@@ -16,6 +16,7 @@ use crate::{
     agent::{Notice, Tell, notify},
     dataplane::clock,
     host::Watched,
+    mutant::{self, Mutant},
 };
 
 /// How long a change of the memory may wait for others to be written with it:
@@ -41,7 +42,9 @@ struct Due {
 impl Due {
     /// Is it time for a repair, with nothing left to be told or not?
     fn repair(&self, is_drained: bool, now: BootNs) -> bool {
-        self.disturbed.is_some_and(|since| is_drained || now.since(since) >= REPAIR_WAIT)
+        self.disturbed.is_some_and(|since| {
+            is_drained || (now.since(since) >= REPAIR_WAIT && !mutant::is(Mutant::RepairsLate))
+        })
     }
 
     /// Is it time to write the memory?
@@ -51,7 +54,7 @@ impl Due {
 
     /// How long there is nothing to do.
     fn pause(&self, now: BootNs) -> Duration {
-        self.write.map_or(BEAT, |at| at.since(now).min(BEAT))
+        self.write.filter(|_| !mutant::is(Mutant::WritesLate)).map_or(BEAT, |at| at.since(now).min(BEAT))
     }
 }
 

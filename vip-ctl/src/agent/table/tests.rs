@@ -122,15 +122,28 @@ impl Dice {
     }
 }
 
+/// The maps of a node, with the same steps as the data plane's: a word outlives
+/// the lease that it is about, unless whoever gives that up clears it.
+#[derive(Default)]
+struct Maps {
+    /// By place.
+    words: BTreeMap<usize, Lease>,
+    /// The groups' places, by name.
+    places: BTreeMap<String, usize>,
+    /// What is answered, and by the word of which place.
+    vips: BTreeMap<IpAddr, usize>,
+}
+
 /// A node as the agent makes it.
 struct Host {
     engine: Engine,
     labels: Labels,
     table: Table,
-    /// By group.
-    leases: Vec<Lease>,
-    /// What the data plane answers, and for which group.
-    vips: BTreeMap<IpAddr, GroupId>,
+    maps: Maps,
+    /// The groups' places in the maps, by number.
+    index: Vec<usize>,
+    /// The table that the keeper is about to go on with.
+    under_way: Option<Next>,
 }
 
 struct Cluster {
@@ -161,6 +174,8 @@ fn digest(table: &Table) -> u64 {
 
 impl Cluster {
     fn new(seed: u64, first: &[Group]) -> Self {
+        #[cfg(feature = "mutants")]
+        crate::mutant::break_engines();
         let now = BootNs(1_000_000_000);
         let table = Table::of(first);
         let host = |me| {
@@ -169,11 +184,13 @@ impl Cluster {
             let mut host = Host {
                 labels: Labels::new(&config, &specs, digest(&table), now),
                 engine: Engine::new(config, &[], now),
-                leases: vec![Lease::NONE; first.len()],
-                vips: BTreeMap::new(),
+                maps: Maps::default(),
+                index: Vec::new(),
                 table: table.clone(),
+                under_way: None,
             };
-            host.put_vips();
+            host.index = host.maps.begin_change(&table);
+            host.maps.finish_change(&table);
             host
         };
         let hosts = (0..usize::from(NODES)).map(host).collect();
@@ -210,11 +227,10 @@ impl Cluster {
         while let Some(output) = self.hosts[me].engine.poll_output() {
             match output {
                 Output::StoreLease { group, lease } => {
-                    let place = usize::from(group.0);
                     let host = &mut self.hosts[me];
-                    let had = host.leases[place].expiry().is_some_and(|until| until > now);
+                    let had = host.word(group).expiry().is_some_and(|until| until > now);
                     self.took_over += u64::from(!had && lease != Lease::NONE);
-                    host.leases[place] = lease;
+                    host.maps.words.insert(host.index[usize::from(group.0)], lease);
                 }
                 Output::Send { to, packet } => {
                     let bytes = packet.encode_for(to, &mut self.hosts[me].labels, now);
@@ -240,12 +256,12 @@ impl Cluster {
 
     /// Every VIP is answered by one node at most.
     fn check(&self) {
-        let mut by: BTreeMap<IpAddr, Vec<(usize, GroupId)>> = BTreeMap::new();
+        let mut by: BTreeMap<IpAddr, Vec<(usize, usize)>> = BTreeMap::new();
         for (me, host) in self.hosts.iter().enumerate() {
-            for (vip, group) in &host.vips {
-                let lease = host.leases[usize::from(group.0)];
-                if lease.expiry().is_some_and(|until| until > self.now) {
-                    by.entry(*vip).or_default().push((me, *group));
+            for (vip, place) in &host.maps.vips {
+                let word = host.maps.words.get(place).copied().unwrap_or(Lease::NONE);
+                if word.expiry().is_some_and(|until| until > self.now) {
+                    by.entry(*vip).or_default().push((me, *place));
                 }
             }
         }
@@ -277,61 +293,146 @@ impl Cluster {
         self.now = end;
     }
 
-    /// As the agent does it.
-    fn reload(&mut self, me: usize, groups: &[Group]) {
+    /// The keeper's first step, [`crate::node::Node::begin_change`]: VIPs that
+    /// go are gone, groups that come have places.
+    fn begin_reload(&mut self, me: usize, groups: &[Group]) -> Vec<usize> {
+        let host = &mut self.hosts[me];
+        let next = host.table.next(groups);
+        let index = host.maps.begin_change(&next.table);
+        host.under_way = Some(next);
+        self.check();
+        index
+    }
+
+    /// The lease loop's step: leases of groups that end are given up, and the
+    /// outputs of that done, before anything else changes.
+    fn regroup(&mut self, me: usize, index: Vec<usize>) {
         let now = self.now;
-        let next = self.hosts[me].table.next(groups);
+        let Some(next) = self.hosts[me].under_way.clone() else { return };
         for group in &next.ended {
             self.hosts[me].engine.retire(*group, now);
             self.carry_out(me);
         }
         let host = &mut self.hosts[me];
-        let leases = |was: &Option<GroupId>| was.map_or(Lease::NONE, |was| host.leases[usize::from(was.0)]);
-        let leases = next.was.iter().map(leases).collect();
         let specs: Vec<_> =
             next.was.iter().copied().zip(next.table.groups().iter().map(TableGroup::labels)).collect();
-        let table = digest(&next.table);
+        host.labels.reload(&specs, digest(&next.table), now);
+        host.index = index;
         let reloaded = |was: &Option<GroupId>| Reloaded {
             was: *was,
             spec: GroupSpec::default(),
             epoch: Epoch::default(),
         };
         host.engine.reload(next.was.iter().map(reloaded).collect(), now);
-        host.labels.reload(&specs, table, now);
-        host.leases = leases;
-        host.table = next.table;
-        host.put_vips();
         self.carry_out(me);
+    }
+
+    /// The keeper's last step, [`crate::node::Node::finish_change`]: groups that
+    /// go are gone, and VIPs that come are there.
+    fn finish_reload(&mut self, me: usize) {
+        let host = &mut self.hosts[me];
+        let Some(next) = host.under_way.take() else { return };
+        host.table = next.table;
+        host.maps.finish_change(&host.table);
+        self.check();
         self.make_eligible(me);
+    }
+
+    /// As the agent does it, with others at work between its steps.
+    fn reload(&mut self, me: usize, groups: &[Group]) {
+        let index = self.begin_reload(me, groups);
+        self.pass_by();
+        self.regroup(me, index);
+        self.pass_by();
+        self.finish_reload(me);
+    }
+
+    /// Mostly no time at all, sometimes as long as a busy machine takes.
+    fn pass_by(&mut self) {
+        if self.dice.roll(4) == 0 {
+            let time = Duration::from_millis(self.dice.roll(60));
+            self.run(time);
+        }
     }
 
     fn holders(&self, name: &str) -> Vec<usize> {
         let holds = |host: &Host| {
             let place = host.table.groups().iter().position(|group| group.name == name);
-            place.is_some_and(|place| host.leases[place].expiry().is_some_and(|until| until > self.now))
+            place.is_some_and(|place| host.word(number(place)).expiry().is_some_and(|until| until > self.now))
         };
         (0..self.hosts.len()).filter(|me| holds(&self.hosts[*me])).collect()
     }
 }
 
-impl Host {
-    fn put_vips(&mut self) {
-        let groups = self.table.groups().iter().enumerate();
-        self.vips =
-            groups.flat_map(|(place, group)| group.answered().map(move |vip| (vip, number(place)))).collect();
+impl Maps {
+    fn begin_change(&mut self, table: &Table) -> Vec<usize> {
+        self.prune_vips(table);
+        table.groups().iter().map(|group| self.put_group(&group.name)).collect()
     }
 
+    fn finish_change(&mut self, table: &Table) {
+        self.prune_vips(table);
+        let (words, is_kept) = (&mut self.words, |name: &str| table.groups().iter().any(|g| g.name == name));
+        self.places.retain(|name, place| {
+            if !is_kept(name) {
+                words.insert(*place, Lease::NONE);
+            }
+            is_kept(name)
+        });
+        for group in table.groups() {
+            let place = self.put_group(&group.name);
+            for vip in group.answered() {
+                // No VIP goes straight from one group to another.
+                assert_eq!(*self.vips.entry(vip).or_insert(place), place, "{vip} is taken");
+            }
+        }
+    }
+
+    fn put_group(&mut self, name: &str) -> usize {
+        if let Some(place) = self.places.get(name) {
+            return *place;
+        }
+        let is_free = |place: &usize| !self.places.values().any(|used| used == place);
+        let place = (0..).find(is_free).expect("there are more places than groups");
+        self.words.insert(place, Lease::NONE);
+        self.places.insert(name.to_owned(), place);
+        place
+    }
+
+    fn prune_vips(&mut self, table: &Table) {
+        let places = &self.places;
+        self.vips.retain(|vip, place| {
+            let groups = table.groups().iter();
+            groups
+                .filter(|group| places.get(&group.name) == Some(place))
+                .any(|g| g.answered().any(|v| v == *vip))
+        });
+    }
+}
+
+impl Host {
+    /// A group's word in the map.
+    fn word(&self, group: GroupId) -> Lease {
+        let place = self.index.get(usize::from(group.0));
+        place.and_then(|place| self.maps.words.get(place)).copied().unwrap_or(Lease::NONE)
+    }
+
+    /// VIPs that have come to a group are answered as soon as its leases have
+    /// them; during a reload the keeper does not listen.
     fn cover(&mut self, now: BootNs) {
         self.labels.advance(now);
+        if self.under_way.is_some() {
+            return;
+        }
         for place in 0..self.table.groups().len() {
             let group = number(place);
             if !self.table.groups()[place].is_settled()
-                && self.labels.covered(group, self.leases[place].expiry(), now)
+                && self.labels.covered(group, self.word(group).expiry(), now)
             {
                 self.table.settle(group);
+                self.maps.finish_change(&self.table);
             }
         }
-        self.put_vips();
     }
 }
 
@@ -350,7 +451,7 @@ fn a_vip_added_node_by_node_moves_nothing_and_is_answered_in_the_end() {
         assert_eq!((cluster.holders("db"), cluster.holders("web")), (db.clone(), web.clone()), "node {me}");
     }
     assert_eq!(cluster.took_over, before + 1, "app is taken, and nothing else");
-    assert!(cluster.hosts[db[0]].vips.contains_key(&vip(3)));
+    assert!(cluster.hosts[db[0]].maps.vips.contains_key(&vip(3)));
     assert_eq!(cluster.holders("app").len(), 1);
 }
 
@@ -362,7 +463,7 @@ fn a_vip_is_not_answered_while_a_majority_does_not_know_it() {
     cluster.reload(holder, &groups(&[("db", &[1, 2])]));
     cluster.run(ACCEPT * 10);
     assert_eq!(cluster.holders("db"), [holder], "the lease goes on for the former set");
-    assert!(!cluster.hosts[holder].vips.contains_key(&vip(2)));
+    assert!(!cluster.hosts[holder].maps.vips.contains_key(&vip(2)));
 }
 
 /// Any groups over a few VIPs, so that VIPs move between groups all the time.
@@ -425,7 +526,7 @@ fn no_vip_is_ever_answered_twice_whatever_is_reloaded_where() {
             assert_eq!(holders.len(), 1, "seed {seed}: {} is held by {holders:?}", group.name);
             for vip in &group.vips {
                 assert!(
-                    cluster.hosts[holders[0]].vips.contains_key(vip),
+                    cluster.hosts[holders[0]].maps.vips.contains_key(vip),
                     "seed {seed}: {vip} is not answered"
                 );
             }
