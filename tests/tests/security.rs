@@ -207,8 +207,8 @@ fn doctor_tells_of_heartbeats_that_a_firewall_tracks() -> Result<()> {
         let config = node.config_file();
         let output = node.run(&["doctor", "-o", "json", "--config", config.to_str().context("a path")?])?;
         let said: Value = serde_json::from_slice(&output.stdout).with_context(|| format!("{output:?}"))?;
-        let found = said["findings"].as_array().context("findings")?.iter();
-        found.filter(|finding| finding["subject"] == "conntrack").next_back().cloned().context("a finding")
+        let mut found = said["findings"].as_array().context("findings")?.iter();
+        found.rfind(|finding| finding["subject"] == "conntrack").cloned().context("a finding")
     };
     ensure!(finding()?["level"] == "ok", "{}", finding()?);
     nft("table inet fw { chain in { type filter hook input priority 0; ct state established accept; }; }")?;
