@@ -47,6 +47,10 @@ pub struct FloodArgs {
     /// `lease` in the cluster's configuration
     #[arg(long, default_value = "50ms")]
     pub lease: humantime::Duration,
+    /// Send from a host on the switch, instead of straight out of the switch's
+    /// port of the holder by two threads
+    #[arg(long)]
+    pub from_host: bool,
     /// Only loads whose name has this in it
     #[arg(long)]
     pub only: Option<String>,
@@ -254,7 +258,8 @@ fn epoch(lab: &Lab) -> Result<u64> {
 ///
 /// # Errors
 /// When something ends that should not, or nothing could be measured.
-pub fn measure(target: &Target, load: Load, per_second: u32, lasts: Duration) -> Result<Row> {
+pub fn measure(target: &Target, load: Load, args: &FloodArgs) -> Result<Row> {
+    let lasts = args.lasts.into();
     let victim = target.holder()?;
     let frames = target.frames(load, victim)?;
     let recorder = Recorder::start(&target.lab, &[victim])?;
@@ -263,14 +268,18 @@ pub fn measure(target: &Target, load: Load, per_second: u32, lasts: Duration) ->
         std::thread::sleep(lasts);
         Sent { frames: 0, took: lasts }
     } else {
-        Flood { frames, per_second, lasts }.send(target.lab.client()?)?
+        let flood = Flood { frames, per_second: args.rate, lasts };
+        if args.from_host {
+            flood.send(target.lab.client()?)?
+        } else {
+            flood.send_at_port(&target.lab, victim)?
+        }
     };
     let run = lease_thread_ns(victim)? - ns_before;
     let said = recorder.frames();
     victim.check_agent()?;
     target.lab.wait_holder(GROUP, PATIENCE)?;
     let percent = |ns: u64| 100.0 * Duration::from_nanos(ns).as_secs_f64() / sent.took.as_secs_f64();
-    #[expect(clippy::cast_precision_loss, reason = "a rate for people to read")]
     let sent_per_second = said.len() as f64 / sent.took.as_secs_f64();
     Ok(Row {
         load: load.name(),
@@ -299,7 +308,7 @@ pub fn run(args: &FloodArgs) -> Result<()> {
     let is_wanted = |load: &Load| args.only.as_ref().is_none_or(|only| load.name().contains(only.as_str()));
     for load in Load::ALL.into_iter().filter(is_wanted) {
         clock::sleep_until(clock::now().plus(PAUSE));
-        let row = measure(&target, load, args.rate, args.lasts.into())?;
+        let row = measure(&target, load, args)?;
         println!(
             "| {} | {:.0} | {:.1} % | {} | {:.0} | {} |",
             row.load,

@@ -67,7 +67,7 @@ fn rules(config: &Config) -> String {
             "chain {hook} {{ type filter hook {hook} priority raw; udp sport {{ {ports} }} udp dport {{ {ports} }} notrack; }}"
         )
     };
-    format!("nft 'table inet vip_heartbeats {{ {} {} }}'", chain("prerouting"), chain("output"))
+    format!("nft 'table inet vip_heartbeats {{ {}; {}; }}'", chain("prerouting"), chain("output"))
 }
 
 #[cfg(test)]

@@ -187,7 +187,7 @@ fn hardware_addresses_that_no_host_or_another_has() {
     ]));
     insta::assert_snapshot!(found, @r#"
     vip.toml:16:7: another node has the hardware address "02-00-5e-00-00-0A" already (line 12): give each node its own
-    vip.toml:21:7: mac is an integer and must be a string, such as mac = "02:00:5e:10:00:01"
+    vip.toml:21:7: mac is a string, and 5 is an integer: write mac = "02:00:5e:10:00:01"
     "#);
 }
 
