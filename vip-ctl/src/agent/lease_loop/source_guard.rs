@@ -42,8 +42,8 @@ struct Load {
     flooded_until: Option<BootNs>,
 }
 
-/// See the module.
-#[derive(Debug)]
+/// See the module. The default knows no peers.
+#[derive(Debug, Default)]
 pub struct SourceGuard {
     peers: BTreeMap<(IpAddr, u16), u8>,
     loads: BTreeMap<u8, Load>,

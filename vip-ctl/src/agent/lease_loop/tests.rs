@@ -61,6 +61,7 @@ fn start(groups: u16) -> Loop {
         uncovered: Vec::new(),
         transport: Transport::new(identity, keys, [1; 32]),
         socket,
+        guard: SourceGuard::default(),
         addresses: BTreeMap::new(),
         plane: None,
         asks,
