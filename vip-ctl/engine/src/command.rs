@@ -299,6 +299,7 @@ impl Engine {
             }
             return requester.origin == me;
         }
+        group.run_out_own(&mut self.node);
         if let Some(lease) = group.lease {
             if lease.epoch != Some(epoch) && !self.node.broken.is(Mutant::AnyGrant) {
                 return false;

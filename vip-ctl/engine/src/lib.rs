@@ -137,9 +137,8 @@ impl Engine {
         }
     }
 
-    /// Takes an input at `now`, after letting run out what ran out by then.
-    /// What a packet leads to besides its answer waits for the next
-    /// [`Input::Wake`], which is due at once then.
+    /// Takes an input at `now`. What it leads to besides its answer, such as a
+    /// candidacy, waits for the next [`Input::Wake`], which is due at once then.
     ///
     /// `now` must have been read *after* the input came in. An acceptor that
     /// counts from an earlier moment would forget a lease before its holder does.
@@ -152,10 +151,10 @@ impl Engine {
             self.judge(now);
         } else {
             self.node.pass(now);
-            self.run_out();
         }
         match input {
-            Input::Clock | Input::Wake => {}
+            Input::Clock => self.run_out(),
+            Input::Wake => {}
             Input::Message { from, packet } => self.receive(from, packet),
             Input::Eligible { group, eligible } => self.set_eligible(group, eligible, false),
             Input::Unwell { group } => self.set_eligible(group, false, true),
@@ -286,6 +285,7 @@ impl Engine {
 
     fn on_group(&mut self, id: GroupId, does: impl FnOnce(&mut Group, &mut Node)) {
         if let Some(group) = self.groups.get_mut(usize::from(id.0)) {
+            group.run_out_own(&mut self.node);
             does(group, &mut self.node);
             self.note(id);
         }

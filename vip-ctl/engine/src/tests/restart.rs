@@ -209,6 +209,7 @@ fn proposes_after(yours: Option<Epoch>) -> bool {
     cluster.kill(A);
     cluster.sent.clear();
     cluster.start(A);
+    cluster.give(A, Input::Clock);
     let prepare = cluster.sent.iter().find_map(|(_, _, _, packet)| {
         packet.messages.iter().find_map(|message| match message {
             Message::Group { about: About::Prepare { ballot }, .. } => Some(*ballot),
