@@ -89,7 +89,9 @@ impl Group {
     /// Has somebody else the group, or could take it, if this node leaves?
     pub fn is_covered(&self, node: &Node) -> bool {
         let is_held = self.holder(node, node.now).is_some_and(|holder| holder != node.me());
-        let can_not_have_it = self.rank.is_none() || self.eligible == Some(false) || self.abstaining;
+        // Without a quorum it could not take it either, for whatever reason.
+        let can_not_have_it =
+            self.rank.is_none() || self.eligible == Some(false) || self.abstaining || !node.quorate;
         is_held
             || (self.lease.is_none() && can_not_have_it)
             || (self.releasing.is_none() && node.best_target(self.id, NodeSet::default()).is_some())

@@ -175,14 +175,26 @@ fn a_node_whose_target_turns_out_not_to_be_ready_stays() {
 fn who_could_be_the_only_candidate_of_a_vacant_group_stays() {
     let mut cluster = Cluster::new(&[Role::Node, Role::Node, Role::Witness]);
     cluster.run(ACCEPT * 3);
+    assert_eq!(cluster.command(A, Command::Pause { on: true }), Ok(Completed::Paused(true)));
     cluster.kill(A);
-    cluster.isolate(B);
     cluster.run(ACCEPT * 4);
     assert_eq!(cluster.holder(), None);
-    assert_eq!(cluster.command(B, standby(B)), Err(Refusal::NoTarget));
-    cluster.cut.clear();
-    cluster.run(ACCEPT * 2);
+    assert_eq!(cluster.command(C, standby(B)), Err(Refusal::NoTarget));
+    assert_eq!(cluster.command(C, Command::Pause { on: false }), Ok(Completed::Paused(false)));
+    cluster.run(ACCEPT);
     assert_eq!(cluster.holder(), Some(B));
+}
+
+#[test]
+fn a_node_without_a_quorum_holds_nothing_and_can_go_on_standby() {
+    let mut cluster = Cluster::new(&[Role::Node, Role::Node, Role::Witness]);
+    cluster.run(ACCEPT * 3);
+    cluster.isolate(B);
+    cluster.run(ACCEPT * 4);
+    assert_eq!(cluster.command(B, standby(B)), Ok(Completed::Standby(true)));
+    cluster.cut.clear();
+    cluster.run(ACCEPT);
+    assert_eq!(cluster.holder(), Some(A));
 }
 
 /// B hears A and no other voter: it could take nothing over.
