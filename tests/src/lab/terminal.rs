@@ -128,9 +128,13 @@ impl Terminal {
     pub fn is_restored(&self) -> Result<bool> {
         let flags = tcgetattr(self.master.as_fd()).context("asking the terminal")?.local_flags;
         let lines = flags.contains(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG);
-        let emulator = self.emulator();
-        let screen = emulator.screen();
-        Ok(lines && !screen.alternate_screen() && !screen.hide_cursor())
+        // The program may have ended before its last words were read.
+        let shows = wait_until(clock::now().plus(PATIENCE), || {
+            let emulator = self.emulator();
+            let screen = emulator.screen();
+            !screen.alternate_screen() && !screen.hide_cursor()
+        });
+        Ok(lines && shows)
     }
 }
 
