@@ -30,6 +30,7 @@ use super::{
     AgentError, Notice,
     checks::Board,
     follow::Follow,
+    judge::Lanes,
     lease_loop::{Ask, Asker, Snapshot},
     notify,
     replace::{self, Ended},
@@ -83,7 +84,7 @@ pub(super) fn serve(
     config_path: &Path,
     paths: &Paths,
     asker: &Asker,
-    notices: &Sender<Notice>,
+    lanes: &Lanes,
     board: Arc<Board>,
     silence: Duration,
     events: Events,
@@ -99,7 +100,7 @@ pub(super) fn serve(
         config_path: config_path.to_owned(),
         paths: paths.clone(),
         asker: asker.clone(),
-        notices: notices.clone(),
+        notices: lanes.keeper.clone(),
         board,
         follow: Follow::new(events),
     });
@@ -115,7 +116,7 @@ pub(super) fn serve(
         let mut hup = signal(SignalKind::hangup()).map_err(AgentError::system("watch SIGHUP"))?;
         let mut usr2 = signal(SignalKind::user_defined2()).map_err(AgentError::system("watch SIGUSR2"))?;
         notify::ready();
-        tokio::spawn(watch_netlink(notices.clone()));
+        tokio::spawn(watch_netlink(lanes.clone()));
         tokio::spawn(settle_votes(paths.run_dir.clone(), accept, silence));
         let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
         let mut look = tokio::time::interval(LOOK);
