@@ -241,6 +241,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         UdpSocket::bind(address).and_then(|socket| socket.set_nonblocking(true).map(|()| socket)).map_err(
             AgentError::system(format!("listen on {address} (this node's address in the configuration)")),
         )?;
+    start::make_room(&socket, &config);
     let asked = clock::now();
     if let Some(doubt) = doubt {
         join::ask(&config, config_path, &keys, &socket, doubt)?;
@@ -275,7 +276,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
     let maps = if can_hold { Some(DataPlane::open(&paths.bpf_dir)?) } else { None };
     let names = names(&config, maps.as_ref());
     let plane = match maps {
-        Some(maps) => Some(Plane { maps, index: names.index.clone(), events: Events::open(&paths.bpf_dir)? }),
+        Some(maps) => Some(Plane::new(maps, names.index.clone(), Events::open(&paths.bpf_dir)?)),
         None => None,
     };
     // Not again what is there: a full disk must not keep an agent from coming back.

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::IpAddr,
+    net::{IpAddr, UdpSocket},
     sync::{
         Arc, Mutex,
         mpsc::{Receiver, Sender, channel},
@@ -20,7 +20,7 @@ use super::{
     checks::Board,
     eligibility::Judge,
     judge::{self, Heard, HostLinks, Serving},
-    lease_loop::{Ask, Asker, Plane},
+    lease_loop::{self, Ask, Asker, Plane, Room},
     memory::Memory,
     realtime, reload,
     table::{Table, TableGroup},
@@ -202,7 +202,7 @@ pub(super) fn identity(config: &Config, incarnation: u64, is_member: bool) -> Id
 pub(super) fn held(plane: Option<&Plane>, now: BootNs) -> Vec<(GroupId, BootNs)> {
     let Some(plane) = plane else { return Vec::new() };
     (0_u16..)
-        .zip(&plane.index)
+        .zip(plane.index())
         .filter_map(|(group, index)| Some((GroupId(group), plane.maps.leases().load(*index).expiry()?)))
         .filter(|(_, expiry)| *expiry > now)
         .collect()
@@ -227,6 +227,17 @@ pub(super) fn start_announcer(
         })?;
     }
     Ok(orders)
+}
+
+/// Makes room in the socket for what a cluster of this size sends.
+pub(super) fn make_room(socket: &UdpSocket, config: &Config) {
+    let Room { wanted, given } =
+        lease_loop::make_room(socket, config.groups.len(), config.cluster.nodes.len());
+    if given < wanted {
+        warn!(
+            "heartbeats may be lost when this host is busy: the kernel gave the agent's socket {given} bytes to receive into, and this cluster can need {wanted}; run as root or with CAP_NET_ADMIN, or set net.core.rmem_max to {wanted}"
+        );
+    }
 }
 
 /// Starts the judge: what the keeper has of it, and where the checks tell.
