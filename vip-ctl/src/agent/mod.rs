@@ -314,6 +314,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
                 "no real-time priority ({e}): a busy host can delay the lease; run as root or with CAP_SYS_NICE"
             );
         }
+        realtime::touch_stack();
         lease_loop.run()
     })?;
     let start = clock::now().since(begun).saturating_sub(once);
@@ -322,6 +323,10 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
     let the_others = || -> Result<_, AgentError> {
         if let Err(e) = realtime::lock_memory() {
             warn!("memory is not locked ({e}): paging can delay the lease; run as root or with CAP_IPC_LOCK");
+        }
+        // Locked or not: the first takeover reads no code from a disk.
+        if let Err(e) = realtime::page_in_program() {
+            warn!("the program's own pages could not be read before they are needed: {e}");
         }
         if can_hold && node.is_none() {
             node = Some(bring_up(paths, &setup, &[])?);

@@ -223,6 +223,7 @@ pub(super) fn start_announcer(
         spawn("announcer", move || {
             // The lease loop has warned if it is not allowed.
             let _ = realtime::prioritise(realtime::Role::Announcer);
+            realtime::touch_stack();
             announcer::run(&plane, &socket, &orders_rx);
         })?;
     }
