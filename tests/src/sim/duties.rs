@@ -107,13 +107,13 @@ impl World {
         Ok(())
     }
 
-    /// The highest epoch that any process knows of.
+    /// The epoch of the grant that a group's holder has; none is the lowest.
     pub(super) fn epoch(&self, group: GroupId) -> Epoch {
-        let known = self.nodes.iter().filter_map(|node| {
-            let status = node.engine.as_ref()?.status(node.clock.at(self.now));
-            Some(status.groups[usize::from(group.0)].epoch)
-        });
-        known.max().unwrap_or_default()
+        let holder = self.holder(group).map(|node| &self.nodes[node]);
+        holder.map_or_else(Epoch::default, |node| {
+            let status = node.engine.as_ref().map(|engine| engine.status(node.clock.at(self.now)));
+            status.map_or_else(Epoch::default, |status| status.groups[usize::from(group.0)].epoch)
+        })
     }
 
     /// In a paused cluster a dead holder's groups wait for a person.

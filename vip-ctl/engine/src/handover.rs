@@ -36,7 +36,7 @@ pub(super) struct Handover {
     requester: Option<Requester>,
     wish: Wish,
     target: NodeId,
-    ask: AskId,
+    pub ask: AskId,
     tried: NodeSet,
     resend: BootNs,
     until: BootNs,

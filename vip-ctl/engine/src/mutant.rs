@@ -94,7 +94,7 @@ mutants! {
     /// Who takes note believes whoever spoke last.
     LearnsAnything = "believes-the-last-word";
     /// An acceptor that accepts keeps the reservation before it.
-    KeepsReservation = "reservation-outlives-the-lease";
+    KeepsReservation = "reservation-outlives-the-lease", harmless = "it ends before the lease does, and a release replaces it";
     /// An acceptor does not remember the epochs that it accepts.
     ForgetsEpoch = "acceptor-forgets-epochs";
     /// Any word of a holder confirms what was accepted from another.

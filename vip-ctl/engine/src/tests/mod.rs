@@ -4,6 +4,7 @@
 //! and stopped processes are the simulator's business.
 
 mod acceptor;
+mod answers;
 mod command;
 mod health;
 mod lease;

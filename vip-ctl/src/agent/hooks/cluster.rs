@@ -449,11 +449,12 @@ impl World {
         if self.hosts[host].stopped_until > self.now {
             return;
         }
-        self.input(host, Input::Wake);
-        self.moves_due(host);
+        self.input(host, Input::Clock);
         while let Some((from, packet)) = self.hosts[host].mail.pop_front() {
             self.receive(host, from, packet);
         }
+        self.input(host, Input::Wake);
+        self.moves_due(host);
         self.end_hooks(host);
         self.begin_hooks(host);
     }
@@ -551,5 +552,5 @@ fn whatever_hooks_do_one_node_ends_with_an_open_fence_and_a_service_that_runs() 
         grants += world.grants;
     }
     // It was looked at what is hard, and not at easy days alone.
-    assert!(failed > 20 && grants > 200, "{failed} failed of {grants}");
+    assert!(failed > 20 && grants > 150, "{failed} failed of {grants}");
 }

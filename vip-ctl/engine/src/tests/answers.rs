@@ -1,0 +1,164 @@
+//! Answers that must not count: of members without a vote, to earlier
+//! questions, and those that come when what they answer is over.
+
+use super::*;
+
+/// Takes everything out: did the engine store a lease, and what did it send?
+fn done(engine: &mut Engine) -> (bool, Vec<(NodeId, About)>) {
+    let (mut stored, mut sent) = (false, Vec::new());
+    while let Some(output) = engine.poll_output() {
+        if let Output::Send { to, packet } = &output {
+            sent.extend(packet.messages.iter().filter_map(|message| match message {
+                Message::Group { about, .. } => Some((*to, *about)),
+                Message::Heartbeat { .. }
+                | Message::Node { .. }
+                | Message::Request { .. }
+                | Message::Verdict { .. } => None,
+            }));
+        }
+        stored |= matches!(output, Output::StoreLease { lease, .. } if lease != Lease::NONE);
+    }
+    (stored, sent)
+}
+
+fn tell(engine: &mut Engine, from: NodeId, about: About, now: BootNs) {
+    let packet = Packet { messages: vec![Message::Group { group: DB, about }] };
+    engine.handle(Input::Message { from, packet }, now);
+}
+
+fn promise(ballot: Ballot) -> About {
+    About::Promise { ballot, epoch: Epoch(1), yours: Some(Epoch(1)) }
+}
+
+/// The engine of `node` of this cluster begins to stand by itself; its ballot,
+/// and when that was.
+fn stands(mut cluster: Cluster, node: NodeId) -> (Engine, Ballot, BootNs) {
+    cluster.isolate(node);
+    let mut engine = cluster.engines.remove(&node).unwrap();
+    let mut now = cluster.now;
+    loop {
+        engine.handle(Input::Wake, now);
+        let begun = done(&mut engine).1.into_iter().find_map(|(_, about)| {
+            let About::Prepare { ballot } = about else { return None };
+            Some(ballot)
+        });
+        if let Some(ballot) = begun {
+            return (engine, ballot, now);
+        }
+        now = now.plus(ms(1));
+        assert!(now < cluster.now.plus(ACCEPT * 4), "it does not stand");
+    }
+}
+
+#[test]
+fn an_observers_votes_do_not_count() {
+    let observer = NodeId(3);
+    let roles = [Role::Node, Role::Node, Role::Witness, Role::Observer];
+    let mut cluster = Cluster::new(&roles);
+    cluster.run(ACCEPT * 3);
+    let (mut engine, ballot, now) = stands(cluster, B);
+    // It had a vote a generation ago, and does not know that it is over.
+    tell(&mut engine, observer, promise(ballot), now);
+    tell(&mut engine, observer, About::Accept { ballot }, now);
+    let (stored, sent) = done(&mut engine);
+    assert!(!stored && !sent.iter().any(|(_, about)| matches!(about, About::Propose { .. })), "{sent:?}");
+    tell(&mut engine, C, promise(ballot), now);
+    tell(&mut engine, observer, About::Accept { ballot }, now);
+    assert!(!done(&mut engine).0, "nor to the second phase");
+    tell(&mut engine, C, About::Accept { ballot }, now);
+    assert!(done(&mut engine).0, "a voter's do");
+}
+
+#[test]
+fn votes_that_come_when_the_lease_would_be_over_bring_none() {
+    let (mut engine, ballot, sent) = stands(Cluster::settled(), B);
+    // The process was stopped.
+    let now = sent.plus(HOLD);
+    engine.handle(Input::Clock, now);
+    tell(&mut engine, C, promise(ballot), now);
+    tell(&mut engine, C, About::Accept { ballot }, now);
+    assert!(!done(&mut engine).0);
+    assert_eq!(engine.status(now).groups[0].expiry, None);
+}
+
+#[test]
+fn a_renewal_that_comes_through_after_the_lease_is_over_brings_it_not_back() {
+    let mut cluster = Cluster::settled();
+    cluster.run(ms(5));
+    let mut engine = cluster.engines.remove(&A).unwrap();
+    let due = engine.groups[0].renewal_due().expect("none is under way");
+    engine.handle(Input::Clock, due);
+    let begun = done(&mut engine).1;
+    let Some((_, About::Prepare { ballot })) = begun.first() else { panic!("{begun:?}") };
+    let until = engine.status(due).groups[0].expiry.unwrap();
+    engine.handle(Input::Clock, until);
+    tell(&mut engine, B, promise(*ballot), until);
+    tell(&mut engine, B, About::Accept { ballot: *ballot }, until);
+    assert!(!done(&mut engine).0, "that is a new grant, and those are for candidates");
+}
+
+#[test]
+fn who_can_not_serve_any_more_goes_on_with_no_attempt_and_leaves_nothing_behind() {
+    let (mut engine, ballot, now) = stands(Cluster::settled(), B);
+    let unfit = Input::Eligible { group: DB, eligible: false };
+    let mut proposing = engine.clone();
+    engine.handle(unfit.clone(), now);
+    tell(&mut engine, C, promise(ballot), now);
+    tell(&mut engine, C, About::Accept { ballot }, now);
+    let (stored, sent) = done(&mut engine);
+    assert!(!stored && !sent.iter().any(|(_, about)| matches!(about, About::Propose { .. })), "{sent:?}");
+    // In the second phase somebody may keep it already.
+    tell(&mut proposing, C, promise(ballot), now);
+    done(&mut proposing);
+    proposing.handle(unfit, now);
+    let sent = done(&mut proposing).1;
+    assert!(sent.iter().any(|(_, about)| matches!(about, About::Release { .. })), "{sent:?}");
+}
+
+#[test]
+fn who_has_not_answered_is_asked_again_under_the_same_ballot() {
+    let (mut engine, ballot, begun) = stands(Cluster::settled(), B);
+    let mut asked = 0;
+    for step in 1..30 {
+        engine.handle(Input::Wake, begun.plus(ms(step)));
+        let again = done(&mut engine).1.into_iter();
+        asked += again.filter(|(to, about)| *to == C && *about == About::Prepare { ballot }).count();
+    }
+    assert!(asked > 0);
+}
+
+#[test]
+fn an_answer_to_an_earlier_question_hands_nothing_over() {
+    let mut cluster = Cluster::settled();
+    cluster.isolate(A);
+    let command = Command::Switchover { group: DB, to: Some(B) };
+    cluster.give(A, Input::Command { id: CommandId(1 << 20), command });
+    let ask = cluster.engines[&A].groups[0].handover.expect("it asks").ask;
+    let engine = cluster.engines.get_mut(&A).unwrap();
+    tell(engine, B, About::Ready { ask: AskId(ask.0 + 1), ready: true }, cluster.now);
+    assert!(engine.status(cluster.now).groups[0].expiry.is_some());
+    tell(engine, B, About::Ready { ask, ready: true }, cluster.now);
+    assert_eq!(engine.status(cluster.now).groups[0].expiry, None);
+}
+
+#[test]
+fn only_the_best_of_those_that_could_asks_for_what_it_would_preempt() {
+    let spec = GroupSpec { priorities: vec![50, 100, 150], preempt: Some(ACCEPT) };
+    let mut cluster = Cluster::with_groups(&[Role::Node; 3], vec![spec]);
+    for node in [B, C] {
+        cluster.give(node, Input::Eligible { group: DB, eligible: false });
+    }
+    cluster.run(ACCEPT * 3);
+    assert_eq!(cluster.holder(), Some(A));
+    let asks = |cluster: &Cluster, node: NodeId| {
+        cluster.sent.iter().any(|(_, from, _, packet)| {
+            let is_request = |message: &Message| matches!(message, Message::Request { .. });
+            *from == node && packet.messages.iter().any(is_request)
+        })
+    };
+    for node in [B, C] {
+        cluster.give(node, Input::Eligible { group: DB, eligible: true });
+    }
+    cluster.run(ACCEPT + ms(150));
+    assert!(!asks(&cluster, B) && asks(&cluster, C));
+}
