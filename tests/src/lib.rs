@@ -1,6 +1,7 @@
 //! Integration tests, lab and simulator of vip: what several test binaries and
-//! the demo share. The tests themselves live in `tests/tests/`.
+//! the demo and the bench share. The tests themselves live in `tests/tests/`.
 
+pub mod bench;
 pub mod demo;
 pub mod flood;
 pub mod lab;

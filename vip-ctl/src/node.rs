@@ -6,6 +6,7 @@
 //! gates are the last to leave.
 
 pub mod plan;
+mod ways;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,9 +26,11 @@ use crate::{
         load::{load, load_under},
     },
     exit::Exit,
-    host::{Host, HostError, Interface, Place, source_among},
+    host::{Host, HostError, Interface, Place},
     paths::Paths,
 };
+
+pub use self::ways::Ways;
 
 /// A group that the node is to have.
 #[derive(Clone, Debug)]
@@ -208,12 +211,13 @@ pub fn prune(paths: &Paths, keep: &[GroupSetup], ended: &[String]) -> Result<(),
 }
 
 fn prune_vips(plane: &mut DataPlane, host: &Host, keep: &[GroupSetup]) -> Result<(), NodeError> {
-    let kept = |group: &Group| keep.iter().find(|kept| kept.name == group.name);
+    let keep: BTreeMap<_, _> = keep.iter().map(|kept| (kept.name.as_str(), &kept.vips)).collect();
+    let kept = |group: &Group| keep.get(group.name.as_str()).copied();
     let kept: BTreeMap<GroupIndex, BTreeSet<Ipv4Addr>> = plane
         .groups()
         .iter()
         .filter(|group| group.mode == GroupMode::Cluster)
-        .map(|group| (group.index, kept(group).into_iter().flat_map(|kept| kept.vips.clone()).collect()))
+        .map(|group| (group.index, kept(group).into_iter().flatten().copied().collect()))
         .collect();
     let goes = |vip, group| kept.get(&group).is_some_and(|kept| !kept.contains(vip));
     let vips = plane.vips()?;
@@ -230,11 +234,12 @@ fn prune_groups(plane: &mut DataPlane, host: &Host, keep: &[GroupSetup]) -> Resu
     // A group takes its VIPs out of the map with it: their addresses must be
     // gone by then, or nothing would guard them.
     prune_vips(plane, host, keep)?;
-    for group in plane.groups().into_iter().filter(|g| g.mode == GroupMode::Cluster) {
-        if !keep.iter().any(|kept| kept.name == group.name) {
-            plane.remove_group(group.index)?;
-            host.place_local_clients(group.index, Place::Here)?;
-        }
+    let keep: BTreeSet<_> = keep.iter().map(|kept| kept.name.as_str()).collect();
+    let goes = |group: &Group| group.mode == GroupMode::Cluster && !keep.contains(group.name.as_str());
+    let going = plane.groups().into_iter().filter(goes).map(|group| group.index).collect();
+    plane.remove_groups(&going)?;
+    for group in going {
+        host.place_local_clients(group, Place::Here)?;
     }
     Ok(())
 }
@@ -292,9 +297,10 @@ fn refuse_ordinary_addresses(
     setup: &Setup,
     present: &BTreeMap<u32, Interface>,
 ) -> Result<(), NodeError> {
+    let vips: BTreeSet<_> = setup.groups.iter().flat_map(|group| &group.vips).collect();
     for interface in present.values().filter(|i| !i.loopback) {
         for (address, _) in host.addresses(interface.index)? {
-            if setup.groups.iter().any(|g| g.vips.contains(&address)) {
+            if vips.contains(&address) {
                 return Err(NodeError::OnInterface { vip: address, iface: interface.name.clone() });
             }
         }
@@ -307,9 +313,10 @@ fn refuse_ordinary_addresses(
 /// of one agent it may move: what they give up is taken from them first.
 fn refuse_taken(plane: &DataPlane, setup: &Setup) -> Result<(), NodeError> {
     let (vips, groups) = (plane.vips()?, plane.groups());
+    let groups: BTreeMap<_, _> = groups.iter().map(|group| (group.index, group)).collect();
     for group in &setup.groups {
         for vip in &group.vips {
-            let owner = vips.get(vip).and_then(|entry| groups.iter().find(|g| g.index == entry.group));
+            let owner = vips.get(vip).and_then(|entry| groups.get(&entry.group).copied());
             let is_moving =
                 |owner: &&Group| owner.mode == GroupMode::Cluster && group.mode == GroupMode::Cluster;
             if let Some(owner) = owner.filter(|owner| owner.name != group.name && !is_moving(owner)) {
@@ -321,8 +328,9 @@ fn refuse_taken(plane: &DataPlane, setup: &Setup) -> Result<(), NodeError> {
 }
 
 fn refuse_mixing(plane: &DataPlane, setup: &Setup) -> Result<(), NodeError> {
+    let wanted: BTreeMap<_, _> = setup.groups.iter().map(|group| (group.name.as_str(), group)).collect();
     for there in plane.groups() {
-        let Some(wanted) = setup.groups.iter().find(|g| g.name == there.name) else { continue };
+        let Some(wanted) = wanted.get(there.name.as_str()) else { continue };
         match (there.mode, wanted.mode) {
             (GroupMode::Manual, GroupMode::Cluster) => {
                 if plane.leases().load(there.index) == Lease::MANUAL {
@@ -379,11 +387,7 @@ impl Node {
     /// [`NodeError`].
     pub fn begin_change(&mut self, groups: &[GroupSetup]) -> Result<Vec<GroupIndex>, NodeError> {
         prune_vips(&mut self.plane, &self.host, groups)?;
-        let mut places = Vec::new();
-        for group in groups {
-            places.push(self.plane.put_group(&group.name, group.mode, group.hold)?);
-        }
-        Ok(places)
+        self.put_groups(groups)
     }
 
     /// Last step, when no lease of a group that goes, or begins anew, is left:
@@ -402,12 +406,16 @@ impl Node {
 
     /// Puts groups and their VIPs into the maps; the VIPs that came.
     fn put(&mut self, groups: &[GroupSetup]) -> Result<Vec<Ipv4Addr>, NodeError> {
-        let mut vips = Vec::new();
-        for group in groups {
-            let index = self.plane.put_group(&group.name, group.mode, group.hold)?;
-            vips.extend(group.vips.iter().map(|vip| (*vip, index)));
-        }
-        Ok(self.plane.put_vips(vips)?)
+        let places = self.put_groups(groups)?;
+        let of = |(group, index): (&GroupSetup, GroupIndex)| {
+            group.vips.iter().map(|vip| (*vip, index)).collect::<Vec<_>>()
+        };
+        Ok(self.plane.put_vips(groups.iter().zip(places).flat_map(of))?)
+    }
+
+    fn put_groups(&mut self, groups: &[GroupSetup]) -> Result<Vec<GroupIndex>, NodeError> {
+        let wanted = groups.iter().map(|group| (group.name.as_str(), group.mode, group.hold));
+        Ok(self.plane.put_groups(wanted)?)
     }
 
     fn apply(
@@ -515,36 +523,13 @@ impl Node {
     /// somebody else had changed, in words. The maps are read once, and the host's addresses:
     /// there can be ten thousand VIPs.
     fn place(&self) -> Result<Vec<String>, NodeError> {
-        let out = self.outs()?;
+        let ways = self.ways()?;
         let mut places = BTreeMap::new();
         for group in self.plane.groups() {
             let is_open = group.fence(self.plane.leases().load(group.index), clock::now()).is_open();
-            places.insert(group.index, if is_open { Place::Here } else { out(group.index) });
+            places.insert(group.index, if is_open { Place::Here } else { ways.out(group.index) });
         }
         Ok(self.host.place_all(&places)?)
-    }
-
-    /// How local clients of a standby leave this host: by the first interface
-    /// that the data plane is on.
-    ///
-    /// # Errors
-    /// [`NodeError`].
-    pub fn out(&self, group: GroupIndex) -> Result<Place, NodeError> {
-        Ok(self.outs()?(group))
-    }
-
-    fn outs(&self) -> Result<impl Fn(GroupIndex) -> Place, NodeError> {
-        let vips = self.vip_groups()?;
-        let first = attach::interfaces(self.plane.dir())?.into_keys().next();
-        let addresses = first.map(|ifindex| self.host.addresses(ifindex)).transpose()?.unwrap_or_default();
-        // By the lowest of each group.
-        let by_group: BTreeMap<_, _> = vips.iter().rev().map(|(vip, group)| (*group, *vip)).collect();
-        Ok(move |group| match (first, by_group.get(&group)) {
-            (Some(ifindex), Some(vip)) => {
-                Place::Out { ifindex, source: source_among(&addresses, *vip, &vips) }
-            }
-            (None, _) | (_, None) => Place::Here,
-        })
     }
 
     /// The host accepts packets for its addresses on any interface: say which

@@ -5,6 +5,7 @@
 //! This program is compiled before the BPF object exists, so it must not depend
 //! on `vip-ctl`: verbs that need it build it and run it.
 
+mod bench;
 mod build;
 mod ci;
 mod demo;
@@ -50,6 +51,9 @@ enum Verb {
     /// Run a cluster in network namespaces, break it, show what happened
     #[command(disable_help_flag = true)]
     Demo(PassThrough),
+    /// Measure agents with many groups in network namespaces (`agent [--json FILE] [--quick]`)
+    #[command(disable_help_flag = true)]
+    Bench(PassThrough),
     /// Simulate the lease protocol from seeds (`--seeds N`, `--start S`)
     #[command(disable_help_flag = true)]
     Sim(PassThrough),
@@ -99,6 +103,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Load(pass) => load::run(&place, &pass.args),
         Verb::Unload(pass) => unload::run(&place, &pass.args),
         Verb::Demo(pass) => demo::run(&place, &pass.args),
+        Verb::Bench(pass) => bench::run(&place, &pass.args),
         Verb::Sim(pass) => sim::run(&place, &pass.args),
         Verb::Model(pass) => model::run(&place, &pass.args),
         Verb::Mutants(args) => mutants::run(&place, &args),
@@ -128,6 +133,7 @@ mod tests {
             | Verb::Build(_)
             | Verb::Load(_)
             | Verb::Unload(_)
+            | Verb::Bench(_)
             | Verb::Sim(_)
             | Verb::Model(_)
             | Verb::Mutants(_)

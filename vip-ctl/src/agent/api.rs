@@ -31,6 +31,7 @@ use super::{
     AgentError, Notice,
     checks::Board,
     follow::Follow,
+    judge::Lanes,
     lease_loop::{Ask, Asker, Snapshot},
     notify,
     pins::Pins,
@@ -89,7 +90,7 @@ pub(super) fn serve(
     config_path: &Path,
     paths: &Paths,
     asker: &Asker,
-    notices: &Sender<Notice>,
+    lanes: &Lanes,
     board: Arc<Board>,
     silence: Duration,
     events: Events,
@@ -106,7 +107,7 @@ pub(super) fn serve(
         config_path: config_path.to_owned(),
         paths: paths.clone(),
         asker: asker.clone(),
-        notices: notices.clone(),
+        notices: lanes.keeper.clone(),
         board,
         follow: Follow::new(events),
         waits: Semaphore::new(WAITS_MAX),
@@ -123,7 +124,7 @@ pub(super) fn serve(
         let mut hup = signal(SignalKind::hangup()).map_err(AgentError::system("watch SIGHUP"))?;
         let mut usr2 = signal(SignalKind::user_defined2()).map_err(AgentError::system("watch SIGUSR2"))?;
         notify::ready();
-        tokio::spawn(watch_netlink(pinned, notices.clone()));
+        tokio::spawn(watch_netlink(pinned, lanes.clone()));
         tokio::spawn(settle_votes(paths.run_dir.clone(), accept, silence));
         let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
         let mut look = tokio::time::interval(LOOK);

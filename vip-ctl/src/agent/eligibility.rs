@@ -2,7 +2,7 @@
 //! groups' checks and their tracked interfaces, taken together. Telling it to
 //! the engine, and looking at interfaces, is the keeper's business.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     config::{self, WhenAllFail},
@@ -33,10 +33,22 @@ pub struct News {
     pub why: Option<String>,
 }
 
-/// All groups, by [`GroupId`].
+/// All groups, by [`GroupId`]. What it costs to judge goes by what has changed,
+/// not by how many groups there are.
 #[derive(Debug)]
 pub struct Judge {
     groups: Vec<Watched>,
+    by_name: BTreeMap<String, usize>,
+    /// The groups that track an interface.
+    tracked: BTreeMap<String, Vec<usize>>,
+    /// Groups about which something may be new.
+    unjudged: BTreeSet<usize>,
+    /// Groups that are not judged before everything of theirs is on this node.
+    withheld: BTreeSet<usize>,
+    /// What kept this node from serving any, when it was last judged.
+    trouble: Option<String>,
+    /// Why tracked interfaces were down then.
+    downs: BTreeMap<String, String>,
 }
 
 /// What is known of a check after its first verdict.
@@ -71,15 +83,26 @@ impl Judge {
             when_all_fail: group.health.when_all_fail,
             told: None,
         });
-        Self { groups: groups.collect() }
+        let groups: Vec<Watched> = groups.collect();
+        let by_name = groups.iter().enumerate().map(|(place, group)| (group.name.clone(), place)).collect();
+        let mut tracked: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (place, group) in groups.iter().enumerate() {
+            for name in &group.track {
+                tracked.entry(name.clone()).or_default().push(place);
+            }
+        }
+        let unjudged = (0..groups.len()).collect();
+        let withheld = BTreeSet::new();
+        Self { groups, by_name, tracked, unjudged, withheld, trouble: None, downs: BTreeMap::new() }
     }
 
     /// There are other groups now. Of checks that are the same nothing is
-    /// forgotten; everything is told anew.
-    pub fn regroup(&mut self, groups: &[config::Group]) {
-        let old = std::mem::replace(self, Self::new(groups)).groups;
+    /// forgotten; everything is told anew. `withheld` are the names of those
+    /// that wait for [`Judge::admit`].
+    pub fn regroup(&mut self, groups: &[config::Group], withheld: &BTreeSet<String>) {
+        let old = std::mem::replace(self, Self::new(groups));
         for group in &mut self.groups {
-            let Some(was) = old.iter().find(|was| was.name == group.name) else { continue };
+            let Some(was) = old.by_name.get(&group.name).map(|place| &old.groups[*place]) else { continue };
             group.told = was.told.clone().filter(|_| mutant::is(Mutant::NotToldAnew));
             for (check, verdict) in &mut group.verdicts {
                 let known = group.checks.iter().find(|known| known.name == *check);
@@ -90,31 +113,60 @@ impl Judge {
                 }
             }
         }
+        self.withheld = withheld.iter().filter_map(|name| self.by_name.get(name).copied()).collect();
+    }
+
+    /// All groups are judged from here on.
+    pub fn admit(&mut self) {
+        self.unjudged.append(&mut self.withheld);
     }
 
     /// A verdict on a check: why it fails, or `None` if it passes.
     pub fn note(&mut self, group: &str, check: &str, trouble: Option<String>) {
-        let group = self.groups.iter_mut().find(|watched| watched.name == group);
-        if let Some(known) = group.and_then(|group| group.verdicts.get_mut(check)) {
+        let Some(&place) = self.by_name.get(group) else { return };
+        if let Some(known) = self.groups[place].verdicts.get_mut(check) {
             *known = Some(trouble.map_or(Verdict::Passes, Verdict::Fails));
+            self.unjudged.insert(place);
         }
     }
 
     /// Does any group track this interface?
     #[must_use]
     pub fn tracks(&self, interface: &str) -> bool {
-        self.groups.iter().any(|group| group.track.iter().any(|name| name == interface))
+        self.tracked.contains_key(interface)
     }
 
-    /// Judges every group. `trouble` is what keeps this node from serving any.
-    /// Returns what has changed since the last time.
+    /// The name of a group.
+    #[must_use]
+    pub fn name(&self, group: GroupId) -> &str {
+        self.groups.get(usize::from(group.0)).map_or("?", |group| group.name.as_str())
+    }
+
+    /// Judges the groups about which something may be new. `trouble` is what
+    /// keeps this node from serving any. Returns what has changed since the last time.
     pub fn judge(&mut self, trouble: Option<&str>, links: &BTreeMap<u32, Interface>) -> Vec<News> {
+        if self.trouble.as_deref() != trouble {
+            self.trouble = trouble.map(str::to_owned);
+            self.unjudged.extend(0..self.groups.len());
+        }
+        let down_now = |name: &String| Some((name.clone(), down(name, links)?));
+        let downs: BTreeMap<_, _> = self.tracked.keys().filter_map(down_now).collect();
+        let is_new = |name: &&String| downs.get(*name) != self.downs.get(*name);
+        let concerned = self.tracked.keys().filter(is_new).flat_map(|name| &self.tracked[name]);
+        self.unjudged.extend(concerned);
+        self.downs = downs;
         let mut news = Vec::new();
-        for (id, group) in (0..=u16::MAX).map(GroupId).zip(&mut self.groups) {
-            let now = group.judge(trouble, links);
-            if group.told.as_ref() != Some(&now) {
+        for place in std::mem::take(&mut self.unjudged) {
+            if self.withheld.contains(&place) {
+                continue;
+            }
+            let group = &mut self.groups[place];
+            let now = group.judge(trouble, &self.downs);
+            if group.told.as_ref() != Some(&now)
+                && let Ok(number) = u16::try_from(place)
+            {
                 group.told = Some(now.clone());
-                news.push(News { group: id, word: now.0, why: now.1 });
+                news.push(News { group: GroupId(number), word: now.0, why: now.1 });
             }
         }
         news
@@ -125,7 +177,7 @@ impl Watched {
     fn judge(
         &self,
         trouble: Option<&str>,
-        links: &BTreeMap<u32, Interface>,
+        downs: &BTreeMap<String, String>,
     ) -> (Option<Eligible>, Option<String>) {
         if let Some(trouble) = trouble {
             let keeps = mutant::is(Mutant::KeepsInTrouble) && self.when_all_fail == WhenAllFail::Keep;
@@ -135,7 +187,7 @@ impl Watched {
             Some(Verdict::Fails(trouble)) => Some(format!("check {name}: {trouble}")),
             Some(Verdict::Passes) | None => None,
         });
-        let down = || self.track.iter().find_map(|name| down(name, links));
+        let down = || self.track.iter().find_map(|name| downs.get(name).cloned());
         if let Some(why) = failing.or_else(down) {
             let word = match self.when_all_fail {
                 WhenAllFail::Release => Eligible::No,
@@ -247,14 +299,14 @@ mod tests {
         let mut next = [group("0", &["x"], &[], WhenAllFail::Release), old[0].clone()];
         // Another check of the same name has to prove itself.
         next[1].health.checks[1].fall = 2;
-        judge.regroup(&next);
+        judge.regroup(&next, &BTreeSet::new());
         let wait = |group, check| (group, None, Some(check));
         let both = [wait(0, "check x has no result yet"), wait(1, "check y has no result yet")];
         assert_eq!(said(&judge.judge(None, &links(true))), both);
         judge.note("a", "y", None);
         assert_eq!(said(&judge.judge(None, &links(true))), [(1, Some(Eligible::Yes), None)]);
         // Whoever has other groups by the same numbers was told of the former ones.
-        judge.regroup(&next);
+        judge.regroup(&next, &BTreeSet::new());
         let both = [wait(0, "check x has no result yet"), (1, Some(Eligible::Yes), None)];
         assert_eq!(said(&judge.judge(None, &links(true))), both);
     }
@@ -276,5 +328,39 @@ mod tests {
         assert_eq!(said(&judge.judge(None, &links(true))), [yes(0), yes(1)]);
         judge.judge(None, &BTreeMap::new());
         assert_eq!(said(&judge.judge(None, &links(true))), [yes(0), yes(1)]);
+    }
+    #[test]
+    fn a_verdict_costs_a_look_at_its_own_group() {
+        let names: Vec<_> = (0..1_000).map(|number| format!("g{number}")).collect();
+        let mut groups: Vec<_> =
+            names.iter().map(|name| group(name, &["x"], &[], WhenAllFail::Release)).collect();
+        groups[7].health.track_interface = vec!["eth1".into()];
+        let mut judge = Judge::new(&groups);
+        judge.judge(None, &links(true));
+        assert_eq!(judge.unjudged.len(), 0);
+        judge.note("g500", "x", Some("refused".into()));
+        judge.note("g500", "y", None);
+        judge.note("nobody", "x", None);
+        assert_eq!(judge.unjudged.iter().copied().collect::<Vec<_>>(), [500]);
+        let news = judge.judge(None, &links(true));
+        assert_eq!(said(&news), [(500, Some(Eligible::No), Some("check x: refused"))]);
+        // Nobody forgets who is concerned by an interface, or by all of them.
+        let news = judge.judge(None, &links(false));
+        assert_eq!(said(&news), [(7, Some(Eligible::No), Some("eth1 has no carrier"))]);
+        assert_eq!(judge.judge(Some("eth0 is gone"), &links(false)).len(), 1_000);
+    }
+
+    #[test]
+    fn a_group_that_is_not_there_yet_is_not_judged() {
+        let groups = [group("a", &[], &[], WhenAllFail::Release), group("b", &[], &[], WhenAllFail::Release)];
+        let mut judge = Judge::new(&groups[..1]);
+        judge.judge(None, &links(true));
+        judge.regroup(&groups, &["b".to_owned()].into());
+        let yes = |group| (group, Some(Eligible::Yes), None);
+        assert_eq!(said(&judge.judge(None, &links(true))), [yes(0)]);
+        let no = |group| (group, Some(Eligible::No), Some("eth0 is gone"));
+        assert_eq!(said(&judge.judge(Some("eth0 is gone"), &links(true))), [no(0)]);
+        judge.admit();
+        assert_eq!(said(&judge.judge(Some("eth0 is gone"), &links(true))), [no(1)]);
     }
 }

@@ -1,26 +1,24 @@
 //! The keeper's thread: it owns the host's side of the node. It lets local
 //! clients follow the lease, repairs what others tidied away, attaches again
-//! when an interface comes back, says whether this node can serve, and writes
-//! the log for everybody who must not.
+//! when an interface comes back, and writes the log for everybody who must
+//! not. What this node can serve is said by the [`judge`](super::judge), whom
+//! nothing of that holds up.
 
+mod places;
 mod turn;
 mod writer;
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::{Arc, mpsc::Receiver},
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::mpsc::Receiver, time::Duration};
 
 use tracing::{error, info, warn};
 use vip_common::BootNs;
 
+use self::places::Places;
 use super::{
     Names, Notice, Tell,
-    checks::{Applier, Board},
+    checks::Applier,
     chronicle::{Changed, Chronicle},
-    eligibility::{Eligible, Judge, News, down},
+    judge::{Handle, HostLinks},
     membership::Membership,
     memory::Memory,
     pins::Pins,
@@ -30,8 +28,8 @@ use super::{
 use crate::{
     config::Config,
     dataplane::{DataPlaneError, attach, clock},
-    engine::{GroupId, GroupState, NodeId},
-    host::{Interface, Place, Watched, mac_text},
+    engine::{GroupId, GroupState, Label, NodeId},
+    host::{Interface, Watched, mac_text},
     node::{Node, NodeError, Setup},
     paths::Paths,
     transport::Rejected,
@@ -51,14 +49,12 @@ pub struct Keeper<T> {
     pub names: Names,
     /// To the lease loop.
     pub lease_loop: T,
-    /// Could this node serve at all, when it was last looked at?
-    pub can_serve: Option<bool>,
-    /// What is known of every group's eligibility.
-    pub judge: Judge,
-    /// Has it been told of checks since it was last asked?
-    pub unjudged: bool,
-    /// Where others read it.
-    pub board: Arc<Board>,
+    /// Who says what this node can serve; `None` on a node that never holds.
+    pub judge: Option<Handle<T, HostLinks>>,
+    /// Where local clients are to go.
+    pub routes: Routes,
+    /// Groups whose leases have all of their VIPs, by the last notices.
+    pub covered: Vec<Label>,
     /// To change what checks are run; `None` on a node that never holds.
     pub checks: Option<Applier>,
     /// When rejected datagrams of a peer, or of strangers, were last complained about.
@@ -78,6 +74,10 @@ pub struct Keeper<T> {
     /// Tells people, and runs hooks.
     pub chronicle: Chronicle,
 }
+
+/// Where local clients of groups are to go, as far as it is not done yet.
+#[derive(Debug, Default)]
+pub struct Routes(Places);
 
 /// How often at most a peer's rejected datagrams are complained about.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
@@ -113,6 +113,7 @@ impl<T: Tell> Keeper<T> {
             | Notice::Late { .. }
             | Notice::Rejected { .. }
             | Notice::Checked { .. }
+            | Notice::CanServe { .. }
             | Notice::Watched(_) => false,
         }
     }
@@ -140,7 +141,7 @@ impl<T: Tell> Keeper<T> {
         }
     }
 
-    fn notice(&mut self, notice: Notice) {
+    pub(super) fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::Claim { group, vip, mac } => {
                 let group = self.names.group(group);
@@ -154,9 +155,7 @@ impl<T: Tell> Keeper<T> {
                 let holder = holder.map_or("nobody", |node| self.names.node(node));
                 let name = self.names.group(group);
                 info!(group = name, state = %state, promoting, epoch = epoch.0, reason = %reason, holder, "changed");
-                if let Err(e) = self.place(group, state, promoting) {
-                    error!(group = self.names.group(group), "{e}");
-                }
+                self.want_place(group, state, promoting);
             }
             Notice::Connected { node, generation, is_member: false, .. } => {
                 info!(node = self.names.node(node), generation, "asks to take part in this membership");
@@ -185,13 +184,25 @@ impl<T: Tell> Keeper<T> {
                     None => info!(group, check, "a health check passes"),
                 }
                 self.chronicle.checked(&group, &check, trouble.as_deref());
-                self.judge.note(&group, &check, trouble);
-                self.unjudged = true;
+            }
+            Notice::CanServe { because } => {
+                self.chronicle.eligible(because.as_deref());
+                match &because {
+                    Some(why) => warn!("this node can't serve: {why}"),
+                    None => info!("this node can serve"),
+                }
             }
             Notice::Watched(watched) => self.watched(watched),
-            Notice::Reload(order) => self.begin_reload(*order),
-            Notice::Regrouped => self.finish_reload(),
-            Notice::Covered { label } => self.cover(label),
+            Notice::Reload(order) => {
+                // By the numbers and places that groups have so far.
+                self.settle();
+                self.begin_reload(*order);
+            }
+            Notice::Regrouped => {
+                self.settle();
+                self.finish_reload();
+            }
+            Notice::Covered { label } => self.covered.push(label),
         }
     }
 
@@ -227,21 +238,37 @@ impl<T: Tell> Keeper<T> {
         }
     }
 
-    /// Lets local clients of a group go where it is now: not here while its
+    /// Local clients of a group are to go where it is now: not here while its
     /// fence is kept shut.
-    fn place(&self, group: GroupId, state: GroupState, promoting: bool) -> Result<(), NodeError> {
-        let (Some(node), Some(index)) = (&self.node, self.names.index(group)) else { return Ok(()) };
-        let place = match state {
-            GroupState::Active if !promoting => Place::Here,
-            GroupState::Active
-            | GroupState::Init
+    fn want_place(&mut self, group: GroupId, state: GroupState, promoting: bool) {
+        let is_here = match state {
+            GroupState::Active => !promoting,
+            GroupState::Init
             | GroupState::Standby
             | GroupState::Fault
             | GroupState::Paused
             | GroupState::Witness
-            | GroupState::Observer => node.out(index)?,
+            | GroupState::Observer => false,
         };
-        Ok(node.host.place_local_clients(index, place)?)
+        if let Some(index) = self.names.index(group) {
+            self.routes.0.want(index, is_here);
+        }
+    }
+
+    /// Interfaces, addresses or VIPs of this host are others.
+    pub(super) fn forget_ways(&mut self) {
+        self.routes.0.forget_ways();
+    }
+
+    /// Does at once what many notices asked for.
+    fn settle(&mut self) {
+        self.cover();
+        let Some(node) = &self.node else { return };
+        let failed = self.routes.0.settle(node);
+        let more = failed.len().saturating_sub(TOLD_MAX);
+        for (group, e) in failed.into_iter().take(TOLD_MAX) {
+            error!(place = group.0, more, "local clients of a group could not be let go where it is: {e}");
+        }
     }
 
     pub(super) fn watched(&mut self, watched: Watched) {
@@ -255,24 +282,24 @@ impl<T: Tell> Keeper<T> {
             self.pins.look();
         }
         match watched {
-            Watched::Link(link) if self.setup.interfaces.contains(&link.name) => {
-                self.look();
-                self.unjudged = true;
-            }
-            Watched::Link(link) => self.unjudged |= self.judge.tracks(&link.name),
-            Watched::Gone(_) => self.unjudged = true,
-            Watched::Missed => {
-                self.look();
-                self.unjudged = true;
-            }
-            // Put back when the last of it was told.
-            Watched::Disturbed | Watched::RouteGone(_) | Watched::Neighbour => {}
+            Watched::Link(link) if self.setup.interfaces.contains(&link.name) => self.look(),
+            Watched::Missed => self.look(),
+            Watched::Gone(_) | Watched::Disturbed => self.forget_ways(),
+            // Routes are put back when the last of them was told.
+            Watched::Link(_) | Watched::RouteGone(_) | Watched::Neighbour => {}
         }
     }
 
     /// Looks at this node's interfaces as they are now: does the program run on
     /// each that is there, and is its MAC known?
     fn look(&mut self) {
+        self.forget_ways();
+        self.look_at_programs();
+        let told = self.judge.as_ref().and_then(|judge| judge.looked());
+        told.into_iter().for_each(|notice| self.notice(notice));
+    }
+
+    fn look_at_programs(&mut self) {
         let Some(node) = &mut self.node else { return };
         let present = match node.host.interfaces() {
             Ok(present) => present,
@@ -309,7 +336,8 @@ impl<T: Tell> Keeper<T> {
     }
 
     /// Puts back what somebody removed.
-    fn repair(&self) {
+    fn repair(&mut self) {
+        self.forget_ways();
         let Some(node) = &self.node else { return };
         match node.repair() {
             Ok(done) if done.is_empty() => {}
@@ -319,44 +347,6 @@ impl<T: Tell> Keeper<T> {
                 warn!(more, "somebody changed this host's network configuration: {told}");
             }
             Err(e) => error!("could not put back what somebody removed: {e}"),
-        }
-    }
-
-    /// Tells the engine which groups this node can serve: every interface is
-    /// there, up, with a carrier, and has the program on it; and what the
-    /// group asks for besides is well.
-    pub(super) fn judge(&mut self) {
-        if self.under_way.is_some() {
-            // Groups are about to get other numbers; it is looked again then.
-            return;
-        }
-        let Some(node) = &self.node else { return };
-        let present = match node.host.interfaces() {
-            Ok(present) => present,
-            Err(e) => return error!("{e}"),
-        };
-        let bad = self.setup.interfaces.iter().find_map(|name| {
-            let without = |link: &&Interface| !runs(&self.paths, link);
-            down(name, &present).or_else(|| {
-                let link = present.values().find(|link| link.name == *name).filter(without);
-                link.map(|_| format!("{name} has no XDP program"))
-            })
-        });
-        if self.can_serve != Some(bad.is_none()) {
-            self.can_serve = Some(bad.is_none());
-            self.chronicle.eligible(bad.as_deref());
-            match &bad {
-                Some(why) => warn!("this node can't serve: {why}"),
-                None => info!("this node can serve"),
-            }
-        }
-        let news = self.judge.judge(bad.as_deref(), &present);
-        let words: Vec<_> = news.iter().filter_map(|news| Some((news.group, news.word?))).collect();
-        for News { group, word, why } in news {
-            self.board.judge(self.names.group(group), word == Some(Eligible::Yes), why);
-        }
-        if !words.is_empty() && !self.lease_loop.eligible(words) {
-            error!("the lease loop has ended");
         }
     }
 }

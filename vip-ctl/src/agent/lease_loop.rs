@@ -5,6 +5,7 @@
 //! whatever may take time is told to other threads.
 
 mod asker;
+mod mail;
 mod moves;
 mod socket;
 mod source_filter;
@@ -14,7 +15,7 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
-    io::{self, ErrorKind},
+    io,
     net::{SocketAddr, UdpSocket},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     sync::mpsc::{Receiver, Sender},
@@ -35,8 +36,15 @@ use vip_common::{
     event::{Event, EventKind},
 };
 
-use self::moves::Move;
-pub use self::{asker::Asker, source_guard::SourceGuard};
+pub use self::{
+    asker::Asker,
+    mail::{Room, make_room},
+    source_guard::SourceGuard,
+};
+use self::{
+    mail::{BATCH, Inbox, Outbox},
+    moves::Move,
+};
 use super::{
     Notice,
     announcer::Announce,
@@ -57,8 +65,6 @@ use crate::{
     transport::{Received, Rejected, Transport},
 };
 
-/// Datagrams taken from the socket before timers and commands get their turn.
-const DATAGRAMS_PER_TURN: usize = 64;
 /// Turns after which it is judged what follows from silence, however much is
 /// left unread: whoever floods this socket must not keep a node from standing.
 const UNREAD_TURNS_MAX: u32 = 16;
@@ -67,8 +73,6 @@ const EVENTS_PER_TURN: usize = 64;
 /// How often at most the keeper is told of the same trouble: whoever can send
 /// frames or datagrams here must not be able to fill its queue, or the log.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
-/// Room for the longest UDP datagram.
-const DATAGRAM_LEN_MAX: usize = 65_536;
 
 /// What other threads ask of the loop.
 pub enum Ask {
@@ -142,6 +146,8 @@ pub struct Counts {
     pub received: u64,
     /// Authentic datagrams whose packet was not understood.
     pub undecoded: u64,
+    /// Datagrams that the kernel dropped before this agent could take them.
+    pub dropped: u64,
 }
 
 /// The data plane's side of the loop; a witness has none.
@@ -149,9 +155,35 @@ pub struct Plane {
     /// The lease store is in here.
     pub maps: DataPlane,
     /// By [`GroupId`].
-    pub index: Vec<GroupIndex>,
+    index: Vec<GroupIndex>,
+    /// The other way round.
+    groups: BTreeMap<GroupIndex, GroupId>,
     /// The ring buffer.
     pub events: Events,
+}
+
+impl Plane {
+    /// The maps, with the groups' places by [`GroupId`].
+    #[must_use]
+    pub fn new(maps: DataPlane, index: Vec<GroupIndex>, events: Events) -> Self {
+        let groups = numbers(&index);
+        Self { maps, index, groups, events }
+    }
+
+    /// Where each group is in the maps, by [`GroupId`].
+    #[must_use]
+    pub fn index(&self) -> &[GroupIndex] {
+        &self.index
+    }
+
+    fn regroup(&mut self, index: Vec<GroupIndex>) {
+        self.groups = numbers(&index);
+        self.index = index;
+    }
+}
+
+fn numbers(index: &[GroupIndex]) -> BTreeMap<GroupIndex, GroupId> {
+    index.iter().copied().zip((0..=u16::MAX).map(GroupId)).collect()
 }
 
 /// Everything that the loop owns.
@@ -191,6 +223,7 @@ pub struct LeaseLoop {
 /// The loop while it runs.
 struct Running {
     inner: LeaseLoop,
+    outbox: Outbox,
     counts: Counts,
     waiting: Vec<(CommandId, oneshot::Sender<Result<Completed, Refusal>>)>,
     next_command: u64,
@@ -227,6 +260,7 @@ impl LeaseLoop {
             TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
         let mut running = Running {
             inner: self,
+            outbox: Outbox::default(),
             counts: Counts::default(),
             waiting: Vec::new(),
             next_command: 0,
@@ -238,9 +272,9 @@ impl LeaseLoop {
             unread_turns: 0,
         };
         running.prepare(&vec![None; running.inner.gates.len()]);
-        let mut buffer = vec![0; DATAGRAM_LEN_MAX];
+        let mut inbox = Inbox::new();
         while !running.stopped {
-            running.turn(&mut buffer)?;
+            running.turn(&mut inbox)?;
             running.wait(&timer)?;
         }
         Ok(())
@@ -249,7 +283,7 @@ impl LeaseLoop {
 
 impl Running {
     /// Everything that is due now.
-    fn turn(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+    fn turn(&mut self, inbox: &mut Inbox) -> io::Result<()> {
         self.note_lateness();
         // Time first for this node's own leases: what ran out while we slept
         // has run out, whatever waits in the socket.
@@ -258,7 +292,7 @@ impl Running {
         self.transmit();
         // Mail before judgement: whoever was late itself would else believe
         // a peer gone whose renewal lies in the socket.
-        let is_drained = self.read(buffer)?;
+        let is_drained = self.read(inbox)?;
         self.unread_turns = if is_drained { 0 } else { self.unread_turns + 1 };
         if is_drained || self.unread_turns >= UNREAD_TURNS_MAX {
             self.unread_turns = 0;
@@ -275,17 +309,14 @@ impl Running {
     }
 
     /// Reads what has arrived, up to a limit. Returns whether nothing is left.
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
-        for _ in 0..DATAGRAMS_PER_TURN {
-            match self.inner.socket.recv_from(buffer) {
-                Ok((len, source)) => self.datagram(&buffer[..len], source),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(true),
-                // An earlier datagram met a closed port: the peer is down.
-                Err(e) if is_passing(&e) => {}
-                Err(e) => return Err(e),
+    fn read(&mut self, inbox: &mut Inbox) -> io::Result<bool> {
+        let count = inbox.receive(&self.inner.socket)?;
+        for place in 0..count {
+            if let Some((bytes, source)) = inbox.datagram(place) {
+                self.datagram(bytes, source);
             }
         }
-        Ok(false)
+        Ok(count < BATCH)
     }
 
     /// VIPs that have come to a group are answered as soon as its leases have them.
@@ -299,9 +330,10 @@ impl Running {
         // Also of a lease whose word is kept back.
         let expiry = |group: GroupId| inner.gates.until(group);
         let is_covered = |group: &GroupId| inner.labels.covered(*group, expiry(*group), now);
-        let covered: Vec<_> = inner.uncovered.iter().copied().filter(is_covered).collect();
+        let (covered, uncovered): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut inner.uncovered).into_iter().partition(is_covered);
+        inner.uncovered = uncovered;
         for group in covered {
-            self.inner.uncovered.retain(|uncovered| *uncovered != group);
             if let Some((_, label)) = self.inner.labels.asked(group) {
                 self.say(Notice::Covered { label });
             }
@@ -320,8 +352,10 @@ impl Running {
         let labels: Vec<_> = groups.iter().map(|group| group.was).zip(labels).collect();
         self.inner.labels.reload(&labels, table, now);
         if let Some(plane) = &mut self.inner.plane {
-            plane.index = index;
+            plane.regroup(index);
         }
+        // What is lost for want of room is counted.
+        let _ = make_room(&self.inner.socket, groups.len(), self.inner.addresses.len());
         let was: Vec<_> = groups.iter().map(|group| group.was).collect();
         let prepared: Vec<_> = was.iter().map(|was| was.map(|was| self.inner.gates.prepares(was))).collect();
         let stops = self.regroup_moves(&was, rules);
@@ -386,7 +420,7 @@ impl Running {
             Ask::Announce(label) => {
                 let now = clock::now();
                 if let Some(group) = self.inner.labels.find(label)
-                    && self.inner.engine.status(now).groups[usize::from(group.0)].expiry.is_some()
+                    && self.inner.gates.until(group).is_some_and(|until| until > now)
                 {
                     self.announce(group, Announce::Takeover);
                 }
@@ -407,7 +441,7 @@ impl Running {
                     differing: self.inner.labels.differing(),
                     engine: self.inner.engine.status(now),
                     now,
-                    counts: self.counts,
+                    counts: Counts { dropped, ..self.counts },
                     rejected,
                     lateness: self.lateness.clone(),
                     promoting: self.inner.gates.promoting(),
@@ -439,6 +473,7 @@ impl Running {
         while let Some(output) = self.inner.engine.poll_output() {
             self.output(output, now);
         }
+        self.flush();
         let freed = std::mem::take(&mut self.freed);
         self.go_ahead(freed);
     }
@@ -467,28 +502,34 @@ impl Running {
     fn send(&mut self, to: NodeId, packet: &Packet) {
         let payload = packet.encode_for(to, &mut self.inner.labels, clock::now());
         match self.inner.transport.seal(to.0, &payload) {
-            Ok(datagram) => self.datagram_out(to, &datagram),
+            Ok(datagram) => self.datagram_out(to, datagram),
             Err(_) => self.counts.unsent += 1,
         }
     }
 
     fn transmit(&mut self) {
         while let Some((to, datagram)) = self.inner.transport.poll_transmit() {
-            self.datagram_out(NodeId(to), &datagram);
+            self.datagram_out(NodeId(to), datagram);
+        }
+        self.flush();
+    }
+
+    /// Sent with those that follow from the same input, in the order of the
+    /// engine's outputs: a word that came before is in the map.
+    fn datagram_out(&mut self, to: NodeId, datagram: Vec<u8>) {
+        let Some(address) = self.inner.addresses.get(&to) else {
+            self.counts.unsent += 1;
+            return;
+        };
+        if self.outbox.put(*address, datagram) {
+            self.flush();
         }
     }
 
-    /// Sends, or loses: the protocol is made for loss.
-    fn datagram_out(&mut self, to: NodeId, datagram: &[u8]) {
-        let sent = match self.inner.addresses.get(&to) {
-            Some(address) => self.inner.socket.send_to(datagram, address).is_ok(),
-            None => false,
-        };
-        if sent {
-            self.counts.sent += 1;
-        } else {
-            self.counts.unsent += 1;
-        }
+    fn flush(&mut self) {
+        let told = self.outbox.send(&self.inner.socket);
+        self.counts.sent += told.sent;
+        self.counts.unsent += told.unsent;
     }
 
     fn events(&mut self) {
@@ -503,14 +544,8 @@ impl Running {
         if event.kind != EventKind::ClaimConflict as u32 {
             return;
         }
-        let group = self
-            .inner
-            .plane
-            .as_ref()
-            .and_then(|plane| plane.index.iter().position(|index| *index == event.group))
-            .and_then(|group| u16::try_from(group).ok());
+        let group = self.inner.plane.as_ref().and_then(|plane| plane.groups.get(&event.group).copied());
         if let Some(group) = group {
-            let group = GroupId(group);
             // Each claim is answered, if not at once: the announcer sees to that.
             self.announce(group, Announce::Defend);
             if self.is_due(Trouble::Claim(group)) {
@@ -557,17 +592,15 @@ impl Running {
             }
             None => timer.unset()?,
         }
-        let events_fd = self.inner.plane.as_ref().map(|plane| plane.events.as_raw_fd());
-        let mut fds = vec![
-            PollFd::new(self.inner.socket.as_fd(), PollFlags::POLLIN),
-            PollFd::new(timer.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.inner.wake.as_fd(), PollFlags::POLLIN),
-        ];
-        if let Some(fd) = events_fd {
-            // SAFETY: the ring buffer owns the descriptor and outlives this call.
-            fds.push(PollFd::new(unsafe { BorrowedFd::borrow_raw(fd) }, PollFlags::POLLIN));
-        }
-        match poll(&mut fds, PollTimeout::NONE) {
+        let events = self.inner.plane.as_ref().map(|plane| plane.events.as_raw_fd());
+        // SAFETY: the ring buffer owns the descriptor and outlives this call.
+        let events = events.map(|fd| unsafe { BorrowedFd::borrow_raw(fd) });
+        let wait_for = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let wake = self.inner.wake.as_fd();
+        let mut fds = [self.inner.socket.as_fd(), timer.as_fd(), wake, events.unwrap_or(wake)].map(wait_for);
+        // A witness has no events.
+        let count = fds.len() - usize::from(events.is_none());
+        match poll(&mut fds[..count], PollTimeout::NONE) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(e) => return Err(e.into()),
         }
@@ -577,16 +610,4 @@ impl Running {
         }
         Ok(())
     }
-}
-
-/// Errors that a UDP socket reports about an earlier datagram.
-fn is_passing(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ConnectionRefused
-            | ErrorKind::HostUnreachable
-            | ErrorKind::NetworkUnreachable
-            | ErrorKind::NetworkDown
-            | ErrorKind::Interrupted
-    )
 }

@@ -2,13 +2,14 @@
 //! threads.
 //!
 //! - `lease` owns engine, transport and lease store, and does nothing else.
-//! - `keeper` owns the host's side: routes, repairs, eligibility, the log.
+//! - `judge` says which groups this node can serve, and waits for nobody.
+//! - `keeper` owns the host's side: routes, repairs, the log.
 //! - `announcer` sends gratuitous ARP.
 //! - `hooks` runs what is to be run when a group moves, `history` writes it down.
 //! - `checks` runs the health checks.
 //! - the main thread runs the socket for `vip-ctl`, signals and netlink.
 //!
-//! Where one of the first four panics the process aborts: the kernel fences.
+//! Where one of the first five panics the process aborts: the kernel fences.
 
 mod announcer;
 pub mod api;
@@ -21,6 +22,7 @@ mod follow;
 mod gate;
 mod hooks;
 mod join;
+mod judge;
 mod keeper;
 pub mod lateness;
 mod lease_loop;
@@ -43,10 +45,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        mpsc::{Sender, channel},
-    },
+    sync::{Arc, mpsc::channel},
     time::Duration,
 };
 
@@ -57,12 +56,13 @@ use vip_common::GroupIndex;
 pub use self::error::AgentError;
 use self::{
     checks::{Board, Checks},
-    eligibility::{Eligible, Judge},
+    eligibility::Eligible,
+    judge::Lanes,
     lease_loop::{Ask, Asker, LeaseLoop, Plane, SourceGuard},
     membership::{Entry, take_part},
     memory::Memory,
     replace::Ended,
-    start::{Follow, bring_up, decide, follow_table, held, names, node_setup, start_announcer},
+    start::{Follow, bring_up, decide, follow_table, held, names, node_setup, start_announcer, start_judge},
     threads::{abort_on_panic, spawn},
 };
 use crate::{
@@ -157,6 +157,11 @@ pub enum Notice {
         /// Why it fails; `None` if it passes.
         trouble: Option<String>,
     },
+    /// Whether this node can serve at all has changed.
+    CanServe {
+        /// Why it can't.
+        because: Option<String>,
+    },
     /// Netlink said something.
     Watched(Watched),
     /// There are to be other groups.
@@ -240,6 +245,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
             AgentError::system(format!("listen on {address} (this node's address in the configuration)")),
         )?;
     let guard = SourceGuard::set_up(&config, &socket);
+    start::make_room(&socket, &config);
     let asked = clock::now();
     if let Some(doubt) = doubt {
         join::ask(&config, config_path, &keys, (&socket, &guard), doubt)?;
@@ -274,7 +280,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
     let maps = if can_hold { Some(DataPlane::open(&paths.bpf_dir)?) } else { None };
     let names = names(&config, maps.as_ref());
     let plane = match maps {
-        Some(maps) => Some(Plane { maps, index: names.index.clone(), events: Events::open(&paths.bpf_dir)? }),
+        Some(maps) => Some(Plane::new(maps, names.index.clone(), Events::open(&paths.bpf_dir)?)),
         None => None,
     };
     // Not again what is there: a full disk must not keep an agent from coming back.
@@ -313,6 +319,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
                 "no real-time priority ({e}): a busy host can delay the lease; run as root or with CAP_SYS_NICE"
             );
         }
+        realtime::touch_stack();
         lease_loop.run()
     })?;
     let start = clock::now().since(begun).saturating_sub(once);
@@ -322,13 +329,22 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         if let Err(e) = realtime::lock_memory() {
             warn!("memory is not locked ({e}): paging can delay the lease; run as root or with CAP_IPC_LOCK");
         }
+        // Locked or not: the first takeover reads no code from a disk.
+        if let Err(e) = realtime::page_in_program() {
+            warn!("the program's own pages could not be read before they are needed: {e}");
+        }
         if can_hold && node.is_none() {
             node = Some(bring_up(paths, &setup, &[])?);
         }
         let people = hooks::start(&config, paths, &asker, hooks, hooks_rx)?;
         let board = Arc::new(Board::default());
-        let checks =
-            Checks::of_node(&config, &board, &notices).map_err(AgentError::system("start the checks"))?;
+        let judge = match node {
+            Some(_) => Some(start_judge(&config, &setup, paths, &asker, &board, &notices)?),
+            None => None,
+        };
+        let (judge, heard) = judge.unzip();
+        let checks = Checks::of_node(&config, &board, heard.as_ref())
+            .map_err(AgentError::system("start the checks"))?;
         let chronicle = chronicle::Chronicle::new(people.events.clone(), people.hooks.clone());
         let keeper = keeper::Keeper {
             node,
@@ -337,10 +353,9 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
             paths: paths.clone(),
             names,
             lease_loop: asker.clone(),
-            can_serve: None,
-            judge: Judge::new(&config.groups),
-            unjudged: false,
-            board: Arc::clone(&board),
+            judge,
+            routes: keeper::Routes::default(),
+            covered: Vec::new(),
             checks: checks.as_ref().map(Checks::applier),
             complained: BTreeMap::new(),
             memory,
@@ -352,9 +367,9 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
             chronicle,
         };
         notify::start(&asker)?;
-        Ok((spawn("keeper", move || keeper.run(&notices_rx))?, people, board, checks))
+        Ok((spawn("keeper", move || keeper.run(&notices_rx))?, people, board, checks, heard))
     };
-    let (keeper, people, board, checks) = match the_others() {
+    let (keeper, people, board, checks, heard) = match the_others() {
         Ok(started) => started,
         Err(e) => {
             start::give_up(&asker, &found, Timing::new(config.cluster.lease).hold);
@@ -377,8 +392,9 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
     );
 
     let people_events = people.events.clone();
+    let lanes = Lanes { keeper: notices, judge: heard };
     let served =
-        api::serve(config, config_path, paths, &asker, &notices, board, silence, people_events, || {
+        api::serve(config, config_path, paths, &asker, &lanes, board, silence, people_events, || {
             lease.is_finished()
         });
     // However serving ended, the leases are released in good order if they
@@ -396,7 +412,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
     let _ = asker.ask(if leave { Ask::Leave } else { Ask::Stop });
     let ended = lease.join();
     drop(checks);
-    drop((notices, asker));
+    drop((lanes, asker));
     // The keeper ends when the last notice is dealt with: routes follow the
     // release. But a disk that hangs under what it writes is not waited for,
     // and who takes over from this agent waits for nothing.
@@ -477,9 +493,9 @@ async fn settle_votes(run_dir: PathBuf, accept: Duration, silence: Duration) {
     }
 }
 
-/// Tells the keeper what netlink says, for as long as it listens.
-async fn watch_netlink(addresses: Vec<IpAddr>, notices: Sender<Notice>) {
-    let ended = host::watch(addresses, |watched| notices.send(Notice::Watched(watched)).is_ok()).await;
+/// Tells judge and keeper what netlink says, for as long as they listen.
+async fn watch_netlink(addresses: Vec<IpAddr>, lanes: Lanes) {
+    let ended = host::watch(addresses, |watched| lanes.watched(watched)).await;
     if let Err(e) = ended {
         warn!("netlink can't be watched ({e}): loss of carrier will not be noticed");
     }

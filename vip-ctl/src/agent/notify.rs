@@ -3,8 +3,8 @@
 //!
 //! The watchdog is fed from the lease thread's own answer, by a thread that
 //! has nothing else to do: who can't decide about leases any more is ended. So is
-//! who can't tell any more whether this node can serve: the keeper's beat is
-//! asked for, too.
+//! who can't tell any more whether this node can serve, or keep it fit to: the
+//! judge's and the keeper's beats are asked for, too.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -25,22 +25,41 @@ use crate::{dataplane::clock, engine::GroupState};
 /// How often the status text is renewed where there is no watchdog.
 const RENEW: Duration = Duration::from_secs(2);
 
-/// When the keeper was last seen at work. One for the process, as the watchdog is.
-static BEAT: AtomicU64 = AtomicU64::new(0);
+/// A thread that the watchdog asks after, besides the lease thread.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Beat {
+    /// The keeper.
+    Keeper,
+    /// The judge; a node that never holds has none.
+    Judge,
+}
+
+/// When each was last seen at work; zero before its first beat. One for the
+/// process, as the watchdog is.
+static BEATS: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+/// This thread is at work, or has nothing to do.
+pub(super) fn beat(of: Beat) {
+    BEATS[of as usize].store(clock::now().0, Ordering::Relaxed);
+}
 
 /// The keeper is at work, or has nothing to do.
-pub(super) fn beat() {
-    BEAT.store(clock::now().0, Ordering::Relaxed);
+pub(super) fn keeper_beat() {
+    beat(Beat::Keeper);
+}
+
+fn last(of: Beat) -> BootNs {
+    BootNs(BEATS[of as usize].load(Ordering::Relaxed))
 }
 
 /// How long the keeper has not been seen at work.
 pub(super) fn idle_for() -> Duration {
-    clock::now().since(BootNs(BEAT.load(Ordering::Relaxed)))
+    clock::now().since(last(Beat::Keeper))
 }
 
-/// Has the keeper not been at work for longer than the watchdog's limit?
+/// Has a thread that has begun not been at work for longer than the watchdog's limit?
 fn hangs(beat: BootNs, now: BootNs, limit: Option<Duration>) -> bool {
-    limit.is_some_and(|limit| now.since(beat) > limit)
+    beat != BootNs(0) && limit.is_some_and(|limit| now.since(beat) > limit)
 }
 
 /// The agent listens, and its lease loop runs.
@@ -76,11 +95,14 @@ pub(super) fn start(asker: &Asker) -> Result<(), AgentError> {
     let limit = sd_notify::watchdog_enabled();
     let pause = limit.map_or(RENEW, |limit| (limit / 3).min(RENEW));
     let asker = asker.clone();
-    beat();
+    keeper_beat();
     let feed = move || {
         while let Some(snapshot) = asker.ask_for_blocking(Ask::Status) {
-            if hangs(BootNs(BEAT.load(Ordering::Relaxed)), clock::now(), limit) {
+            let hangs = |of| hangs(last(of), clock::now(), limit);
+            if hangs(Beat::Keeper) {
                 error!("the keeper hangs: the watchdog is not fed, and systemd starts this agent again");
+            } else if hangs(Beat::Judge) {
+                error!("the judge hangs: the watchdog is not fed, and systemd starts this agent again");
             } else {
                 let text = status(&snapshot);
                 tell(&[NotifyState::Watchdog, NotifyState::Status(&text)]);
@@ -110,10 +132,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_keeper_hangs_when_its_last_beat_is_older_than_the_limit() {
+    fn a_thread_hangs_when_its_last_beat_is_older_than_the_limit() {
         let (beat, limit) = (BootNs(7_000_000_000), Duration::from_secs(5));
         assert!(!hangs(beat, beat.plus(limit), Some(limit)));
         assert!(hangs(beat, beat.plus(limit + Duration::from_millis(1)), Some(limit)));
         assert!(!hangs(beat, beat.plus(limit * 100), None), "nobody watches");
+        assert!(!hangs(BootNs(0), beat.plus(limit * 100), Some(limit)), "it has not begun");
     }
 }

@@ -9,11 +9,14 @@
 //! What became of one step is known before the next one begins, so that a VIP
 //! is never there for a lease that is not about it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::{
     Names, Tell, hooks,
+    judge::Handle,
     keeper::Keeper,
     lease_loop::Regroup,
     node_setup,
@@ -21,7 +24,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    engine::{GroupId, GroupSpec, Label, Reloaded},
+    engine::{GroupId, GroupSpec, Reloaded},
     exit::Exit,
     mutant::{self, Mutant},
     node::{NodeError, Setup},
@@ -135,6 +138,10 @@ impl<T: Tell> Keeper<T> {
                 // Before the lease loop can order a hook of a new group.
                 self.chronicle.reload(&order.config);
                 self.under_way = Some(UnderWay { order, table, setup, names, changes });
+                // Groups are about to get other numbers.
+                if let Some(judge) = &self.judge {
+                    judge.hold();
+                }
                 if !self.lease_loop.regroup(regroup) {
                     error!("the lease loop has ended");
                 }
@@ -179,13 +186,20 @@ impl<T: Tell> Keeper<T> {
     pub(super) fn finish_reload(&mut self) {
         let Some(UnderWay { order, table, setup, names, changes }) = self.under_way.take() else { return };
         (self.table, self.setup, self.names, self.config) = (table, setup, names, order.config);
+        // At once, and before there can be a verdict of a check that is new; on
+        // groups that come, when their VIPs are here.
+        let comes = changes.added.iter().chain(&changes.anew).cloned().collect();
+        let regroup =
+            |judge: &Handle<_, _>| judge.regroup(&self.setup.interfaces, &self.config.groups, &comes);
+        let told = self.judge.as_ref().and_then(regroup);
+        told.into_iter().for_each(|notice| self.notice(notice));
         self.store_table();
         let missing = self.repair_vips().err();
         if let Some(checks) = &self.checks {
             checks.apply(&self.config.groups);
         }
-        self.judge.regroup(&self.config.groups);
-        self.judge();
+        let told = self.judge.as_ref().and_then(Handle::admit);
+        told.into_iter().for_each(|notice| self.notice(notice));
         for watched in std::mem::take(&mut self.postponed) {
             self.watched(watched);
         }
@@ -199,6 +213,7 @@ impl<T: Tell> Keeper<T> {
     /// # Errors
     /// What is not there and why, which the log has as well.
     fn repair_vips(&mut self) -> Result<(), Refused> {
+        self.forget_ways();
         let Some(node) = &mut self.node else { return Ok(()) };
         let came = node.finish_change(&self.setup.groups).map_err(|e| {
             let message = format!(
@@ -213,20 +228,33 @@ impl<T: Tell> Keeper<T> {
         Ok(())
     }
 
-    /// A group's leases have all of its VIPs from here on.
-    pub(super) fn cover(&mut self, label: Label) {
-        if self.under_way.is_some() {
+    /// Groups' leases have all of their VIPs from here on. Many at once are one
+    /// change of the node.
+    pub(super) fn cover(&mut self) {
+        let covered = std::mem::take(&mut self.covered);
+        if covered.is_empty() || self.under_way.is_some() {
             // The loop looks again when it has the other groups.
             return;
         }
-        let place = self.table.groups().iter().position(|group| group.labels().current == label);
-        let Some(group) = place.and_then(|place| u16::try_from(place).ok()).map(GroupId) else { return };
-        self.table.settle(group);
+        let current = |place: usize| self.table.groups()[place].labels().current;
+        let places: BTreeMap<_, _> = (0..self.table.groups().len()).map(|p| (current(p), p)).collect();
+        let known: Vec<_> = covered
+            .into_iter()
+            .filter_map(|label| Some((label, GroupId(u16::try_from(*places.get(&label)?).ok()?))))
+            .collect();
+        if known.is_empty() {
+            return;
+        }
+        for (_, group) in &known {
+            self.table.settle(*group);
+        }
         self.store_table();
         self.setup.groups = node_setup(&self.config, &self.table).groups;
         // Nobody has asked; the log says what is missing.
         let _ = self.repair_vips();
-        let _ = self.lease_loop.announce(label);
+        for (label, _) in known {
+            let _ = self.lease_loop.announce(label);
+        }
     }
 
     fn store_table(&self) {
@@ -246,19 +274,25 @@ fn changes(
     new_config: &Config,
 ) -> Changes {
     let mut changes = Changes::default();
-    let find = |config: &Config, name: &str| config.groups.iter().find(|group| group.name == name).cloned();
+    let by_name = |config: &Config| -> BTreeMap<String, crate::config::Group> {
+        config.groups.iter().map(|group| (group.name.clone(), group.clone())).collect()
+    };
+    let (old_groups, new_groups) = (by_name(old_config), by_name(new_config));
+    let names = |table: &Table| -> BTreeSet<String> {
+        table.groups().iter().map(|group| group.name.clone()).collect()
+    };
+    let (old_names, new_names) = (names(old), names(new));
     for (group, was) in new.groups().iter().zip(was) {
         let name = &group.name;
-        let is_known = old.groups().iter().any(|old| old.name == *name);
+        let is_known = old_names.contains(name);
         match was {
-            Some(_) if find(old_config, name) != find(new_config, name) => changes.changed.push(name.clone()),
+            Some(_) if old_groups.get(name) != new_groups.get(name) => changes.changed.push(name.clone()),
             Some(_) => {}
             None if is_known => changes.anew.push(name.clone()),
             None => changes.added.push(name.clone()),
         }
     }
-    let gone = old.groups().iter().filter(|old| !new.groups().iter().any(|new| new.name == old.name));
-    changes.removed.extend(gone.map(|group| group.name.clone()));
+    changes.removed.extend(old_names.difference(&new_names).cloned());
     changes
 }
 

@@ -2,9 +2,13 @@
 //! process before, the node under them, the engine.
 
 use std::{
+    collections::BTreeMap,
     io,
-    net::IpAddr,
-    sync::mpsc::{Receiver, Sender, channel},
+    net::{IpAddr, UdpSocket},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, Sender, channel},
+    },
     time::Duration,
 };
 
@@ -12,8 +16,11 @@ use tracing::{info, warn};
 use vip_common::{BootNs, GroupMode};
 
 use super::{
-    AgentError, Names, announcer,
-    lease_loop::{Ask, Asker, Plane},
+    AgentError, Names, Notice, announcer,
+    checks::Board,
+    eligibility::Judge,
+    judge::{self, Heard, HostLinks, Serving},
+    lease_loop::{self, Ask, Asker, Plane, Room},
     memory::Memory,
     realtime, reload,
     table::{Table, TableGroup},
@@ -24,7 +31,8 @@ use crate::{
     config::Config,
     dataplane::{DataPlane, DataPlaneError, attach, clock},
     engine::{Engine, EngineConfig, GroupId, Incarnation, Labels, NodeId, NodeSpec, Role, Timing},
-    node::{GroupSetup, Node, Setup, prune, set_up},
+    host::Host,
+    node::{GroupSetup, Node, NodeError, Setup, prune, set_up},
     paths::Paths,
     transport::{Identity, KeyRing, Transport},
 };
@@ -79,11 +87,11 @@ pub(super) fn follow_table(config: &Config, paths: &Paths) -> Result<Follow, Age
 }
 
 fn groups_in_maps(plane: &DataPlane) -> Result<Table, DataPlaneError> {
-    let vips = plane.vips()?;
-    let of = |index| {
-        let own = vips.iter().filter(|(_, entry)| entry.group == index);
-        own.map(|(vip, _)| IpAddr::V4(*vip)).collect()
-    };
+    let mut own: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (vip, entry) in plane.vips()? {
+        own.entry(entry.group).or_default().push(IpAddr::V4(vip));
+    }
+    let mut of = |index| own.remove(&index).unwrap_or_default();
     Ok(Table::of_maps(plane.groups().into_iter().map(|group| (group.name, of(group.index))).collect()))
 }
 
@@ -124,9 +132,9 @@ fn group_setup(name: &str, hold: Duration, vips: impl Iterator<Item = IpAddr>) -
 /// The names of a configuration, with their places in the maps.
 pub(super) fn names(config: &Config, maps: Option<&DataPlane>) -> Names {
     let known = maps.map(DataPlane::groups).unwrap_or_default();
+    let known: BTreeMap<_, _> = known.iter().map(|known| (known.name.as_str(), known.index)).collect();
     // Every configured group was put into the maps before; a witness has none.
-    let index = config.groups.iter();
-    let index = index.filter_map(|g| known.iter().find(|k| k.name == g.name).map(|k| k.index)).collect();
+    let index = config.groups.iter().filter_map(|group| known.get(group.name.as_str()).copied()).collect();
     Names { index, ..Names::of(config) }
 }
 
@@ -194,7 +202,7 @@ pub(super) fn identity(config: &Config, incarnation: u64, is_member: bool) -> Id
 pub(super) fn held(plane: Option<&Plane>, now: BootNs) -> Vec<(GroupId, BootNs)> {
     let Some(plane) = plane else { return Vec::new() };
     (0_u16..)
-        .zip(&plane.index)
+        .zip(plane.index())
         .filter_map(|(group, index)| Some((GroupId(group), plane.maps.leases().load(*index).expiry()?)))
         .filter(|(_, expiry)| *expiry > now)
         .collect()
@@ -215,10 +223,49 @@ pub(super) fn start_announcer(
         spawn("announcer", move || {
             // The lease loop has warned if it is not allowed.
             let _ = realtime::prioritise(realtime::Role::Announcer);
+            realtime::touch_stack();
             announcer::run(&plane, &socket, &orders_rx);
         })?;
     }
     Ok(orders)
+}
+
+/// Makes room in the socket for what a cluster of this size sends.
+pub(super) fn make_room(socket: &UdpSocket, config: &Config) {
+    let Room { wanted, given } =
+        lease_loop::make_room(socket, config.groups.len(), config.cluster.nodes.len());
+    if given < wanted {
+        warn!(
+            "heartbeats may be lost when this host is busy: the kernel gave the agent's socket {given} bytes to receive into, and this cluster can need {wanted}; run as root or with CAP_NET_ADMIN, or set net.core.rmem_max to {wanted}"
+        );
+    }
+}
+
+/// Starts the judge: what the keeper has of it, and where the checks tell.
+pub(super) fn start_judge(
+    config: &Config,
+    setup: &Setup,
+    paths: &Paths,
+    asker: &Asker,
+    board: &Arc<Board>,
+    notices: &Sender<Notice>,
+) -> Result<(judge::Handle<Asker, HostLinks>, Sender<Heard>), AgentError> {
+    let host = Host::open(&paths.run_dir).map_err(NodeError::from)?;
+    let serving = Serving {
+        lease_loop: asker.clone(),
+        links: HostLinks { host, bpf_dir: paths.bpf_dir.clone() },
+        interfaces: setup.interfaces.clone(),
+        judge: Judge::new(&config.groups),
+        board: Arc::clone(board),
+        unprogrammed: None,
+        can_serve: None,
+        is_held: false,
+    };
+    let serving = Arc::new(Mutex::new(serving));
+    let (heard, heard_rx) = channel();
+    let (handle, tell) = (judge::Handle::new(&serving), notices.clone());
+    spawn("judge", move || judge::run(&serving, &heard_rx, &tell))?;
+    Ok((handle, heard))
 }
 
 /// Hands over what a lease loop has that was started already: once the leases

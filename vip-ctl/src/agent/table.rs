@@ -146,8 +146,10 @@ impl Table {
             owner.extend(group.vips.iter().map(|vip| (*vip, group.name.as_str())));
         }
         let mut next = Next { table: Self::default(), was: Vec::new(), ended: Vec::new() };
+        let olds: BTreeMap<_, _> =
+            self.0.iter().enumerate().map(|(place, old)| (old.name.as_str(), place)).collect();
         for group in groups {
-            let old = self.0.iter().position(|old| old.name == group.name);
+            let old = olds.get(group.name.as_str()).copied();
             let kept = old.and_then(|place| self.0[place].followed_by(group, &owner));
             let goes_on = kept.is_some();
             next.table.0.push(kept.unwrap_or_else(|| TableGroup::new(&group.name, &group.vips)));

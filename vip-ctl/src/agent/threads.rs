@@ -45,7 +45,7 @@ pub(super) fn abort_on_panic() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         default(info);
-        if matches!(thread::current().name(), Some("lease" | "keeper" | "announcer" | "hooks")) {
+        if matches!(thread::current().name(), Some("lease" | "judge" | "keeper" | "announcer" | "hooks")) {
             std::process::abort();
         }
     }));

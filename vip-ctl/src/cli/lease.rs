@@ -82,7 +82,7 @@ pub(super) fn demote(args: &Args, paths: &Paths, format: Format) -> Result<Exit,
     let (node, group, _lock) = open(args, paths)?;
     let held = node.plane.leases().load(group.index) == Lease::MANUAL;
     node.plane.leases().store(group.index, Lease::NONE);
-    node.host.place_local_clients(group.index, node.out(group.index)?)?;
+    node.host.place_local_clients(group.index, node.ways()?.out(group.index))?;
     said(format, &group, false, !held)
 }
 

@@ -3,7 +3,11 @@
 //! The order of writes is the safety here: a VIP is only in the map while its
 //! group is, and a group leaves with its lease already zero.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
 
 use aya::maps::PerCpuValues;
 use vip_common::{
@@ -72,54 +76,85 @@ impl DataPlane {
     }
 
     /// Adds a group, or changes the mode and the longest lease of one that is
-    /// there. A new mode starts without a lease: what one writer left is
-    /// nothing to the other.
+    /// there: [`DataPlane::put_groups`] of one.
     ///
     /// # Errors
-    /// [`DataPlaneError::Full`] if there is no room.
+    /// As there.
     pub fn put_group(
         &mut self,
         name: &str,
         mode: GroupMode,
         hold: Duration,
     ) -> Result<GroupIndex, DataPlaneError> {
-        let groups = self.groups();
-        let known = groups.iter().find(|g| g.name == name);
-        let index = match known {
-            Some(group) => group.index,
-            None => {
-                let used: BTreeSet<_> = groups.iter().map(|g| g.index).collect();
-                (0..GROUPS_MAX)
-                    .map(GroupIndex)
-                    .find(|i| !used.contains(i))
-                    .ok_or(DataPlaneError::Full { what: "group", limit: GROUPS_MAX })?
-            }
-        };
-        if known.is_none_or(|group| group.mode != mode) {
-            self.leases.store(index, Lease::NONE);
-        }
-        let hold_ns_max = u64::try_from(hold.as_nanos()).unwrap_or(u64::MAX);
-        let mut config = GroupConfig { mode: mode as u32, pad: 0, hold_ns_max, name: [0; GROUP_NAME_LEN] };
-        let bytes = name.as_bytes();
-        let len = bytes.len().min(GROUP_NAME_LEN);
-        config.name[..len].copy_from_slice(&bytes[..len]);
-        self.write_group(index, config)?;
-        Ok(index)
+        let put = self.put_groups([(name, mode, hold)])?;
+        put.first().copied().ok_or(DataPlaneError::Full { what: "group", limit: GROUPS_MAX })
     }
 
-    /// Removes a group and its VIPs; its lease is cleared first.
+    /// Adds groups, or changes the mode and the longest lease of those that are
+    /// there; their places. A new mode starts without a lease: what one writer
+    /// left is nothing to the other. The map is read once: there can be ten
+    /// thousand.
+    ///
+    /// # Errors
+    /// [`DataPlaneError::Full`] if there is no room; those before it are there.
+    pub fn put_groups<'a>(
+        &mut self,
+        wanted: impl IntoIterator<Item = (&'a str, GroupMode, Duration)>,
+    ) -> Result<Vec<GroupIndex>, DataPlaneError> {
+        let groups = self.groups();
+        let used: BTreeSet<_> = groups.iter().map(|group| group.index.0).collect();
+        let mut there: BTreeMap<_, _> =
+            groups.into_iter().map(|group| (group.name, (group.index, group.mode))).collect();
+        let mut free = (0..GROUPS_MAX).filter(|index| !used.contains(index)).map(GroupIndex);
+        let mut places = Vec::new();
+        for (name, mode, hold) in wanted {
+            let index = match there.get(name) {
+                Some((index, known)) if *known == mode => *index,
+                Some((index, _)) => {
+                    self.leases.store(*index, Lease::NONE);
+                    *index
+                }
+                None => {
+                    let index =
+                        free.next().ok_or(DataPlaneError::Full { what: "group", limit: GROUPS_MAX })?;
+                    self.leases.store(index, Lease::NONE);
+                    index
+                }
+            };
+            there.insert(name.to_owned(), (index, mode));
+            let hold_ns_max = u64::try_from(hold.as_nanos()).unwrap_or(u64::MAX);
+            let mut config =
+                GroupConfig { mode: mode as u32, pad: 0, hold_ns_max, name: [0; GROUP_NAME_LEN] };
+            let bytes = name.as_bytes();
+            let len = bytes.len().min(GROUP_NAME_LEN);
+            config.name[..len].copy_from_slice(&bytes[..len]);
+            self.write_group(index, config)?;
+            places.push(index);
+        }
+        Ok(places)
+    }
+
+    /// Removes groups and their VIPs; their leases are cleared first. The map
+    /// is read once.
     ///
     /// # Errors
     /// [`DataPlaneError::Kernel`] if a map can't be written.
-    pub fn remove_group(&mut self, group: GroupIndex) -> Result<Vec<Ipv4Addr>, DataPlaneError> {
-        self.leases.store(group, Lease::NONE);
-        let vips: Vec<_> =
-            self.vips()?.into_iter().filter(|(_, e)| e.group == group).map(|(vip, _)| vip).collect();
-        for vip in &vips {
-            self.remove_vip(*vip)?;
+    pub fn remove_groups(&mut self, groups: &BTreeSet<GroupIndex>) -> Result<(), DataPlaneError> {
+        if groups.is_empty() {
+            return Ok(());
         }
-        self.write_group(group, GroupConfig::default())?;
-        Ok(vips)
+        for group in groups {
+            self.leases.store(*group, Lease::NONE);
+        }
+        for (vip, entry) in self.vips()? {
+            if groups.contains(&entry.group) {
+                self.remove_vip(vip)?;
+            }
+        }
+        for group in groups {
+            self.write_group(*group, GroupConfig::default())?;
+        }
+        Ok(())
     }
 
     /// Adds VIPs to groups; their counters start at zero. Returns those that

@@ -306,8 +306,20 @@ impl Host {
     /// # Errors
     /// [`HostError::Netlink`].
     pub fn place_local_clients(&self, group: GroupIndex, place: Place) -> Result<(), HostError> {
-        self.placed.borrow_mut().insert(group, place);
-        self.runtime.block_on(local::place(&self.handle, group, place))
+        let done = self.runtime.block_on(local::place(&self.handle, group, place));
+        let mut placed = self.placed.borrow_mut();
+        match &done {
+            Ok(()) => placed.insert(group, place),
+            // It may be one or the other.
+            Err(_) => placed.remove(&group),
+        };
+        done
+    }
+
+    /// Where local clients of a group were let go last; `None` if that is not known.
+    #[must_use]
+    pub fn placed(&self, group: GroupIndex) -> Option<Place> {
+        self.placed.borrow().get(&group).copied()
     }
 
     /// The same for many groups, where it is not so already. Returns in words
@@ -319,8 +331,9 @@ impl Host {
         let there = self.runtime.block_on(local::routes(&self.handle))?;
         let mut done = Vec::new();
         for (group, place) in places {
-            let before = self.placed.borrow_mut().insert(*group, *place);
+            let before = self.placed(*group);
             if there.get(group).copied().unwrap_or(Some(Place::Here)) == Some(*place) {
+                self.placed.borrow_mut().insert(*group, *place);
                 continue;
             }
             self.place_local_clients(*group, *place)?;
@@ -337,7 +350,7 @@ impl Host {
     /// said last?
     #[must_use]
     pub fn needs_route(&self, group: GroupIndex) -> bool {
-        self.placed.borrow().get(&group).is_some_and(|place| *place != Place::Here)
+        self.placed(group).is_some_and(|place| place != Place::Here)
     }
 
     /// Puts back everything that [`Host::ensure`] changed.

@@ -69,6 +69,7 @@ pub(crate) fn counted(counts: &Counts) -> BTreeMap<String, u64> {
         ("heartbeats_sent", counts.sent),
         ("heartbeats_unsent", counts.unsent),
         ("heartbeats_received", counts.received),
+        ("heartbeats_dropped", counts.dropped),
     ];
     named.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

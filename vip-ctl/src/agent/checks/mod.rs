@@ -1,5 +1,5 @@
 //! Health checks: run on a thread of their own, each on its own beat and never
-//! over itself. What they find goes to the keeper, which judges, and to the
+//! over itself. What they find goes to the judge and to the
 //! [`Board`]. A check that hangs holds up nobody but itself.
 
 mod aside;
@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use self::{probe::Probe, verdict::Verdict};
-use super::Notice;
+use super::judge::Heard;
 use crate::config::{Check, Config, Group};
 
 pub use self::board::Board;
@@ -68,29 +68,27 @@ impl Applier {
 }
 
 impl Checks {
-    /// Starts the checks of this node; one that never holds has none.
+    /// Starts the checks of this node; one that never holds has none, and no judge.
     ///
     /// # Errors
     /// If there can't be a thread.
     pub fn of_node(
         config: &Config,
         board: &Arc<Board>,
-        notices: &Sender<Notice>,
+        judge: Option<&Sender<Heard>>,
     ) -> io::Result<Option<Self>> {
-        if !config.this_node().can_hold() {
-            return Ok(None);
-        }
-        let checks = Self::start(Arc::clone(board), notices.clone())?;
+        let Some(judge) = judge else { return Ok(None) };
+        let checks = Self::start(Arc::clone(board), judge.clone())?;
         checks.applier.apply(&config.groups);
         Ok(Some(checks))
     }
 
     /// Starts the thread, with nothing to do.
-    fn start(board: Arc<Board>, notices: Sender<Notice>) -> io::Result<Self> {
+    fn start(board: Arc<Board>, judge: Sender<Heard>) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (orders, todo) = unbounded_channel();
         let thread = thread::Builder::new().name("checks".into()).spawn(move || {
-            runtime.block_on(run(todo, &board, &notices));
+            runtime.block_on(run(todo, &board, &judge));
             // Who hangs aside is not waited for.
             runtime.shutdown_background();
         })?;
@@ -114,7 +112,7 @@ impl Drop for Checks {
     }
 }
 
-async fn run(mut orders: UnboundedReceiver<Order>, board: &Arc<Board>, notices: &Sender<Notice>) {
+async fn run(mut orders: UnboundedReceiver<Order>, board: &Arc<Board>, judge: &Sender<Heard>) {
     let mut running: BTreeMap<(String, String), (Check, AbortHandle)> = BTreeMap::new();
     while let Some(Order::Run(wanted)) = orders.recv().await {
         running.retain(|key, (check, task)| {
@@ -130,7 +128,7 @@ async fn run(mut orders: UnboundedReceiver<Order>, board: &Arc<Board>, notices: 
                 continue;
             }
             board.begin(&key.0, &check);
-            let task = survive(key.0.clone(), check.clone(), Arc::clone(board), notices.clone());
+            let task = survive(key.0.clone(), check.clone(), Arc::clone(board), judge.clone());
             running.insert(key, (check, tokio::spawn(task).abort_handle()));
         }
     }
@@ -138,19 +136,19 @@ async fn run(mut orders: UnboundedReceiver<Order>, board: &Arc<Board>, notices: 
 
 /// [`watch`], which ends by a bug only; then the check fails, instead of being
 /// what it last was for ever.
-async fn survive(group: String, check: Check, board: Arc<Board>, notices: Sender<Notice>) {
+async fn survive(group: String, check: Check, board: Arc<Board>, judge: Sender<Heard>) {
     let name = check.name.clone();
-    let watched = watch(group.clone(), check, Arc::clone(&board), notices.clone());
+    let watched = watch(group.clone(), check, Arc::clone(&board), judge.clone());
     if std::panic::AssertUnwindSafe(watched).catch_unwind().await.is_err() {
         let trouble = "it panicked, which is a bug of this agent";
         board.note(&group, &name, Err(trouble), Duration::ZERO, Some(false));
-        // The keeper ends with the agent.
-        let _ = notices.send(Notice::Checked { group, check: name, trouble: Some(trouble.to_owned()) });
+        // The judge ends with the agent.
+        let _ = judge.send(Heard::Checked { group, check: name, trouble: Some(trouble.to_owned()) });
     }
 }
 
 /// Runs one check again and again.
-async fn watch(group: String, check: Check, board: Arc<Board>, notices: Sender<Notice>) {
+async fn watch(group: String, check: Check, board: Arc<Board>, judge: Sender<Heard>) {
     let mut probe = Probe::new(&group, &check);
     let mut verdict = Verdict::new(check.rise, check.fall);
     let spread = check.interval.min(SPREAD_MAX);
@@ -170,12 +168,12 @@ async fn watch(group: String, check: Check, board: Arc<Board>, notices: Sender<N
             news,
         );
         let Some(passes) = news else { continue };
-        let notice = Notice::Checked {
+        let heard = Heard::Checked {
             group: group.clone(),
             check: check.name.clone(),
             trouble: (!passes).then(|| result.err().unwrap_or_default()),
         };
-        if notices.send(notice).is_err() {
+        if judge.send(heard).is_err() {
             return;
         }
     }
@@ -219,9 +217,9 @@ mod tests {
     }
 
     /// The next verdict: of which check, and why not.
-    fn next(notices: &Receiver<Notice>) -> (String, Option<String>) {
+    fn next(notices: &Receiver<Heard>) -> (String, Option<String>) {
         let notice = notices.recv_timeout(PATIENCE).expect("a verdict");
-        let Notice::Checked { group, check, trouble } = notice else { panic!("{notice:?}") };
+        let Heard::Checked { group, check, trouble } = notice else { panic!("{notice:?}") };
         assert_eq!(group, "db");
         (check, trouble)
     }

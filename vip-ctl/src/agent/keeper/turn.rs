@@ -1,6 +1,5 @@
 //! The order in which the keeper works off what it is told: many notices at a
-//! time, then what this node can serve, which others wait for, and then what
-//! can take long.
+//! time, then all at once what they ask for, and then what can take long.
 
 use std::{
     ops::ControlFlow,
@@ -22,8 +21,8 @@ use crate::{
 /// How long a change of the memory may wait for others to be written with it:
 /// ten thousand groups can move at once.
 const MEMORY_PAUSE: Duration = Duration::from_millis(100);
-/// How many notices are taken before it is judged what they mean.
-const BATCH: usize = 256;
+/// How many notices are taken before what they ask for is done.
+const BATCH: usize = 1024;
 /// How long a repair may wait for the last of what was removed: each looks at
 /// everything.
 const REPAIR_WAIT: Duration = Duration::from_secs(1);
@@ -69,7 +68,7 @@ pub(super) struct Turn<T> {
 impl<T: Tell> Turn<T> {
     pub(super) fn new(mut keeper: Keeper<T>) -> Self {
         if let Some(node) = &mut keeper.node {
-            node.host.beat_with(notify::beat);
+            node.host.beat_with(notify::keeper_beat);
         }
         let writer = Writer::start(keeper.paths.state_dir.clone());
         let writer = writer.inspect_err(|e| warn!("no thread to write this node's memory: {e}")).ok();
@@ -78,7 +77,6 @@ impl<T: Tell> Turn<T> {
 
     /// Runs until the channel closes.
     pub(super) fn run(mut self, notices: &Receiver<Notice>) {
-        self.keeper.judge();
         while self.turn(notices).is_continue() {}
         if self.due.write.is_some() {
             self.write();
@@ -86,7 +84,7 @@ impl<T: Tell> Turn<T> {
     }
 
     fn turn(&mut self, notices: &Receiver<Notice>) -> ControlFlow<()> {
-        notify::beat();
+        notify::keeper_beat();
         let mut is_drained = false;
         match notices.recv_timeout(self.due.pause(clock::now())) {
             Ok(notice) => {
@@ -102,10 +100,7 @@ impl<T: Tell> Turn<T> {
             Err(RecvTimeoutError::Timeout) => is_drained = true,
             Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
         }
-        // Verdicts that come together are judged together.
-        if std::mem::take(&mut self.keeper.unjudged) {
-            self.keeper.judge();
-        }
+        self.keeper.settle();
         // During a reload it would bring back what goes.
         if self.keeper.under_way.is_none() && self.due.repair(is_drained, clock::now()) {
             self.due.disturbed = None;
@@ -118,7 +113,7 @@ impl<T: Tell> Turn<T> {
     }
 
     fn take(&mut self, notice: Notice) {
-        notify::beat();
+        notify::keeper_beat();
         let now = clock::now();
         if self.keeper.remember(&notice) {
             self.due.write.get_or_insert(now.plus(MEMORY_PAUSE));

@@ -1,0 +1,261 @@
+//! The bench of the agent: three real agents in a lab, with many groups, and
+//! what that costs them. Here is the order of things; `run` measures one row,
+//! `usage` and `leases` read what the kernel knows of it.
+
+mod leases;
+mod run;
+mod usage;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use crate::lab::{cleanup, find_vip_ctl, skip};
+
+/// Measure what is shipped, on this machine.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "bench", bin_name = "cargo xtask bench")]
+pub struct BenchArgs {
+    /// What is measured
+    #[command(subcommand)]
+    pub what: What,
+}
+
+/// What can be measured.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum What {
+    /// Agents with 1 to 10,000 groups: CPU, traffic, lost datagrams, and how soon a failed check is heard
+    Agent(AgentArgs),
+}
+
+/// How agents are measured.
+#[derive(Clone, Debug, clap::Args)]
+pub struct AgentArgs {
+    /// Write the rows as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Only the rows that take no more than a minute together
+    #[arg(long)]
+    pub quick: bool,
+    /// Only the rows of so many groups
+    #[arg(long, value_name = "GROUPS")]
+    pub groups: Option<u32>,
+    /// Only the rows of this lease, e.g. 200ms
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub lease: Option<Duration>,
+    /// The vip-ctl to run
+    #[arg(long, value_name = "PATH", hide = true)]
+    pub vip_ctl: Option<PathBuf>,
+}
+
+/// One cluster to be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Case {
+    /// Groups, of one VIP each.
+    pub groups: u32,
+    /// T_accept.
+    pub lease: Duration,
+}
+
+/// Groups of all rows.
+const GROUPS: [u32; 4] = [1, 100, 1_000, 10_000];
+/// T_accept of all rows, in milliseconds.
+const LEASES_MS: [u64; 3] = [50, 200, 1_000];
+/// The rows of `--quick`.
+const QUICK: [(u32, u64); 3] = [(1, 200), (100, 50), (100, 200)];
+/// Leases that two cores renew in a second, far beyond what was ever measured:
+/// groups by the second divided by the lease. More is not tried.
+const PER_SECOND_MAX: u64 = 20_000;
+
+impl Case {
+    /// Why this row is not tried; `None` if it is.
+    fn is_too_much(self) -> Option<String> {
+        let lease_ms = u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX).max(1);
+        let per_second = u64::from(self.groups) * 1_000 / lease_ms;
+        (per_second > PER_SECOND_MAX)
+            .then(|| format!("{per_second} leases a second, and no more than {PER_SECOND_MAX} are tried"))
+    }
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Groups, of one VIP each.
+    pub groups: u32,
+    /// T_accept.
+    pub lease_ms: u64,
+    /// Nodes, all of which vote and can hold.
+    pub nodes: usize,
+    /// CPU of the node that holds all groups, of one core.
+    pub holder_cpu_percent: f64,
+    /// CPU of a node that only votes, of one core.
+    pub voter_cpu_percent: f64,
+    /// What the holder's interface sends and receives.
+    pub bytes_per_s: f64,
+    /// Datagrams that the nodes' kernels dropped.
+    pub lost: u64,
+    /// Of how many that were sent.
+    pub sent: u64,
+    /// From a check's failing to the lease's end in the holder's kernel, the
+    /// worse of both moments.
+    pub check_heard_ms: f64,
+    /// While nothing else happens.
+    pub check_heard_idle_ms: f64,
+    /// At once after a node has taken all groups of one that was lost.
+    pub check_heard_failover_ms: f64,
+    /// From the start of the agents until every group had a holder.
+    pub start_ms: f64,
+}
+
+/// A row that is not there.
+#[derive(Clone, Debug, Serialize)]
+pub struct LeftOut {
+    /// Groups.
+    pub groups: u32,
+    /// T_accept.
+    pub lease_ms: u64,
+    /// Why.
+    pub why: String,
+}
+
+/// Everything.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// What was measured.
+    pub rows: Vec<Row>,
+    /// What was not.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// Runs the bench and prints its table.
+///
+/// # Errors
+/// When nothing can be measured here: no privilege, a tool is missing. A row
+/// that can't be measured is told in the report instead.
+pub fn run(args: &BenchArgs) -> Result<ExitCode> {
+    let What::Agent(args) = &args.what;
+    cleanup::catch_signals()?;
+    if let Some(why) = skip::lacking() {
+        bail!("the bench {why}: it builds network namespaces and loads XDP programs");
+    }
+    let vip_ctl = match &args.vip_ctl {
+        Some(path) => path.canonicalize().with_context(|| format!("{}", path.display()))?,
+        None => find_vip_ctl()?,
+    };
+    let mut report = Report::default();
+    for case in cases(args) {
+        let lease_ms = u64::try_from(case.lease.as_millis()).unwrap_or(u64::MAX);
+        eprintln!("measuring {} groups at {lease_ms} ms", case.groups);
+        let row = match case.is_too_much() {
+            None => run::row(case, &vip_ctl).map_err(|e| format!("{e:#}")),
+            Some(why) => Err(why),
+        };
+        if cleanup::interrupted() {
+            bail!("interrupted");
+        }
+        match row {
+            Ok(row) => report.rows.push(row),
+            Err(why) => report.left_out.push(LeftOut { groups: case.groups, lease_ms, why }),
+        }
+        // After each row: what was measured is not lost with what comes.
+        if let Some(file) = &args.json {
+            let text = serde_json::to_string_pretty(&report)?;
+            std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))?;
+        }
+    }
+    print!("{}", table(&report));
+    Ok(if report.rows.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn cases(args: &AgentArgs) -> Vec<Case> {
+    let all = GROUPS.iter().flat_map(|groups| LEASES_MS.iter().map(|lease| (*groups, *lease)));
+    let all = all.filter(|case| !args.quick || QUICK.contains(case));
+    all.map(|(groups, lease_ms)| Case { groups, lease: Duration::from_millis(lease_ms) })
+        .filter(|case| args.groups.is_none_or(|groups| groups == case.groups))
+        .filter(|case| args.lease.is_none_or(|lease| lease == case.lease))
+        .collect()
+}
+
+fn table(report: &Report) -> String {
+    let mut text = String::from(
+        "groups  lease ms  holder CPU %  voter CPU %   KB/s    lost of sent   check heard: idle, after failover, ms   start ms\n",
+    );
+    for row in &report.rows {
+        text += &format!(
+            "{:>6}  {:>8}  {:>12.1}  {:>11.1}  {:>5.0}  {:>6} of {:<8}  {:>17.0}  {:>19.0}  {:>9.0}\n",
+            row.groups,
+            row.lease_ms,
+            row.holder_cpu_percent,
+            row.voter_cpu_percent,
+            row.bytes_per_s / 1_000.0,
+            row.lost,
+            row.sent,
+            row.check_heard_idle_ms,
+            row.check_heard_failover_ms,
+            row.start_ms,
+        );
+    }
+    for row in &report.left_out {
+        text += &format!("left out: {} groups at {} ms: {}\n", row.groups, row.lease_ms, row.why);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    fn agent(args: &[&str]) -> AgentArgs {
+        let What::Agent(args) = BenchArgs::try_parse_from([&["bench", "agent"], args].concat()).unwrap().what;
+        args
+    }
+
+    #[test]
+    fn the_rows_are_those_of_the_page() {
+        BenchArgs::command().debug_assert();
+        assert_eq!(cases(&agent(&[])).len(), 12);
+        assert_eq!(cases(&agent(&["--quick"])).len(), QUICK.len());
+        let one = cases(&agent(&["--groups", "10000", "--lease", "1s"]));
+        assert_eq!(one, [Case { groups: 10_000, lease: Duration::from_secs(1) }]);
+        let left_out = cases(&agent(&[])).into_iter().filter(|case| case.is_too_much().is_some());
+        assert_eq!(left_out.map(|case| case.groups).collect::<Vec<_>>(), [10_000, 10_000]);
+    }
+
+    #[test]
+    fn the_json_has_the_documented_names() {
+        let row = Row {
+            groups: 100,
+            lease_ms: 50,
+            nodes: 3,
+            holder_cpu_percent: 7.0,
+            voter_cpu_percent: 3.5,
+            bytes_per_s: 1e6,
+            lost: 0,
+            sent: 10,
+            check_heard_ms: 150.0,
+            check_heard_idle_ms: 120.0,
+            check_heard_failover_ms: 150.0,
+            start_ms: 900.0,
+        };
+        let report = Report { rows: vec![row], left_out: Vec::new() };
+        let json = serde_json::to_value(&report).unwrap();
+        for name in [
+            "groups",
+            "lease_ms",
+            "nodes",
+            "holder_cpu_percent",
+            "voter_cpu_percent",
+            "bytes_per_s",
+            "lost",
+            "check_heard_ms",
+        ] {
+            assert!(json["rows"][0][name].is_number(), "{name}");
+        }
+        assert!(table(&report).contains("   100        50           7.0"));
+    }
+}

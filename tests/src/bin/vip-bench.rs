@@ -1,0 +1,23 @@
+//! The program behind `cargo xtask bench`: arguments in, exit code out. All it
+//! does is in `vip_tests::bench`; building what it runs is xtask's business.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use vip_tests::bench::{self, BenchArgs};
+use vip_tests::lab::cleanup;
+
+fn main() -> ExitCode {
+    let result = bench::run(&BenchArgs::parse());
+    while cleanup::interrupted() {
+        // The clean-up thread ends the process, with the exit code of a signal.
+        std::thread::park();
+    }
+    match result {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
