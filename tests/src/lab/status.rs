@@ -27,6 +27,9 @@ pub struct Status {
     /// Datagrams that the agent rejected, by reason.
     #[serde(default)]
     pub rejected: BTreeMap<String, u64>,
+    /// What the agent counted since its start, by the metric's name.
+    #[serde(default)]
+    pub agent: BTreeMap<String, u64>,
     /// Every group that the node knows.
     pub groups: Vec<GroupStatus>,
 }

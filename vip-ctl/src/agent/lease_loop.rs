@@ -435,7 +435,6 @@ impl Running {
                 let mut rejected: Vec<_> = Rejected::ALL.iter().filter_map(rejected).collect();
                 rejected.extend((self.counts.undecoded > 0).then_some(("undecoded", self.counts.undecoded)));
                 let dropped = self.dropped();
-                rejected.extend((dropped > 0).then_some(("dropped_in_kernel", dropped)));
                 let snapshot = Snapshot {
                     table: self.inner.labels.table(),
                     differing: self.inner.labels.differing(),
