@@ -195,7 +195,9 @@ impl World {
                 });
                 return Ok(());
             }
-            node.heard[from] = sender_life;
+            if std::mem::replace(&mut node.heard[from], sender_life) < sender_life {
+                self.give(to, Input::PeerStarted { peer: node_id(from) })?;
+            }
         }
         self.give(to, Input::Message { from: node_id(from), packet })
     }

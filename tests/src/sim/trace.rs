@@ -146,6 +146,7 @@ pub(super) fn input(input: &Input, names: &Names) -> Option<String> {
         Input::Message { from, packet: said } => {
             format!("<- {:<6} {}", names.node(*from), packet(said, names))
         }
+        Input::PeerStarted { peer } => format!("{} has started", names.node(*peer)),
         Input::Eligible { group, eligible } => {
             format!("{} {}", if *eligible { "eligible" } else { "ineligible" }, names.group(*group))
         }

@@ -317,6 +317,7 @@ impl World {
             Input::Clock
             | Input::Wake
             | Input::Message { .. }
+            | Input::PeerStarted { .. }
             | Input::Prepares { .. }
             | Input::Serving { .. }
             | Input::Stop => {}

@@ -28,6 +28,13 @@ pub enum Input {
         /// What it says.
         packet: Packet,
     },
+    /// The peer's process is another one than the one that was heard before:
+    /// what that one said of itself holds no longer. Comes before the first
+    /// packet of the new one.
+    PeerStarted {
+        /// Which peer.
+        peer: NodeId,
+    },
     /// Whether this node could serve a group (rule 12). Until the first one
     /// for a group, the node does not stand for it.
     Eligible {

@@ -156,6 +156,7 @@ impl Engine {
             Input::Clock => self.run_out(),
             Input::Wake => {}
             Input::Message { from, packet } => self.receive(from, packet),
+            Input::PeerStarted { peer } => self.node.forget_ready(peer),
             Input::Eligible { group, eligible } => self.set_eligible(group, eligible, false),
             Input::Unwell { group } => self.set_eligible(group, false, true),
             Input::Prepares { group, on } => self.on_group(group, |group, _| group.prepares = on),

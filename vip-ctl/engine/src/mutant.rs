@@ -203,6 +203,8 @@ mutants! {
     PairHoldTakes = "pair-that-holds-takes";
     /// Who never said that it is ready is asked to take over.
     AnyTarget = "any-node-is-a-target";
+    /// What a peer's former process said of itself is still believed.
+    TrustsTheDead = "believes-a-former-process";
     /// What follows from silence is judged before the mail is read.
     TimersBeforeMail = "timers-before-mail";
     /// A node that stops releases nothing.

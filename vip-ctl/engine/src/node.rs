@@ -264,6 +264,15 @@ impl Node {
         }
     }
 
+    /// [`super::Input::PeerStarted`]: a process that has just started is ready for nothing.
+    pub fn forget_ready(&mut self, peer: NodeId) {
+        if let Some(peer) =
+            self.peers.get_mut(usize::from(peer.0)).filter(|_| !self.broken.is(Mutant::TrustsTheDead))
+        {
+            peer.ready.fill(false);
+        }
+    }
+
     /// Groups have other numbers now: for each, its former one, if it had one.
     pub fn renumber(&mut self, was: &[Option<GroupId>]) {
         for peer in &mut self.peers {
@@ -306,11 +315,12 @@ impl Node {
         present.count() >= self.config.majority()
     }
 
-    /// Peers that said they could take `group`, and are present.
+    /// Peers that said they could take `group`, and were heard within T_accept
+    /// (so not missing more than a few heartbeats).
     pub fn ready_peers(&self, group: GroupId, now: BootNs) -> impl Iterator<Item = NodeId> + '_ {
         self.config.peers().into_iter().filter(move |&node| {
             self.config.role(node) == Some(Role::Node)
-                && self.present(node, now)
+                && self.heard_within(node, self.timing.accept, now)
                 && self.peers.get(usize::from(node.0)).is_some_and(|peer| {
                     peer.ready.get(usize::from(group.0)).copied().unwrap_or(false)
                         || self.broken.is(Mutant::AnyTarget)
@@ -318,11 +328,10 @@ impl Node {
         })
     }
 
-    /// The best node to hand `group` to: ready, and heard within T_accept (so
-    /// not missing more than a few heartbeats); highest priority, then lowest id.
+    /// The best node to hand `group` to: ready; highest priority, then lowest id.
     pub fn best_target(&self, group: GroupId, except: NodeSet) -> Option<NodeId> {
         self.ready_peers(group, self.now)
-            .filter(|&node| !except.contains(node) && self.heard_within(node, self.timing.accept, self.now))
+            .filter(|&node| !except.contains(node))
             .min_by_key(|&node| self.config.rank(group, node))
     }
 

@@ -395,6 +395,7 @@ impl Running {
             }
             Received::Adopted { peer, fresh, generation, is_member, .. } => {
                 let (node, restarted) = (NodeId(peer), !fresh);
+                self.input(Input::PeerStarted { peer: node });
                 self.say(Notice::Connected { node, restarted, generation, is_member });
             }
             Received::Handshake => {}

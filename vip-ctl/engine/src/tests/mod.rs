@@ -110,6 +110,9 @@ impl Cluster {
             .filter_map(|group| Some((group, self.maps.get(&(node, group))?.expiry()?)))
             .collect();
         self.engines.insert(node, Engine::new(config, &held, self.now));
+        for other in self.engines.keys().copied().filter(|other| *other != node).collect::<Vec<_>>() {
+            self.give(other, Input::PeerStarted { peer: node });
+        }
         for group in self.config.group_ids() {
             self.give(node, Input::Eligible { group, eligible: true });
         }

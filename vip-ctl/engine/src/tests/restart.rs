@@ -15,6 +15,35 @@ fn a_node_that_has_just_started_neither_votes_nor_stands() {
 }
 
 #[test]
+fn who_has_just_started_is_not_called_ready() {
+    let mut cluster = Cluster::settled();
+    cluster.kill(C);
+    cluster.run(ms(50));
+    assert_eq!(cluster.state(A).ready, [A, B, C], "C is not missed yet");
+    cluster.start(C);
+    // By what the former process of C said it would be.
+    assert_eq!(cluster.state(A).ready, [A, B]);
+    let leave = Command::Standby { node: A, on: true, force: false };
+    cluster.kill(B);
+    cluster.run(ms(10));
+    cluster.start(B);
+    assert_eq!(cluster.command(A, leave), Err(Refusal::NoTarget));
+    let is_ready = |cluster: &Cluster| cluster.state(A).ready.len() == 3;
+    let silent = cluster.run_until(ACCEPT * 3, is_ready).unwrap();
+    assert!(silent > ACCEPT - ms(70), "{silent:?}");
+    assert_eq!(cluster.command(A, leave), Ok(Completed::Standby(true)));
+}
+
+#[test]
+fn who_is_called_ready_is_not_refused() {
+    let mut cluster = Cluster::settled();
+    cluster.kill(B);
+    cluster.kill(C);
+    cluster.run_until(ACCEPT * 2, |cluster| cluster.state(A).ready == [A]).unwrap();
+    assert!(cluster.engines[&A].status(cluster.now).nodes[1].present, "it still counts for the quorum");
+}
+
+#[test]
 fn a_replaced_agent_keeps_its_lease_through_the_others() {
     let mut cluster = Cluster::settled();
     for _ in 0..5 {
