@@ -75,7 +75,10 @@ fn a_switchover_and_a_pause_are_done_from_the_terminal() -> Result<()> {
     terminal.press("p")?;
     terminal.wait("the question", |screen| screen.contains("Pause the whole cluster?"))?;
     terminal.press("y")?;
-    terminal.wait("the pause", |screen| screen.contains("PAUSED"))?;
+    // The command has ended then; before that there is no other one.
+    terminal.wait("the pause", |screen| {
+        screen.contains("PAUSED") && screen.contains("paused: nothing moves by itself")
+    })?;
     ensure!(new.status()?.paused);
     terminal.press("p")?;
     terminal.wait("the question", |screen| screen.contains("Resume?"))?;
