@@ -307,7 +307,7 @@ impl Local {
     }
 
     fn send(&mut self, to: NodeId, about: About, run: &mut Run) {
-        if let About::Prepare { ballot } = about {
+        if let About::Prepare { ballot } | About::Propose { ballot, .. } = about {
             if self.latest != Some(ballot) {
                 self.listens_until = Some(self.ran.plus(Scope::patience()));
             }

@@ -25,7 +25,8 @@ impl Cluster {
         world.net.iter().map(|&message| self.table.message(message))
     }
 
-    /// Puts messages on their way; `carried` says whether Prepares get there.
+    /// Puts messages on their way; `carried` says whether a new ballot's first
+    /// word gets there.
     pub(super) fn send(&self, world: &mut World, sent: &[MessageId], carried: bool) {
         let new: Vec<_> =
             sent.iter().copied().filter(|&message| self.would_add(world, message, carried)).collect();
@@ -38,7 +39,7 @@ impl Cluster {
         }
     }
 
-    /// Do the Prepares of a step's new ballot, if it has one, get anywhere?
+    /// Does the first word of a step's new ballot, if it has one, get anywhere?
     pub(super) fn carries_ballot(&self, world: &World, step: &Step) -> bool {
         !step.new_ballot || (world.ballots > 0 && (step.stands || self.scope.renewals))
     }
@@ -56,10 +57,11 @@ impl Cluster {
     }
 
     /// Some messages are always lost, which is a thing that may happen.
-    fn carries(&self, message: MessageId, prepares: bool) -> bool {
+    fn carries(&self, message: MessageId, first_words: bool) -> bool {
         match self.table.message(message).about {
-            // Beyond the number of ballots that the scope allows.
-            About::Prepare { .. } => prepares,
+            // Beyond the number of ballots that the scope allows. A renewal
+            // begins with its second phase.
+            About::Prepare { .. } | About::Propose { held: true, .. } => first_words,
             // It ends the repetition of a Release, and what would be repeated
             // is on its way anyway.
             About::Released { .. } => false,

@@ -165,12 +165,12 @@ pub struct Scope {
     pub tick: Tick,
     /// How long it lasts, in ticks after the first silence.
     pub horizon: u8,
-    /// How many ballots the network carries besides node 0's first. The
-    /// Prepares of further renewals are lost; processes that would stand once
+    /// How many ballots the network carries besides node 0's first. Further
+    /// renewals are lost; processes that would stand once
     /// more are stopped.
     pub ballots: u8,
-    /// Do the Prepares of renewals get anywhere? Else they are always lost, and
-    /// only those of candidates count as ballots.
+    /// Do renewals get anywhere? Else they are always lost, and only candidacies
+    /// count as ballots.
     pub renewals: bool,
     /// How many restarts there may be: of any node at any time, also of one
     /// several times.

@@ -88,7 +88,11 @@ impl World {
         let node = &self.nodes[index];
         let Some(engine) = &node.engine else { return Ok(()) };
         for message in &packet.messages {
-            let Message::Group { group, about: About::Prepare { ballot } } = message else { continue };
+            let Message::Group { group, about } = message else { continue };
+            let begins = matches!(about, About::Prepare { .. });
+            let (About::Prepare { ballot } | About::Propose { ballot, held: false, .. }) = about else {
+                continue;
+            };
             // Renewals and adoptions have a word in the map.
             if ballot.node != node.id || self.was_open_on(index, *group, node.handled_at) {
                 continue;
@@ -100,7 +104,8 @@ impl World {
             if status.nodes[index].standby {
                 return Err(Violation::StandsOnStandby(node.id, *group));
             }
-            if node.unread.contains(group) {
+            // What is answered by then is answered.
+            if begins && node.unread.contains(group) {
                 return Err(Violation::StandsUnread(node.id, *group));
             }
         }

@@ -476,6 +476,7 @@ impl Engine {
             self.node.heartbeat_at = now.plus(self.node.timing.heartbeat);
             self.heartbeat();
         }
+        self.node.renewal_round = None;
         self.node.flush();
         if let Some(at) = self.stop_at
             && (at <= now || self.groups.iter().all(|group| group.given_up(&self.node)))

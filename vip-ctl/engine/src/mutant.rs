@@ -203,6 +203,10 @@ mutants! {
     PairHoldTakes = "pair-that-holds-takes";
     /// Who never said that it is ready is asked to take over.
     AnyTarget = "any-node-is-a-target";
+    /// A candidate takes the highest epoch that it knows itself for the highest.
+    StandsInOnePhase = "stands-in-one-phase";
+    /// A process that has just started asks nobody for the proof of its lease.
+    AdoptsInOnePhase = "adopts-in-one-phase";
     /// What a peer's former process said of itself is still believed.
     TrustsTheDead = "believes-a-former-process";
     /// What follows from silence is judged before the mail is read.

@@ -74,6 +74,10 @@ pub(super) struct Node {
     alone_at: BootNs,
     /// When it was first found that it should have been heard.
     overdue_at: Option<BootNs>,
+    /// The highest round that an attempt of this node has had, in any group.
+    pub round: u64,
+    /// The round of the renewals that begin by this input.
+    pub renewal_round: Option<u64>,
     /// A renewal has begun, and others that are due soon may join it.
     pub renewing: bool,
     pub heartbeat_at: BootNs,
@@ -119,6 +123,8 @@ impl Node {
             alone: false,
             alone_at: now.plus(timing.accept),
             overdue_at: None,
+            round: 0,
+            renewal_round: None,
             renewing: false,
             heartbeat_at: now,
             outputs: VecDeque::new(),

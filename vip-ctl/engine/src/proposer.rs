@@ -1,6 +1,11 @@
-//! The asking half of a node: attempts to get, renew or adopt a lease, in two
-//! phases under one ballot (rules 1, 2, 5 and 6). When to make one is decided
+//! The asking half of a node: attempts to get, renew or adopt a lease, each
+//! under a ballot of its own (rules 1, 2, 5 and 6). When to make one is decided
 //! in [`super::group`] and here only for renewals.
+//!
+//! A candidate asks in two phases. The first tells it the highest epoch, and
+//! rivals that they are too late; that two never hold follows from the second
+//! alone, in which an acceptor takes no lease beside another's. So a renewal,
+//! whose epoch is known and stays, has only the second.
 
 use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
@@ -49,8 +54,8 @@ pub(super) struct Attempt {
     promised: NodeSet,
     /// Who refused, and until when it would do so again.
     refused: BTreeMap<NodeId, BootNs>,
-    /// When the Prepare was first sent. The lease counts from here, however
-    /// often the Prepare is sent again (rule 2).
+    /// When the first word of it was sent. The lease counts from here, however
+    /// often that is sent again (rule 2).
     sent: BootNs,
     resend: BootNs,
     /// Who refused has accepted another candidate's lease, which nobody is
@@ -108,10 +113,36 @@ impl Group {
         }
     }
 
+    /// The round of a new ballot: higher than any that was seen here.
+    ///
+    /// Renewals that begin together have the same one, so that a few bytes
+    /// name them all.
+    fn next_round(&mut self, kind: Kind, node: &mut Node) -> u64 {
+        let own = self.round.max(self.acceptor.round()).saturating_add(1);
+        self.round = match kind {
+            Kind::Renew => own.max(node.renewal_round.unwrap_or(node.round.saturating_add(1))),
+            Kind::Stand | Kind::Adopt => own,
+        };
+        if kind == Kind::Renew {
+            node.renewal_round = Some(self.round);
+        }
+        node.round = node.round.max(self.round);
+        self.round
+    }
+
+    /// The epoch to propose, where no acceptor has to be asked for it.
+    fn known_epoch(&self, kind: Kind, node: &Node) -> Option<Epoch> {
+        match kind {
+            Kind::Renew => self.lease.and_then(|lease| lease.epoch),
+            Kind::Stand => node.broken.is(Mutant::StandsInOnePhase).then(|| self.acceptor.epoch()),
+            Kind::Adopt => node.broken.is(Mutant::AdoptsInOnePhase).then(|| self.acceptor.epoch()),
+        }
+    }
+
     /// Begins an attempt under a new ballot.
     pub fn start(&mut self, kind: Kind, node: &mut Node) {
-        self.round = self.round.max(self.acceptor.round()).saturating_add(1);
-        let ballot = Ballot { round: self.round, incarnation: node.config.incarnation, node: node.me() };
+        let round = self.next_round(kind, node);
+        let ballot = Ballot { round, incarnation: node.config.incarnation, node: node.me() };
         self.used = Some(ballot);
         node.renewing |= kind != Kind::Stand;
         // An earlier release has had its time; acceptors that missed it let
@@ -128,6 +159,10 @@ impl Group {
             contended: false,
             won: false,
         });
+        if let Some(epoch) = self.known_epoch(kind, node) {
+            self.propose(epoch, node);
+            return;
+        }
         node.tell_voters(self.id, About::Prepare { ballot });
         match self.prepare_own(ballot, kind, node) {
             Ok(promise) => self.on_promise(node.me(), ballot, promise.epoch, promise.yours, node),
@@ -203,7 +238,7 @@ impl Group {
         }
     }
 
-    /// A majority has promised: second phase.
+    /// Second phase: a majority has promised, or need not be asked.
     fn propose(&mut self, told: Epoch, node: &mut Node) {
         let Some(attempt) = &mut self.attempt else { return };
         let (ballot, kind) = (attempt.ballot, attempt.kind);
@@ -267,7 +302,7 @@ impl Group {
     }
 
     /// Enough acceptors have accepted: the lease is this node's until T_hold
-    /// after the first Prepare was sent (rule 2).
+    /// after the first word of it was sent (rule 2).
     fn win(&mut self, ballot: Ballot, kind: Kind, epoch: Epoch, sent: BootNs, node: &mut Node) {
         let until = sent.plus(node.timing.hold);
         if until <= node.now && !node.broken.is(Mutant::WinsTooLate) {

@@ -89,10 +89,9 @@ fn a_renewal_that_comes_through_after_the_lease_is_over_brings_it_not_back() {
     let due = engine.groups[0].renewal_due().expect("none is under way");
     engine.handle(Input::Clock, due);
     let begun = done(&mut engine).1;
-    let Some((_, About::Prepare { ballot })) = begun.first() else { panic!("{begun:?}") };
+    let Some((_, About::Propose { ballot, .. })) = begun.first() else { panic!("{begun:?}") };
     let until = engine.status(due).groups[0].expiry.unwrap();
     engine.handle(Input::Clock, until);
-    tell(&mut engine, B, promise(*ballot), until);
     tell(&mut engine, B, About::Accept { ballot: *ballot }, until);
     assert!(!done(&mut engine).0, "that is a new grant, and those are for candidates");
 }

@@ -40,20 +40,72 @@ fn a_renewal_keeps_epoch_and_fence_and_says_nothing() {
     assert!((45..=50).contains(&cluster.log.len()), "{}", cluster.log.len());
 }
 
+/// When `node` last sent a message like this.
+fn sent_last(cluster: &Cluster, node: NodeId, is_it: impl Fn(&About) -> bool) -> BootNs {
+    let has_it = |packet: &Packet| {
+        packet.messages.iter().any(|m| matches!(m, Message::Group { about, .. } if is_it(about)))
+    };
+    cluster.sent.iter().rfind(|(_, from, _, packet)| *from == node && has_it(packet)).unwrap().0
+}
+
 #[test]
-fn the_lease_counts_from_the_sending_of_the_prepare() {
+fn a_lease_counts_from_the_first_word_of_its_attempt() {
     let mut cluster = Cluster::settled();
     cluster.delay = ms(5);
     cluster.run(ACCEPT);
+    // A renewal has one phase.
     cluster.log.clear();
     cluster.run_until(ACCEPT, |cluster| cluster.log.iter().any(|(_, node, _)| *node == A)).unwrap();
-    let is_prepare = |packet: &Packet| {
-        packet.messages.iter().any(|m| matches!(m, Message::Group { about: About::Prepare { .. }, .. }))
-    };
-    let prepare = cluster.sent.iter().rfind(|(_, from, _, packet)| *from == A && is_prepare(packet));
-    let sent = prepare.unwrap().0;
+    let sent = sent_last(&cluster, A, |about| matches!(about, About::Propose { .. }));
     assert_eq!(cluster.maps[&(A, DB)], Lease::until(sent.plus(HOLD)));
+    assert_eq!(cluster.now, sent.plus(ms(10)));
+    // A grant has two.
+    cluster.kill(A);
+    cluster.give(C, Input::Eligible { group: DB, eligible: false });
+    cluster.run_until(ACCEPT * 3, |cluster| cluster.holder() == Some(B)).unwrap();
+    let sent = sent_last(&cluster, B, |about| matches!(about, About::Prepare { .. }));
+    assert_eq!(cluster.maps[&(B, DB)], Lease::until(sent.plus(HOLD)));
     assert_eq!(cluster.now, sent.plus(ms(20)));
+    // However often it is sent again.
+    cluster.lose(B, C);
+    cluster.log.clear();
+    let renewed = |cluster: &Cluster| cluster.log.iter().any(|(_, node, _)| *node == B);
+    let came_back = cluster.run_until(ms(35), renewed);
+    cluster.cut.clear();
+    cluster.run_until(ACCEPT, renewed).unwrap();
+    let repeated = sent_last(&cluster, B, |about| matches!(about, About::Propose { .. }));
+    assert_eq!((came_back, cluster.now), (None, repeated.plus(ms(10))));
+    assert!(cluster.maps[&(B, DB)].expiry() < Some(repeated.plus(HOLD)), "it was sent before that");
+}
+
+#[test]
+fn groups_that_are_renewed_together_have_one_round() {
+    let groups = (0..5).map(|_| GroupSpec { priorities: vec![3, 2, 1], ..GroupSpec::default() }).collect();
+    let mut cluster = Cluster::with_groups(&[Role::Node; 3], groups);
+    cluster.run(ACCEPT * 2);
+    // One of them is at a higher round than the others.
+    let other = Command::Switchover { group: GroupId(2), to: Some(B) };
+    assert_eq!(cluster.command(A, other), Ok(Completed::HeldBy(B)));
+    let back = Command::Switchover { group: GroupId(2), to: Some(A) };
+    assert_eq!(cluster.command(A, back), Ok(Completed::HeldBy(A)));
+    cluster.run(ACCEPT * 2);
+    cluster.sent.clear();
+    cluster.run(ms(40));
+    let of = |packet: &Packet| -> Vec<Ballot> {
+        let mut ballots = Vec::new();
+        for message in &packet.messages {
+            if let Message::Group { about: About::Propose { ballot, held: true, .. }, .. } = message {
+                ballots.push(*ballot);
+            }
+        }
+        ballots
+    };
+    let renewals: Vec<_> = cluster.sent.iter().map(|sent| of(&sent.3)).filter(|of| !of.is_empty()).collect();
+    assert!(!renewals.is_empty());
+    for renewal in renewals {
+        assert_eq!(renewal.len(), 5, "{renewal:?}");
+        assert!(renewal.iter().all(|ballot| *ballot == renewal[0]), "{renewal:?}");
+    }
 }
 
 #[test]

@@ -103,6 +103,8 @@ impl Cluster {
     pub fn start(&mut self, node: NodeId) {
         self.numbered += 1;
         let incarnation = Incarnation(self.numbered);
+        // The transport drops what was for the former process.
+        self.in_flight.retain(|_, (_, to, _)| *to != node);
         let config = EngineConfig { me: node, incarnation, ..self.config.clone() };
         let held: Vec<_> = self
             .config
