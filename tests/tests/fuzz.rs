@@ -364,12 +364,16 @@ fn packets_by_labels() {
         let mut now = T0;
         while !bytes.is_empty() {
             let packet = Packet { messages: (0..bytes.below(6)).map(|_| bytes.message()).collect() };
-            let mut sent = packet.encode_for(me, &mut theirs, now);
+            let payloads = packet.encode_for(me, &mut theirs, now);
             if bytes.flag() {
                 // Whole, it says the same here, but for what is not to be voted on.
-                let received = Packet::decode_from(&sent, peer, &mut own, now).expect("what a peer encodes");
-                assert!(received.messages.len() <= packet.messages.len());
+                let received = payloads.iter().map(|sent| {
+                    let received = Packet::decode_from(sent, peer, &mut own, now);
+                    received.expect("what a peer encodes").messages.len()
+                });
+                assert!(received.sum::<usize>() <= packet.messages.len());
             } else {
+                let mut sent = payloads.concat();
                 let place = usize::from(bytes.u8()) % sent.len().max(1);
                 if bytes.flag() {
                     sent.truncate(place);

@@ -27,6 +27,7 @@ use vip_common::BootNs;
 use super::{
     config::{EngineConfig, GroupId, NodeId, NodeSet, PeerLoss, Timing},
     message::About,
+    mutant::{Broken, Mutant},
 };
 
 /// A group with a set of VIPs, on the wire.
@@ -88,6 +89,12 @@ pub(super) trait Naming {
     /// The group that the peer means; `None` if there is none here, or none to
     /// vote on now.
     fn group(&mut self, label: Label, usage: Use) -> Option<GroupId>;
+    /// May a message to the peer name `group` by its number? Only if that is
+    /// the same there, and stands for what [`Naming::label`] would say.
+    fn by_number(&self, group: GroupId, usage: Use) -> bool;
+    /// The peer, which has our table, has named `group` by its number. Is that
+    /// one here, and to be voted on now?
+    fn numbered(&mut self, group: GroupId, usage: Use) -> bool;
     /// Stands for all groups and labels of this node.
     fn table(&self) -> u64;
     /// The peer's table has come. Are its numbers of groups ours?
@@ -104,6 +111,14 @@ impl Naming for ByNumber {
 
     fn group(&mut self, label: Label, _usage: Use) -> Option<GroupId> {
         u16::try_from(label.0).ok().map(GroupId)
+    }
+
+    fn by_number(&self, _group: GroupId, _usage: Use) -> bool {
+        true
+    }
+
+    fn numbered(&mut self, _group: GroupId, _usage: Use) -> bool {
+        true
     }
 
     fn table(&self) -> u64 {
@@ -188,6 +203,7 @@ pub struct Labels {
     /// Since when this node has had this table.
     since: BootNs,
     peers: BTreeMap<NodeId, PeerTable>,
+    broken: Broken,
 }
 
 impl Labels {
@@ -209,6 +225,7 @@ impl Labels {
             table,
             since: now,
             peers: BTreeMap::new(),
+            broken: Broken::chosen(),
         };
         labels.set(specs.iter().map(|spec| Entry::new(spec, now)).collect());
         labels
@@ -365,6 +382,20 @@ impl Naming for WithPeer<'_> {
         Some(group)
     }
 
+    fn by_number(&self, group: GroupId, usage: Use) -> bool {
+        let peer = self.labels.peers.get(&self.peer).and_then(|peer| peer.table);
+        let Some(entry) = self.labels.entries.get(usize::from(group.0)) else { return false };
+        let is_same = peer.is_some_and(|(table, ..)| table == self.labels.table);
+        (is_same || self.labels.broken.is(Mutant::NumbersToAnybody))
+            && self.label(group, usage) == Some(entry.current.label)
+    }
+
+    fn numbered(&mut self, group: GroupId, usage: Use) -> bool {
+        let entry = self.labels.entries.get(usize::from(group.0));
+        let label = entry.map(|entry| entry.current.label);
+        label.and_then(|label| self.group(label, usage)) == Some(group)
+    }
+
     fn table(&self) -> u64 {
         self.labels.table
     }
@@ -379,6 +410,6 @@ impl Naming for WithPeer<'_> {
             Some(_) | None => now,
         };
         peer.table = Some((table, since, now));
-        same
+        same || self.labels.broken.is(Mutant::NumbersOfAnyTable)
     }
 }

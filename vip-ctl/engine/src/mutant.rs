@@ -203,6 +203,10 @@ mutants! {
     PairHoldTakes = "pair-that-holds-takes";
     /// Who never said that it is ready is asked to take over.
     AnyTarget = "any-node-is-a-target";
+    /// A number of a group is taken for one of ours, whatever groups the peer has.
+    NumbersOfAnyTable = "numbers-of-any-table";
+    /// A peer is told numbers of groups before it is known to have the same.
+    NumbersToAnybody = "numbers-to-anybody";
     /// A candidate takes the highest epoch that it knows itself for the highest.
     StandsInOnePhase = "stands-in-one-phase";
     /// A process that has just started asks nobody for the proof of its lease.

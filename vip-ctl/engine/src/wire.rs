@@ -1,7 +1,10 @@
 //! Packets as bytes, and back. Numbers are big-endian; a message is a kind
 //! byte and its fields, a packet is one message after another up to its end.
-//! A group goes by its label ([`super::label`]).
+//! A group goes by its label ([`super::label`]), or with others by its number
+//! ([`runs`]).
 //! Authentication, sequence numbers and the wire version are the transport's.
+
+mod runs;
 
 use std::time::Duration;
 
@@ -104,11 +107,22 @@ const fn refusal_number(refusal: Refusal) -> u8 {
 }
 
 impl Packet {
-    /// The packet as bytes for `to`, with groups by their labels. Messages
-    /// about a group that `to` can't be told of are left out.
+    /// The packet as bytes for `to`, with groups by their labels, or by their
+    /// numbers where those are the same there. Messages about a group that `to`
+    /// can't be told of are left out. Labels take more room: then it is several.
     #[must_use]
-    pub fn encode_for(&self, to: NodeId, labels: &mut Labels, now: BootNs) -> Vec<u8> {
-        self.encode_with(&labels.with(to, now))
+    pub fn encode_for(&self, to: NodeId, labels: &mut Labels, now: BootNs) -> Vec<Vec<u8>> {
+        let naming = labels.with(to, now);
+        let mut payloads = Vec::with_capacity(1);
+        let mut packer = runs::Packer::new(&naming);
+        for message in &self.messages {
+            if !packer.add(message) {
+                payloads.push(std::mem::replace(&mut packer, runs::Packer::new(&naming)).finish());
+                packer.add(message);
+            }
+        }
+        payloads.push(packer.finish());
+        payloads
     }
 
     /// The packet that `bytes` from `from` stand for. Messages about groups
@@ -128,25 +142,27 @@ impl Packet {
     /// The packet as bytes, with groups by their numbers.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        self.encode_with(&ByNumber)
+        let mut packer = runs::Packer::new(&ByNumber);
+        let mut bytes = Vec::new();
+        for message in &self.messages {
+            if !packer.add(message) {
+                bytes.extend(std::mem::replace(&mut packer, runs::Packer::new(&ByNumber)).finish());
+                packer.add(message);
+            }
+        }
+        bytes.extend(packer.finish());
+        bytes
     }
 
     /// The packet that `bytes` stand for, all of them, with groups by their
-    /// numbers. A packet has one form only, but for the bits that pad a
-    /// heartbeat's last byte: those are ignored, and encoded as zeros.
+    /// numbers. A packet has one form only, but for how runs are cut, and the
+    /// bits that pad a heartbeat's last byte: those are ignored, and encoded as
+    /// zeros.
     ///
     /// # Errors
     /// If they are none, or longer than [`PAYLOAD_MAX`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         Self::decode_with(bytes, &mut ByNumber)
-    }
-
-    fn encode_with(&self, naming: &impl Naming) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(PAYLOAD_MAX);
-        for message in &self.messages {
-            put_message(&mut bytes, message, naming);
-        }
-        bytes
     }
 
     fn decode_with(bytes: &[u8], naming: &mut impl Naming) -> Result<Self, DecodeError> {
@@ -156,7 +172,9 @@ impl Packet {
         let mut reader = Reader(bytes);
         let mut messages = Vec::new();
         while !reader.0.is_empty() {
-            messages.extend(reader.message(naming)?);
+            if !runs::read(&mut reader, naming, &mut messages)? {
+                messages.extend(reader.message(naming)?);
+            }
         }
         Ok(Self { messages })
     }
@@ -166,17 +184,14 @@ impl Packet {
 /// [`PAYLOAD_MAX`].
 pub(super) fn split(messages: Vec<Message>) -> Vec<Vec<Message>> {
     let mut packets = Vec::new();
-    let (mut packet, mut used) = (Vec::new(), 0);
-    let mut bytes = Vec::new();
+    let mut packet = Vec::new();
+    let mut packer = runs::Packer::new(&ByNumber);
     for message in messages {
-        bytes.clear();
-        // Labels are all of one length.
-        put_message(&mut bytes, &message, &ByNumber);
-        if used + bytes.len() > PAYLOAD_MAX && !packet.is_empty() {
+        if !packer.add(&message) {
             packets.push(std::mem::take(&mut packet));
-            used = 0;
+            packer = runs::Packer::new(&ByNumber);
+            packer.add(&message);
         }
-        used += bytes.len();
         packet.push(message);
     }
     if !packet.is_empty() {

@@ -416,10 +416,11 @@ impl Running {
     }
 
     fn send(&mut self, to: NodeId, packet: &Packet) {
-        let payload = packet.encode_for(to, &mut self.inner.labels, clock::now());
-        match self.inner.transport.seal(to.0, &payload) {
-            Ok(datagram) => self.datagram_out(to, datagram),
-            Err(_) => self.counts.unsent += 1,
+        for payload in packet.encode_for(to, &mut self.inner.labels, clock::now()) {
+            match self.inner.transport.seal(to.0, &payload) {
+                Ok(datagram) => self.datagram_out(to, datagram),
+                Err(_) => self.counts.unsent += 1,
+            }
         }
     }
 

@@ -204,6 +204,121 @@ proptest! {
     }
 }
 
+/// Renewals, or their answers, of these groups.
+fn together(groups: &[u16], is_renewal: bool, epoch: impl Fn(u16) -> u64) -> Vec<Message> {
+    let ballot = Ballot { round: 9, incarnation: Incarnation(8), node: NodeId(7) };
+    let about = |group| match is_renewal {
+        true => About::Propose { ballot, epoch: Epoch(epoch(group)), held: true },
+        false => About::Accept { ballot },
+    };
+    groups.iter().map(|&group| Message::Group { group: GroupId(group), about: about(group) }).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn what_is_renewed_together_comes_apart_as_it_was(
+        gaps in proptest::collection::vec(prop_oneof![4 => 1_u16..4, 1 => 1_u16..400], 1..300),
+        wide in any::<bool>(),
+        is_renewal in any::<bool>(),
+        others in proptest::collection::vec((any::<prop::sample::Index>(), messages()), 0..3),
+    ) {
+        let groups: Vec<u16> = gaps.iter().scan(0_u16, |at, gap| { *at = at.checked_add(*gap)?; Some(*at) }).collect();
+        let epoch = |group: u16| if wide { u64::MAX / (u64::from(group) + 1) } else { group.into() };
+        let mut messages = together(&groups, is_renewal, epoch);
+        for (at, other) in others {
+            messages.insert(at.index(messages.len()), other);
+        }
+        let packets = split(messages.clone());
+        let mut again = Vec::new();
+        for packet in packets {
+            let bytes = Packet { messages: packet }.encode();
+            prop_assert!(bytes.len() <= PAYLOAD_MAX);
+            again.extend(Packet::decode(&bytes).unwrap().messages);
+        }
+        prop_assert_eq!(again, messages);
+    }
+}
+
+#[test]
+fn ten_thousand_renewals_are_few_datagrams() {
+    let all: Vec<u16> = (0..10_000).collect();
+    let len = |is_renewal| split(together(&all, is_renewal, |_| 3)).len();
+    assert!((len(true), len(false)) <= (10, 2), "{:?}", (len(true), len(false)));
+}
+
+#[test]
+fn a_run_has_one_form() {
+    let bytes = Packet { messages: together(&[4, 5, 7], true, |_| 300) }.encode();
+    // Pinned: a change here is a change of the wire version.
+    let head = [15, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 8, 7, 0, 4, 0, 4];
+    assert_eq!(bytes, [&head[..], &[0b1011], &[0xac, 2, 0xac, 2, 0xac, 2]].concat());
+    for (at, byte, what) in [
+        (29, 1, "one group is no run"),
+        (29, 5, "the last bit is not set"),
+        (30, 0b1010, "nor the first one"),
+        (30, 0b1_1011, "a bit beyond"),
+        (32, 0x80, "a number that does not end"),
+        (36, 0, "a number that ends in zeros"),
+    ] {
+        let mut other = bytes.clone();
+        other[at] = byte;
+        assert!(Packet::decode(&other).is_err(), "{what}");
+    }
+    for cut in 1..bytes.len() {
+        assert_eq!(Packet::decode(&bytes[..cut]), Err(DecodeError::Truncated), "{cut}");
+    }
+    // Numbers beyond those that there can be.
+    let mut high = bytes;
+    (high[26], high[27]) = (0xff, 0xfd);
+    assert!(matches!(Packet::decode(&high), Err(DecodeError::Unknown { .. })));
+}
+
+#[test]
+fn only_who_has_the_same_groups_is_told_of_them_by_number() {
+    let specs =
+        |first: u64| -> Vec<_> { (first..first + 4).map(|label| LabelSpec::only(Label(label))).collect() };
+    let config = |me| {
+        let nodes = vec![NodeSpec { role: Role::Node }; 3];
+        EngineConfig::new(me, Incarnation(1), nodes, vec![GroupSpec::default(); 4], super::ACCEPT)
+    };
+    let at = BootNs(1_000_000_000);
+    let mut of_a = Labels::new(&config(super::A), &specs(10), 1, at);
+    let mut of_b = Labels::new(&config(super::B), &specs(10), 1, at);
+    let renewals = Packet { messages: together(&[0, 1, 2, 3], true, |_| 1) };
+    let told = |of_a: &mut Labels, of_b: &mut Labels| {
+        let mut bytes = renewals.encode_for(super::B, of_a, at);
+        let bytes = bytes.pop().unwrap();
+        (bytes.len(), Packet::decode_from(&bytes, super::A, of_b, at).unwrap())
+    };
+    // Nothing was heard of B's groups yet.
+    let (long, heard) = told(&mut of_a, &mut of_b);
+    assert_eq!((long, &heard), (4 * 35, &renewals));
+    let heartbeat = Packet { messages: vec![Message::Heartbeat { first: GroupId(0), ready: vec![true; 4] }] };
+    let hears = |of_a: &mut Labels, of_b: &mut Labels| {
+        let bytes = heartbeat.encode_for(super::A, of_b, at).concat();
+        Packet::decode_from(&bytes, super::B, of_a, at).unwrap();
+    };
+    hears(&mut of_a, &mut of_b);
+    let (short, heard) = told(&mut of_a, &mut of_b);
+    assert_eq!((short, &heard), (30 + 1 + 4, &renewals));
+    // B has other groups now, of which A has not heard: the numbers are others'.
+    let others: Vec<_> = specs(11)
+        .into_iter()
+        .enumerate()
+        .map(|(at, spec)| (u16::try_from(at + 1).ok().filter(|was| *was < 4).map(GroupId), spec))
+        .collect();
+    of_b.reload(&others, 2, at);
+    let (_, heard) = told(&mut of_a, &mut of_b);
+    assert_eq!(heard.messages, []);
+    hears(&mut of_a, &mut of_b);
+    let (long, heard) = told(&mut of_a, &mut of_b);
+    assert_eq!(long, 4 * 35);
+    // What both have is 11, 12 and 13, and B has them one place before.
+    assert_eq!(heard.messages, together(&[0, 1, 2], true, |_| 1));
+}
+
 #[test]
 fn the_longest_heartbeat_fits_a_packet() {
     let ready = vec![true; usize::from(HEARTBEAT_GROUPS)];

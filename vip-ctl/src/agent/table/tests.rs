@@ -233,15 +233,17 @@ impl Cluster {
                     host.maps.words.insert(host.index[usize::from(group.0)], lease);
                 }
                 Output::Send { to, packet } => {
-                    let bytes = packet.encode_for(to, &mut self.hosts[me].labels, now);
+                    let payloads = packet.encode_for(to, &mut self.hosts[me].labels, now);
                     let to = usize::from(to.0);
                     let is_cut = self.cut.is_some_and(|cut| cut == me || cut == to);
                     if is_cut || self.dice.roll(20) == 0 {
                         continue;
                     }
-                    self.sent += 1;
-                    let delay = Duration::from_micros(100 + self.dice.roll(6_000));
-                    self.flying.insert((now.plus(delay), self.sent), (me, to, bytes));
+                    for bytes in payloads {
+                        self.sent += 1;
+                        let delay = Duration::from_micros(100 + self.dice.roll(6_000));
+                        self.flying.insert((now.plus(delay), self.sent), (me, to, bytes));
+                    }
                 }
                 Output::Announce { .. }
                 | Output::Changed { .. }
