@@ -147,6 +147,29 @@ impl Group {
         }
     }
 
+    /// May this message change anything? Not if it answers an attempt that is
+    /// over, as every vote beyond a majority does.
+    pub fn waits_for(&self, about: &About, node: &Node) -> bool {
+        #[cfg(feature = "mutants")]
+        if node.broken.is(Mutant::SameBallot) {
+            return true;
+        }
+        match about {
+            About::Promise { ballot, .. } | About::Accept { ballot } => {
+                self.attempt.as_ref().is_some_and(|attempt| attempt.is_of(*ballot))
+                    || node.broken.is(Mutant::AnyAccept)
+            }
+            About::Prepare { .. }
+            | About::Propose { .. }
+            | About::Holding { .. }
+            | About::Refuse { .. }
+            | About::Release { .. }
+            | About::Released { .. }
+            | About::AskReady { .. }
+            | About::Ready { .. } => true,
+        }
+    }
+
     /// Takes a message about this group. Ballots must be the sender's in
     /// questions and this node's in answers; others are not for us.
     pub fn receive(&mut self, from: NodeId, about: About, node: &mut Node) {

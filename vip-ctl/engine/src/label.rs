@@ -391,9 +391,16 @@ impl Naming for WithPeer<'_> {
     }
 
     fn numbered(&mut self, group: GroupId, usage: Use) -> bool {
-        let entry = self.labels.entries.get(usize::from(group.0));
-        let label = entry.map(|entry| entry.current.label);
-        label.and_then(|label| self.group(label, usage)) == Some(group)
+        let Some(entry) = self.labels.entries.get(usize::from(group.0)) else { return false };
+        if usage == Use::Vote && self.now < entry.current.votes_from {
+            return false;
+        }
+        if usage != Use::Answer
+            && let Some(peer) = self.labels.peers.get_mut(&self.peer)
+        {
+            peer.formers.remove(&group);
+        }
+        true
     }
 
     fn table(&self) -> u64 {

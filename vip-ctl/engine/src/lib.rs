@@ -419,7 +419,9 @@ impl Engine {
                 }
                 Message::Verdict { request, verdict } => self.on_verdict(request, verdict),
                 Message::Group { group: id, about } => {
-                    if let Some(group) = self.groups.get_mut(usize::from(id.0)) {
+                    if let Some(group) = self.groups.get_mut(usize::from(id.0))
+                        && group.waits_for(&about, &self.node)
+                    {
                         group.run_out_own(&mut self.node);
                         group.receive(from, about, &mut self.node);
                         self.note(id);
@@ -472,7 +474,9 @@ impl Engine {
                 self.touch(id);
             }
         }
-        if self.node.heartbeat_at <= now {
+        // One that is due soon goes with what is sent now, in the same datagram.
+        let soon = if self.node.says_something() { self.node.timing.heartbeat / 2 } else { Duration::ZERO };
+        if self.node.heartbeat_at <= now.plus(soon) {
             self.node.heartbeat_at = now.plus(self.node.timing.heartbeat);
             self.heartbeat();
         }

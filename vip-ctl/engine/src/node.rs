@@ -366,6 +366,11 @@ impl Node {
         self.heartbeat_at = self.heartbeat_at.min(self.now.plus(self.timing.slot));
     }
 
+    /// Is anything queued for anybody?
+    pub fn says_something(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
     /// Queues `message` for `to`; it leaves when the input has been handled.
     pub fn send(&mut self, to: NodeId, message: Message) {
         self.outbox.entry(to).or_default().push(message);

@@ -71,6 +71,11 @@ impl Attempt {
         if self.won { self.resend } else { self.resend.min(self.sent.plus(timing.patience)) }
     }
 
+    /// Is this the ballot that it has?
+    pub fn is_of(&self, ballot: Ballot) -> bool {
+        self.ballot == ballot
+    }
+
     /// Has it brought its lease already?
     pub const fn is_won(&self) -> bool {
         self.won
