@@ -27,6 +27,9 @@ const LOOK: Duration = Duration::from_micros(500);
 /// The same where all of them are read.
 const LOOK_AT_ALL: Duration = Duration::from_millis(5);
 
+/// How long the other nodes leave all groups to the first one.
+const HEAD_START: Duration = Duration::from_secs(5);
+
 /// Measures one.
 ///
 /// # Errors
@@ -91,13 +94,19 @@ fn lab(case: Case, vip_ctl: &Path) -> Result<Lab> {
     };
     spec.groups = (0..case.groups).map(group).collect();
     let lab = Lab::new(&spec)?;
-    for node in lab.nodes() {
+    for (place, node) in lab.nodes().iter().enumerate() {
         // It belongs to the group that the configuration ends with.
         let mut text = std::fs::read_to_string(node.config_file())?;
         text += &format!(
             "[[group.check]]\nname = \"flag\"\nfile = \"{}\"\ninterval = \"100ms\"\nrise = 1\nfall = 1\n",
             flag(node).display()
         );
+        if place > 0 {
+            // The first one is to have all of them: who stands at the same time gets some.
+            let delay = format!("[node]\nstartup_delay = \"{}ms\"\n", HEAD_START.as_millis());
+            ensure!(text.contains("[node]\n"), "{} has no [node]", node.config_file().display());
+            text = text.replacen("[node]\n", &delay, 1);
+        }
         node.write_config(&text)?;
         mend_check(node)?;
     }
