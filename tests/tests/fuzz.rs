@@ -157,7 +157,8 @@ impl Bytes<'_> {
             8 => {
                 let because = match self.below(4) {
                     0 => {
-                        Refused::Held { ballot: self.ballot(), held: self.flag(), remaining: self.duration() }
+                        let (ballot, epoch) = (self.ballot(), self.epoch());
+                        Refused::Held { ballot, epoch, held: self.flag(), remaining: self.duration() }
                     }
                     1 => Refused::Promised { ballot: self.ballot() },
                     2 => Refused::Reserved { successor: self.node(), remaining: self.duration() },

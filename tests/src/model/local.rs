@@ -319,7 +319,9 @@ impl Local {
                 // without it, a candidate may ask sooner, or as late.
                 let remaining = Duration::ZERO;
                 let because = match because {
-                    Refused::Held { ballot, .. } => Refused::Held { ballot, held: true, remaining },
+                    Refused::Held { ballot, epoch, .. } => {
+                        Refused::Held { ballot, epoch, held: true, remaining }
+                    }
                     Refused::Promised { ballot } => Refused::Promised { ballot },
                     Refused::Reserved { successor, .. } => Refused::Reserved { successor, remaining },
                     Refused::Silent { .. } => Refused::Silent { remaining },

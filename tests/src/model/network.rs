@@ -120,10 +120,15 @@ impl Cluster {
             About::Promise { ballot, .. } | About::Accept { ballot } => listens(ballot),
             About::Refuse { ballot, because } => match because {
                 // It may tell a holder that its lease is no longer one, also
-                // when it comes late. Not so if it is lower than the ballot
-                // that the node is at: then its lease, now or soon, is higher.
-                Refused::Held { ballot: other, .. } => {
-                    listens(ballot) || to.latest < Some(other) || !self.is_ignored(world, message)
+                // when it comes late: of a later grant than any that the node
+                // knows of, or of one that begins its rounds anew.
+                Refused::Held { ballot: other, epoch, .. } => {
+                    let engine = to.engine.as_ref().map(|engine| engine.status(now));
+                    let known = engine.and_then(|status| status.groups.first().map(|group| group.epoch));
+                    listens(ballot)
+                        || known < Some(epoch)
+                        || to.latest < Some(other)
+                        || !self.is_ignored(world, message)
                 }
                 // Too late, it changes the number of the node's next ballot
                 // and nothing else.

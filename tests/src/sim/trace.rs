@@ -110,9 +110,9 @@ fn message(message: &Message, names: &Names) -> String {
 
 fn refused(because: Refused, names: &Names) -> String {
     match because {
-        Refused::Held { ballot: b, held, remaining } => {
+        Refused::Held { ballot: b, epoch, held, remaining } => {
             let how = if held { "held" } else { "asked for" };
-            format!("{how} under {} for {remaining:.1?}", ballot(b, names))
+            format!("e{} {how} under {} for {remaining:.1?}", epoch.0, ballot(b, names))
         }
         Refused::Promised { ballot: b } => format!("promised {}", ballot(b, names)),
         Refused::Reserved { successor, remaining } => {

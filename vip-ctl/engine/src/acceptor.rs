@@ -199,11 +199,11 @@ impl Acceptor {
             && lease.ballot.node != ballot.node
             && !self.broken.is(Mutant::Overwrite)
         {
-            let Accepted { ballot: of, held, .. } = lease;
+            let Accepted { ballot: of, epoch, held, until } = lease;
             if self.broken.is(Mutant::PromisesWhileHeld) {
                 self.promised = self.promised.max(ballot);
             }
-            return Err(Refused::Held { ballot: of, held, remaining: lease.until.since(now) });
+            return Err(Refused::Held { ballot: of, epoch, held, remaining: until.since(now) });
         }
         if let Some(kept) = self.reservation(now)
             && kept.successor != ballot.node
@@ -382,8 +382,8 @@ impl Group {
     /// keeps may have outlived its lease.
     fn as_it_is(&self, because: Refused, node: &Node) -> Refused {
         match because {
-            Refused::Held { ballot, remaining, .. } if ballot.node == node.me() => {
-                Refused::Held { ballot, held: self.lease.is_some(), remaining }
+            Refused::Held { ballot, epoch, remaining, .. } if ballot.node == node.me() => {
+                Refused::Held { ballot, epoch, held: self.lease.is_some(), remaining }
             }
             Refused::Held { .. }
             | Refused::Promised { .. }

@@ -31,6 +31,8 @@ pub enum Refused {
     Held {
         /// The ballot of that lease; its node is the owner.
         ballot: Ballot,
+        /// The number of its grant.
+        epoch: Epoch,
         /// Is the owner known to hold it, not only to have asked for it?
         held: bool,
         /// How long the acceptor will keep it.

@@ -120,7 +120,9 @@ mutants! {
     /// A holder keeps its lease whatever a refusal says of another's.
     NeverSuperseded = "never-superseded";
     /// A holder keeps its lease against one whose ballot is lower.
-    BallotsDecide = "lower-ballots-never-supersede";
+    EpochsDecide = "the-holders-own-word-never-supersedes";
+    /// A lease of an earlier grant ends this one if its ballot is higher.
+    BallotsSupersede = "higher-ballots-supersede";
     /// A holder gives way to what a failed attempt has left behind.
     AlwaysSuperseded = "superseded-by-leftovers";
     /// Two holders of a pair that meet both go on (rule 13).

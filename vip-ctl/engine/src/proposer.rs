@@ -374,11 +374,11 @@ impl Group {
     /// An acceptor has refused.
     pub fn on_refuse(&mut self, from: NodeId, ballot: Ballot, because: Refused, node: &mut Node) {
         let until = match because {
-            Refused::Held { ballot: other, held, remaining } => {
+            Refused::Held { ballot: other, epoch, held, remaining } => {
                 self.round = self.round.max(other.round);
                 // The holder itself, asked since this node has held, means it.
                 let is_sure = held && from == other.node && self.is_renewal(ballot);
-                if self.superseded_by(other, is_sure, node) {
+                if self.superseded_by(other, epoch, is_sure, node) {
                     self.release(None, Reason::Superseded, node);
                     return;
                 }
@@ -433,19 +433,24 @@ impl Group {
         self.lease.is_some_and(|lease| Some(ballot) > lease.ballot)
     }
 
-    /// Does `other`, another node's lease, mean that ours has been replaced
-    /// while this machine was not running? A lower ballot is what a failed
-    /// attempt left behind, and means nothing, unless its owner says so itself
-    /// (`is_sure`: voters that have restarted begin their rounds anew) or ours
-    /// has no majority. In pair mode epochs decide (rule 13), and ballots tell
-    /// none.
-    fn superseded_by(&self, other: Ballot, is_sure: bool, node: &Node) -> bool {
+    /// Does another node's lease of the grant `epoch` mean that ours has been
+    /// replaced while this machine was not running? That of a later grant does:
+    /// a majority that promised it no longer had ours. One of an earlier grant
+    /// is what its holder could not renew, under however high a ballot, and
+    /// means nothing, unless its owner says itself that it holds (`is_sure`:
+    /// hosts that crashed may have forgotten epochs) or ours has no majority.
+    /// In pair mode both may hold (rule 13).
+    fn superseded_by(&self, other: Ballot, epoch: Epoch, is_sure: bool, node: &Node) -> bool {
         let Some(lease) = self.lease else { return false };
+        let is_later = match lease.epoch {
+            Some(ours) if !node.broken.is(Mutant::BallotsSupersede) => epoch > ours,
+            Some(_) | None => Some(other) > lease.ballot,
+        };
         other.node != node.me()
             && node.config.pair.is_none()
             && (self.forced.is_some()
-                || (is_sure && !node.broken.is(Mutant::BallotsDecide))
-                || Some(other) > lease.ballot
+                || (is_sure && !node.broken.is(Mutant::EpochsDecide))
+                || is_later
                 || node.broken.is(Mutant::AlwaysSuperseded))
             && !node.broken.is(Mutant::NeverSuperseded)
     }

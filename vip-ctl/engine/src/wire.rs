@@ -302,9 +302,10 @@ fn put_about(out: &mut Vec<u8>, group: Label, about: About) {
 
 fn put_refused(out: &mut Vec<u8>, because: Refused) {
     match because {
-        Refused::Held { ballot, held, remaining } => {
+        Refused::Held { ballot, epoch, held, remaining } => {
             out.push(HELD);
             put_ballot(out, ballot);
+            out.extend(epoch.0.to_be_bytes());
             out.push(u8::from(held));
             put_duration(out, remaining);
         }
@@ -471,7 +472,8 @@ impl Reader<'_> {
     fn refused(&mut self) -> Result<Refused, DecodeError> {
         match self.u8()? {
             HELD => {
-                Ok(Refused::Held { ballot: self.ballot()?, held: self.flag()?, remaining: self.duration()? })
+                let (ballot, epoch) = (self.ballot()?, self.epoch()?);
+                Ok(Refused::Held { ballot, epoch, held: self.flag()?, remaining: self.duration()? })
             }
             PROMISED => Ok(Refused::Promised { ballot: self.ballot()? }),
             RESERVED => Ok(Refused::Reserved { successor: NodeId(self.u8()?), remaining: self.duration()? }),

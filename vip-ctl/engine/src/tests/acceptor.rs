@@ -51,7 +51,7 @@ fn a_duplicate_prepare_is_promised_again() {
 fn anothers_lease_is_refused_with_holder_and_rest_and_promises_nothing() {
     let mut acceptor = accepted_from_a(5);
     let later = T0.plus(ms(50));
-    let held = Refused::Held { ballot: ballot(5, A), held: true, remaining: ms(150) };
+    let held = Refused::Held { ballot: ballot(5, A), epoch: Epoch(3), held: true, remaining: ms(150) };
     assert_eq!(acceptor.prepare(ballot(9, B), later), Err(held));
     assert_eq!(acceptor.propose(ballot(9, B), Epoch(9), true, later, ACCEPT), Err(held));
     // The holder's next ballot is lower than the intruder's, and goes through.

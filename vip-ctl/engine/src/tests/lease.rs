@@ -318,11 +318,11 @@ fn after_a_long_stop_everything_has_run_out_before_old_packets_count() {
     assert_eq!((cluster.holder(), cluster.state(A).holder), (Some(B), Some(B)));
 }
 
-/// What an acceptor says that keeps a lease of B under this round.
-fn held_by_b(cluster: &Cluster, round: u64) -> Input {
+/// What an acceptor says that keeps a lease of B under this round, of this grant.
+fn held_by_b(cluster: &Cluster, round: u64, epoch: u64) -> Input {
     let held = Ballot { round, incarnation: Incarnation(99), node: B };
     let mine = Ballot { round: 1, incarnation: Incarnation(1), node: A };
-    let because = Refused::Held { ballot: held, held: true, remaining: ms(100) };
+    let because = Refused::Held { ballot: held, epoch: Epoch(epoch), held: true, remaining: ms(100) };
     let about = About::Refuse { ballot: mine, because };
     assert!(cluster.holder() == Some(A), "A holds before");
     Input::Message { from: C, packet: Packet { messages: vec![Message::Group { group: DB, about }] } }
@@ -331,18 +331,20 @@ fn held_by_b(cluster: &Cluster, round: u64) -> Input {
 #[test]
 fn a_refusal_for_a_newer_lease_ends_the_lease_at_once() {
     let mut cluster = Cluster::settled();
-    let refusal = held_by_b(&cluster, 1_000_000);
+    // Whatever its ballot: voters that have restarted begin their rounds anew.
+    let refusal = held_by_b(&cluster, 0, 2);
     cluster.give(A, refusal);
     assert_eq!((cluster.holder(), cluster.maps[&(A, DB)]), (None, Lease::NONE));
 }
 
-/// A's guest was paused, its voters restarted, and B has the lease under a
-/// ballot that is lower than A's: nobody remembers the old rounds.
+/// A's guest was paused, its voters' hosts crashed, and B has a lease of the
+/// same epoch: nobody remembers the old one.
 #[test]
-fn a_refusal_by_the_holder_itself_ends_the_lease_whatever_its_ballot() {
+fn a_refusal_by_the_holder_itself_ends_the_lease_whatever_its_epoch() {
     let refusal = |held: bool, from: NodeId, ballot: Ballot| {
         let because = Refused::Held {
             ballot: Ballot { round: 0, incarnation: Incarnation(99), node: B },
+            epoch: Epoch(1),
             held,
             remaining: ms(100),
         };
@@ -393,7 +395,8 @@ fn a_holder_says_that_it_holds_and_one_whose_lease_is_over_does_not() {
 #[test]
 fn a_refusal_for_an_older_leases_remains_changes_nothing() {
     let mut cluster = Cluster::settled();
-    let refusal = held_by_b(&cluster, 0);
+    // A holder that is cut off goes on to renew, under ever higher ballots.
+    let refusal = held_by_b(&cluster, 1_000_000, 1);
     cluster.give(A, refusal);
     assert_eq!(cluster.holder(), Some(A));
     cluster.run(ACCEPT * 5);

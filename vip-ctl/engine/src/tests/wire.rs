@@ -42,10 +42,8 @@ fn refusals() -> impl Strategy<Value = Refusal> {
 
 fn refused() -> impl Strategy<Value = Refused> {
     prop_oneof![
-        (ballots(), any::<bool>(), durations()).prop_map(|(ballot, held, remaining)| Refused::Held {
-            ballot,
-            held,
-            remaining
+        (ballots(), any::<u64>(), any::<bool>(), durations()).prop_map(|(ballot, epoch, held, remaining)| {
+            Refused::Held { ballot, epoch: Epoch(epoch), held, remaining }
         }),
         ballots().prop_map(|ballot| Refused::Promised { ballot }),
         (any::<u8>(), durations())
