@@ -353,6 +353,29 @@ pub(super) struct WithPeer<'a> {
     now: BootNs,
 }
 
+impl WithPeer<'_> {
+    /// The peer means `group`, by this label or by the current one: is that one
+    /// here, and to be voted on now? Takes note of how the peer names it.
+    fn takes(&mut self, group: GroupId, label: Option<Label>, usage: Use) -> bool {
+        let Some(entry) = self.labels.entries.get(usize::from(group.0)) else { return false };
+        let former = label.filter(|label| *label != entry.current.label);
+        let Some(known) = former.map_or(Some(entry.current), |label| entry.known(label)) else {
+            return false;
+        };
+        if usage == Use::Vote && self.now < known.votes_from {
+            return false;
+        }
+        if usage != Use::Answer {
+            let formers = &mut self.labels.peers.entry(self.peer).or_default().formers;
+            match former {
+                None => formers.remove(&group),
+                Some(label) => formers.insert(group, label),
+            };
+        }
+        true
+    }
+}
+
 impl Naming for WithPeer<'_> {
     fn label(&self, group: GroupId, usage: Use) -> Option<Label> {
         let entry = self.labels.entries.get(usize::from(group.0))?;
@@ -366,20 +389,7 @@ impl Naming for WithPeer<'_> {
 
     fn group(&mut self, label: Label, usage: Use) -> Option<GroupId> {
         let group = *self.labels.by_label.get(&label)?;
-        let entry = self.labels.entries.get(usize::from(group.0))?;
-        let is_current = entry.current.label == label;
-        if usage == Use::Vote && self.now < entry.known(label)?.votes_from {
-            return None;
-        }
-        if usage != Use::Answer {
-            let formers = &mut self.labels.peers.entry(self.peer).or_default().formers;
-            if is_current {
-                formers.remove(&group);
-            } else {
-                formers.insert(group, label);
-            }
-        }
-        Some(group)
+        self.takes(group, Some(label), usage).then_some(group)
     }
 
     fn by_number(&self, group: GroupId, usage: Use) -> bool {
@@ -391,16 +401,7 @@ impl Naming for WithPeer<'_> {
     }
 
     fn numbered(&mut self, group: GroupId, usage: Use) -> bool {
-        let Some(entry) = self.labels.entries.get(usize::from(group.0)) else { return false };
-        if usage == Use::Vote && self.now < entry.current.votes_from {
-            return false;
-        }
-        if usage != Use::Answer
-            && let Some(peer) = self.labels.peers.get_mut(&self.peer)
-        {
-            peer.formers.remove(&group);
-        }
-        true
+        self.takes(group, None, usage)
     }
 
     fn table(&self) -> u64 {

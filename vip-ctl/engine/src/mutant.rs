@@ -119,7 +119,7 @@ mutants! {
     NoAnnouncement = "takes-over-in-silence";
     /// A holder keeps its lease whatever a refusal says of another's.
     NeverSuperseded = "never-superseded";
-    /// A holder keeps its lease against one whose ballot is lower.
+    /// A holder keeps its lease whatever a holder says itself, if the epoch is no higher.
     EpochsDecide = "the-holders-own-word-never-supersedes";
     /// A lease of an earlier grant ends this one if its ballot is higher.
     BallotsSupersede = "higher-ballots-supersede";

@@ -112,17 +112,7 @@ impl Packet {
     /// can't be told of are left out. Labels take more room: then it is several.
     #[must_use]
     pub fn encode_for(&self, to: NodeId, labels: &mut Labels, now: BootNs) -> Vec<Vec<u8>> {
-        let naming = labels.with(to, now);
-        let mut payloads = Vec::with_capacity(1);
-        let mut packer = runs::Packer::new(&naming);
-        for message in &self.messages {
-            if !packer.add(message) {
-                payloads.push(std::mem::replace(&mut packer, runs::Packer::new(&naming)).finish());
-                packer.add(message);
-            }
-        }
-        payloads.push(packer.finish());
-        payloads
+        self.payloads(&labels.with(to, now))
     }
 
     /// The packet that `bytes` from `from` stand for. Messages about groups
@@ -142,16 +132,21 @@ impl Packet {
     /// The packet as bytes, with groups by their numbers.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut packer = runs::Packer::new(&ByNumber);
-        let mut bytes = Vec::new();
+        self.payloads(&ByNumber).concat()
+    }
+
+    /// The messages in as few payloads as they fit, at least one.
+    fn payloads(&self, naming: &impl Naming) -> Vec<Vec<u8>> {
+        let mut payloads = Vec::with_capacity(1);
+        let mut packer = runs::Packer::new(naming);
         for message in &self.messages {
             if !packer.add(message) {
-                bytes.extend(std::mem::replace(&mut packer, runs::Packer::new(&ByNumber)).finish());
+                payloads.push(std::mem::replace(&mut packer, runs::Packer::new(naming)).finish());
                 packer.add(message);
             }
         }
-        bytes.extend(packer.finish());
-        bytes
+        payloads.push(packer.finish());
+        payloads
     }
 
     /// The packet that `bytes` stand for, all of them, with groups by their

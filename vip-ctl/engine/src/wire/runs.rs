@@ -85,11 +85,13 @@ struct Run {
     /// At least one, by rising numbers.
     parts: Vec<Part>,
     extra: usize,
+    /// Bytes of the first one, if it stays the only one.
+    alone: usize,
 }
 
 impl Run {
-    fn new(part: Part) -> Self {
-        Self { extra: part.extra(), parts: vec![part] }
+    fn new(part: Part, alone: usize) -> Self {
+        Self { extra: part.extra(), parts: vec![part], alone }
     }
 
     fn takes(&self, part: &Part) -> bool {
@@ -105,6 +107,10 @@ impl Run {
             (Some(first), Some(last)) => usize::from(last.group - first.group) + 1,
             _ => 0,
         }
+    }
+
+    fn len(&self) -> usize {
+        if self.parts.len() == 1 { self.alone } else { HEAD + self.span().div_ceil(8) + self.extra }
     }
 
     /// Bytes of it with `part`.
@@ -183,22 +189,14 @@ impl<'a, N: Naming> Packer<'a, N> {
         }
         self.close();
         match part {
-            Some(part) => self.run = Some(Run::new(part)),
+            Some(part) => self.run = Some(Run::new(part, self.scratch.len())),
             None => self.bytes.extend_from_slice(&self.scratch),
         }
         true
     }
 
     fn len(&self) -> usize {
-        let run = self.run.as_ref().map_or(0, |run| match run.parts.as_slice() {
-            [only] => {
-                let mut bytes = Vec::new();
-                put_message(&mut bytes, &only.message(), self.naming);
-                bytes.len()
-            }
-            _ => HEAD + run.span().div_ceil(8) + run.extra,
-        });
-        self.bytes.len() + run
+        self.bytes.len() + self.run.as_ref().map_or(0, Run::len)
     }
 
     fn close(&mut self) {
