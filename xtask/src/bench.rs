@@ -7,22 +7,14 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use crate::{
-    build::{self, Warnings},
-    place::Place,
-    process,
-    setup::{self, Need},
-};
+use crate::{build, place::Place, process};
 
 /// `cargo xtask bench`.
 ///
 /// # Errors
 /// When something is missing, does not build or cannot be run.
 pub(crate) fn run(place: &Place, args: &[OsString]) -> anyhow::Result<ExitCode> {
-    let tools = setup::ensure(place, Need::Lab)?;
-    build::object(place, &tools, Warnings::Show)?;
-    let [vip_ctl, vip_bench] =
-        build::host_programs(place, "release", [["vip-ctl", "vip-ctl"], ["vip-tests", "vip-bench"]])?;
+    let [vip_ctl, vip_bench] = build::lab_program(place, "vip-bench")?;
     let mut command = Command::new(vip_bench);
     command.args(args);
     // Without a subcommand it says what there is.

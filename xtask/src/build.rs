@@ -172,6 +172,18 @@ fn publish(finished: &Path, object: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a program of the `tests` package needs that builds labs for people:
+/// the tools, the BPF object, and the release builds of `vip-ctl` and of that
+/// program, whose paths it gives in this order.
+///
+/// # Errors
+/// When something is missing or does not compile.
+pub(crate) fn lab_program(place: &Place, program: &str) -> anyhow::Result<[PathBuf; 2]> {
+    let tools = setup::ensure(place, Need::Lab)?;
+    object(place, &tools, Warnings::Show)?;
+    host_programs(place, "release", [["vip-ctl", "vip-ctl"], ["vip-tests", program]])
+}
+
 /// Builds programs of the host, given as package and binary, in one go, and
 /// gives their paths. The BPF object has to be there.
 ///

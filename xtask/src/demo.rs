@@ -7,21 +7,13 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use crate::{
-    build::{self, Warnings},
-    place::Place,
-    process,
-    setup::{self, Need},
-};
+use crate::{build, place::Place, process};
 
 /// `cargo xtask demo`.
 ///
 /// # Errors
 /// When something is missing, does not build or cannot be run.
 pub(crate) fn run(place: &Place, args: &[OsString]) -> anyhow::Result<ExitCode> {
-    let tools = setup::ensure(place, Need::Lab)?;
-    build::object(place, &tools, Warnings::Show)?;
-    let [vip_ctl, vip_demo] =
-        build::host_programs(place, "release", [["vip-ctl", "vip-ctl"], ["vip-tests", "vip-demo"]])?;
+    let [vip_ctl, vip_demo] = build::lab_program(place, "vip-demo")?;
     Err(process::become_program(Command::new(vip_demo).arg("--vip-ctl").arg(vip_ctl).args(args)))
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
-use crate::lab::{cleanup, find_vip_ctl, skip};
+use crate::lab::{self, cleanup};
 
 /// Measure what is shipped, on this machine.
 #[derive(Clone, Debug, clap::Parser)]
@@ -137,14 +137,7 @@ pub struct Report {
 /// that can't be measured is told in the report instead.
 pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     let What::Agent(args) = &args.what;
-    cleanup::catch_signals()?;
-    if let Some(why) = skip::lacking() {
-        bail!("the bench {why}: it builds network namespaces and loads XDP programs");
-    }
-    let vip_ctl = match &args.vip_ctl {
-        Some(path) => path.canonicalize().with_context(|| format!("{}", path.display()))?,
-        None => find_vip_ctl()?,
-    };
+    let vip_ctl = lab::begin("the bench", args.vip_ctl.as_deref())?;
     let mut report = Report::default();
     for case in cases(args) {
         let lease_ms = u64::try_from(case.lease.as_millis()).unwrap_or(u64::MAX);

@@ -8,16 +8,5 @@ use vip_tests::bench::{self, BenchArgs};
 use vip_tests::lab::cleanup;
 
 fn main() -> ExitCode {
-    let result = bench::run(&BenchArgs::parse());
-    while cleanup::interrupted() {
-        // The clean-up thread ends the process, with the exit code of a signal.
-        std::thread::park();
-    }
-    match result {
-        Ok(code) => code,
-        Err(e) => {
-            eprintln!("error: {e:#}");
-            ExitCode::FAILURE
-        }
-    }
+    cleanup::exit_code(bench::run(&BenchArgs::parse()))
 }

@@ -20,7 +20,7 @@ use self::report::Report;
 use self::steps::{Course, STEPS};
 use crate::lab::probe::{ArpProber, LATE};
 use crate::lab::rig::{ArpProbes, Rig};
-use crate::lab::{Lab, LabId, LabSpec, VIP, cleanup, find_vip_ctl, skip};
+use crate::lab::{self, Lab, LabId, LabSpec, VIP, cleanup};
 
 /// Run a three-node cluster in network namespaces, break it, and show what happened.
 ///
@@ -59,14 +59,7 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
         println!("removed lab {id}");
         return Ok(ExitCode::SUCCESS);
     }
-    cleanup::catch_signals()?;
-    if let Some(why) = skip::lacking() {
-        bail!("the demo {why}: it builds network namespaces and loads XDP programs");
-    }
-    let vip_ctl = match &args.vip_ctl {
-        Some(path) => path.canonicalize().with_context(|| format!("{}", path.display()))?,
-        None => find_vip_ctl()?,
-    };
+    let vip_ctl = lab::begin("the demo", args.vip_ctl.as_deref())?;
     let spec = LabSpec::three_nodes(args.lease, Some(vip_ctl.clone()));
     let spec = if args.witness { spec.with_witness() } else { spec };
     let mut live = Live::new();

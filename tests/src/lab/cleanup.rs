@@ -11,6 +11,7 @@ use std::io::{ErrorKind, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
@@ -107,6 +108,19 @@ pub(crate) fn gate() -> Result<RwLockReadGuard<'static, bool>> {
 #[must_use]
 pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
+}
+
+/// How a program that builds labs for people ends. After a signal the clean-up
+/// thread ends the process, with the exit code of that signal.
+#[must_use]
+pub fn exit_code(result: Result<ExitCode>) -> ExitCode {
+    while interrupted() {
+        std::thread::park();
+    }
+    result.unwrap_or_else(|e| {
+        eprintln!("error: {e:#}");
+        ExitCode::FAILURE
+    })
 }
 
 /// The lock that the owner of a lab holds for as long as it lives.

@@ -444,3 +444,20 @@ pub fn find_vip_ctl() -> Result<PathBuf> {
         .find(|path| path.is_file())
         .context("there is no release build of vip-ctl: run `cargo xtask build`")
 }
+
+/// What a program that builds labs for people does first: signals are caught,
+/// and it is looked whether it may, before it says so in the name of `what`.
+/// Returns the `vip-ctl` to run.
+///
+/// # Errors
+/// When this process may not build a lab, or there is no such `vip-ctl`.
+pub fn begin(what: &str, vip_ctl: Option<&Path>) -> Result<PathBuf> {
+    cleanup::catch_signals()?;
+    if let Some(why) = skip::lacking() {
+        bail!("{what} {why}: it builds network namespaces and loads XDP programs");
+    }
+    match vip_ctl {
+        Some(path) => path.canonicalize().with_context(|| format!("{}", path.display())),
+        None => find_vip_ctl(),
+    }
+}
