@@ -129,7 +129,7 @@ impl Bytes<'_> {
         match self.below(14) {
             13 => {
                 let pause = Pause { version: self.u64(), on: self.flag() };
-                Message::Node { standby: self.flag(), pause }
+                Message::Node { standby: self.flag(), pause, highest: Epoch(self.u64()) }
             }
             0 => {
                 let (first, count) = (self.group(), self.below(10));
@@ -229,6 +229,7 @@ impl Subject {
             }
             Output::Announce { .. }
             | Output::Changed { .. }
+            | Output::RaiseCeiling { .. }
             | Output::Remember { .. }
             | Output::Done { .. }
             | Output::Stopped => {}

@@ -507,7 +507,13 @@ fn the_watchdog_ends_an_agent_whose_keeper_hangs_and_no_slow_disk_does() -> Resu
     ensure!(is_fed_within(PATIENCE)?, "{}", node.log_tail());
 
     // Whoever writes there waits for ever for a reader, as on a disk that hangs.
-    let hang = |record: &str| mkfifo(&node.state_dir().join(record), Mode::S_IRWXU);
+    let hang = |record: &str| -> Result<()> {
+        let path = node.state_dir().join(record);
+        if path.exists() {
+            std::fs::remove_file(&path)?;
+        }
+        Ok(mkfifo(&path, Mode::S_IRWXU)?)
+    };
     hang("memory.json.new")?;
     ensure!(wait_until(clock::now().plus(PATIENCE), || node
         .run(&["standby"])

@@ -67,6 +67,10 @@ mutants! {
     AnyBoot = "votes-of-another-boot-are-of-this-one";
     /// Epochs may fall.
     EpochsFall = "memory-epochs-fall";
+    /// After an orderly end numbers are left out as after a crash.
+    EndKeepsCeiling = "memory-keeps-its-ceiling";
+    /// An orderly end makes up for a crash before it.
+    EndForgetsFloor = "memory-forgets-the-crash-before";
     /// What can't be read was never written.
     BrokenIsEmpty = "memory-broken-record-is-empty";
     /// Two voters come or go in one step (rule 10).

@@ -302,7 +302,10 @@ impl Local {
                 }
                 self.engine = None;
             }
-            Output::Changed { .. } | Output::Remember { .. } | Output::Done { .. } => {}
+            Output::Changed { .. }
+            | Output::RaiseCeiling { .. }
+            | Output::Remember { .. }
+            | Output::Done { .. } => {}
         }
     }
 

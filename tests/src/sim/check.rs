@@ -4,7 +4,7 @@
 use std::{fmt, time::Duration};
 
 use vip_common::{GroupMode, fence_open};
-use vip_engine::{CommandId, GroupId, NodeId};
+use vip_engine::{CommandId, Epoch, GroupId, NodeId};
 
 use super::{
     clock::nanos,
@@ -50,6 +50,8 @@ pub enum Violation {
     MovedInPause(GroupId),
     /// A new grant has no higher epoch than the one before.
     EpochStays(GroupId),
+    /// Two grants of a group have the same epoch, or the later one a lower one.
+    EpochRepeats(GroupId, Epoch, Epoch),
     /// Commands, none of them by force, have left a group without a holder.
     LeftAlone(GroupId, String),
     /// A healed cluster has no holder for a group.
@@ -114,6 +116,9 @@ impl Violation {
                 format!("{}: {} stands, and the holder's word lies in its socket", of(group), on(node))
             }
             Self::MovedInPause(group) => format!("{}: moved by itself in a pause", of(group)),
+            Self::EpochRepeats(group, was, is) => {
+                format!("{}: a grant of epoch {} after one of {}", of(group), is.0, was.0)
+            }
             Self::EpochStays(group) => format!("{}: a new grant with no higher epoch", of(group)),
             Self::LeftAlone(group, commands) => format!("{}: nobody holds it after {commands}", of(group)),
             Self::NoHolder(group) => format!("{}: no holder after healing", of(group)),

@@ -67,6 +67,7 @@ impl World {
         self.note(|_| "healed".to_owned());
         self.cut.iter_mut().for_each(|row| row.fill(false));
         (self.plan.loss, self.plan.duplicates, self.plan.late, self.plan.stalls) = (0, 0, 0, 0);
+        (self.plan.disk_full, self.plan.disk_ns) = (0, 0);
         self.plan.jitter_ns = self.plan.jitter_ns.min(nanos(self.plan.timing.renew) / 16);
         self.end_change()?;
         for node in 0..self.nodes.len() {
@@ -76,6 +77,7 @@ impl World {
             if self.nodes[node].engine.is_none() {
                 self.start_later(node, Duration::ZERO);
             }
+            self.write_now(node)?;
             self.nodes[node].eligible.fill(true);
             for group in 0..self.plan.groups.len() {
                 self.give(node, Input::Eligible { group: group_id(group), eligible: true })?;
@@ -251,7 +253,7 @@ impl World {
 
     /// From `since` to the opening of the group's fence on another node than `from`.
     fn taken_over(&self, group: GroupId, from: usize, since: SimNs) -> Option<Duration> {
-        let holding = self.holdings[usize::from(group.0)];
+        let holding = &self.holdings[usize::from(group.0)];
         let taken = self.holder(group).is_some_and(|node| node != from);
         taken.then(|| holding.opened_at.since(since))
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use vip_common::{BootNs, GroupMode, fence_open};
 use vip_engine::{
     About, COMMAND_TIMEOUT, Command, Epoch, GroupId, GroupState, Input, Message, NodeId, Packet, PeerLoss,
-    Role,
+    Reason, Role,
 };
 
 use super::{
@@ -108,6 +108,32 @@ impl World {
             if begins && node.unread.contains(group) {
                 return Err(Violation::StandsUnread(node.id, *group));
             }
+        }
+        Ok(())
+    }
+
+    /// A new grant has a higher epoch than any before it, whatever was forgotten
+    /// with hosts. Not so by force, and not in pair mode, where two may hold.
+    pub(super) fn note_grant(
+        &mut self,
+        index: usize,
+        group: GroupId,
+        epoch: Epoch,
+        (state, reason): (GroupState, Reason),
+    ) -> Result<(), Violation> {
+        if state != GroupState::Active || self.plan.pair.is_some() {
+            return Ok(());
+        }
+        // A process that was stopped may tell late of a grant that is over.
+        let is_open = self.is_open_on(index, group);
+        let holding = &mut self.holdings[usize::from(group.0)];
+        holding.forced |= reason == Reason::Forced;
+        if reason != Reason::Elected || holding.forced {
+            return Ok(());
+        }
+        let highest = holding.granted.last().copied().unwrap_or_default();
+        if !holding.granted.insert(epoch) || (is_open && epoch < highest) {
+            return Err(Violation::EpochRepeats(group, highest, epoch));
         }
         Ok(())
     }

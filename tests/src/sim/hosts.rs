@@ -8,13 +8,13 @@ use std::{
 
 use vip_common::{BootNs, Lease};
 use vip_engine::{
-    Command, CommandId, Engine, EngineConfig, Epoch, GroupId, Incarnation, Input, NodeId, Output, Remembered,
-    Role, Timing,
+    Command, CommandId, Engine, EngineConfig, GroupId, Incarnation, Input, NodeId, Output, Role, Timing,
 };
 
 use super::{
     Mutant, Violation,
     clock::{Clock, SimNs, nanos},
+    disk::Disk,
     names::{group_id, node_id},
     plan::{Change, Plan},
     rng::Rng,
@@ -58,8 +58,8 @@ pub(super) struct SimNode {
     pub map: Vec<Lease>,
     /// `None` while no process runs.
     pub engine: Option<Engine>,
-    /// What is on the host's disk: outlives both.
-    pub remembered: Remembered,
+    /// The host's disk: outlives both.
+    pub disk: Disk,
     /// Counts starts of the process; stands for its incarnation.
     pub life: u64,
     /// The membership generation that the process is configured with (rule 10).
@@ -101,7 +101,7 @@ impl SimNode {
             hold: Timing::new(plan.accept[index]).hold,
             map: vec![Lease::NONE; plan.groups.len()],
             engine: None,
-            remembered: Remembered { epochs: vec![Epoch(0); plan.groups.len()], ..Remembered::default() },
+            disk: Disk::new(plan.groups.len()),
             life: 0,
             generation: 1,
             stalled_until: None,
@@ -141,8 +141,10 @@ impl World {
         let incarnation = Incarnation(self.rng.draw());
         let (nodes, groups) = (self.plan.members(self.nodes[index].generation), self.plan.groups.clone());
         let config = EngineConfig::new(node_id(index), incarnation, nodes, groups, self.plan.accept[index]);
-        let remembered = self.nodes[index].remembered.clone();
-        EngineConfig { pair: self.plan.pair, startup_delay: self.plan.startup_delay, remembered, ..config }
+        let remembered = self.remembered(index);
+        let epoch_margin = self.plan.epoch_margin;
+        let (pair, startup_delay) = (self.plan.pair, self.plan.startup_delay);
+        EngineConfig { pair, startup_delay, remembered, epoch_margin, ..config }
     }
 
     /// Starts the node's process, if none runs.

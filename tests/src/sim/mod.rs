@@ -17,6 +17,7 @@
 mod chaos;
 mod check;
 mod clock;
+mod disk;
 mod drill;
 mod duties;
 mod hosts;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use vip_engine::{GroupSpec, NodeSpec, PeerLoss, Role, Timing, VOTERS_MAX};
+use vip_engine::{EPOCH_MARGIN, GroupSpec, NodeSpec, PeerLoss, Role, Timing, VOTERS_MAX};
 
 use super::{Mutant, clock::nanos, names::Names, rng::Rng};
 
@@ -56,6 +56,12 @@ pub(super) struct Plan {
     pub duplicates: u64,
     /// Per million of outputs before which the process is stopped for a while.
     pub stalls: u64,
+    /// How often in a thousand times a disk is full.
+    pub disk_full: u64,
+    /// How long it takes until a record is on disk, at most.
+    pub disk_ns: u64,
+    /// See [`vip_engine::EPOCH_MARGIN`].
+    pub epoch_margin: u64,
     /// Drop what was meant for, or comes from, a former incarnation, as the
     /// transport does; without it the engine has to cope alone.
     pub incarnations_checked: bool,
@@ -99,6 +105,9 @@ impl Plan {
             loss: 0,
             duplicates: 0,
             stalls: 0,
+            disk_full: 0,
+            disk_ns: 0,
+            epoch_margin: EPOCH_MARGIN,
             incarnations_checked: true,
             blow_every: Duration::ZERO,
             rough: Duration::ZERO,
@@ -189,6 +198,9 @@ impl Plan {
             loss: rng.pick(&[0, 0, 10, 100, 300]),
             duplicates: rng.pick(&[0, 20, 200]),
             stalls: rng.pick(&[0, 0, 200, 3000]),
+            disk_full: rng.pick(&[0, 20, 200]),
+            disk_ns: rng.pick(&[1_000_000, nanos(accept / 4), nanos(accept * 4)]),
+            epoch_margin: rng.pick(&[2, 8, EPOCH_MARGIN]),
             incarnations_checked: rng.chance(500),
             blow_every,
             rough: accept * 10 + blow_every * 10,

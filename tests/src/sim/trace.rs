@@ -59,10 +59,10 @@ fn message(message: &Message, names: &Names) -> String {
             let bits: String = ready.iter().map(|&ready| if ready { '+' } else { '-' }).collect();
             format!("heartbeat from {} {bits}", names.group(*first))
         }
-        Message::Node { standby, pause } => {
+        Message::Node { standby, pause, highest } => {
             let standby = if *standby { ", standby" } else { "" };
             let paused = if pause.on { "on" } else { "off" };
-            format!("node, pause v{} {paused}{standby}", pause.version)
+            format!("node, pause v{} {paused}{standby}, to e{}", pause.version, highest.0)
         }
         Message::Request { request: id, epoch, command } => {
             format!("request {} e{}: {}", request(*id), epoch.0, self::command(*command, names))
@@ -146,6 +146,7 @@ pub(super) fn input(input: &Input, names: &Names) -> Option<String> {
         Input::Message { from, packet: said } => {
             format!("<- {:<6} {}", names.node(*from), packet(said, names))
         }
+        Input::Ceiling { ceiling } => format!("has e{} on disk", ceiling.0),
         Input::PeerStarted { peer } => format!("{} has started", names.node(*peer)),
         Input::Eligible { group, eligible } => {
             format!("{} {}", if *eligible { "eligible" } else { "ineligible" }, names.group(*group))
@@ -184,6 +185,7 @@ pub(super) fn output(output: &Output, now: BootNs, names: &Names) -> String {
             Ok(completed) => format!("command {} done: {completed:?}", id.0),
             Err(refusal) => format!("command {} refused: {refusal}", id.0),
         },
+        Output::RaiseCeiling { ceiling } => format!("wants e{} on disk", ceiling.0),
         Output::Remember { standby, pause } => {
             format!("remembers standby {standby}, pause v{} {}", pause.version, pause.on)
         }

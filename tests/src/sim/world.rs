@@ -5,14 +5,14 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, binary_heap::PeekMut},
+    collections::{BTreeSet, BinaryHeap, binary_heap::PeekMut},
     time::Duration,
 };
 
 use vip_common::Lease;
 use vip_engine::{
-    COMMAND_TIMEOUT, CommandId, Completed, Engine, GroupId, Input, NodeId, Output, PAYLOAD_MAX, Packet,
-    PeerLoss, Refusal,
+    COMMAND_TIMEOUT, CommandId, Completed, Engine, Epoch, GroupId, Input, NodeId, Output, PAYLOAD_MAX,
+    Packet, PeerLoss, Refusal, Remembered,
 };
 
 use super::{
@@ -40,6 +40,12 @@ pub(super) enum Event {
     Restart {
         node: usize,
         life: u64,
+    },
+    /// A record has got to the disk of this node.
+    Written {
+        node: usize,
+        life: u64,
+        record: Box<Remembered>,
     },
     Blow,
     /// A lease of this group ends: look at its fences.
@@ -72,7 +78,7 @@ impl Ord for Queued {
 }
 
 /// Where a group's fence is and was open.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Holding {
     pub open: Option<NodeId>,
     last: Option<NodeId>,
@@ -82,6 +88,10 @@ pub(super) struct Holding {
     pub changes: u64,
     /// How often it opened on another node than the one before.
     pub moves: u64,
+    /// The epochs of its grants, up to the first that was by force.
+    pub granted: BTreeSet<Epoch>,
+    /// Has it ever been taken by force?
+    pub forced: bool,
 }
 
 pub(super) struct World {
@@ -211,9 +221,16 @@ impl World {
             }
             Event::Resume { node } if self.nodes[node].stalled_until == Some(self.now) => self.resume(node),
             Event::Restart { node, life } if self.nodes[node].life == life => self.start(node),
+            Event::Written { node, life, record }
+                if self.nodes[node].life == life && self.nodes[node].engine.is_some() =>
+            {
+                self.written(node, *record)
+            }
             Event::Blow => self.blow(),
             Event::Look { group } => self.check_fence(group),
-            Event::Wake { .. } | Event::Resume { .. } | Event::Restart { .. } => Ok(()),
+            Event::Wake { .. } | Event::Resume { .. } | Event::Restart { .. } | Event::Written { .. } => {
+                Ok(())
+            }
         }
     }
 
@@ -318,6 +335,7 @@ impl World {
             | Input::Wake
             | Input::Message { .. }
             | Input::PeerStarted { .. }
+            | Input::Ceiling { .. }
             | Input::Prepares { .. }
             | Input::Serving { .. }
             | Input::Stop => {}
@@ -382,13 +400,24 @@ impl World {
                 }
                 Ok(())
             }
-            Output::Changed { group, epoch, .. } => {
-                let known = &mut node.remembered.epochs[usize::from(group.0)];
-                *known = epoch.max(*known);
+            Output::Changed { group, epoch, state, reason, .. } => {
+                let known = &mut node.disk.known.epochs[usize::from(group.0)];
+                if epoch > *known {
+                    *known = epoch;
+                    self.write_later(index);
+                }
+                self.note_grant(index, group, epoch, (state, reason))
+            }
+            Output::RaiseCeiling { ceiling } => {
+                let known = &mut node.disk.known;
+                known.ceiling = known.ceiling.max(ceiling);
+                self.write_later(index);
                 Ok(())
             }
             Output::Remember { standby, pause } => {
-                (node.remembered.standby, node.remembered.pause) = (standby, pause);
+                let known = &mut node.disk.known;
+                (known.standby, known.pause) = (standby, pause);
+                self.write_later(index);
                 Ok(())
             }
             Output::Done { id, outcome } => {
@@ -408,6 +437,7 @@ impl World {
                         return Err(Violation::StoppedWithLease(id, group));
                     }
                 }
+                self.write_last(index);
                 self.kill(index, false)?;
                 if self.nodes[index].restarts {
                     let pause = self.rng.below(nanos(self.plan.timing.accept) * 2);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use vip_common::BootNs;
 
 use super::{
-    config::{Epoch, NodeId, Role},
+    config::{CEILING_WAIT, Epoch, NodeId, Role},
     group::Group,
     message::{About, Ballot, Refused},
     mutant::{Broken, Mutant},
@@ -71,14 +71,18 @@ pub(super) struct Acceptor {
     accepted: Option<Accepted>,
     reserved: Option<Reservation>,
     epoch: Epoch,
+    /// It may have accepted a grant up to this epoch, and have forgotten it.
+    floor: Epoch,
     broken: Broken,
 }
 
 impl Acceptor {
-    /// An acceptor that has forgotten everything but the highest epoch, and
-    /// keeps silence until all that it may have forgotten has run out.
-    pub fn new(epoch: Epoch, silent_until: BootNs, broken: Broken) -> Self {
-        Self { epoch, silent_until: Some(silent_until), broken, ..Self::default() }
+    /// An acceptor that has forgotten everything but the highest epoch, or only
+    /// what that was at most (`floor`), and keeps silence until all that it may
+    /// have forgotten has run out.
+    pub fn new(epoch: Epoch, floor: Epoch, silent_until: BootNs, broken: Broken) -> Self {
+        let floor = if broken.is(Mutant::ForgetsFloor) { Epoch(0) } else { floor };
+        Self { epoch, floor, silent_until: Some(silent_until), broken, ..Self::default() }
     }
 
     /// One that has run for a while and knows nothing.
@@ -113,7 +117,8 @@ impl Acceptor {
     fn promise(&mut self, ballot: Ballot, now: BootNs) -> Result<Promised, Refused> {
         self.admit(ballot, now)?;
         self.promised = ballot;
-        Ok(Promised { epoch: self.epoch, yours: self.lease(now).map(|lease| lease.epoch) })
+        let epoch = self.epoch.max(self.floor);
+        Ok(Promised { epoch, yours: self.lease(now).map(|lease| lease.epoch) })
     }
 
     /// Both phases of this node's own renewal where every voter's vote is
@@ -320,8 +325,7 @@ impl Group {
             return;
         }
         self.round = self.round.max(ballot.round);
-        let now = node.now;
-        let answer = self.acceptor.prepare(ballot, now);
+        let answer = self.promise(ballot, node);
         node.tell(
             from,
             self.id,
@@ -330,6 +334,16 @@ impl Group {
                 Err(because) => About::Refuse { ballot, because: self.as_it_is(because, node) },
             },
         );
+    }
+
+    /// First phase. While a new number would have to wait for the disk there is
+    /// no promise for it either: attempts in vain would use numbers up.
+    pub fn promise(&mut self, ballot: Ballot, node: &Node) -> Result<Promised, Refused> {
+        let promised = self.acceptor.prepare(ballot, node.now)?;
+        if promised.yours.is_none() && !node.is_on_disk(promised.epoch.next()) {
+            return Err(Refused::Silent { remaining: CEILING_WAIT });
+        }
+        Ok(promised)
     }
 
     /// Answers a peer's second phase.
@@ -364,7 +378,12 @@ impl Group {
             // be replaced next.
             self.acceptor.learn(ballot, epoch, held, now, accept);
         }
-        let answer = self.acceptor.propose(ballot, epoch, held, now, accept);
+        // A renewal is no new number, and is never kept waiting by a disk.
+        let answer = if node.is_below_ceiling(epoch) || held {
+            self.acceptor.propose(ballot, epoch, held, now, accept)
+        } else {
+            Err(Refused::Silent { remaining: CEILING_WAIT })
+        };
         node.tell(
             from,
             self.id,

@@ -18,6 +18,12 @@ pub const RANK_SLOT_MIN: Duration = Duration::from_millis(3);
 pub const RESERVE_MIN: Duration = Duration::from_millis(20);
 /// The shortest pause between an attempt that failed and the next one.
 pub const RETRY_MIN: Duration = Duration::from_millis(1);
+/// How far a ceiling is set above the highest epoch: so many grants of one
+/// group need no word from the disk, and after a crash so many numbers are
+/// left out at most.
+pub const EPOCH_MARGIN: u64 = 1_000;
+/// How long a candidate waits for an acceptor's disk before it asks again.
+pub const CEILING_WAIT: Duration = Duration::from_millis(5);
 /// How long a command may take before it is answered with a timeout.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a stopping node waits for its releases to be confirmed.
@@ -128,8 +134,9 @@ pub struct Pause {
     pub on: bool,
 }
 
-/// What a node has kept from its former incarnations. No vote depends on it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// What a node has kept from its former incarnations. Who holds depends on none
+/// of it; that no epoch is given twice depends on `floor` and `ceiling`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Remembered {
     /// Was the node put on standby?
     pub standby: bool,
@@ -137,6 +144,25 @@ pub struct Remembered {
     pub pause: Pause,
     /// By [`GroupId`]: the highest epoch known.
     pub epochs: Vec<Epoch>,
+    /// Former incarnations may have accepted a grant of any group up to this
+    /// epoch and forgotten it; zero if `epochs` has all of them.
+    pub floor: Epoch,
+    /// What is on disk as the floor of the next incarnation: this one accepts
+    /// no grant beyond it before [`super::Input::Ceiling`] has raised it.
+    pub ceiling: Epoch,
+}
+
+impl Default for Remembered {
+    /// Nothing is known, and nothing will be forgotten: there is no ceiling.
+    fn default() -> Self {
+        Self {
+            standby: false,
+            pause: Pause::default(),
+            epochs: Vec::new(),
+            floor: Epoch(0),
+            ceiling: Epoch(u64::MAX),
+        }
+    }
 }
 
 /// Everything an engine has to be told.
@@ -163,6 +189,8 @@ pub struct EngineConfig {
     /// Pair mode (rule 13), for exactly two voters that both can hold; `None`
     /// for the rule of the majority.
     pub pair: Option<PeerLoss>,
+    /// How far a ceiling is set above the highest epoch: [`EPOCH_MARGIN`].
+    pub epoch_margin: u64,
     /// What former incarnations knew.
     pub remembered: Remembered,
 }
@@ -187,6 +215,7 @@ impl EngineConfig {
             silence: accept,
             startup_delay: Duration::ZERO,
             pair: None,
+            epoch_margin: EPOCH_MARGIN,
             remembered: Remembered::default(),
         }
     }

@@ -101,6 +101,7 @@ impl Group {
             id,
             acceptor: Acceptor::new(
                 node.config.remembered.epochs.get(usize::from(id.0)).copied().unwrap_or_default(),
+                node.config.remembered.floor,
                 silent_until,
                 node.broken,
             ),
@@ -386,10 +387,9 @@ impl Group {
         Some((lease.ballot.node, Some(lease.epoch)))
     }
 
-    /// The latest grant known here.
+    /// That of this node's lease; without one, the highest known here.
     pub fn epoch(&self) -> Epoch {
-        let own = self.lease.and_then(|lease| lease.epoch).unwrap_or_default();
-        own.max(self.acceptor.epoch())
+        self.lease.and_then(|lease| lease.epoch).unwrap_or_else(|| self.acceptor.epoch())
     }
 
     /// This node's state for the group.

@@ -35,6 +35,11 @@ pub enum Input {
         /// Which peer.
         peer: NodeId,
     },
+    /// From now on the disk has this as the floor of the next incarnation's epochs.
+    Ceiling {
+        /// The epoch.
+        ceiling: Epoch,
+    },
     /// Whether this node could serve a group (rule 12). Until the first one
     /// for a group, the node does not stand for it.
     Eligible {
@@ -199,6 +204,12 @@ pub enum Output {
         reason: Reason,
         /// Who holds it.
         holder: Option<NodeId>,
+    },
+    /// No grant beyond `ceiling` will be accepted before that is on disk; to be
+    /// answered by [`Input::Ceiling`]. Votes of that kind wait.
+    RaiseCeiling {
+        /// The epoch.
+        ceiling: Epoch,
     },
     /// What is to be remembered beyond this incarnation has changed; the
     /// epochs are told by [`Output::Changed`].
@@ -387,6 +398,9 @@ pub struct Status {
     /// Pair mode: has the other node not been heard for T_accept, so that
     /// this one acts on its own vote (rule 13)?
     pub alone: bool,
+    /// How many more grants this node can vote for before its disk has a
+    /// higher ceiling.
+    pub grants_left: u64,
     /// By [`NodeId`].
     pub nodes: Vec<NodeStatus>,
     /// By [`GroupId`].

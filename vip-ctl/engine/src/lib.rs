@@ -39,8 +39,8 @@ use vip_common::BootNs;
 pub use self::{
     command::{COMMANDS_MAX, VERDICTS_MAX},
     config::{
-        COMMAND_TIMEOUT, CommandId, EngineConfig, Epoch, GROUPS_MAX, GroupId, GroupSpec, HEARD_MIN,
-        Incarnation, MEMBERS_MAX, NodeId, NodeSet, NodeSpec, PRIORITY_DEFAULT, Pause, PeerLoss,
+        COMMAND_TIMEOUT, CommandId, EPOCH_MARGIN, EngineConfig, Epoch, GROUPS_MAX, GroupId, GroupSpec,
+        HEARD_MIN, Incarnation, MEMBERS_MAX, NodeId, NodeSet, NodeSpec, PRIORITY_DEFAULT, Pause, PeerLoss,
         RANK_SLOT_MIN, RESERVE_MIN, RETRY_MIN, Remembered, Role, STOP_GRACE, Timing, VOTERS_MAX,
     },
     io::{Command, Completed, GroupState, GroupStatus, Input, NodeStatus, Output, Reason, Refusal, Status},
@@ -156,6 +156,7 @@ impl Engine {
             Input::Clock => self.run_out(),
             Input::Wake => {}
             Input::Message { from, packet } => self.receive(from, packet),
+            Input::Ceiling { ceiling } => self.node.ceiling_is(ceiling),
             Input::PeerStarted { peer } => self.node.forget_ready(peer),
             Input::Eligible { group, eligible } => self.set_eligible(group, eligible, false),
             Input::Unwell { group } => self.set_eligible(group, false, true),
@@ -231,6 +232,7 @@ impl Engine {
             silent: node.silent,
             paused: node.pause.on,
             alone: node.alone,
+            grants_left: node.grants_left(),
             nodes: nodes.collect(),
             groups: groups.collect(),
         }
@@ -409,8 +411,8 @@ impl Engine {
         for message in packet.messages {
             match message {
                 Message::Heartbeat { first, ready } => self.node.hear_ready(from, first, &ready),
-                Message::Node { standby, pause } => {
-                    if self.node.hear_node(from, standby, pause) {
+                Message::Node { standby, pause, highest } => {
+                    if self.node.hear_node(from, standby, pause, highest) {
                         self.on_pause();
                     }
                 }
@@ -492,7 +494,8 @@ impl Engine {
 
     fn heartbeat(&mut self) {
         let node = &mut self.node;
-        node.send_all(&Message::Node { standby: node.standby, pause: node.pause });
+        let (standby, pause, highest) = (node.standby, node.pause, node.highest());
+        node.send_all(&Message::Node { standby, pause, highest });
         let mut first = 0u16;
         loop {
             let rest = self.groups.iter().skip(usize::from(first)).take(usize::from(HEARTBEAT_GROUPS));

@@ -98,6 +98,8 @@ pub enum Message {
         standby: bool,
         /// The cluster's pause, as the sender knows it.
         pause: Pause,
+        /// The highest epoch that it may have accepted, in any group.
+        highest: Epoch,
     },
     /// A command for the holder (or, if nobody holds, for the node to promote).
     Request {

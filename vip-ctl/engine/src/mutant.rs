@@ -205,6 +205,14 @@ mutants! {
     PairHoldTakes = "pair-that-holds-takes";
     /// Who never said that it is ready is asked to take over.
     AnyTarget = "any-node-is-a-target";
+    /// A grant is accepted whose epoch the disk does not know of.
+    BeyondCeiling = "accepts-beyond-the-ceiling";
+    /// After a crash the epochs go on from what was written last.
+    ForgetsFloor = "forgets-what-it-may-have-accepted";
+    /// A candidate takes no account of an epoch that only it knows.
+    OwnEpochForgotten = "forgets-the-epoch-that-it-knows";
+    /// What others may have accepted raises no ceiling.
+    CeilingsLag = "ceilings-lag-behind-others";
     /// A number of a group is taken for one of ours, whatever groups the peer has.
     NumbersOfAnyTable = "numbers-of-any-table";
     /// A peer is told numbers of groups before it is known to have the same.

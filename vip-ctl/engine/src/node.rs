@@ -10,7 +10,7 @@ use std::{
 use vip_common::BootNs;
 
 use super::{
-    config::{EngineConfig, GroupId, NodeId, NodeSet, Pause, PeerLoss, Role, Timing},
+    config::{EngineConfig, Epoch, GroupId, NodeId, NodeSet, Pause, PeerLoss, Role, Timing},
     io::{Command, Output},
     message::{About, AskId, Message, Packet, RequestId, Verdict},
     mutant::{Broken, Mutant},
@@ -89,6 +89,12 @@ pub(super) struct Node {
     outbox: BTreeMap<NodeId, Vec<Message>>,
     peers: Vec<Peer>,
     asks: u64,
+    /// No grant beyond it is accepted: it is on disk.
+    ceiling: Epoch,
+    /// What was asked to be on disk.
+    ceiling_asked: Epoch,
+    /// The highest epoch that this node may have accepted, in any group.
+    highest: Epoch,
     pub broken: Broken,
 }
 
@@ -133,10 +139,15 @@ impl Node {
             outbox: BTreeMap::new(),
             peers: vec![peer; config.nodes.len()],
             asks: 0,
+            ceiling: config.remembered.ceiling,
+            ceiling_asked: config.remembered.ceiling,
+            highest: config.remembered.epochs.iter().copied().fold(config.remembered.floor, Epoch::max),
             broken,
             config,
         };
         node.advance(now);
+        let highest = node.highest;
+        node.see_epoch(highest);
         node
     }
 
@@ -203,7 +214,10 @@ impl Node {
 
     /// Takes note of what `peer` said about itself, and of a newer word on the
     /// cluster's pause. Returns whether the pause has changed.
-    pub fn hear_node(&mut self, peer: NodeId, standby: bool, pause: Pause) -> bool {
+    pub fn hear_node(&mut self, peer: NodeId, standby: bool, pause: Pause, highest: Epoch) -> bool {
+        if !self.broken.is(Mutant::CeilingsLag) {
+            self.see_epoch(highest);
+        }
         if let Some(peer) = self.peers.get_mut(usize::from(peer.0)) {
             peer.standby = standby;
             peer.pause = pause;
@@ -352,6 +366,48 @@ impl Node {
             return self.timing.hold / 2;
         }
         self.timing.accept
+    }
+
+    /// May a grant of this epoch be accepted? Only if the next incarnation will
+    /// know that it may have been, whatever else is forgotten with the host.
+    pub fn is_below_ceiling(&mut self, epoch: Epoch) -> bool {
+        self.see_epoch(epoch);
+        self.is_on_disk(epoch)
+    }
+
+    /// Is it below the ceiling by now?
+    pub fn is_on_disk(&self, epoch: Epoch) -> bool {
+        epoch <= self.ceiling || self.broken.is(Mutant::BeyondCeiling)
+    }
+
+    /// There is, or may have been, a grant of this epoch somewhere: has the
+    /// ceiling raised in time for the next ones.
+    fn see_epoch(&mut self, epoch: Epoch) {
+        if self.ceiling == Epoch(u64::MAX) {
+            return;
+        }
+        self.highest = self.highest.max(epoch);
+        let margin = self.config.epoch_margin;
+        if self.highest.0.saturating_add(margin / 2) > self.ceiling_asked.0 {
+            self.ceiling_asked = Epoch(self.highest.0.saturating_add(margin));
+            self.outputs.push_back(Output::RaiseCeiling { ceiling: self.ceiling_asked });
+        }
+    }
+
+    /// How many epochs there are up to the ceiling.
+    pub fn grants_left(&self) -> u64 {
+        self.ceiling.0.saturating_sub(self.highest.0)
+    }
+
+    /// The highest epoch that this node may have accepted, in any group. Others
+    /// are told, so that their disks are ahead of the next grant.
+    pub fn highest(&self) -> Epoch {
+        self.highest
+    }
+
+    /// [`super::Input::Ceiling`].
+    pub fn ceiling_is(&mut self, ceiling: Epoch) {
+        self.ceiling = self.ceiling.max(ceiling);
     }
 
     /// A number for a question, never used before.

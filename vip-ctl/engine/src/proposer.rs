@@ -13,7 +13,7 @@ use vip_common::{BootNs, Lease};
 
 use super::{
     acceptor::{OwnPhase, Promised},
-    config::{Epoch, NodeId, NodeSet, RETRY_MIN, Timing},
+    config::{CEILING_WAIT, Epoch, NodeId, NodeSet, RETRY_MIN, Timing},
     group::{Group, Held},
     io::{Output, Reason},
     message::{About, Ballot, Refused},
@@ -190,11 +190,20 @@ impl Group {
             let answer = self.acceptor.renew_own(OwnPhase::Prepare { ballot }, node.now);
             return answer.map(|promise| Promised { yours: Some(promise.epoch), ..promise });
         }
-        self.acceptor.prepare(ballot, node.now)
+        self.promise(ballot, node)
     }
 
     /// This node's own answer to its own second phase.
-    fn propose_own(&mut self, ballot: Ballot, kind: Kind, epoch: Epoch, node: &Node) -> Result<(), Refused> {
+    fn propose_own(
+        &mut self,
+        ballot: Ballot,
+        kind: Kind,
+        epoch: Epoch,
+        node: &mut Node,
+    ) -> Result<(), Refused> {
+        if kind == Kind::Stand && !node.is_below_ceiling(epoch) {
+            return Err(Refused::Silent { remaining: CEILING_WAIT });
+        }
         let (now, accept) = (node.now, node.keep());
         if self.is_through_silence(kind, node) {
             return self.acceptor.renew_own(OwnPhase::Propose { ballot, epoch, accept }, now).map(|_| ());
@@ -249,7 +258,9 @@ impl Group {
         let (ballot, kind) = (attempt.ballot, attempt.kind);
         let epoch = match kind {
             Kind::Stand if node.broken.is(Mutant::SameEpoch) => told,
-            Kind::Stand => told.next(),
+            // Of a majority, and of this node, which may not be one of it.
+            Kind::Stand if node.broken.is(Mutant::OwnEpochForgotten) => told.next(),
+            Kind::Stand => told.max(self.acceptor.epoch()).next(),
             Kind::Renew if node.broken.is(Mutant::RenewalsRaise) => told.next(),
             Kind::Renew | Kind::Adopt => self.lease.and_then(|lease| lease.epoch).unwrap_or(told),
         };

@@ -231,10 +231,11 @@ fn put_message(out: &mut Vec<u8>, message: &Message, naming: &impl Naming) {
             out.extend(label.0.to_be_bytes());
             put_node(out, to);
         }
-        Message::Node { standby, pause } => {
+        Message::Node { standby, pause, highest } => {
             out.extend([NODE, u8::from(standby)]);
             out.extend(pause.version.to_be_bytes());
             out.push(u8::from(pause.on));
+            out.extend(highest.0.to_be_bytes());
         }
         Message::Verdict { request, verdict } => {
             put_request(out, VERDICT, request);
@@ -418,6 +419,7 @@ impl Reader<'_> {
             NODE => Ok(Some(Message::Node {
                 standby: self.flag()?,
                 pause: Pause { version: self.u64()?, on: self.flag()? },
+                highest: self.epoch()?,
             })),
             VERDICT => Ok(Some(Message::Verdict { request: self.request()?, verdict: self.verdict()? })),
             kind => {

@@ -415,6 +415,7 @@ impl Server {
         if let Some(loss) = config.cluster.pair {
             self.tell_of_pair(loss, &mut status, &snapshot);
         }
+        self.tell_of_disk(&config, &mut status, &snapshot);
         self.overlay(&config, &mut status, &snapshot);
         Ok(status)
     }

@@ -283,7 +283,7 @@ mod tests {
     use crate::{
         agent::lease_loop::Regroup,
         config::{Check, CheckKind, Group, Health, Hooks},
-        engine::{GroupId, Label},
+        engine::{Epoch, GroupId, Label},
     };
 
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -299,6 +299,10 @@ mod tests {
         }
 
         fn regroup(&self, _: Regroup) -> bool {
+            true
+        }
+
+        fn ceiling(&self, _: Epoch) -> bool {
             true
         }
 

@@ -85,12 +85,14 @@ const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
 /// How much of what was put back is told one by one.
 const TOLD_MAX: usize = 10;
 
-impl<T: Tell> Keeper<T> {
+impl<T: Tell + Clone + Send + 'static> Keeper<T> {
     /// Runs until the channel closes.
     pub fn run(self, notices: &Receiver<Notice>) {
         turn::Turn::new(self).run(notices);
     }
+}
 
+impl<T: Tell> Keeper<T> {
     /// Takes note of what is to outlive this incarnation. Returns whether
     /// anything is to be written.
     fn remember(&mut self, notice: &Notice) -> bool {
@@ -98,6 +100,10 @@ impl<T: Tell> Keeper<T> {
             Notice::Changed { group, epoch, .. } => {
                 let name = self.names.group(*group);
                 self.memory.note_epoch(name, *epoch)
+            }
+            Notice::RaiseCeiling(ceiling) => {
+                self.memory.ceiling = self.memory.ceiling.max(ceiling.0);
+                true
             }
             Notice::Remember { standby, pause } => {
                 self.memory.standby = *standby;
@@ -169,6 +175,7 @@ impl<T: Tell> Keeper<T> {
                 self.chronicle.mode(standby, pause);
                 info!(standby, paused = pause.on, "changed");
             }
+            Notice::RaiseCeiling(_) => {}
             Notice::Late { by, margin } => {
                 self.chronicle.late(by, margin);
                 warn!(

@@ -58,8 +58,8 @@ use super::{
 use crate::{
     dataplane::{DataPlane, clock, observe::Events},
     engine::{
-        Command, CommandId, Completed, Engine, GroupId, Input, Label, LabelSpec, Labels, NodeId, Output,
-        Packet, Refusal, Reloaded, Status,
+        Command, CommandId, Completed, Engine, Epoch, GroupId, Input, Label, LabelSpec, Labels, NodeId,
+        Output, Packet, Refusal, Reloaded, Status,
     },
     event::Hook,
     transport::{Received, Transport},
@@ -85,6 +85,8 @@ pub enum Ask {
     Announce(Label),
     /// What does the engine know?
     Status(oneshot::Sender<Snapshot>),
+    /// The memory on disk has this ceiling.
+    Ceiling(Epoch),
     /// Whether this node can serve groups.
     Eligible(Vec<(GroupId, Eligible)>),
     /// A hook that the loop waits for has ended, and whether well.
@@ -403,6 +405,7 @@ impl Running {
             Output::Changed { group, state, epoch, reason, holder } => {
                 self.changed(group, state, holder, (epoch, reason), now);
             }
+            Output::RaiseCeiling { ceiling } => self.say(Notice::RaiseCeiling(ceiling)),
             Output::Remember { standby, pause } => self.say(Notice::Remember { standby, pause }),
             Output::Done { id, outcome } => {
                 if let Some(place) = self.waiting.iter().position(|(waiting, _)| *waiting == id) {

@@ -1,7 +1,12 @@
 //! What a node keeps beyond its incarnations and boots: the epochs, so that
-//! they go on rising, whether it is on standby, and the cluster's pause. No
-//! vote depends on any of it; a record that is lost costs a person's wish and
-//! makes epochs begin anew.
+//! they go on rising, whether it is on standby, and the cluster's pause. Who
+//! holds depends on none of it. A record that is lost costs a person's wish,
+//! and if a majority of them is lost at once, epochs begin anew.
+//!
+//! Epochs are written late. So the record has a ceiling, far above them, and
+//! the engine accepts no grant beyond it: who finds the record takes the
+//! ceiling for what was accepted. A process that ends as it should has written
+//! all epochs, and leaves the ceiling that it found.
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
@@ -27,6 +32,12 @@ pub struct Memory {
     pub paused: bool,
     /// The highest epoch known, by the group's name.
     pub epochs: BTreeMap<String, u64>,
+    /// Grants that are not among `epochs` may have been accepted up to this one;
+    /// none beyond it is accepted before a higher ceiling is on disk.
+    pub ceiling: u64,
+    /// The ceiling that this process has found.
+    #[serde(skip)]
+    pub(super) found: u64,
 }
 
 impl Memory {
@@ -35,12 +46,13 @@ impl Memory {
     /// # Errors
     /// If it is there and can't be read, or is none.
     pub fn load(state_dir: &Path) -> io::Result<Self> {
-        match fs::read(state_dir.join(FILE)) {
-            Ok(_) if mutant::is(Mutant::BrokenIsEmpty) => Ok(Self::default()),
-            Ok(text) => Ok(serde_json::from_slice(&text)?),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(e) => Err(e),
-        }
+        let memory = match fs::read(state_dir.join(FILE)) {
+            Ok(_) if mutant::is(Mutant::BrokenIsEmpty) => Self::default(),
+            Ok(text) => serde_json::from_slice(&text)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Self::default(),
+            Err(e) => return Err(e),
+        };
+        Ok(Self { found: memory.ceiling, ..memory })
     }
 
     /// Writes the record, on disk when it returns.
@@ -48,16 +60,35 @@ impl Memory {
     /// # Errors
     /// If it can't be written; the former one is still there.
     pub fn store(&self, state_dir: &Path) -> io::Result<()> {
-        record::write_durably(state_dir, FILE, self)
+        record::rewrite_durably(state_dir, FILE, self)
     }
 
-    /// What the engine is to be told, with the groups in this order.
+    /// What an engine is to be told that begins with this record, with the
+    /// groups in this order.
     #[must_use]
     pub fn remembered<'a>(&self, groups: impl Iterator<Item = &'a str>) -> Remembered {
+        let ceiling = Epoch(self.ceiling);
         Remembered {
             standby: self.standby,
             pause: Pause { version: self.pause_version, on: self.paused },
-            epochs: groups.map(|group| Epoch(self.epochs.get(group).copied().unwrap_or(0))).collect(),
+            epochs: groups.map(|group| self.epoch(group)).collect(),
+            floor: ceiling,
+            ceiling,
+        }
+    }
+
+    /// The highest epoch known of a group.
+    #[must_use]
+    pub fn epoch(&self, group: &str) -> Epoch {
+        Epoch(self.epochs.get(group).copied().unwrap_or(0))
+    }
+
+    /// The process has ended as it should: everything that it has accepted is
+    /// in this record.
+    pub fn end(&mut self) {
+        let found = if mutant::is(Mutant::EndForgetsFloor) { 0 } else { self.found };
+        if !mutant::is(Mutant::EndKeepsCeiling) {
+            self.ceiling = found;
         }
     }
 
@@ -76,6 +107,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_may_have_been_accepted_is_known_after_any_end() {
+        let dir = std::env::temp_dir().join(format!("vip-memory-end-{}", std::process::id()));
+        let next = |memory: &Memory| {
+            memory.store(&dir).unwrap();
+            let memory = Memory::load(&dir).unwrap();
+            let remembered = memory.remembered(["db"].into_iter());
+            assert_eq!(remembered.floor, remembered.ceiling, "nothing more is accepted yet");
+            (memory, remembered.floor)
+        };
+        let mut memory = Memory { ceiling: 1_000, ..Memory::default() };
+        memory.note_epoch("db", Epoch(7));
+        memory.end();
+        let (mut memory, floor) = next(&memory);
+        assert_eq!(floor, Epoch(0), "it was what the record says");
+        memory.ceiling = 1_007;
+        let (mut memory, floor) = next(&memory);
+        assert_eq!(floor, Epoch(1_007), "it may have been anything up to the ceiling");
+        memory.ceiling = 2_008;
+        memory.end();
+        assert_eq!(
+            next(&memory).1,
+            Epoch(1_007),
+            "the one that ended well has not learned what was forgotten"
+        );
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
     fn what_was_stored_is_loaded_and_epochs_only_rise() {
         let dir = std::env::temp_dir().join(format!("vip-memory-{}", std::process::id()));
         assert_eq!(Memory::load(&dir).unwrap(), Memory::default());
@@ -88,6 +147,11 @@ mod tests {
         let remembered = loaded.remembered(["cache", "db"].into_iter());
         assert_eq!(remembered.epochs, [Epoch(0), Epoch(7)]);
         assert_eq!(remembered.pause, Pause { version: 3, on: true });
+        assert_eq!(
+            (remembered.floor, remembered.ceiling),
+            (Epoch(0), Epoch(0)),
+            "nothing may be accepted yet"
+        );
         fs::write(dir.join(FILE), "{").unwrap();
         assert!(Memory::load(&dir).is_err(), "a broken record is not an empty one");
         fs::remove_dir_all(dir).unwrap();

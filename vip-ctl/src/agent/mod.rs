@@ -125,6 +125,8 @@ pub enum Notice {
         /// Does it take part in that, or ask to?
         is_member: bool,
     },
+    /// No grant beyond this epoch is accepted before that is on disk.
+    RaiseCeiling(Epoch),
     /// What is to outlive this incarnation has changed.
     Remember {
         /// Is this node on standby?
@@ -182,6 +184,8 @@ pub trait Tell {
     fn eligible(&self, groups: Vec<(GroupId, Eligible)>) -> bool;
     /// To go on with other groups; false if nobody listens any more.
     fn regroup(&self, regroup: lease_loop::Regroup) -> bool;
+    /// The memory on disk has this ceiling; false if nobody listens any more.
+    fn ceiling(&self, ceiling: Epoch) -> bool;
     /// To tell the network where the group with this label is; false if nobody
     /// listens any more.
     fn announce(&self, label: Label) -> bool;

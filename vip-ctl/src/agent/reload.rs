@@ -168,7 +168,7 @@ impl<T: Tell> Keeper<T> {
             node.has_room_for(&Setup { groups: super::start::whole_groups(config), ..setup.clone() })?;
             index = node.begin_change(&setup.groups)?;
         }
-        let epochs = self.memory.remembered(config.groups.iter().map(|group| group.name.as_str())).epochs;
+        let epochs = config.groups.iter().map(|group| self.memory.epoch(&group.name));
         let groups = next.was.iter().zip(specs(config)).zip(epochs);
         let regroup = Regroup {
             ended: next.ended.clone(),

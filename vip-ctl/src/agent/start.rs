@@ -30,7 +30,9 @@ use crate::{
     announce::Announcer,
     config::Config,
     dataplane::{DataPlane, DataPlaneError, attach, clock},
-    engine::{Engine, EngineConfig, GroupId, Incarnation, Labels, NodeId, NodeSpec, Role, Timing},
+    engine::{
+        EPOCH_MARGIN, Engine, EngineConfig, GroupId, Incarnation, Labels, NodeId, NodeSpec, Role, Timing,
+    },
     host::Host,
     node::{GroupSetup, Node, NodeError, Setup, prune, set_up},
     paths::Paths,
@@ -163,6 +165,7 @@ pub(super) fn decide(
         silence,
         startup_delay: config.startup_delay,
         pair: cluster.pair,
+        epoch_margin: EPOCH_MARGIN,
         remembered: memory.remembered(config.groups.iter().map(|group| group.name.as_str())),
     };
     let now = clock::now();

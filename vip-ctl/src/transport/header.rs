@@ -16,7 +16,7 @@
 use super::{key::KeyId, reject::Rejected};
 
 /// Version of the datagram's layout and meaning; a datagram of any other is rejected.
-pub const WIRE_VERSION: u8 = 5;
+pub const WIRE_VERSION: u8 = 6;
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 54;
 /// Bytes of the tag that ends every datagram.
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn layout_is_the_documented_one() {
-        let mut expected = vec![5, 2, 9, 2, 4, 1];
+        let mut expected = vec![6, 2, 9, 2, 4, 1];
         expected.extend([1, 2, 3, 4, 5, 6, 7, 8]);
         expected.extend(0x41..=0x48);
         expected.extend(0x51..=0x58);

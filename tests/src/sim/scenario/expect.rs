@@ -255,7 +255,7 @@ impl Fact {
                 (moves > *at_most).then(|| format!("it has moved {moves} times"))
             }
             Self::Gap { group, at_most } => {
-                let holding = world.holdings[*group];
+                let holding = &world.holdings[*group];
                 let (from, to) = (holding.closed_at, holding.opened_at);
                 let gap = if holding.open.is_some() { to } else { world.now }.since(from);
                 (from != SimNs(0) && gap > *at_most).then(|| format!("nobody held it for {gap:.1?}"))

@@ -167,7 +167,7 @@ fn who_takes_note_believes_a_holder_whose_ballot_is_lower_than_anothers_release(
 #[test]
 fn silence_refuses_everybody_and_this_nodes_own_candidacy() {
     let until = T0.plus(ACCEPT);
-    let mut acceptor = Acceptor::new(Epoch(3), until, Broken::chosen());
+    let mut acceptor = Acceptor::new(Epoch(3), Epoch(0), until, Broken::chosen());
     for node in [A, B, C] {
         let silent = |at: BootNs| Refused::Silent { remaining: until.since(at) };
         for at in [T0, T0.plus(ms(199))] {
@@ -183,7 +183,7 @@ fn silence_refuses_everybody_and_this_nodes_own_candidacy() {
 /// Where every vote is needed, this acceptor had its own node's lease too.
 #[test]
 fn the_renewal_of_its_own_nodes_lease_is_the_one_door_through_the_silence() {
-    let mut acceptor = Acceptor::new(Epoch(3), T0.plus(ACCEPT), Broken::chosen());
+    let mut acceptor = Acceptor::new(Epoch(3), Epoch(0), T0.plus(ACCEPT), Broken::chosen());
     let own = ballot(2, A);
     assert!(acceptor.renew_own(OwnPhase::Prepare { ballot: own }, T0).is_ok());
     let propose = OwnPhase::Propose { ballot: own, epoch: Epoch(3), accept: ACCEPT };

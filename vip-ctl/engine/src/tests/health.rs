@@ -20,6 +20,7 @@ fn reason(cluster: &Cluster, node: NodeId) -> Option<Reason> {
         | Output::Send { .. }
         | Output::StoreLease { .. }
         | Output::Announce { .. }
+        | Output::RaiseCeiling { .. }
         | Output::Remember { .. }
         | Output::Stopped => None,
     })

@@ -273,6 +273,7 @@ fn losing_eligibility_clears_the_map_before_the_release_is_sent() {
         Output::StoreLease { .. }
         | Output::Announce { .. }
         | Output::Changed { .. }
+        | Output::RaiseCeiling { .. }
         | Output::Remember { .. }
         | Output::Done { .. }
         | Output::Stopped => false,

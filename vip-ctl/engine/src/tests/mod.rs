@@ -6,6 +6,7 @@
 mod acceptor;
 mod answers;
 mod command;
+mod epochs;
 mod health;
 mod lease;
 mod mail;
@@ -145,6 +146,7 @@ impl Cluster {
                 }
                 Output::Announce { .. }
                 | Output::Changed { .. }
+                | Output::RaiseCeiling { .. }
                 | Output::Remember { .. }
                 | Output::Done { .. }
                 | Output::Stopped => self.log.push((self.now, node, output)),
@@ -246,6 +248,7 @@ impl Cluster {
             | Output::StoreLease { .. }
             | Output::Announce { .. }
             | Output::Changed { .. }
+            | Output::RaiseCeiling { .. }
             | Output::Remember { .. }
             | Output::Stopped => None,
         })

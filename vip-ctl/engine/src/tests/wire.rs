@@ -107,8 +107,11 @@ fn messages() -> impl Strategy<Value = Message> {
             epoch: Epoch(epoch),
             command
         }),
-        (any::<bool>(), any::<u64>(), any::<bool>())
-            .prop_map(|(standby, version, on)| Message::Node { standby, pause: Pause { version, on } }),
+        (any::<bool>(), any::<u64>(), any::<bool>(), any::<u64>()).prop_map(
+            |(standby, version, on, highest)| {
+                Message::Node { standby, pause: Pause { version, on }, highest: Epoch(highest) }
+            }
+        ),
         (request(), verdict).prop_map(|(request, verdict)| Message::Verdict { request, verdict }),
         (group(), abouts()).prop_map(|(group, about)| Message::Group { group, about }),
     ]

@@ -371,6 +371,7 @@ priority = { db-a = 150, db-b = 100, db-c = 120 }
             silent: false,
             paused: false,
             alone: false,
+            grants_left: u64::MAX,
             nodes: vec![node(Role::Node), node(Role::Node), node(Role::Node), node(Role::Observer)],
             groups: vec![GroupStatus {
                 state: GroupState::Active,

@@ -8,7 +8,7 @@ use crate::{
     agent::lease_loop::Counts,
     config,
     dataplane::DataPlane,
-    engine::{PeerLoss, Role},
+    engine::{EPOCH_MARGIN, PeerLoss, Role},
     exit::Exit,
     host::Host,
     report::{GroupStatus, Status},
@@ -48,6 +48,21 @@ impl Server {
         if snapshot.engine.alone {
             status.warnings.push("the other node of the pair is not heard: this one acts alone".into());
         }
+    }
+
+    /// A ceiling is asked for while half of the room is left.
+    pub(super) fn tell_of_disk(&self, config: &config::Config, status: &mut Status, snapshot: &Snapshot) {
+        let left = snapshot.engine.grants_left;
+        if config.this_node().role == Role::Observer || left >= EPOCH_MARGIN / 4 {
+            return;
+        }
+        let dir = self.paths.state_dir.display();
+        status.warnings.push(match left {
+            0 => format!("this node votes for no new holder: its epochs can't be written to {dir}; make room there"),
+            left => format!(
+                "this node's epochs can't be written to {dir}: it votes for {left} more moves at most; make room there"
+            ),
+        });
     }
 }
 

@@ -218,7 +218,11 @@ impl World {
                 }
                 self.tell_change(host, (state, epoch, reason), told.promoting, told.begin);
             }
-            Output::Announce { .. } | Output::Remember { .. } | Output::Done { .. } | Output::Stopped => {}
+            Output::Announce { .. }
+            | Output::RaiseCeiling { .. }
+            | Output::Remember { .. }
+            | Output::Done { .. }
+            | Output::Stopped => {}
         }
     }
 

@@ -12,8 +12,9 @@ use vip_common::BootNs;
 
 use super::{Keeper, writer::Writer};
 use crate::{
-    agent::{Notice, Tell, notify},
+    agent::{Notice, Tell, memory::Memory, notify},
     dataplane::clock,
+    engine::Epoch,
     host::Watched,
     mutant::{self, Mutant},
 };
@@ -65,12 +66,17 @@ pub(super) struct Turn<T> {
     writer: Option<Writer>,
 }
 
-impl<T: Tell> Turn<T> {
+impl<T: Tell + Clone + Send + 'static> Turn<T> {
     pub(super) fn new(mut keeper: Keeper<T>) -> Self {
         if let Some(node) = &mut keeper.node {
             node.host.beat_with(notify::keeper_beat);
         }
-        let writer = Writer::start(keeper.paths.state_dir.clone());
+        let lease_loop = keeper.lease_loop.clone();
+        let stored = move |memory: &Memory| {
+            // A loop that has ended accepts nothing.
+            let _ = lease_loop.ceiling(Epoch(memory.ceiling));
+        };
+        let writer = Writer::start(keeper.paths.state_dir.clone(), stored);
         let writer = writer.inspect_err(|e| warn!("no thread to write this node's memory: {e}")).ok();
         Self { keeper, due: Due::default(), writer }
     }
@@ -78,9 +84,9 @@ impl<T: Tell> Turn<T> {
     /// Runs until the channel closes.
     pub(super) fn run(mut self, notices: &Receiver<Notice>) {
         while self.turn(notices).is_continue() {}
-        if self.due.write.is_some() {
-            self.write();
-        }
+        // The loop has ended, and all that it said was taken note of.
+        self.keeper.memory.end();
+        self.write();
     }
 
     fn turn(&mut self, notices: &Receiver<Notice>) -> ControlFlow<()> {
@@ -116,7 +122,10 @@ impl<T: Tell> Turn<T> {
         notify::keeper_beat();
         let now = clock::now();
         if self.keeper.remember(&notice) {
-            self.due.write.get_or_insert(now.plus(MEMORY_PAUSE));
+            // Votes wait for a ceiling.
+            let is_urgent = matches!(notice, Notice::RaiseCeiling(_));
+            let at = if is_urgent { now } else { now.plus(MEMORY_PAUSE) };
+            self.due.write = Some(self.due.write.map_or(at, |due| due.min(at)));
         }
         if let Notice::Watched(watched) = &notice
             && self.disturbs(watched)
@@ -145,8 +154,14 @@ impl<T: Tell> Turn<T> {
         let keeper = &self.keeper;
         if let Some(writer) = &self.writer {
             writer.write(&keeper.memory);
-        } else if let Err(e) = keeper.memory.store(&keeper.paths.state_dir) {
-            error!("this node's memory could not be written: {e}");
+        } else {
+            match keeper.memory.store(&keeper.paths.state_dir) {
+                Ok(()) => {
+                    // A loop that has ended accepts nothing.
+                    let _ = keeper.lease_loop.ceiling(Epoch(keeper.memory.ceiling));
+                }
+                Err(e) => error!("this node's memory could not be written: {e}"),
+            }
         }
     }
 }

@@ -5,13 +5,17 @@
 use std::{
     io,
     path::PathBuf,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use tracing::error;
 
-use crate::agent::memory::Memory;
+use crate::{agent::memory::Memory, engine::EPOCH_MARGIN};
+
+/// How long after it failed a record is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The thread. What it was told last is written when this has been dropped.
 pub(super) struct Writer {
@@ -20,13 +24,14 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread, for the records in this directory.
+    /// Starts the thread, for the records in this directory; `stored` is told
+    /// of each that is on disk.
     ///
     /// # Errors
     /// If there can't be a thread.
-    pub(super) fn start(state_dir: PathBuf) -> io::Result<Self> {
+    pub(super) fn start(state_dir: PathBuf, stored: impl Fn(&Memory) + Send + 'static) -> io::Result<Self> {
         let (orders, orders_rx) = channel();
-        let body = move || write_all(&state_dir, &orders_rx);
+        let body = move || write_all(&state_dir, &orders_rx, &stored);
         let thread = thread::Builder::new().name("memory".into()).spawn(body)?;
         Ok(Self { orders: Some(orders), thread: Some(thread) })
     }
@@ -50,15 +55,37 @@ impl Drop for Writer {
     }
 }
 
-fn write_all(state_dir: &std::path::Path, orders: &Receiver<Memory>) {
-    while let Ok(memory) = orders.recv() {
-        // The latest has everything that those before it had.
-        let memory = orders.try_iter().last().unwrap_or(memory);
-        if let Err(e) = memory.store(state_dir) {
-            error!(
-                "epochs, standby and pause could not be written to {} ({e}): a restart of this agent would forget them",
-                state_dir.display()
-            );
+fn write_all(state_dir: &std::path::Path, orders: &Receiver<Memory>, stored: &impl Fn(&Memory)) {
+    let mut unwritten: Option<Memory> = None;
+    loop {
+        let next = match &unwritten {
+            None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(_) => orders.recv_timeout(AGAIN),
+        };
+        let memory = match next {
+            // The latest has everything that those before it had.
+            Ok(memory) => orders.try_iter().last().unwrap_or(memory),
+            Err(RecvTimeoutError::Timeout) => {
+                let Some(memory) = unwritten.take() else { continue };
+                memory
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        match memory.store(state_dir) {
+            Ok(()) => {
+                stored(&memory);
+                unwritten = None;
+            }
+            Err(e) => {
+                if unwritten.is_none() {
+                    error!(
+                        "epochs, standby and pause could not be written to {} ({e}): a restart of this agent would \
+                         forget them, and after {EPOCH_MARGIN} moves this node votes for no more; trying again",
+                        state_dir.display()
+                    );
+                }
+                unwritten = Some(memory);
+            }
         }
     }
 }
@@ -70,13 +97,31 @@ mod tests {
     #[test]
     fn the_latest_is_on_disk_when_the_writer_is_gone() {
         let dir = std::env::temp_dir().join(format!("vip-writer-{}", std::process::id()));
-        let writer = Writer::start(dir.clone()).unwrap();
+        let (told, stored) = channel();
+        let writer = Writer::start(dir.clone(), move |memory| told.send(memory.clone()).unwrap()).unwrap();
         let memory = |version| Memory { pause_version: version, ..Memory::default() };
         for version in 1..=100 {
             writer.write(&memory(version));
         }
         drop(writer);
         assert_eq!(Memory::load(&dir).unwrap(), memory(100));
+        assert_eq!(stored.iter().last(), Some(memory(100)));
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_tried_again_and_told_then() {
+        let dir = std::env::temp_dir().join(format!("vip-writer-again-{}", std::process::id()));
+        // In its way.
+        std::fs::write(&dir, "").unwrap();
+        let (told, stored) = channel();
+        let writer = Writer::start(dir.clone(), move |memory| told.send(memory.clone()).unwrap()).unwrap();
+        let memory = Memory { ceiling: 5, ..Memory::default() };
+        writer.write(&memory);
+        assert!(stored.recv_timeout(AGAIN / 2).is_err(), "it is not on disk");
+        std::fs::remove_file(&dir).unwrap();
+        assert_eq!(stored.recv_timeout(AGAIN * 30), Ok(memory));
+        drop(writer);
         std::fs::remove_dir_all(dir).unwrap();
     }
 }

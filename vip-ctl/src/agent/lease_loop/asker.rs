@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::{Ask, Regroup};
 use crate::{
     agent::{Tell, eligibility::Eligible, gate::Ticket, hooks},
-    engine::{GroupId, Label},
+    engine::{Epoch, GroupId, Label},
     event::Hook,
 };
 
@@ -66,6 +66,10 @@ impl Tell for Asker {
 
     fn regroup(&self, regroup: Regroup) -> bool {
         self.ask(Ask::Regroup(Box::new(regroup)))
+    }
+
+    fn ceiling(&self, ceiling: Epoch) -> bool {
+        self.ask(Ask::Ceiling(ceiling))
     }
 
     fn announce(&self, label: Label) -> bool {

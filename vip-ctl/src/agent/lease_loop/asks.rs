@@ -4,7 +4,7 @@ use super::{Ask, Counts, Regroup, Running, Snapshot, mail::make_room};
 use crate::{
     agent::{Notice, announcer::Announce},
     dataplane::clock,
-    engine::Refusal,
+    engine::{Input, Refusal},
     mutant::{self, Mutant},
     transport::Rejected,
 };
@@ -52,6 +52,7 @@ impl Running {
                 // Whoever asked may have gone away.
                 let _ = reply.send(snapshot);
             }
+            Ask::Ceiling(ceiling) => self.input(Input::Ceiling { ceiling }),
             Ask::Eligible(groups) => {
                 for (group, word) in groups {
                     self.eligible(group, word);

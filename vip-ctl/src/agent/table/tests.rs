@@ -247,6 +247,7 @@ impl Cluster {
                 }
                 Output::Announce { .. }
                 | Output::Changed { .. }
+                | Output::RaiseCeiling { .. }
                 | Output::Remember { .. }
                 | Output::Done { .. }
                 | Output::Stopped => {}

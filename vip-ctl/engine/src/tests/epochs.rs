@@ -1,0 +1,130 @@
+//! Epochs that are never given twice: what is on disk before a grant is
+//! accepted, and what a node that has forgotten grants takes them for.
+
+use super::*;
+use crate::config::CEILING_WAIT;
+
+/// Three nodes on whose disks is nothing yet.
+fn new_disks() -> Cluster {
+    let mut cluster = Cluster::new(&[]);
+    cluster.config.nodes = vec![NodeSpec { role: Role::Node }; 3];
+    cluster.config.remembered.ceiling = Epoch(0);
+    for node in [A, B, C] {
+        cluster.start(node);
+    }
+    cluster
+}
+
+/// The ceiling that the node has asked for last.
+fn asked(cluster: &Cluster, node: NodeId) -> Option<Epoch> {
+    cluster.log.iter().rev().find_map(|(_, by, output)| match output {
+        Output::RaiseCeiling { ceiling } if *by == node => Some(*ceiling),
+        Output::RaiseCeiling { .. }
+        | Output::Send { .. }
+        | Output::StoreLease { .. }
+        | Output::Announce { .. }
+        | Output::Changed { .. }
+        | Output::Remember { .. }
+        | Output::Done { .. }
+        | Output::Stopped => None,
+    })
+}
+
+/// The node's disk has what it asked for.
+fn write(cluster: &mut Cluster, node: NodeId) {
+    let ceiling = asked(cluster, node).unwrap();
+    cluster.give(node, Input::Ceiling { ceiling });
+}
+
+#[test]
+fn the_first_grant_waits_for_a_majority_of_disks() {
+    let mut cluster = new_disks();
+    for node in [A, B, C] {
+        assert_eq!(asked(&cluster, node), Some(Epoch(EPOCH_MARGIN)), "it is not asked for at the start");
+    }
+    cluster.run(ACCEPT * 5);
+    assert_eq!(cluster.holder(), None);
+    write(&mut cluster, A);
+    cluster.run(ACCEPT * 5);
+    assert_eq!(cluster.holder(), None, "one disk is no majority");
+    write(&mut cluster, B);
+    let waited = cluster.run_until(ACCEPT, |cluster| cluster.holder().is_some());
+    assert!(waited.is_some_and(|waited| waited < CEILING_WAIT * 4), "{waited:?}");
+    assert_eq!(cluster.state(cluster.holder().unwrap()).epoch, Epoch(1));
+}
+
+#[test]
+fn a_node_whose_own_disk_lags_takes_nothing_that_the_others_do_not_vote_for() {
+    let mut cluster = new_disks();
+    write(&mut cluster, B);
+    write(&mut cluster, C);
+    cluster.run(ACCEPT * 5);
+    assert!(cluster.holder().is_some(), "two disks are a majority");
+}
+
+#[test]
+fn what_only_the_candidate_knows_counts() {
+    let mut cluster = Cluster::new(&[Role::Node; 3]);
+    cluster.kill(A);
+    // Its own acceptor has no room for a grant, and makes no promise.
+    cluster.config.remembered.epochs = vec![Epoch(9)];
+    cluster.config.remembered.ceiling = Epoch(0);
+    cluster.start(A);
+    cluster.run(ACCEPT * 3);
+    assert_eq!(cluster.holder(), Some(A));
+    assert_eq!(cluster.state(A).epoch, Epoch(10));
+}
+
+#[test]
+fn after_a_crash_numbers_are_left_out_and_none_is_given_twice() {
+    let mut cluster = new_disks();
+    for node in [A, B, C] {
+        write(&mut cluster, node);
+    }
+    cluster.run(ACCEPT * 5);
+    assert_eq!(cluster.state(cluster.holder().unwrap()).epoch, Epoch(1));
+    // All hosts lose what was not on disk, the epoch of the grant with it.
+    for node in [A, B, C] {
+        cluster.kill(node);
+    }
+    cluster.maps.clear();
+    cluster.config.remembered.floor = Epoch(EPOCH_MARGIN);
+    cluster.config.remembered.ceiling = Epoch(EPOCH_MARGIN);
+    for node in [A, B, C] {
+        cluster.start(node);
+        write(&mut cluster, node);
+    }
+    cluster.run(ACCEPT * 5);
+    assert_eq!(cluster.state(cluster.holder().unwrap()).epoch, Epoch(EPOCH_MARGIN + 1));
+}
+
+#[test]
+fn a_renewal_waits_for_no_disk() {
+    let mut cluster = Cluster::settled();
+    cluster.kill(B);
+    cluster.config.remembered.ceiling = Epoch(0);
+    cluster.start(B);
+    cluster.run(ACCEPT * 2);
+    assert_eq!(cluster.holder(), Some(A));
+    // From now on a renewal needs the vote of the one without a ceiling.
+    cluster.isolate(C);
+    cluster.log.clear();
+    cluster.run(ACCEPT * 10);
+    let closed = cluster.log.iter().any(|(_, node, output)| {
+        *node == A && matches!(output, Output::StoreLease { lease, .. } if *lease == Lease::NONE)
+    });
+    assert!(cluster.holder() == Some(A) && !closed, "the lease was lost");
+}
+
+#[test]
+fn what_others_may_have_accepted_is_made_room_for_before_a_grant_needs_it() {
+    let mut cluster = new_disks();
+    cluster.kill(A);
+    let far = Epoch(EPOCH_MARGIN * 7);
+    (cluster.config.remembered.floor, cluster.config.remembered.ceiling) = (far, far);
+    cluster.start(A);
+    cluster.run(ACCEPT);
+    for node in [A, B, C] {
+        assert_eq!(asked(&cluster, node), Some(Epoch(far.0 + EPOCH_MARGIN)));
+    }
+}
