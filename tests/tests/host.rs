@@ -404,17 +404,22 @@ fn networkd_finds_nothing_to_drop() -> Result<()> {
     node.ns().ip("rule add pref 100 lookup local")?;
     node.ns().ip("rule del pref 100 lookup local protocol kernel")?;
     node.ns().ip("rule del pref 50")?;
-    node.ns().ip(&format!("rule add pref 50 iif lo to {VIP} lookup {TABLE}"))?;
+    node.ns().ip(&format!("rule add pref 50 iif lo to {VIP} lookup {TABLE_EARLIER}"))?;
+    node.ns().ip(&format!("route add default dev {INTERFACE} table {TABLE_EARLIER}"))?;
     assert_eq!(foreign_rules(node)?, ["50", "100"]);
     load(node)?;
     assert_eq!(foreign_rules(node)?, Vec::<String>::new());
     let rules = node.ns().ip("rule")?;
     ensure!(["50:", "100:"].iter().all(|pref| rules.matches(pref).count() == 1), "{rules}");
+    ensure!(!node.ns().ip("route show table all")?.contains(&TABLE_EARLIER.to_string()), "its route is left");
+    ensure!(ask_udp(node.ns(), AT_VIP, BRIEF).is_err(), "a local client reached its own host");
     Ok(())
 }
 
-/// The table of the one group, "vip" in ASCII.
-const TABLE: u32 = 0x76_6970;
+/// The table of local clients' routes, "VIP" in ASCII.
+const TABLE: u32 = 0x56_4950;
+/// The table that an earlier version had for the first group.
+const TABLE_EARLIER: u32 = 0x76_6970;
 
 #[test]
 fn a_route_that_is_gone_from_a_standby_is_put_back() -> Result<()> {

@@ -26,7 +26,7 @@ use crate::{
         load::{load, load_under},
     },
     exit::Exit,
-    host::{Host, HostError, Interface, Place},
+    host::{Host, HostError, Interface},
     paths::Paths,
 };
 
@@ -237,11 +237,7 @@ fn prune_groups(plane: &mut DataPlane, host: &Host, keep: &[GroupSetup]) -> Resu
     let keep: BTreeSet<_> = keep.iter().map(|kept| kept.name.as_str()).collect();
     let goes = |group: &Group| group.mode == GroupMode::Cluster && !keep.contains(group.name.as_str());
     let going = plane.groups().into_iter().filter(goes).map(|group| group.index).collect();
-    plane.remove_groups(&going)?;
-    for group in going {
-        host.place_local_clients(group, Place::Here)?;
-    }
-    Ok(())
+    Ok(plane.remove_groups(&going)?)
 }
 
 /// Takes the node down and puts the host back. No error if it is not up.
@@ -511,10 +507,9 @@ impl Node {
     /// # Errors
     /// [`NodeError`].
     pub fn repair(&self) -> Result<Vec<String>, NodeError> {
-        let ensured = self.host.ensure(&self.vip_groups()?);
-        // Also where something else can't be put back.
         let placed = self.place();
-        let mut done = ensured?;
+        // Also where something else can't be put back.
+        let mut done = self.host.ensure(&self.vip_groups()?)?;
         done.extend(placed?);
         Ok(done)
     }
@@ -527,7 +522,7 @@ impl Node {
         let mut places = BTreeMap::new();
         for group in self.plane.groups() {
             let is_open = group.fence(self.plane.leases().load(group.index), clock::now()).is_open();
-            places.insert(group.index, if is_open { Place::Here } else { ways.out(group.index) });
+            places.extend(ways.places(group.index, is_open));
         }
         Ok(self.host.place_all(&places)?)
     }

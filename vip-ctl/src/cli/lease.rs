@@ -12,7 +12,7 @@ use crate::{
     announce::Announcer,
     dataplane::{DataPlane, DataPlaneError, Group},
     exit::Exit,
-    host::{Host, Place},
+    host::Host,
     lock::Lock,
     node::Node,
     paths::Paths,
@@ -65,7 +65,7 @@ pub(super) fn promote(args: &Args, paths: &Paths, format: Format) -> Result<Exit
     let held = node.plane.leases().load(group.index) == Lease::MANUAL;
     node.plane.leases().store(group.index, Lease::MANUAL);
     // From here on the kernel answers; what follows only speeds things up.
-    node.host.place_local_clients(group.index, Place::Here)?;
+    node.place_group(group.index, true)?;
     announce(&node, &group)?;
     said(format, &group, true, held)
 }
@@ -82,7 +82,7 @@ pub(super) fn demote(args: &Args, paths: &Paths, format: Format) -> Result<Exit,
     let (node, group, _lock) = open(args, paths)?;
     let held = node.plane.leases().load(group.index) == Lease::MANUAL;
     node.plane.leases().store(group.index, Lease::NONE);
-    node.host.place_local_clients(group.index, node.ways()?.out(group.index))?;
+    node.place_group(group.index, false)?;
     said(format, &group, false, !held)
 }
 

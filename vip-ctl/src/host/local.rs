@@ -1,14 +1,17 @@
-//! Local clients follow the lease, by rules and one route per group.
+//! Local clients follow the lease, by one rule and a route per VIP.
 //!
 //! The VIP is local on every node, so a process on a standby would reach its
 //! own host. A rule in front of the local table sends locally made packets to
-//! the VIP to a table of the group's own: on a standby that says "out on the
-//! wire", on the holder it is empty and the local table is next. The reverse
-//! path check asks the same question with `iif lo`, so strict `rp_filter`
-//! accepts the holder's replies.
+//! a table of our own: for a VIP that is held elsewhere that says "out on the
+//! wire", for all other addresses nothing, and the local table is next. The
+//! reverse path check asks the same question with `iif lo`, so strict
+//! `rp_filter` accepts the holder's replies.
+//!
+//! The kernel goes through rules one by one, for each packet of the host, and
+//! looks routes up in a trie: so there is one rule, however many VIPs.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -18,7 +21,7 @@ use netlink_packet_route::{
     rule::{RuleAction, RuleAttribute, RuleMessage},
 };
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder, RuleAddRequest};
-use vip_common::{GroupIndex, layout::GROUPS_MAX};
+use vip_common::layout::GROUPS_MAX;
 
 use super::{HostError, Saved, Tried};
 
@@ -26,8 +29,11 @@ use super::{HostError, Saved, Tried};
 const PREF_VIP: u32 = 50;
 /// Where the local table's rule goes; it is at 0 by default.
 const PREF_LOCAL: u32 = 100;
-/// The table of group 0; a group's index is added ("vip" in ASCII).
-const TABLE_BASE: u32 = 0x76_6970;
+/// The table of our routes ("VIP" in ASCII).
+const TABLE: u32 = 0x56_4950;
+/// An earlier version had a rule per VIP at [`PREF_VIP`], to a table per group:
+/// this one and the group's index.
+const TABLE_EARLIER: u32 = 0x76_6970;
 /// Whose work our rules and routes are said to be: networkd drops on its start
 /// what it does not know, except for the kernel's. Without a rule for the local
 /// table a host hears nobody.
@@ -37,7 +43,7 @@ const TABLE_LOCAL: u32 = libc::RT_TABLE_LOCAL as u32;
 /// Errno of a rule, route or address that is not there.
 const ABSENT: [i32; 3] = [libc::ENOENT, libc::ESRCH, libc::EADDRNOTAVAIL];
 
-/// Where the holder of a group is, seen from this host.
+/// Where the holder of a VIP is, seen from this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// It is this host: local clients stay here.
@@ -52,12 +58,8 @@ pub enum Place {
     },
 }
 
-const fn table(group: GroupIndex) -> u32 {
-    TABLE_BASE + group.0
-}
-
-fn group_of(table: u32) -> Option<GroupIndex> {
-    table.checked_sub(TABLE_BASE).filter(|index| *index < GROUPS_MAX).map(GroupIndex)
+fn is_earlier(table: u32) -> bool {
+    table.checked_sub(TABLE_EARLIER).is_some_and(|index| index < GROUPS_MAX)
 }
 
 /// A rule, reduced to what we ask of it.
@@ -71,8 +73,14 @@ struct Rule {
 }
 
 impl Rule {
+    /// Does it lead to our table, as nothing but our own rule does?
     fn is_ours(&self) -> bool {
-        self.pref == PREF_VIP && group_of(self.table).is_some()
+        self.pref == PREF_VIP && self.table == TABLE
+    }
+
+    /// Is it of an earlier version?
+    fn is_earlier(&self) -> bool {
+        self.pref == PREF_VIP && self.to.is_some() && is_earlier(self.table)
     }
 
     fn is_local_at(&self, pref: u32) -> bool {
@@ -110,12 +118,12 @@ pub(super) struct Rules<'h> {
 }
 
 impl Rules<'_> {
-    /// Puts the rules for these VIPs in front of the local table.
+    /// Puts our rule in front of the local table. What an earlier version had
+    /// there goes, so the routes of VIPs that are held elsewhere must be set.
     pub(super) async fn ensure(
         &self,
         saved: &mut Saved,
         save: impl Fn(&Saved) -> Result<(), HostError>,
-        vips: &BTreeMap<Ipv4Addr, GroupIndex>,
         done: &mut Vec<String>,
     ) -> Result<(), HostError> {
         let present = rules(self.handle).await?;
@@ -128,23 +136,39 @@ impl Rules<'_> {
             self.delete_one(first).await?;
             done.push(format!("moved the rule for the local table from 0 to {PREF_LOCAL}"));
         }
-        let mut there = BTreeSet::new();
-        for rule in present.iter().filter(|r| r.is_ours()) {
-            let Some(to) = rule.to else { continue };
-            let wanted = vips.get(&to).map(|group| table(*group));
-            // A VIP that changed its group has a rule to the old group's table,
-            // and an earlier version's would be tidied away.
-            if wanted.is_some_and(|table| table != rule.table || !rule.spared) {
+        if !present.iter().any(|r| r.is_ours() && r.spared) {
+            // One that would be tidied away.
+            for rule in present.iter().filter(|r| r.is_ours()) {
                 self.delete_one(rule).await?;
-            } else {
-                there.insert((to, rule.table));
             }
+            let request = self.handle.rule().add().v4().input_interface("lo");
+            let request = request.priority(PREF_VIP).table_id(TABLE);
+            self.add(request).await.tried(|| "add the routing rule for local clients".into())?;
+            done.push("added the routing rule for local clients".into());
         }
-        for (vip, group) in vips.iter().filter(|(vip, group)| !there.contains(&(**vip, table(**group)))) {
-            let request = self.handle.rule().add().v4().input_interface("lo").destination_prefix(*vip, 32);
-            let request = request.priority(PREF_VIP).table_id(table(*group));
-            self.add(request).await.tried(|| format!("add the routing rule for {vip}"))?;
-            done.push(format!("added the routing rule for {vip}"));
+        self.delete_earlier(&present).await
+    }
+
+    /// Removes the rules and routes of an earlier version.
+    async fn delete_earlier(&self, present: &[Rule]) -> Result<(), HostError> {
+        let mut earlier = present.iter().filter(|r| r.is_earlier()).peekable();
+        if earlier.peek().is_none() {
+            return Ok(());
+        }
+        for rule in earlier {
+            self.delete_one(rule).await?;
+        }
+        self.delete_routes(is_earlier).await
+    }
+
+    /// Removes all routes from these tables.
+    async fn delete_routes(&self, is_meant: impl Fn(u32) -> bool) -> Result<(), HostError> {
+        for route in all_routes(self.handle).await? {
+            if table_of(&route).is_some_and(&is_meant) {
+                let deleted = self.handle.route().del(route).execute().await;
+                (self.beat)();
+                unless(deleted, &ABSENT).tried(|| "delete a route of local clients".into())?;
+            }
         }
         Ok(())
     }
@@ -171,16 +195,6 @@ impl Rules<'_> {
         Ok(())
     }
 
-    /// Removes our rules for the VIPs that `which` names.
-    pub(super) async fn delete(&self, which: impl Fn(Ipv4Addr) -> bool) -> Result<(), HostError> {
-        for rule in rules(self.handle).await? {
-            if rule.is_ours() && rule.to.is_some_and(&which) {
-                self.delete_one(&rule).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// Removes our rules and routes, and puts the local table's rule back.
     pub(super) async fn restore(&self, saved: &mut Saved) -> Result<(), HostError> {
         let present = rules(self.handle).await?;
@@ -193,14 +207,10 @@ impl Rules<'_> {
             }
             saved.local_rule_moved = false;
         }
-        for rule in present.iter().filter(|r| r.is_ours()) {
+        for rule in present.iter().filter(|r| r.is_ours() || r.is_earlier()) {
             self.delete_one(rule).await?;
         }
-        for group in routes(self.handle).await?.into_keys() {
-            place(self.handle, group, Place::Here).await?;
-            (self.beat)();
-        }
-        Ok(())
+        self.delete_routes(|table| table == TABLE || is_earlier(table)).await
     }
 
     async fn add_local(&self, pref: u32) -> Result<(), HostError> {
@@ -223,44 +233,31 @@ impl Rules<'_> {
     }
 }
 
-/// What [`Rules::ensure`] would do, in sentences; a VIP that no map has yet has no group.
-pub(super) async fn missing_rules(
-    handle: &Handle,
-    vips: &BTreeMap<Ipv4Addr, Option<GroupIndex>>,
-) -> Result<Vec<String>, HostError> {
+/// What [`Rules::ensure`] would do, in sentences.
+pub(super) async fn missing_rules(handle: &Handle) -> Result<Vec<String>, HostError> {
     let present = rules(handle).await?;
     let mut would = Vec::new();
     if present.iter().any(|r| r.is_local_at(0)) {
         would.push(format!("the rule for the local table would be moved from 0 to {PREF_LOCAL}"));
     }
-    let there: BTreeSet<_> = present.iter().filter(|r| r.is_ours()).map(|r| (r.to, r.table)).collect();
-    for (vip, group) in vips {
-        if !group.is_some_and(|group| there.contains(&(Some(*vip), table(group)))) {
-            would.push(format!("a routing rule for {vip} would be added"));
-        }
+    if !present.iter().any(|r| r.is_ours() && r.spared) {
+        would.push("the routing rule for local clients would be added".into());
     }
     Ok(would)
 }
 
-/// Writes or removes the one route of a group's table.
-pub(super) async fn place(handle: &Handle, group: GroupIndex, place: Place) -> Result<(), HostError> {
-    let what = || format!("set the route of local clients (table {})", table(group));
+/// Writes or removes the route of a VIP's local clients.
+pub(super) async fn place(handle: &Handle, vip: Ipv4Addr, place: Place) -> Result<(), HostError> {
+    let what = || format!("set the route of local clients of {vip} (table {TABLE})");
+    let route = || RouteMessageBuilder::<Ipv4Addr>::new().table_id(TABLE).destination_prefix(vip, 32);
     match place {
         Place::Here => {
             // "Nowhere" is the kernel's word for any scope, "unspec" for anybody's.
-            let route = RouteMessageBuilder::<Ipv4Addr>::new()
-                .table_id(table(group))
-                .scope(RouteScope::NoWhere)
-                .protocol(RouteProtocol::Unspec)
-                .build();
+            let route = route().scope(RouteScope::NoWhere).protocol(RouteProtocol::Unspec).build();
             unless(handle.route().del(route).execute().await, &ABSENT).tried(what)
         }
         Place::Out { ifindex, source } => {
-            let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
-                .table_id(table(group))
-                .output_interface(ifindex)
-                .scope(RouteScope::Link)
-                .protocol(SPARED);
+            let mut route = route().output_interface(ifindex).scope(RouteScope::Link).protocol(SPARED);
             if let Some(source) = source {
                 route = route.pref_source(source);
             }
@@ -269,14 +266,17 @@ pub(super) async fn place(handle: &Handle, group: GroupIndex, place: Place) -> R
     }
 }
 
-/// Where the routes in our tables let local clients go; `None` for one that we
-/// would write in another way.
-pub(super) async fn routes(handle: &Handle) -> Result<BTreeMap<GroupIndex, Option<Place>>, HostError> {
-    let mut found = BTreeMap::new();
+async fn all_routes(handle: &Handle) -> Result<Vec<RouteMessage>, HostError> {
     let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
-    let mut routes = handle.route().get(all).execute();
-    while let Some(route) = routes.try_next().await.tried(|| "list the routes".into())? {
-        let Some(group) = group_of_route(&route) else { continue };
+    handle.route().get(all).execute().try_collect().await.tried(|| "list the routes".into())
+}
+
+/// By VIP, where the routes in our table let local clients go; `None` for one
+/// that we would write in another way.
+pub(super) async fn routes(handle: &Handle) -> Result<BTreeMap<Ipv4Addr, Option<Place>>, HostError> {
+    let mut found = BTreeMap::new();
+    for route in all_routes(handle).await? {
+        let Some(vip) = vip_of_route(&route) else { continue };
         let (mut out, mut source) = (None, None);
         for attribute in &route.attributes {
             if let RouteAttribute::Oif(ifindex) = attribute {
@@ -285,20 +285,27 @@ pub(super) async fn routes(handle: &Handle) -> Result<BTreeMap<GroupIndex, Optio
                 source = Some(*address);
             }
         }
-        let is_whole = route.header.destination_prefix_length == 0 && route.header.protocol == SPARED;
-        let place = out.filter(|_| is_whole).map(|ifindex| Place::Out { ifindex, source });
+        let place = out.filter(|_| route.header.protocol == SPARED);
+        let place = place.map(|ifindex| Place::Out { ifindex, source });
         // More than one is somebody else's work, and written anew.
-        found.entry(group).and_modify(|known| *known = None).or_insert(place);
+        found.entry(vip).and_modify(|known| *known = None).or_insert(place);
     }
     Ok(found)
 }
 
-/// The group whose table this route is in.
-pub(super) fn group_of_route(route: &RouteMessage) -> Option<GroupIndex> {
-    route
-        .attributes
-        .iter()
-        .find_map(|a| if let RouteAttribute::Table(table) = a { group_of(*table) } else { None })
+fn table_of(route: &RouteMessage) -> Option<u32> {
+    let table = |a: &RouteAttribute| if let RouteAttribute::Table(table) = a { Some(*table) } else { None };
+    route.attributes.iter().find_map(table)
+}
+
+/// The VIP whose local clients this route is for.
+pub(super) fn vip_of_route(route: &RouteMessage) -> Option<Ipv4Addr> {
+    if table_of(route) != Some(TABLE) || route.header.destination_prefix_length != 32 {
+        return None;
+    }
+    route.attributes.iter().find_map(|a| {
+        if let RouteAttribute::Destination(RouteAddress::Inet(vip)) = a { Some(*vip) } else { None }
+    })
 }
 
 /// Lets the named errnos pass as success.

@@ -24,7 +24,6 @@ use netlink_packet_route::{
 };
 use rtnetlink::Handle;
 use tokio::runtime::Runtime;
-use vip_common::GroupIndex;
 
 pub use self::{
     local::Place,
@@ -127,8 +126,8 @@ pub struct Host {
     run_dir: PathBuf,
     /// Called between the steps of what may take long.
     beat: fn(),
-    /// Where local clients of groups were let go last.
-    placed: RefCell<BTreeMap<GroupIndex, Place>>,
+    /// Where local clients of VIPs were let go last.
+    placed: RefCell<BTreeMap<Ipv4Addr, Place>>,
 }
 
 impl Host {
@@ -197,19 +196,21 @@ impl Host {
     }
 
     /// Makes the host ready for these VIPs, whatever of it is there already:
-    /// the ARP settings, the rules, and last the addresses on `lo`. Returns what
-    /// had to be done, in words; nothing if it all was there.
+    /// the ARP settings, the rule, and last the addresses on `lo`. Local clients
+    /// of VIPs that are held elsewhere must have their routes by then
+    /// ([`Host::place_all`]). Returns what had to be done, in words; nothing if
+    /// it all was there.
     ///
     /// # Errors
     /// [`HostError`]; what was changed until then is written down and is put
     /// back by [`Host::restore`].
-    pub fn ensure(&self, vips: &BTreeMap<Ipv4Addr, GroupIndex>) -> Result<Vec<String>, HostError> {
+    pub fn ensure<T>(&self, vips: &BTreeMap<Ipv4Addr, T>) -> Result<Vec<String>, HostError> {
         let mut saved = Saved::read(&self.run_dir)?;
         let mut done = Vec::new();
         self.ensure_settings(&mut saved, &mut done)?;
         let save = |saved: &Saved| saved.write(&self.run_dir);
         let rules = local::Rules { handle: &self.handle, beat: self.beat };
-        self.runtime.block_on(rules.ensure(&mut saved, save, vips, &mut done))?;
+        self.runtime.block_on(rules.ensure(&mut saved, save, &mut done))?;
         self.ensure_addresses(&mut saved, vips, &mut done)?;
         Ok(done)
     }
@@ -230,10 +231,10 @@ impl Host {
         Ok(())
     }
 
-    fn ensure_addresses(
+    fn ensure_addresses<T>(
         &self,
         saved: &mut Saved,
-        vips: &BTreeMap<Ipv4Addr, GroupIndex>,
+        vips: &BTreeMap<Ipv4Addr, T>,
         done: &mut Vec<String>,
     ) -> Result<(), HostError> {
         let present: BTreeSet<_> =
@@ -260,7 +261,8 @@ impl Host {
         })
     }
 
-    /// Takes the addresses of VIPs off `lo`, where we put them there, and their rules.
+    /// Takes the addresses of VIPs off `lo`, where we put them there, and then
+    /// their routes.
     ///
     /// # Errors
     /// [`HostError`].
@@ -270,11 +272,13 @@ impl Host {
         }
         let mut saved = Saved::read(&self.run_dir)?;
         let ours = saved.addresses.intersection(vips).copied().collect();
-        self.runtime.block_on(async {
-            self.delete_addresses(&ours).await?;
-            let rules = local::Rules { handle: &self.handle, beat: self.beat };
-            rules.delete(|to| vips.contains(&to)).await
-        })?;
+        self.runtime.block_on(self.delete_addresses(&ours))?;
+        let there = self.runtime.block_on(local::routes(&self.handle))?;
+        for vip in vips.iter().filter(|vip| there.contains_key(vip)) {
+            self.place_local_clients(*vip, Place::Here)?;
+            (self.beat)();
+        }
+        self.placed.borrow_mut().retain(|vip, _| !vips.contains(vip));
         saved.addresses.retain(|vip| !vips.contains(vip));
         saved.write(&self.run_dir)
     }
@@ -300,57 +304,57 @@ impl Host {
         Ok(())
     }
 
-    /// Lets local clients of a group follow the lease: where the holder is
+    /// Lets local clients of a VIP follow the lease: where the holder is
     /// this host they reach it, else they go out over the wire.
     ///
     /// # Errors
     /// [`HostError::Netlink`].
-    pub fn place_local_clients(&self, group: GroupIndex, place: Place) -> Result<(), HostError> {
-        let done = self.runtime.block_on(local::place(&self.handle, group, place));
+    pub fn place_local_clients(&self, vip: Ipv4Addr, place: Place) -> Result<(), HostError> {
+        let done = self.runtime.block_on(local::place(&self.handle, vip, place));
         let mut placed = self.placed.borrow_mut();
         match &done {
-            Ok(()) => placed.insert(group, place),
+            Ok(()) => placed.insert(vip, place),
             // It may be one or the other.
-            Err(_) => placed.remove(&group),
+            Err(_) => placed.remove(&vip),
         };
         done
     }
 
-    /// Where local clients of a group were let go last; `None` if that is not known.
+    /// Where local clients of a VIP were let go last; `None` if that is not known.
     #[must_use]
-    pub fn placed(&self, group: GroupIndex) -> Option<Place> {
-        self.placed.borrow().get(&group).copied()
+    pub fn placed(&self, vip: Ipv4Addr) -> Option<Place> {
+        self.placed.borrow().get(&vip).copied()
     }
 
-    /// The same for many groups, where it is not so already. Returns in words
+    /// The same for many VIPs, where it is not so already. Returns in words
     /// what somebody else had changed.
     ///
     /// # Errors
     /// [`HostError::Netlink`].
-    pub fn place_all(&self, places: &BTreeMap<GroupIndex, Place>) -> Result<Vec<String>, HostError> {
+    pub fn place_all(&self, places: &BTreeMap<Ipv4Addr, Place>) -> Result<Vec<String>, HostError> {
         let there = self.runtime.block_on(local::routes(&self.handle))?;
         let mut done = Vec::new();
-        for (group, place) in places {
-            let before = self.placed(*group);
-            if there.get(group).copied().unwrap_or(Some(Place::Here)) == Some(*place) {
-                self.placed.borrow_mut().insert(*group, *place);
+        for (vip, place) in places {
+            let before = self.placed(*vip);
+            if there.get(vip).copied().unwrap_or(Some(Place::Here)) == Some(*place) {
+                self.placed.borrow_mut().insert(*vip, *place);
                 continue;
             }
-            self.place_local_clients(*group, *place)?;
+            self.place_local_clients(*vip, *place)?;
             (self.beat)();
-            // Else it is the group that has moved.
+            // Else it is the VIP that has moved.
             if before == Some(*place) {
-                done.push(format!("set the route of local clients of group {}", group.0));
+                done.push(format!("set the route of local clients of {vip}"));
             }
         }
         Ok(done)
     }
 
-    /// Is there to be a route for this group's local clients, as far as was
-    /// said last?
+    /// Is there to be a route for this VIP's local clients, as far as was said
+    /// last?
     #[must_use]
-    pub fn needs_route(&self, group: GroupIndex) -> bool {
-        self.placed(group).is_some_and(|place| place != Place::Here)
+    pub fn needs_route(&self, vip: Ipv4Addr) -> bool {
+        self.placed(vip).is_some_and(|place| place != Place::Here)
     }
 
     /// Puts back everything that [`Host::ensure`] changed.

@@ -1,23 +1,16 @@
 //! What [`Host::ensure`] and [`Host::restore`] would still have to do, told
 //! without doing it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    net::Ipv4Addr,
-};
-
-use vip_common::GroupIndex;
+use std::{collections::BTreeSet, fs, net::Ipv4Addr};
 
 use super::{Host, HostError, LOOPBACK, SETTINGS, Saved, WANTED, local};
 
 impl Host {
-    /// What [`Host::ensure`] would do for these VIPs, in sentences; a VIP that
-    /// no map has yet has no group.
+    /// What [`Host::ensure`] would do for these VIPs, in sentences.
     ///
     /// # Errors
     /// [`HostError`] if the host can't be looked at.
-    pub fn missing(&self, vips: &BTreeMap<Ipv4Addr, Option<GroupIndex>>) -> Result<Vec<String>, HostError> {
+    pub fn missing(&self, vips: &BTreeSet<Ipv4Addr>) -> Result<Vec<String>, HostError> {
         let mut would = Vec::new();
         for (name, wanted) in WANTED {
             let path = format!("{SETTINGS}/{name}");
@@ -26,10 +19,10 @@ impl Host {
                 would.push(format!("net.ipv4.conf.all.{name} would be set to {wanted}"));
             }
         }
-        would.extend(self.runtime.block_on(local::missing_rules(&self.handle, vips))?);
+        would.extend(self.runtime.block_on(local::missing_rules(&self.handle))?);
         let present: BTreeSet<_> =
             self.addresses(LOOPBACK)?.into_iter().map(|(address, _)| address).collect();
-        for vip in vips.keys().filter(|vip| !present.contains(vip)) {
+        for vip in vips.iter().filter(|vip| !present.contains(vip)) {
             would.push(format!("{vip} would be put on lo"));
         }
         Ok(would)

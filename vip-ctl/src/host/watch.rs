@@ -1,6 +1,10 @@
 //! Netlink watched: carrier, MACs, and others who tidy up what is ours.
 
-use std::{io, net::IpAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use futures_util::StreamExt;
 use netlink_packet_core::NetlinkPayload;
@@ -8,7 +12,6 @@ use netlink_packet_route::RouteNetlinkMessage;
 use nix::sys::socket::{setsockopt, sockopt};
 use rtnetlink::{MulticastGroup, sys::AsyncSocket};
 use tracing::warn;
-use vip_common::GroupIndex;
 
 use super::{Interface, LOOPBACK, interface, local, neighbours};
 
@@ -22,8 +25,8 @@ pub enum Watched {
     /// An address or a rule was removed by somebody, or an interface has got an
     /// address that local clients may need.
     Disturbed,
-    /// The route of this group's local clients was removed by somebody.
-    RouteGone(GroupIndex),
+    /// The route of this VIP's local clients was removed by somebody.
+    RouteGone(Ipv4Addr),
     /// A neighbour entry that is watched has changed, or is gone.
     Neighbour,
     /// Anything may have changed: the watch begins, or something was missed.
@@ -32,7 +35,7 @@ pub enum Watched {
 
 /// How long it takes to try again when a watch has ended.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Room for what the kernel has to say, in bytes: ten thousand rules that are
+/// Room for what the kernel has to say, in bytes: ten thousand routes that are
 /// dropped at once are some megabytes.
 const RECEIVE_BYTES: usize = 8 << 20;
 /// What is watched.
@@ -99,7 +102,7 @@ fn understand(payload: NetlinkPayload<RouteNetlinkMessage>, addresses: &[IpAddr]
     } else if let RouteNetlinkMessage::DelLink(link) = &inner {
         Some(Watched::Gone(link.header.index))
     } else if let RouteNetlinkMessage::DelRoute(route) = &inner {
-        local::group_of_route(route).map(Watched::RouteGone)
+        local::vip_of_route(route).map(Watched::RouteGone)
     } else if let RouteNetlinkMessage::NewAddress(address) = &inner {
         // Those on the loopback interface are our own.
         (address.header.index != LOOPBACK).then_some(Watched::Disturbed)
@@ -125,12 +128,14 @@ mod tests {
     }
 
     #[test]
-    fn the_route_of_a_group_is_told_from_others() {
-        let route = |table| {
-            let route = rtnetlink::RouteMessageBuilder::<std::net::Ipv4Addr>::new().table_id(table).build();
+    fn the_route_of_a_vip_is_told_from_others() {
+        const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 12);
+        let route = |table, length| {
+            let route = rtnetlink::RouteMessageBuilder::<Ipv4Addr>::new().table_id(table);
+            let route = route.destination_prefix(VIP, length).build();
             understand(NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelRoute(route)), &[])
         };
-        assert!(matches!(route(0x76_6970 + 3), Some(Watched::RouteGone(GroupIndex(3)))));
-        assert!(route(0x76_6970 - 1).is_none() && route(254).is_none());
+        assert!(matches!(route(0x56_4950, 32), Some(Watched::RouteGone(VIP))));
+        assert!(route(0x56_4950, 24).is_none() && route(254, 32).is_none());
     }
 }

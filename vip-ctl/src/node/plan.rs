@@ -49,13 +49,13 @@ pub fn of_set_up(paths: &Paths, setup: &Setup) -> Result<Vec<String>, NodeError>
         Some(plane) => plane.vips()?,
         None => std::collections::BTreeMap::new(),
     };
-    let mut wanted = std::collections::BTreeMap::new();
+    let mut wanted = std::collections::BTreeSet::new();
     for group in &setup.groups {
         for vip in &group.vips {
             if !vips.contains_key(vip) {
                 happen.push(format!("{vip} would be guarded, in group {}", group.name));
             }
-            wanted.insert(*vip, vips.get(vip).map(|entry| entry.group));
+            wanted.insert(*vip);
         }
     }
     happen.extend(host.missing(&wanted)?);

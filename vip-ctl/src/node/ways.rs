@@ -15,19 +15,19 @@ use crate::{
 pub struct Ways {
     /// The first interface that the data plane is on.
     pub ifindex: Option<u32>,
-    /// The address that their packets carry; `None` leaves the choice to the
-    /// kernel. A group without a VIP is not in here.
-    pub sources: BTreeMap<GroupIndex, Option<Ipv4Addr>>,
+    /// The VIPs of each group, and the address that packets of their local
+    /// clients carry; `None` leaves the choice to the kernel.
+    pub sources: BTreeMap<GroupIndex, Vec<(Ipv4Addr, Option<Ipv4Addr>)>>,
 }
 
 impl Ways {
-    /// The way out of a group's local clients; those without any stay here.
-    #[must_use]
-    pub fn out(&self, group: GroupIndex) -> Place {
-        match (self.ifindex, self.sources.get(&group)) {
-            (Some(ifindex), Some(source)) => Place::Out { ifindex, source: *source },
-            (None, _) | (_, None) => Place::Here,
-        }
+    /// Where local clients of a group's VIPs are to go, if the group is here
+    /// and if it is not; those without a way out stay here.
+    pub fn places(&self, group: GroupIndex, is_here: bool) -> impl Iterator<Item = (Ipv4Addr, Place)> {
+        let out = self.ifindex.filter(|_| !is_here);
+        let place = move |source| out.map_or(Place::Here, |ifindex| Place::Out { ifindex, source });
+        let vips = self.sources.get(&group).into_iter().flatten();
+        vips.map(move |(vip, source)| (*vip, place(*source)))
     }
 }
 
@@ -41,9 +41,21 @@ impl Node {
         let vips = self.vip_groups()?;
         let ifindex = attach::interfaces(self.plane.dir())?.into_keys().next();
         let addresses = ifindex.map(|ifindex| self.host.addresses(ifindex)).transpose()?.unwrap_or_default();
-        // By the lowest VIP of each group.
-        let by_group: BTreeMap<_, _> = vips.iter().rev().map(|(vip, group)| (*group, *vip)).collect();
-        let source = |(group, vip)| (group, source_among(&addresses, vip, &vips));
-        Ok(Ways { ifindex, sources: by_group.into_iter().map(source).collect() })
+        let mut sources: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (vip, group) in &vips {
+            sources.entry(*group).or_default().push((*vip, source_among(&addresses, *vip, &vips)));
+        }
+        Ok(Ways { ifindex, sources })
+    }
+
+    /// Lets a group's local clients go where it is.
+    ///
+    /// # Errors
+    /// [`NodeError`]; then some of its VIPs may have been left out.
+    pub fn place_group(&self, group: GroupIndex, is_here: bool) -> Result<(), NodeError> {
+        for (vip, place) in self.ways()?.places(group, is_here) {
+            self.host.place_local_clients(vip, place)?;
+        }
+        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 //! of this host is asked once, not for each group. Ten thousand groups can
 //! move at once.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use vip_common::GroupIndex;
 
@@ -17,10 +17,10 @@ use crate::{
 pub(super) trait Ground {
     /// The ways out of all groups.
     fn ways(&self) -> Result<Ways, NodeError>;
-    /// Where a group's local clients were let go last.
-    fn placed(&self, group: GroupIndex) -> Option<Place>;
+    /// Where a VIP's local clients were let go last.
+    fn placed(&self, vip: Ipv4Addr) -> Option<Place>;
     /// Lets them go there.
-    fn place(&self, group: GroupIndex, place: Place) -> Result<(), NodeError>;
+    fn place(&self, vip: Ipv4Addr, place: Place) -> Result<(), NodeError>;
 }
 
 impl Ground for Node {
@@ -28,12 +28,12 @@ impl Ground for Node {
         Node::ways(self)
     }
 
-    fn placed(&self, group: GroupIndex) -> Option<Place> {
-        self.host.placed(group)
+    fn placed(&self, vip: Ipv4Addr) -> Option<Place> {
+        self.host.placed(vip)
     }
 
-    fn place(&self, group: GroupIndex, place: Place) -> Result<(), NodeError> {
-        Ok(self.host.place_local_clients(group, place)?)
+    fn place(&self, vip: Ipv4Addr, place: Place) -> Result<(), NodeError> {
+        Ok(self.host.place_local_clients(vip, place)?)
     }
 }
 
@@ -75,12 +75,17 @@ impl Places {
         group: GroupIndex,
         is_here: bool,
     ) -> Result<(), NodeError> {
-        let place = match (is_here, &mut self.ways) {
-            (true, _) => Place::Here,
-            (false, Some(ways)) => ways.out(group),
-            (false, unknown @ None) => unknown.insert(ground.ways()?).out(group),
+        let ways = match &mut self.ways {
+            Some(ways) => ways,
+            unknown @ None => unknown.insert(ground.ways()?),
         };
-        if ground.placed(group) == Some(place) { Ok(()) } else { ground.place(group, place) }
+        let mut result = Ok(());
+        for (vip, place) in ways.places(group, is_here) {
+            if ground.placed(vip) != Some(place) {
+                result = result.and(ground.place(vip, place));
+            }
+        }
+        result
     }
 }
 
@@ -94,33 +99,43 @@ mod tests {
     /// A host's routes, with a count of what it was asked.
     #[derive(Default)]
     struct Routes {
-        placed: RefCell<BTreeMap<GroupIndex, Place>>,
+        placed: RefCell<BTreeMap<Ipv4Addr, Place>>,
         questions: Cell<usize>,
         orders: Cell<usize>,
-        broken: Cell<Option<GroupIndex>>,
+        broken: Cell<Option<Ipv4Addr>>,
     }
 
     const IFINDEX: u32 = 7;
     const OUT: Place = Place::Out { ifindex: IFINDEX, source: None };
 
+    /// Each group has two VIPs.
+    fn vips(group: u32) -> [Ipv4Addr; 2] {
+        [0x0a00_0000 + group * 2, 0x0a00_0001 + group * 2].map(Ipv4Addr::from)
+    }
+
+    fn all<const N: usize>(groups: [(u32, Place); N]) -> BTreeMap<Ipv4Addr, Place> {
+        groups.iter().flat_map(|(group, place)| vips(*group).map(|vip| (vip, *place))).collect()
+    }
+
     impl Ground for Routes {
         fn ways(&self) -> Result<Ways, NodeError> {
             self.questions.set(self.questions.get() + 1);
-            let sources = (0..10_000).map(|group| (GroupIndex(group), None)).collect();
+            let sources =
+                (0..10_000).map(|g| (GroupIndex(g), vips(g).map(|vip| (vip, None)).to_vec())).collect();
             Ok(Ways { ifindex: Some(IFINDEX), sources })
         }
 
-        fn placed(&self, group: GroupIndex) -> Option<Place> {
-            self.placed.borrow().get(&group).copied()
+        fn placed(&self, vip: Ipv4Addr) -> Option<Place> {
+            self.placed.borrow().get(&vip).copied()
         }
 
-        fn place(&self, group: GroupIndex, place: Place) -> Result<(), NodeError> {
+        fn place(&self, vip: Ipv4Addr, place: Place) -> Result<(), NodeError> {
             self.orders.set(self.orders.get() + 1);
-            if self.broken.get() == Some(group) {
+            if self.broken.get() == Some(vip) {
                 let source = std::io::Error::from_raw_os_error(libc::ENETDOWN);
                 return Err(HostError::io("set the route of local clients", source).into());
             }
-            self.placed.borrow_mut().insert(group, place);
+            self.placed.borrow_mut().insert(vip, place);
             Ok(())
         }
     }
@@ -137,11 +152,11 @@ mod tests {
             }
             assert!(places.settle(&routes).is_empty());
         }
-        assert_eq!((routes.questions.get(), routes.orders.get()), (1, 10_000));
+        assert_eq!((routes.questions.get(), routes.orders.get()), (1, 20_000));
         // What is so already is not set again.
         (0..10_000).for_each(|group| places.want(GroupIndex(group), false));
         assert!(places.settle(&routes).is_empty());
-        assert_eq!((routes.questions.get(), routes.orders.get()), (1, 10_000));
+        assert_eq!((routes.questions.get(), routes.orders.get()), (1, 20_000));
     }
 
     #[test]
@@ -152,20 +167,17 @@ mod tests {
             places.want(group, is_here);
         }
         assert!(places.settle(&routes).is_empty());
-        assert_eq!(routes.placed.borrow().clone(), [(a, Place::Here), (b, OUT)].into());
-        assert_eq!(routes.orders.get(), 2);
+        assert_eq!(routes.placed.borrow().clone(), all([(0, Place::Here), (1, OUT)]));
+        assert_eq!(routes.orders.get(), 4);
         places.want(a, false);
         places.want(b, true);
         assert!(places.settle(&routes).is_empty());
-        assert_eq!(routes.placed.borrow().clone(), [(a, OUT), (b, Place::Here)].into());
+        assert_eq!(routes.placed.borrow().clone(), all([(0, OUT), (1, Place::Here)]));
     }
 
     #[test]
     fn what_has_changed_on_the_host_is_asked_again() {
         let (mut places, routes) = (Places::default(), Routes::default());
-        places.want(GroupIndex(0), true);
-        assert!(places.settle(&routes).is_empty());
-        assert_eq!(routes.questions.get(), 0, "who is here needs no way out");
         for round in 1..=3 {
             places.forget_ways();
             places.want(GroupIndex(0), false);
@@ -178,10 +190,12 @@ mod tests {
     #[test]
     fn one_that_fails_keeps_no_other_from_its_place() {
         let (mut places, routes) = (Places::default(), Routes::default());
-        routes.broken.set(Some(GroupIndex(1)));
+        routes.broken.set(Some(vips(1)[0]));
         (0..3).for_each(|group| places.want(GroupIndex(group), false));
         let failed = places.settle(&routes);
         assert_eq!(failed.iter().map(|(group, _)| *group).collect::<Vec<_>>(), [GroupIndex(1)]);
-        assert_eq!(routes.placed.borrow().clone(), [(GroupIndex(0), OUT), (GroupIndex(2), OUT)].into());
+        let mut placed = all([(0, OUT), (1, OUT), (2, OUT)]);
+        placed.remove(&vips(1)[0]);
+        assert_eq!(routes.placed.borrow().clone(), placed, "nor its other VIP");
     }
 }

@@ -139,8 +139,8 @@ impl<T: Tell + Clone + Send + 'static> Turn<T> {
     fn disturbs(&self, watched: &Watched) -> bool {
         match watched {
             Watched::Disturbed | Watched::Missed => true,
-            Watched::RouteGone(group) => {
-                self.keeper.node.as_ref().is_some_and(|node| node.host.needs_route(*group))
+            Watched::RouteGone(vip) => {
+                self.keeper.node.as_ref().is_some_and(|node| node.host.needs_route(*vip))
             }
             // An interface that goes down takes routes with it, and the kernel
             // does not say which.
