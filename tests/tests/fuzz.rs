@@ -14,7 +14,7 @@ use std::{collections::VecDeque, time::Duration};
 use vip_common::{BootNs, Lease};
 use vip_ctl::{
     engine::{
-        About, AskId, Ballot, Command, CommandId, Engine, EngineConfig, Epoch, GroupId, GroupSpec,
+        About, AskId, Ballot, Claim, Command, CommandId, Engine, EngineConfig, Epoch, GroupId, GroupSpec,
         Incarnation, Input, Label, LabelSpec, Labels, Message, NodeId, NodeSpec, Output, PAYLOAD_MAX, Packet,
         Pause, Refused, RequestId, Role, Verdict,
     },
@@ -59,6 +59,14 @@ impl Bytes<'_> {
 
     fn flag(&mut self) -> bool {
         self.below(2) == 1
+    }
+
+    fn claim(&mut self) -> Claim {
+        match self.below(3) {
+            0 => Claim::Asked,
+            1 => Claim::Held,
+            _ => Claim::Forced,
+        }
     }
 
     /// Mostly small, where numbers meet each other; sometimes at the very end.
@@ -151,14 +159,14 @@ impl Bytes<'_> {
                 let yours = self.flag().then(|| self.epoch());
                 About::Promise { ballot: self.ballot(), epoch: self.epoch(), yours }
             }
-            5 => About::Propose { ballot: self.ballot(), epoch: self.epoch(), held: self.flag() },
+            5 => About::Propose { ballot: self.ballot(), epoch: self.epoch(), claim: self.claim() },
             6 => About::Accept { ballot: self.ballot() },
             7 => About::Holding { ballot: self.ballot() },
             8 => {
                 let because = match self.below(4) {
                     0 => {
                         let (ballot, epoch) = (self.ballot(), self.epoch());
-                        Refused::Held { ballot, epoch, held: self.flag(), remaining: self.duration() }
+                        Refused::Held { ballot, epoch, claim: self.claim(), remaining: self.duration() }
                     }
                     1 => Refused::Promised { ballot: self.ballot() },
                     2 => Refused::Reserved { successor: self.node(), remaining: self.duration() },

@@ -5,7 +5,8 @@ use std::{collections::VecDeque, time::Duration};
 
 use vip_common::{BootNs, GroupMode, Lease, fence_open};
 use vip_engine::{
-    About, Ballot, Command, CommandId, Engine, GroupId, Input, Message, NodeId, Output, Packet, Refused,
+    About, Ballot, Claim, Command, CommandId, Engine, GroupId, Input, Message, NodeId, Output, Packet,
+    Refused,
 };
 
 use super::{
@@ -323,7 +324,7 @@ impl Local {
                 let remaining = Duration::ZERO;
                 let because = match because {
                     Refused::Held { ballot, epoch, .. } => {
-                        Refused::Held { ballot, epoch, held: true, remaining }
+                        Refused::Held { ballot, epoch, claim: Claim::Held, remaining }
                     }
                     Refused::Promised { ballot } => Refused::Promised { ballot },
                     Refused::Reserved { successor, .. } => Refused::Reserved { successor, remaining },

@@ -7,7 +7,7 @@
 
 use std::mem::discriminant;
 
-use vip_engine::{About, Ballot, Refused};
+use vip_engine::{About, Ballot, Claim, Refused};
 
 use super::{
     local::{Envelope, Local},
@@ -61,7 +61,7 @@ impl Cluster {
         match self.table.message(message).about {
             // Beyond the number of ballots that the scope allows. A renewal
             // begins with its second phase.
-            About::Prepare { .. } | About::Propose { held: true, .. } => first_words,
+            About::Prepare { .. } | About::Propose { claim: Claim::Held | Claim::Forced, .. } => first_words,
             // It ends the repetition of a Release, and what would be repeated
             // is on its way anyway.
             About::Released { .. } => false,

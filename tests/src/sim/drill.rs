@@ -4,8 +4,8 @@
 use std::{cmp::Reverse, time::Duration};
 
 use vip_engine::{
-    COMMAND_TIMEOUT, Command, CommandId, Completed, GroupId, GroupState, HEARD_MIN, Input, NodeId, PeerLoss,
-    Role,
+    COMMAND_TIMEOUT, Command, CommandId, Completed, GroupId, GroupState, GroupStatus, HEARD_MIN, Input,
+    NodeId, PeerLoss, Role,
 };
 
 use super::{
@@ -46,7 +46,7 @@ impl World {
         self.require_stable(&changes)?;
         let offset = self.rng.below(nanos(self.plan.timing.renew));
         self.run_for(Duration::from_nanos(offset))?;
-        match self.rng.below(7) {
+        match self.rng.below(9) {
             // What fate or a person moves, preemption moves back.
             _ if preempts => self.drill_restart(),
             0 => self.drill_crash(),
@@ -55,6 +55,8 @@ impl World {
             3 => self.drill_demote(),
             4 => self.drill_pause(),
             5 => self.drill_commands(),
+            6 => self.drill_guest(),
+            7 => self.drill_force(),
             _ => self.drill_restart(),
         }
     }
@@ -307,9 +309,20 @@ impl World {
         group: GroupId,
         command: Command,
     ) -> Result<Completed, Violation> {
-        let refused = |why: String| Violation::Refused(drill, group, why);
         let running = (0..self.nodes.len()).filter(|&node| self.nodes[node].engine.is_some());
         let at = self.rng.pick(&running.collect::<Vec<_>>());
+        self.obey_at(at, drill, group, command)
+    }
+
+    /// A command is given to this node, and its answer awaited.
+    fn obey_at(
+        &mut self,
+        at: usize,
+        drill: &'static str,
+        group: GroupId,
+        command: Command,
+    ) -> Result<Completed, Violation> {
+        let refused = |why: String| Violation::Refused(drill, group, why);
         let id: CommandId =
             self.command(at, command)?.ok_or_else(|| refused("no process to take it".to_owned()))?;
         let end = self.now.plus(COMMAND_TIMEOUT / 2);
@@ -364,6 +377,91 @@ impl World {
             return Err(Violation::Refused("demote", group, why));
         }
         if self.candidates() > 1 { self.require_gap("demote", group, from) } else { Ok(()) }
+    }
+
+    /// The holder's machine is paused, and its clock with it, until others have
+    /// its groups. When it goes on, its leases have time left by its clock: the
+    /// first renewal that is refused ends them, and nobody else's.
+    fn drill_guest(&mut self) -> Result<(), Violation> {
+        let is_right = |world: &Self, node| world.expendable(node) && world.plan.pair.is_none();
+        let Some(victim) = self.holder(group_id(0)).filter(|&node| is_right(self, node)) else {
+            return Ok(());
+        };
+        let paused = self.now;
+        let held: Vec<_> = self.groups().into_iter().filter(|&g| self.holder(g) == Some(victim)).collect();
+        self.pause_guest(victim);
+        let bound = self.plan.timing.accept.mul_f64(1.12) + self.candidacy_bound();
+        self.run_for(bound * 2)?;
+        for &group in &held {
+            let took = self.taken_over(group, victim, paused);
+            self.require_within("pause of a guest", group, took, bound)?;
+        }
+        let holders: Vec<_> = self.groups().into_iter().map(|group| self.holder(group)).collect();
+
+        self.two_may_hold = true;
+        self.resume_guest(victim)?;
+        let late = Duration::from_nanos(self.plan.lateness_ns) * 4;
+        self.run_for(self.plan.timing.renew.mul_f64(1.12) + self.delay_max() * 2 + late)?;
+        self.two_may_hold = false;
+        self.check_fences()?;
+        self.run_for(self.plan.timing.accept * 4)?;
+        let after: Vec<_> = self.groups().into_iter().map(|group| self.holder(group)).collect();
+        match holders.iter().zip(&after).position(|(before, after)| before != after) {
+            Some(group) => Err(Violation::Unstable(group_id(group))),
+            None => Ok(()),
+        }
+    }
+
+    /// A node that is cut off takes a group by force and keeps it. When it is
+    /// heard again, whoever has the group by right goes on, and so does it
+    /// if nobody else has.
+    fn drill_force(&mut self) -> Result<(), Violation> {
+        let candidates = self.plan.nodes.iter().enumerate().filter(|(_, spec)| spec.role == Role::Node);
+        let candidates: Vec<_> = candidates.map(|(node, _)| node).collect();
+        let (group, at) = (group_id(0), self.rng.pick(&candidates));
+        if self.plan.pair.is_some() || self.voters() < 2 {
+            return Ok(());
+        }
+        let id = self.nodes[at].id;
+        self.cut_off(at, true);
+        let timing = self.plan.timing;
+        self.run_for(
+            timing.heard.mul_f64(1.12) + timing.accept.mul_f64(1.12) * 2 + self.candidacy_bound() * 2,
+        )?;
+        let by_right = self.open_on(group).find(|&node| node != id);
+        if self.expendable(at) && by_right.is_none() {
+            return Err(Violation::NoHolder(group));
+        }
+
+        self.two_may_hold = true;
+        let completed = self.obey_at(at, "force", group, Command::Force { group })?;
+        let says = |world: &Self| world.status_of(at, group).is_some_and(|status| status.forced);
+        if completed != Completed::HeldBy(id) || !self.open_on(group).any(|node| node == id) || !says(self) {
+            let why = format!(
+                "answered {completed:?}, it is open on {:?}",
+                self.open_on(group).collect::<Vec<_>>()
+            );
+            return Err(Violation::Refused("force", group, why));
+        }
+        if by_right.is_some_and(|by_right| !self.open_on(group).any(|node| node == by_right)) {
+            return Err(Violation::Unstable(group));
+        }
+
+        self.cut_off(at, false);
+        self.run_for(timing.accept.mul_f64(1.12) * 2 + self.candidacy_bound())?;
+        self.two_may_hold = false;
+        self.check_fences()?;
+        if self.open_on(group).next() != Some(by_right.unwrap_or(id)) || says(self) {
+            let why = format!("{by_right:?} had it by right, it is open on {:?}", self.holder(group));
+            return Err(Violation::Refused("merge", group, why));
+        }
+        Ok(())
+    }
+
+    fn status_of(&self, node: usize, group: GroupId) -> Option<GroupStatus> {
+        let node = &self.nodes[node];
+        let status = node.engine.as_ref()?.status(node.clock.at(self.now));
+        status.groups.into_iter().nth(usize::from(group.0))
     }
 
     /// The holder's agent is replaced: no fence moves. Of two voters that need

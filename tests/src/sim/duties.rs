@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use vip_common::{BootNs, GroupMode, fence_open};
 use vip_engine::{
-    About, COMMAND_TIMEOUT, Command, Epoch, GroupId, GroupState, Input, Message, NodeId, Packet, PeerLoss,
-    Reason, Role,
+    About, COMMAND_TIMEOUT, Claim, Command, Epoch, GroupId, GroupState, Input, Message, NodeId, Packet,
+    PeerLoss, Reason, Role,
 };
 
 use super::{
@@ -71,7 +71,10 @@ impl World {
         for input in &self.nodes[index].inbox {
             let Input::Message { from, packet } = input else { continue };
             for message in &packet.messages {
-                if let Message::Group { group, about: About::Propose { held: true, .. } } = message
+                if let Message::Group {
+                    group,
+                    about: About::Propose { claim: Claim::Held | Claim::Forced, .. },
+                } = message
                     && self.is_open_on(usize::from(from.0), *group)
                 {
                     groups.push(*group);
@@ -90,7 +93,8 @@ impl World {
         for message in &packet.messages {
             let Message::Group { group, about } = message else { continue };
             let begins = matches!(about, About::Prepare { .. });
-            let (About::Prepare { ballot } | About::Propose { ballot, held: false, .. }) = about else {
+            let (About::Prepare { ballot } | About::Propose { ballot, claim: Claim::Asked, .. }) = about
+            else {
                 continue;
             };
             // Renewals and adoptions have a word in the map.

@@ -64,6 +64,8 @@ pub(super) struct SimNode {
     pub life: u64,
     /// The membership generation that the process is configured with (rule 10).
     pub generation: u64,
+    /// What its clock showed when its machine was paused.
+    pub paused_at: Option<BootNs>,
     /// The process is stopped until then.
     pub stalled_until: Option<SimNs>,
     /// Stop the process for this long as soon as it has an output in its hands.
@@ -104,6 +106,7 @@ impl SimNode {
             disk: Disk::new(plan.groups.len()),
             life: 0,
             generation: 1,
+            paused_at: None,
             stalled_until: None,
             stall_with_output: None,
             eligible: vec![true; plan.groups.len()],
@@ -227,6 +230,44 @@ impl World {
         self.wake(index)
     }
 
+    /// Nothing gets through from or to this node, or everything.
+    pub fn cut_off(&mut self, index: usize, on: bool) {
+        self.note(|world| {
+            format!("{:<6} is {}", world.name(index), if on { "cut off" } else { "heard again" })
+        });
+        for other in (0..self.nodes.len()).filter(|&other| other != index) {
+            self.cut[index][other] = on;
+            self.cut[other][index] = on;
+        }
+    }
+
+    /// The machine stops, with its clock and its network, until
+    /// [`World::resume_guest`].
+    pub fn pause_guest(&mut self, index: usize) {
+        self.cut_off(index, true);
+        let node = &mut self.nodes[index];
+        node.paused_at = Some(node.clock.at(self.now));
+        // Longer than any simulation.
+        self.stall(index, Duration::from_secs(86_400));
+    }
+
+    /// It goes on, and for it no time has gone by.
+    pub fn resume_guest(&mut self, index: usize) -> Result<(), Violation> {
+        let (now, ppm) = (self.now, self.plan.ppm[index]);
+        let node = &mut self.nodes[index];
+        if let Some(shows) = node.paused_at.take() {
+            node.clock = Clock::new(now, shows, ppm);
+        }
+        let ends: Vec<_> =
+            node.map.iter().map(|lease| node.clock.when(lease.expiry().unwrap_or_default())).collect();
+        for (group, end) in ends.into_iter().enumerate() {
+            self.push(end.max(now), Event::Look { group: group_id(group) });
+        }
+        self.cut_off(index, false);
+        self.check_fences()?;
+        self.resume(index)
+    }
+
     /// Gives a command to a node; returns its number, if a process is there to take it.
     pub fn command(&mut self, index: usize, command: Command) -> Result<Option<CommandId>, Violation> {
         if self.nodes[index].engine.is_none() {
@@ -241,7 +282,9 @@ impl World {
     /// Queues an input for a node's process, and lets the process run if it can.
     pub fn give(&mut self, index: usize, input: Input) -> Result<(), Violation> {
         let node = &mut self.nodes[index];
-        if node.engine.is_some() && node.inbox.len() < INBOX_MAX {
+        // A socket has room for so many datagrams; what the process says to itself is not lost.
+        let fits = node.inbox.len() < INBOX_MAX || !matches!(input, Input::Message { .. });
+        if node.engine.is_some() && fits {
             node.inbox.push_back(input);
         }
         self.wake(index)

@@ -4,7 +4,9 @@
 use std::{collections::VecDeque, fmt::Write as _, time::Duration};
 
 use vip_common::BootNs;
-use vip_engine::{About, Ballot, Command, Input, Message, Output, Packet, Refused, RequestId, Verdict};
+use vip_engine::{
+    About, Ballot, Claim, Command, Input, Message, Output, Packet, Refused, RequestId, Verdict,
+};
 
 use super::{clock::SimNs, names::Names};
 
@@ -85,8 +87,12 @@ fn message(message: &Message, names: &Names) -> String {
                     let yours = yours.map_or(String::new(), |yours| format!(" yours e{}", yours.0));
                     format!("promise {group} {} e{}{yours}", ballot(b, names), epoch.0)
                 }
-                About::Propose { ballot: b, epoch, held } => {
-                    let held = if held { " held" } else { "" };
+                About::Propose { ballot: b, epoch, claim } => {
+                    let held = match claim {
+                        Claim::Asked => "",
+                        Claim::Held => " held",
+                        Claim::Forced => " forced",
+                    };
                     format!("propose {group} {} e{}{held}", ballot(b, names), epoch.0)
                 }
                 About::Accept { ballot: b } => format!("accept {group} {}", ballot(b, names)),
@@ -110,8 +116,12 @@ fn message(message: &Message, names: &Names) -> String {
 
 fn refused(because: Refused, names: &Names) -> String {
     match because {
-        Refused::Held { ballot: b, epoch, held, remaining } => {
-            let how = if held { "held" } else { "asked for" };
+        Refused::Held { ballot: b, epoch, claim, remaining } => {
+            let how = match claim {
+                Claim::Asked => "asked for",
+                Claim::Held => "held",
+                Claim::Forced => "held by force",
+            };
             format!("e{} {how} under {} for {remaining:.1?}", epoch.0, ballot(b, names))
         }
         Refused::Promised { ballot: b } => format!("promised {}", ballot(b, names)),

@@ -8,7 +8,7 @@ use vip_common::BootNs;
 use super::{
     config::{CEILING_WAIT, Epoch, NodeId, Role},
     group::Group,
-    message::{About, Ballot, Refused},
+    message::{About, Ballot, Claim, Refused},
     mutant::{Broken, Mutant},
     node::Node,
 };
@@ -20,8 +20,8 @@ pub(super) struct Accepted {
     pub epoch: Epoch,
     /// Receipt + T_accept, on this node's clock.
     pub until: BootNs,
-    /// Is the owner known to hold it, not only to have asked for it?
-    pub held: bool,
+    /// By what the owner has it, as far as is known.
+    pub claim: Claim,
 }
 
 /// A successor that a released group is kept for.
@@ -105,7 +105,10 @@ impl Acceptor {
         let lease = lease.filter(|lease| lease.ballot.node != me);
         let reserved = reserved.filter(|kept| kept.successor != me).map(|kept| kept.until);
         let at = lease.map(|lease| lease.until).max(reserved)?;
-        Some(Lapsed { at, holder: lease.filter(|lease| lease.held).map(|lease| lease.ballot.node) })
+        Some(Lapsed {
+            at,
+            holder: lease.filter(|lease| lease.claim.is_held()).map(|lease| lease.ballot.node),
+        })
     }
 
     /// First phase.
@@ -128,7 +131,7 @@ impl Acceptor {
         match phase {
             OwnPhase::Prepare { ballot } => self.promise(ballot, now),
             OwnPhase::Propose { ballot, epoch, accept } => {
-                self.accept(ballot, epoch, true, now, accept)?;
+                self.accept(ballot, epoch, Claim::Held, now, accept)?;
                 Ok(Promised { epoch, yours: Some(epoch) })
             }
         }
@@ -139,21 +142,21 @@ impl Acceptor {
         &mut self,
         ballot: Ballot,
         epoch: Epoch,
-        held: bool,
+        claim: Claim,
         now: BootNs,
         accept: Duration,
     ) -> Result<(), Refused> {
         if !self.broken.is(Mutant::ProposeInSilence) {
             self.heed_silence(now)?;
         }
-        self.accept(ballot, epoch, held, now, accept)
+        self.accept(ballot, epoch, claim, now, accept)
     }
 
     fn accept(
         &mut self,
         ballot: Ballot,
         epoch: Epoch,
-        held: bool,
+        claim: Claim,
         now: BootNs,
         accept: Duration,
     ) -> Result<(), Refused> {
@@ -164,13 +167,20 @@ impl Acceptor {
             self.reserved = None;
         }
         self.epoch = if self.broken.is(Mutant::ForgetsEpoch) { known } else { known.max(epoch) };
-        self.accepted = Some(Accepted { ballot, epoch, held, until: now.plus(accept) });
+        self.accepted = Some(Accepted { ballot, epoch, claim, until: now.plus(accept) });
         Ok(())
     }
 
     /// Second phase without a vote, for an observer or in the silence: the
     /// newest ballot is believed. Returns whether this was it.
-    pub fn learn(&mut self, ballot: Ballot, epoch: Epoch, held: bool, now: BootNs, accept: Duration) -> bool {
+    pub fn learn(
+        &mut self,
+        ballot: Ballot,
+        epoch: Epoch,
+        claim: Claim,
+        now: BootNs,
+        accept: Duration,
+    ) -> bool {
         // Nobody raises a ballot because one who takes note finds it too low:
         // only the release of the very process that sends it says that this is
         // from before it. Its next process begins its rounds anew.
@@ -182,7 +192,7 @@ impl Acceptor {
         let is_newest = is_newest || self.broken.is(Mutant::LearnsAnything);
         if is_newest {
             self.epoch = self.epoch.max(epoch);
-            self.accepted = Some(Accepted { ballot, epoch, held, until: now.plus(accept) });
+            self.accepted = Some(Accepted { ballot, epoch, claim, until: now.plus(accept) });
         }
         is_newest
     }
@@ -204,11 +214,11 @@ impl Acceptor {
             && lease.ballot.node != ballot.node
             && !self.broken.is(Mutant::Overwrite)
         {
-            let Accepted { ballot: of, epoch, held, until } = lease;
+            let Accepted { ballot: of, epoch, claim, until } = lease;
             if self.broken.is(Mutant::PromisesWhileHeld) {
                 self.promised = self.promised.max(ballot);
             }
-            return Err(Refused::Held { ballot: of, epoch, held, remaining: until.since(now) });
+            return Err(Refused::Held { ballot: of, epoch, claim, remaining: until.since(now) });
         }
         if let Some(kept) = self.reservation(now)
             && kept.successor != ballot.node
@@ -263,7 +273,7 @@ impl Acceptor {
     pub fn give(&mut self, ballot: Ballot, successor: NodeId, until: BootNs) {
         if self.accepted.is_none_or(|lease| lease.ballot.node == ballot.node) {
             let ballot = Ballot { node: successor, ..ballot };
-            self.accepted = Some(Accepted { ballot, epoch: self.epoch, held: true, until });
+            self.accepted = Some(Accepted { ballot, epoch: self.epoch, claim: Claim::Held, until });
         }
     }
 
@@ -275,7 +285,9 @@ impl Acceptor {
         else {
             return false;
         };
-        lease.held = true;
+        if lease.claim == Claim::Asked {
+            lease.claim = Claim::Held;
+        }
         true
     }
 
@@ -352,7 +364,7 @@ impl Group {
         from: NodeId,
         ballot: Ballot,
         epoch: Epoch,
-        held: bool,
+        claim: Claim,
         node: &mut Node,
     ) {
         if !Self::may_hold(from, node) {
@@ -362,25 +374,25 @@ impl Group {
         let (now, accept) = (node.now, node.keep());
         if !node.votes() {
             // Nobody counts on an observer: it may believe the latest.
-            if self.acceptor.learn(ballot, epoch, held, now, accept) {
-                self.on_foreign_lease(held);
+            if self.acceptor.learn(ballot, epoch, claim, now, accept) {
+                self.on_foreign_lease(claim.is_held());
             }
             return;
         }
-        self.yield_to(from, epoch, held, node);
+        self.yield_to(from, epoch, claim.is_held(), node);
         if self.acceptor.silent_until(now).is_some()
-            && held
+            && claim.is_held()
             && self.lease.is_none()
             && !node.broken.is(Mutant::NoNoteInSilence)
         {
             // Not a vote. But when the silence is over, this acceptor refuses
             // others as those do that have voted, and the holder's agent can
             // be replaced next.
-            self.acceptor.learn(ballot, epoch, held, now, accept);
+            self.acceptor.learn(ballot, epoch, claim, now, accept);
         }
         // A renewal is no new number, and is never kept waiting by a disk.
-        let answer = if node.is_below_ceiling(epoch) || held {
-            self.acceptor.propose(ballot, epoch, held, now, accept)
+        let answer = if node.is_below_ceiling(epoch) || claim == Claim::Held {
+            self.acceptor.propose(ballot, epoch, claim, now, accept)
         } else {
             Err(Refused::Silent { remaining: CEILING_WAIT })
         };
@@ -389,7 +401,7 @@ impl Group {
             self.id,
             match answer {
                 Ok(()) => {
-                    self.on_foreign_lease(held);
+                    self.on_foreign_lease(claim.is_held());
                     About::Accept { ballot }
                 }
                 Err(because) => About::Refuse { ballot, because: self.as_it_is(because, node) },
@@ -402,7 +414,7 @@ impl Group {
     fn as_it_is(&self, because: Refused, node: &Node) -> Refused {
         match because {
             Refused::Held { ballot, epoch, remaining, .. } if ballot.node == node.me() => {
-                Refused::Held { ballot, epoch, held: self.lease.is_some(), remaining }
+                Refused::Held { ballot, epoch, claim: self.claim(), remaining }
             }
             Refused::Held { .. }
             | Refused::Promised { .. }

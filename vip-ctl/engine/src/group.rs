@@ -181,8 +181,8 @@ impl Group {
         let me = node.me();
         match about {
             About::Prepare { ballot } if ballot.node == from => self.answer_prepare(from, ballot, node),
-            About::Propose { ballot, epoch, held } if ballot.node == from => {
-                self.answer_propose(from, ballot, epoch, held, node);
+            About::Propose { ballot, epoch, claim } if ballot.node == from => {
+                self.answer_propose(from, ballot, epoch, claim, node);
             }
             About::Holding { ballot } if ballot.node == from => {
                 if self.acceptor.confirm(ballot, node.now) {
@@ -383,7 +383,7 @@ impl Group {
         }
         // What our own acceptor keeps of us without a lease is a leftover,
         // and what another node has only asked for may become one.
-        let lease = self.acceptor.lease(now).filter(|l| l.held && l.ballot.node != node.me())?;
+        let lease = self.acceptor.lease(now).filter(|l| l.claim.is_held() && l.ballot.node != node.me())?;
         Some((lease.ballot.node, Some(lease.epoch)))
     }
 

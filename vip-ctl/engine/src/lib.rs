@@ -45,7 +45,7 @@ pub use self::{
     },
     io::{Command, Completed, GroupState, GroupStatus, Input, NodeStatus, Output, Reason, Refusal, Status},
     label::{FORMERS_MAX, Label, LabelSpec, Labels},
-    message::{About, AskId, Ballot, Message, PAYLOAD_MAX, Packet, Refused, RequestId, Verdict},
+    message::{About, AskId, Ballot, Claim, Message, PAYLOAD_MAX, Packet, Refused, RequestId, Verdict},
     reload::Reloaded,
     wire::DecodeError,
 };

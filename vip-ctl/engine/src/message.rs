@@ -24,6 +24,26 @@ pub struct Ballot {
     pub node: NodeId,
 }
 
+/// By what a node has a lease that it asks acceptors to keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Claim {
+    /// It has not: it is a candidate, as far as is known.
+    Asked,
+    /// By the votes of a majority.
+    Held,
+    /// By its own vote alone, by force. What a majority has voted for does not
+    /// give way to it.
+    Forced,
+}
+
+impl Claim {
+    /// Does its owner hold the lease, by whatever?
+    #[must_use]
+    pub const fn is_held(self) -> bool {
+        !matches!(self, Self::Asked)
+    }
+}
+
 /// Why an acceptor does not go along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refused {
@@ -33,8 +53,8 @@ pub enum Refused {
         ballot: Ballot,
         /// The number of its grant.
         epoch: Epoch,
-        /// Is the owner known to hold it, not only to have asked for it?
-        held: bool,
+        /// By what its owner has it.
+        claim: Claim,
         /// How long the acceptor will keep it.
         remaining: Duration,
     },
@@ -149,8 +169,8 @@ pub enum About {
         ballot: Ballot,
         /// Number of the grant.
         epoch: Epoch,
-        /// Does the sender hold the lease already, so that this is a renewal?
-        held: bool,
+        /// By what the sender has the lease, or wants to.
+        claim: Claim,
     },
     /// Noted.
     Accept {

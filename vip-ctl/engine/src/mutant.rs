@@ -119,8 +119,12 @@ mutants! {
     NoAnnouncement = "takes-over-in-silence";
     /// A holder keeps its lease whatever a refusal says of another's.
     NeverSuperseded = "never-superseded";
-    /// A holder keeps its lease whatever a holder says itself, if the epoch is no higher.
+    /// A holder keeps its lease whatever a holder of the same epoch says itself.
     EpochsDecide = "the-holders-own-word-never-supersedes";
+    /// A holder gives way to one of an earlier grant that goes on after a pause.
+    OwnWordSupersedes = "the-holders-own-word-always-supersedes";
+    /// A holder gives way to one that has no more than its own vote.
+    ForceSupersedes = "force-supersedes-a-majority";
     /// A lease of an earlier grant ends this one if its ballot is higher.
     BallotsSupersede = "higher-ballots-supersede";
     /// A holder gives way to what a failed attempt has left behind.

@@ -16,7 +16,7 @@ use super::{
     config::{CEILING_WAIT, Epoch, NodeId, NodeSet, RETRY_MIN, Timing},
     group::{Group, Held},
     io::{Output, Reason},
-    message::{About, Ballot, Refused},
+    message::{About, Ballot, Claim, Refused},
     mutant::Mutant,
     node::Node,
 };
@@ -208,7 +208,7 @@ impl Group {
         if self.is_through_silence(kind, node) {
             return self.acceptor.renew_own(OwnPhase::Propose { ballot, epoch, accept }, now).map(|_| ());
         }
-        self.acceptor.propose(ballot, epoch, kind != Kind::Stand, now, accept)
+        self.acceptor.propose(ballot, epoch, self.claim_of(kind), now, accept)
     }
 
     /// An acceptor has promised.
@@ -246,7 +246,7 @@ impl Group {
                 // Others were sent the proposal without being waited for.
                 if attempt.kind == Kind::Adopt && late {
                     let epoch = *epoch;
-                    node.tell(from, self.id, About::Propose { ballot, epoch, held: true });
+                    node.tell(from, self.id, About::Propose { ballot, epoch, claim: Claim::Held });
                 }
             }
         }
@@ -271,11 +271,11 @@ impl Group {
         }
         self.leftover = true;
         let promised = attempt.promised;
-        let held = kind != Kind::Stand;
+        let claim = self.claim_of(kind);
         for peer in node.config.peers() {
             // Observers take note of what they are told.
             if kind != Kind::Adopt || promised.contains(peer) || !node.config.votes(peer) {
-                node.tell(peer, self.id, About::Propose { ballot, epoch, held });
+                node.tell(peer, self.id, About::Propose { ballot, epoch, claim });
             }
         }
         match self.propose_own(ballot, kind, epoch, node) {
@@ -385,11 +385,11 @@ impl Group {
     /// An acceptor has refused.
     pub fn on_refuse(&mut self, from: NodeId, ballot: Ballot, because: Refused, node: &mut Node) {
         let until = match because {
-            Refused::Held { ballot: other, epoch, held, remaining } => {
+            Refused::Held { ballot: other, epoch, claim, remaining } => {
                 self.round = self.round.max(other.round);
                 // The holder itself, asked since this node has held, means it.
-                let is_sure = held && from == other.node && self.is_renewal(ballot);
-                if self.superseded_by(other, epoch, is_sure, node) {
+                let is_sure = claim == Claim::Held && from == other.node && self.is_renewal(ballot);
+                if self.superseded_by(other, (epoch, claim), is_sure, node) {
                     self.release(None, Reason::Superseded, node);
                     return;
                 }
@@ -406,7 +406,7 @@ impl Group {
         if attempt.won || !node.config.votes(from) {
             return;
         }
-        attempt.contended |= matches!(because, Refused::Held { held: false, .. });
+        attempt.contended |= matches!(because, Refused::Held { claim: Claim::Asked, .. });
         attempt.refused.insert(from, until);
         let outbid = matches!(because, Refused::Promised { .. });
         if !outbid {
@@ -446,24 +446,55 @@ impl Group {
 
     /// Does another node's lease of the grant `epoch` mean that ours has been
     /// replaced while this machine was not running? That of a later grant does:
-    /// a majority that promised it no longer had ours. One of an earlier grant
-    /// is what its holder could not renew, under however high a ballot, and
-    /// means nothing, unless its owner says itself that it holds (`is_sure`:
-    /// hosts that crashed may have forgotten epochs) or ours has no majority.
-    /// In pair mode both may hold (rule 13).
-    fn superseded_by(&self, other: Ballot, epoch: Epoch, is_sure: bool, node: &Node) -> bool {
+    /// a majority that promised it no longer had ours. So does one of the same,
+    /// if its owner says itself that it holds (`is_sure`). One of an earlier
+    /// grant is what its holder could not renew, under however high a ballot,
+    /// or its machine was not running meanwhile. What is held by force has no
+    /// majority: it gives way to all that has one, and nothing that has one
+    /// gives way to it. In pair mode both may hold (rule 13).
+    fn superseded_by(
+        &self,
+        other: Ballot,
+        (epoch, claim): (Epoch, Claim),
+        is_sure: bool,
+        node: &Node,
+    ) -> bool {
         let Some(lease) = self.lease else { return false };
+        let is_sure = is_sure && !node.broken.is(Mutant::EpochsDecide);
         let is_later = match lease.epoch {
-            Some(ours) if !node.broken.is(Mutant::BallotsSupersede) => epoch > ours,
+            Some(_) if is_sure && node.broken.is(Mutant::OwnWordSupersedes) => true,
+            Some(ours) if !node.broken.is(Mutant::BallotsSupersede) => {
+                epoch > ours || (is_sure && epoch == ours)
+            }
             Some(_) | None => Some(other) > lease.ballot,
+        };
+        let gives_way = match (self.forced.is_some(), claim) {
+            (false, Claim::Forced) => is_later && node.broken.is(Mutant::ForceSupersedes),
+            (true, Claim::Asked | Claim::Held) => true,
+            (false, Claim::Asked | Claim::Held) | (true, Claim::Forced) => is_later,
         };
         other.node != node.me()
             && node.config.pair.is_none()
-            && (self.forced.is_some()
-                || (is_sure && !node.broken.is(Mutant::EpochsDecide))
-                || is_later
-                || node.broken.is(Mutant::AlwaysSuperseded))
+            && (gives_way || node.broken.is(Mutant::AlwaysSuperseded))
             && !node.broken.is(Mutant::NeverSuperseded)
+    }
+
+    /// By what this node has its lease.
+    pub fn claim(&self) -> Claim {
+        match (&self.lease, self.forced) {
+            (None, _) => Claim::Asked,
+            (Some(_), None) => Claim::Held,
+            (Some(_), Some(_)) => Claim::Forced,
+        }
+    }
+
+    /// By what it will have it, if this attempt succeeds, or has it already.
+    fn claim_of(&self, kind: Kind) -> Claim {
+        match (kind, self.forced) {
+            (_, Some(_)) => Claim::Forced,
+            (Kind::Stand, None) => Claim::Asked,
+            (Kind::Renew | Kind::Adopt, None) => Claim::Held,
+        }
     }
 
     /// Rule 13: where two nodes of a pair hold, the one with the higher epoch
@@ -528,6 +559,7 @@ impl Group {
 
     /// Asks those again who have not gone along, under the same ballot.
     fn resend(&mut self, node: &mut Node) {
+        let claim = self.attempt.as_ref().map_or(Claim::Asked, |attempt| self.claim_of(attempt.kind));
         let Some(attempt) = &mut self.attempt else { return };
         if node.broken.is(Mutant::NeverRepeats) {
             attempt.resend = node.now.plus(node.timing.accept);
@@ -545,8 +577,7 @@ impl Group {
                 }
                 Phase::Proposing { epoch, accepted } if !accepted.contains(peer) => {
                     if attempt.kind != Kind::Adopt || attempt.promised.contains(peer) {
-                        let held = attempt.kind != Kind::Stand;
-                        node.tell(peer, self.id, About::Propose { ballot, epoch, held });
+                        node.tell(peer, self.id, About::Propose { ballot, epoch, claim });
                     }
                 }
                 Phase::Preparing { .. } | Phase::Proposing { .. } => {}

@@ -14,7 +14,7 @@ use super::{
     config::{CommandId, Epoch, GroupId, Incarnation, NodeId, Pause},
     io::{Command, Refusal},
     label::{ByNumber, Label, Labels, Naming, Use},
-    message::{About, AskId, Ballot, Message, PAYLOAD_MAX, Packet, Refused, RequestId, Verdict},
+    message::{About, AskId, Ballot, Claim, Message, PAYLOAD_MAX, Packet, Refused, RequestId, Verdict},
 };
 
 /// Why bytes are no packet.
@@ -195,6 +195,14 @@ pub(super) fn split(messages: Vec<Message>) -> Vec<Vec<Message>> {
     packets
 }
 
+const fn claim_byte(claim: Claim) -> u8 {
+    match claim {
+        Claim::Asked => 0,
+        Claim::Held => 1,
+        Claim::Forced => 2,
+    }
+}
+
 fn put_message(out: &mut Vec<u8>, message: &Message, naming: &impl Naming) {
     match *message {
         Message::Heartbeat { first, ref ready } => {
@@ -266,10 +274,10 @@ fn put_about(out: &mut Vec<u8>, group: Label, about: About) {
                 out.extend(yours.0.to_be_bytes());
             }
         }
-        About::Propose { ballot, epoch, held } => {
+        About::Propose { ballot, epoch, claim } => {
             put_head(out, PROPOSE, group, ballot);
             out.extend(epoch.0.to_be_bytes());
-            out.push(u8::from(held));
+            out.push(claim_byte(claim));
         }
         About::Accept { ballot } => put_head(out, ACCEPT, group, ballot),
         About::Holding { ballot } => put_head(out, HOLDING, group, ballot),
@@ -298,11 +306,11 @@ fn put_about(out: &mut Vec<u8>, group: Label, about: About) {
 
 fn put_refused(out: &mut Vec<u8>, because: Refused) {
     match because {
-        Refused::Held { ballot, epoch, held, remaining } => {
+        Refused::Held { ballot, epoch, claim, remaining } => {
             out.push(HELD);
             put_ballot(out, ballot);
             out.extend(epoch.0.to_be_bytes());
-            out.push(u8::from(held));
+            out.push(claim_byte(claim));
             put_duration(out, remaining);
         }
         Refused::Promised { ballot } => {
@@ -378,6 +386,15 @@ impl Reader<'_> {
         }
     }
 
+    fn claim(&mut self) -> Result<Claim, DecodeError> {
+        match self.u8()? {
+            0 => Ok(Claim::Asked),
+            1 => Ok(Claim::Held),
+            2 => Ok(Claim::Forced),
+            byte => Err(DecodeError::Unknown { what: "claim", byte }),
+        }
+    }
+
     fn label(&mut self) -> Result<Label, DecodeError> {
         self.u64().map(Label)
     }
@@ -440,7 +457,7 @@ impl Reader<'_> {
                 yours: if self.flag()? { Some(self.epoch()?) } else { None },
             }),
             PROPOSE => {
-                Ok(About::Propose { ballot: self.ballot()?, epoch: self.epoch()?, held: self.flag()? })
+                Ok(About::Propose { ballot: self.ballot()?, epoch: self.epoch()?, claim: self.claim()? })
             }
             ACCEPT => Ok(About::Accept { ballot: self.ballot()? }),
             HOLDING => Ok(About::Holding { ballot: self.ballot()? }),
@@ -470,7 +487,7 @@ impl Reader<'_> {
         match self.u8()? {
             HELD => {
                 let (ballot, epoch) = (self.ballot()?, self.epoch()?);
-                Ok(Refused::Held { ballot, epoch, held: self.flag()?, remaining: self.duration()? })
+                Ok(Refused::Held { ballot, epoch, claim: self.claim()?, remaining: self.duration()? })
             }
             PROMISED => Ok(Refused::Promised { ballot: self.ballot()? }),
             RESERVED => Ok(Refused::Reserved { successor: NodeId(self.u8()?), remaining: self.duration()? }),

@@ -4,7 +4,7 @@ use vip_common::BootNs;
 
 use super::{A, ACCEPT, B, C, ms};
 use crate::{
-    Ballot, Epoch, Incarnation, NodeId, RESERVE_MIN, Refused,
+    Ballot, Claim, Epoch, Incarnation, NodeId, RESERVE_MIN, Refused,
     acceptor::{Acceptor, Lapsed, OwnPhase, Promised},
     mutant::Broken,
 };
@@ -18,7 +18,7 @@ fn ballot(round: u64, node: NodeId) -> Ballot {
 fn accepted_from_a(round: u64) -> Acceptor {
     let mut acceptor = Acceptor::idle();
     acceptor.prepare(ballot(round, A), T0).unwrap();
-    acceptor.propose(ballot(round, A), Epoch(3), true, T0, ACCEPT).unwrap();
+    acceptor.propose(ballot(round, A), Epoch(3), Claim::Held, T0, ACCEPT).unwrap();
     acceptor
 }
 
@@ -36,7 +36,7 @@ fn a_promise_keeps_lower_ballots_out_in_both_phases() {
     acceptor.prepare(ballot(5, A), T0).unwrap();
     let refused = Err(Refused::Promised { ballot: ballot(5, A) });
     assert_eq!(acceptor.prepare(ballot(4, B), T0), refused.map(|()| unreachable!()));
-    assert_eq!(acceptor.propose(ballot(4, B), Epoch(1), true, T0, ACCEPT), refused);
+    assert_eq!(acceptor.propose(ballot(4, B), Epoch(1), Claim::Held, T0, ACCEPT), refused);
     assert!(acceptor.lease(T0).is_none());
 }
 
@@ -51,9 +51,10 @@ fn a_duplicate_prepare_is_promised_again() {
 fn anothers_lease_is_refused_with_holder_and_rest_and_promises_nothing() {
     let mut acceptor = accepted_from_a(5);
     let later = T0.plus(ms(50));
-    let held = Refused::Held { ballot: ballot(5, A), epoch: Epoch(3), held: true, remaining: ms(150) };
+    let held =
+        Refused::Held { ballot: ballot(5, A), epoch: Epoch(3), claim: Claim::Held, remaining: ms(150) };
     assert_eq!(acceptor.prepare(ballot(9, B), later), Err(held));
-    assert_eq!(acceptor.propose(ballot(9, B), Epoch(9), true, later, ACCEPT), Err(held));
+    assert_eq!(acceptor.propose(ballot(9, B), Epoch(9), Claim::Held, later, ACCEPT), Err(held));
     // The holder's next ballot is lower than the intruder's, and goes through.
     let yours = Some(Epoch(3));
     assert_eq!(acceptor.prepare(ballot(6, A), later), Ok(Promised { epoch: Epoch(3), yours }));
@@ -75,7 +76,7 @@ fn the_owner_is_the_node_so_its_new_incarnation_renews() {
     let mut acceptor = accepted_from_a(5);
     let reborn = Ballot { round: 6, incarnation: Incarnation(77), node: A };
     assert_eq!(acceptor.prepare(reborn, T0).unwrap().yours, Some(Epoch(3)));
-    assert_eq!(acceptor.propose(reborn, Epoch(3), true, T0, ACCEPT), Ok(()));
+    assert_eq!(acceptor.propose(reborn, Epoch(3), Claim::Held, T0, ACCEPT), Ok(()));
 }
 
 #[test]
@@ -92,8 +93,8 @@ fn a_release_clears_the_lease_and_keeps_its_ballots_out() {
     assert!(acceptor.release(ballot(7, A), None, T0, RESERVE_MIN));
     assert!(acceptor.lease(T0).is_none());
     let late = Err(Refused::Promised { ballot: ballot(7, A) });
-    assert_eq!(acceptor.propose(ballot(5, A), Epoch(3), true, T0, ACCEPT), late);
-    assert_eq!(acceptor.propose(ballot(7, A), Epoch(3), true, T0, ACCEPT), late);
+    assert_eq!(acceptor.propose(ballot(5, A), Epoch(3), Claim::Held, T0, ACCEPT), late);
+    assert_eq!(acceptor.propose(ballot(7, A), Epoch(3), Claim::Held, T0, ACCEPT), late);
     assert!(acceptor.prepare(ballot(8, B), T0).is_ok());
 }
 
@@ -109,7 +110,7 @@ fn a_late_release_touches_no_newer_lease() {
 fn a_former_incarnations_release_touches_no_lease_of_the_new_one() {
     let mut acceptor = Acceptor::idle();
     let reborn = Ballot { round: 6, incarnation: Incarnation(77), node: A };
-    acceptor.propose(reborn, Epoch(4), true, T0, ACCEPT).unwrap();
+    acceptor.propose(reborn, Epoch(4), Claim::Held, T0, ACCEPT).unwrap();
     // The former incarnation had used a ballot that nobody ever saw.
     acceptor.release(ballot(8, A), None, T0, RESERVE_MIN);
     assert_eq!(acceptor.lease(T0).unwrap().ballot, reborn);
@@ -137,11 +138,11 @@ fn a_duplicate_release_reserves_nothing_again() {
 #[test]
 fn a_lease_is_known_to_be_held_by_the_ballot_that_won() {
     let mut acceptor = Acceptor::idle();
-    acceptor.propose(ballot(5, A), Epoch(1), false, T0, ACCEPT).unwrap();
-    assert!(!acceptor.lease(T0).unwrap().held);
+    acceptor.propose(ballot(5, A), Epoch(1), Claim::Asked, T0, ACCEPT).unwrap();
+    assert_eq!(acceptor.lease(T0).unwrap().claim, Claim::Asked);
     assert!(!acceptor.confirm(ballot(4, A), T0));
     assert!(acceptor.confirm(ballot(5, A), T0));
-    assert!(acceptor.lease(T0).unwrap().held);
+    assert_eq!(acceptor.lease(T0).unwrap().claim, Claim::Held);
     assert!(!acceptor.confirm(ballot(5, A), T0.plus(ACCEPT)));
 }
 
@@ -150,16 +151,16 @@ fn who_takes_note_believes_a_holder_whose_ballot_is_lower_than_anothers_release(
     let mut acceptor = Acceptor::idle();
     assert!(acceptor.release(ballot(41, B), None, T0, RESERVE_MIN));
     let (now, accept) = (T0.plus(ms(1)), ACCEPT);
-    assert!(acceptor.learn(ballot(38, A), Epoch(4), true, now, accept));
+    assert!(acceptor.learn(ballot(38, A), Epoch(4), Claim::Held, now, accept));
     assert_eq!(acceptor.lease(now).unwrap().ballot, ballot(38, A));
     // But not one from before the holder's own release.
     assert!(acceptor.release(ballot(42, A), None, now, RESERVE_MIN));
-    assert!(!acceptor.learn(ballot(40, A), Epoch(4), true, now, accept));
+    assert!(!acceptor.learn(ballot(40, A), Epoch(4), Claim::Held, now, accept));
     assert!(acceptor.lease(now).is_none());
     // Its next process knows nothing of its rounds, and neither do voters that
     // have restarted meanwhile (seed 3,053,987).
     let next = Ballot { incarnation: Incarnation(99), ..ballot(7, A) };
-    assert!(acceptor.learn(next, Epoch(5), true, now, accept));
+    assert!(acceptor.learn(next, Epoch(5), Claim::Held, now, accept));
     assert_eq!(acceptor.lease(now).unwrap().ballot, next);
 }
 
@@ -172,7 +173,7 @@ fn silence_refuses_everybody_and_this_nodes_own_candidacy() {
         let silent = |at: BootNs| Refused::Silent { remaining: until.since(at) };
         for at in [T0, T0.plus(ms(199))] {
             assert_eq!(acceptor.prepare(ballot(9, node), at), Err(silent(at)));
-            assert_eq!(acceptor.propose(ballot(9, node), Epoch(4), true, at, ACCEPT), Err(silent(at)));
+            assert_eq!(acceptor.propose(ballot(9, node), Epoch(4), Claim::Held, at, ACCEPT), Err(silent(at)));
         }
     }
     assert_eq!((acceptor.lease(until), acceptor.next_deadline()), (None, Some(until)));

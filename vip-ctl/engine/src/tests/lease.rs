@@ -94,7 +94,7 @@ fn groups_that_are_renewed_together_have_one_round() {
     let of = |packet: &Packet| -> Vec<Ballot> {
         let mut ballots = Vec::new();
         for message in &packet.messages {
-            if let Message::Group { about: About::Propose { ballot, held: true, .. }, .. } = message {
+            if let Message::Group { about: About::Propose { ballot, claim: Claim::Held, .. }, .. } = message {
                 ballots.push(*ballot);
             }
         }
@@ -323,7 +323,7 @@ fn after_a_long_stop_everything_has_run_out_before_old_packets_count() {
 fn held_by_b(cluster: &Cluster, round: u64, epoch: u64) -> Input {
     let held = Ballot { round, incarnation: Incarnation(99), node: B };
     let mine = Ballot { round: 1, incarnation: Incarnation(1), node: A };
-    let because = Refused::Held { ballot: held, epoch: Epoch(epoch), held: true, remaining: ms(100) };
+    let because = Refused::Held { ballot: held, epoch: Epoch(epoch), claim: Claim::Held, remaining: ms(100) };
     let about = About::Refuse { ballot: mine, because };
     assert!(cluster.holder() == Some(A), "A holds before");
     Input::Message { from: C, packet: Packet { messages: vec![Message::Group { group: DB, about }] } }
@@ -338,30 +338,54 @@ fn a_refusal_for_a_newer_lease_ends_the_lease_at_once() {
     assert_eq!((cluster.holder(), cluster.maps[&(A, DB)]), (None, Lease::NONE));
 }
 
-/// A's guest was paused, its voters' hosts crashed, and B has a lease of the
+/// A's guest was paused, its voters lost their disks, and B has a lease of the
 /// same epoch: nobody remembers the old one.
 #[test]
-fn a_refusal_by_the_holder_itself_ends_the_lease_whatever_its_epoch() {
-    let refusal = |held: bool, from: NodeId, ballot: Ballot| {
+fn a_refusal_by_the_holder_itself_ends_a_lease_of_the_same_epoch() {
+    let refusal = |claim: Claim, from: NodeId, ballot: Ballot| {
         let because = Refused::Held {
             ballot: Ballot { round: 0, incarnation: Incarnation(99), node: B },
             epoch: Epoch(1),
-            held,
+            claim,
             remaining: ms(100),
         };
         let about = About::Refuse { ballot, because };
         Input::Message { from, packet: Packet { messages: vec![Message::Group { group: DB, about }] } }
     };
-    for (held, from, renews, stays) in
-        [(true, B, true, false), (false, B, true, true), (true, C, true, true), (true, B, false, true)]
-    {
+    let (asked, has) = (Claim::Asked, Claim::Held);
+    for (claim, from, renews, stays) in [
+        (has, B, true, false),
+        (asked, B, true, true),
+        (Claim::Forced, B, true, true),
+        (has, C, true, true),
+        (has, B, false, true),
+    ] {
         let mut cluster = Cluster::settled();
         let won = cluster.engines[&A].groups[0].lease.unwrap().ballot.unwrap();
         let ballot = if renews { Ballot { round: won.round + 1, ..won } } else { won };
-        cluster.give(A, refusal(held, from, ballot));
-        let told = format!("held {held}, from {from:?}, a renewal {renews}");
+        cluster.give(A, refusal(claim, from, ballot));
+        let told = format!("{claim:?}, from {from:?}, a renewal {renews}");
         assert_eq!(cluster.holder(), stays.then_some(A), "{told}");
         assert_eq!(cluster.maps[&(A, DB)] == Lease::NONE, !stays, "{told}");
+    }
+}
+
+/// B took the group by force while it was cut off, with a higher epoch.
+#[test]
+fn what_is_held_by_force_ends_no_lease_of_a_majority() {
+    for (claim, stays) in [(Claim::Forced, true), (Claim::Held, false), (Claim::Asked, false)] {
+        let mut cluster = Cluster::settled();
+        let mine = cluster.engines[&A].groups[0].lease.unwrap().ballot.unwrap();
+        let because = Refused::Held {
+            ballot: Ballot { round: 99, incarnation: Incarnation(99), node: B },
+            epoch: Epoch(2),
+            claim,
+            remaining: ms(100),
+        };
+        let about = About::Refuse { ballot: Ballot { round: mine.round + 1, ..mine }, because };
+        let packet = Packet { messages: vec![Message::Group { group: DB, about }] };
+        cluster.give(A, Input::Message { from: B, packet });
+        assert_eq!(cluster.holder(), stays.then_some(A), "{claim:?}");
     }
 }
 
@@ -374,8 +398,8 @@ fn a_holder_says_that_it_holds_and_one_whose_lease_is_over_does_not() {
         packet: Packet { messages: vec![Message::Group { group: DB, about: About::Prepare { ballot } }] },
     };
     cluster.isolate(A);
-    for holds in [true, false] {
-        if !holds {
+    for claim in [Claim::Held, Claim::Asked] {
+        if claim == Claim::Asked {
             cluster.run_until(ACCEPT, |cluster| cluster.state(A).expiry.is_none()).unwrap();
         }
         cluster.sent.clear();
@@ -385,11 +409,11 @@ fn a_holder_says_that_it_holds_and_one_whose_lease_is_over_does_not() {
                 let Message::Group { about: About::Refuse { because, .. }, .. } = message else {
                     return None;
                 };
-                let Refused::Held { ballot, held, .. } = because else { return None };
-                ((*from, *to, ballot.node) == (A, B, A)).then_some(*held)
+                let Refused::Held { ballot, claim, .. } = because else { return None };
+                ((*from, *to, ballot.node) == (A, B, A)).then_some(*claim)
             })
         });
-        assert_eq!(refused, Some(holds));
+        assert_eq!(refused, Some(claim));
     }
 }
 

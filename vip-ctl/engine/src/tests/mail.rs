@@ -13,7 +13,7 @@ fn standby_of_a() -> (Engine, BootNs) {
 /// A renews under this round.
 fn renewal(round: u64) -> Input {
     let ballot = Ballot { round, incarnation: Incarnation(1), node: A };
-    let about = About::Propose { ballot, epoch: Epoch(1), held: true };
+    let about = About::Propose { ballot, epoch: Epoch(1), claim: Claim::Held };
     Input::Message { from: A, packet: Packet { messages: vec![Message::Group { group: DB, about }] } }
 }
 

@@ -42,14 +42,18 @@ fn refusals() -> impl Strategy<Value = Refusal> {
 
 fn refused() -> impl Strategy<Value = Refused> {
     prop_oneof![
-        (ballots(), any::<u64>(), any::<bool>(), durations()).prop_map(|(ballot, epoch, held, remaining)| {
-            Refused::Held { ballot, epoch: Epoch(epoch), held, remaining }
+        (ballots(), any::<u64>(), claims(), durations()).prop_map(|(ballot, epoch, claim, remaining)| {
+            Refused::Held { ballot, epoch: Epoch(epoch), claim, remaining }
         }),
         ballots().prop_map(|ballot| Refused::Promised { ballot }),
         (any::<u8>(), durations())
             .prop_map(|(node, remaining)| Refused::Reserved { successor: NodeId(node), remaining }),
         durations().prop_map(|remaining| Refused::Silent { remaining }),
     ]
+}
+
+fn claims() -> impl Strategy<Value = Claim> {
+    prop_oneof![Just(Claim::Asked), Just(Claim::Held), Just(Claim::Forced)]
 }
 
 fn abouts() -> impl Strategy<Value = About> {
@@ -59,10 +63,10 @@ fn abouts() -> impl Strategy<Value = About> {
         ballots().prop_map(|ballot| About::Prepare { ballot }),
         (ballots(), epoch(), proptest::option::of(epoch()))
             .prop_map(|(ballot, epoch, yours)| About::Promise { ballot, epoch, yours }),
-        (ballots(), epoch(), any::<bool>()).prop_map(|(ballot, epoch, held)| About::Propose {
+        (ballots(), epoch(), claims()).prop_map(|(ballot, epoch, claim)| About::Propose {
             ballot,
             epoch,
-            held
+            claim
         }),
         ballots().prop_map(|ballot| About::Holding { ballot }),
         ballots().prop_map(|ballot| About::Accept { ballot }),
@@ -209,7 +213,7 @@ proptest! {
 fn together(groups: &[u16], is_renewal: bool, epoch: impl Fn(u16) -> u64) -> Vec<Message> {
     let ballot = Ballot { round: 9, incarnation: Incarnation(8), node: NodeId(7) };
     let about = |group| match is_renewal {
-        true => About::Propose { ballot, epoch: Epoch(epoch(group)), held: true },
+        true => About::Propose { ballot, epoch: Epoch(epoch(group)), claim: Claim::Held },
         false => About::Accept { ballot },
     };
     groups.iter().map(|&group| Message::Group { group: GroupId(group), about: about(group) }).collect()

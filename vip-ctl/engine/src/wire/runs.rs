@@ -6,7 +6,7 @@ use super::{DecodeError, Reader, put_ballot, put_message};
 use crate::{
     config::{Epoch, GroupId},
     label::{Naming, Use},
-    message::{About, Ballot, Message, PAYLOAD_MAX},
+    message::{About, Ballot, Claim, Message, PAYLOAD_MAX},
 };
 
 const RENEWALS: u8 = 15;
@@ -40,11 +40,11 @@ impl Part {
     fn of(message: &Message) -> Option<Self> {
         let Message::Group { group, about } = message else { return None };
         let (kind, ballot, epoch) = match *about {
-            About::Propose { ballot, epoch, held: true } => (Kind::Renewal, ballot, epoch),
+            About::Propose { ballot, epoch, claim: Claim::Held } => (Kind::Renewal, ballot, epoch),
             About::Accept { ballot } => (Kind::Accept, ballot, Epoch::default()),
             About::Prepare { .. }
             | About::Promise { .. }
-            | About::Propose { held: false, .. }
+            | About::Propose { claim: Claim::Asked | Claim::Forced, .. }
             | About::Holding { .. }
             | About::Refuse { .. }
             | About::Release { .. }
@@ -58,7 +58,7 @@ impl Part {
     const fn message(&self) -> Message {
         let (ballot, epoch) = (self.ballot, self.epoch);
         let about = match self.kind {
-            Kind::Renewal => About::Propose { ballot, epoch, held: true },
+            Kind::Renewal => About::Propose { ballot, epoch, claim: Claim::Held },
             Kind::Accept => About::Accept { ballot },
         };
         Message::Group { group: GroupId(self.group), about }
