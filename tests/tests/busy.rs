@@ -1,10 +1,10 @@
 //! A busy machine: real-time priority keeps the lease, and what lateness there
 //! is can be read off.
 
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use vip_tests::lab::load::Hog;
 use vip_tests::lab::rig::{ArpProbes, Rig};
 use vip_tests::lab::stall::StallWatch;
 use vip_tests::lab::{Lab, LabSpec, clock, find_vip_ctl, skip};
@@ -19,29 +19,6 @@ const HOGS: usize = 2;
 const STALL: Duration = Duration::from_millis(10);
 /// How often it is tried again for that.
 const TRIES: usize = 3;
-
-/// A process that uses a whole core, ended when this is dropped.
-struct Hog(Child);
-
-impl Hog {
-    fn start() -> Result<Self> {
-        let mut command = Command::new("timeout");
-        // Bounded, should this process be killed.
-        command.arg("120").args(["sh", "-c", "while :; do :; done"]).stdin(Stdio::null());
-        Ok(Self(command.spawn().context("starting a hog")?))
-    }
-}
-
-impl Drop for Hog {
-    fn drop(&mut self) {
-        // SIGTERM: timeout passes it on to the shell that it runs.
-        if let Ok(pid) = i32::try_from(self.0.id()) {
-            // Ended already is as good.
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGTERM);
-        }
-        let _ = self.0.wait();
-    }
-}
 
 /// The number behind a line of the metrics that begins with `name`.
 fn metric(text: &str, name: &str) -> Option<f64> {
@@ -79,7 +56,7 @@ fn moved_with_hogs() -> Result<Option<String>> {
     let holder = rig.holder()?;
     let start = clock::now();
     let epoch = holder.status()?.groups[0].epoch;
-    let hogs: Vec<Hog> = (0..HOGS).map(|_| Hog::start()).collect::<Result<_>>()?;
+    let hogs: Vec<Hog> = (0..HOGS).map(|_| Hog::start(BUSY * 2)).collect::<Result<_>>()?;
     clock::sleep_until(start.plus(BUSY));
     drop(hogs);
     rig.check()?;

@@ -1,7 +1,9 @@
-//! The bench of the agent: three real agents in a lab, with many groups, and
-//! what that costs them. Here is the order of things; `run` measures one row,
-//! `usage` and `leases` read what the kernel knows of it.
+//! The benches of the agent. `agent`: three real agents in a lab, with many
+//! groups, and what that costs them; `run` measures one row, `usage` and
+//! `leases` read what the kernel knows of it. `hold`: whether a lease is lost
+//! where nothing is broken.
 
+mod hold;
 mod leases;
 mod run;
 mod usage;
@@ -29,6 +31,8 @@ pub struct BenchArgs {
 pub enum What {
     /// Agents with 1 to 10,000 groups: CPU, traffic, lost datagrams, and how soon a failed check is heard
     Agent(AgentArgs),
+    /// Leases that are lost although nothing is broken: on an idle machine, among hogs, behind a full link or table of connections
+    Hold(hold::HoldArgs),
 }
 
 /// How agents are measured.
@@ -136,7 +140,14 @@ pub struct Report {
 /// When nothing can be measured here: no privilege, a tool is missing. A row
 /// that can't be measured is told in the report instead.
 pub fn run(args: &BenchArgs) -> Result<ExitCode> {
-    let What::Agent(args) = &args.what;
+    let args = match &args.what {
+        What::Agent(args) => args,
+        What::Hold(args) => {
+            let vip_ctl = lab::begin("the bench", args.vip_ctl.as_deref())?;
+            hold::run(args, &vip_ctl)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     let vip_ctl = lab::begin("the bench", args.vip_ctl.as_deref())?;
     let mut report = Report::default();
     for case in cases(args) {
@@ -204,8 +215,10 @@ mod tests {
     use super::*;
 
     fn agent(args: &[&str]) -> AgentArgs {
-        let What::Agent(args) = BenchArgs::try_parse_from([&["bench", "agent"], args].concat()).unwrap().what;
-        args
+        match BenchArgs::try_parse_from([&["bench", "agent"], args].concat()).unwrap().what {
+            What::Agent(args) => args,
+            What::Hold(_) => panic!("another bench"),
+        }
     }
 
     #[test]
