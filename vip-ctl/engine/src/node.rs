@@ -375,9 +375,10 @@ impl Node {
         self.is_on_disk(epoch)
     }
 
-    /// Is it below the ceiling by now?
+    /// Is it below the ceiling by now? A pair promises nothing about epochs
+    /// (rule 13), and is not kept waiting.
     pub fn is_on_disk(&self, epoch: Epoch) -> bool {
-        epoch <= self.ceiling || self.broken.is(Mutant::BeyondCeiling)
+        epoch <= self.ceiling || self.config.pair.is_some() || self.broken.is(Mutant::BeyondCeiling)
     }
 
     /// There is, or may have been, a grant of this epoch somewhere: has the

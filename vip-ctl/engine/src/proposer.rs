@@ -190,7 +190,11 @@ impl Group {
             let answer = self.acceptor.renew_own(OwnPhase::Prepare { ballot }, node.now);
             return answer.map(|promise| Promised { yours: Some(promise.epoch), ..promise });
         }
-        self.promise(ballot, node)
+        if self.forced.is_some() {
+            self.acceptor.prepare(ballot, node.now)
+        } else {
+            self.promise(ballot, node)
+        }
     }
 
     /// This node's own answer to its own second phase.
@@ -201,7 +205,8 @@ impl Group {
         epoch: Epoch,
         node: &mut Node,
     ) -> Result<(), Refused> {
-        if kind == Kind::Stand && !node.is_below_ceiling(epoch) {
+        // By force no more is promised, and a full disk is no reason to have nobody.
+        if kind == Kind::Stand && self.forced.is_none() && !node.is_below_ceiling(epoch) {
             return Err(Refused::Silent { remaining: CEILING_WAIT });
         }
         let (now, accept) = (node.now, node.keep());

@@ -116,6 +116,27 @@ fn a_renewal_waits_for_no_disk() {
     assert!(cluster.holder() == Some(A) && !closed, "the lease was lost");
 }
 
+/// They promise nothing about epochs, and are what people have when all else is broken.
+#[test]
+fn force_and_a_pair_wait_for_no_disk() {
+    let mut cluster = new_disks();
+    cluster.isolate(A);
+    cluster.run(ACCEPT * 5);
+    cluster.two_may_hold = true;
+    assert_eq!(cluster.command(A, Command::Force { group: DB }), Ok(Completed::HeldBy(A)));
+    assert_eq!(cluster.open(DB), [A]);
+
+    for pair in [PeerLoss::Take, PeerLoss::Hold] {
+        let nodes = vec![NodeSpec { role: Role::Node }; 2];
+        let mut config = EngineConfig::new(A, Incarnation(0), nodes, vec![GroupSpec::default()], ACCEPT);
+        config.pair = Some(pair);
+        config.remembered.ceiling = Epoch(0);
+        let mut cluster = Cluster::with_config(config);
+        cluster.run(ACCEPT * 5);
+        assert_eq!(cluster.holder(), Some(A), "{pair:?}");
+    }
+}
+
 #[test]
 fn what_others_may_have_accepted_is_made_room_for_before_a_grant_needs_it() {
     let mut cluster = new_disks();
