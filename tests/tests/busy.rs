@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use vip_tests::lab::load::Hog;
 use vip_tests::lab::rig::{ArpProbes, Rig};
 use vip_tests::lab::stall::StallWatch;
+use vip_tests::lab::status::metric;
 use vip_tests::lab::{Lab, LabSpec, clock, find_vip_ctl, skip};
 
 const LEASE: Duration = Duration::from_millis(50);
@@ -19,11 +20,6 @@ const HOGS: usize = 2;
 const STALL: Duration = Duration::from_millis(10);
 /// How often it is tried again for that.
 const TRIES: usize = 3;
-
-/// The number behind a line of the metrics that begins with `name`.
-fn metric(text: &str, name: &str) -> Option<f64> {
-    text.lines().find(|line| line.starts_with(name))?.rsplit(' ').next()?.parse().ok()
-}
 
 #[test]
 fn hogs_cause_no_failover_at_a_lease_of_50_ms() -> Result<()> {
@@ -69,9 +65,9 @@ fn moved_with_hogs() -> Result<Option<String>> {
     ensure!(account.verdict.new_holder.is_none() && account.verdict.answered_by_two == 0, "{account:?}");
 
     let metrics = holder.succeed(&["metrics"])?;
-    let count = metric(&metrics, "vip_lease_renew_lateness_seconds_count").context("a histogram")?;
+    let count: f64 = metric(&metrics, "vip_lease_renew_lateness_seconds_count").context("a histogram")?;
     ensure!(count > BUSY.as_secs_f64() / LEASE.as_secs_f64(), "renewals are counted: {count}");
-    let late = metric(&metrics, "vip_lease_renew_late_total").context("the late ones")?;
+    let late: f64 = metric(&metrics, "vip_lease_renew_late_total").context("the late ones")?;
     for line in metrics.lines().filter(|line| line.contains("renew_late")) {
         println!("{line}");
     }

@@ -5,12 +5,13 @@ use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use super::usage::Usage;
 use crate::lab::load::{Hog, Sender, conntrack, fill_conntrack, fill_link};
 use crate::lab::stall::StallWatch;
+use crate::lab::status::metric;
 use crate::lab::{GROUP, Lab, LabSpec, Node, SERVICE_PORT, cleanup, clock};
 
 /// How it is measured.
@@ -98,10 +99,7 @@ pub(super) fn run(args: &HoldArgs, vip_ctl: &Path) -> Result<()> {
         println!("{}", line(&row));
         row.log.iter().for_each(|line| println!("    {line}"));
         report.rows.push(row);
-        if let Some(file) = &args.json {
-            let text = serde_json::to_string_pretty(&report)?;
-            std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))?;
-        }
+        super::store(&report, args.json.as_deref())?;
     }
     Ok(())
 }
@@ -214,10 +212,7 @@ fn renewals(lab: &Lab) -> Result<(u64, u64)> {
     for node in lab.nodes() {
         let text = node.succeed(&["metrics"])?;
         let metric = |name: &str| -> Result<u64> {
-            let Some(line) = text.lines().find(|line| line.starts_with(name)) else {
-                bail!("{} has no {name}", node.name())
-            };
-            Ok(line.rsplit(' ').next().unwrap_or_default().parse()?)
+            metric(&text, name).with_context(|| format!("{} has no {name}", node.name()))
         };
         sum.0 += metric("vip_lease_renew_lateness_seconds_count")?;
         sum.1 += metric("vip_lease_renew_late_total")?;

@@ -8,7 +8,7 @@ mod leases;
 mod run;
 mod usage;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -164,14 +164,17 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
             Ok(row) => report.rows.push(row),
             Err(why) => report.left_out.push(LeftOut { groups: case.groups, lease_ms, why }),
         }
-        // After each row: what was measured is not lost with what comes.
-        if let Some(file) = &args.json {
-            let text = serde_json::to_string_pretty(&report)?;
-            std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))?;
-        }
+        store(&report, args.json.as_deref())?;
     }
     print!("{}", table(&report));
     Ok(if report.rows.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Writes what was measured so far, after each row: it is not lost with what comes.
+fn store(report: &impl Serialize, file: Option<&Path>) -> Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    let text = serde_json::to_string_pretty(report)?;
+    std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))
 }
 
 fn cases(args: &AgentArgs) -> Vec<Case> {

@@ -1,8 +1,9 @@
-//! `vip-ctl status -o json`, read back: the part of its shape that users and
+//! `vip-ctl status -o json` and `vip-ctl metrics`, read back: the part of its shape that users and
 //! tests rely on. Fields that are not named here are ignored on purpose.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use serde::Deserialize;
 
@@ -79,6 +80,12 @@ pub struct VipStatus {
     /// Frames by reason.
     #[serde(default)]
     pub counters: BTreeMap<String, serde_json::Value>,
+}
+
+/// The number behind a line of `vip-ctl metrics` that begins with `name`.
+#[must_use]
+pub fn metric<T: FromStr>(text: &str, name: &str) -> Option<T> {
+    text.lines().find(|line| line.starts_with(name))?.rsplit(' ').next()?.parse().ok()
 }
 
 impl Status {

@@ -17,16 +17,9 @@ fn new_disks() -> Cluster {
 
 /// The ceiling that the node has asked for last.
 fn asked(cluster: &Cluster, node: NodeId) -> Option<Epoch> {
-    cluster.log.iter().rev().find_map(|(_, by, output)| match output {
-        Output::RaiseCeiling { ceiling } if *by == node => Some(*ceiling),
-        Output::RaiseCeiling { .. }
-        | Output::Send { .. }
-        | Output::StoreLease { .. }
-        | Output::Announce { .. }
-        | Output::Changed { .. }
-        | Output::Remember { .. }
-        | Output::Done { .. }
-        | Output::Stopped => None,
+    cluster.log.iter().rev().find_map(|(_, by, output)| {
+        let Output::RaiseCeiling { ceiling } = output else { return None };
+        (*by == node).then_some(*ceiling)
     })
 }
 

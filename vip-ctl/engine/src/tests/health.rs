@@ -13,16 +13,9 @@ fn eligible(cluster: &mut Cluster, node: NodeId, eligible: bool) {
 
 /// The reason of the last change that a node told of.
 fn reason(cluster: &Cluster, node: NodeId) -> Option<Reason> {
-    cluster.log.iter().rev().find_map(|(_, by, output)| match output {
-        Output::Changed { reason, .. } if *by == node => Some(*reason),
-        Output::Changed { .. }
-        | Output::Done { .. }
-        | Output::Send { .. }
-        | Output::StoreLease { .. }
-        | Output::Announce { .. }
-        | Output::RaiseCeiling { .. }
-        | Output::Remember { .. }
-        | Output::Stopped => None,
+    cluster.log.iter().rev().find_map(|(_, by, output)| {
+        let Output::Changed { reason, .. } = output else { return None };
+        (*by == node).then_some(*reason)
     })
 }
 

@@ -265,18 +265,10 @@ fn losing_eligibility_clears_the_map_before_the_release_is_sent() {
     engine.handle(Input::Eligible { group: DB, eligible: false }, cluster.now);
     let outputs: Vec<_> = std::iter::from_fn(|| engine.poll_output()).collect();
     let store = outputs.iter().position(|o| *o == Output::StoreLease { group: DB, lease: Lease::NONE });
-    let release = outputs.iter().position(|output| match output {
-        Output::Send { packet, .. } => packet
-            .messages
-            .iter()
-            .any(|message| matches!(message, Message::Group { about: About::Release { .. }, .. })),
-        Output::StoreLease { .. }
-        | Output::Announce { .. }
-        | Output::Changed { .. }
-        | Output::RaiseCeiling { .. }
-        | Output::Remember { .. }
-        | Output::Done { .. }
-        | Output::Stopped => false,
+    let release = outputs.iter().position(|output| {
+        let Output::Send { packet, .. } = output else { return false };
+        let is_release = |message: &_| matches!(message, Message::Group { about: About::Release { .. }, .. });
+        packet.messages.iter().any(is_release)
     });
     assert!(store.unwrap() < release.unwrap(), "{outputs:?}");
     assert_eq!(cluster.state(A).state, GroupState::Fault);

@@ -241,16 +241,9 @@ impl Cluster {
     }
 
     pub fn done(&self, id: CommandId) -> Option<Result<Completed, Refusal>> {
-        self.log.iter().find_map(|(_, _, output)| match output {
-            Output::Done { id: done, outcome } if *done == id => Some(*outcome),
-            Output::Done { .. }
-            | Output::Send { .. }
-            | Output::StoreLease { .. }
-            | Output::Announce { .. }
-            | Output::Changed { .. }
-            | Output::RaiseCeiling { .. }
-            | Output::Remember { .. }
-            | Output::Stopped => None,
+        self.log.iter().find_map(|(_, _, output)| {
+            let Output::Done { id: done, outcome } = output else { return None };
+            (*done == id).then_some(*outcome)
         })
     }
 
