@@ -85,3 +85,18 @@ fn timers_before_mail_are_caught() {
 fn acceptors_shorter_than_the_lease_are_caught() {
     assert_caught(Mutant::ShortAcceptor);
 }
+
+#[test]
+fn a_change_of_the_lease_without_a_record_of_votes_is_caught() {
+    assert_caught(Mutant::VotesUnrecorded);
+}
+
+#[test]
+fn nodes_of_two_leases_that_hear_each_other_are_caught() {
+    assert_caught(Mutant::MixedLeases);
+}
+
+#[test]
+fn a_step_of_the_membership_before_the_last_one_is_over_is_caught() {
+    assert_caught(Mutant::HastySteps);
+}

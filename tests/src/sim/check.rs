@@ -48,6 +48,8 @@ pub enum Violation {
     StandsUnread(NodeId, GroupId),
     /// A group has moved by itself in a paused cluster.
     MovedInPause(GroupId),
+    /// The first node has a group that the second, which is better, could have (rule 9).
+    NotPreferred(GroupId, NodeId, NodeId),
     /// A new grant has no higher epoch than the one before.
     EpochStays(GroupId),
     /// Two grants of a group have the same epoch, or the later one a lower one.
@@ -116,6 +118,9 @@ impl Violation {
                 format!("{}: {} stands, and the holder's word lies in its socket", of(group), on(node))
             }
             Self::MovedInPause(group) => format!("{}: moved by itself in a pause", of(group)),
+            Self::NotPreferred(group, has, better) => {
+                format!("{}: {} has it, and {} is better and could", of(group), on(has), on(better))
+            }
             Self::EpochRepeats(group, was, is) => {
                 format!("{}: a grant of epoch {} after one of {}", of(group), is.0, was.0)
             }

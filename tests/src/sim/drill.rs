@@ -4,8 +4,8 @@
 use std::{cmp::Reverse, time::Duration};
 
 use vip_engine::{
-    COMMAND_TIMEOUT, Command, CommandId, Completed, GroupId, GroupState, GroupStatus, HEARD_MIN, Input,
-    NodeId, PeerLoss, Role,
+    COMMAND_TIMEOUT, Command, CommandId, Completed, GroupId, GroupSpec, GroupState, GroupStatus, HEARD_MIN,
+    Input, NodeId, PeerLoss, Role, Timing,
 };
 
 use super::{
@@ -37,6 +37,7 @@ impl World {
                 self.run_for(accept)?;
             }
             self.run_for(accept)?;
+            self.require_preferred()?;
         }
         // Two that held have met by now.
         self.two_may_hold = false;
@@ -71,7 +72,8 @@ impl World {
         (self.plan.loss, self.plan.duplicates, self.plan.late, self.plan.stalls) = (0, 0, 0, 0);
         (self.plan.disk_full, self.plan.disk_ns) = (0, 0);
         self.plan.jitter_ns = self.plan.jitter_ns.min(nanos(self.plan.timing.renew) / 16);
-        self.end_change()?;
+        self.end_changes()?;
+        self.end_change_of_lease()?;
         for node in 0..self.nodes.len() {
             if self.nodes[node].stalled_until.is_some() {
                 self.resume(node)?;
@@ -88,23 +90,51 @@ impl World {
         Ok(())
     }
 
-    /// Every node goes over to the second generation, one after the other.
-    fn end_change(&mut self) -> Result<(), Violation> {
-        let Some(Change { node: changed, added }) = self.plan.change else { return Ok(()) };
-        for node in (0..self.nodes.len()).filter(|&node| added || node != changed) {
-            if self.nodes[node].generation == 1 && self.nodes[node].engine.is_some() {
+    /// Every node goes over to the last generation, one after the other.
+    fn end_changes(&mut self) -> Result<(), Violation> {
+        let last = self.plan.last_generation();
+        for generation in 2..=last {
+            let members = self.plan.members(generation);
+            let members = members.iter().enumerate().filter(|(_, spec)| spec.role != Role::Vacant);
+            for (node, _) in members {
+                if self.nodes[node].generation < generation && self.nodes[node].engine.is_some() {
+                    self.kill(node, false)?;
+                }
+                self.nodes[node].generation = self.nodes[node].generation.max(generation);
+                self.start(node)?;
+                // Silence, and the round trips after it.
+                self.run_for(self.plan.timing.accept * 2)?;
+            }
+        }
+        for Change { node, added } in std::mem::take(&mut self.plan.changes) {
+            if !added {
+                self.plan.nodes[node].role = Role::Vacant;
                 self.kill(node, false)?;
             }
-            self.nodes[node].generation = 2;
+        }
+        Ok(())
+    }
+
+    /// Every node gets the later T_accept, one after the other.
+    fn end_change_of_lease(&mut self) -> Result<(), Violation> {
+        let Some(later) = self.plan.accept_later else { return Ok(()) };
+        let longest = self.plan.longest().accept;
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].is_later || self.plan.nodes[node].role == Role::Vacant {
+                continue;
+            }
+            if self.nodes[node].engine.is_some() {
+                self.kill(node, false)?;
+            }
+            self.change_accept(node);
             self.start(node)?;
-            // Silence, and the round trips after it.
-            self.run_for(self.plan.timing.accept * 2)?;
+            self.run_for(longest * 2)?;
         }
-        if !added {
-            self.kill(changed, false)?;
-        }
-        self.plan.nodes = self.plan.members(2);
-        self.plan.change = None;
+        self.plan.accept.fill(later);
+        self.plan.timing = Timing::new(later);
+        self.stats.accept = later;
+        self.plan.jitter_ns = self.plan.jitter_ns.min(nanos(self.plan.timing.renew) / 16);
+        self.plan.accept_later = None;
         Ok(())
     }
 
@@ -178,6 +208,37 @@ impl World {
         )
     }
 
+    /// The best of those that say to the holder that they could have the group,
+    /// by priority and then by number (rule 9).
+    fn best_ready(&self, group: GroupId) -> Option<usize> {
+        let priorities = &self.plan.groups[usize::from(group.0)].priorities;
+        let holder = self.holder(group)?;
+        let ready = self.status_of(holder, group)?.ready.into_iter().map(|node| usize::from(node.0));
+        ready.filter(|node| *node != holder).max_by_key(|node| (priorities[*node], Reverse(*node)))
+    }
+
+    /// No group that preempts is kept from a better node that could have it.
+    fn require_preferred(&self) -> Result<(), Violation> {
+        for group in self.groups() {
+            let GroupSpec { preempt, priorities } = &self.plan.groups[usize::from(group.0)];
+            let (Some(holder), Some(best)) = (self.holder(group), self.best_ready(group)) else { continue };
+            let place = |node: usize| (priorities[node], Reverse(node));
+            if preempt.is_some() && place(best) > place(holder) {
+                return Err(Violation::NotPreferred(group, self.nodes[holder].id, self.nodes[best].id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Is a slot longer than what candidates' clocks and ways can differ by, so
+    /// that they stand in the order of their ranks?
+    fn is_by_rank(&self) -> bool {
+        let ppm = self.plan.ppm.iter().map(|ppm| ppm.unsigned_abs()).max().unwrap_or_default();
+        let drift = Duration::from_nanos(nanos(self.plan.timing.accept) / 1_000_000 * ppm * 2);
+        let late = Duration::from_nanos(self.plan.lateness_ns) * 2;
+        drift + late + self.delay_max() * 4 < self.plan.timing.slot
+    }
+
     /// Every group has exactly one holder. Returns how often each has changed so far.
     fn require_holders(&self) -> Result<Vec<u64>, Violation> {
         for group in self.groups() {
@@ -241,14 +302,21 @@ impl World {
         };
         let crash = self.now;
         let lost: Vec<_> = self.groups().into_iter().filter(|&g| self.holder(g) == Some(victim)).collect();
+        let next: Vec<_> = lost.iter().map(|&group| self.best_ready(group)).collect();
         self.kill(victim, false)?;
         // The slowest clock that a plan can have counts T_accept 1.12 times as long.
         let bound = self.plan.timing.accept.mul_f64(1.12) + self.candidacy_bound();
         self.run_for(bound * 2)?;
-        for group in lost {
+        for (group, next) in lost.into_iter().zip(next) {
             let took = self.taken_over(group, victim, crash);
             self.require_within("crash", group, took, bound)?;
             self.stats.failovers.extend(took);
+            if let (Some(holder), Some(next)) = (self.holder(group), next)
+                && holder != next
+                && self.is_by_rank()
+            {
+                return Err(Violation::NotPreferred(group, self.nodes[holder].id, self.nodes[next].id));
+            }
         }
         Ok(())
     }
@@ -390,7 +458,8 @@ impl World {
         let paused = self.now;
         let held: Vec<_> = self.groups().into_iter().filter(|&g| self.holder(g) == Some(victim)).collect();
         self.pause_guest(victim);
-        let bound = self.plan.timing.accept.mul_f64(1.12) + self.candidacy_bound();
+        let duel = if self.is_by_rank() { Duration::ZERO } else { self.plan.timing.accept };
+        let bound = self.plan.timing.accept.mul_f64(1.12) + self.candidacy_bound() + duel;
         self.run_for(bound * 2)?;
         for &group in &held {
             let took = self.taken_over(group, victim, paused);

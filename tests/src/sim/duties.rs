@@ -34,7 +34,7 @@ impl World {
         let since = if is_on_standby { node.standby_since.or(Some(now)) } else { None };
         // It asks every other node in turn whether it is ready.
         let others = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
-        let bound = self.plan.timing.ask * others + self.plan.timing.accept;
+        let bound = self.plan.longest().ask * others + self.plan.longest().accept;
         let is_overdue = since.is_some_and(|since| now.since(since) > bound);
         for group in (0..self.plan.groups.len()).map(group_id) {
             if !self.is_open_on(index, group) {
@@ -97,8 +97,15 @@ impl World {
             else {
                 continue;
             };
-            // Renewals and adoptions have a word in the map.
-            if ballot.node != node.id || self.was_open_on(index, *group, node.handled_at) {
+            // Renewals and adoptions have a word in the map; one that is given up
+            // in the same packet had it when it began.
+            let is_over = packet.messages.iter().any(|message| {
+                let Message::Group { group: of, about: About::Release { ballot: last, .. } } = message else {
+                    return false;
+                };
+                of == group && last >= ballot
+            });
+            if ballot.node != node.id || is_over || self.was_open_on(index, *group, node.handled_at) {
                 continue;
             }
             let status = engine.status(node.handled_at);
@@ -117,7 +124,8 @@ impl World {
     }
 
     /// A new grant has a higher epoch than any before it, whatever was forgotten
-    /// with hosts. Not so by force, and not in pair mode, where two may hold.
+    /// with hosts. Not so by force, in pair mode, where two may hold, or when a
+    /// majority is replaced in two steps.
     pub(super) fn note_grant(
         &mut self,
         index: usize,
@@ -125,14 +133,14 @@ impl World {
         epoch: Epoch,
         (state, reason): (GroupState, Reason),
     ) -> Result<(), Violation> {
-        if state != GroupState::Active || self.plan.pair.is_some() {
+        if state != GroupState::Active || self.plan.pair.is_some() || self.plan.last_generation() > 2 {
             return Ok(());
         }
         // A process that was stopped may tell late of a grant that is over.
         let is_open = self.is_open_on(index, group);
         let holding = &mut self.holdings[usize::from(group.0)];
-        holding.forced |= reason == Reason::Forced;
-        if reason != Reason::Elected || holding.forced {
+        holding.epochs_may_repeat |= reason == Reason::Forced;
+        if reason != Reason::Elected || holding.epochs_may_repeat {
             return Ok(());
         }
         let highest = holding.granted.last().copied().unwrap_or_default();

@@ -16,7 +16,7 @@ use super::{
     clock::{Clock, SimNs, nanos},
     disk::Disk,
     names::{group_id, node_id},
-    plan::{Change, Plan},
+    plan::Plan,
     rng::Rng,
     world::{Event, World},
 };
@@ -54,6 +54,11 @@ pub(super) struct SimNode {
     pub id: NodeId,
     pub clock: Clock,
     pub hold: Duration,
+    /// Has it [`Plan::accept_later`]?
+    pub is_later: bool,
+    /// The longest T_accept of votes that may count when it starts again, by
+    /// the record that its agent keeps, and when that becomes its own.
+    pub votes: (Duration, BootNs),
     /// The pinned map: outlives the process, not the host.
     pub map: Vec<Lease>,
     /// `None` while no process runs.
@@ -101,6 +106,8 @@ impl SimNode {
             id: node_id(index),
             clock: Clock::new(SimNs(0), uptime, plan.ppm[index]),
             hold: Timing::new(plan.accept[index]).hold,
+            is_later: false,
+            votes: (plan.accept[index], BootNs(0)),
             map: vec![Lease::NONE; plan.groups.len()],
             engine: None,
             disk: Disk::new(plan.groups.len()),
@@ -143,11 +150,75 @@ impl World {
     fn engine_config(&mut self, index: usize) -> EngineConfig {
         let incarnation = Incarnation(self.rng.draw());
         let (nodes, groups) = (self.plan.members(self.nodes[index].generation), self.plan.groups.clone());
-        let config = EngineConfig::new(node_id(index), incarnation, nodes, groups, self.plan.accept[index]);
+        let accept = self.accept(index);
+        let config = EngineConfig::new(node_id(index), incarnation, nodes, groups, accept);
+        let silence = self.begin_votes(index);
         let remembered = self.remembered(index);
         let epoch_margin = self.plan.epoch_margin;
         let (pair, startup_delay) = (self.plan.pair, self.plan.startup_delay);
-        EngineConfig { pair, startup_delay, remembered, epoch_margin, ..config }
+        EngineConfig { pair, startup_delay, silence, remembered, epoch_margin, ..config }
+    }
+
+    /// T_accept of a node's configuration.
+    fn accept(&self, index: usize) -> Duration {
+        let later = self.plan.accept_later.filter(|_| self.nodes[index].is_later);
+        later.unwrap_or(self.plan.accept[index])
+    }
+
+    /// How long a process that starts has to be silent, which it writes down,
+    /// as `vip-ctl`'s votes do.
+    fn begin_votes(&mut self, index: usize) -> Duration {
+        let accept = self.accept(index);
+        let is_forgotten = self.mutant == Mutant::VotesUnrecorded;
+        let silence = if is_forgotten { accept } else { self.nodes[index].votes.0.max(accept) };
+        let node = &mut self.nodes[index];
+        node.hold = Timing::new(accept).hold;
+        node.votes = (silence, node.clock.at(self.now).plus(silence));
+        silence
+    }
+
+    /// The record says how long votes count that the last process may have
+    /// given; none longer than its own, if it has outlived its silence.
+    fn settle_votes(&mut self, index: usize) {
+        let (accept, longest) = (self.accept(index), self.plan.longest().accept);
+        let node = &mut self.nodes[index];
+        if node.handled_at == BootNs(0) {
+            // The host was off, for who knows how long.
+            node.votes.0 = longest;
+        } else if node.handled_at >= node.votes.1 {
+            node.votes.0 = accept;
+        }
+        node.votes.1 = BootNs(u64::MAX);
+    }
+
+    /// The node's configuration gets the later T_accept, before a start.
+    pub fn change_accept(&mut self, index: usize) {
+        self.settle_votes(index);
+        self.nodes[index].is_later = true;
+    }
+
+    /// The generation that a node starts with: its configuration is exchanged at
+    /// some restart, and never back. Into the next but one it goes when every
+    /// voter of the next takes part in that, which its agent asks for
+    /// (`vip-ctl`'s membership, explored by its chains).
+    fn next_generation(&mut self, index: usize) -> u64 {
+        let mut generation = self.nodes[index].generation;
+        while generation < self.plan.last_generation() {
+            let is_member = |generation| self.plan.members(generation)[index].role != Role::Vacant;
+            let members = self.plan.members(generation);
+            let mut voters = members.iter().zip(&self.nodes).filter(|(spec, _)| spec.role.votes());
+            let is_open = generation == 1
+                || self.mutant == Mutant::HastySteps
+                || voters.all(|(_, node)| node.generation >= generation);
+            let has_gone = is_member(generation) && !is_member(generation + 1);
+            // Who is yet to come has nothing to stay with.
+            let is_due = !is_member(generation) || self.rng.chance(400);
+            if !is_open || has_gone || !is_due {
+                break;
+            }
+            generation += 1;
+        }
+        generation
     }
 
     /// Starts the node's process, if none runs.
@@ -155,15 +226,10 @@ impl World {
         if self.nodes[index].engine.is_some() {
             return Ok(());
         }
-        if let Some(Change { node, added }) = self.plan.change {
-            // The configuration is exchanged at some restart, and never back.
-            let generation = &mut self.nodes[index].generation;
-            *generation = match (node == index, added) {
-                (true, true) => 2,
-                (true, false) => 1,
-                (false, _) if self.rng.chance(400) => 2,
-                (false, _) => *generation,
-            };
+        self.nodes[index].generation = self.next_generation(index);
+        self.settle_votes(index);
+        if self.plan.accept_later.is_some() && !self.nodes[index].is_later && self.rng.chance(400) {
+            self.change_accept(index);
         }
         if self.plan.members(self.nodes[index].generation)[index].role == Role::Vacant {
             return Ok(());
@@ -173,7 +239,7 @@ impl World {
         let mut now = node.clock.at(self.now);
         node.handled_at = now;
         if self.mutant == Mutant::NoSilence {
-            now = BootNs(now.0 - nanos(config.accept));
+            now = BootNs(now.0 - nanos(config.silence));
         }
         let leases = node.map.iter().enumerate();
         let held: Vec<_> =
@@ -200,7 +266,8 @@ impl World {
             format!("{:<6} is killed{}", world.name(index), if host { " with its host" } else { "" })
         });
         let uptime = self.rng.between(1_000_000_000, 100_000_000_000);
-        let (now, ppm) = (self.now, self.plan.ppm[index]);
+        let (now, ppm, groups) = (self.now, self.plan.ppm[index], self.plan.groups.len());
+        let is_disk_lost = host && self.rng.chance(self.plan.disk_lost);
         let node = &mut self.nodes[index];
         node.engine = None;
         node.wake_at = None;
@@ -208,6 +275,12 @@ impl World {
         if !host {
             return Ok(());
         }
+        if is_disk_lost {
+            // Nothing is promised about epochs any more, all the rest is.
+            node.disk = Disk::new(groups);
+            self.holdings.iter_mut().for_each(|holding| holding.epochs_may_repeat = true);
+        }
+        let node = &mut self.nodes[index];
         node.map.fill(Lease::NONE);
         node.clock = Clock::new(now, BootNs(uptime), ppm);
         node.handled_at = BootNs(0);

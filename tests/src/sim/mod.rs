@@ -66,6 +66,14 @@ pub enum Mutant {
     ShortAcceptor,
     /// A loop looks at its timers before it reads what has arrived.
     TimersBeforeMail,
+    /// An agent with a new T_accept is silent for that long only, whatever it
+    /// voted for under the former one (rule 5).
+    VotesUnrecorded,
+    /// Nodes whose configurations have another T_accept hear each other.
+    MixedLeases,
+    /// Nodes enter the next membership but one before all voters have the next
+    /// one (rule 10).
+    HastySteps,
 }
 
 /// What a run without a violation has to tell.

@@ -4,7 +4,7 @@
 use vip_engine::{About, Input, Message, Packet};
 
 use super::{
-    Violation,
+    Mutant, Violation,
     clock::{SimNs, nanos},
     names::node_id,
     trace,
@@ -13,7 +13,7 @@ use super::{
 
 /// A datagram on its way. It knows for which start of the receiver it was
 /// sealed by which start of the sender, as the transport's incarnations do,
-/// and of which membership generation the sender is.
+/// and of which membership generation the sender is, and with which T_accept.
 #[derive(Clone, Debug)]
 pub(super) struct Datagram {
     pub from: usize,
@@ -21,6 +21,7 @@ pub(super) struct Datagram {
     sender_life: u64,
     receiver_life: u64,
     generation: u64,
+    is_later: bool,
     packet: Packet,
 }
 
@@ -126,6 +127,7 @@ impl World {
             sender_life: self.nodes[from].life,
             receiver_life: self.nodes[to].life,
             generation: self.nodes[from].generation,
+            is_later: self.nodes[from].is_later,
             packet,
         };
         let keep = self.taps.iter().find(|tap| tap.picks(&datagram)).map(|tap| tap.keep);
@@ -181,16 +183,17 @@ impl World {
         count
     }
 
-    /// A datagram has arrived. Incarnations and the generation are the
-    /// transport's to check; what it would drop is dropped here.
+    /// A datagram has arrived. Incarnations, the generation and the configuration
+    /// are the transport's to check; what it would drop is dropped here.
     pub(super) fn deliver(&mut self, datagram: Datagram) -> Result<(), Violation> {
-        let Datagram { from, to, sender_life, receiver_life, generation, packet } = datagram;
+        let Datagram { from, to, sender_life, receiver_life, generation, is_later, packet } = datagram;
+        let is_mixed = self.mutant == Mutant::MixedLeases;
         let node = &mut self.nodes[to];
-        let stranger = node.generation.abs_diff(generation) > 1;
+        let stranger = node.generation.abs_diff(generation) > 1 || (node.is_later != is_later && !is_mixed);
         if stranger || self.plan.incarnations_checked {
             if stranger || receiver_life != node.life || sender_life < node.heard[from] {
                 self.note(|world| {
-                    let why = if stranger { "another generation" } else { "an old incarnation" };
+                    let why = if stranger { "another configuration" } else { "an old incarnation" };
                     format!("{:<6} <- {:<6} dropped: {why}", world.name(to), world.name(from))
                 });
                 return Ok(());

@@ -20,11 +20,11 @@ const CALM_DELAY: Duration = Duration::from_micros(200);
 /// The most groups of a plan.
 const GROUPS_MAX: u64 = 64;
 
-/// One voter comes or goes from generation 1 to generation 2 (rule 10).
+/// One voter comes or goes from one generation to the next (rule 10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Change {
     pub node: usize,
-    /// It is in generation 2 only; else in generation 1 only.
+    /// It comes; else it goes.
     pub added: bool,
 }
 
@@ -34,14 +34,17 @@ pub(super) struct Plan {
     pub names: Names,
     pub nodes: Vec<NodeSpec>,
     pub groups: Vec<GroupSpec>,
-    /// Who comes or goes while the agents are restarted one by one.
-    pub change: Option<Change>,
+    /// Who comes or goes while the agents are restarted one by one: the first
+    /// leads from generation 1 to 2. Another node each.
+    pub changes: Vec<Change>,
     /// Pair mode, for two nodes (rule 13).
     pub pair: Option<PeerLoss>,
     /// How long no node stands by itself after its start.
     pub startup_delay: Duration,
     /// By node: T_accept. The same everywhere, except for one mutant.
     pub accept: Vec<Duration>,
+    /// T_accept becomes this while the agents are restarted one by one.
+    pub accept_later: Option<Duration>,
     pub timing: Timing,
     pub ppm: Vec<i64>,
     /// By sender and receiver: the least delay, in ns.
@@ -60,6 +63,8 @@ pub(super) struct Plan {
     pub disk_full: u64,
     /// How long it takes until a record is on disk, at most.
     pub disk_ns: u64,
+    /// How often in a thousand crashes of a host its disk is lost with it.
+    pub disk_lost: u64,
     /// See [`vip_engine::EPOCH_MARGIN`].
     pub epoch_margin: u64,
     /// Drop what was meant for, or comes from, a former incarnation, as the
@@ -77,12 +82,22 @@ impl Plan {
     /// The members of a generation.
     pub fn members(&self, generation: u64) -> Vec<NodeSpec> {
         let mut nodes = self.nodes.clone();
-        if let Some(Change { node, added }) = self.change
-            && (generation == 1) == added
-        {
-            nodes[node].role = Role::Vacant;
+        for (before, Change { node, added }) in (1..).zip(&self.changes) {
+            if (generation <= before) == *added {
+                nodes[*node].role = Role::Vacant;
+            }
         }
         nodes
+    }
+
+    /// The times that follow from the longest T_accept.
+    pub fn longest(&self) -> Timing {
+        self.accept_later.map_or(self.timing, |later| Timing::new(later.max(self.timing.accept)))
+    }
+
+    /// The generation that the changes lead to.
+    pub fn last_generation(&self) -> u64 {
+        (1..).zip(&self.changes).last().map_or(1, |(before, _)| before + 1)
     }
 
     /// A cluster in which nothing happens by chance: exact clocks, a network
@@ -93,10 +108,11 @@ impl Plan {
             names,
             nodes,
             groups,
-            change: None,
+            changes: Vec::new(),
             pair: None,
             startup_delay: Duration::ZERO,
             accept: vec![accept; count],
+            accept_later: None,
             timing: Timing::new(accept),
             ppm: vec![0; count],
             delay_ns: vec![vec![nanos(CALM_DELAY); count]; count],
@@ -107,6 +123,7 @@ impl Plan {
             stalls: 0,
             disk_full: 0,
             disk_ns: 0,
+            disk_lost: 0,
             epoch_margin: EPOCH_MARGIN,
             incarnations_checked: true,
             blow_every: Duration::ZERO,
@@ -130,13 +147,11 @@ impl Plan {
         } else {
             None
         };
-        let change =
-            (count > 2 && rng.chance(250)).then(|| Change { node: rng.index(count), added: rng.chance(500) });
-        // Somebody must be able to hold without it, too.
-        let change = change.filter(|change| {
-            let others = nodes.iter().enumerate().filter(|&(node, _)| node != change.node);
-            others.into_iter().any(|(_, spec)| spec.role == Role::Node)
-        });
+        let changes = if count > 2 && (rng.chance(250) || mutant == Mutant::HastySteps) {
+            Self::some_changes(rng, &nodes)
+        } else {
+            Vec::new()
+        };
         let observers = usize::from(rng.chance(100));
         nodes.extend(vec![NodeSpec { role: Role::Observer }; observers]);
         let count = nodes.len();
@@ -158,13 +173,10 @@ impl Plan {
         let ppm = (0..count).map(|_| {
             let most = if wild { PPM_MAX } else { PPM_USUAL };
             let size = i64::try_from(rng.between(0, most)).unwrap_or(0);
-            match mutant {
-                Mutant::ClockRate => rng.pick(&[-PPM_BEYOND, PPM_BEYOND]),
-                Mutant::None
-                | Mutant::SendBeforeStore
-                | Mutant::NoSilence
-                | Mutant::ShortAcceptor
-                | Mutant::TimersBeforeMail => rng.pick(&[size, -size]),
+            if mutant == Mutant::ClockRate {
+                rng.pick(&[-PPM_BEYOND, PPM_BEYOND])
+            } else {
+                rng.pick(&[size, -size])
             }
         });
         let ppm = ppm.collect();
@@ -172,22 +184,21 @@ impl Plan {
         let delay_max = nanos(timing.renew) / rng.pick(&[8, 16, 64, 64, 128]);
         let delay_ns =
             (0..count).map(|_| (0..count).map(|_| rng.between(10_000, delay_max)).collect()).collect();
-        let accepts = (0..count).map(|node| match mutant {
-            Mutant::ShortAcceptor if node % 2 == 0 => accept / 2,
-            Mutant::None
-            | Mutant::ClockRate
-            | Mutant::SendBeforeStore
-            | Mutant::NoSilence
-            | Mutant::ShortAcceptor
-            | Mutant::TimersBeforeMail => accept,
-        });
+        let shorter = |node| mutant == Mutant::ShortAcceptor && node % 2 == 0;
+        let accepts = (0..count).map(|node| if shorter(node) { accept / 2 } else { accept });
+        // Half of it leaves a round trip in r/2 still.
+        let later = matches!(mutant, Mutant::VotesUnrecorded | Mutant::MixedLeases);
+        let accept_later =
+            (rng.chance(100) || later).then(|| rng.pick(&[accept * 5, accept * 2, accept / 2]));
+        let accept_later = accept_later.filter(|later| *later >= Duration::from_millis(50));
         let blow_every = accept.mul_f64(rng.pick(&[0.3, 1.0, 1.0, 3.0]));
         Self {
             names: Names::default(),
             accept: accepts.collect(),
+            accept_later,
             nodes,
             groups,
-            change,
+            changes,
             pair,
             startup_delay: if rng.chance(100) { accept * 3 } else { Duration::ZERO },
             timing,
@@ -200,11 +211,27 @@ impl Plan {
             stalls: rng.pick(&[0, 0, 200, 3000]),
             disk_full: rng.pick(&[0, 20, 200]),
             disk_ns: rng.pick(&[1_000_000, nanos(accept / 4), nanos(accept * 4)]),
+            disk_lost: rng.pick(&[0, 0, 0, 200]),
             epoch_margin: rng.pick(&[2, 8, EPOCH_MARGIN]),
             incarnations_checked: rng.chance(500),
             blow_every,
             rough: accept * 10 + blow_every * 10,
             lateness_ns: rng.pick(&[0, 50_000, 1_000_000]),
         }
+    }
+
+    /// One or two; somebody must be able to hold without them, too.
+    fn some_changes(rng: &mut Rng, nodes: &[NodeSpec]) -> Vec<Change> {
+        let mut changes: Vec<Change> = Vec::new();
+        for _ in 0..rng.between(1, 2) {
+            let change = Change { node: rng.index(nodes.len()), added: rng.chance(500) };
+            let stays = |node| node != change.node && changes.iter().all(|other| other.node != node);
+            let mut others = nodes.iter().enumerate().filter(|(node, _)| stays(*node));
+            let is_new = changes.iter().all(|other| other.node != change.node);
+            if is_new && others.any(|(_, spec)| spec.role == Role::Node) {
+                changes.push(change);
+            }
+        }
+        changes
     }
 }

@@ -88,10 +88,10 @@ pub(super) struct Holding {
     pub changes: u64,
     /// How often it opened on another node than the one before.
     pub moves: u64,
-    /// The epochs of its grants, up to the first that was by force.
+    /// The epochs of its grants.
     pub granted: BTreeSet<Epoch>,
-    /// Has it ever been taken by force?
-    pub forced: bool,
+    /// It was taken by force, or a disk was lost: nothing is promised of them.
+    pub epochs_may_repeat: bool,
 }
 
 pub(super) struct World {
