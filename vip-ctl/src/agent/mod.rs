@@ -58,7 +58,7 @@ use self::{
     checks::{Board, Checks},
     eligibility::Eligible,
     judge::Lanes,
-    lease_loop::{Ask, Asker, LeaseLoop, Plane, SourceGuard},
+    lease_loop::{Ask, Asker, LeaseLoop, Parts, Plane, SourceGuard},
     membership::{Entry, take_part},
     memory::Memory,
     replace::Ended,
@@ -300,11 +300,9 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
     let gates = gate::Gates::new(hooks::rules(&config), &found);
     let (engine, labels, transport) = decide(&config, &table, keys, &found, silence, &memory)?;
     let (hooks, hooks_rx) = channel();
+    let (me, uncovered) = (NodeId(config.me), reload::uncovered(&table));
     let lease_loop = LeaseLoop {
-        engine,
-        labels,
-        uncovered: reload::uncovered(&table),
-        transport,
+        parts: Parts { engine, labels, uncovered, transport, gates, me },
         socket,
         guard,
         addresses: config.cluster.nodes.iter().map(|n| (NodeId(n.id), n.address)).collect(),
@@ -313,9 +311,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         wake,
         tell: notices.clone(),
         announcer: start_announcer(paths, can_hold)?,
-        gates,
         hooks: hooks.clone(),
-        me: NodeId(config.me),
     };
     let lease = spawn("lease", move || {
         if let Err(e) = realtime::prioritise(realtime::Role::Lease) {

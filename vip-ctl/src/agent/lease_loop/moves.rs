@@ -3,10 +3,9 @@
 //! partings; no hook is waited for here, only kept in mind. Whatever hooks
 //! follow from is told from here, since it is in order here and nowhere else.
 
-use tokio::sync::oneshot;
 use vip_common::{BootNs, Lease};
 
-use super::{Announce, Running};
+use super::core::{Core, Io};
 use crate::{
     agent::{
         Notice,
@@ -15,46 +14,45 @@ use crate::{
         hooks::{HookAsk, Order, Turned},
         parting,
     },
-    dataplane::clock,
-    engine::{
-        Command, CommandId, Completed, Epoch, GroupId, GroupState, Input, Message, NodeId, Packet, Reason,
-        Refusal,
-    },
+    engine::{Command, Epoch, GroupId, GroupState, Input, Label, Message, NodeId, Packet, Reason, Refusal},
     event::Hook,
+    mutant::{self, Mutant},
 };
 
 /// A planned move that is kept back.
-pub(super) enum Move {
+pub(super) enum Move<R> {
     /// Asked for at this node.
-    Command(Command, oneshot::Sender<Result<Completed, Refusal>>),
+    Command(Command, R),
     /// Asked for at another node.
     Request { from: NodeId, message: Message },
     /// The agent is to stop.
     Stop,
 }
 
-impl Running {
+impl<I: Io> Core<I> {
     /// The engine wants a word in the map.
     pub(super) fn word(&mut self, group: GroupId, lease: Lease, now: BootNs) {
-        let step = self.inner.gates.word(group, lease, now);
+        let step = self.gates.word(group, lease, now);
         if let Some(lease) = step.store {
-            self.write(group, lease);
+            self.io.store(group, lease);
         }
         self.cancel(step.cancel);
     }
 
-    fn write(&self, group: GroupId, lease: Lease) {
-        if let Some(plane) = &self.inner.plane
-            && let Some(index) = plane.index.get(usize::from(group.0))
-        {
-            plane.maps.leases().store(*index, lease);
+    /// A group has come here: told to the network once its fence is open.
+    pub(super) fn takeover(&mut self, group: GroupId) {
+        if !self.gates.is_promoting(group) {
+            self.io.takeover(group);
         }
     }
 
-    /// A group has come here: told to the network once its fence is open.
-    pub(super) fn takeover(&self, group: GroupId) {
-        if !self.inner.gates.is_promoting(group) {
-            self.announce(group, Announce::Takeover);
+    /// Tells the network where a group is, if it is here: it has new VIPs.
+    pub fn announce_again(&mut self, label: Label) {
+        let now = self.io.now();
+        if let Some(group) = self.labels.find(label)
+            && self.gates.until(group).is_some_and(|until| until > now)
+        {
+            self.io.takeover(group);
         }
     }
 
@@ -67,7 +65,7 @@ impl Running {
         (epoch, reason): (Epoch, Reason),
         now: BootNs,
     ) {
-        let told = self.inner.gates.changed(group, state, holder, (epoch, reason), now);
+        let told = self.gates.changed(group, state, holder, (epoch, reason), now);
         self.cancel(told.cancel);
         if state != GroupState::Active {
             let (free, late) = self.partings.lost(group);
@@ -81,48 +79,43 @@ impl Running {
 
     /// Tells people of a change, and the hooks' thread, for which
     /// `pre_promote` is what waits for it if it is to be run now.
-    fn tell_change(&self, changed: Notice, pre_promote: Option<Ticket>) {
+    fn tell_change(&mut self, changed: Notice, pre_promote: Option<Ticket>) {
         if let Notice::Changed { group, state, epoch, reason, holder, promoting, .. } = changed {
-            let grant = (state == GroupState::Active).then(|| self.inner.gates.grant(group));
-            let group = self.inner.gates.name(group);
+            let grant = (state == GroupState::Active).then(|| self.gates.grant(group));
+            let group = self.gates.name(group);
             let turned = Turned { group, state, grant, promoting, pre_promote, epoch, reason, holder };
-            self.order(HookAsk::Turned(turned));
+            self.io.hook(HookAsk::Turned(turned));
         }
-        self.say(changed);
+        self.io.tell(changed);
     }
 
-    fn order(&self, ask: HookAsk) {
-        // The thread "hooks" ends only with the process.
-        let _ = self.inner.hooks.send(ask);
-    }
-
-    fn cancel(&self, ticket: Option<Ticket>) {
+    fn cancel(&mut self, ticket: Option<Ticket>) {
         if let Some(ticket) = ticket {
-            self.order(HookAsk::Cancel(ticket));
+            self.io.hook(HookAsk::Cancel(ticket));
         }
     }
 
     /// Runs that nobody waits for any more, and that come too late to begin.
-    fn forget(&self, late: impl IntoIterator<Item = Ticket>) {
+    fn forget(&mut self, late: impl IntoIterator<Item = Ticket>) {
         for ticket in late {
-            self.order(HookAsk::Forget(ticket));
+            self.io.hook(HookAsk::Forget(ticket));
         }
     }
 
     /// A hook that was waited for has ended.
-    pub(super) fn hook_ended(&mut self, hook: Hook, ticket: Ticket, well: bool) {
-        let now = clock::now();
+    pub fn hook_ended(&mut self, hook: Hook, ticket: Ticket, well: bool) {
+        let now = self.io.now();
         if hook == Hook::PreDemote {
             let free = self.partings.ended(ticket, now);
             self.go_ahead(free);
             return;
         }
-        match self.inner.gates.ended(ticket, well, now) {
+        match self.gates.ended(ticket, well, now) {
             Verdict::Stale => {}
             Verdict::Open { group, lease, epoch, reason, gap } => {
-                self.write(group, lease);
-                self.announce(group, Announce::Takeover);
-                let (state, holder) = (GroupState::Active, Some(self.inner.me));
+                self.io.store(group, lease);
+                self.io.takeover(group);
+                let (state, holder) = (GroupState::Active, Some(self.me));
                 let promoting = false;
                 let changed = Notice::Changed { group, state, epoch, reason, holder, promoting, gap };
                 self.tell_change(changed, None);
@@ -133,8 +126,8 @@ impl Running {
     }
 
     /// The keeper's word on a group, unless this node stays away from it.
-    pub(super) fn eligible(&mut self, group: GroupId, word: Eligible) {
-        let word = match self.inner.gates.eligible(group, word) {
+    pub fn eligible(&mut self, group: GroupId, word: Eligible) {
+        let word = match self.gates.eligible(group, word) {
             Eligible::Yes => Input::Eligible { group, eligible: true },
             Eligible::No => Input::Eligible { group, eligible: false },
             Eligible::Unwell => Input::Unwell { group },
@@ -145,8 +138,8 @@ impl Running {
     /// What is due of hooks: groups that may be had again, moves that have
     /// waited long enough.
     pub(super) fn moves_due(&mut self) {
-        let now = clock::now();
-        for (group, word) in self.inner.gates.unbarred(now) {
+        let now = self.io.now();
+        for (group, word) in self.gates.unbarred(now) {
             self.eligible(group, word);
         }
         let over = self.partings.overdue(now);
@@ -154,7 +147,7 @@ impl Running {
         self.forget(over.late);
         for group in over.stayed {
             // Its service was told to get ready to leave, and stays.
-            if self.inner.gates.is_open(group, now) {
+            if self.gates.is_open(group, now) {
                 self.order_for(group, Hook::PostPromote, None, "not_moved");
             }
         }
@@ -162,26 +155,31 @@ impl Running {
 
     /// When [`Running::moves_due`] has something next.
     pub(super) fn moves_deadline(&self) -> Option<BootNs> {
-        [self.inner.gates.next_deadline(), self.partings.next_deadline()].into_iter().flatten().min()
+        [self.gates.next_deadline(), self.partings.next_deadline()].into_iter().flatten().min()
     }
 
-    fn order_for(&self, group: GroupId, hook: Hook, ticket: Option<Ticket>, reason: &str) {
+    fn order_for(&mut self, group: GroupId, hook: Hook, ticket: Option<Ticket>, reason: &str) {
         let order = Order {
-            group: self.inner.gates.name(group),
+            group: self.gates.name(group),
             hook,
             ticket,
             state: "active".into(),
-            grant: self.inner.gates.grant(group),
-            epoch: self.inner.gates.epoch(group).0,
+            grant: self.gates.grant(group),
+            epoch: self.gates.epoch(group).0,
             reason: reason.into(),
-            holder: Some(self.inner.me),
+            holder: Some(self.me),
         };
-        self.order(HookAsk::Run(order));
+        self.io.hook(HookAsk::Run(order));
     }
 
-    /// Does a command that was asked for at this node, or keeps it back.
-    pub(super) fn command(&mut self, command: Command, reply: oneshot::Sender<Result<Completed, Refusal>>) {
-        self.say(Notice::Asked { command, at: self.inner.me });
+    /// Does a command that was asked for at this node, or keeps it back. Its
+    /// groups go by their numbers in `table`: with another one, it is busy.
+    pub fn command(&mut self, command: Command, table: u64, reply: I::Reply) {
+        if table != self.labels.table() && !mutant::is(Mutant::OtherTable) {
+            self.io.reply(reply, Err(Refusal::Busy));
+            return;
+        }
+        self.io.tell(Notice::Asked { command, at: self.me });
         let waits_for = self.waits_for(command, None);
         if waits_for.is_empty() {
             self.command_now(command, reply);
@@ -190,23 +188,27 @@ impl Running {
         }
     }
 
-    fn command_now(&mut self, command: Command, reply: oneshot::Sender<Result<Completed, Refusal>>) {
-        self.next_command += 1;
-        let id = CommandId(self.next_command);
-        self.waiting.push((id, reply));
+    fn command_now(&mut self, command: Command, reply: I::Reply) {
+        let id = self.number(reply);
         self.input(Input::Command { id, command });
     }
 
     /// The agent is to stop: releases everything, planned as it is.
-    pub(super) fn stop(&mut self) {
-        let now = clock::now();
-        let open = self.inner.gates.open(now);
+    pub fn stop(&mut self) {
+        let now = self.io.now();
+        let open = self.gates.open(now);
         let waits_for = self.begin_partings(open, "stopping");
         if waits_for.is_empty() {
             self.input(Input::Stop);
         } else {
             self.partings.keep(Move::Stop, &waits_for);
         }
+    }
+
+    /// The agent ends at once and leaves the leases as they are, to the next one
+    /// or to time.
+    pub const fn leave(&mut self) {
+        self.stopped = true;
     }
 
     /// Takes out of a packet what is to be kept back.
@@ -224,12 +226,12 @@ impl Running {
     fn keeps_back(&mut self, from: NodeId, message: &Message) -> bool {
         let Message::Request { request, epoch, command } = message else { return false };
         // It is repeated until it is answered.
-        let is_same = |kept: &Move| matches!(kept, Move::Request { message: Message::Request { request: other, .. }, .. } if other == request);
+        let is_same = |kept: &Move<I::Reply>| matches!(kept, Move::Request { message: Message::Request { request: other, .. }, .. } if other == request);
         if self.partings.kept().any(is_same) {
             return true;
         }
         if !request.command.is_own() {
-            self.say(Notice::Asked { command: *command, at: from });
+            self.io.tell(Notice::Asked { command: *command, at: from });
         }
         let waits_for = self.waits_for(*command, Some(*epoch));
         if !waits_for.is_empty() {
@@ -240,26 +242,24 @@ impl Running {
 
     /// The groups whose `pre_demote` a command has to wait for; it begins by that.
     fn waits_for(&mut self, command: Command, epoch: Option<Epoch>) -> Vec<GroupId> {
-        if !self.inner.gates.any_pre_demote() || self.partings.is_full() {
+        if !self.gates.any_pre_demote() || self.partings.is_full() {
             return Vec::new();
         }
         // A request names the grant that it is about, if it is about one.
         let epoch = epoch.filter(|_| command.group().is_some());
-        let status = self.inner.engine.status(clock::now());
-        let taken = parting::taken(command, self.inner.me, epoch, &status);
+        let status = self.engine.status(self.io.now());
+        let taken = parting::taken(command, self.me, epoch, &status);
         self.begin_partings(taken, "asked_for")
     }
 
     fn begin_partings(&mut self, mut groups: Vec<GroupId>, reason: &str) -> Vec<GroupId> {
-        let now = clock::now();
-        groups.retain(|group| {
-            self.inner.gates.pre_demote(*group).is_some() && self.inner.gates.is_open(*group, now)
-        });
+        let now = self.io.now();
+        groups.retain(|group| self.gates.pre_demote(*group).is_some() && self.gates.is_open(*group, now));
         let waits_for = self.partings.waiting(&groups);
         for &group in &waits_for {
-            let Some(limit) = self.inner.gates.pre_demote(group) else { continue };
+            let Some(limit) = self.gates.pre_demote(group) else { continue };
             if !self.partings.is_running(group) {
-                let ticket = self.inner.gates.ticket();
+                let ticket = self.gates.ticket();
                 self.partings.begin(group, ticket, limit, now);
                 self.order_for(group, Hook::PreDemote, Some(ticket), reason);
             }
@@ -271,7 +271,7 @@ impl Running {
     /// what it was told before, by their numbers so far.
     pub(super) fn prepare(&mut self, before: &[Option<bool>]) {
         for (group, before) in (0..=u16::MAX).map(GroupId).zip(before) {
-            let on = self.inner.gates.prepares(group);
+            let on = self.gates.prepares(group);
             if on != before.unwrap_or(false) {
                 self.input(Input::Prepares { group, on });
             }
@@ -281,14 +281,11 @@ impl Running {
     /// Groups get other numbers: what was kept back can't be told any more
     /// what it was about. Returns whether the agent is to stop.
     pub(super) fn regroup_moves(&mut self, was: &[Option<GroupId>], rules: Vec<GateRule>) -> bool {
-        self.inner.gates.regroup(was, rules);
+        self.gates.regroup(was, rules);
         let mut stops = false;
         for each in self.partings.drain() {
             match each {
-                Move::Command(_, reply) => {
-                    // Whoever asked may have gone away.
-                    let _ = reply.send(Err(Refusal::Busy));
-                }
+                Move::Command(_, reply) => self.io.reply(reply, Err(Refusal::Busy)),
                 // It is repeated.
                 Move::Request { .. } => {}
                 Move::Stop => stops = true,
@@ -298,7 +295,7 @@ impl Running {
     }
 
     /// Does what was kept back.
-    pub(super) fn go_ahead(&mut self, moves: Vec<Move>) {
+    pub(super) fn go_ahead(&mut self, moves: Vec<Move<I::Reply>>) {
         for each in moves {
             match each {
                 Move::Command(command, reply) => self.command_now(command, reply),

@@ -164,10 +164,10 @@ impl Running {
     /// Takes a datagram that came from `source`.
     pub(super) fn receive(&mut self, bytes: &[u8], source: SocketAddr) -> Received {
         let now = clock::now();
-        let peer = self.inner.guard.peer_at(source);
-        let received = self.inner.transport.receive_from(peer, bytes, now);
+        let peer = self.guard.peer_at(source);
+        let received = self.core.transport.receive_from(peer, bytes, now);
         if let Some(peer) = peer
-            && self.inner.guard.note(peer, &received, now)
+            && self.guard.note(peer, &received, now)
         {
             self.let_in();
         }
@@ -176,20 +176,20 @@ impl Running {
 
     /// Lets everything in again where a flood is over.
     pub(super) fn calm_down(&mut self) {
-        if self.inner.guard.calm_down(clock::now()) {
+        if self.guard.calm_down(clock::now()) {
             self.let_in();
         }
     }
 
     fn let_in(&self) {
-        let bounds = |peer| self.inner.transport.session_bounds(peer);
+        let bounds = |peer| self.core.transport.session_bounds(peer);
         // Where it can't be had, what came in so far comes in.
-        let _ = self.inner.guard.apply(&self.inner.socket, bounds);
+        let _ = self.guard.apply(&self.core.io.socket, bounds);
     }
 
     /// How many datagrams the kernel has dropped at the socket.
     pub(super) fn dropped(&self) -> u64 {
-        socket::dropped(&self.inner.socket).map_or(0, u64::from)
+        socket::dropped(&self.core.io.socket).map_or(0, u64::from)
     }
 }
 

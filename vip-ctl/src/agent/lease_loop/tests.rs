@@ -8,15 +8,22 @@ use std::{
         mpsc::{Receiver, channel},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use nix::sys::eventfd::EfdFlags;
 
 use super::*;
 use crate::{
-    agent::Tell as _,
-    engine::{EngineConfig, Epoch, GroupSpec, GroupState, Incarnation, NodeSpec, Reason, Role},
-    transport::{Identity, KeyId, KeyRing, Psk},
+    agent::{
+        Tell as _,
+        gate::{GateRule, Gates},
+    },
+    engine::{
+        Engine, EngineConfig, GroupSpec, GroupState, Incarnation, LabelSpec, Labels, NodeSpec, Reason,
+        Reloaded, Role,
+    },
+    transport::{Identity, KeyId, KeyRing, Psk, Transport},
 };
 
 const ACCEPT: Duration = Duration::from_millis(500);
@@ -55,11 +62,16 @@ fn start(groups: u16) -> Loop {
     socket.set_nonblocking(true).expect("set");
     let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK).expect("made"));
     let ((sender, asks), (tell, notices)) = (channel(), channel());
-    let lease_loop = LeaseLoop {
+    let parts = Parts {
         labels: Labels::new(&config, &labels, TABLE, now),
         engine: Engine::new(config, &[], now),
         uncovered: Vec::new(),
         transport: Transport::new(identity, keys, [1; 32]),
+        gates: Gates::new(vec![GateRule::default(); usize::from(groups)], &[]),
+        me: ME,
+    };
+    let lease_loop = LeaseLoop {
+        parts,
         socket,
         guard: SourceGuard::default(),
         addresses: BTreeMap::new(),
@@ -68,9 +80,7 @@ fn start(groups: u16) -> Loop {
         wake: Arc::clone(&wake),
         tell,
         announcer: channel().0,
-        gates: Gates::new(vec![GateRule::default(); usize::from(groups)], &[]),
         hooks: channel().0,
-        me: ME,
     };
     let thread = thread::spawn(move || lease_loop.run());
     let started = Loop { asker: Asker::new(sender, wake), notices, thread };

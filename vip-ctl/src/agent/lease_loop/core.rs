@@ -1,0 +1,358 @@
+//! What the lease loop does with what comes in, and in which order: between
+//! the datagrams, the engine, the gates and the map. Sans-IO: the time is asked
+//! of an [`Io`], and everything that is done to the world goes through it, so
+//! that the simulation runs these very lines.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use vip_common::{BootNs, Lease};
+
+use super::{Counts, Snapshot, moves::Move};
+use crate::{
+    agent::{Notice, gate::Gates, hooks::HookAsk, lateness::Lateness, parting::Partings},
+    engine::{CommandId, Completed, Engine, Epoch, GroupId, Input, Labels, NodeId, Output, Packet, Refusal},
+    transport::{Received, Rejected, Transport},
+};
+
+/// Turns after which it is judged what follows from silence, however much is
+/// left unread: whoever floods this socket must not keep a node from standing.
+const UNREAD_TURNS_MAX: u32 = 16;
+/// How often at most the keeper is told of the same trouble: whoever can send
+/// frames or datagrams here must not be able to fill its queue, or the log.
+const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// What is only told now and then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Trouble {
+    /// Datagrams in this node's name are rejected; `None` for no peer's.
+    Rejected(Option<NodeId>),
+    /// A VIP of this group is claimed by another node.
+    Claim(GroupId),
+    /// Renewals begin late.
+    Late,
+}
+
+/// The world around the core. Each thing is done when its method returns, in
+/// the order of the calls: a word is in the map before a datagram leaves that
+/// follows from it (rule 7).
+pub trait Io {
+    /// Where the answer to a command goes.
+    type Reply;
+
+    /// The time, by the clock that leases are counted by.
+    fn now(&self) -> BootNs;
+
+    /// Puts a group's word into the map.
+    fn store(&mut self, group: GroupId, lease: Lease);
+
+    /// A packet is about to leave in the datagrams that come next, for whoever
+    /// watches.
+    fn says(&mut self, _to: NodeId, _packet: &Packet) {}
+
+    /// Sends a datagram, by the next [`Io::flush`] at the latest.
+    fn send(&mut self, to: NodeId, datagram: Vec<u8>);
+
+    /// Sends what was not sent yet.
+    fn flush(&mut self);
+
+    /// Tells the network that a group has come here.
+    fn takeover(&mut self, group: GroupId);
+
+    /// Tells the keeper.
+    fn tell(&mut self, notice: Notice);
+
+    /// Asks something of the thread that runs hooks.
+    fn hook(&mut self, ask: HookAsk);
+
+    /// Answers a command.
+    fn reply(&mut self, reply: Self::Reply, outcome: Result<Completed, Refusal>);
+}
+
+/// Everything that decides. See the module.
+pub struct Core<I: Io> {
+    /// Decides.
+    pub engine: Engine,
+    /// What groups are called between nodes.
+    pub labels: Labels,
+    /// The groups whose leases may not have all of their VIPs yet.
+    pub uncovered: Vec<GroupId>,
+    /// Seals and opens.
+    pub transport: Transport,
+    /// Between the engine's words and the map.
+    pub gates: Gates,
+    /// This node.
+    pub me: NodeId,
+    /// The world.
+    pub io: I,
+    /// What was counted here.
+    counts: Counts,
+    waiting: Vec<(CommandId, I::Reply)>,
+    next_command: u64,
+    pub(super) stopped: bool,
+    /// Planned moves that wait for hooks.
+    pub(super) partings: Partings<Move<I::Reply>>,
+    /// Those that need not wait any more, for after the input at hand.
+    pub(super) freed: Vec<Move<I::Reply>>,
+    troubles: BTreeMap<Trouble, BootNs>,
+    lateness: Lateness,
+    /// Turns in a row that have left something unread.
+    unread_turns: u32,
+}
+
+/// What a [`Core`] begins with.
+pub struct Parts {
+    /// See [`Core::engine`].
+    pub engine: Engine,
+    /// See [`Core::labels`].
+    pub labels: Labels,
+    /// See [`Core::uncovered`].
+    pub uncovered: Vec<GroupId>,
+    /// See [`Core::transport`].
+    pub transport: Transport,
+    /// See [`Core::gates`].
+    pub gates: Gates,
+    /// See [`Core::me`].
+    pub me: NodeId,
+}
+
+impl<I: Io> Core<I> {
+    /// A core that has done nothing but tell its engine of the hooks.
+    #[must_use]
+    pub fn new(parts: Parts, io: I) -> Self {
+        let Parts { engine, labels, uncovered, transport, gates, me } = parts;
+        let mut core = Self {
+            engine,
+            labels,
+            uncovered,
+            transport,
+            gates,
+            me,
+            io,
+            counts: Counts::default(),
+            waiting: Vec::new(),
+            next_command: 0,
+            stopped: false,
+            partings: Partings::default(),
+            freed: Vec::new(),
+            troubles: BTreeMap::new(),
+            lateness: Lateness::default(),
+            unread_turns: 0,
+        };
+        core.prepare(&vec![None; core.gates.len()]);
+        core
+    }
+
+    /// Has it released everything, or been told to end?
+    #[must_use]
+    pub const fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// When something is due here next; it may lie in the past.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<BootNs> {
+        [self.engine.next_deadline(), self.transport.next_deadline(), self.moves_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Time first for this node's own leases: what ran out while we slept has
+    /// run out, whatever waits in the socket. What does wait is to be received
+    /// next, and then [`Core::judge`] to be called.
+    pub fn begin_turn(&mut self) {
+        self.note_lateness();
+        self.input(Input::Clock);
+        self.transport.wake(self.io.now());
+        self.transmit();
+    }
+
+    /// Mail before judgement: whoever was late itself would else believe a peer
+    /// gone whose renewal lies in the socket. `is_drained`: was all mail read?
+    pub fn judge(&mut self, is_drained: bool) {
+        self.unread_turns = if is_drained { 0 } else { self.unread_turns + 1 };
+        if is_drained || self.unread_turns >= UNREAD_TURNS_MAX {
+            self.unread_turns = 0;
+            self.input(Input::Wake);
+        }
+        self.moves_due();
+    }
+
+    /// Takes what [`Transport::receive_from`] made of a datagram from `source`.
+    pub fn receive(&mut self, received: Received, source: SocketAddr) {
+        match received {
+            Received::Payload { from, payload } => {
+                let from = NodeId(from);
+                match Packet::decode_from(&payload, from, &mut self.labels, self.io.now()) {
+                    Ok(packet) => {
+                        self.counts.received += 1;
+                        self.message(from, packet);
+                    }
+                    Err(_) => self.counts.undecoded += 1,
+                }
+            }
+            Received::Adopted { peer, fresh, generation, is_member, .. } => {
+                let (node, restarted) = (NodeId(peer), !fresh);
+                self.input(Input::PeerStarted { peer: node });
+                self.io.tell(Notice::Connected { node, restarted, generation, is_member });
+            }
+            Received::Handshake => {}
+            Received::Rejected { reason, from } => {
+                let from = from.map(NodeId);
+                if self.is_due(Trouble::Rejected(from)) {
+                    self.io.tell(Notice::Rejected { reason, from, source });
+                }
+            }
+        }
+        self.transmit();
+    }
+
+    /// Takes a packet that came from that peer for sure.
+    pub fn message(&mut self, from: NodeId, mut packet: Packet) {
+        self.keep_requests_back(from, &mut packet);
+        self.input(Input::Message { from, packet });
+    }
+
+    /// VIPs that have come to a group are answered as soon as its leases have them.
+    pub fn look_at_uncovered(&mut self) {
+        if self.uncovered.is_empty() {
+            return;
+        }
+        let now = self.io.now();
+        self.labels.advance(now);
+        // Also of a lease whose word is kept back.
+        let is_covered = |group: &GroupId| self.labels.covered(*group, self.gates.until(*group), now);
+        let (covered, uncovered): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.uncovered).into_iter().partition(is_covered);
+        self.uncovered = uncovered;
+        for group in covered {
+            if let Some((_, label)) = self.labels.asked(group) {
+                self.io.tell(Notice::Covered { label });
+            }
+        }
+    }
+
+    /// A VIP of this group is claimed by another node. Each claim is answered
+    /// elsewhere; people are told now and then.
+    pub fn claimed(&mut self, group: GroupId, notice: Notice) {
+        if self.is_due(Trouble::Claim(group)) {
+            self.io.tell(notice);
+        }
+    }
+
+    /// What it knows at this moment; what the socket counted is the caller's to add.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let now = self.io.now();
+        let rejected = |reason: &Rejected| {
+            let count = self.transport.counters().rejected(*reason);
+            (count > 0).then_some((reason.label(), count))
+        };
+        let mut rejected: Vec<_> = Rejected::ALL.iter().filter_map(rejected).collect();
+        rejected.extend((self.counts.undecoded > 0).then_some(("undecoded", self.counts.undecoded)));
+        Snapshot {
+            table: self.labels.table(),
+            differing: self.labels.differing(),
+            engine: self.engine.status(now),
+            now,
+            counts: self.counts,
+            rejected,
+            lateness: self.lateness.clone(),
+            promoting: self.gates.promoting(),
+            barred: self.gates.barred().clone(),
+        }
+    }
+
+    /// The memory on disk has this ceiling.
+    pub fn ceiling(&mut self, ceiling: Epoch) {
+        self.input(Input::Ceiling { ceiling });
+    }
+
+    /// Lateness is what a busy host does to us before it costs a lease.
+    fn note_lateness(&mut self) {
+        let Some(by) = self.engine.lateness(self.io.now()) else { return };
+        let margin = self.engine.margin();
+        if self.lateness.note(by, margin) && self.is_due(Trouble::Late) {
+            self.io.tell(Notice::Late { by, margin });
+        }
+    }
+
+    /// Feeds the engine, and does what it says before anything else.
+    pub(super) fn input(&mut self, input: Input) {
+        let now = self.io.now();
+        self.engine.handle(input, now);
+        self.outputs(now);
+    }
+
+    pub(super) fn outputs(&mut self, now: BootNs) {
+        while let Some(output) = self.engine.poll_output() {
+            self.output(output, now);
+        }
+        self.io.flush();
+        let freed = std::mem::take(&mut self.freed);
+        self.go_ahead(freed);
+    }
+
+    /// `now` is when the engine was given what led to it.
+    fn output(&mut self, output: Output, now: BootNs) {
+        match output {
+            Output::StoreLease { group, lease } => self.word(group, lease, now),
+            Output::Send { to, packet } => self.send(to, &packet),
+            Output::Announce { group } => self.takeover(group),
+            Output::Changed { group, state, epoch, reason, holder } => {
+                self.changed(group, state, holder, (epoch, reason), now);
+            }
+            Output::RaiseCeiling { ceiling } => self.io.tell(Notice::RaiseCeiling(ceiling)),
+            Output::Remember { standby, pause } => self.io.tell(Notice::Remember { standby, pause }),
+            Output::Done { id, outcome } => {
+                if let Some(place) = self.waiting.iter().position(|(waiting, _)| *waiting == id) {
+                    let (_, reply) = self.waiting.swap_remove(place);
+                    self.io.reply(reply, outcome);
+                }
+            }
+            Output::Stopped => self.stopped = true,
+        }
+    }
+
+    /// Sent with those that follow from the same input, in the order of the
+    /// engine's outputs: a word that came before is in the map.
+    fn send(&mut self, to: NodeId, packet: &Packet) {
+        self.io.says(to, packet);
+        for payload in packet.encode_for(to, &mut self.labels, self.io.now()) {
+            match self.transport.seal(to.0, &payload) {
+                Ok(datagram) => self.io.send(to, datagram),
+                Err(_) => self.counts.unsent += 1,
+            }
+        }
+    }
+
+    fn transmit(&mut self) {
+        while let Some((to, datagram)) = self.transport.poll_transmit() {
+            self.io.send(NodeId(to), datagram);
+        }
+        self.io.flush();
+    }
+
+    /// A command gets a number and goes to the engine.
+    pub(super) fn number(&mut self, reply: I::Reply) -> CommandId {
+        self.next_command += 1;
+        let id = CommandId(self.next_command);
+        self.waiting.push((id, reply));
+        id
+    }
+
+    /// Nothing was told of trouble with the groups that there are now.
+    pub(super) fn forget_troubles(&mut self) {
+        self.troubles.clear();
+    }
+
+    /// True if this trouble has not been told for a while; then it is to be told now.
+    fn is_due(&mut self, trouble: Trouble) -> bool {
+        let now = self.io.now();
+        let is_due = self.troubles.get(&trouble).is_none_or(|told| now.since(*told) >= TROUBLE_PAUSE);
+        if is_due {
+            self.troubles.insert(trouble, now);
+        }
+        is_due
+    }
+}

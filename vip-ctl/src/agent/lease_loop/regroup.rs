@@ -1,0 +1,60 @@
+//! Other groups for a loop that runs: leases of those that end are given up,
+//! and the rest goes on by new numbers.
+
+use vip_common::GroupIndex;
+
+use super::core::{Core, Io};
+use crate::{
+    agent::{Notice, gate::GateRule},
+    engine::{GroupId, LabelSpec, Reloaded},
+    mutant::{self, Mutant},
+};
+
+/// Other groups for a loop that runs.
+pub struct Regroup {
+    /// Groups that end or begin anew, by their numbers so far.
+    pub ended: Vec<GroupId>,
+    /// The groups, by their new numbers.
+    pub groups: Vec<Reloaded>,
+    /// Their labels.
+    pub labels: Vec<LabelSpec>,
+    /// The digest of all of them.
+    pub table: u64,
+    /// Their places in the maps, for whoever writes there; none on a witness.
+    pub index: Vec<GroupIndex>,
+    /// The groups whose leases may not have all of their VIPs yet.
+    pub uncovered: Vec<GroupId>,
+    /// What their hooks ask, by their new numbers.
+    pub rules: Vec<GateRule>,
+}
+
+impl<I: Io> Core<I> {
+    /// Leases of groups that end are given up before anything else changes.
+    /// `replace` is called once they are, and before anything is said of groups
+    /// by their new numbers: with the places in the maps.
+    pub fn regroup(&mut self, regroup: Regroup, replace: impl FnOnce(&mut I, Vec<GroupIndex>)) {
+        let Regroup { ended, groups, labels, table, index, uncovered, rules } = regroup;
+        for group in ended.into_iter().filter(|_| !mutant::is(Mutant::NotRetired)) {
+            let now = self.io.now();
+            self.engine.retire(group, now);
+            self.outputs(now);
+        }
+        let now = self.io.now();
+        let labels: Vec<_> = groups.iter().map(|group| group.was).zip(labels).collect();
+        self.labels.reload(&labels, table, now);
+        replace(&mut self.io, index);
+        let was: Vec<_> = groups.iter().map(|group| group.was).collect();
+        let prepared: Vec<_> = was.iter().map(|was| was.map(|was| self.gates.prepares(was))).collect();
+        let stops = self.regroup_moves(&was, rules);
+        self.engine.reload(groups, now);
+        self.uncovered = uncovered;
+        self.forget_troubles();
+        // What is said of groups from here on goes by their new numbers.
+        self.io.tell(Notice::Regrouped);
+        self.outputs(now);
+        self.prepare(&prepared);
+        if stops {
+            self.stop();
+        }
+    }
+}
