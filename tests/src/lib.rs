@@ -1,9 +1,7 @@
-//! Integration tests, lab and simulator of vip: what several test binaries and
+//! Integration tests and lab of vip: what several test binaries and
 //! the demo and the bench share. The tests themselves live in `tests/tests/`.
 
 pub mod bench;
 pub mod demo;
 pub mod flood;
 pub mod lab;
-pub mod model;
-pub mod sim;

@@ -1,5 +1,5 @@
 //! `cargo xtask model`: builds, then becomes `vip-model`, the exhaustive check
-//! of the shipped engine and of its mutants. It lives in the `tests` package;
+//! of the shipped engine and of its mutants. It lives in a package of its own;
 //! the feature `mutants`, which it needs, is in nothing else.
 
 use std::{
@@ -27,7 +27,7 @@ pub(crate) fn check(place: &Place) -> anyhow::Result<bool> {
 }
 
 fn program(place: &Place) -> anyhow::Result<PathBuf> {
-    let programs = [["vip-tests", "vip-model"]];
+    let programs = [["vip-model", "vip-model"]];
     let [program] = build::host_programs_with(place, "release", programs, &["mutants"])?;
     Ok(program)
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask sim`: builds, then becomes `vip-sim`, the seeded simulation of
 //! the shipped engine, which has the arguments (`--seeds N`, `--start S`). It
-//! lives in the `tests` package. Neither needs anything but cargo.
+//! lives in a package of its own. Neither needs anything but cargo.
 
 use std::{
     ffi::OsString,
@@ -30,6 +30,6 @@ pub(crate) fn check(place: &Place) -> anyhow::Result<bool> {
 }
 
 fn program(place: &Place) -> anyhow::Result<PathBuf> {
-    let [program] = build::host_programs(place, "release", [["vip-tests", "vip-sim"]])?;
+    let [program] = build::host_programs(place, "release", [["vip-sim", "vip-sim"]])?;
     Ok(program)
 }

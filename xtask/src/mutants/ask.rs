@@ -73,7 +73,7 @@ impl Programs {
         let tools = setup::ensure(place, Need::Build)?;
         // vip-ctl's tests embed it.
         build::object(place, &tools, Warnings::Show)?;
-        let programs = [["vip-tests", "vip-sim"], ["vip-tests", "vip-model"], ["vip-tests", "vip-mutants"]];
+        let programs = [["vip-sim", "vip-sim"], ["vip-model", "vip-model"], ["vip-model", "vip-mutants"]];
         let [sim, model, list] = build::host_programs_with(place, "release", programs, &["mutants"])?;
         let [engine_tests, glue_tests] = unit_tests(place, ["vip_engine", "vip_ctl"])?;
         Ok(Self {
@@ -82,7 +82,7 @@ impl Programs {
             sim,
             model,
             list,
-            scenarios: scenarios(&place.root().join("tests/scenarios"))?,
+            scenarios: scenarios(&place.root().join("tests/sim/scenarios"))?,
         })
     }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use vip_tests::model::{self, Scope};
+use vip_model::{self as model, Scope};
 
 const LIMIT: Duration = Duration::from_secs(120);
 

@@ -8,7 +8,7 @@ use super::{
     cluster::Cluster,
     words::{Mistake, Words},
 };
-use crate::sim::{clock::SimNs, names::group_id, world::World};
+use crate::{clock::SimNs, names::group_id, world::World};
 
 /// What can be written.
 pub(super) const USAGE: &str = "expect FACT [within TIME | for TIME], where FACT is one of \

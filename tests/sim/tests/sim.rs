@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use vip_tests::sim::{self, Mutant, Summary, Violation};
+use vip_sim::{self as sim, Mutant, Summary, Violation};
 
 /// Seeds of an ordinary test run, with debug assertions; CI runs thousands more
 /// of a release build (`cargo xtask sim`).

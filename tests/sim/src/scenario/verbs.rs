@@ -10,7 +10,7 @@ use super::{
     expect,
     words::{Mistake, Words},
 };
-use crate::sim::{
+use crate::{
     names::{group_id, node_id},
     network::{Keep, MessageKind, Tap},
 };

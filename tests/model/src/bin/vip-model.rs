@@ -1,6 +1,6 @@
 //! `cargo xtask model`: explores every schedule of small clusters of the
 //! shipped engine, then shows that the same exploration finds what broken
-//! engines do. Everything else is in `vip_tests::model`.
+//! engines do. Everything else is in `vip_model`.
 
 use std::{
     io::{self, Write as _},
@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::Parser;
-use vip_tests::model::{self, Scope, explore, explore_to, mutants};
+use vip_model::{self as model, Scope, explore, explore_to, mutants};
 
 /// Checks the lease protocol of the shipped engine exhaustively, within stated bounds
 #[derive(Parser)]

@@ -1,5 +1,5 @@
 //! The program behind `cargo xtask sim`: arguments in, exit code out. All it
-//! does is in `vip_tests::sim`.
+//! does is in `the library`.
 
 use std::{
     fs,
@@ -17,8 +17,8 @@ use std::{
 use anyhow::Context as _;
 use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
-use vip_tests::sim::{
-    self, Summary,
+use vip_sim::{
+    self as sim, Summary,
     scenario::{self, Replay},
 };
 

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use vip_engine::{GroupSpec, MEMBERS_MAX, NodeSpec, PRIORITY_DEFAULT, PeerLoss, Role, VOTERS_MAX};
 
 use super::words::{Mistake, Words};
-use crate::sim::{names::Names, plan::Plan};
+use crate::{names::Names, plan::Plan};
 
 /// What a clock's rate may be off by, in parts per million: what the world's
 /// arithmetic is made for.

@@ -8,7 +8,7 @@ use super::{
     Broken, Line, Scenario, Step, Wait,
     expect::{Expect, Memory, Span},
 };
-use crate::sim::{
+use crate::{
     Mutant, Stats, Violation,
     clock::{SimNs, nanos},
     names::group_id,

@@ -1,11 +1,11 @@
-//! Every scenario of `tests/scenarios` comes out as it is written.
+//! Every scenario of `tests/sim/scenarios` comes out as it is written.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use vip_tests::sim::scenario::{self, Broken};
+use vip_sim::scenario::{self, Broken};
 
 /// Trace lines that are shown of a scenario that fails.
 const TRACE_LINES: usize = 200;
