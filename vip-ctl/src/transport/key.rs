@@ -4,10 +4,7 @@
 
 use std::fmt;
 
-use chacha20poly1305::{
-    ChaCha20Poly1305, KeyInit, Nonce,
-    aead::{Aead, Payload},
-};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 use super::header::{HEADER_LEN, Header, TAG_LEN};
 use crate::mutant::{self, Mutant};
@@ -141,19 +138,21 @@ impl KeyRing {
     }
 }
 
-/// ChaCha20-Poly1305 under a derived key, with the header as associated data
-/// and its counter as nonce.
-pub(super) struct DirectionKey(ChaCha20Poly1305);
+/// ChaCha20-Poly1305 (RFC 8439) under a derived key, with the header as
+/// associated data and its counter as nonce.
+pub(super) struct DirectionKey(LessSafeKey);
 
 impl DirectionKey {
     fn new(kdf: &blake3::Hasher) -> Self {
-        Self(ChaCha20Poly1305::new(kdf.finalize().as_bytes().into()))
+        let key = UnboundKey::new(&CHACHA20_POLY1305, kdf.finalize().as_bytes());
+        let Ok(key) = key else { unreachable!("a BLAKE3 hash is as long as a key, 32 bytes") };
+        Self(LessSafeKey::new(key))
     }
 
     fn nonce(counter: u64) -> Nonce {
         let mut nonce = [0; 12];
         nonce[4..].copy_from_slice(&counter.to_be_bytes());
-        nonce.into()
+        Nonce::assume_unique_for_key(nonce)
     }
 
     /// The datagram of `header` and `payload`; `None` only if the payload is
@@ -162,15 +161,21 @@ impl DirectionKey {
     /// The caller never passes one counter twice under one key.
     pub(super) fn seal(&self, header: &Header, payload: &[u8]) -> Option<Vec<u8>> {
         let aad = header.encode();
-        let sealed =
-            self.0.encrypt(&Self::nonce(header.counter), Payload { msg: payload, aad: &aad }).ok()?;
-        debug_assert_eq!(sealed.len(), payload.len() + TAG_LEN, "one tag and nothing else");
-        Some([aad.as_slice(), &sealed].concat())
+        let mut datagram = Vec::with_capacity(HEADER_LEN + payload.len() + TAG_LEN);
+        datagram.extend(aad);
+        datagram.extend(payload);
+        let (nonce, sealed) = (Self::nonce(header.counter), &mut datagram[HEADER_LEN..]);
+        let tag = self.0.seal_in_place_separate_tag(nonce, Aad::from(aad), sealed).ok()?;
+        datagram.extend(tag.as_ref());
+        Some(datagram)
     }
 
     /// The payload, if the tag verifies over it and the header's bytes.
     pub(super) fn open(&self, counter: u64, aad: &[u8; HEADER_LEN], sealed: &[u8]) -> Option<Vec<u8>> {
-        self.0.decrypt(&Self::nonce(counter), Payload { msg: sealed, aad }).ok()
+        let mut bytes = sealed.to_vec();
+        let len = self.0.open_in_place(Self::nonce(counter), Aad::from(aad), &mut bytes).ok()?.len();
+        bytes.truncate(len);
+        Some(bytes)
     }
 }
 
