@@ -159,6 +159,8 @@ mutants! {
     AnyDistance = "transport-hears-any-generation";
     /// The direction is not in a key.
     SameBothWays = "transport-one-key-both-ways";
+    /// Payloads of an unknown life use up what is looked at of handshakes.
+    OneLimit = "transport-one-limit-for-all-kinds";
     /// A key file that others can read is taken.
     OpenKeyFile = "keyfile-readable-by-others";
     /// Two agents of one node have its lock.

@@ -10,15 +10,21 @@ use std::{collections::VecDeque, time::Duration};
 use vip_common::BootNs;
 
 use super::header::{Header, Kind};
+use crate::mutant::{self, Mutant};
 
 /// How often at most, in the long run, a peer's challenges are answered. A peer
 /// sends no more of them than one each [`super::handshake::CHALLENGE_GAP_MIN`].
 pub const RESPONSE_GAP: Duration = Duration::from_millis(10);
 /// How many are answered at once after a calm.
 pub const RESPONSE_BURST: u32 = 16;
-/// The same for datagrams whose tag takes a key that has to be derived.
-const DERIVATION_GAP: Duration = Duration::from_millis(5);
-const DERIVATION_BURST: u32 = 32;
+/// The same for challenges and responses whose tag takes a key that has to be
+/// derived, of each kind.
+const HANDSHAKE_GAP: Duration = Duration::from_millis(5);
+const HANDSHAKE_BURST: u32 = 32;
+/// The same for payloads of a life that is not adopted: they say no more than
+/// that there is one, and a peer that says much sends a thousand a second.
+const EVIDENCE_GAP: Duration = super::handshake::CHALLENGE_GAP_MIN;
+const EVIDENCE_BURST: u32 = 4;
 /// How many lives of a peer are known by what they said last.
 const LIVES_MAX: usize = 24;
 
@@ -58,8 +64,11 @@ struct Heard {
 /// The limits of one peer.
 #[derive(Debug)]
 pub(super) struct Limits {
+    answers: Bucket,
+    /// What is looked at, by kind: many of one must not keep out another.
+    challenges: Bucket,
     responses: Bucket,
-    derivations: Bucket,
+    evidence: Bucket,
     /// The one heard last is in front.
     heard: VecDeque<Heard>,
 }
@@ -67,8 +76,10 @@ pub(super) struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            responses: Bucket::new(RESPONSE_GAP, RESPONSE_BURST),
-            derivations: Bucket::new(DERIVATION_GAP, DERIVATION_BURST),
+            answers: Bucket::new(RESPONSE_GAP, RESPONSE_BURST),
+            challenges: Bucket::new(HANDSHAKE_GAP, HANDSHAKE_BURST),
+            responses: Bucket::new(HANDSHAKE_GAP, HANDSHAKE_BURST),
+            evidence: Bucket::new(EVIDENCE_GAP, EVIDENCE_BURST),
             heard: VecDeque::new(),
         }
     }
@@ -77,12 +88,18 @@ impl Default for Limits {
 impl Limits {
     /// May a challenge be answered at `now`?
     pub(super) fn may_respond(&mut self, now: BootNs) -> bool {
-        self.responses.take(now)
+        self.answers.take(now)
     }
 
-    /// May a key be derived at `now`, to see whether a datagram is genuine?
-    pub(super) fn may_derive(&mut self, now: BootNs) -> bool {
-        self.derivations.take(now)
+    /// May a key be derived at `now`, to see whether a datagram of this kind is
+    /// genuine?
+    pub(super) fn may_derive(&mut self, kind: Kind, now: BootNs) -> bool {
+        match kind {
+            _ if mutant::is(Mutant::OneLimit) => self.evidence.take(now),
+            Kind::Challenge => self.challenges.take(now),
+            Kind::Response => self.responses.take(now),
+            Kind::Data => self.evidence.take(now),
+        }
     }
 
     /// Was this datagram looked at before, or one of its kind that was sent

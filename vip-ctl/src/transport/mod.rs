@@ -336,7 +336,7 @@ impl Transport {
                 if limits.is_old(&header) {
                     return Err(rejected(Rejected::Replayed));
                 }
-                if !limits.may_derive(now) {
+                if !limits.may_derive(header.kind, now) {
                     return Err(rejected(Rejected::RateLimited));
                 }
             }

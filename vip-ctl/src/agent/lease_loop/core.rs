@@ -148,6 +148,12 @@ impl<I: Io> Core<I> {
         self.stopped
     }
 
+    /// What was counted here.
+    #[must_use]
+    pub const fn counts(&self) -> Counts {
+        self.counts
+    }
+
     /// When something is due here next; it may lie in the past.
     #[must_use]
     pub fn next_deadline(&self) -> Option<BootNs> {

@@ -101,6 +101,32 @@ fn a_restarted_peer_comes_back_although_its_former_challenges_are_replayed() {
 }
 
 #[test]
+fn a_peer_that_says_much_is_adopted_at_its_first_response() {
+    let (mut a, mut b) = (node(0, 1), node(1, 1));
+    a.wake(T0);
+    drain(&mut a, 1).iter().for_each(|challenge| drop(b.receive(challenge, T0)));
+    // Its own challenges are lost from here on, so only one side is connected.
+    drain(&mut b, 0).iter().take(1).for_each(|response| drop(a.receive(response, T0)));
+    assert_eq!((a.incarnation(1), b.incarnation(0)), (Some(0x2001), None));
+    let mut now = T0;
+    let mut talk = |a: &mut Transport, b: &mut Transport, are_lost: bool| {
+        now = now.plus(Duration::from_millis(1));
+        for _ in 0..5 {
+            let datagram = a.seal(1, b"renew").expect("connected");
+            b.receive(&datagram, now);
+        }
+        b.wake(now);
+        for challenge in drain(b, 0).iter().filter(|_| !are_lost) {
+            a.receive(challenge, now);
+        }
+        drain(a, 1).iter().map(|response| b.receive(response, now)).collect::<Vec<_>>()
+    };
+    (0..500).for_each(|_| assert_eq!(talk(&mut a, &mut b, true), []));
+    let heard = std::iter::repeat_with(|| talk(&mut a, &mut b, false)).find(|heard| !heard.is_empty());
+    assert!(matches!(heard.as_deref(), Some([Received::Adopted { peer: 0, .. }, ..])), "{heard:?}");
+}
+
+#[test]
 fn nobody_is_a_peer_at_anothers_address() {
     let (mut a, mut b) = pair();
     let foreign = Received::Rejected { reason: Rejected::ForeignAddress, from: None };
