@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use vip_engine::{Command, Input, NodeId};
+use vip_ctl::agent::eligibility::Eligible;
+use vip_engine::{Command, NodeId};
 
 use super::{
     Violation,
+    agent::Ask,
     clock::nanos,
     names::{group_id, node_id},
     world::World,
@@ -80,17 +82,14 @@ impl World {
                 self.start_later(node, pause);
                 Ok(())
             }
-            11 => self.give(node, Input::Stop),
+            11 => self.ask(node, Ask::Stop),
             12 => {
                 let group = self.rng.index(groups);
                 let eligible = !self.nodes[node].eligible[group];
                 self.nodes[node].eligible[group] = eligible;
-                let group = group_id(group);
                 let clings = !eligible && self.rng.chance(500);
-                self.give(
-                    node,
-                    if clings { Input::Unwell { group } } else { Input::Eligible { group, eligible } },
-                )
+                let unfit = if clings { Eligible::Unwell } else { Eligible::No };
+                self.tell_eligible(node, group, if eligible { Eligible::Yes } else { unfit })
             }
             _ => {
                 let command = self.any_command();

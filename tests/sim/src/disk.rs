@@ -4,9 +4,10 @@
 
 use std::time::Duration;
 
-use vip_engine::{Epoch, Input, Remembered};
+use vip_engine::{Epoch, Remembered};
 
 use super::{
+    agent::Ask,
     check::Violation,
     world::{Event, World},
 };
@@ -54,7 +55,7 @@ impl World {
     /// The disk has room again: what waits is written.
     pub(super) fn write_now(&mut self, index: usize) -> Result<(), Violation> {
         let disk = &self.nodes[index].disk;
-        if disk.is_writing && self.nodes[index].engine.is_some() {
+        if disk.is_writing && self.nodes[index].agent.is_some() {
             let record = disk.known.clone();
             return self.written(index, record);
         }
@@ -74,7 +75,7 @@ impl World {
         if is_full || !is_old {
             self.write_later(index);
         }
-        if is_full { Ok(()) } else { self.give(index, Input::Ceiling { ceiling }) }
+        if is_full { Ok(()) } else { self.ask(index, Ask::Ceiling(ceiling)) }
     }
 
     /// The process ends as it should: what it writes last has everything.

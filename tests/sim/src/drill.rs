@@ -3,13 +3,15 @@
 
 use std::{cmp::Reverse, time::Duration};
 
+use vip_ctl::agent::eligibility::Eligible;
 use vip_engine::{
     COMMAND_TIMEOUT, Command, CommandId, Completed, GroupId, GroupSpec, GroupState, GroupStatus, HEARD_MIN,
-    Input, NodeId, PeerLoss, Role, Timing,
+    NodeId, PeerLoss, Role, Timing,
 };
 
 use super::{
     Violation,
+    agent::Ask,
     clock::{SimNs, nanos},
     names::group_id,
     plan::Change,
@@ -78,13 +80,13 @@ impl World {
             if self.nodes[node].stalled_until.is_some() {
                 self.resume(node)?;
             }
-            if self.nodes[node].engine.is_none() {
+            if self.nodes[node].agent.is_none() {
                 self.start_later(node, Duration::ZERO);
             }
             self.write_now(node)?;
             self.nodes[node].eligible.fill(true);
             for group in 0..self.plan.groups.len() {
-                self.give(node, Input::Eligible { group: group_id(group), eligible: true })?;
+                self.tell_eligible(node, group, Eligible::Yes)?;
             }
         }
         Ok(())
@@ -97,7 +99,7 @@ impl World {
             let members = self.plan.members(generation);
             let members = members.iter().enumerate().filter(|(_, spec)| spec.role != Role::Vacant);
             for (node, _) in members {
-                if self.nodes[node].generation < generation && self.nodes[node].engine.is_some() {
+                if self.nodes[node].generation < generation && self.nodes[node].agent.is_some() {
                     self.kill(node, false)?;
                 }
                 self.nodes[node].generation = self.nodes[node].generation.max(generation);
@@ -123,7 +125,7 @@ impl World {
             if self.nodes[node].is_later || self.plan.nodes[node].role == Role::Vacant {
                 continue;
             }
-            if self.nodes[node].engine.is_some() {
+            if self.nodes[node].agent.is_some() {
                 self.kill(node, false)?;
             }
             self.change_accept(node);
@@ -157,8 +159,7 @@ impl World {
         let mut done = false;
         for index in 0..self.nodes.len() {
             let node = &self.nodes[index];
-            let Some(status) = node.engine.as_ref().map(|engine| engine.status(node.clock.at(self.now)))
-            else {
+            let Some(status) = node.engine().map(|engine| engine.status(node.clock.at(self.now))) else {
                 continue;
             };
             let id = node.id;
@@ -181,7 +182,7 @@ impl World {
                 continue;
             }
             let paused = self.nodes.iter().position(|node| {
-                let status = node.engine.as_ref().map(|engine| engine.status(node.clock.at(self.now)));
+                let status = node.engine().map(|engine| engine.status(node.clock.at(self.now)));
                 status.is_some_and(|status| status.groups[usize::from(group.0)].state == GroupState::Paused)
             });
             if let Some(node) = paused {
@@ -358,13 +359,13 @@ impl World {
         };
         let lost: Vec<_> = self.groups().into_iter().filter(|&g| self.holder(g) == Some(victim)).collect();
         self.nodes[victim].restarts = false;
-        self.give(victim, Input::Stop)?;
+        self.ask(victim, Ask::Stop)?;
         self.run_for(self.candidacy_bound() * 2)?;
         lost.into_iter().try_for_each(|group| self.require_gap("stop", group, victim))?;
-        if self.nodes[victim].engine.is_some() {
+        if self.nodes[victim].agent.is_some() {
             self.run_for(Duration::from_millis(200))?;
         }
-        match self.nodes[victim].engine {
+        match self.nodes[victim].agent {
             Some(_) => Err(Violation::Refused("stop", group_id(0), "the agent did not stop".to_owned())),
             None => Ok(()),
         }
@@ -377,7 +378,7 @@ impl World {
         group: GroupId,
         command: Command,
     ) -> Result<Completed, Violation> {
-        let running = (0..self.nodes.len()).filter(|&node| self.nodes[node].engine.is_some());
+        let running = (0..self.nodes.len()).filter(|&node| self.nodes[node].agent.is_some());
         let at = self.rng.pick(&running.collect::<Vec<_>>());
         self.obey_at(at, drill, group, command)
     }
@@ -529,7 +530,7 @@ impl World {
 
     fn status_of(&self, node: usize, group: GroupId) -> Option<GroupStatus> {
         let node = &self.nodes[node];
-        let status = node.engine.as_ref()?.status(node.clock.at(self.now));
+        let status = node.engine()?.status(node.clock.at(self.now));
         status.groups.into_iter().nth(usize::from(group.0))
     }
 

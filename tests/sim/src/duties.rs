@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use vip_common::{BootNs, GroupMode, fence_open};
 use vip_engine::{
-    About, COMMAND_TIMEOUT, Claim, Command, Epoch, GroupId, GroupState, Input, Message, NodeId, Packet,
-    PeerLoss, Reason, Role,
+    About, COMMAND_TIMEOUT, Claim, Command, Epoch, GroupId, GroupState, Message, NodeId, Packet, PeerLoss,
+    Reason, Role,
 };
 
 use super::{
@@ -28,7 +28,7 @@ impl World {
     pub(super) fn check_duties(&mut self, index: usize) -> Result<(), Violation> {
         let now = self.now;
         let node = &self.nodes[index];
-        let Some(engine) = &node.engine else { return Ok(()) };
+        let Some(engine) = node.engine() else { return Ok(()) };
         let status = engine.status(node.handled_at);
         let (id, is_on_standby) = (node.id, status.nodes[index].standby);
         let since = if is_on_standby { node.standby_since.or(Some(now)) } else { None };
@@ -63,19 +63,18 @@ impl World {
 
     /// The groups of which a holder's word lies unread in this node's socket.
     pub(super) fn unread_words(&self, index: usize) -> Vec<GroupId> {
-        if !self.plan.incarnations_checked {
+        if !self.plan.is_sealed {
             // What lies there may be of a process that is gone.
             return Vec::new();
         }
         let mut groups = Vec::new();
-        for input in &self.nodes[index].inbox {
-            let Input::Message { from, packet } = input else { continue };
-            for message in &packet.messages {
+        for mail in &self.nodes[index].mail {
+            for message in mail.said.iter().flat_map(|packet| &packet.messages) {
                 if let Message::Group {
                     group,
                     about: About::Propose { claim: Claim::Held | Claim::Forced, .. },
                 } = message
-                    && self.is_open_on(usize::from(from.0), *group)
+                    && self.is_open_on(mail.from, *group)
                 {
                     groups.push(*group);
                 }
@@ -89,7 +88,7 @@ impl World {
     /// process may have been stopped before it sends it.
     pub(super) fn check_candidacies(&self, index: usize, packet: &Packet) -> Result<(), Violation> {
         let node = &self.nodes[index];
-        let Some(engine) = &node.engine else { return Ok(()) };
+        let Some(engine) = node.engine() else { return Ok(()) };
         for message in &packet.messages {
             let Message::Group { group, about } = message else { continue };
             let begins = matches!(about, About::Prepare { .. });
@@ -154,7 +153,7 @@ impl World {
     pub(super) fn epoch(&self, group: GroupId) -> Epoch {
         let holder = self.holder(group).map(|node| &self.nodes[node]);
         holder.map_or_else(Epoch::default, |node| {
-            let status = node.engine.as_ref().map(|engine| engine.status(node.clock.at(self.now)));
+            let status = node.engine().map(|engine| engine.status(node.clock.at(self.now)));
             status.map_or_else(Epoch::default, |status| status.groups[usize::from(group.0)].epoch)
         })
     }
@@ -216,7 +215,7 @@ impl World {
 
     fn is_paused_somewhere(&self, group: GroupId) -> bool {
         self.nodes.iter().any(|node| {
-            let status = node.engine.as_ref().map(|engine| engine.status(node.clock.at(self.now)));
+            let status = node.engine().map(|engine| engine.status(node.clock.at(self.now)));
             status.is_some_and(|status| status.groups[usize::from(group.0)].state == GroupState::Paused)
         })
     }

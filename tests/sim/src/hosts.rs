@@ -7,12 +7,12 @@ use std::{
 };
 
 use vip_common::{BootNs, Lease};
-use vip_engine::{
-    Command, CommandId, Engine, EngineConfig, GroupId, Incarnation, Input, NodeId, Output, Role, Timing,
-};
+use vip_ctl::agent::eligibility::Eligible;
+use vip_engine::{Command, CommandId, Engine, EngineConfig, GroupId, Incarnation, NodeId, Role, Timing};
 
 use super::{
     Mutant, Violation,
+    agent::{self, Agent, Ask, Beginning, Keys, Mail},
     clock::{Clock, SimNs, nanos},
     disk::Disk,
     names::{group_id, node_id},
@@ -21,8 +21,8 @@ use super::{
     world::{Event, World},
 };
 
-/// Inputs that wait in a stopped process's socket; more are lost.
-const INBOX_MAX: usize = 256;
+/// Datagrams that wait in a stopped process's socket; more are lost.
+const MAIL_MAX: usize = 256;
 
 /// What a process was told of whether its node can serve a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(super) enum Fitness {
 }
 
 /// How far a process's loop is: it looks at the clock, reads everything that
-/// has arrived, and judges what follows from silence.
+/// has arrived, judges what follows from silence, and does what it is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     /// For a timer or a datagram.
@@ -47,6 +47,8 @@ pub(super) enum Turn {
     Woken,
     /// Reading.
     Reading,
+    /// Judged; what others ask is to be done.
+    Asked,
 }
 
 /// A node: a host with a map, and maybe a process on it.
@@ -62,11 +64,13 @@ pub(super) struct SimNode {
     /// The pinned map: outlives the process, not the host.
     pub map: Vec<Lease>,
     /// `None` while no process runs.
-    pub engine: Option<Engine>,
+    pub agent: Option<Agent>,
     /// The host's disk: outlives both.
     pub disk: Disk,
     /// Counts starts of the process; stands for its incarnation.
     pub life: u64,
+    /// How far it is with the rotation of keys.
+    pub keys: Keys,
     /// The membership generation that the process is configured with (rule 10).
     pub generation: u64,
     /// What its clock showed when its machine was paused.
@@ -86,16 +90,18 @@ pub(super) struct SimNode {
     pub commands: BTreeMap<CommandId, BootNs>,
     /// Does it start again after it has been stopped in an orderly way?
     pub restarts: bool,
-    pub inbox: VecDeque<Input>,
+    /// In the process's socket.
+    pub mail: VecDeque<Mail>,
+    /// What others on the host ask of the process.
+    pub asks: VecDeque<Ask>,
     /// What the process's loop does next.
     pub turn: Turn,
-    /// Outputs held back (only in [`Mutant::SendBeforeStore`]).
-    pub held_back: VecDeque<Output>,
     pub wake_at: Option<SimNs>,
     pub handled_at: BootNs,
+    /// When its loop has last judged what follows from silence, and how often at
+    /// that very moment.
+    pub judged_at: BootNs,
     pub spins: u32,
-    /// By peer: the latest life heard.
-    pub heard: Vec<u64>,
 }
 
 impl SimNode {
@@ -109,9 +115,10 @@ impl SimNode {
             is_later: false,
             votes: (plan.accept[index], BootNs(0)),
             map: vec![Lease::NONE; plan.groups.len()],
-            engine: None,
+            agent: None,
             disk: Disk::new(plan.groups.len()),
             life: 0,
+            keys: Keys::default(),
             generation: 1,
             paused_at: None,
             stalled_until: None,
@@ -122,25 +129,30 @@ impl SimNode {
             standby_since: None,
             commands: BTreeMap::new(),
             restarts: true,
-            inbox: VecDeque::new(),
+            mail: VecDeque::new(),
+            asks: VecDeque::new(),
             turn: Turn::Waiting,
-            held_back: VecDeque::new(),
             wake_at: None,
             handled_at: BootNs(0),
+            judged_at: BootNs(0),
             spins: 0,
-            heard: vec![0; plan.nodes.len()],
         }
+    }
+
+    /// What the process knows, if one runs.
+    pub fn engine(&self) -> Option<&Engine> {
+        self.agent.as_ref().map(|agent| &agent.engine)
     }
 
     /// What is in the process's hands and its socket is lost with it.
     fn forget(&mut self) {
         self.stalled_until = None;
         self.stall_with_output = None;
-        self.inbox.clear();
+        self.mail.clear();
+        self.asks.clear();
         self.turn = Turn::Waiting;
         self.told.fill(Fitness::Unknown);
         self.standby_since = None;
-        self.held_back.clear();
         self.commands.clear();
     }
 }
@@ -221,9 +233,20 @@ impl World {
         generation
     }
 
+    /// The node takes the next step of the rotation of keys, or does not yet:
+    /// nobody may be behind it.
+    fn rotate_keys(&mut self, index: usize) {
+        let keys = self.nodes[index].keys;
+        let is_hasty = self.mutant == Mutant::HastyKeys;
+        let may = is_hasty || self.nodes.iter().all(|node| node.keys >= keys);
+        if self.plan.rotates && may && self.rng.chance(400) {
+            self.nodes[index].keys = keys.next();
+        }
+    }
+
     /// Starts the node's process, if none runs.
     pub fn start(&mut self, index: usize) -> Result<(), Violation> {
-        if self.nodes[index].engine.is_some() {
+        if self.nodes[index].agent.is_some() {
             return Ok(());
         }
         self.nodes[index].generation = self.next_generation(index);
@@ -234,7 +257,9 @@ impl World {
         if self.plan.members(self.nodes[index].generation)[index].role == Role::Vacant {
             return Ok(());
         }
+        self.rotate_keys(index);
         let config = self.engine_config(index);
+        let entropy = std::array::from_fn(|_| self.rng.draw().to_ne_bytes()[0]);
         let node = &mut self.nodes[index];
         let mut now = node.clock.at(self.now);
         node.handled_at = now;
@@ -245,10 +270,19 @@ impl World {
         let held: Vec<_> =
             leases.filter_map(|(group, lease)| Some((group_id(group), lease.expiry()?))).collect();
         node.life += 1;
-        node.engine = Some(Engine::new(config, &held, now));
+        let beginning = Beginning {
+            held: &held,
+            generation: node.generation,
+            config_digest: u64::from(node.is_later && self.mutant != Mutant::MixedLeases),
+            keys: node.keys,
+            entropy,
+            is_sealed: self.plan.is_sealed,
+        };
+        node.agent = Some(agent::start(config, &beginning, now));
         node.forget();
         for (group, &eligible) in node.eligible.iter().enumerate() {
-            node.inbox.push_back(Input::Eligible { group: group_id(group), eligible });
+            let word = if eligible { Eligible::Yes } else { Eligible::No };
+            node.asks.push_back(Ask::Eligible { group: group_id(group), word });
         }
         self.note(|world| {
             let now = world.nodes[index].handled_at;
@@ -269,7 +303,7 @@ impl World {
         let (now, ppm, groups) = (self.now, self.plan.ppm[index], self.plan.groups.len());
         let is_disk_lost = host && self.rng.chance(self.plan.disk_lost);
         let node = &mut self.nodes[index];
-        node.engine = None;
+        node.agent = None;
         node.wake_at = None;
         node.forget();
         if !host {
@@ -343,22 +377,34 @@ impl World {
 
     /// Gives a command to a node; returns its number, if a process is there to take it.
     pub fn command(&mut self, index: usize, command: Command) -> Result<Option<CommandId>, Violation> {
-        if self.nodes[index].engine.is_none() {
+        if self.nodes[index].agent.is_none() {
             return Ok(None);
         }
         self.commands += 1;
         let id = CommandId(self.commands);
-        self.give(index, Input::Command { id, command })?;
+        self.ask(index, Ask::Command { id, command })?;
         Ok(Some(id))
     }
 
-    /// Queues an input for a node's process, and lets the process run if it can.
-    pub fn give(&mut self, index: usize, input: Input) -> Result<(), Violation> {
+    /// Asks something of a node's process, and lets it run if it can.
+    pub fn ask(&mut self, index: usize, ask: Ask) -> Result<(), Violation> {
         let node = &mut self.nodes[index];
-        // A socket has room for so many datagrams; what the process says to itself is not lost.
-        let fits = node.inbox.len() < INBOX_MAX || !matches!(input, Input::Message { .. });
-        if node.engine.is_some() && fits {
-            node.inbox.push_back(input);
+        if node.agent.is_some() {
+            node.asks.push_back(ask);
+        }
+        self.wake(index)
+    }
+
+    /// Tells a node's process whether it can serve a group.
+    pub fn tell_eligible(&mut self, index: usize, group: usize, word: Eligible) -> Result<(), Violation> {
+        self.ask(index, Ask::Eligible { group: group_id(group), word })
+    }
+
+    /// Puts a datagram into the socket of a node's process, if there is room.
+    pub fn post(&mut self, index: usize, mail: Mail) -> Result<(), Violation> {
+        let node = &mut self.nodes[index];
+        if node.agent.is_some() && node.mail.len() < MAIL_MAX {
+            node.mail.push_back(mail);
         }
         self.wake(index)
     }
@@ -375,7 +421,7 @@ impl World {
     /// Are all commands answered that should be? A process that is stopped is excused.
     pub fn check_answers(&self) -> Result<(), Violation> {
         // Stopped between two outputs, it may have the answer in its hands.
-        let running = self.nodes.iter().filter(|node| node.engine.is_some() && node.stalled_until.is_none());
+        let running = self.nodes.iter().filter(|node| node.agent.is_some() && node.stalled_until.is_none());
         for node in running {
             for (&id, &until) in &node.commands {
                 if until <= node.handled_at {

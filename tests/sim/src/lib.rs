@@ -1,5 +1,6 @@
-//! The simulator: the shipped engine, on as many nodes as a seed says, in a
-//! world of bad networks, stopped processes, dying hosts and wrong clocks.
+//! The simulator: the shipped lease loop, with its engine and its transport, on
+//! as many nodes as a seed says, in a world of bad networks, stopped processes,
+//! dying hosts and wrong clocks.
 //!
 //! One seed decides everything. First comes a rough phase, in which at every
 //! event at most one node may answer for a group, judged by the very
@@ -11,9 +12,11 @@
 //! The same world can be told what to do: [`scenario`] reads and replays
 //! files in which a person wrote what happens and what must come of it.
 //!
-//! Packets are really encoded and decoded. What is not simulated: the
-//! transport's cryptography, the data plane, the event loop's own code.
+//! What a node runs is in [`agent`]: the core of the agent's lease loop, and
+//! half of the clusters seal their datagrams with the shipped transport. What
+//! is not simulated: the data plane, the loop's own system calls, the keeper.
 
+mod agent;
 mod chaos;
 mod check;
 mod clock;
@@ -25,6 +28,7 @@ mod names;
 mod network;
 mod parallel;
 mod plan;
+mod process;
 mod rng;
 pub mod scenario;
 mod summary;
@@ -74,6 +78,9 @@ pub enum Mutant {
     /// Nodes enter the next membership but one before all voters have the next
     /// one (rule 10).
     HastySteps,
+    /// Nodes take steps of a key's rotation before the others have taken the
+    /// one before.
+    HastyKeys,
 }
 
 /// What a run without a violation has to tell.

@@ -1,28 +1,36 @@
 //! The network between the nodes: what becomes of a datagram on its way, and
 //! the taps with which a scenario keeps datagrams of a kind for later.
 
-use vip_engine::{About, Input, Message, Packet};
+use vip_engine::{About, Message, Packet};
 
 use super::{
     Mutant, Violation,
+    agent::Mail,
     clock::{SimNs, nanos},
+    hosts::SimNode,
     names::node_id,
     trace,
     world::{Event, World},
 };
 
-/// A datagram on its way. It knows for which start of the receiver it was
-/// sealed by which start of the sender, as the transport's incarnations do,
-/// and of which membership generation the sender is, and with which T_accept.
+/// A datagram on its way.
 #[derive(Clone, Debug)]
 pub(super) struct Datagram {
     pub from: usize,
     pub to: usize,
-    sender_life: u64,
-    receiver_life: u64,
+    /// Of its sender: what the transport would look at, where there is none.
     generation: u64,
     is_later: bool,
-    packet: Packet,
+    /// What it says; nothing for people to read if it is part of a handshake.
+    said: Option<Packet>,
+    bytes: Option<Vec<u8>>,
+}
+
+impl Datagram {
+    pub fn new(world: &World, from: usize, to: usize, said: Option<Packet>, bytes: Option<Vec<u8>>) -> Self {
+        let SimNode { generation, is_later, .. } = world.nodes[from];
+        Self { from, to, generation, is_later, said, bytes }
+    }
 }
 
 /// What a datagram is about, for taps. One datagram may be of many kinds.
@@ -107,7 +115,8 @@ pub(super) struct Tap {
 impl Tap {
     fn picks(&self, datagram: &Datagram) -> bool {
         let contains = |kind: &MessageKind| {
-            datagram.packet.messages.iter().any(|message| MessageKind::of(message) == *kind)
+            let mut messages = datagram.said.iter().flat_map(|packet| &packet.messages);
+            messages.any(|message| MessageKind::of(message) == *kind)
         };
         (self.from, self.to) == (datagram.from, datagram.to)
             && (self.kinds.is_empty() || self.kinds.iter().any(contains))
@@ -115,21 +124,13 @@ impl Tap {
 }
 
 impl World {
-    /// A node has sent `packet`; fate decides whether and when it arrives.
-    pub(super) fn transmit(&mut self, from: usize, to: usize, packet: Packet) {
+    /// A node has sent a datagram; fate decides whether and when it arrives.
+    pub(super) fn transmit(&mut self, datagram: Datagram) {
+        let Datagram { from, to, .. } = datagram;
         if self.cut[from][to] || self.rng.chance(self.plan.loss) {
             self.note(|world| format!("{:<6}    lost on the way to {}", world.name(from), world.name(to)));
             return;
         }
-        let datagram = Datagram {
-            from,
-            to,
-            sender_life: self.nodes[from].life,
-            receiver_life: self.nodes[to].life,
-            generation: self.nodes[from].generation,
-            is_later: self.nodes[from].is_later,
-            packet,
-        };
         let keep = self.taps.iter().find(|tap| tap.picks(&datagram)).map(|tap| tap.keep);
         if let Some(keep) = keep {
             self.note(|world| {
@@ -175,7 +176,9 @@ impl World {
         let count = datagrams.len();
         for datagram in datagrams {
             self.note(|world| {
-                let said = trace::packet(&datagram.packet, &world.plan.names);
+                let names = &world.plan.names;
+                let said = datagram.said.as_ref().map(|packet| trace::packet(packet, names));
+                let said = said.unwrap_or_else(|| "a handshake".to_owned());
                 format!("{:<6} .. {:<6} sent on: {said}", world.name(from), world.name(to))
             });
             self.arrive_later(datagram);
@@ -183,26 +186,20 @@ impl World {
         count
     }
 
-    /// A datagram has arrived. Incarnations, the generation and the configuration
-    /// are the transport's to check; what it would drop is dropped here.
+    /// A datagram has arrived. Where there is no transport, what it would drop
+    /// for another configuration is dropped here.
     pub(super) fn deliver(&mut self, datagram: Datagram) -> Result<(), Violation> {
-        let Datagram { from, to, sender_life, receiver_life, generation, is_later, packet } = datagram;
+        let Datagram { from, to, generation, is_later, said, bytes } = datagram;
         let is_mixed = self.mutant == Mutant::MixedLeases;
-        let node = &mut self.nodes[to];
-        let stranger = node.generation.abs_diff(generation) > 1 || (node.is_later != is_later && !is_mixed);
-        if stranger || self.plan.incarnations_checked {
-            if stranger || receiver_life != node.life || sender_life < node.heard[from] {
-                self.note(|world| {
-                    let why = if stranger { "another configuration" } else { "an old incarnation" };
-                    format!("{:<6} <- {:<6} dropped: {why}", world.name(to), world.name(from))
-                });
-                return Ok(());
-            }
-            if std::mem::replace(&mut node.heard[from], sender_life) < sender_life {
-                self.give(to, Input::PeerStarted { peer: node_id(from) })?;
-            }
+        let node = &self.nodes[to];
+        let is_strange = node.generation.abs_diff(generation) > 1 || (node.is_later != is_later && !is_mixed);
+        if bytes.is_none() && is_strange {
+            self.note(|world| {
+                format!("{:<6} <- {:<6} dropped: another configuration", world.name(to), world.name(from))
+            });
+            return Ok(());
         }
-        self.give(to, Input::Message { from: node_id(from), packet })
+        self.post(to, Mail { from, said, bytes })
     }
 
     /// What the node at `index` is called.

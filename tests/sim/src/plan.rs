@@ -67,9 +67,12 @@ pub(super) struct Plan {
     pub disk_lost: u64,
     /// See [`vip_engine::EPOCH_MARGIN`].
     pub epoch_margin: u64,
-    /// Drop what was meant for, or comes from, a former incarnation, as the
-    /// transport does; without it the engine has to cope alone.
-    pub incarnations_checked: bool,
+    /// Datagrams are sealed by the shipped transport, which drops what was meant
+    /// for, or comes from, a former incarnation; without it the engine has to
+    /// cope alone.
+    pub is_sealed: bool,
+    /// The nodes get another key, step by step, each at some restart.
+    pub rotates: bool,
     /// Mean time between two blows of fate.
     pub blow_every: Duration,
     /// How long the rough phase lasts.
@@ -125,7 +128,8 @@ impl Plan {
             disk_ns: 0,
             disk_lost: 0,
             epoch_margin: EPOCH_MARGIN,
-            incarnations_checked: true,
+            is_sealed: true,
+            rotates: false,
             blow_every: Duration::ZERO,
             rough: Duration::ZERO,
             lateness_ns: 0,
@@ -191,6 +195,7 @@ impl Plan {
         let accept_later =
             (rng.chance(100) || later).then(|| rng.pick(&[accept * 5, accept * 2, accept / 2]));
         let accept_later = accept_later.filter(|later| *later >= Duration::from_millis(50));
+        let is_sealed = mutant == Mutant::HastyKeys || rng.chance(500);
         let blow_every = accept.mul_f64(rng.pick(&[0.3, 1.0, 1.0, 3.0]));
         Self {
             names: Names::default(),
@@ -213,7 +218,8 @@ impl Plan {
             disk_ns: rng.pick(&[1_000_000, nanos(accept / 4), nanos(accept * 4)]),
             disk_lost: rng.pick(&[0, 0, 0, 200]),
             epoch_margin: rng.pick(&[2, 8, EPOCH_MARGIN]),
-            incarnations_checked: rng.chance(500),
+            is_sealed,
+            rotates: is_sealed && (mutant == Mutant::HastyKeys || rng.chance(300)),
             blow_every,
             rough: accept * 10 + blow_every * 10,
             lateness_ns: rng.pick(&[0, 50_000, 1_000_000]),

@@ -4,11 +4,14 @@
 use std::{collections::VecDeque, fmt::Write as _, time::Duration};
 
 use vip_common::BootNs;
-use vip_engine::{
-    About, Ballot, Claim, Command, Input, Message, Output, Packet, Refused, RequestId, Verdict,
-};
+use vip_ctl::agent::{Notice, eligibility::Eligible};
+use vip_engine::{About, Ballot, Claim, Command, Message, Packet, Refused, RequestId, Verdict};
 
-use super::{clock::SimNs, names::Names};
+use super::{
+    agent::{Act, Ask},
+    clock::SimNs,
+    names::Names,
+};
 
 /// The lines of one run, or its last ones.
 #[derive(Debug, Default)]
@@ -149,41 +152,47 @@ pub(super) fn command(command: Command, names: &Names) -> String {
     }
 }
 
-/// What a node is given; `None` for a mere wake-up.
-pub(super) fn input(input: &Input, names: &Names) -> Option<String> {
-    Some(match input {
-        Input::Clock | Input::Wake => return None,
-        Input::Message { from, packet: said } => {
-            format!("<- {:<6} {}", names.node(*from), packet(said, names))
+/// What a node is asked.
+pub(super) fn ask(ask: &Ask, names: &Names) -> String {
+    match ask {
+        Ask::Ceiling(ceiling) => format!("has e{} on disk", ceiling.0),
+        Ask::Eligible { group, word } => {
+            let word = match word {
+                Eligible::Yes => "eligible",
+                Eligible::No => "ineligible",
+                Eligible::Unwell => "unwell",
+            };
+            format!("{word} {}", names.group(*group))
         }
-        Input::Ceiling { ceiling } => format!("has e{} on disk", ceiling.0),
-        Input::PeerStarted { peer } => format!("{} has started", names.node(*peer)),
-        Input::Eligible { group, eligible } => {
-            format!("{} {}", if *eligible { "eligible" } else { "ineligible" }, names.group(*group))
-        }
-        Input::Unwell { group } => format!("unwell {}", names.group(*group)),
-        Input::Prepares { group, on: true } => format!("prepares {}", names.group(*group)),
-        Input::Prepares { group, on: false } => format!("prepares {} no more", names.group(*group)),
-        Input::Serving { group } => format!("serves {}", names.group(*group)),
-        Input::PromoteFailed { group } => format!("can't serve {}", names.group(*group)),
-        Input::Command { id, command: given } => format!("command {}: {}", id.0, command(*given, names)),
-        Input::Stop => "asked to stop".to_owned(),
-    })
+        Ask::Command { id, command: given } => format!("command {}: {}", id.0, command(*given, names)),
+        Ask::Stop => "asked to stop".to_owned(),
+    }
 }
 
-/// What a node does when its clock shows `now`.
-pub(super) fn output(output: &Output, now: BootNs, names: &Names) -> String {
-    match output {
-        Output::StoreLease { group, lease } => {
+/// What a node does when its clock shows `now`; nothing that is worth a line, maybe.
+pub(super) fn act(act: &Act, now: BootNs, names: &Names) -> Option<String> {
+    Some(match act {
+        Act::Store { group, lease } => {
             let group = names.group(*group);
             match lease.expiry() {
                 Some(until) => format!("== map    {group} open for {:.3?}", until.since(now)),
                 None => format!("== map    {group} closed"),
             }
         }
-        Output::Send { to, packet: said } => format!("-> {:<6} {}", names.node(*to), packet(said, names)),
-        Output::Announce { group } => format!("announces {}", names.group(*group)),
-        Output::Changed { group, state, epoch, reason, holder } => {
+        Act::Send { to, said, .. } => {
+            let said = said.as_ref().map_or_else(|| "a handshake".to_owned(), |said| packet(said, names));
+            format!("-> {:<6} {said}", names.node(*to))
+        }
+        Act::Takeover { group } => format!("announces {}", names.group(*group)),
+        Act::Tell(notice) => return notice_line(notice, names),
+        Act::Reply { id, outcome: Ok(completed) } => format!("command {} done: {completed:?}", id.0),
+        Act::Reply { id, outcome: Err(refusal) } => format!("command {} refused: {refusal}", id.0),
+    })
+}
+
+fn notice_line(notice: &Notice, names: &Names) -> Option<String> {
+    Some(match notice {
+        Notice::Changed { group, state, epoch, reason, holder, .. } => {
             let mut line = format!("{} is {state} ({reason}), e{}", names.group(*group), epoch.0);
             if let Some(holder) = holder {
                 // Writing to a string does not fail.
@@ -191,14 +200,21 @@ pub(super) fn output(output: &Output, now: BootNs, names: &Names) -> String {
             }
             line
         }
-        Output::Done { id, outcome } => match outcome {
-            Ok(completed) => format!("command {} done: {completed:?}", id.0),
-            Err(refusal) => format!("command {} refused: {refusal}", id.0),
-        },
-        Output::RaiseCeiling { ceiling } => format!("wants e{} on disk", ceiling.0),
-        Output::Remember { standby, pause } => {
+        Notice::RaiseCeiling(ceiling) => format!("wants e{} on disk", ceiling.0),
+        Notice::Remember { standby, pause } => {
             format!("remembers standby {standby}, pause v{} {}", pause.version, pause.on)
         }
-        Output::Stopped => "has stopped".to_owned(),
-    }
+        Notice::Connected { node, restarted: true, .. } => format!("{} has restarted", names.node(*node)),
+        Notice::Connected { node, restarted: false, .. } => format!("{} is connected", names.node(*node)),
+        Notice::Claim { .. }
+        | Notice::Asked { .. }
+        | Notice::Late { .. }
+        | Notice::Rejected { .. }
+        | Notice::Checked { .. }
+        | Notice::CanServe { .. }
+        | Notice::Watched(_)
+        | Notice::Reload(_)
+        | Notice::Regrouped
+        | Notice::Covered { .. } => return None,
+    })
 }

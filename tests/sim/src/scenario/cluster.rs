@@ -58,7 +58,7 @@ impl Cluster {
     pub fn plan(&self) -> Plan {
         let nodes = self.roles.iter().map(|&role| NodeSpec { role }).collect();
         let plan = Plan::calm(self.names.clone(), nodes, self.groups.clone(), self.lease);
-        Plan { pair: self.pair, ppm: self.ppm.clone(), incarnations_checked: !self.old_passes, ..plan }
+        Plan { pair: self.pair, ppm: self.ppm.clone(), is_sealed: !self.old_passes, ..plan }
     }
 }
 

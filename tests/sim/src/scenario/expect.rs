@@ -233,7 +233,7 @@ impl Fact {
             }
             Self::State { node, group, state } => {
                 let node = &world.nodes[*node];
-                let Some(engine) = &node.engine else { return Some("its agent does not run".to_owned()) };
+                let Some(engine) = node.engine() else { return Some("its agent does not run".to_owned()) };
                 let found = engine.status(node.clock.at(world.now)).groups[*group].state;
                 (found != *state).then(|| format!("it is {found}"))
             }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use vip_engine::{Command, Input};
+use vip_ctl::agent::eligibility::Eligible;
+use vip_engine::Command;
 
 use super::{
     Broken, Line, Scenario, Step, Wait,
@@ -10,8 +11,8 @@ use super::{
 };
 use crate::{
     Mutant, Stats, Violation,
+    agent::Ask,
     clock::{SimNs, nanos},
-    names::group_id,
     rng::Rng,
     survive,
     trace::Trace,
@@ -105,7 +106,7 @@ fn take(step: &Step, world: &mut World, memory: &mut Memory) -> Result<(), Faile
     match step {
         Step::Start { nodes, generation } => {
             for &node in nodes {
-                if world.nodes[node].engine.is_some() {
+                if world.nodes[node].agent.is_some() {
                     return Err(Failed::Step(format!("the agent of {} runs already", world.name(node))));
                 }
                 if let Some(generation) = *generation {
@@ -126,13 +127,13 @@ fn take(step: &Step, world: &mut World, memory: &mut Memory) -> Result<(), Faile
             }
         }
         Step::Resume { nodes } => nodes.iter().try_for_each(|&node| world.resume(node))?,
-        Step::Stop { nodes } => nodes.iter().try_for_each(|&node| world.give(node, Input::Stop))?,
+        Step::Stop { nodes } => nodes.iter().try_for_each(|&node| world.ask(node, Ask::Stop))?,
         Step::Eligible { nodes, groups, eligible } => {
             let eligible = *eligible;
             for (node, group) in nodes.iter().flat_map(|&node| groups.iter().map(move |&group| (node, group)))
             {
                 world.nodes[node].eligible[group] = eligible;
-                world.give(node, Input::Eligible { group: group_id(group), eligible })?;
+                world.tell_eligible(node, group, if eligible { Eligible::Yes } else { Eligible::No })?;
             }
         }
         Step::Delay { links, by } => {
@@ -167,7 +168,7 @@ fn give(
     let holder = command.group().and_then(|group| world.holdings[usize::from(group.0)].open);
     let holder = holder.map(|node| usize::from(node.0));
     let able =
-        |node: &usize| world.nodes[*node].engine.is_some() && world.nodes[*node].stalled_until.is_none();
+        |node: &usize| world.nodes[*node].agent.is_some() && world.nodes[*node].stalled_until.is_none();
     let at = via.or(holder.filter(able)).or_else(|| (0..world.nodes.len()).find(able));
     let id = match at {
         Some(node) => world.command(node, command)?,

@@ -1,0 +1,211 @@
+//! The agent on a node: the shipped core of its lease loop, with the shipped
+//! transport, and hands that do nothing yet. What they were told to do is done
+//! by the world, one act after the other, since a process may be stopped in
+//! between.
+
+use std::{collections::VecDeque, net::SocketAddr};
+
+use vip_common::{BootNs, Lease};
+use vip_ctl::{
+    agent::{
+        Notice,
+        eligibility::Eligible,
+        gate::{GateRule, Gates},
+        hooks::HookAsk,
+        lease_loop::core::{Core, Io, Parts},
+    },
+    transport::{Identity, KeyId, KeyRing, Psk, Received, Transport},
+};
+use vip_engine::{
+    Command, CommandId, Completed, Engine, EngineConfig, Epoch, GroupId, Label, LabelSpec, Labels, NodeId,
+    Packet, Refusal, Role,
+};
+
+/// What a process is to do to its world.
+#[derive(Debug)]
+pub(super) enum Act {
+    /// Put a word into the map.
+    Store { group: GroupId, lease: Lease },
+    /// Send a datagram: what it says, if it is no part of a handshake, and its
+    /// bytes, if there is a transport.
+    Send { to: NodeId, said: Option<Packet>, bytes: Option<Vec<u8>> },
+    /// Tell the network that a group is here.
+    Takeover { group: GroupId },
+    /// Tell the keeper.
+    Tell(Notice),
+    /// Answer a command.
+    Reply { id: CommandId, outcome: Result<Completed, Refusal> },
+}
+
+/// What a process is asked by others on its host.
+#[derive(Clone, Debug)]
+pub(super) enum Ask {
+    Command { id: CommandId, command: Command },
+    Eligible { group: GroupId, word: Eligible },
+    Ceiling(Epoch),
+    Stop,
+}
+
+/// A datagram in a process's socket.
+#[derive(Clone, Debug)]
+pub(super) struct Mail {
+    pub from: usize,
+    /// See [`Act::Send`].
+    pub said: Option<Packet>,
+    /// See [`Act::Send`].
+    pub bytes: Option<Vec<u8>>,
+}
+
+/// Takes note of what is to be done.
+#[derive(Debug)]
+pub(super) struct Hands {
+    pub now: BootNs,
+    pub acts: VecDeque<Act>,
+    is_sealed: bool,
+    /// What the next datagrams to this node say.
+    said: Option<(NodeId, Packet)>,
+}
+
+impl Io for Hands {
+    type Reply = CommandId;
+
+    fn now(&self) -> BootNs {
+        self.now
+    }
+
+    fn store(&mut self, group: GroupId, lease: Lease) {
+        self.acts.push_back(Act::Store { group, lease });
+    }
+
+    fn says(&mut self, to: NodeId, packet: &Packet) {
+        if self.is_sealed {
+            self.said = Some((to, packet.clone()));
+        } else {
+            self.acts.push_back(Act::Send { to, said: Some(packet.clone()), bytes: None });
+        }
+    }
+
+    fn send(&mut self, to: NodeId, datagram: Vec<u8>) {
+        let said = self.said.as_ref().filter(|(of, _)| *of == to).map(|(_, packet)| packet.clone());
+        self.acts.push_back(Act::Send { to, said, bytes: Some(datagram) });
+    }
+
+    fn flush(&mut self) {
+        self.said = None;
+    }
+
+    fn takeover(&mut self, group: GroupId) {
+        self.acts.push_back(Act::Takeover { group });
+    }
+
+    fn tell(&mut self, notice: Notice) {
+        self.acts.push_back(Act::Tell(notice));
+    }
+
+    fn hook(&mut self, _ask: HookAsk) {}
+
+    fn reply(&mut self, id: CommandId, outcome: Result<Completed, Refusal>) {
+        self.acts.push_back(Act::Reply { id, outcome });
+    }
+}
+
+/// How far a node is with the rotation of keys: each step is taken when no
+/// node is behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Keys {
+    /// It has the first key only.
+    #[default]
+    First,
+    /// It accepts the second one, too.
+    SecondAccepted,
+    /// It sends under the second one.
+    SecondUsed,
+    /// It has the second key only.
+    Second,
+}
+
+impl Keys {
+    /// The next step.
+    pub const fn next(self) -> Self {
+        match self {
+            Self::First => Self::SecondAccepted,
+            Self::SecondAccepted => Self::SecondUsed,
+            Self::SecondUsed | Self::Second => Self::Second,
+        }
+    }
+
+    fn ring(self) -> KeyRing {
+        let key = |id: u8| (KeyId(id), Psk::new([id; 32]));
+        let (primary, secondary) = match self {
+            Self::First => (key(1), None),
+            Self::SecondAccepted => (key(1), Some(key(2))),
+            Self::SecondUsed => (key(2), Some(key(1))),
+            Self::Second => (key(2), None),
+        };
+        // Two ids.
+        KeyRing::new(primary, secondary).unwrap_or_else(|same| unreachable!("{same}"))
+    }
+}
+
+/// What a process begins with, besides what its engine is told.
+#[derive(Debug)]
+pub(super) struct Beginning<'a> {
+    /// Leases that were found in the map.
+    pub held: &'a [(GroupId, BootNs)],
+    pub generation: u64,
+    /// Stands for what all nodes must agree on.
+    pub config_digest: u64,
+    pub keys: Keys,
+    /// Nonces are drawn from that.
+    pub entropy: [u8; 32],
+    /// Does it seal what it sends?
+    pub is_sealed: bool,
+}
+
+/// A process.
+pub(super) type Agent = Core<Hands>;
+
+/// A process that starts at `now`.
+pub(super) fn start(config: EngineConfig, beginning: &Beginning<'_>, now: BootNs) -> Agent {
+    let Beginning { held, generation, config_digest, keys, entropy, is_sealed } = *beginning;
+    let me = config.me;
+    let members = (0_u8..).zip(&config.nodes).filter(|(_, spec)| spec.role != Role::Vacant);
+    let identity = Identity {
+        me: me.0,
+        incarnation: config.incarnation.0,
+        cluster: "simulated".into(),
+        config_digest,
+        generation,
+        nodes_digest: generation,
+        is_member: true,
+        peers: members.map(|(id, _)| id).filter(|_| is_sealed).collect(),
+    };
+    let groups = config.groups.len();
+    let specs: Vec<_> = (0..groups).map(|group| LabelSpec::only(Label(group as u64))).collect();
+    let parts = Parts {
+        labels: Labels::new(&config, &specs, 0, now),
+        engine: Engine::new(config, held, now),
+        uncovered: Vec::new(),
+        transport: Transport::new(identity, keys.ring(), entropy),
+        gates: Gates::new(vec![GateRule::default(); groups], held),
+        me,
+    };
+    Core::new(parts, Hands { now, acts: VecDeque::new(), is_sealed, said: None })
+}
+
+/// What the process's loop does with a datagram. Returns why it was dropped, if so.
+pub(super) fn read(agent: &mut Agent, mail: Mail) -> Option<&'static str> {
+    // No address is ever forged here.
+    let source = SocketAddr::from(([0, 0, 0, 0], 0));
+    let from = u8::try_from(mail.from).ok();
+    let Some(bytes) = mail.bytes else {
+        if let (Some(from), Some(packet)) = (from, mail.said) {
+            agent.message(NodeId(from), packet);
+        }
+        return None;
+    };
+    let received = agent.transport.receive_from(from, &bytes, agent.io.now);
+    let dropped = if let Received::Rejected { reason, .. } = &received { Some(reason.label()) } else { None };
+    agent.receive(received, source);
+    dropped
+}

@@ -1,0 +1,316 @@
+//! What a process does: turns of its loop as the agent's lease loop makes them,
+//! step by step, and what each step is to do to the world, act by act. It may
+//! be stopped before each act.
+
+use std::time::Duration;
+
+use vip_common::Lease;
+use vip_ctl::{
+    agent::{Notice, eligibility::Eligible},
+    transport::OVERHEAD,
+};
+use vip_engine::{COMMAND_TIMEOUT, PAYLOAD_MAX, Packet};
+
+use super::{
+    Mutant, Violation,
+    agent::{self, Act, Ask},
+    clock::{SimNs, nanos},
+    hosts::{Fitness, Turn},
+    names::node_id,
+    network::Datagram,
+    trace,
+    world::{Event, World},
+};
+
+/// Wake-ups that a node may ask for at one and the same moment.
+const SPINS_MAX: u32 = 8;
+
+impl World {
+    /// A process does what its loop does: the acts of a step, one by one, then
+    /// the next step.
+    pub(super) fn run_process(&mut self, index: usize) -> Result<(), Violation> {
+        loop {
+            if self.nodes[index].stalled_until.is_some() {
+                return Ok(());
+            }
+            if self.rng.below(1_000_000) < self.plan.stalls {
+                let most = nanos(self.plan.timing.accept) * 3;
+                let how_long = Duration::from_nanos(self.rng.below(most));
+                self.stall(index, how_long);
+                return Ok(());
+            }
+            let node = &mut self.nodes[index];
+            let Some(agent) = &mut node.agent else { return Ok(()) };
+            if !agent.io.acts.is_empty() {
+                if let Some(how_long) = node.stall_with_output.take() {
+                    self.stall(index, how_long);
+                } else if let Some(act) = agent.io.acts.pop_front() {
+                    self.act(index, act)?;
+                }
+                continue;
+            }
+            if agent.is_stopped() {
+                return self.stopped(index);
+            }
+            if !self.step(index)? {
+                break;
+            }
+            if self.mutant == Mutant::SendBeforeStore {
+                self.send_first(index)?;
+            }
+        }
+        self.check_duties(index)?;
+        self.wake_later(index);
+        Ok(())
+    }
+
+    /// The next step of the process's loop: the time, everything that has
+    /// arrived, what follows from silence, what others ask. False if it waits.
+    fn step(&mut self, index: usize) -> Result<bool, Violation> {
+        let (now, unread) = (self.nodes[index].clock.at(self.now), self.unread_words(index));
+        let node = &mut self.nodes[index];
+        let told = now.max(node.handled_at);
+        let Some(agent) = &mut node.agent else { return Ok(false) };
+        (node.unread, node.handled_at, agent.io.now) = (unread, told, told);
+        match node.turn {
+            Turn::Waiting => return Ok(false),
+            Turn::Woken => {
+                node.turn = Turn::Reading;
+                if self.mutant == Mutant::TimersBeforeMail {
+                    agent.judge(true);
+                } else {
+                    agent.begin_turn();
+                }
+            }
+            Turn::Reading => {
+                if let Some(mail) = node.mail.pop_front() {
+                    self.read(index, mail)?;
+                } else {
+                    node.turn = Turn::Asked;
+                    return self.judge(index);
+                }
+            }
+            Turn::Asked => {
+                if let Some(ask) = node.asks.pop_front() {
+                    self.answer(index, ask);
+                } else {
+                    agent.look_at_uncovered();
+                    // What has come meanwhile wakes it at once.
+                    node.turn = if node.mail.is_empty() { Turn::Waiting } else { Turn::Woken };
+                }
+            }
+        }
+        self.stats.inputs += 1;
+        Ok(true)
+    }
+
+    /// All mail is read.
+    fn judge(&mut self, index: usize) -> Result<bool, Violation> {
+        let node = &mut self.nodes[index];
+        let Some(agent) = &mut node.agent else { return Ok(false) };
+        node.spins = if node.judged_at == node.handled_at { node.spins + 1 } else { 0 };
+        node.judged_at = node.handled_at;
+        agent.judge(true);
+        let is_due = agent.next_deadline().is_some_and(|at| at <= node.handled_at);
+        if node.spins > SPINS_MAX && is_due && agent.io.acts.is_empty() {
+            return Err(Violation::Spinning(node.id));
+        }
+        Ok(true)
+    }
+
+    fn read(&mut self, index: usize, mail: agent::Mail) -> Result<(), Violation> {
+        let from = node_id(mail.from);
+        if let Some(said) = mail.said.as_ref().filter(|_| self.trace.wanted()) {
+            let said = trace::packet(said, &self.plan.names);
+            self.note(|world| {
+                format!("{:<6} <- {:<6} {said}", world.name(index), world.plan.names.node(from))
+            });
+        }
+        let Some(agent) = &mut self.nodes[index].agent else { return Ok(()) };
+        let undecoded = agent.counts().undecoded;
+        let dropped = agent::read(agent, mail);
+        if agent.counts().undecoded != undecoded {
+            return Err(Violation::BadPacket(from));
+        }
+        if let Some(why) = dropped {
+            self.note(|world| {
+                format!("{:<6} <- {:<6} dropped: {why}", world.name(index), world.plan.names.node(from))
+            });
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, index: usize, ask: Ask) {
+        if self.trace.wanted() {
+            let line = trace::ask(&ask, &self.plan.names);
+            self.note(|world| format!("{:<6} {line}", world.name(index)));
+        }
+        let node = &mut self.nodes[index];
+        let Some(agent) = &mut node.agent else { return };
+        match ask {
+            Ask::Command { id, command } => {
+                let until = node.handled_at.plus(COMMAND_TIMEOUT + Duration::from_millis(10));
+                node.commands.insert(id, until);
+                agent.command(command, agent.labels.table(), id);
+            }
+            Ask::Eligible { group, word } => {
+                node.told[usize::from(group.0)] = match word {
+                    Eligible::Yes => Fitness::Fit,
+                    Eligible::No => Fitness::Unfit,
+                    Eligible::Unwell => Fitness::Unwell,
+                };
+                agent.eligible(group, word);
+            }
+            Ask::Ceiling(ceiling) => agent.ceiling(ceiling),
+            Ask::Stop => agent.stop(),
+        }
+    }
+
+    /// [`Mutant::SendBeforeStore`]: sends overtake everything else, and then
+    /// the process may even be stopped for a while.
+    fn send_first(&mut self, index: usize) -> Result<(), Violation> {
+        let Some(agent) = &mut self.nodes[index].agent else { return Ok(()) };
+        let acts = std::mem::take(&mut agent.io.acts);
+        if acts.is_empty() {
+            return Ok(());
+        }
+        let (sends, others): (Vec<_>, Vec<_>) =
+            acts.into_iter().partition(|act| matches!(act, Act::Send { .. }));
+        agent.io.acts = others.into();
+        for send in sends {
+            self.act(index, send)?;
+        }
+        if self.rng.chance(200) {
+            let how_long = self.rng.below(nanos(self.plan.timing.accept));
+            self.stall(index, Duration::from_nanos(how_long));
+        }
+        Ok(())
+    }
+
+    fn wake_later(&mut self, index: usize) {
+        let lateness = self.rng.below(self.plan.lateness_ns + 1);
+        let node = &mut self.nodes[index];
+        let Some(deadline) = node.agent.as_ref().and_then(agent::Agent::next_deadline) else { return };
+        let at = SimNs(node.clock.when(deadline).max(self.now).0 + lateness);
+        // A timer that is set already and early enough does.
+        if node.wake_at.is_none_or(|set| set > at || set < self.now) {
+            node.wake_at = Some(at);
+            self.push(at, Event::Wake { node: index });
+        }
+    }
+
+    /// Something is done to the world.
+    fn act(&mut self, index: usize, act: Act) -> Result<(), Violation> {
+        if self.trace.wanted()
+            && let Some(line) = trace::act(&act, self.nodes[index].clock.at(self.now), &self.plan.names)
+        {
+            self.note(|world| format!("{:<6} {line}", world.name(index)));
+        }
+        let node = &mut self.nodes[index];
+        match act {
+            Act::Store { group, lease } => {
+                if lease != Lease::NONE {
+                    let until = lease.expiry().unwrap_or_default();
+                    if until <= node.handled_at || until.since(node.handled_at) > node.hold {
+                        return Err(Violation::BadLease(node.id, group));
+                    }
+                    let end = node.clock.when(until);
+                    self.push(end, Event::Look { group });
+                }
+                self.nodes[index].map[usize::from(group.0)] = lease;
+                self.check_fence(group)
+            }
+            Act::Send { to, said, bytes } => {
+                if let Some(said) = &said {
+                    self.check_packet(index, said, bytes.as_deref())?;
+                    self.check_candidacies(index, said)?;
+                }
+                self.transmit(Datagram::new(self, index, usize::from(to.0), said, bytes));
+                Ok(())
+            }
+            Act::Takeover { group } => {
+                let lease = node.map[usize::from(group.0)].expiry();
+                if lease.is_none_or(|until| until <= node.handled_at) {
+                    return Err(Violation::BadAnnouncement(node.id, group));
+                }
+                Ok(())
+            }
+            Act::Tell(notice) => self.notice(index, notice),
+            Act::Reply { id, outcome } => {
+                if node.commands.remove(&id).is_none() {
+                    return Err(Violation::StrayAnswer(node.id, id));
+                }
+                self.stats.commands += 1;
+                self.stats.completed += u64::from(outcome.is_ok());
+                self.answers.push((node_id(index), id, outcome));
+                Ok(())
+            }
+        }
+    }
+
+    /// Does a packet fit into a datagram, and come out as what it was?
+    fn check_packet(&self, index: usize, said: &Packet, bytes: Option<&[u8]>) -> Result<(), Violation> {
+        let is_right = match bytes {
+            // What comes out is looked at where it arrives.
+            Some(bytes) => bytes.len() <= PAYLOAD_MAX + OVERHEAD,
+            None => {
+                let bytes = said.encode();
+                bytes.len() <= PAYLOAD_MAX && Packet::decode(&bytes).as_ref() == Ok(said)
+            }
+        };
+        if is_right { Ok(()) } else { Err(Violation::BadPacket(self.nodes[index].id)) }
+    }
+
+    /// What the keeper does about it.
+    fn notice(&mut self, index: usize, notice: Notice) -> Result<(), Violation> {
+        let known = &mut self.nodes[index].disk.known;
+        match notice {
+            Notice::Changed { group, epoch, state, reason, .. } => {
+                let highest = &mut known.epochs[usize::from(group.0)];
+                if epoch > *highest {
+                    *highest = epoch;
+                    self.write_later(index);
+                }
+                return self.note_grant(index, group, epoch, (state, reason));
+            }
+            Notice::RaiseCeiling(ceiling) => {
+                known.ceiling = known.ceiling.max(ceiling);
+                self.write_later(index);
+            }
+            Notice::Remember { standby, pause } => {
+                (known.standby, known.pause) = (standby, pause);
+                self.write_later(index);
+            }
+            Notice::Claim { .. }
+            | Notice::Asked { .. }
+            | Notice::Connected { .. }
+            | Notice::Late { .. }
+            | Notice::Rejected { .. }
+            | Notice::Checked { .. }
+            | Notice::CanServe { .. }
+            | Notice::Watched(_)
+            | Notice::Reload(_)
+            | Notice::Regrouped
+            | Notice::Covered { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// The process has released everything and ends.
+    fn stopped(&mut self, index: usize) -> Result<(), Violation> {
+        self.note(|world| format!("{:<6} has stopped", world.name(index)));
+        let id = node_id(index);
+        for group in self.groups() {
+            if self.open_on(group).any(|node| node == id) {
+                return Err(Violation::StoppedWithLease(id, group));
+            }
+        }
+        self.write_last(index);
+        self.kill(index, false)?;
+        if self.nodes[index].restarts {
+            let pause = self.rng.below(nanos(self.plan.timing.accept) * 2);
+            self.start_later(index, Duration::from_nanos(pause));
+        }
+        Ok(())
+    }
+}
