@@ -229,6 +229,8 @@ mutants! {
     TrustsTheDead = "believes-a-former-process";
     /// What follows from silence is judged before the mail is read.
     TimersBeforeMail = "timers-before-mail";
+    /// A reload judges what follows from silence, whatever lies unread.
+    ReloadJudges = "reload-judges-before-the-mail";
     /// A node that stops releases nothing.
     StopKeeps = "stops-with-its-leases";
     /// A group that ends is not released.

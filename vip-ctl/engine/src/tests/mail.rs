@@ -62,6 +62,26 @@ fn without_a_word_from_the_holder_it_stands_once_all_is_read() {
 }
 
 #[test]
+fn other_groups_are_no_reason_to_believe_a_holder_gone_whose_renewal_is_unread() {
+    let (engine, now) = standby_of_a();
+    let at = late(&engine, now);
+    let reload = |engine: &mut Engine| {
+        engine.handle(Input::Clock, at);
+        while engine.poll_output().is_some() {}
+        let same = Reloaded { was: Some(DB), spec: GroupSpec::default(), epoch: Epoch(0) };
+        let new = Reloaded { was: None, spec: GroupSpec::default(), epoch: Epoch(0) };
+        engine.reload(vec![same, new], at);
+        assert!(!stands(engine, Input::Clock, at), "by the reload");
+        assert_eq!(engine.next_deadline().map(|due| due <= at), Some(true), "it is to be woken at once");
+    };
+    let (mut told, mut untold) = (engine.clone(), engine);
+    reload(&mut told);
+    assert!(!stands(&mut told, renewal(1_000), at) && !stands(&mut told, Input::Wake, at), "A is there");
+    reload(&mut untold);
+    assert!(stands(&mut untold, Input::Wake, at), "nobody is");
+}
+
+#[test]
 fn votes_in_the_socket_are_counted_before_an_attempt_is_given_up() {
     let mut cluster = Cluster::settled();
     cluster.run(ms(5));
