@@ -26,4 +26,6 @@ mod reference;
 pub mod report;
 pub mod transport;
 
+#[cfg(feature = "mutants")]
+pub use mutant::choose as choose_mutant;
 pub use vip_engine as engine;

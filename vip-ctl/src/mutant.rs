@@ -205,9 +205,13 @@ fn chosen() -> Option<Mutant> {
     ours
 }
 
-/// Has the engines of this process broken, if that is the mutant that it is to be.
-#[cfg(all(test, feature = "mutants"))]
-pub(crate) fn break_engines() {
+/// Has this process broken, with its engines, if the environment says which way
+/// (`VIP_MUTANT`). To be called before any engine is made.
+///
+/// # Panics
+/// If there is no such mutant.
+#[cfg(feature = "mutants")]
+pub fn choose() {
     CHOSEN.get_or_init(chosen);
 }
 

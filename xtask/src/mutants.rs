@@ -115,7 +115,10 @@ fn checkers(mutant: &Mutant, seeds: u64) -> Vec<Checker> {
             &[Checker::UnitTests, Checker::SlowUnitTests],
             &[Checker::Scenarios, Checker::Simulation(seeds), Checker::Model, Checker::GroupTests],
         ),
-        Home::Glue => (&[Checker::NearGlueTests, Checker::SlowGlueTests, Checker::GlueTests], &[]),
+        Home::Glue => (
+            &[Checker::NearGlueTests, Checker::SlowGlueTests, Checker::GlueTests],
+            &[Checker::Simulation(seeds)],
+        ),
     };
     // Of what is harmless, nothing is to be found that would be worth a long search.
     let others = if mutant.harmless.is_some() { &[] } else { others };
@@ -147,7 +150,10 @@ mod tests {
         assert_eq!(checkers(&mutant(Home::Engine, Some("so")), 7), unit_tests);
         for harmless in [None, Some("so")] {
             let asked = checkers(&mutant(Home::Glue, harmless), 7);
-            assert_eq!(asked, [Checker::NearGlueTests, Checker::SlowGlueTests, Checker::GlueTests]);
+            let unit_tests = [Checker::NearGlueTests, Checker::SlowGlueTests, Checker::GlueTests];
+            assert_eq!(asked[..3], unit_tests);
+            let is_simulated = harmless.is_none();
+            assert_eq!(asked.contains(&Checker::Simulation(7)), is_simulated);
         }
     }
 

@@ -10,16 +10,22 @@ use vip_ctl::{
     agent::{
         Notice,
         eligibility::Eligible,
-        gate::{GateRule, Gates},
+        gate::{GateRule, Gates, Ticket},
         hooks::HookAsk,
-        lease_loop::core::{Core, Io, Parts},
+        lease_loop::{
+            Regroup,
+            core::{Core, Io, Parts},
+        },
     },
+    event::Hook,
     transport::{Identity, KeyId, KeyRing, Psk, Received, Transport},
 };
 use vip_engine::{
-    Command, CommandId, Completed, Engine, EngineConfig, Epoch, GroupId, Label, LabelSpec, Labels, NodeId,
-    Packet, Refusal, Role,
+    Command, CommandId, Completed, Engine, EngineConfig, Epoch, GroupId, Labels, NodeId, Packet, Refusal,
+    Role,
 };
+
+use super::groups::Told;
 
 /// What a process is to do to its world.
 #[derive(Debug)]
@@ -33,16 +39,19 @@ pub(super) enum Act {
     Takeover { group: GroupId },
     /// Tell the keeper.
     Tell(Notice),
+    /// Run a hook that is waited for.
+    Hook { hook: Hook, ticket: Ticket, group: GroupId },
     /// Answer a command.
     Reply { id: CommandId, outcome: Result<Completed, Refusal> },
 }
 
 /// What a process is asked by others on its host.
-#[derive(Clone, Debug)]
 pub(super) enum Ask {
     Command { id: CommandId, command: Command },
     Eligible { group: GroupId, word: Eligible },
     Ceiling(Epoch),
+    Regroup(Box<Regroup>),
+    HookEnded { hook: Hook, ticket: Ticket, well: bool },
     Stop,
 }
 
@@ -102,7 +111,18 @@ impl Io for Hands {
         self.acts.push_back(Act::Tell(notice));
     }
 
-    fn hook(&mut self, _ask: HookAsk) {}
+    fn hook(&mut self, ask: HookAsk) {
+        let (hook, ticket, group) = match ask {
+            HookAsk::Turned(turned) => (Hook::PrePromote, turned.pre_promote, turned.group),
+            HookAsk::Run(order) => (order.hook, order.ticket, order.group),
+            // Its end comes late, and means nothing any more.
+            HookAsk::Cancel(_) | HookAsk::Forget(_) => return,
+            HookAsk::Reload(_) | HookAsk::Ended(..) | HookAsk::Close => return,
+        };
+        if let (Some(ticket), Ok(group)) = (ticket, group.parse()) {
+            self.acts.push_back(Act::Hook { hook, ticket, group: GroupId(group) });
+        }
+    }
 
     fn reply(&mut self, id: CommandId, outcome: Result<Completed, Refusal>) {
         self.acts.push_back(Act::Reply { id, outcome });
@@ -160,14 +180,17 @@ pub(super) struct Beginning<'a> {
     pub entropy: [u8; 32],
     /// Does it seal what it sends?
     pub is_sealed: bool,
+    pub groups: Told,
+    pub rules: Vec<GateRule>,
 }
 
 /// A process.
 pub(super) type Agent = Core<Hands>;
 
 /// A process that starts at `now`.
-pub(super) fn start(config: EngineConfig, beginning: &Beginning<'_>, now: BootNs) -> Agent {
-    let Beginning { held, generation, config_digest, keys, entropy, is_sealed } = *beginning;
+pub(super) fn start(config: EngineConfig, beginning: Beginning<'_>, now: BootNs) -> Agent {
+    let Beginning { held, generation, config_digest, keys, entropy, is_sealed, groups: told, rules } =
+        beginning;
     let me = config.me;
     let members = (0_u8..).zip(&config.nodes).filter(|(_, spec)| spec.role != Role::Vacant);
     let identity = Identity {
@@ -180,14 +203,12 @@ pub(super) fn start(config: EngineConfig, beginning: &Beginning<'_>, now: BootNs
         is_member: true,
         peers: members.map(|(id, _)| id).filter(|_| is_sealed).collect(),
     };
-    let groups = config.groups.len();
-    let specs: Vec<_> = (0..groups).map(|group| LabelSpec::only(Label(group as u64))).collect();
     let parts = Parts {
-        labels: Labels::new(&config, &specs, 0, now),
+        labels: Labels::new(&config, &told.labels, told.digest, now),
         engine: Engine::new(config, held, now),
-        uncovered: Vec::new(),
+        uncovered: told.uncovered,
         transport: Transport::new(identity, keys.ring(), entropy),
-        gates: Gates::new(vec![GateRule::default(); groups], held),
+        gates: Gates::new(rules, held),
         me,
     };
     Core::new(parts, Hands { now, acts: VecDeque::new(), is_sealed, said: None })

@@ -43,6 +43,14 @@ impl World {
         self.blow_later(Duration::from_nanos(next));
         let (count, groups) = (self.nodes.len(), self.plan.groups.len());
         let node = self.rng.index(count);
+        let versions = self.plan.versions.len();
+        if versions > 1 && self.rng.chance(250) {
+            // Mostly to what is new, sometimes back.
+            let next = (self.nodes[node].groups.version + 1).min(versions - 1);
+            let any = self.rng.index(versions);
+            let version = self.rng.pick(&[next, next, any]);
+            return self.reload(node, version);
+        }
         match self.rng.below(16) {
             0..3 => {
                 let to = self.rng.index(count);

@@ -24,6 +24,8 @@ pub enum Violation {
     },
     /// A lease word that ends in the past, or too far in the future, was to be stored.
     BadLease(NodeId, GroupId),
+    /// A fence was to be opened before the group's `pre_promote` had ended well.
+    Unprepared(NodeId, GroupId),
     /// A takeover was to be announced without a lease.
     BadAnnouncement(NodeId, GroupId),
     /// A node said that it has stopped, with a lease in its map.
@@ -56,6 +58,8 @@ pub enum Violation {
     EpochRepeats(GroupId, Epoch, Epoch),
     /// Commands, none of them by force, have left a group without a holder.
     LeftAlone(GroupId, String),
+    /// The holder of a group does not answer for all of its VIPs.
+    Unanswered(GroupId, NodeId),
     /// A healed cluster has no holder for a group.
     NoHolder(GroupId),
     /// A holder in a healed cluster lost its lease.
@@ -92,6 +96,9 @@ impl Violation {
             Self::BadLease(node, group) => {
                 format!("{}: {} was to store an impossible lease", of(group), on(node))
             }
+            Self::Unprepared(node, group) => {
+                format!("{}: {} opens it before its pre_promote has ended well", of(group), on(node))
+            }
             Self::BadAnnouncement(node, group) => {
                 format!("{}: {} announces without a lease", of(group), on(node))
             }
@@ -126,6 +133,9 @@ impl Violation {
             }
             Self::EpochStays(group) => format!("{}: a new grant with no higher epoch", of(group)),
             Self::LeftAlone(group, commands) => format!("{}: nobody holds it after {commands}", of(group)),
+            Self::Unanswered(group, node) => {
+                format!("{}: {} has it and does not answer for all of its VIPs", of(group), on(node))
+            }
             Self::NoHolder(group) => format!("{}: no holder after healing", of(group)),
             Self::Unstable(group) => format!("{}: the holder changed without need", of(group)),
             Self::Slow { drill, group, took: Some(took), bound } => {
@@ -164,7 +174,10 @@ impl World {
         let mut open = self.open_on(group);
         let (first, second) = (open.next(), open.next());
         drop(open);
-        if second.is_some() && !self.two_may_hold {
+        if self.plan.versions.len() > 1 {
+            // Groups are what VIPs they have: two may have two of one name.
+            self.check_vips()?;
+        } else if second.is_some() && !self.two_may_hold {
             return Err(Violation::TwoHolders { group, nodes: self.open_on(group).collect() });
         }
         self.note_holder(group, first);

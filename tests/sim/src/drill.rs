@@ -45,6 +45,7 @@ impl World {
         self.two_may_hold = false;
         self.check_fences()?;
         let changes = self.require_holders()?;
+        self.require_answers()?;
         self.run_for(accept * 3)?;
         self.require_stable(&changes)?;
         let offset = self.rng.below(nanos(self.plan.timing.renew));
@@ -74,8 +75,11 @@ impl World {
         (self.plan.loss, self.plan.duplicates, self.plan.late, self.plan.stalls) = (0, 0, 0, 0);
         (self.plan.disk_full, self.plan.disk_ns) = (0, 0);
         self.plan.jitter_ns = self.plan.jitter_ns.min(nanos(self.plan.timing.renew) / 16);
+        self.plan.hook_ns = self.plan.hook_ns.min(nanos(self.plan.timing.accept) / 4);
+        self.plan.hooks_fail = 0;
         self.end_changes()?;
         self.end_change_of_lease()?;
+        self.end_reloads()?;
         for node in 0..self.nodes.len() {
             if self.nodes[node].stalled_until.is_some() {
                 self.resume(node)?;
@@ -142,7 +146,7 @@ impl World {
 
     /// Commands of the rough phase may still move groups; let them come to their end.
     fn wait_for_answers(&mut self) -> Result<(), Violation> {
-        let end = self.now.plus(COMMAND_TIMEOUT * 3 / 2);
+        let end = self.now.plus(self.plan.answer_max() * 3 / 2);
         while self.now < end && self.nodes.iter().any(|node| !node.commands.is_empty()) {
             self.run_for(self.plan.timing.accept)?;
             self.check_answers()?;
@@ -290,7 +294,9 @@ impl World {
     /// two phases, late timers, and one lost duel or question asked too early.
     pub(super) fn candidacy_bound(&self) -> Duration {
         let (slots, late) = (self.plan.timing.slot * 10, Duration::from_nanos(self.plan.lateness_ns) * 8);
-        let bound = slots + self.delay_max() * 12 + late + self.plan.timing.retry;
+        // One to go, one to come.
+        let hooks = Duration::from_nanos(self.plan.hook_ns) * 2;
+        let bound = slots + self.delay_max() * 12 + late + self.plan.timing.retry + hooks;
         // Candidates a slot apart don't see each other in time if a packet
         // takes longer than that: then some duels have to be fought out.
         if self.delay_max() * 4 > self.plan.timing.slot { bound + self.plan.timing.accept } else { bound }

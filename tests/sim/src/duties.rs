@@ -14,7 +14,6 @@ use vip_engine::{
 use super::{
     Violation,
     clock::nanos,
-    hosts::Fitness,
     names::{group_id, node_id},
     world::World,
 };
@@ -40,7 +39,7 @@ impl World {
             if !self.is_open_on(index, group) {
                 continue;
             }
-            if node.told[usize::from(group.0)] == Fitness::Unfit && !status.paused {
+            if node.is_unfit(group) && !status.paused {
                 return Err(Violation::KeepsUnfit(id, group));
             }
             if is_overdue {
@@ -52,7 +51,7 @@ impl World {
     }
 
     /// May this node's kernel answer for the group now?
-    fn is_open_on(&self, index: usize, group: GroupId) -> bool {
+    pub(super) fn is_open_on(&self, index: usize, group: GroupId) -> bool {
         self.was_open_on(index, group, self.nodes[index].clock.at(self.now))
     }
 
@@ -108,7 +107,7 @@ impl World {
                 continue;
             }
             let status = engine.status(node.handled_at);
-            if node.told[usize::from(group.0)] == Fitness::Unfit {
+            if node.is_unfit(*group) {
                 return Err(Violation::StandsUnfit(node.id, *group));
             }
             if status.nodes[index].standby {

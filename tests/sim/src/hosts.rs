@@ -7,7 +7,7 @@ use std::{
 };
 
 use vip_common::{BootNs, Lease};
-use vip_ctl::agent::eligibility::Eligible;
+use vip_ctl::agent::{eligibility::Eligible, gate::Ticket};
 use vip_engine::{Command, CommandId, Engine, EngineConfig, GroupId, Incarnation, NodeId, Role, Timing};
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
     agent::{self, Agent, Ask, Beginning, Keys, Mail},
     clock::{Clock, SimNs, nanos},
     disk::Disk,
+    groups::Groups,
     names::{group_id, node_id},
     plan::Plan,
     rng::Rng,
@@ -35,6 +36,16 @@ pub(super) enum Fitness {
     Unfit,
     /// It is not well, and keeps what nobody else can take.
     Unwell,
+}
+
+/// Has the `pre_promote` of a group's latest grant ended well?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Prepared {
+    No,
+    /// It runs.
+    By(Ticket),
+    /// So it has, or it was open when the process started.
+    Yes,
 }
 
 /// How far a process's loop is: it looks at the clock, reads everything that
@@ -69,6 +80,10 @@ pub(super) struct SimNode {
     pub disk: Disk,
     /// Counts starts of the process; stands for its incarnation.
     pub life: u64,
+    /// Its groups and their VIPs.
+    pub groups: Groups,
+    /// When its keeper comes to what it was told last.
+    pub kept_at: SimNs,
     /// How far it is with the rotation of keys.
     pub keys: Keys,
     /// The membership generation that the process is configured with (rule 10).
@@ -82,6 +97,8 @@ pub(super) struct SimNode {
     pub eligible: Vec<bool>,
     /// What the engine was told of it.
     pub told: Vec<Fitness>,
+    /// By group.
+    pub prepared: Vec<Prepared>,
     /// Groups of which a holder's word lay unread at the last input.
     pub unread: Vec<GroupId>,
     /// Since when it has been on standby and has run without a stop.
@@ -118,6 +135,8 @@ impl SimNode {
             agent: None,
             disk: Disk::new(plan.groups.len()),
             life: 0,
+            groups: Groups::new(plan),
+            kept_at: SimNs(0),
             keys: Keys::default(),
             generation: 1,
             paused_at: None,
@@ -125,6 +144,7 @@ impl SimNode {
             stall_with_output: None,
             eligible: vec![true; plan.groups.len()],
             told: vec![Fitness::Unknown; plan.groups.len()],
+            prepared: vec![Prepared::No; plan.groups.len()],
             unread: Vec::new(),
             standby_since: None,
             commands: BTreeMap::new(),
@@ -144,6 +164,26 @@ impl SimNode {
         self.agent.as_ref().map(|agent| &agent.engine)
     }
 
+    /// Was the process told that it can't serve this group, or does it stay away
+    /// since a hook has failed?
+    pub fn is_unfit(&self, group: GroupId) -> bool {
+        let is_barred = self.agent.as_ref().is_some_and(|agent| agent.gates.barred().contains_key(&group));
+        is_barred || self.told[usize::from(group.0)] == Fitness::Unfit
+    }
+
+    /// May a word that opens the fence be stored?
+    pub fn is_prepared(&self, plan: &Plan, group: GroupId) -> bool {
+        let place = usize::from(group.0);
+        // A lease that goes on was opened before.
+        let goes_on = self.map[place].expiry().is_some_and(|until| until > self.handled_at);
+        !plan.hooks[place].0 || goes_on || self.prepared[place] == Prepared::Yes
+    }
+
+    /// What the keeper says of a group.
+    pub fn word(&self, group: usize) -> Eligible {
+        if self.eligible[group] { Eligible::Yes } else { Eligible::No }
+    }
+
     /// What is in the process's hands and its socket is lost with it.
     fn forget(&mut self) {
         self.stalled_until = None;
@@ -152,6 +192,7 @@ impl SimNode {
         self.asks.clear();
         self.turn = Turn::Waiting;
         self.told.fill(Fitness::Unknown);
+        self.prepared.fill(Prepared::No);
         self.standby_since = None;
         self.commands.clear();
     }
@@ -258,6 +299,7 @@ impl World {
             return Ok(());
         }
         self.rotate_keys(index);
+        let told = self.begin_groups(index);
         let config = self.engine_config(index);
         let entropy = std::array::from_fn(|_| self.rng.draw().to_ne_bytes()[0]);
         let node = &mut self.nodes[index];
@@ -277,11 +319,16 @@ impl World {
             keys: node.keys,
             entropy,
             is_sealed: self.plan.is_sealed,
+            groups: told,
+            rules: self.plan.gate_rules(),
         };
-        node.agent = Some(agent::start(config, &beginning, now));
+        node.agent = Some(agent::start(config, beginning, now));
         node.forget();
-        for (group, &eligible) in node.eligible.iter().enumerate() {
-            let word = if eligible { Eligible::Yes } else { Eligible::No };
+        for (group, _) in &held {
+            node.prepared[usize::from(group.0)] = Prepared::Yes;
+        }
+        for group in 0..node.eligible.len() {
+            let word = node.word(group);
             node.asks.push_back(Ask::Eligible { group: group_id(group), word });
         }
         self.note(|world| {
@@ -316,6 +363,7 @@ impl World {
         }
         let node = &mut self.nodes[index];
         node.map.fill(Lease::NONE);
+        node.groups.lose_maps();
         node.clock = Clock::new(now, BootNs(uptime), ppm);
         node.handled_at = BootNs(0);
         self.check_fences()

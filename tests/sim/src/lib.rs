@@ -23,6 +23,7 @@ mod clock;
 mod disk;
 mod drill;
 mod duties;
+mod groups;
 mod hosts;
 mod names;
 mod network;
@@ -141,7 +142,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Breaks every engine of this process, if the environment says which way
+/// Breaks every agent of this process, if the environment says which way
 /// (`VIP_MUTANT`). For whoever checks that the simulation notices.
 ///
 /// # Panics
@@ -151,12 +152,7 @@ pub fn choose_mutant() {
     use std::sync::Once;
 
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        if let Ok(name) = std::env::var("VIP_MUTANT") {
-            let mutant = vip_engine::Mutant::by_name(&name);
-            vip_engine::choose(mutant.unwrap_or_else(|| panic!("there is no mutant {name:?}")));
-        }
-    });
+    ONCE.call_once(vip_ctl::choose_mutant);
 }
 
 /// Runs one seed.

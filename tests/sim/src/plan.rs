@@ -4,9 +4,16 @@
 
 use std::time::Duration;
 
-use vip_engine::{EPOCH_MARGIN, GroupSpec, NodeSpec, PeerLoss, Role, Timing, VOTERS_MAX};
+use vip_ctl::agent::gate::GateRule;
+use vip_engine::{COMMAND_TIMEOUT, EPOCH_MARGIN, GroupSpec, NodeSpec, PeerLoss, Role, Timing, VOTERS_MAX};
 
-use super::{Mutant, clock::nanos, names::Names, rng::Rng};
+use super::{
+    Mutant,
+    clock::nanos,
+    groups::{self, Version},
+    names::Names,
+    rng::Rng,
+};
 
 /// The clock rate error that the protocol's margin of 0.8 allows with a little to spare:
 /// (1 − 0.1) / (1 + 0.1) = 0.818.
@@ -34,6 +41,16 @@ pub(super) struct Plan {
     pub names: Names,
     pub nodes: Vec<NodeSpec>,
     pub groups: Vec<GroupSpec>,
+    /// The groups' VIPs: at first, and as reloads of each node have them.
+    pub versions: Vec<Version>,
+    /// How long it takes until a keeper comes to what it was told, at most.
+    pub keeper_ns: u64,
+    /// By group: has it a `pre_promote` and a `pre_demote`?
+    pub hooks: Vec<(bool, bool)>,
+    /// How long hooks take, at most.
+    pub hook_ns: u64,
+    /// How often in a thousand times they fail.
+    pub hooks_fail: u64,
     /// Who comes or goes while the agents are restarted one by one: the first
     /// leads from generation 1 to 2. Another node each.
     pub changes: Vec<Change>,
@@ -93,6 +110,27 @@ impl Plan {
         nodes
     }
 
+    /// How long it takes until a command is answered, at most: it waits for a
+    /// `pre_demote`, and for what comes of it.
+    pub fn answer_max(&self) -> Duration {
+        let waits = self.hooks.iter().any(|(_, pre_demote)| *pre_demote);
+        let hook = if waits { self.longest().accept + Duration::from_secs(1) } else { Duration::ZERO };
+        COMMAND_TIMEOUT + hook
+    }
+
+    /// What the groups' hooks ask of their gates.
+    pub fn gate_rules(&self) -> Vec<GateRule> {
+        let accept = self.longest().accept;
+        let rule = |(group, &(pre_promote, pre_demote)): (usize, &(bool, bool))| GateRule {
+            name: group.to_string().into(),
+            pre_promote,
+            retry_after: accept * 2,
+            pre_demote: pre_demote.then_some(accept),
+            ..GateRule::default()
+        };
+        self.hooks.iter().enumerate().map(rule).collect()
+    }
+
     /// The times that follow from the longest T_accept.
     pub fn longest(&self) -> Timing {
         self.accept_later.map_or(self.timing, |later| Timing::new(later.max(self.timing.accept)))
@@ -110,6 +148,11 @@ impl Plan {
         Self {
             names,
             nodes,
+            versions: vec![(1..).take(groups.len()).map(|vip| vec![vip]).collect()],
+            keeper_ns: 0,
+            hooks: vec![(false, false); groups.len()],
+            hook_ns: 0,
+            hooks_fail: 0,
             groups,
             changes: Vec::new(),
             pair: None,
@@ -196,12 +239,22 @@ impl Plan {
             (rng.chance(100) || later).then(|| rng.pick(&[accept * 5, accept * 2, accept / 2]));
         let accept_later = accept_later.filter(|later| *later >= Duration::from_millis(50));
         let is_sealed = mutant == Mutant::HastyKeys || rng.chance(500);
+        let reloads = if is_sealed && rng.chance(250) { rng.between(1, 3) } else { 0 };
+        let versions = groups::some_versions(rng, groups.len(), reloads);
+        let has_hooks = rng.chance(250);
+        let hooks = groups.iter().map(|_| (has_hooks && rng.chance(700), has_hooks && rng.chance(500)));
+        let hooks = hooks.collect();
         let blow_every = accept.mul_f64(rng.pick(&[0.3, 1.0, 1.0, 3.0]));
         Self {
             names: Names::default(),
             accept: accepts.collect(),
             accept_later,
             nodes,
+            versions,
+            keeper_ns: rng.pick(&[0, 1_000_000, nanos(accept * 2)]),
+            hooks,
+            hook_ns: rng.pick(&[0, nanos(accept / 4), nanos(accept * 3)]),
+            hooks_fail: rng.pick(&[0, 50, 300]),
             groups,
             changes,
             pair,

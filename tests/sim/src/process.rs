@@ -7,15 +7,16 @@ use std::time::Duration;
 use vip_common::Lease;
 use vip_ctl::{
     agent::{Notice, eligibility::Eligible},
+    event::Hook,
     transport::OVERHEAD,
 };
-use vip_engine::{COMMAND_TIMEOUT, PAYLOAD_MAX, Packet};
+use vip_engine::{PAYLOAD_MAX, Packet};
 
 use super::{
     Mutant, Violation,
     agent::{self, Act, Ask},
     clock::{SimNs, nanos},
-    hosts::{Fitness, Turn},
+    hosts::{Fitness, Prepared, Turn},
     names::node_id,
     network::Datagram,
     trace,
@@ -149,7 +150,7 @@ impl World {
         let Some(agent) = &mut node.agent else { return };
         match ask {
             Ask::Command { id, command } => {
-                let until = node.handled_at.plus(COMMAND_TIMEOUT + Duration::from_millis(10));
+                let until = node.handled_at.plus(self.plan.answer_max() + Duration::from_millis(10));
                 node.commands.insert(id, until);
                 agent.command(command, agent.labels.table(), id);
             }
@@ -162,6 +163,18 @@ impl World {
                 agent.eligible(group, word);
             }
             Ask::Ceiling(ceiling) => agent.ceiling(ceiling),
+            Ask::Regroup(regroup) => {
+                let ended = regroup.ended.clone();
+                agent.regroup(*regroup, |_, _| ());
+                self.forget_fitness(index, &ended);
+            }
+            Ask::HookEnded { hook, ticket, well } => {
+                let of = node.prepared.iter_mut().find(|by| **by == Prepared::By(ticket));
+                if let Some(prepared) = of.filter(|_| well && hook == Hook::PrePromote) {
+                    *prepared = Prepared::Yes;
+                }
+                agent.hook_ended(hook, ticket, well);
+            }
             Ask::Stop => agent.stop(),
         }
     }
@@ -214,10 +227,17 @@ impl World {
                     if until <= node.handled_at || until.since(node.handled_at) > node.hold {
                         return Err(Violation::BadLease(node.id, group));
                     }
+                    if !node.is_prepared(&self.plan, group) {
+                        return Err(Violation::Unprepared(node.id, group));
+                    }
                     let end = node.clock.when(until);
                     self.push(end, Event::Look { group });
                 }
-                self.nodes[index].map[usize::from(group.0)] = lease;
+                let node = &mut self.nodes[index];
+                node.map[usize::from(group.0)] = lease;
+                if lease == Lease::NONE {
+                    node.prepared[usize::from(group.0)] = Prepared::No;
+                }
                 self.check_fence(group)
             }
             Act::Send { to, said, bytes } => {
@@ -236,6 +256,16 @@ impl World {
                 Ok(())
             }
             Act::Tell(notice) => self.notice(index, notice),
+            Act::Hook { hook, ticket, group } => {
+                if hook == Hook::PrePromote {
+                    node.prepared[usize::from(group.0)] = Prepared::By(ticket);
+                }
+                let delay = Duration::from_nanos(self.rng.below(self.plan.hook_ns + 1));
+                let well = !self.rng.chance(self.plan.hooks_fail);
+                let event = Event::HookEnds { node: index, life: node.life, hook, ticket, well };
+                self.push(self.now.plus(delay), event);
+                Ok(())
+            }
             Act::Reply { id, outcome } => {
                 if node.commands.remove(&id).is_none() {
                     return Err(Violation::StrayAnswer(node.id, id));
@@ -265,13 +295,15 @@ impl World {
     fn notice(&mut self, index: usize, notice: Notice) -> Result<(), Violation> {
         let known = &mut self.nodes[index].disk.known;
         match notice {
-            Notice::Changed { group, epoch, state, reason, .. } => {
+            Notice::Changed { group, epoch, state, reason, promoting, .. } => {
                 let highest = &mut known.epochs[usize::from(group.0)];
                 if epoch > *highest {
                     *highest = epoch;
                     self.write_later(index);
                 }
-                return self.note_grant(index, group, epoch, (state, reason));
+                // The end of a `pre_promote` is no other grant.
+                let is_grant = promoting || !self.plan.hooks[usize::from(group.0)].0;
+                return if is_grant { self.note_grant(index, group, epoch, (state, reason)) } else { Ok(()) };
             }
             Notice::RaiseCeiling(ceiling) => {
                 known.ceiling = known.ceiling.max(ceiling);
@@ -289,9 +321,8 @@ impl World {
             | Notice::Checked { .. }
             | Notice::CanServe { .. }
             | Notice::Watched(_)
-            | Notice::Reload(_)
-            | Notice::Regrouped
-            | Notice::Covered { .. } => {}
+            | Notice::Reload(_) => {}
+            Notice::Regrouped | Notice::Covered { .. } => self.keep_later(index, notice),
         }
         Ok(())
     }

@@ -165,6 +165,10 @@ pub(super) fn ask(ask: &Ask, names: &Names) -> String {
             format!("{word} {}", names.group(*group))
         }
         Ask::Command { id, command: given } => format!("command {}: {}", id.0, command(*given, names)),
+        Ask::Regroup(regroup) => format!("goes on with table {}", regroup.table),
+        Ask::HookEnded { hook, ticket, well } => {
+            format!("{hook} {} has {}", ticket.0, if *well { "ended" } else { "failed" })
+        }
         Ask::Stop => "asked to stop".to_owned(),
     }
 }
@@ -185,6 +189,9 @@ pub(super) fn act(act: &Act, now: BootNs, names: &Names) -> Option<String> {
         }
         Act::Takeover { group } => format!("announces {}", names.group(*group)),
         Act::Tell(notice) => return notice_line(notice, names),
+        Act::Hook { hook, ticket, group } => {
+            format!("runs {hook} {} of {}", ticket.0, names.group(*group))
+        }
         Act::Reply { id, outcome: Ok(completed) } => format!("command {} done: {completed:?}", id.0),
         Act::Reply { id, outcome: Err(refusal) } => format!("command {} refused: {refusal}", id.0),
     })
@@ -213,8 +220,8 @@ fn notice_line(notice: &Notice, names: &Names) -> Option<String> {
         | Notice::Checked { .. }
         | Notice::CanServe { .. }
         | Notice::Watched(_)
-        | Notice::Reload(_)
-        | Notice::Regrouped
-        | Notice::Covered { .. } => return None,
+        | Notice::Reload(_) => return None,
+        Notice::Regrouped => "has gone on with other groups".to_owned(),
+        Notice::Covered { label } => format!("has leases of all VIPs of {:04x}", label.0 & 0xffff),
     })
 }

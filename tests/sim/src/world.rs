@@ -9,10 +9,15 @@ use std::{
     time::Duration,
 };
 
+use vip_ctl::{
+    agent::{Notice, gate::Ticket},
+    event::Hook,
+};
 use vip_engine::{CommandId, Completed, Epoch, GroupId, NodeId, PeerLoss, Refusal, Remembered};
 
 use super::{
     Mutant, Stats, Violation,
+    agent::Ask,
     clock::{SimNs, nanos},
     hosts::SimNode,
     network::{Datagram, Keep, Tap},
@@ -38,6 +43,20 @@ pub(super) enum Event {
         node: usize,
         life: u64,
         record: Box<Remembered>,
+    },
+    /// The keeper of this node comes to what it was told.
+    Keeper {
+        node: usize,
+        life: u64,
+        notice: Notice,
+    },
+    /// A hook ends that the lease loop of this node waits for.
+    HookEnds {
+        node: usize,
+        life: u64,
+        hook: Hook,
+        ticket: Ticket,
+        well: bool,
     },
     Blow,
     /// A lease of this group ends: look at its fences.
@@ -218,11 +237,22 @@ impl World {
             {
                 self.written(node, *record)
             }
+            Event::Keeper { node, life, notice }
+                if self.nodes[node].life == life && self.nodes[node].agent.is_some() =>
+            {
+                self.keep(node, &notice)
+            }
+            Event::HookEnds { node, life, hook, ticket, well } if self.nodes[node].life == life => {
+                self.ask(node, Ask::HookEnded { hook, ticket, well })
+            }
             Event::Blow => self.blow(),
             Event::Look { group } => self.check_fence(group),
-            Event::Wake { .. } | Event::Resume { .. } | Event::Restart { .. } | Event::Written { .. } => {
-                Ok(())
-            }
+            Event::Wake { .. }
+            | Event::Resume { .. }
+            | Event::Restart { .. }
+            | Event::Written { .. }
+            | Event::HookEnds { .. }
+            | Event::Keeper { .. } => Ok(()),
         }
     }
 

@@ -72,6 +72,15 @@ fn a_start_without_silence_is_caught() {
 }
 
 #[test]
+fn a_hasty_rotation_of_keys_costs_the_holder_and_never_gives_two() {
+    let outcomes = (0..MUTANT_SEEDS).map(|seed| sim::run_mutant(seed, Mutant::HastyKeys).result);
+    let violations: Vec<_> = outcomes.filter_map(|result| Some(result.err()?.violation)).collect();
+    println!("{} of {MUTANT_SEEDS}: {violations:?}", violations.len());
+    assert!(!violations.is_empty(), "nodes without a key in common went unnoticed");
+    assert!(!violations.iter().any(|violation| matches!(violation, Violation::TwoHolders { .. })));
+}
+
+#[test]
 fn timers_before_mail_are_caught() {
     let caught = (0..MUTANT_SEEDS).find_map(|seed| {
         let failure = sim::run_mutant(seed, Mutant::TimersBeforeMail).result.err()?;

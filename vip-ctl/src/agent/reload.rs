@@ -110,7 +110,8 @@ pub(super) fn specs(config: &Config) -> Vec<GroupSpec> {
 }
 
 /// The groups whose leases may not have all of their VIPs yet.
-pub(super) fn uncovered(table: &Table) -> Vec<GroupId> {
+#[must_use]
+pub fn uncovered(table: &Table) -> Vec<GroupId> {
     let groups = (0..=u16::MAX).map(GroupId).zip(table.groups());
     groups
         .filter(|(_, group)| !group.is_settled() && !mutant::is(Mutant::NothingUncovered))

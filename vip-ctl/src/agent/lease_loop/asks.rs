@@ -1,7 +1,6 @@
 //! What other threads ask of the loop, done on the loop's own thread.
 
 use super::{Ask, Counts, Running, Snapshot, mail::make_room};
-use crate::mutant::{self, Mutant};
 
 impl Running {
     /// Does what another thread asks.
@@ -30,7 +29,6 @@ impl Running {
                 }
             }
             Ask::HookEnded(hook, ticket, well) => self.core.hook_ended(hook, ticket, well),
-            Ask::Stop if mutant::is(Mutant::StopsAtOnce) => self.core.leave(),
             Ask::Stop => self.core.stop(),
             Ask::Leave => self.core.leave(),
         }

@@ -195,6 +195,9 @@ impl<I: Io> Core<I> {
 
     /// The agent is to stop: releases everything, planned as it is.
     pub fn stop(&mut self) {
+        if mutant::is(Mutant::StopsAtOnce) {
+            return self.leave();
+        }
         let now = self.io.now();
         let open = self.gates.open(now);
         let waits_for = self.begin_partings(open, "stopping");

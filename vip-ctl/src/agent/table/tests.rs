@@ -175,7 +175,7 @@ fn digest(table: &Table) -> u64 {
 impl Cluster {
     fn new(seed: u64, first: &[Group]) -> Self {
         #[cfg(feature = "mutants")]
-        crate::mutant::break_engines();
+        crate::mutant::choose();
         let now = BootNs(1_000_000_000);
         let table = Table::of(first);
         let host = |me| {

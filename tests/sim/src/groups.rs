@@ -1,0 +1,319 @@
+//! Which VIPs the groups have: by each node's configuration, which is exchanged
+//! at another time on each node, and in each node's kernel, as the agent's
+//! keeper brings it about in three steps: VIPs that go are taken away, the lease
+//! loop goes on with the other groups, VIPs that come are put there.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use vip_common::Lease;
+use vip_ctl::{
+    agent::{
+        Notice,
+        lease_loop::Regroup,
+        reload::uncovered,
+        table::{Next, Table, TableGroup},
+    },
+    config,
+};
+use vip_engine::{GroupId, Label, LabelSpec, NodeId, Reloaded};
+
+use super::{
+    Violation,
+    agent::Ask,
+    hosts::Fitness,
+    names::group_id,
+    plan::Plan,
+    rng::Rng,
+    world::{Event, World},
+};
+
+/// The VIPs of each group, by number.
+pub(super) type Version = Vec<Vec<u8>>;
+
+/// Numbers of VIPs that come and go; below are those that each group keeps.
+const COMING: std::ops::RangeInclusive<u8> = 100..=120;
+
+/// What a node has of the groups.
+#[derive(Clone, Debug)]
+pub(super) struct Groups {
+    /// Its configuration, by its place in [`Plan::versions`].
+    pub version: usize,
+    /// The process's table.
+    table: Table,
+    /// The record of it: outlives process and host.
+    recorded: Table,
+    /// A reload that the lease loop is busy with.
+    under_way: Option<Next>,
+    /// In the kernel: what is answered, and by the word of which group.
+    answered: BTreeMap<IpAddr, GroupId>,
+}
+
+/// What a process that starts is told of its groups.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    pub labels: Vec<LabelSpec>,
+    pub digest: u64,
+    pub uncovered: Vec<GroupId>,
+}
+
+impl Groups {
+    /// Of a host on which no agent has run.
+    pub fn new(plan: &Plan) -> Self {
+        let table = Table::of(&configured(&plan.versions[0]));
+        Self { version: 0, recorded: table.clone(), table, under_way: None, answered: BTreeMap::new() }
+    }
+
+    /// The host is gone, and its kernel's maps with it.
+    pub fn lose_maps(&mut self) {
+        self.answered.clear();
+    }
+
+    /// Takes away what is not to be answered any more.
+    fn prune(&mut self, table: &Table) {
+        let stays = |vip: &IpAddr, group: &GroupId| {
+            table.groups()[usize::from(group.0)].answered().any(|answered| answered == *vip)
+        };
+        self.answered.retain(|vip, group| stays(vip, group));
+    }
+
+    /// What is to be answered is. A VIP that another group has had was taken
+    /// away from it before.
+    fn put(&mut self) {
+        let table = std::mem::take(&mut self.table);
+        self.prune(&table);
+        for (group, has) in table.groups().iter().enumerate() {
+            for vip in has.answered() {
+                let by = *self.answered.entry(vip).or_insert(group_id(group));
+                assert_eq!(by, group_id(group), "{vip} went straight from one group to another");
+            }
+        }
+        self.table = table;
+    }
+
+    fn told(&self) -> Told {
+        Told {
+            labels: self.table.groups().iter().map(TableGroup::labels).collect(),
+            digest: self.version as u64 + 1,
+            uncovered: uncovered(&self.table),
+        }
+    }
+}
+
+/// Groups with these VIPs as a configuration has them.
+fn configured(version: &Version) -> Vec<config::Group> {
+    let group = |(place, vips): (usize, &Vec<u8>)| config::Group {
+        // In the order of their places.
+        name: format!("g{place:02}"),
+        vips: vips.iter().map(|vip| IpAddr::V4(Ipv4Addr::new(10, 0, 0, *vip))).collect(),
+        priorities: BTreeMap::new(),
+        preempt: None,
+        health: config::Health::default(),
+        hooks: config::Hooks::default(),
+    };
+    version.iter().enumerate().map(group).collect()
+}
+
+/// One VIP for each group, and then what people make of that.
+pub(super) fn some_versions(rng: &mut Rng, groups: usize, changes: u64) -> Vec<Version> {
+    let own = |group: usize| u8::try_from(group).unwrap_or(u8::MAX) + 1;
+    let mut versions: Vec<Version> = vec![(0..groups).map(|group| vec![own(group)]).collect()];
+    for _ in 0..changes {
+        let mut next = versions[versions.len() - 1].clone();
+        for _ in 0..rng.between(1, 3) {
+            change(rng, &mut next);
+        }
+        next.iter_mut().for_each(|vips| vips.sort_unstable());
+        versions.push(next);
+    }
+    versions
+}
+
+/// A VIP comes, goes or moves; each group keeps one.
+fn change(rng: &mut Rng, version: &mut Version) {
+    let (from, to) = (rng.index(version.len()), rng.index(version.len()));
+    let used: BTreeSet<u8> = version.iter().flatten().copied().collect();
+    let free = COMING.filter(|vip| !used.contains(vip)).collect::<Vec<_>>();
+    let place = rng.index(version[from].len());
+    match rng.below(4) {
+        0 | 1 if !free.is_empty() => version[to].push(rng.pick(&free)),
+        2 if version[from].len() > 1 => drop(version[from].remove(place)),
+        // One for another.
+        3 if from != to => {
+            let other = rng.index(version[to].len());
+            let (of_from, of_to) = (version[from][place], version[to][other]);
+            (version[from][place], version[to][other]) = (of_to, of_from);
+        }
+        _ if version[from].len() > 1 && from != to => {
+            let vip = version[from].remove(place);
+            version[to].push(vip);
+        }
+        _ => {}
+    }
+}
+
+impl World {
+    /// What follows for a process that starts now, from the record of the one
+    /// before and the node's configuration.
+    pub(super) fn begin_groups(&mut self, index: usize) -> Told {
+        let node = &mut self.nodes[index];
+        let next = node.groups.recorded.next(&configured(&self.plan.versions[node.groups.version]));
+        // What has ended has no lease any more.
+        for group in &next.ended {
+            node.map[usize::from(group.0)] = Lease::NONE;
+            self.holdings[usize::from(group.0)].epochs_may_repeat = true;
+        }
+        let node = &mut self.nodes[index];
+        node.groups.under_way = None;
+        node.groups.table = next.table;
+        node.groups.put();
+        self.record(index);
+        self.nodes[index].groups.told()
+    }
+
+    fn record(&mut self, index: usize) {
+        if !self.rng.chance(self.plan.disk_full) {
+            let groups = &mut self.nodes[index].groups;
+            groups.recorded = groups.table.clone();
+        }
+    }
+
+    /// Somebody reloads the agent with that configuration of the groups. Step 1.
+    pub(super) fn reload(&mut self, index: usize, version: usize) -> Result<(), Violation> {
+        let node = &mut self.nodes[index];
+        let groups = &mut node.groups;
+        // The next process finds it.
+        groups.version = version;
+        if node.agent.is_none() || groups.under_way.is_some() {
+            return Ok(());
+        }
+        let configuration = configured(&self.plan.versions[version]);
+        let next = groups.table.next(&configuration);
+        groups.prune(&next.table);
+        self.note(|world| format!("{:<6} is to go on with groups {version}", world.name(index)));
+        let node = &mut self.nodes[index];
+        let reloaded = |(group, was): (usize, &Option<GroupId>)| Reloaded {
+            was: *was,
+            spec: self.plan.groups[group].clone(),
+            epoch: node.disk.known.epochs[group],
+        };
+        let regroup = Regroup {
+            ended: next.ended.clone(),
+            groups: next.was.iter().enumerate().map(reloaded).collect(),
+            labels: next.table.groups().iter().map(TableGroup::labels).collect(),
+            table: version as u64 + 1,
+            index: Vec::new(),
+            uncovered: uncovered(&next.table),
+            rules: self.plan.gate_rules(),
+        };
+        for group in &next.ended {
+            self.holdings[usize::from(group.0)].epochs_may_repeat = true;
+        }
+        node.groups.under_way = Some(next);
+        self.ask(index, Ask::Regroup(Box::new(regroup)))
+    }
+
+    /// The keeper hears of the groups, when it comes to it.
+    pub(super) fn keep_later(&mut self, index: usize, notice: Notice) {
+        let delay = Duration::from_nanos(self.rng.below(self.plan.keeper_ns + 1));
+        let node = &mut self.nodes[index];
+        // In the order in which it was told.
+        let at = self.now.plus(delay).max(node.kept_at);
+        node.kept_at = at;
+        let life = node.life;
+        self.push(at, Event::Keeper { node: index, life, notice });
+    }
+
+    /// Steps 3, and what a group's lease has by now.
+    pub(super) fn keep(&mut self, index: usize, notice: &Notice) -> Result<(), Violation> {
+        match notice {
+            Notice::Regrouped => {
+                let groups = &mut self.nodes[index].groups;
+                let Some(next) = groups.under_way.take() else { return Ok(()) };
+                groups.table = next.table;
+                groups.put();
+                self.record(index);
+                self.check_vips()?;
+                for group in 0..self.plan.groups.len() {
+                    let word = self.nodes[index].word(group);
+                    self.tell_eligible(index, group, word)?;
+                }
+                Ok(())
+            }
+            Notice::Covered { label } => self.cover(index, *label),
+            _ => Ok(()),
+        }
+    }
+
+    fn cover(&mut self, index: usize, label: Label) -> Result<(), Violation> {
+        let groups = &mut self.nodes[index].groups;
+        let found = groups.table.groups().iter().position(|group| group.labels().current == label);
+        // The loop looks again when it has the other groups.
+        if let Some(group) = found.filter(|_| groups.under_way.is_none()) {
+            groups.table.settle(group_id(group));
+            groups.put();
+            self.record(index);
+        }
+        self.check_vips()
+    }
+
+    /// The lease loop has given up a group that begins anew: nothing was said
+    /// of it yet.
+    pub(super) fn forget_fitness(&mut self, index: usize, ended: &[GroupId]) {
+        for group in ended {
+            self.nodes[index].told[usize::from(group.0)] = Fitness::Unknown;
+        }
+    }
+
+    /// Who may answer for each VIP: one node at most.
+    pub(super) fn check_vips(&self) -> Result<(), Violation> {
+        if self.two_may_hold {
+            return Ok(());
+        }
+        let mut by: BTreeMap<IpAddr, (NodeId, GroupId)> = BTreeMap::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            for (vip, group) in &node.groups.answered {
+                if !self.is_open_on(index, *group) {
+                    continue;
+                }
+                if let Some((other, _)) = by.insert(*vip, (node.id, *group)) {
+                    return Err(Violation::TwoHolders { group: *group, nodes: vec![other, node.id] });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every node goes over to the last configuration of the groups.
+    pub(super) fn end_reloads(&mut self) -> Result<(), Violation> {
+        let last = self.plan.versions.len() - 1;
+        if last == 0 {
+            return Ok(());
+        }
+        self.plan.keeper_ns = 0;
+        // What is under way comes to its end.
+        self.run_for(self.plan.longest().accept * 3)?;
+        for index in 0..self.nodes.len() {
+            self.reload(index, last)?;
+        }
+        Ok(())
+    }
+
+    /// Whoever has a group answers for all of its VIPs.
+    pub(super) fn require_answers(&self) -> Result<(), Violation> {
+        let Some(last) = self.plan.versions.last().filter(|_| self.plan.versions.len() > 1) else {
+            return Ok(());
+        };
+        for (group, config) in configured(last).iter().enumerate() {
+            let Some(holder) = self.holder(group_id(group)) else { continue };
+            let answered = &self.nodes[holder].groups.answered;
+            if config.vips.iter().any(|vip| answered.get(vip) != Some(&group_id(group))) {
+                return Err(Violation::Unanswered(group_id(group), self.nodes[holder].id));
+            }
+        }
+        Ok(())
+    }
+}
