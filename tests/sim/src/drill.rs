@@ -545,9 +545,17 @@ impl World {
     fn drill_restart(&mut self) -> Result<(), Violation> {
         let others_go_on = self.plan.pair.is_some() || self.voters() != 2;
         let Some(node) = self.holder(group_id(0)).filter(|_| others_go_on) else { return Ok(()) };
+        // It has to be known again, is told of a higher ballot, and asks in two phases.
+        let ways = if self.plan.is_sealed { 8 } else { 6 };
+        let needed = self.delay_max() * ways + Duration::from_nanos(self.plan.lateness_ns) * ways;
+        let Timing { hold, renew, .. } = self.plan.timing;
+        let spare = hold.saturating_sub(renew.mul_f64(1.12) + needed);
+        if spare.is_zero() {
+            return Ok(());
+        }
         let changes = self.require_holders()?;
         self.kill(node, false)?;
-        let pause = self.rng.below(nanos(self.plan.timing.hold) / 4);
+        let pause = self.rng.below(nanos(spare.min(hold / 4)));
         self.start_later(node, Duration::from_nanos(pause));
         self.run_for(self.plan.timing.accept * 4)?;
         self.require_stable(&changes)

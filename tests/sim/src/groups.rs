@@ -227,25 +227,24 @@ impl World {
         self.push(at, Event::Keeper { node: index, life, notice });
     }
 
-    /// Steps 3, and what a group's lease has by now.
+    /// Step 3, and what a group's lease has by now.
     pub(super) fn keep(&mut self, index: usize, notice: &Notice) -> Result<(), Violation> {
-        match notice {
-            Notice::Regrouped => {
-                let groups = &mut self.nodes[index].groups;
-                let Some(next) = groups.under_way.take() else { return Ok(()) };
-                groups.table = next.table;
-                groups.put();
-                self.record(index);
-                self.check_vips()?;
-                for group in 0..self.plan.groups.len() {
-                    let word = self.nodes[index].word(group);
-                    self.tell_eligible(index, group, word)?;
-                }
-                Ok(())
-            }
-            Notice::Covered { label } => self.cover(index, *label),
-            _ => Ok(()),
+        if let Notice::Covered { label } = notice {
+            return self.cover(index, *label);
         }
+        let groups = &mut self.nodes[index].groups;
+        let Some(next) = groups.under_way.take_if(|_| matches!(notice, Notice::Regrouped)) else {
+            return Ok(());
+        };
+        groups.table = next.table;
+        groups.put();
+        self.record(index);
+        self.check_vips()?;
+        for group in 0..self.plan.groups.len() {
+            let word = self.nodes[index].word(group);
+            self.tell_eligible(index, group, word)?;
+        }
+        Ok(())
     }
 
     fn cover(&mut self, index: usize, label: Label) -> Result<(), Violation> {

@@ -261,7 +261,7 @@ impl Gates {
 
     /// How many groups there are.
     #[must_use]
-    pub const fn len(&self) -> usize {
+    pub(super) const fn len(&self) -> usize {
         self.gates.len()
     }
 

@@ -1,8 +1,7 @@
-//! Three nodes with the shipped engine, gates, partings and lines of hooks, and
+//! Three nodes with the shipped core of the lease loop and lines of hooks, and
 //! hooks that start and stop a service, take their time, fail and hang, while
 //! messages are lost, agents stand still or are killed, and people move the
-//! group. What the lease loop does with outputs and asks is done here as it is
-//! there (`lease_loop/moves.rs`), with a clock that jumps.
+//! group. The clock jumps.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -13,20 +12,22 @@ use fastrand::Rng;
 use vip_common::{BootNs, GroupMode, Lease, fence_open, lease::LEASE_NS_MAX};
 
 use super::{
-    Order, Turned,
+    HookAsk, Order,
     sequence::{Sequencer, Skipped},
 };
 use crate::{
     agent::{
+        Notice,
         eligibility::Eligible,
-        gate::{GateRule, Gates, Grant, Ticket, Verdict},
-        parting::{self, Partings},
+        gate::{GateRule, Gates, Grant, Ticket},
+        lease_loop::core::{Core, Io, Parts},
     },
     engine::{
-        Command, CommandId, Engine, EngineConfig, Epoch, GroupId, GroupSpec, GroupState, Incarnation, Input,
-        Message, NodeId, NodeSpec, Output, Packet, Reason, Role,
+        Command, Completed, Engine, EngineConfig, GroupId, GroupSpec, GroupState, Incarnation, Label,
+        LabelSpec, Labels, NodeId, NodeSpec, Packet, Refusal, Role,
     },
     event::Hook,
+    transport::{Identity, KeyId, KeyRing, Psk, Transport},
 };
 
 const SEEDS: u64 = 24;
@@ -38,10 +39,51 @@ const RETRY_AFTER: Duration = Duration::from_secs(4);
 const ROUGH: Duration = Duration::from_secs(90);
 const CALM: Duration = Duration::from_secs(40);
 
-/// A planned move that is kept back.
-enum Move {
-    Command(CommandId, Command),
-    Request { from: NodeId, message: Message },
+/// What a core is to do to the world.
+enum Act {
+    Store(Lease),
+    Send(NodeId, Packet),
+    Tell(Notice),
+    Hook(HookAsk),
+}
+
+/// Takes note of what is to be done.
+struct Hands {
+    now: BootNs,
+    acts: VecDeque<Act>,
+}
+
+impl Io for Hands {
+    type Reply = ();
+
+    fn now(&self) -> BootNs {
+        self.now
+    }
+
+    fn store(&mut self, _group: GroupId, lease: Lease) {
+        self.acts.push_back(Act::Store(lease));
+    }
+
+    fn says(&mut self, to: NodeId, packet: &Packet) {
+        self.acts.push_back(Act::Send(to, packet.clone()));
+    }
+
+    // Packets go by themselves, without a seal.
+    fn send(&mut self, _to: NodeId, _datagram: Vec<u8>) {}
+
+    fn flush(&mut self) {}
+
+    fn takeover(&mut self, _group: GroupId) {}
+
+    fn tell(&mut self, notice: Notice) {
+        self.acts.push_back(Act::Tell(notice));
+    }
+
+    fn hook(&mut self, ask: HookAsk) {
+        self.acts.push_back(Act::Hook(ask));
+    }
+
+    fn reply(&mut self, (): (), _outcome: Result<Completed, Refusal>) {}
 }
 
 struct Run {
@@ -53,10 +95,7 @@ struct Run {
 /// A node: what its agent has, and what outlives that.
 struct Host {
     id: NodeId,
-    engine: Engine,
-    gates: Gates,
-    partings: Partings<Move>,
-    freed: Vec<Move>,
+    core: Core<Hands>,
     sequencer: Sequencer,
     running: BTreeMap<u64, Run>,
     /// Its agent stands still until then.
@@ -95,7 +134,7 @@ impl Host {
         held: &[(GroupId, BootNs)],
         number: u64,
         now: BootNs,
-    ) -> (Engine, Gates) {
+    ) -> Core<Hands> {
         let nodes = vec![NodeSpec { role: Role::Node }; 3];
         let config = EngineConfig::new(id, Incarnation(number), nodes, vec![GroupSpec::default()], ACCEPT);
         let rule = GateRule {
@@ -105,7 +144,26 @@ impl Host {
             retry_after: RETRY_AFTER,
             pre_demote: has.contains(&Hook::PreDemote).then_some(Duration::from_secs(2)),
         };
-        (Engine::new(config, held, now), Gates::new(vec![rule], held))
+        let identity = Identity {
+            me: id.0,
+            incarnation: number,
+            cluster: "shop".into(),
+            config_digest: 1,
+            generation: 1,
+            nodes_digest: 1,
+            is_member: true,
+            peers: Vec::new(),
+        };
+        let keys = KeyRing::new((KeyId(1), Psk::new([1; 32])), None).expect("one key");
+        let parts = Parts {
+            labels: Labels::new(&config, &[LabelSpec::only(Label(0))], 0, now),
+            engine: Engine::new(config, held, now),
+            uncovered: Vec::new(),
+            transport: Transport::new(identity, keys, [1; 32]),
+            gates: Gates::new(vec![rule], held),
+            me: id,
+        };
+        Core::new(parts, Hands { now, acts: VecDeque::new() })
     }
 }
 
@@ -127,13 +185,10 @@ impl World {
             // Where a service is started by a hook it is stopped by one.
             let mut has: BTreeSet<_> = [Hook::PrePromote, Hook::PostPromote, Hook::PostDemote].into();
             has.extend([Hook::PreDemote, Hook::OnFault].into_iter().filter(|_| world.rng.bool()));
-            let (engine, gates) = Host::agent(id, &has, &[], u64::from(id.0), world.now);
+            let core = Host::agent(id, &has, &[], u64::from(id.0), world.now);
             world.hosts.push(Host {
                 id,
-                engine,
-                gates,
-                partings: Partings::default(),
-                freed: Vec::new(),
+                core,
                 sequencer: Sequencer::default(),
                 running: BTreeMap::new(),
                 stopped_until: BootNs(0),
@@ -145,16 +200,9 @@ impl World {
                 latest: Grant::FOUND,
                 owed: BTreeSet::new(),
             });
-            world.started(usize::from(id.0));
+            world.eligible(usize::from(id.0), Eligible::Yes);
         }
         world
-    }
-
-    /// What a lease loop does first.
-    fn started(&mut self, host: usize) {
-        let on = self.hosts[host].gates.prepares(DB);
-        self.input(host, Input::Prepares { group: DB, on });
-        self.eligible(host, Eligible::Yes);
     }
 
     /// The agent is killed, and its next process goes on with what is in the map.
@@ -164,9 +212,7 @@ impl World {
         let host_now = &mut self.hosts[host];
         let held: Vec<_> =
             host_now.map.expiry().filter(|until| *until > now).map(|at| (DB, at)).into_iter().collect();
-        let (engine, gates) = Host::agent(host_now.id, &host_now.has, &held, number, now);
-        (host_now.engine, host_now.gates) = (engine, gates);
-        host_now.partings = Partings::default();
+        host_now.core = Host::agent(host_now.id, &host_now.has, &held, number, now);
         host_now.mail.clear();
         host_now.sequencer = Sequencer::default();
         // What it leaves behind is ended with it, as under systemd.
@@ -176,59 +222,58 @@ impl World {
             host_now.sequencer.was_up("db", 0);
             host_now.owed.insert(Grant::FOUND);
         }
-        self.started(host);
+        self.eligible(host, Eligible::Yes);
     }
 
-    // As the lease loop does it.
+    // What the core says is done.
 
-    fn input(&mut self, host: usize, input: Input) {
-        let now = self.now;
-        self.hosts[host].engine.handle(input, now);
-        while let Some(output) = self.hosts[host].engine.poll_output() {
-            self.output(host, output);
+    /// Lets a host's core do something, at the present time, and does what follows.
+    fn with(&mut self, host: usize, act: impl FnOnce(&mut Core<Hands>)) {
+        let core = &mut self.hosts[host].core;
+        core.io.now = self.now;
+        act(core);
+        while let Some(act) = self.hosts[host].core.io.acts.pop_front() {
+            self.act(host, act);
         }
-        let freed = std::mem::take(&mut self.hosts[host].freed);
-        self.go_ahead(host, freed);
     }
 
-    fn output(&mut self, host: usize, output: Output) {
-        let now = self.now;
-        match output {
-            Output::StoreLease { group, lease } => {
-                let step = self.hosts[host].gates.word(group, lease, now);
-                if let Some(lease) = step.store {
-                    self.write(host, lease);
-                }
-                self.cancel(host, step.cancel);
+    fn act(&mut self, host: usize, act: Act) {
+        match act {
+            Act::Store(lease) => {
+                self.hosts[host].map = lease;
+                self.check();
             }
-            Output::Send { to, packet } => {
+            Act::Send(to, packet) => {
                 if self.rng.u32(0..1000) >= self.loss {
                     self.numbered += 1;
-                    let at = now.plus(Duration::from_micros(self.rng.u64(100..3_000)));
+                    let at = self.now.plus(Duration::from_micros(self.rng.u64(100..3_000)));
                     self.in_flight.insert((at, self.numbered), (self.hosts[host].id, to, packet));
                 }
             }
-            Output::Changed { group, state, epoch, reason, holder } => {
-                let told = self.hosts[host].gates.changed(group, state, holder, (epoch, reason), now);
-                self.cancel(host, told.cancel);
-                if state != GroupState::Active {
-                    let (free, late) = self.hosts[host].partings.lost(group);
-                    self.hosts[host].freed.extend(free);
-                    self.forget(host, late);
-                }
-                self.tell_change(host, (state, epoch, reason), told.promoting, told.begin);
+            Act::Tell(Notice::Changed { state: GroupState::Active, promoting, .. }) => {
+                self.hosts[host].was_up = true;
+                self.grants += usize::from(!promoting);
             }
-            Output::Announce { .. }
-            | Output::RaiseCeiling { .. }
-            | Output::Remember { .. }
-            | Output::Done { .. }
-            | Output::Stopped => {}
+            Act::Tell(Notice::Changed { .. }) => self.hosts[host].was_up = false,
+            Act::Tell(_) => {}
+            Act::Hook(HookAsk::Turned(turned)) => {
+                let at = &mut self.hosts[host];
+                let skipped = at.sequencer.turned(&turned, |hook| at.has.contains(&hook));
+                self.skip(host, skipped);
+            }
+            Act::Hook(HookAsk::Run(order)) => {
+                let at = &mut self.hosts[host];
+                let skipped = at.sequencer.add(order, |hook| at.has.contains(&hook));
+                self.skip(host, skipped);
+            }
+            Act::Hook(HookAsk::Cancel(ticket)) => self.cancel(host, ticket),
+            Act::Hook(HookAsk::Forget(ticket)) => {
+                if let Some(order) = self.hosts[host].sequencer.remove_waiting(ticket) {
+                    self.skip(host, vec![Skipped { order, why: Some("late") }]);
+                }
+            }
+            Act::Hook(HookAsk::Reload(_) | HookAsk::Ended(..) | HookAsk::Close) => {}
         }
-    }
-
-    fn write(&mut self, host: usize, lease: Lease) {
-        self.hosts[host].map = lease;
-        self.check();
     }
 
     /// At most one fence is open, and none of a node that gets ready.
@@ -237,58 +282,15 @@ impl World {
         let is_open = |host: &&Host| fence_open(GroupMode::Cluster, host.map, LEASE_NS_MAX, now);
         let open: Vec<_> = self.hosts.iter().filter(is_open).map(|host| host.id).collect();
         assert!(open.len() <= 1, "seed {}: {open:?}", self.seed);
-        let is_early = |host: &Host| is_open(&host) && host.gates.is_promoting(DB);
+        let is_early = |host: &Host| is_open(&host) && host.core.gates.is_promoting(DB);
         assert!(!self.hosts.iter().any(is_early), "seed {}: open while promoting", self.seed);
     }
 
-    fn tell_change(
-        &mut self,
-        host: usize,
-        (state, epoch, reason): (GroupState, Epoch, Reason),
-        promoting: bool,
-        pre_promote: Option<Ticket>,
-    ) {
-        let at = &mut self.hosts[host];
-        let grant = (state == GroupState::Active).then(|| at.gates.grant(DB));
-        at.was_up = grant.is_some();
-        let group = at.gates.name(DB);
-        let turned = Turned { group, state, grant, promoting, pre_promote, epoch, reason, holder: None };
-        let has = at.has.clone();
-        let skipped = at.sequencer.turned(&turned, |hook| has.contains(&hook));
-        self.skip(host, skipped);
-    }
-
-    fn order(&mut self, host: usize, hook: Hook, ticket: Option<Ticket>) {
-        let at = &mut self.hosts[host];
-        let order = Order {
-            group: at.gates.name(DB),
-            hook,
-            ticket,
-            state: String::new(),
-            grant: at.gates.grant(DB),
-            epoch: 0,
-            reason: String::new(),
-            holder: None,
-        };
-        let has = at.has.clone();
-        let skipped = at.sequencer.add(order, |hook| has.contains(&hook));
-        self.skip(host, skipped);
-    }
-
-    fn cancel(&mut self, host: usize, ticket: Option<Ticket>) {
-        let Some(ticket) = ticket else { return };
+    fn cancel(&mut self, host: usize, ticket: Ticket) {
         let by = self.now.plus(Duration::from_millis(self.rng.u64(1..1_100)));
         self.hosts[host].sequencer.remove_waiting(ticket);
         for run in self.hosts[host].running.values_mut().filter(|run| run.order.ticket == Some(ticket)) {
             (run.until, run.well) = (run.until.min(by), false);
-        }
-    }
-
-    fn forget(&mut self, host: usize, late: impl IntoIterator<Item = Ticket>) {
-        for ticket in late {
-            if let Some(order) = self.hosts[host].sequencer.remove_waiting(ticket) {
-                self.skip(host, vec![Skipped { order, why: Some("late") }]);
-            }
         }
     }
 
@@ -301,103 +303,18 @@ impl World {
     }
 
     fn hook_ended(&mut self, host: usize, hook: Hook, ticket: Ticket, well: bool) {
-        let now = self.now;
-        if hook == Hook::PreDemote {
-            let free = self.hosts[host].partings.ended(ticket, now);
-            return self.go_ahead(host, free);
-        }
-        match self.hosts[host].gates.ended(ticket, well, now) {
-            Verdict::Stale => {}
-            Verdict::Open { group, lease, epoch, reason, .. } => {
-                self.grants += 1;
-                self.write(host, lease);
-                self.tell_change(host, (GroupState::Active, epoch, reason), false, None);
-                self.input(host, Input::Serving { group });
-            }
-            Verdict::Release(group) => {
-                self.failed += 1;
-                self.input(host, Input::PromoteFailed { group });
-            }
-        }
+        let barred = |world: &Self| world.hosts[host].core.gates.barred().len();
+        let before = barred(self);
+        self.with(host, |core| core.hook_ended(hook, ticket, well));
+        self.failed += usize::from(barred(self) > before);
     }
 
     fn eligible(&mut self, host: usize, word: Eligible) {
-        let input = match self.hosts[host].gates.eligible(DB, word) {
-            Eligible::Yes => Input::Eligible { group: DB, eligible: true },
-            Eligible::No => Input::Eligible { group: DB, eligible: false },
-            Eligible::Unwell => Input::Unwell { group: DB },
-        };
-        self.input(host, input);
-    }
-
-    fn moves_due(&mut self, host: usize) {
-        let now = self.now;
-        for (_, word) in self.hosts[host].gates.unbarred(now) {
-            self.eligible(host, word);
-        }
-        let over = self.hosts[host].partings.overdue(now);
-        self.go_ahead(host, over.free);
-        self.forget(host, over.late);
-        for group in over.stayed {
-            if self.hosts[host].gates.is_open(group, now) {
-                self.order(host, Hook::PostPromote, None);
-            }
-        }
-    }
-
-    fn go_ahead(&mut self, host: usize, moves: Vec<Move>) {
-        for each in moves {
-            match each {
-                Move::Command(id, command) => self.input(host, Input::Command { id, command }),
-                Move::Request { from, message } => {
-                    self.input(host, Input::Message { from, packet: Packet { messages: vec![message] } });
-                }
-            }
-        }
+        self.with(host, |core| core.eligible(DB, word));
     }
 
     fn command(&mut self, host: usize, command: Command) {
-        self.numbered += 1;
-        let kept = Move::Command(CommandId(self.numbered), command);
-        self.keep_or_go(host, kept, command, None);
-    }
-
-    /// Keeps a move back until `pre_demote` has ended, or lets it go ahead.
-    fn keep_or_go(&mut self, host: usize, kept: Move, command: Command, epoch: Option<Epoch>) {
-        let (now, id) = (self.now, self.hosts[host].id);
-        let epoch = epoch.filter(|_| command.group().is_some());
-        let status = self.hosts[host].engine.status(now);
-        let mut taken = parting::taken(command, id, epoch, &status);
-        let at = &mut self.hosts[host];
-        taken.retain(|group| at.gates.pre_demote(*group).is_some() && at.gates.is_open(*group, now));
-        let waits_for = at.partings.waiting(&taken);
-        if waits_for.is_empty() || at.partings.is_full() {
-            return self.go_ahead(host, vec![kept]);
-        }
-        let limit = at.gates.pre_demote(DB).filter(|_| !at.partings.is_running(DB));
-        let ticket = at.gates.ticket();
-        if let Some(limit) = limit {
-            at.partings.begin(DB, ticket, limit, now);
-        }
-        at.partings.keep(kept, &waits_for);
-        if limit.is_some() {
-            self.order(host, Hook::PreDemote, Some(ticket));
-        }
-    }
-
-    fn receive(&mut self, host: usize, from: NodeId, mut packet: Packet) {
-        for message in std::mem::take(&mut packet.messages) {
-            let Message::Request { request, epoch, command } = &message else {
-                packet.messages.push(message);
-                continue;
-            };
-            let is_same = |kept: &Move| matches!(kept, Move::Request { message: Message::Request { request: other, .. }, .. } if other == request);
-            if !self.hosts[host].partings.kept().any(is_same) {
-                let (epoch, command) = (*epoch, *command);
-                self.keep_or_go(host, Move::Request { from, message }, command, Some(epoch));
-            }
-        }
-        self.input(host, Input::Message { from, packet });
+        self.with(host, |core| core.command(command, 0, ()));
     }
 
     // What hooks do.
@@ -453,20 +370,18 @@ impl World {
         if self.hosts[host].stopped_until > self.now {
             return;
         }
-        self.input(host, Input::Clock);
+        self.with(host, Core::begin_turn);
         while let Some((from, packet)) = self.hosts[host].mail.pop_front() {
-            self.receive(host, from, packet);
+            self.with(host, |core| core.message(from, packet));
         }
-        self.input(host, Input::Wake);
-        self.moves_due(host);
+        self.with(host, |core| core.judge(true));
         self.end_hooks(host);
         self.begin_hooks(host);
     }
 
     fn next_at(&self, host: &Host) -> Option<BootNs> {
         let hooks = host.running.values().map(|run| run.until).min();
-        let own =
-            [host.engine.next_deadline(), host.gates.next_deadline(), host.partings.next_deadline(), hooks];
+        let own = [host.core.next_deadline(), hooks];
         own.into_iter().flatten().min().map(|at| at.max(host.stopped_until))
     }
 
@@ -546,7 +461,7 @@ fn whatever_hooks_do_one_node_ends_with_an_open_fence_and_a_service_that_runs() 
             .collect();
         let serve: Vec<_> = world.hosts.iter().filter(|host| host.serves).map(|host| host.id).collect();
         let told = || {
-            let states = world.hosts.iter().map(|host| host.engine.status(now).groups[0].clone());
+            let states = world.hosts.iter().map(|host| host.core.engine.status(now).groups[0].clone());
             states.collect::<Vec<_>>()
         };
         assert_eq!(open.len(), 1, "seed {seed}: nobody serves: {:#?}", told());
