@@ -17,6 +17,7 @@
 //! is not simulated: the data plane, the loop's own system calls, the keeper.
 
 mod agent;
+mod broken;
 mod chaos;
 mod check;
 mod clock;
@@ -45,6 +46,7 @@ use std::{
 use self::{plan::Plan, rng::Rng, trace::Trace, world::World};
 
 pub use self::{
+    broken::{Noticed, look_for_all},
     check::Violation,
     names::Names,
     parallel::run_all,

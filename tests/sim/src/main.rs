@@ -41,6 +41,9 @@ struct Args {
     /// Replay this scenario instead, with everything that happens in it
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "start", "at_most", "json"])]
     scenario: Option<PathBuf>,
+    /// Break the world around the agents on purpose, in each way, and require that it is noticed
+    #[arg(long, conflicts_with_all = ["seeds", "start", "at_most", "json", "trace", "scenario"])]
+    broken: bool,
     /// Write the summary there, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -50,6 +53,9 @@ fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
     if let Some(file) = args.scenario {
         return replay(&file);
+    }
+    if args.broken {
+        return Ok(broken());
     }
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_interrupt(Arc::clone(&stop)).context("cannot wait for Ctrl-C")?;
@@ -85,6 +91,21 @@ fn main() -> anyhow::Result<ExitCode> {
     // No seed run has shown nothing.
     let passed = summary.failed.is_empty() && summary.schedules > 0;
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Breaks the world in each way; a line each.
+fn broken() -> ExitCode {
+    let mut are_good = true;
+    for noticed in sim::look_for_all() {
+        are_good &= noticed.is_good();
+        let mutant = noticed.mutant;
+        match (&noticed.wrong, &noticed.by) {
+            (Some((seed, violation)), _) => println!("broken {mutant:?}: seed {seed} is worse: {violation}"),
+            (None, Some((seed, violation))) => println!("broken {mutant:?}: seed {seed}: {violation}"),
+            (None, None) => println!("broken {mutant:?}: missed"),
+        }
+    }
+    if are_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn replay(file: &Path) -> anyhow::Result<ExitCode> {

@@ -238,7 +238,9 @@ impl Plan {
         let accept_later =
             (rng.chance(100) || later).then(|| rng.pick(&[accept * 5, accept * 2, accept / 2]));
         let accept_later = accept_later.filter(|later| *later >= Duration::from_millis(50));
-        let is_sealed = mutant == Mutant::HastyKeys || rng.chance(500);
+        // A pair that can't hear each other may have two.
+        let rotates = mutant == Mutant::HastyKeys && pair.is_none();
+        let is_sealed = rotates || rng.chance(500);
         let reloads = if is_sealed && rng.chance(250) { rng.between(1, 3) } else { 0 };
         let versions = groups::some_versions(rng, groups.len(), reloads);
         let has_hooks = rng.chance(250);
@@ -272,7 +274,7 @@ impl Plan {
             disk_lost: rng.pick(&[0, 0, 0, 200]),
             epoch_margin: rng.pick(&[2, 8, EPOCH_MARGIN]),
             is_sealed,
-            rotates: is_sealed && (mutant == Mutant::HastyKeys || rng.chance(300)),
+            rotates: is_sealed && (rotates || rng.chance(300)),
             blow_every,
             rough: accept * 10 + blow_every * 10,
             lateness_ns: rng.pick(&[0, 50_000, 1_000_000]),

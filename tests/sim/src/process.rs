@@ -77,10 +77,9 @@ impl World {
             Turn::Waiting => return Ok(false),
             Turn::Woken => {
                 node.turn = Turn::Reading;
+                agent.begin_turn();
                 if self.mutant == Mutant::TimersBeforeMail {
                     agent.judge(true);
-                } else {
-                    agent.begin_turn();
                 }
             }
             Turn::Reading => {

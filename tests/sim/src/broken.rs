@@ -1,0 +1,104 @@
+//! Worlds that are broken on purpose, and what the simulation must notice of
+//! each: a check that finds nothing anywhere proves nothing.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use super::{Mutant, Violation, run_mutant};
+
+/// Seeds within which each must have been noticed.
+const SEEDS: u64 = 300;
+
+/// A broken world that was, or was not, noticed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Noticed {
+    /// What is broken.
+    pub mutant: Mutant,
+    /// The seed that has shown it, and as what.
+    pub by: Option<(u64, Violation)>,
+    /// What must not come of it, and did.
+    pub wrong: Option<(u64, Violation)>,
+}
+
+impl Noticed {
+    /// Is it as it must be?
+    #[must_use]
+    pub const fn is_good(&self) -> bool {
+        self.by.is_some() && self.wrong.is_none()
+    }
+}
+
+/// Breaks the world in every way, on all cores.
+#[must_use]
+pub fn look_for_all() -> Vec<Noticed> {
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work = || {
+        while let Some(mutant) = Mutant::BROKEN.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let noticed = mutant.look_for();
+            found.lock().unwrap_or_else(PoisonError::into_inner).push(noticed);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    found.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Mutant {
+    /// All ways to break the world, those that take longest first.
+    const BROKEN: [Self; 9] = [
+        Self::HastyKeys,
+        Self::ClockRate,
+        Self::SendBeforeStore,
+        Self::NoSilence,
+        Self::ShortAcceptor,
+        Self::TimersBeforeMail,
+        Self::VotesUnrecorded,
+        Self::MixedLeases,
+        Self::HastySteps,
+    ];
+
+    /// Is this what must come of it?
+    const fn shows_as(self, violation: &Violation) -> bool {
+        match self {
+            Self::TimersBeforeMail => matches!(violation, Violation::StandsUnread(..)),
+            // Nodes without a key in common don't hear each other: whatever that
+            // costs, it never gives two.
+            Self::HastyKeys => !matches!(violation, Violation::TwoHolders { .. }),
+            Self::None
+            | Self::ClockRate
+            | Self::SendBeforeStore
+            | Self::NoSilence
+            | Self::ShortAcceptor
+            | Self::VotesUnrecorded
+            | Self::MixedLeases
+            | Self::HastySteps => matches!(violation, Violation::TwoHolders { .. }),
+        }
+    }
+
+    /// Looks for a seed that shows it. Where nothing worse must come of it, all
+    /// of them are tried.
+    fn look_for(self) -> Noticed {
+        let mut noticed = Noticed { mutant: self, by: None, wrong: None };
+        for seed in 0..SEEDS {
+            let Err(failure) = run_mutant(seed, self).result else { continue };
+            if self.shows_as(&failure.violation) {
+                noticed.by.get_or_insert((seed, failure.violation));
+                if self != Self::HastyKeys {
+                    break;
+                }
+            } else if self == Self::HastyKeys {
+                noticed.wrong = Some((seed, failure.violation));
+                break;
+            }
+        }
+        noticed
+    }
+}
