@@ -334,23 +334,25 @@ fn a_refusal_for_a_newer_lease_ends_the_lease_at_once() {
 /// same epoch: nobody remembers the old one.
 #[test]
 fn a_refusal_by_the_holder_itself_ends_a_lease_of_the_same_epoch() {
-    let refusal = |claim: Claim, from: NodeId, ballot: Ballot| {
+    let refusal = |(claim, epoch): (Claim, u64), from: NodeId, ballot: Ballot| {
         let because = Refused::Held {
             ballot: Ballot { round: 0, incarnation: Incarnation(99), node: B },
-            epoch: Epoch(1),
+            epoch: Epoch(epoch),
             claim,
             remaining: ms(100),
         };
         let about = About::Refuse { ballot, because };
         Input::Message { from, packet: Packet { messages: vec![Message::Group { group: DB, about }] } }
     };
-    let (asked, has) = (Claim::Asked, Claim::Held);
+    let (asked, has, forced) = ((Claim::Asked, 1), (Claim::Held, 1), (Claim::Forced, 1));
     for (claim, from, renews, stays) in [
         (has, B, true, false),
         (asked, B, true, true),
-        (Claim::Forced, B, true, true),
+        (forced, B, true, true),
         (has, C, true, true),
         (has, B, false, true),
+        // B's own machine was paused, and A has replaced it.
+        ((Claim::Held, 0), B, true, true),
     ] {
         let mut cluster = Cluster::settled();
         let won = cluster.engines[&A].groups[0].lease.unwrap().ballot.unwrap();
