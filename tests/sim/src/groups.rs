@@ -44,8 +44,8 @@ pub(super) struct Groups {
     pub version: usize,
     /// The process's table.
     table: Table,
-    /// The record of it: outlives process and host.
-    recorded: Table,
+    /// The record of it: outlives process and host, if not the disk.
+    recorded: Option<Table>,
     /// A reload that the lease loop is busy with.
     under_way: Option<Next>,
     /// In the kernel: what is answered, and by the word of which group.
@@ -64,12 +64,28 @@ impl Groups {
     /// Of a host on which no agent has run.
     pub fn new(plan: &Plan) -> Self {
         let table = Table::of(&configured(&plan.versions[0]));
-        Self { version: 0, recorded: table.clone(), table, under_way: None, answered: BTreeMap::new() }
+        Self { version: 0, recorded: None, table, under_way: None, answered: BTreeMap::new() }
     }
 
     /// The host is gone, and its kernel's maps with it.
     pub fn lose_maps(&mut self) {
         self.answered.clear();
+    }
+
+    /// So is its disk.
+    pub fn lose_record(&mut self) {
+        self.recorded = None;
+    }
+
+    /// What the kernel has, where no record tells; none after a boot.
+    fn of_maps(&self) -> Option<Table> {
+        let mut groups: BTreeMap<String, Vec<IpAddr>> =
+            self.table.groups().iter().map(|group| (group.name.clone(), Vec::new())).collect();
+        for (vip, group) in &self.answered {
+            let name = &self.table.groups()[usize::from(group.0)].name;
+            groups.entry(name.clone()).or_default().push(*vip);
+        }
+        (!self.answered.is_empty()).then(|| Table::of_maps(groups))
     }
 
     /// Takes away what is not to be answered any more.
@@ -160,15 +176,23 @@ impl World {
     /// before and the node's configuration.
     pub(super) fn begin_groups(&mut self, index: usize) -> Told {
         let node = &mut self.nodes[index];
-        let next = node.groups.recorded.next(&configured(&self.plan.versions[node.groups.version]));
+        let configuration = configured(&self.plan.versions[node.groups.version]);
+        let before = node.groups.recorded.clone().or_else(|| node.groups.of_maps());
+        let (table, ended) = before.map_or_else(
+            || (Table::of(&configuration), Vec::new()),
+            |before| {
+                let next = before.next(&configuration);
+                (next.table, next.ended)
+            },
+        );
         // What has ended has no lease any more.
-        for group in &next.ended {
+        for group in &ended {
             node.map[usize::from(group.0)] = Lease::NONE;
             self.holdings[usize::from(group.0)].epochs_may_repeat = true;
         }
         let node = &mut self.nodes[index];
         node.groups.under_way = None;
-        node.groups.table = next.table;
+        node.groups.table = table;
         node.groups.put();
         self.record(index);
         self.nodes[index].groups.told()
@@ -177,7 +201,7 @@ impl World {
     fn record(&mut self, index: usize) {
         if !self.rng.chance(self.plan.disk_full) {
             let groups = &mut self.nodes[index].groups;
-            groups.recorded = groups.table.clone();
+            groups.recorded = Some(groups.table.clone());
         }
     }
 

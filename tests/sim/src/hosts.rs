@@ -359,6 +359,7 @@ impl World {
         if is_disk_lost {
             // Nothing is promised about epochs any more, all the rest is.
             node.disk = Disk::new(groups);
+            node.groups.lose_record();
             self.holdings.iter_mut().for_each(|holding| holding.epochs_may_repeat = true);
         }
         let node = &mut self.nodes[index];
