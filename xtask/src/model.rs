@@ -1,6 +1,6 @@
 //! `cargo xtask model`: builds, then becomes `vip-model`, the exhaustive check
 //! of the shipped engine and of its mutants. It lives in a package of its own;
-//! the feature `mutants`, which it needs, is in nothing else.
+//! the feature `mutants`, which it needs, is in nothing that ships.
 
 use std::{
     ffi::OsString,

@@ -1,5 +1,5 @@
 //! `cargo xtask sim`: builds, then becomes `vip-sim`, the seeded simulation of
-//! the shipped engine, which has the arguments (`--seeds N`, `--start S`). It
+//! the shipped lease loop, which has the arguments (`--seeds N`, `--start S`). It
 //! lives in a package of its own. Neither needs anything but cargo.
 
 use std::{

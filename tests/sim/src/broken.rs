@@ -1,15 +1,9 @@
 //! Worlds that are broken on purpose, and what the simulation must notice of
 //! each: a check that finds nothing anywhere proves nothing.
 
-use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-};
+use std::sync::atomic::AtomicBool;
 
-use super::{Mutant, Violation, run_mutant};
+use super::{Mutant, Violation, parallel::in_order, run_mutant};
 
 /// Seeds within which each must have been noticed.
 const SEEDS: u64 = 300;
@@ -36,19 +30,12 @@ impl Noticed {
 /// Breaks the world in every way, on all cores.
 #[must_use]
 pub fn look_for_all() -> Vec<Noticed> {
-    let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    let work = || {
-        while let Some(mutant) = Mutant::BROKEN.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let noticed = mutant.look_for();
-            found.lock().unwrap_or_else(PoisonError::into_inner).push(noticed);
-        }
+    let mut found = Vec::new();
+    let look = |place| {
+        usize::try_from(place).ok().and_then(|place| Mutant::BROKEN.get(place)).map(|it| it.look_for())
     };
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(work);
-        }
-    });
-    found.into_inner().unwrap_or_else(PoisonError::into_inner)
+    in_order(0..Mutant::BROKEN.len() as u64, &AtomicBool::new(false), look, |noticed| found.extend(noticed));
+    found
 }
 
 impl Mutant {

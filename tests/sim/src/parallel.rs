@@ -1,5 +1,5 @@
-//! Many seeds on all cores. Seeds know nothing of each other; only the order
-//! in which they are reported is kept.
+//! Many seeds, or broken worlds, on all cores. They know nothing of each other;
+//! only the order in which they are reported is kept.
 
 use std::{
     collections::BTreeMap,
@@ -16,28 +16,38 @@ use super::{Outcome, run};
 /// Runs `seeds` on every core and hands each outcome to `each`, in the order
 /// of the seeds, until all are done or `stop` is set. What has been begun by
 /// then is ended and reported.
-pub fn run_all(seeds: Range<u64>, stop: &AtomicBool, mut each: impl FnMut(Outcome)) {
-    let next = AtomicU64::new(seeds.start);
+pub fn run_all(seeds: Range<u64>, stop: &AtomicBool, each: impl FnMut(Outcome)) {
+    in_order(seeds, stop, run, each);
+}
+
+/// [`run_all`] for any `work` on numbers.
+pub(super) fn in_order<T: Send>(
+    numbers: Range<u64>,
+    stop: &AtomicBool,
+    work: impl Fn(u64) -> T + Sync,
+    mut each: impl FnMut(T),
+) {
+    let next = AtomicU64::new(numbers.start);
     let cores = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
-        let (send, outcomes) = mpsc::channel();
+        let (send, done) = mpsc::channel();
         for _ in 0..cores {
-            let (send, next) = (send.clone(), &next);
+            let (send, next, work) = (send.clone(), &next, &work);
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end || send.send(run(seed)).is_err() {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= numbers.end || send.send((number, work(number))).is_err() {
                         return;
                     }
                 }
             });
         }
         drop(send);
-        let (mut due, mut waiting) = (seeds.start, BTreeMap::new());
-        for outcome in outcomes {
-            waiting.insert(outcome.seed, outcome);
-            while let Some(outcome) = waiting.remove(&due) {
-                each(outcome);
+        let (mut due, mut waiting) = (numbers.start, BTreeMap::new());
+        for (number, result) in done {
+            waiting.insert(number, result);
+            while let Some(result) = waiting.remove(&due) {
+                each(result);
                 due += 1;
             }
         }
