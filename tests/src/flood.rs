@@ -5,6 +5,8 @@
 //! The lab has the means; here is only which loads there are and what is
 //! measured.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -12,6 +14,7 @@ use clap::Parser;
 use serde::Serialize;
 
 use crate::lab::flood::{AgentFrame, Flood, Recorder, Sent, mac_of};
+use crate::lab::leases::Leases;
 use crate::lab::{GROUP, Lab, LabSpec, Node, cleanup, clock, skip};
 
 /// The kinds of datagrams (`vip-ctl/src/transport/header.rs`), and places in them.
@@ -28,6 +31,8 @@ const FRAMES: usize = 1024;
 const PAYLOAD_LEN: usize = 200;
 /// How long the cluster may take to come up.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often it is looked whether the lease is there: a new holder takes longer.
+const LOOK: Duration = Duration::from_micros(200);
 /// How long a cluster is left alone between two loads.
 const PAUSE: Duration = Duration::from_secs(6);
 
@@ -223,12 +228,14 @@ pub struct Row {
     pub per_second: f64,
     /// What of a core the holder's lease thread used, in percent.
     pub lease_thread_percent: f64,
-    /// How often the group has changed hands.
+    /// How often no node had the lease any more.
     pub leases_lost: u64,
     /// Datagrams a second that the holder's agent sent.
     pub sent_per_second: f64,
     /// Responses to challenges that it sent in all.
     pub responses: usize,
+    /// Datagrams a second that it read and rejected, by reason.
+    pub rejected_per_second: BTreeMap<String, f64>,
 }
 
 /// Nanoseconds that the lease thread of a node's agent has run for.
@@ -245,13 +252,26 @@ fn lease_thread_ns(node: &Node) -> Result<u64> {
     anyhow::bail!("{} has no lease thread", node.name())
 }
 
-/// The epoch of the group, by any node that answers: it rises with each grant.
-fn epoch(lab: &Lab) -> Result<u64> {
-    let epochs = lab.nodes().iter().map(|node| {
-        let status = node.status()?;
-        Ok::<_, anyhow::Error>(status.group(GROUP).and_then(|group| group.epoch).unwrap_or(0))
-    });
-    epochs.collect::<Result<Vec<_>>>()?.into_iter().max().context("a lab has nodes")
+/// While `act` runs: how often the lease was lost, as the nodes' kernels have it.
+fn count_lost<T>(lab: &Lab, act: impl FnOnce() -> Result<T>) -> Result<(T, u64)> {
+    let words = lab.nodes().iter().map(Leases::open).collect::<Result<Vec<_>>>()?;
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let (mut lost, mut was_held) = (0, false);
+            while !is_over.load(Ordering::Relaxed) {
+                let is_held = words.iter().any(|words| words.is_valid(0));
+                lost += u64::from(was_held && !is_held);
+                was_held = is_held;
+                std::thread::sleep(LOOK);
+            }
+            lost
+        });
+        let done = act();
+        is_over.store(true, Ordering::Relaxed);
+        let lost = watch.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok((done?, lost))
+    })
 }
 
 /// Sends a load at the holder and measures.
@@ -263,21 +283,31 @@ pub fn measure(target: &Target, load: Load, args: &FloodArgs) -> Result<Row> {
     let victim = target.holder()?;
     let frames = target.frames(load, victim)?;
     let recorder = Recorder::start(&target.lab, &[victim])?;
-    let (epoch_before, ns_before) = (epoch(&target.lab)?, lease_thread_ns(victim)?);
-    let sent = if frames.is_empty() {
-        std::thread::sleep(lasts);
-        Sent { frames: 0, took: lasts }
-    } else {
+    let rejected_before = victim.status()?.rejected;
+    let ns_before = lease_thread_ns(victim)?;
+    let flood = || {
+        if frames.is_empty() {
+            std::thread::sleep(lasts);
+            return Ok(Sent { frames: 0, took: lasts });
+        }
         let flood = Flood { frames, per_second: args.rate, lasts };
         if args.from_host {
-            flood.send(target.lab.client()?)?
+            flood.send(target.lab.client()?)
         } else {
-            flood.send_at_port(&target.lab, victim)?
+            flood.send_at_port(&target.lab, victim)
         }
     };
+    let (sent, leases_lost) = count_lost(&target.lab, flood)?;
     let run = lease_thread_ns(victim)? - ns_before;
     let said = recorder.frames();
     victim.check_agent()?;
+    let rejected = victim.status()?.rejected;
+    let per_second = |count: u64| count as f64 / sent.took.as_secs_f64();
+    let rejected_per_second = rejected.into_iter().map(|(reason, count)| {
+        let before = rejected_before.get(&reason).copied().unwrap_or(0);
+        (reason, per_second(count.saturating_sub(before)))
+    });
+    let rejected_per_second = rejected_per_second.filter(|(_, count)| *count > 0.0).collect();
     target.lab.wait_holder(GROUP, PATIENCE)?;
     let percent = |ns: u64| 100.0 * Duration::from_nanos(ns).as_secs_f64() / sent.took.as_secs_f64();
     let sent_per_second = said.len() as f64 / sent.took.as_secs_f64();
@@ -285,8 +315,9 @@ pub fn measure(target: &Target, load: Load, args: &FloodArgs) -> Result<Row> {
         load: load.name(),
         per_second: sent.per_second(),
         lease_thread_percent: percent(run),
-        leases_lost: epoch(&target.lab)? - epoch_before,
+        leases_lost,
         sent_per_second,
+        rejected_per_second,
         responses: said.iter().filter(|frame| frame.payload()[KIND_AT] == RESPONSE).count(),
     })
 }

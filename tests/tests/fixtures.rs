@@ -1,7 +1,11 @@
 //! Packet fixtures through `BPF_PROG_TEST_RUN`: the real programs in the real
 //! kernel, frame in, verdict, bytes and counters out, one row a branch.
 
-use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
@@ -10,10 +14,12 @@ use vip_common::{
     GroupMode, Lease, VipSlot,
     counter::COUNTERS,
     event::EventKind,
+    heartbeat::{Admits, KIND_DATA, SessionBounds, WIRE_VERSION},
     names,
 };
 use vip_ctl::dataplane::{
     bpffs, clock,
+    heartbeat::HeartbeatGuard,
     load::{Loaded, load},
     observe::Events,
 };
@@ -394,5 +400,76 @@ fn a_mac_that_is_not_known_is_not_made_up() -> Result<()> {
     let frame = ethernet(&[], 0x0806, &arp(1, CLIENT_MAC, CLIENT, VIP));
     let ((verdict, out), rose) = bench.counted(|b| b.xdp(&frame))?;
     assert_eq!((verdict, out, rose), (XDP_DROP, frame, vec![ArpRequestNoMac]));
+    Ok(())
+}
+
+/// A UDP datagram with this payload.
+fn datagram(source: SocketAddr, target: SocketAddr, payload: &[u8]) -> Vec<u8> {
+    let (ethertype, mut packet) = match (source.ip(), target.ip()) {
+        (IpAddr::V4(source), IpAddr::V4(target)) => {
+            (0x0800, ipv4(source.octets(), target.octets(), 0, 0)[..20].to_vec())
+        }
+        (source, target) => {
+            let v6 = |ip| match ip {
+                IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+                IpAddr::V6(ip) => ip.octets(),
+            };
+            (0x86dd, [&[0x60, 0, 0, 0, 0, 0, 17, 64][..], &v6(source), &v6(target)].concat())
+        }
+    };
+    packet.extend(source.port().to_be_bytes());
+    packet.extend(target.port().to_be_bytes());
+    packet.extend([0; 4]);
+    packet.extend(payload);
+    ethernet(&[], ethertype, &packet)
+}
+
+#[test]
+fn what_comes_to_the_agents_port() -> Result<()> {
+    const RUNS: usize = 400;
+    if skip::skipped("what_comes_to_the_agents_port") {
+        return Ok(());
+    }
+    let mut bench = Bench::new("heartbeat")?;
+    let mut guard = HeartbeatGuard::open(&bench.dir)?;
+    let bounds = SessionBounds { from: 1, to: 2, highest: u64::from(u32::MAX) };
+    let payload = |counter: u64| {
+        let mut bytes = vec![0; 80];
+        (bytes[0], bytes[1], bytes[37], bytes[45]) = (WIRE_VERSION, KIND_DATA, 1, 2);
+        bytes[46..54].copy_from_slice(&counter.to_be_bytes());
+        bytes
+    };
+    let (new, old) = (payload(bounds.highest + 1), payload(bounds.highest));
+    for (agent, peer) in [("10.77.9.10:7077", "10.77.9.11:7077"), ("[fd77::a]:7077", "[fd77::b]:7077")] {
+        let (agent, peer): (SocketAddr, SocketAddr) = (agent.parse()?, peer.parse()?);
+        let stranger = SocketAddr::new(peer.ip(), 7078);
+        let mut dropped = |source, bytes: &[u8]| {
+            let frame = datagram(source, agent, bytes);
+            let (runs, rose) = bench
+                .counted(|bench| (0..RUNS).map(|_| Ok(bench.xdp(&frame)?.0)).collect::<Result<Vec<u32>>>())?;
+            let dropped = runs.iter().filter(|verdict| **verdict == XDP_DROP).count();
+            assert_eq!(rose.len(), dropped, "each is counted, and nothing else: {rose:?}");
+            Ok::<_, anyhow::Error>((dropped, rose.first().copied()))
+        };
+        // All but one in sixteen of RUNS, give or take what chance does.
+        let most = RUNS * 8 / 10..RUNS;
+        assert_eq!(dropped(stranger, &new)?, (0, None), "no agent listens");
+        guard.admit(agent, [(peer, Admits::All)])?;
+        let (strangers, counter) = dropped(stranger, &new)?;
+        assert!(most.contains(&strangers) && counter == Some(HeartbeatStranger), "{strangers}");
+        assert_eq!(dropped(peer, b"x")?, (0, None));
+        guard.admit(agent, [(peer, Admits::Payloads(bounds))])?;
+        assert_eq!(dropped(peer, &new)?, (0, None));
+        for bytes in [&old[..], &new[..53], b""] {
+            let (flood, counter) = dropped(peer, bytes)?;
+            assert!(most.contains(&flood) && counter == Some(HeartbeatFlood), "{flood} {bytes:?}");
+        }
+        // Who is no peer any more is a stranger.
+        guard.admit(agent, [])?;
+        assert_eq!(dropped(peer, &new)?.1, Some(HeartbeatStranger));
+        guard.lift()?;
+        assert_eq!(dropped(stranger, &new)?, (0, None));
+    }
+    assert!(guard.dropped()? > 0);
     Ok(())
 }

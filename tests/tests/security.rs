@@ -72,6 +72,11 @@ fn no_flood_costs_a_lease_or_is_answered_beyond_the_limit() -> Result<()> {
     }
     let dropped = status.agent.get("heartbeats_dropped").copied();
     ensure!(dropped > Some(0), "what the kernel drops is counted: {:?}", status.agent);
+    // Nearly all of it before the host's network stack has seen it.
+    for reason in ["heartbeat_drop_stranger", "heartbeat_drop_flood"] {
+        let frames = status.counters.get(reason).copied().unwrap_or(0);
+        ensure!(frames > u64::from(RATE), "{reason}: {frames} of {:?}", status.counters);
+    }
     // The flood is over, and who comes anew is heard.
     let other = target.lab.nodes().iter().find(|node| node.name() != victim.name()).context("three nodes")?;
     other.kill_agent()?;

@@ -15,7 +15,7 @@ macro_rules! counters {
         pub const COUNTERS: &[Counter] = &[$(Counter::$name,)+];
 
         impl Counter {
-            /// Which frames: `arp_request`, `ip_in`, `arp_out`, `ip_out`, `ip_local`, `arp_claim`, `frame`.
+            /// Which frames: `arp_request`, `ip_in`, `arp_out`, `ip_out`, `ip_local`, `arp_claim`, `heartbeat`, `frame`.
             #[must_use]
             pub const fn class(self) -> &'static str { match self { $(Self::$name => $class,)+ } }
             /// What was done: `answer`, `pass` or `drop`.
@@ -79,6 +79,10 @@ counters! {
     FrameTruncated = ("frame", "pass", "truncated"),
     /// Frame with more VLAN tags than are looked through (slot 0 only).
     FrameTagged = ("frame", "pass", "tagged"),
+    /// Datagram for the agent's port from no peer's address (slot 0 only).
+    HeartbeatStranger = ("heartbeat", "drop", "stranger"),
+    /// Datagram for the agent's port from a flooded peer's address, no new payload (slot 0 only).
+    HeartbeatFlood = ("heartbeat", "drop", "flood"),
     /// Event that found the ring buffer full (slot 0 only).
     EventLost = ("frame", "pass", "event_lost"),
 }

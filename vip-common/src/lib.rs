@@ -1,6 +1,7 @@
 //! What the kernel side and the user side must agree on: leases and the one
 //! definition of "may I answer?" ([`lease::fence`]), map keys and values,
-//! counters, events, and the names of maps and programs.
+//! counters, events, datagrams between agents as the kernel sees them, and the
+//! names of maps and programs.
 //!
 //! Nothing here does IO, reads a clock or allocates: the crate is `no_std` and
 //! is compiled into the XDP program, the agent and the simulator alike.
@@ -8,6 +9,7 @@
 
 pub mod counter;
 pub mod event;
+pub mod heartbeat;
 pub mod layout;
 pub mod lease;
 pub mod names;

@@ -13,11 +13,15 @@ pub const COUNTERS: &str = "COUNTERS";
 pub const IFACES: &str = "IFACES";
 /// Map: 0 → [`crate::layout::NodeConfig`].
 pub const NODE: &str = "NODE";
+/// Map: 0 → the agent's [`crate::heartbeat::Endpoint`].
+pub const HEARTBEAT: &str = "HEARTBEAT";
+/// Map: a peer's [`crate::heartbeat::Endpoint`] → [`crate::heartbeat::Admission`].
+pub const PEERS: &str = "PEERS";
 /// Map: ring buffer of [`crate::event::Event`].
 pub const EVENTS: &str = "EVENTS";
 
 /// Every map that is pinned.
-pub const MAPS: &[&str] = &[LEASES, GROUPS, VIPS_V4, COUNTERS, IFACES, NODE, EVENTS];
+pub const MAPS: &[&str] = &[LEASES, GROUPS, VIPS_V4, COUNTERS, IFACES, HEARTBEAT, PEERS, NODE, EVENTS];
 
 /// Program: the way in, on XDP.
 pub const PROG_INGRESS: &str = "vip_ingress";

@@ -3,6 +3,7 @@
 use crate::{
     counter::Counters,
     event::Event,
+    heartbeat::{Admission, Endpoint},
     layout::{GroupConfig, GroupIndex, IfaceConfig, NodeConfig, VipEntry, VipSlot},
     lease::Lease,
 };
@@ -15,4 +16,16 @@ macro_rules! pod {
     )+ };
 }
 
-pod!(Counters, Event, GroupConfig, GroupIndex, IfaceConfig, NodeConfig, VipEntry, VipSlot, Lease);
+pod!(
+    Admission,
+    Counters,
+    Endpoint,
+    Event,
+    GroupConfig,
+    GroupIndex,
+    IfaceConfig,
+    Lease,
+    NodeConfig,
+    VipEntry,
+    VipSlot,
+);

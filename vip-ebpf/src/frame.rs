@@ -11,6 +11,7 @@ pub const VLAN_TAGS_MAX: usize = 2;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_ARP: u16 = 0x0806;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// IEEE 802.1Q.
 const ETHERTYPE_VLAN: u16 = 0x8100;
 /// IEEE 802.1ad.
@@ -30,7 +31,9 @@ pub enum Network {
     Arp(usize),
     /// IPv4 at this offset.
     Ipv4(usize),
-    /// Something that no IPv4 VIP can be in.
+    /// IPv6 at this offset.
+    Ipv6(usize),
+    /// Something else.
     Other,
     /// The frame ends within the link-layer header.
     Truncated,
@@ -90,6 +93,7 @@ impl Frame {
         match u16::from_be_bytes(ethertype) {
             ETHERTYPE_ARP => Network::Arp(offset),
             ETHERTYPE_IPV4 => Network::Ipv4(offset),
+            ETHERTYPE_IPV6 => Network::Ipv6(offset),
             _ => Network::Other,
         }
     }

@@ -7,6 +7,7 @@
 
 pub mod arp;
 pub mod frame;
+pub mod heartbeat;
 pub mod verdict;
 
 pub use frame::Frame;

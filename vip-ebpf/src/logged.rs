@@ -6,7 +6,11 @@
 
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::info;
-use vip_common::{Counter, Fence, GroupIndex, VipEntry, VipSlot, event::Event};
+use vip_common::{
+    Counter, Fence, GroupIndex, VipEntry, VipSlot,
+    event::Event,
+    heartbeat::{Admits, Endpoint},
+};
 use vip_ebpf::Maps;
 
 use crate::maps::KernelMaps;
@@ -40,6 +44,21 @@ impl Maps for LoggedMaps<'_> {
     #[inline(always)]
     fn mac(&self, ifindex: u32) -> Option<[u8; 6]> {
         KernelMaps.mac(ifindex)
+    }
+
+    #[inline(always)]
+    fn is_agent(&self, endpoint: &Endpoint) -> bool {
+        KernelMaps.is_agent(endpoint)
+    }
+
+    #[inline(always)]
+    fn admits(&self, endpoint: &Endpoint) -> Option<Admits> {
+        KernelMaps.admits(endpoint)
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        KernelMaps.random()
     }
 
     #[inline(always)]

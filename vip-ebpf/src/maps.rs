@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
-    helpers::generated::bpf_ktime_get_boot_ns,
+    helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_boot_ns},
     macros::map,
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
@@ -11,6 +11,7 @@ use vip_common::{
     counter::Counters,
     event::Event,
     fence,
+    heartbeat::{Admission, Admits, Endpoint, PEERS_MAX},
     layout::{EVENTS_BYTES, GROUPS_MAX, IFACES_MAX, NodeConfig, VIPS_DEFAULT},
 };
 use vip_ebpf::Maps;
@@ -29,6 +30,12 @@ static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(VIPS_DEFA
 
 #[map]
 static IFACES: HashMap<u32, IfaceConfig> = HashMap::with_max_entries(IFACES_MAX, 0);
+
+#[map]
+static HEARTBEAT: Array<Endpoint> = Array::with_max_entries(1, 0);
+
+#[map]
+static PEERS: HashMap<Endpoint, Admission> = HashMap::with_max_entries(PEERS_MAX, 0);
 
 /// Not read by any program: it tells whoever adopts the maps what they are.
 #[map]
@@ -73,6 +80,24 @@ impl Maps for KernelMaps {
         // SAFETY: the value is bytes; a concurrent update can at worst mix an
         // interface's old and new MAC for one frame.
         unsafe { IFACES.get(ifindex) }.map(|iface: &IfaceConfig| iface.mac)
+    }
+
+    #[inline(always)]
+    fn is_agent(&self, endpoint: &Endpoint) -> bool {
+        HEARTBEAT.get(0) == Some(endpoint)
+    }
+
+    #[inline(always)]
+    fn admits(&self, endpoint: &Endpoint) -> Option<Admits> {
+        // SAFETY: the value is numbers; a concurrent update can at worst mix an
+        // old and a new one for one datagram, which the agent looks at again.
+        unsafe { PEERS.get(endpoint) }.map(Admission::admits)
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_get_prandom_u32() }
     }
 
     #[inline(always)]

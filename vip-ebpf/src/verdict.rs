@@ -6,11 +6,13 @@ use vip_common::{
     Counter, Fence, GroupIndex, VipEntry, VipSlot,
     counter::{arp_out, arp_request, ip_in, ip_local, ip_out},
     event::{Event, EventKind},
+    heartbeat::{Admits, Endpoint},
 };
 
 use crate::{
     arp::{self, Arp, Op, Unread},
     frame::{Frame, Network},
+    heartbeat,
 };
 
 /// What to do with a frame.
@@ -32,6 +34,12 @@ pub trait Maps {
     fn fence(&self, group: GroupIndex) -> Fence;
     /// The MAC of an interface that the data plane is on.
     fn mac(&self, ifindex: u32) -> Option<[u8; 6]>;
+    /// Is this where the agent listens?
+    fn is_agent(&self, endpoint: &Endpoint) -> bool;
+    /// What is let in from there, if a peer of the agent sends from there.
+    fn admits(&self, endpoint: &Endpoint) -> Option<Admits>;
+    /// A number by chance.
+    fn random(&self) -> u32;
     /// Counts a frame.
     fn count(&self, slot: VipSlot, counter: Counter);
     /// Tells the agent.
@@ -51,6 +59,9 @@ pub fn ingress<M: Maps>(frame: &Frame, maps: &M, ifindex: u32) -> Verdict {
             let Some(destination) = frame.bytes::<4>(offset + IPV4_DESTINATION) else {
                 return truncated(maps);
             };
+            if heartbeat::is_kept_out_v4(frame, offset, maps) {
+                return Verdict::Drop;
+            }
             let Some(vip) = maps.vip(destination) else { return Verdict::Pass };
             gate(maps, vip, ip_in)
         }
@@ -59,7 +70,8 @@ pub fn ingress<M: Maps>(frame: &Frame, maps: &M, ifindex: u32) -> Verdict {
             Err(Unread::Truncated) => truncated(maps),
             Err(Unread::Foreign) => Verdict::Pass,
         },
-        Network::Other => Verdict::Pass,
+        Network::Ipv6(offset) if heartbeat::is_kept_out_v6(frame, offset, maps) => Verdict::Drop,
+        Network::Ipv6(_) | Network::Other => Verdict::Pass,
         Network::Truncated => truncated(maps),
         Network::Tagged => tagged(maps),
     }
@@ -82,7 +94,7 @@ pub fn egress<M: Maps>(frame: &Frame, maps: &M) -> Verdict {
             Err(Unread::Truncated) => truncated(maps),
             Err(Unread::Foreign) => Verdict::Pass,
         },
-        Network::Other => Verdict::Pass,
+        Network::Ipv6(_) | Network::Other => Verdict::Pass,
         Network::Truncated => truncated(maps),
         Network::Tagged => tagged(maps),
     }
@@ -105,7 +117,7 @@ pub fn local<M: Maps>(frame: &Frame, maps: &M) -> Verdict {
             let Some(vip) = maps.vip(destination) else { return Verdict::Pass };
             gate(maps, vip, ip_local)
         }
-        Network::Arp(_) | Network::Other | Network::Tagged => Verdict::Pass,
+        Network::Arp(_) | Network::Ipv6(_) | Network::Other | Network::Tagged => Verdict::Pass,
         Network::Truncated => truncated(maps),
     }
 }

@@ -1,10 +1,9 @@
 //! The benches of the agent. `agent`: three real agents in a lab, with many
-//! groups, and what that costs them; `run` measures one row, `usage` and
-//! `leases` read what the kernel knows of it. `hold`: whether a lease is lost
+//! groups, and what that costs them; `run` measures one row, `usage` reads
+//! what the kernel knows of it. `hold`: whether a lease is lost
 //! where nothing is broken.
 
 mod hold;
-mod leases;
 mod run;
 mod usage;
 

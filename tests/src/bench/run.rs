@@ -9,9 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use vip_common::BootNs;
 
-use super::leases::Leases;
 use super::usage::{Spent, Usage};
 use super::{Case, Row};
+use crate::lab::leases::Leases;
 use crate::lab::{GroupSpec, Lab, LabSpec, Node, cleanup, clock};
 
 /// How long usage is watched.

@@ -313,14 +313,9 @@ fn send(socket: &OwnedFd, frames: &[&[u8]], per_second: u32, lasts: Duration) ->
     })
 }
 
-/// The thread that sends: ahead of everything but the agents, where that is
-/// allowed, since a sender that waits for others is no flood.
+/// The thread that sends. Its priority is an ordinary one: a sender elsewhere
+/// takes the victim's kernel no time to receive.
 fn send_all(socket: &OwnedFd, frames: &[&[u8]], per_second: u32, lasts: Duration) -> Result<Sent> {
-    let priority: libc::c_int = 1;
-    // SAFETY: 0 is the calling thread; the priority, which is all that the
-    // kernel's `struct sched_param` has, lives through the call.
-    let _granted =
-        unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_FIFO, &raw const priority) };
     let mut batches: Vec<Batch<'_>> = frames.chunks(BATCH).map(Batch::new).collect();
     let (begun, mut sent) = (Instant::now(), 0_u64);
     'time: loop {

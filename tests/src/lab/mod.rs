@@ -14,6 +14,7 @@ pub mod clock;
 pub mod echo;
 pub mod flood;
 pub mod http;
+pub mod leases;
 pub mod load;
 pub mod netns;
 pub mod node;

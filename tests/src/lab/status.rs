@@ -31,6 +31,9 @@ pub struct Status {
     /// What the agent counted since its start, by the metric's name.
     #[serde(default)]
     pub agent: BTreeMap<String, u64>,
+    /// Frames that concern no particular VIP, by class, verdict and reason.
+    #[serde(default)]
+    pub counters: BTreeMap<String, u64>,
     /// Every group that the node knows.
     pub groups: Vec<GroupStatus>,
 }

@@ -278,6 +278,7 @@ impl LeaseLoop {
             running.turn(&mut inbox)?;
             running.wait(&timer)?;
         }
+        running.guard.lift();
         Ok(())
     }
 }

@@ -248,7 +248,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
         UdpSocket::bind(address).and_then(|socket| socket.set_nonblocking(true).map(|()| socket)).map_err(
             AgentError::system(format!("listen on {address} (this node's address in the configuration)")),
         )?;
-    let guard = SourceGuard::set_up(&config, &socket);
+    let mut guard = SourceGuard::set_up(&config, &socket, &paths.bpf_dir);
     start::make_room(&socket, &config);
     let asked = clock::now();
     if let Some(doubt) = doubt {
@@ -283,6 +283,9 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
     let asker = Asker::new(asks, Arc::clone(&wake));
     let maps = if can_hold { Some(DataPlane::open(&paths.bpf_dir)?) } else { None };
     let names = names(&config, maps.as_ref());
+    if can_hold {
+        guard.watch_way_in(&config, &socket, &paths.bpf_dir)?;
+    }
     let plane = match maps {
         Some(maps) => Some(Plane::new(maps, names.index.clone(), Events::open(&paths.bpf_dir)?)),
         None => None,

@@ -10,6 +10,7 @@ pub mod bpffs;
 pub mod clock;
 mod error;
 pub mod groups;
+pub mod heartbeat;
 mod leases;
 pub mod load;
 pub mod observe;

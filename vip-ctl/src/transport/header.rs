@@ -13,10 +13,10 @@
 //! 14..22   generation             integers are big-endian
 //! ```
 
+use vip_common::heartbeat::{KIND_DATA, WIRE_VERSION};
+
 use super::{key::KeyId, reject::Rejected};
 
-/// Version of the datagram's layout and meaning; a datagram of any other is rejected.
-pub const WIRE_VERSION: u8 = 6;
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 54;
 /// Bytes of the tag that ends every datagram.
@@ -31,7 +31,7 @@ pub(super) enum Kind {
     /// The nonce of a challenge, sealed under the pair's key.
     Response = 2,
     /// A payload of the caller's, sealed under the pair's key.
-    Data = 3,
+    Data = KIND_DATA,
 }
 
 impl Kind {
@@ -39,7 +39,7 @@ impl Kind {
         match byte {
             1 => Some(Self::Challenge),
             2 => Some(Self::Response),
-            3 => Some(Self::Data),
+            KIND_DATA => Some(Self::Data),
             _ => None,
         }
     }
@@ -65,18 +65,6 @@ pub(super) struct Header {
     pub(super) counter: u64,
 }
 
-/// Where the version is in a datagram, in bytes from its beginning; so for those below.
-pub const VERSION_AT: u32 = 0;
-/// Where the kind is.
-pub const KIND_AT: u32 = 1;
-/// The kind of a datagram that carries a payload.
-pub const KIND_DATA: u8 = Kind::Data as u8;
-/// Where the sender's incarnation is.
-pub const SENDER_INCARNATION_AT: u32 = 30;
-/// Where the receiver's incarnation is.
-pub const RECEIVER_INCARNATION_AT: u32 = 38;
-/// Where the counter is.
-pub const COUNTER_AT: u32 = 46;
 /// The place of the sender.
 const SENDER_AT: usize = 3;
 

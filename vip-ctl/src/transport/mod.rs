@@ -36,7 +36,7 @@ use std::{
     fmt,
 };
 
-use vip_common::BootNs;
+use vip_common::{BootNs, heartbeat::SessionBounds};
 
 use self::{
     handshake::{ChallengeNonce, Handshake},
@@ -120,17 +120,6 @@ pub enum Received {
         /// says that the datagram is genuine.
         from: Option<u8>,
     },
-}
-
-/// What a payload has to be like to be a new one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SessionBounds {
-    /// The peer's adopted incarnation.
-    pub from: u64,
-    /// This node's incarnation.
-    pub to: u64,
-    /// The highest counter received; all are new that are higher.
-    pub highest: u64,
 }
 
 /// Why a payload was not sealed.

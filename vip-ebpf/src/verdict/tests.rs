@@ -2,7 +2,10 @@
 
 use std::{cell::RefCell, collections::BTreeMap};
 
-use vip_common::Counter::{self, *};
+use vip_common::{
+    Counter::{self, *},
+    heartbeat::{KIND_DATA, OTHERS_PASSED, STRANGERS_PASSED, SessionBounds, WIRE_VERSION},
+};
 
 use super::*;
 
@@ -14,9 +17,13 @@ const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 const IFINDEX: u32 = 7;
 const SLOT: VipSlot = VipSlot(3);
+const AGENT: Endpoint = Endpoint::v4([10, 0, 1, 10], [27, 165]);
 
 struct Fake {
     fence: Fence,
+    agent: Endpoint,
+    peers: BTreeMap<Endpoint, Admits>,
+    random: u32,
     ifaces: BTreeMap<u32, [u8; 6]>,
     counted: RefCell<Vec<(VipSlot, Counter)>>,
     events: RefCell<Vec<Event>>,
@@ -25,6 +32,9 @@ struct Fake {
 fn maps(fence: Fence) -> Fake {
     Fake {
         fence,
+        agent: AGENT,
+        peers: BTreeMap::new(),
+        random: 1,
         ifaces: BTreeMap::from([(IFINDEX, OUR_MAC)]),
         counted: RefCell::default(),
         events: RefCell::default(),
@@ -41,6 +51,15 @@ impl Maps for Fake {
     }
     fn mac(&self, ifindex: u32) -> Option<[u8; 6]> {
         self.ifaces.get(&ifindex).copied()
+    }
+    fn is_agent(&self, endpoint: &Endpoint) -> bool {
+        *endpoint == self.agent
+    }
+    fn admits(&self, endpoint: &Endpoint) -> Option<Admits> {
+        self.peers.get(endpoint).copied()
+    }
+    fn random(&self) -> u32 {
+        self.random
     }
     fn count(&self, slot: VipSlot, counter: Counter) {
         self.counted.borrow_mut().push((slot, counter));
@@ -279,6 +298,15 @@ fn holder_of_one_vip_may_ask_for_another() {
         fn mac(&self, ifindex: u32) -> Option<[u8; 6]> {
             self.0.mac(ifindex)
         }
+        fn is_agent(&self, endpoint: &Endpoint) -> bool {
+            self.0.is_agent(endpoint)
+        }
+        fn admits(&self, endpoint: &Endpoint) -> Option<Admits> {
+            self.0.admits(endpoint)
+        }
+        fn random(&self) -> u32 {
+            self.0.random()
+        }
         fn count(&self, slot: VipSlot, counter: Counter) {
             self.0.count(slot, counter);
         }
@@ -290,4 +318,122 @@ fn holder_of_one_vip_may_ask_for_another() {
     let mut frame = ethernet(0, 0x0806, &arp_packet(1, PEER_MAC, VIP, SECOND));
     assert_eq!(ingress(&view(&mut frame), &fake, IFINDEX), Verdict::Answer);
     assert_eq!(*fake.0.counted.borrow(), [(SLOT, ArpClaimSeen), (VipSlot(4), ArpRequestAnswered)]);
+}
+
+/// A datagram with this payload.
+fn datagram(source: Endpoint, target: Endpoint, payload: &[u8]) -> Vec<u8> {
+    let is_v4 = target.address[..10] == [0; 10];
+    let mut packet = if is_v4 {
+        let last = |endpoint: Endpoint| *endpoint.address.last_chunk().expect("sixteen bytes");
+        ipv4(last(source), last(target))
+    } else {
+        let mut packet = vec![0x60, 0, 0, 0, 0, 0, 17, 64];
+        packet.extend(source.address);
+        packet.extend(target.address);
+        packet
+    };
+    packet.extend(source.port);
+    packet.extend(target.port);
+    packet.extend([0; 4]);
+    packet.extend(payload);
+    ethernet(0, if is_v4 { 0x0800 } else { 0x86dd }, &packet)
+}
+
+const BOUNDS: SessionBounds =
+    SessionBounds { from: 0x0102_0304_0506_0708, to: 0x1112_1314_1516_1718, highest: 5 };
+
+fn payload(counter: u64) -> Vec<u8> {
+    let mut bytes = vec![0; 80];
+    (bytes[0], bytes[1]) = (WIRE_VERSION, KIND_DATA);
+    for (at, word) in [(30, BOUNDS.from), (38, BOUNDS.to), (46, counter)] {
+        bytes[at..at + 8].copy_from_slice(&word.to_be_bytes());
+    }
+    bytes
+}
+
+/// Our agent and a peer in each family.
+fn families() -> [(Endpoint, Endpoint); 2] {
+    let v6 = |last| {
+        let mut address = [0xfd; 16];
+        address[15] = last;
+        Endpoint::v6(address, [27, 165])
+    };
+    [(AGENT, Endpoint::v4([10, 0, 1, 11], [27, 165])), (v6(1), v6(2))]
+}
+
+#[test]
+fn strangers_do_not_come_to_the_agents_port_but_for_a_few() {
+    for (agent, peer) in families() {
+        let stranger = Endpoint { port: [27, 166], ..peer };
+        let mut fake = maps(Fence::Open);
+        (fake.agent, fake.peers) = (agent, BTreeMap::from([(peer, Admits::All)]));
+        let verdict = |fake: &Fake, from, to| run_in(fake, &mut datagram(from, to, b"x"));
+        assert_eq!(verdict(&fake, stranger, agent), Verdict::Drop);
+        assert_eq!(*fake.counted.borrow(), [(VipSlot::NODE, HeartbeatStranger)]);
+        fake.counted.borrow_mut().clear();
+        assert_eq!(verdict(&fake, peer, agent), Verdict::Pass);
+        // What is for another port, or when no agent listens, is nobody's business.
+        assert_eq!(verdict(&fake, stranger, Endpoint { port: [0, 53], ..agent }), Verdict::Pass);
+        fake.random = 3 * STRANGERS_PASSED;
+        assert_eq!(verdict(&fake, stranger, agent), Verdict::Pass, "one in so many");
+        (fake.random, fake.agent) = (1, Endpoint::NONE);
+        assert_eq!(verdict(&fake, stranger, agent), Verdict::Pass);
+        assert!(fake.counted.borrow().is_empty());
+    }
+}
+
+#[test]
+fn of_a_flooded_peer_new_payloads_come_in_and_of_the_rest_a_few() {
+    for (agent, peer) in families() {
+        let mut fake = maps(Fence::Open);
+        (fake.agent, fake.peers) = (agent, BTreeMap::from([(peer, Admits::Payloads(BOUNDS))]));
+        let verdict = |fake: &Fake, bytes: &[u8]| run_in(fake, &mut datagram(peer, agent, bytes));
+        for counter in [6, u64::from(u32::MAX) + 1, u64::MAX] {
+            assert_eq!(verdict(&fake, &payload(counter)), Verdict::Pass, "{counter}");
+        }
+        assert!(fake.counted.borrow().is_empty());
+        let mut others =
+            vec![payload(5), payload(0), b"short".to_vec(), Vec::new(), payload(6)[..53].to_vec()];
+        for at in [0, 1, 30, 37, 38, 45] {
+            let mut other = payload(6);
+            other[at] ^= 1;
+            others.push(other);
+        }
+        for other in &others {
+            assert_eq!(verdict(&fake, other), Verdict::Drop, "{other:?}");
+        }
+        assert_eq!(*fake.counted.borrow(), vec![(VipSlot::NODE, HeartbeatFlood); others.len()]);
+        fake.random = OTHERS_PASSED;
+        assert_eq!(verdict(&fake, &payload(5)), Verdict::Pass, "one in so many");
+        (fake.random, fake.peers) = (1, BTreeMap::from([(peer, Admits::Few)]));
+        assert_eq!(verdict(&fake, &payload(6)), Verdict::Drop, "there is no session");
+    }
+}
+
+#[test]
+fn what_is_for_the_agent_passes_no_fence_and_what_agents_never_send_goes_on() {
+    // An agent whose address is a VIP: the gate still decides.
+    let agent = Endpoint::v4(VIP, AGENT.port);
+    let peer = Endpoint::v4(OTHER, AGENT.port);
+    let mut fake = maps(Fence::Expired);
+    (fake.agent, fake.peers) = (agent, BTreeMap::from([(peer, Admits::All)]));
+    assert_eq!(run_in(&fake, &mut datagram(peer, agent, b"x")), Verdict::Drop);
+    assert_eq!(*fake.counted.borrow(), [(SLOT, IpInExpired)]);
+    let fake = maps(Fence::Open);
+    let stranger = Endpoint::v4(CLIENT, [1, 1]);
+    // Fragments, options, another protocol.
+    for (at, byte) in [(7, 1), (6, 0x01), (6, 0x20), (0, 0x46), (9, 6)] {
+        let mut other = datagram(stranger, AGENT, b"x");
+        other[14 + at] = byte;
+        assert_eq!(run_in(&fake, &mut other), Verdict::Pass, "{byte} at {at}");
+    }
+    let mut undivided = datagram(stranger, AGENT, b"x");
+    undivided[14 + 6] = 0x40;
+    assert_eq!(run_in(&fake, &mut undivided), Verdict::Drop);
+    // Cut off before its ports, or before its payload: no verdict of ours, or a stranger's.
+    let whole = datagram(stranger, AGENT, b"x");
+    for len in 14 + 20..whole.len() {
+        let expected = if len < 14 + 20 + 4 { Verdict::Pass } else { Verdict::Drop };
+        assert_eq!(run_in(&fake, &mut whole[..len].to_vec()), expected, "cut to {len} bytes");
+    }
 }

@@ -10,13 +10,15 @@
 use std::net::{IpAddr, SocketAddr};
 
 use libc::sock_filter;
-
-use crate::transport::{SessionBounds, header};
+use vip_common::heartbeat::{
+    Admits, COUNTER_AT, KIND_AT, KIND_DATA, RECEIVER_INCARNATION_AT, SENDER_INCARNATION_AT, SessionBounds,
+    VERSION_AT, WIRE_VERSION,
+};
 
 /// Of datagrams from no peer's address one in so many is let in, to be told of.
-pub(super) const STRANGERS_LET_IN: u32 = 256;
+pub(super) const STRANGERS_LET_IN: u32 = 64;
 /// Of what is no new payload, from a peer's address that is flooded, one in so many.
-pub(super) const OTHERS_LET_IN: u32 = 64;
+pub(super) const OTHERS_LET_IN: u32 = 8;
 /// The kernel takes no longer program (BPF_MAXINSNS).
 const LEN_MAX: usize = 4096;
 
@@ -27,17 +29,6 @@ pub(super) struct Source {
     pub(super) address: SocketAddr,
     /// What of it.
     pub(super) admits: Admits,
-}
-
-/// What is let in of a peer's address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Admits {
-    /// Everything.
-    All,
-    /// New payloads of this session, and one in [`OTHERS_LET_IN`] of the rest.
-    Payloads(SessionBounds),
-    /// One in [`OTHERS_LET_IN`].
-    Few,
 }
 
 // Offsets that begin here are of the network header (linux/filter.h).
@@ -138,29 +129,33 @@ fn block(source: &Source) -> Vec<Step> {
 /// To [`Label::In`] if it can be a new payload; else goes on, or to [`Label::Few`].
 fn is_new_payload(bounds: &SessionBounds) -> Vec<Step> {
     let mut steps = Vec::new();
-    for (at, byte) in [(header::VERSION_AT, header::WIRE_VERSION), (header::KIND_AT, header::KIND_DATA)] {
-        steps.extend([Step::Do(LOAD_BYTE, UDP_HEADER_LEN + at), Step::Is(byte.into(), Label::Few)]);
+    for (at, byte) in [(VERSION_AT, WIRE_VERSION), (KIND_AT, KIND_DATA)] {
+        steps.extend([Step::Do(LOAD_BYTE, place(at)), Step::Is(byte.into(), Label::Few)]);
     }
-    for (at, word) in
-        [(header::SENDER_INCARNATION_AT, bounds.from), (header::RECEIVER_INCARNATION_AT, bounds.to)]
-    {
+    for (at, word) in [(SENDER_INCARNATION_AT, bounds.from), (RECEIVER_INCARNATION_AT, bounds.to)] {
         let (high, low) = halves(word);
         steps.extend([
-            Step::Do(LOAD_WORD, UDP_HEADER_LEN + at),
+            Step::Do(LOAD_WORD, place(at)),
             Step::Is(high, Label::Few),
-            Step::Do(LOAD_WORD, UDP_HEADER_LEN + at + 4),
+            Step::Do(LOAD_WORD, place(at + 4)),
             Step::Is(low, Label::Few),
         ]);
     }
     let (high, low) = halves(bounds.highest);
     steps.extend([
-        Step::Do(LOAD_WORD, UDP_HEADER_LEN + header::COUNTER_AT),
+        Step::Do(LOAD_WORD, place(COUNTER_AT)),
         Step::Above(high, Label::In),
         Step::Is(high, Label::Few),
-        Step::Do(LOAD_WORD, UDP_HEADER_LEN + header::COUNTER_AT + 4),
+        Step::Do(LOAD_WORD, place(COUNTER_AT + 4)),
         Step::Above(low, Label::In),
     ]);
     steps
+}
+
+/// Where in a packet from its UDP header on a place of the datagram is.
+fn place(at: usize) -> u32 {
+    // A place in a header of some tens of bytes.
+    UDP_HEADER_LEN + u32::try_from(at).unwrap_or(u32::MAX - UDP_HEADER_LEN)
 }
 
 /// The high and the low half of a word, as they are on the wire.
@@ -202,14 +197,13 @@ mod tests {
     /// A datagram that carries a payload of this session, as far as the kernel can see.
     fn datagram(counter: u64) -> Vec<u8> {
         let mut bytes = vec![0; 80];
-        bytes[0] = header::WIRE_VERSION;
-        bytes[1] = header::KIND_DATA;
+        bytes[0] = WIRE_VERSION;
+        bytes[1] = KIND_DATA;
         for (at, word) in [
-            (header::SENDER_INCARNATION_AT, BOUNDS.from),
-            (header::RECEIVER_INCARNATION_AT, BOUNDS.to),
-            (header::COUNTER_AT, counter),
+            (SENDER_INCARNATION_AT, BOUNDS.from),
+            (RECEIVER_INCARNATION_AT, BOUNDS.to),
+            (COUNTER_AT, counter),
         ] {
-            let at = usize::try_from(at).expect("a small number");
             bytes[at..at + 8].copy_from_slice(&word.to_be_bytes());
         }
         bytes

@@ -9,26 +9,32 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr, UdpSocket},
+    path::Path,
     time::Duration,
 };
 
 use tracing::warn;
-use vip_common::BootNs;
+use vip_common::{
+    BootNs,
+    heartbeat::{Admits, SessionBounds},
+};
 
 use super::{
     Running, socket,
-    source_filter::{self, Admits, Source},
+    source_filter::{self, Source},
 };
 use crate::{
     config::Config,
-    dataplane::clock,
-    transport::{Received, Rejected, SessionBounds},
+    dataplane::{DataPlaneError, clock, heartbeat::HeartbeatGuard},
+    transport::{Received, Rejected},
 };
 
 /// So many useless datagrams from one address within [`SPAN`] are a flood: ten
 /// times what a peer sends that is misconfigured, and little to read.
 const FLOOD: u32 = 500;
 const SPAN: Duration = Duration::from_millis(100);
+/// The same while it is taken for flooded, and few of them come in.
+const FLOOD_GOES_ON: u32 = 4;
 /// For how long an address is taken for flooded that was.
 const AFTERWARDS: Duration = Duration::from_secs(5);
 
@@ -43,10 +49,13 @@ struct Load {
 }
 
 /// See the module. The default knows no peers.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct SourceGuard {
     peers: BTreeMap<(IpAddr, u16), u8>,
     loads: BTreeMap<u8, Load>,
+    /// This node's address, and the way in that keeps out what is sent there;
+    /// a witness has none.
+    way_in: Option<(SocketAddr, HeartbeatGuard)>,
 }
 
 impl SourceGuard {
@@ -57,21 +66,51 @@ impl SourceGuard {
         Self {
             peers: others().map(|node| (key(node.address), node.id)).collect(),
             loads: others().map(|node| (node.id, load(node.address))).collect(),
+            way_in: None,
         }
     }
 
-    /// Marks the socket, and has it let in the nodes of this configuration. What
+    /// Marks the socket, and has it let in the nodes of this configuration; the
+    /// way in that is pinned below `dir` keeps nobody out for now. What
     /// can't be had is warned of: then more is read, and dropped all the same.
     #[must_use]
-    pub fn set_up(config: &Config, socket: &UdpSocket) -> Self {
+    pub fn set_up(config: &Config, socket: &UdpSocket, dir: &Path) -> Self {
+        // What the process before has left is about other peers, or other lives.
+        if let Ok(mut left) = HeartbeatGuard::open(dir) {
+            let _ = left.lift();
+        }
         if let Err(e) = socket::mark(socket) {
             warn!("heartbeats are not marked DSCP CS6 or with a priority ({e}): a busy link can delay them");
         }
-        let guard = Self::new(config);
+        let mut guard = Self::new(config);
         if let Err(e) = guard.apply(socket, |_| None) {
             warn!("the kernel keeps no datagrams of strangers out ({e}): a flood of them costs time");
         }
         guard
+    }
+
+    /// Has the way in keep out what the socket would, from now on.
+    ///
+    /// # Errors
+    /// [`DataPlaneError`] if the way in is not pinned below `dir`.
+    pub fn watch_way_in(
+        &mut self,
+        config: &Config,
+        socket: &UdpSocket,
+        dir: &Path,
+    ) -> Result<(), DataPlaneError> {
+        self.way_in = Some((config.this_node().address, HeartbeatGuard::open(dir)?));
+        // Where it can't be had, what comes in is dropped later.
+        let _ = self.apply(socket, |_| None);
+        Ok(())
+    }
+
+    /// Keeps nobody out of the way in any more.
+    pub fn lift(&mut self) {
+        if let Some((_, guard)) = &mut self.way_in {
+            // What stays is about a port where nobody listens.
+            let _ = guard.lift();
+        }
     }
 
     /// The peer whose address this is.
@@ -97,7 +136,7 @@ impl SourceGuard {
         }
         load.useless += 1;
         // Once in a span: by then more was received, and what is older is kept out.
-        let is_flood = load.useless == FLOOD;
+        let is_flood = load.useless == if is_flooded { FLOOD_GOES_ON } else { FLOOD };
         if is_flood {
             load.flooded_until = Some(now.plus(AFTERWARDS));
         }
@@ -126,8 +165,17 @@ impl SourceGuard {
         self.loads.iter().map(|of| Source { address: of.1.address, admits: admits(of) }).collect()
     }
 
-    fn apply(&self, socket: &UdpSocket, bounds: impl Fn(u8) -> Option<SessionBounds>) -> std::io::Result<()> {
-        let program = source_filter::program(&self.sources(bounds));
+    fn apply(
+        &mut self,
+        socket: &UdpSocket,
+        bounds: impl Fn(u8) -> Option<SessionBounds>,
+    ) -> std::io::Result<()> {
+        let sources = self.sources(bounds);
+        if let Some((me, guard)) = &mut self.way_in {
+            // Where it can't be had, the socket keeps out the same.
+            let _ = guard.admit(*me, sources.iter().map(|source| (source.address, source.admits)));
+        }
+        let program = source_filter::program(&sources);
         let program = program.ok_or(std::io::ErrorKind::ArgumentListTooLong)?;
         socket::attach(socket, &program)
     }
@@ -181,15 +229,16 @@ impl Running {
         }
     }
 
-    fn let_in(&self) {
+    fn let_in(&mut self) {
         let bounds = |peer| self.core.transport.session_bounds(peer);
         // Where it can't be had, what came in so far comes in.
         let _ = self.guard.apply(&self.core.io.socket, bounds);
     }
 
-    /// How many datagrams the kernel has dropped at the socket.
+    /// How many datagrams the kernel has dropped at the socket and on the way in.
     pub(super) fn dropped(&self) -> u64 {
-        socket::dropped(&self.core.io.socket).map_or(0, u64::from)
+        let way_in = self.guard.way_in.as_ref().map_or(0, |(_, guard)| guard.dropped().unwrap_or(0));
+        way_in + socket::dropped(&self.core.io.socket).map_or(0, u64::from)
     }
 }
 
@@ -257,6 +306,20 @@ mod tests {
         assert!(!guard.calm_down(T0.plus(AFTERWARDS / 2)));
         assert!(guard.calm_down(T0.plus(AFTERWARDS)) && !guard.calm_down(T0.plus(AFTERWARDS)));
         assert_eq!(admits(&guard), [Admits::All, Admits::All]);
+    }
+
+    #[test]
+    fn a_flood_goes_on_as_long_as_a_little_of_it_comes_in() {
+        let mut guard = guard();
+        let bad = rejected(Rejected::BadTag);
+        assert!((0..FLOOD).any(|_| guard.note(1, &bad, T0)));
+        // The kernel lets in one in so many now.
+        for ms in (0..4 * 5_000).step_by(20) {
+            let now = T0.plus(Duration::from_millis(ms));
+            guard.note(1, &bad, now);
+            assert!(!guard.calm_down(now), "after {ms} ms");
+        }
+        assert!(guard.calm_down(T0.plus(Duration::from_secs(20) + AFTERWARDS)));
     }
 
     #[test]

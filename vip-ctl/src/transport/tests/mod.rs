@@ -9,7 +9,9 @@ mod replay;
 
 use std::time::Duration;
 
-use super::{handshake::CHALLENGE_GAP_MIN, header::WIRE_VERSION, window::WINDOW_LEN, *};
+use vip_common::heartbeat::WIRE_VERSION;
+
+use super::{handshake::CHALLENGE_GAP_MIN, window::WINDOW_LEN, *};
 
 const T0: BootNs = BootNs(10_000_000_000);
 const PSK: [u8; 32] = *b"a pre-shared key just for tests.";

@@ -13,7 +13,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use vip_common::layout::GROUPS_MAX;
 use vip_common::{Lease, names};
 
-use crate::lab::{Node, clock};
+use super::{Node, clock};
 
 /// `BPF_OBJ_GET` (linux/bpf.h).
 const OBJ_GET: libc::c_int = 7;
@@ -30,6 +30,12 @@ struct ObjGet {
 
 /// The words, as long as this lives.
 pub struct Leases(NonNull<AtomicU64>);
+
+// SAFETY: the words are only read, as the atomics that they are, and the
+// mapping is as good in any thread.
+unsafe impl Send for Leases {}
+// SAFETY: as above.
+unsafe impl Sync for Leases {}
 
 impl Leases {
     /// Those of a node whose data plane is up.
