@@ -1,6 +1,9 @@
 //! `cargo xtask ci`: everything that a change has to pass. `.ci/run` calls it.
 
-use std::process::{Command, ExitCode};
+use std::{
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
 
 use crate::{
     build::{self, Warnings},
@@ -15,7 +18,7 @@ use crate::{
 };
 
 /// `cargo xtask ci`: all checks, also after one has failed, so that one run
-/// tells everything. Each check before the tests counts as one in the last line.
+/// tells everything, how long each took included. Each check before the tests counts as one in the last line.
 ///
 /// # Errors
 /// When a tool is missing.
@@ -36,9 +39,14 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<ExitCode> {
         report.check("simulation", || sim::check(place))?;
         report.check("model", || model::check(place))?;
         report.check("mutants", || mutants::check(place))?;
+        let begun = Instant::now();
         report.tally.add(test::all(place, &TestArgs::default())?);
+        report.took.push(("tests", begun.elapsed()));
     }
     println!();
+    for (name, took) in &report.took {
+        println!("{:>5.0} s  {name}", took.as_secs_f64());
+    }
     for line in &report.failures {
         println!("failed: {line}");
     }
@@ -50,6 +58,7 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<ExitCode> {
 struct Report {
     tally: Tally,
     failures: Vec<&'static str>,
+    took: Vec<(&'static str, Duration)>,
 }
 
 impl Report {
@@ -59,11 +68,13 @@ impl Report {
         check: impl FnOnce() -> anyhow::Result<bool>,
     ) -> anyhow::Result<bool> {
         println!("\n=== {name}");
+        let begun = Instant::now();
         let good = check().or_else(|error| {
             process::check_stop()?;
             eprintln!("ci: {error:#}");
             anyhow::Ok(false)
         })?;
+        self.took.push((name, begun.elapsed()));
         self.tally.check(good);
         if !good {
             self.failures.push(name);
