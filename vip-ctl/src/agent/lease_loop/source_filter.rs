@@ -247,7 +247,7 @@ mod tests {
             filter(&socket, &peer, Admits::All);
             assert_eq!(let_in(&socket, &peer, b"x", 200), 200);
             let few = let_in(&socket, &stranger, b"x", 20_000);
-            assert!((20..300).contains(&few), "{few} of {}", 20_000 / STRANGERS_LET_IN);
+            assert!((100..600).contains(&few), "{few} of {}", 20_000 / STRANGERS_LET_IN);
         }
     }
 
@@ -258,7 +258,7 @@ mod tests {
         for counter in [6, u64::from(u32::MAX), u64::from(u32::MAX) + 1, u64::MAX] {
             assert_eq!(let_in(&socket, &peer, &datagram(counter), 100), 100, "{counter}");
         }
-        let few = |bytes: &[u8]| let_in(&socket, &peer, bytes, 2_000) < 200;
+        let few = |bytes: &[u8]| let_in(&socket, &peer, bytes, 2_000) < 500;
         assert!(few(&datagram(5)) && few(&datagram(0)), "received before");
         for (at, what) in
             [(0, "version"), (1, "kind"), (37, "sender's life"), (38, "receiver's life"), (30, "life")]
@@ -271,9 +271,9 @@ mod tests {
         assert!(let_in(&socket, &stranger, &datagram(6), 2_000) < 100, "from elsewhere");
         // A datagram that is no payload still has a chance.
         let few = let_in(&socket, &peer, &datagram(5), 20_000);
-        assert!((100..1_000).contains(&few), "{few} of {}", 20_000 / OTHERS_LET_IN);
+        assert!((1_000..4_000).contains(&few), "{few} of {}", 20_000 / OTHERS_LET_IN);
         filter(&socket, &peer, Admits::Few);
-        assert!(let_in(&socket, &peer, &datagram(6), 2_000) < 200);
+        assert!(let_in(&socket, &peer, &datagram(6), 2_000) < 500);
     }
 
     #[test]
