@@ -115,8 +115,12 @@ fn tc(node: &Node, args: &[&str], more: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// New connections a second: the table is full after ten seconds and stays so,
+/// and the machine has time for other things.
+const CONNECTIONS_PER_SECOND: u32 = 25_000;
+
 /// Has the node track connections, and has a client open more of them than the
-/// table has room for.
+/// table has room for: an entry that was not answered stays for 30 s.
 ///
 /// # Errors
 /// When `nft` is missing or refuses the rules.
@@ -124,8 +128,13 @@ pub fn fill_conntrack(node: &Node, client: &Netns, at_most: Duration) -> Result<
     let rules = "table inet load { chain in { type filter hook input priority 0; ct state invalid drop; }; }";
     let output = node.ns().command("nft")?.arg(rules).output().context("running nft")?;
     ensure!(output.status.success(), "nft: {}", String::from_utf8_lossy(&output.stderr));
-    let (address, mut port) = (node.address(), DISCARD);
+    let (address, mut port, begun, mut sent) = (node.address(), DISCARD, clock::now(), 0_u32);
     Sender::start(client, at_most, move |socket| {
+        let due = begun.plus(Duration::from_secs(1) * sent / CONNECTIONS_PER_SECOND);
+        sent += 1;
+        if due > clock::now() {
+            clock::sleep_until(due.plus(Duration::from_millis(1)));
+        }
         // Each port is another connection, and then each socket.
         port = port.wrapping_add(1).max(DISCARD);
         if port == DISCARD {
