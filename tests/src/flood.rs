@@ -31,6 +31,8 @@ const FRAMES: usize = 1024;
 const PAYLOAD_LEN: usize = 200;
 /// How long the cluster may take to come up.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// As the agent calls it.
+const LEASE_THREAD: &str = "lease";
 /// How often it is looked whether the lease is there: a new holder takes longer.
 const LOOK: Duration = Duration::from_micros(200);
 /// How long a cluster is left alone between two loads.
@@ -238,20 +240,6 @@ pub struct Row {
     pub rejected_per_second: BTreeMap<String, f64>,
 }
 
-/// Nanoseconds that the lease thread of a node's agent has run for.
-fn lease_thread_ns(node: &Node) -> Result<u64> {
-    let tasks = format!("/proc/{}/task", node.agent_pid()?);
-    for task in std::fs::read_dir(&tasks).with_context(|| tasks.clone())? {
-        let task = task?.path();
-        if std::fs::read_to_string(task.join("comm"))?.trim() == "lease" {
-            let stat = std::fs::read_to_string(task.join("schedstat"))?;
-            let run = stat.split_ascii_whitespace().next().context("a thread's run time")?;
-            return run.parse().context("nanoseconds");
-        }
-    }
-    anyhow::bail!("{} has no lease thread", node.name())
-}
-
 /// While `act` runs: how often the lease was lost, as the nodes' kernels have it.
 fn count_lost<T>(lab: &Lab, act: impl FnOnce() -> Result<T>) -> Result<(T, u64)> {
     let words = lab.nodes().iter().map(Leases::open).collect::<Result<Vec<_>>>()?;
@@ -284,7 +272,7 @@ pub fn measure(target: &Target, load: Load, args: &FloodArgs) -> Result<Row> {
     let frames = target.frames(load, victim)?;
     let recorder = Recorder::start(&target.lab, &[victim])?;
     let rejected_before = victim.status()?.rejected;
-    let ns_before = lease_thread_ns(victim)?;
+    let before = victim.thread_time(LEASE_THREAD)?;
     let flood = || {
         if frames.is_empty() {
             std::thread::sleep(lasts);
@@ -298,7 +286,7 @@ pub fn measure(target: &Target, load: Load, args: &FloodArgs) -> Result<Row> {
         }
     };
     let (sent, leases_lost) = count_lost(&target.lab, flood)?;
-    let run = lease_thread_ns(victim)? - ns_before;
+    let run = victim.thread_time(LEASE_THREAD)?.saturating_sub(before);
     let said = recorder.frames();
     victim.check_agent()?;
     let rejected = victim.status()?.rejected;
@@ -309,12 +297,11 @@ pub fn measure(target: &Target, load: Load, args: &FloodArgs) -> Result<Row> {
     });
     let rejected_per_second = rejected_per_second.filter(|(_, count)| *count > 0.0).collect();
     target.lab.wait_holder(GROUP, PATIENCE)?;
-    let percent = |ns: u64| 100.0 * Duration::from_nanos(ns).as_secs_f64() / sent.took.as_secs_f64();
     let sent_per_second = said.len() as f64 / sent.took.as_secs_f64();
     Ok(Row {
         load: load.name(),
         per_second: sent.per_second(),
-        lease_thread_percent: percent(run),
+        lease_thread_percent: 100.0 * run.as_secs_f64() / sent.took.as_secs_f64(),
         leases_lost,
         sent_per_second,
         rejected_per_second,

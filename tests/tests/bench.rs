@@ -28,7 +28,12 @@ fn a_row_of_the_bench_is_measured_and_written_as_json() -> Result<()> {
     let [row] = &document["rows"].as_array().context("no rows")?[..] else { anyhow::bail!("{document}") };
     assert_eq!((&row["groups"], &row["lease_ms"], &row["nodes"]), (&100.into(), &1_000.into(), &3.into()));
     let number = |name: &str| row[name].as_f64().with_context(|| format!("no {name} in {row}"));
-    ensure!(number("holder_cpu_percent")? > 0.0 && number("bytes_per_s")? > 0.0, "{row}");
+    ensure!(
+        number("holder_cpu_percent")? > 0.0
+            && number("floor_cpu_percent")? > 0.0
+            && number("bytes_per_s")? > 0.0,
+        "{row}"
+    );
     // 100 groups never fill a socket, and a check is run every 100 ms.
     assert_eq!(row["lost"], 0);
     let heard = number("check_heard_ms")?;

@@ -1,8 +1,10 @@
 //! The benches of the agent. `agent`: three real agents in a lab, with many
 //! groups, and what that costs them; `run` measures one row, `usage` reads
-//! what the kernel knows of it. `hold`: whether a lease is lost
-//! where nothing is broken.
+//! what the kernel knows of it, `floor` measures what sending and receiving
+//! alone would cost. `hold`: whether a lease is lost where
+//! nothing is broken.
 
+mod floor;
 mod hold;
 mod run;
 mod usage;
@@ -96,6 +98,8 @@ pub struct Row {
     pub holder_cpu_percent: f64,
     /// CPU of a node that only votes, of one core.
     pub voter_cpu_percent: f64,
+    /// CPU of a bare loop that sends and receives as much as the holder, of one core.
+    pub floor_cpu_percent: f64,
     /// What the holder's interface sends and receives.
     pub bytes_per_s: f64,
     /// Datagrams that the nodes' kernels dropped.
@@ -187,15 +191,16 @@ fn cases(args: &AgentArgs) -> Vec<Case> {
 
 fn table(report: &Report) -> String {
     let mut text = String::from(
-        "groups  lease ms  holder CPU %  voter CPU %   KB/s    lost of sent   check heard: idle, after failover, ms   start ms\n",
+        "groups  lease ms  holder CPU %  voter CPU %  floor CPU %   KB/s    lost of sent   check heard: idle, after failover, ms   start ms\n",
     );
     for row in &report.rows {
         text += &format!(
-            "{:>6}  {:>8}  {:>12.1}  {:>11.1}  {:>5.0}  {:>6} of {:<8}  {:>17.0}  {:>19.0}  {:>9.0}\n",
+            "{:>6}  {:>8}  {:>12.1}  {:>11.1}  {:>11.1}  {:>5.0}  {:>6} of {:<8}  {:>17.0}  {:>19.0}  {:>9.0}\n",
             row.groups,
             row.lease_ms,
             row.holder_cpu_percent,
             row.voter_cpu_percent,
+            row.floor_cpu_percent,
             row.bytes_per_s / 1_000.0,
             row.lost,
             row.sent,
@@ -242,6 +247,7 @@ mod tests {
             nodes: 3,
             holder_cpu_percent: 7.0,
             voter_cpu_percent: 3.5,
+            floor_cpu_percent: 2.5,
             bytes_per_s: 1e6,
             lost: 0,
             sent: 10,
@@ -258,6 +264,7 @@ mod tests {
             "nodes",
             "holder_cpu_percent",
             "voter_cpu_percent",
+            "floor_cpu_percent",
             "bytes_per_s",
             "lost",
             "check_heard_ms",

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use vip_common::BootNs;
 
+use super::floor::floor;
 use super::usage::{Spent, Usage};
 use super::{Case, Row};
 use crate::lab::leases::Leases;
@@ -18,6 +19,11 @@ use crate::lab::{GroupSpec, Lab, LabSpec, Node, cleanup, clock};
 const WINDOW: Duration = Duration::from_secs(5);
 /// How long all groups must have had their holder before that.
 const CALM: Duration = Duration::from_secs(2);
+/// The agent's thread that announces VIPs, as it calls it.
+const ANNOUNCER: &str = "announcer";
+/// It is done if it does next to nothing for so long, which is longer than it
+/// waits for anything when there is much to do.
+const ANNOUNCER_CALM: Duration = Duration::from_secs(2);
 /// How long agents may take to have all groups.
 const START_PATIENCE: Duration = Duration::from_secs(240);
 /// How long a check that fails may stay unheard, and a failover may take.
@@ -41,6 +47,8 @@ pub(super) fn row(case: Case, vip_ctl: &Path) -> Result<Row> {
     let start = clock::now().since(begun).saturating_sub(CALM);
     let [holder, ..] = lab.nodes() else { bail!("the lab has no nodes") };
 
+    wait_announced(holder)?;
+
     let before = usage(&lab)?;
     clock::sleep_until(clock::now().plus(WINDOW));
     let after = usage(&lab)?;
@@ -60,12 +68,16 @@ pub(super) fn row(case: Case, vip_ctl: &Path) -> Result<Row> {
     let failover = cluster.fail_check(next, last)?;
 
     let [of_holder, .., of_voter] = &spent[..] else { bail!("nothing was measured") };
+    // Their programs stay.
+    lab.nodes().iter().filter(|node| node.has_agent()).try_for_each(Node::kill_agent)?;
+    let floor_cpu_percent = floor(&lab, of_holder, WINDOW)?;
     Ok(Row {
         groups: case.groups,
         lease_ms: u64::try_from(case.lease.as_millis()).unwrap_or(u64::MAX),
         nodes: lab.nodes().len(),
         holder_cpu_percent: of_holder.cpu_percent,
         voter_cpu_percent: of_voter.cpu_percent,
+        floor_cpu_percent,
         bytes_per_s: of_holder.bytes_per_s,
         lost: spent.iter().map(|spent| spent.lost).sum(),
         sent: spent.iter().map(|spent| spent.sent).sum(),
@@ -120,6 +132,23 @@ fn flag(node: &Node) -> PathBuf {
 
 fn mend_check(node: &Node) -> Result<()> {
     std::fs::write(flag(node), "").with_context(|| format!("writing {}", flag(node).display()))
+}
+
+/// Waits until what was taken has been announced as often as it is to be: ten
+/// thousand VIPs take a while.
+fn wait_announced(holder: &Node) -> Result<()> {
+    let deadline = clock::now().plus(START_PATIENCE);
+    let mut before = holder.thread_time(ANNOUNCER)?;
+    loop {
+        clock::sleep_until(clock::now().plus(ANNOUNCER_CALM));
+        let now = holder.thread_time(ANNOUNCER)?;
+        if now.saturating_sub(before) < ANNOUNCER_CALM / 100 {
+            return Ok(());
+        }
+        ensure!(clock::now() < deadline, "{} announces for longer than {START_PATIENCE:?}", holder.name());
+        ensure!(!cleanup::interrupted(), "interrupted");
+        before = now;
+    }
 }
 
 /// The running cluster, and what its kernels answer by.

@@ -192,6 +192,23 @@ impl Node {
         self.agent().is_some()
     }
 
+    /// How long a thread of the agent has run for.
+    ///
+    /// # Errors
+    /// When there is no such thread, or its account can't be read.
+    pub fn thread_time(&self, thread: &str) -> Result<Duration> {
+        let tasks = format!("/proc/{}/task", self.agent_pid()?);
+        for task in std::fs::read_dir(&tasks).with_context(|| tasks.clone())? {
+            let task = task?.path();
+            if std::fs::read_to_string(task.join("comm"))?.trim() == thread {
+                let stat = std::fs::read_to_string(task.join("schedstat"))?;
+                let run = stat.split_ascii_whitespace().next().context("a thread's run time")?;
+                return Ok(Duration::from_nanos(run.parse().context("nanoseconds")?));
+            }
+        }
+        anyhow::bail!("the agent of {} has no thread {thread}", self.name())
+    }
+
     /// The agent's process id.
     ///
     /// # Errors
