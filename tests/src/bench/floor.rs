@@ -23,7 +23,7 @@ const PORT: u16 = 7099;
 /// How long it is watched.
 const WINDOW: Duration = Duration::from_secs(5);
 /// Ethernet, IPv4 and UDP.
-const HEADERS: f64 = 42.0;
+const HEADERS: usize = 42;
 /// The least and the most that a datagram has.
 const LEN: std::ops::RangeInclusive<usize> = 1..=1_400;
 
@@ -39,8 +39,9 @@ pub(super) fn floor(lab: &Lab, holder: &Spent, window: Duration) -> Result<f64> 
     if rounds < 1.0 {
         bail!("{} has sent too little", first.name());
     }
-    let bytes = holder.bytes_per_s * window.as_secs_f64() / (holder.sent as f64 * 2.0) - HEADERS;
-    let (len, pause) = ((bytes.max(1.0) as usize).clamp(*LEN.start(), *LEN.end()), window.div_f64(rounds));
+    let bytes = usize::try_from(holder.bytes / (2 * holder.sent))?;
+    let len = bytes.saturating_sub(HEADERS).clamp(*LEN.start(), *LEN.end());
+    let pause = window.div_f64(rounds);
     let end = clock::now().plus(WINDOW);
     let peers: Vec<_> = others.iter().map(|node| SocketAddrV4::new(node.address(), PORT)).collect();
     let mut echoes = Vec::new();

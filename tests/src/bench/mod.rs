@@ -1,8 +1,7 @@
 //! The benches of the agent. `agent`: three real agents in a lab, with many
 //! groups, and what that costs them; `run` measures one row, `usage` reads
 //! what the kernel knows of it, `floor` measures what sending and receiving
-//! alone would cost. `hold`: whether a lease is lost where
-//! nothing is broken.
+//! alone would cost. `hold`: whether a lease is lost where nothing is broken.
 
 mod floor;
 mod hold;

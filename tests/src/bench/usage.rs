@@ -48,9 +48,11 @@ impl Usage {
     pub fn since(&self, before: &Self) -> Spent {
         let seconds = self.at.since(before.at).as_secs_f64().max(f64::EPSILON);
         let cpu = Duration::from_secs_f64((self.ticks - before.ticks) as f64 / ticks_per_second());
+        let bytes = self.bytes - before.bytes;
         Spent {
             cpu_percent: 100.0 * cpu.as_secs_f64() / seconds,
-            bytes_per_s: (self.bytes - before.bytes) as f64 / seconds,
+            bytes,
+            bytes_per_s: bytes as f64 / seconds,
             sent: self.sent - before.sent,
             lost: self.lost - before.lost,
         }
@@ -63,6 +65,8 @@ pub struct Spent {
     /// Of one core.
     pub cpu_percent: f64,
     /// Sent and received.
+    pub bytes: u64,
+    /// The same by time.
     pub bytes_per_s: f64,
     /// Datagrams.
     pub sent: u64,
