@@ -12,19 +12,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde::Serialize;
+use vip_common::heartbeat::{COUNTER_AT, KIND_AT, KIND_DATA, SENDER_INCARNATION_AT};
 
 use crate::lab::flood::{AgentFrame, Flood, Recorder, Sent, mac_of};
 use crate::lab::leases::Leases;
 use crate::lab::{GROUP, Lab, LabSpec, Node, cleanup, clock, skip};
 
-/// The kinds of datagrams (`vip-ctl/src/transport/header.rs`), and places in them.
+/// Kinds of datagrams (`vip-ctl/src/transport/header.rs`), as [`KIND_DATA`] is one.
 const CHALLENGE: u8 = 1;
 /// A response to a challenge.
 pub const RESPONSE: u8 = 2;
-const DATA: u8 = 3;
-const KIND_AT: usize = 1;
-const SENDER_LIFE_AT: usize = 30;
-const COUNTER_AT: usize = 46;
 /// How many different frames a load has.
 const FRAMES: usize = 1024;
 /// Bytes of a datagram that is made up: as many as a renewal has.
@@ -175,7 +172,7 @@ impl Target {
                 let mut forged = Vec::new();
                 for frame in to_victim(Some(CHALLENGE)).cycle().take(FRAMES) {
                     let mut payload = frame.payload().to_vec();
-                    payload[SENDER_LIFE_AT..SENDER_LIFE_AT + 8].copy_from_slice(&draw::<8>()?);
+                    payload[SENDER_INCARNATION_AT..SENDER_INCARNATION_AT + 8].copy_from_slice(&draw::<8>()?);
                     forged.push(with(frame.source(), &payload));
                 }
                 forged
@@ -186,7 +183,7 @@ impl Target {
             }
             Load::RecordedChallenges => to_victim(Some(CHALLENGE)).map(as_it_was).collect(),
             Load::ForgedPayloads => {
-                let last = |peer| to_victim(Some(DATA)).rfind(|frame| frame.source() == peer);
+                let last = |peer| to_victim(Some(KIND_DATA)).rfind(|frame| frame.source() == peer);
                 let lasts: Vec<_> = peers.iter().filter_map(|peer| last(*peer)).collect();
                 let mut forged = Vec::new();
                 for frame in lasts.iter().cycle().take(if lasts.is_empty() { 0 } else { FRAMES }) {
