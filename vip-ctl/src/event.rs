@@ -13,6 +13,7 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use self::bus::{EVENTS_KEPT, Events, GAP_BOUNDS_MS, Subscription, Tally};
+pub use vip_lease::Hook;
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,46 +159,6 @@ pub struct Change {
     /// up. What clients see is longer by the rest of a dead holder's lease.
     /// Null where nothing was taken over, or where the end before is not known.
     pub gap_ms: Option<u64>,
-}
-
-/// When a hook runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Hook {
-    /// The lease is won, and the fence stays closed until the hook has ended.
-    PrePromote,
-    /// The fence is open.
-    PostPromote,
-    /// A planned move is about to release the lease.
-    PreDemote,
-    /// The lease is gone.
-    PostDemote,
-    /// The node can't serve the group.
-    OnFault,
-}
-
-impl Hook {
-    /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::PrePromote, Self::PostPromote, Self::PreDemote, Self::PostDemote, Self::OnFault];
-
-    /// Its name, in the configuration and everywhere else.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::PrePromote => "pre_promote",
-            Self::PostPromote => "post_promote",
-            Self::PreDemote => "pre_demote",
-            Self::PostDemote => "post_demote",
-            Self::OnFault => "on_fault",
-        }
-    }
-}
-
-impl fmt::Display for Hook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
 }
 
 /// How a hook has ended.

@@ -1,6 +1,7 @@
 //! Command line and agent of vip, as a library: the data plane's user side, the
-//! host's addresses and routes, and the loop that ties them to the sans-IO lease
-//! engine, which is a package of its own ([`vip_engine`]).
+//! host's addresses and routes, and the threads around what decides: the lease
+//! engine ([`vip_engine`]) and the core of the lease thread ([`vip_lease`]), which
+//! are packages of their own.
 
 pub mod agent;
 pub mod announce;
@@ -24,8 +25,6 @@ pub mod record;
 #[cfg(test)]
 mod reference;
 pub mod report;
-pub mod transport;
 
-#[cfg(feature = "mutants")]
-pub use mutant::choose as choose_mutant;
 pub use vip_engine as engine;
+pub use vip_lease::transport;

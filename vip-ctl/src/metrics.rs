@@ -12,12 +12,9 @@ use prometheus_client::{
     registry::Registry,
 };
 use vip_common::{Counter as Counted, counter::COUNTERS};
+use vip_lease::lateness::{BOUNDS_US, Lateness};
 
-use crate::{
-    agent::lateness::{BOUNDS_US, Lateness},
-    dataplane::observe::counter_name,
-    report::Status,
-};
+use crate::{dataplane::observe::counter_name, report::Status};
 
 type Labels = Vec<(&'static str, String)>;
 type GaugeFamily = Family<Labels, Gauge>;

@@ -8,9 +8,10 @@ mod rules;
 use std::{fmt::Write as _, fs, path::PathBuf, time::Duration};
 
 use clap::Command;
+use vip_lease::lateness::Lateness;
 
 use crate::{
-    agent::{api::told::counted, lateness::Lateness},
+    agent::api::told::counted,
     cli,
     config::{
         CHECK_COUNT_MAX, CHECK_INTERVAL, CHECK_INTERVAL_DEFAULT, CHECK_TIMEOUT_DEFAULT, CHECK_TIMEOUT_MIN,

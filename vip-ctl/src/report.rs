@@ -6,9 +6,9 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use vip_common::{BootNs, Fence, GroupIndex, GroupMode, Lease, VipEntry, VipSlot};
+use vip_lease::lateness::Lateness;
 
 use crate::{
-    agent::lateness::Lateness,
     dataplane::{DataPlane, DataPlaneError, Group, attach, clock, observe},
     event::Tally,
     host::{Host, HostError},

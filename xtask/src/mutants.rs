@@ -115,10 +115,11 @@ fn checkers(mutant: &Mutant, seeds: u64) -> Vec<Checker> {
             &[Checker::UnitTests, Checker::SlowUnitTests],
             &[Checker::Scenarios, Checker::Simulation(seeds), Checker::Model, Checker::GroupTests],
         ),
-        Home::Glue => (
-            &[Checker::NearGlueTests, Checker::SlowGlueTests, Checker::GlueTests],
+        Home::Lease => (
+            &[Checker::NearLeaseTests, Checker::SlowLeaseTests, Checker::LeaseTests, Checker::LoopTests],
             &[Checker::Simulation(seeds)],
         ),
+        Home::Glue => (&[Checker::NearGlueTests, Checker::SlowGlueTests, Checker::GlueTests], &[]),
     };
     // Of what is harmless, nothing is to be found that would be worth a long search.
     let others = if mutant.harmless.is_some() { &[] } else { others };
@@ -150,9 +151,9 @@ mod tests {
         assert_eq!(checkers(&mutant(Home::Engine, Some("so")), 7), unit_tests);
         for harmless in [None, Some("so")] {
             let asked = checkers(&mutant(Home::Glue, harmless), 7);
-            let mut expected = vec![Checker::NearGlueTests, Checker::SlowGlueTests, Checker::GlueTests];
-            expected.extend(harmless.is_none().then_some(Checker::Simulation(7)));
-            assert_eq!(asked, expected);
+            assert_eq!(asked, [Checker::NearGlueTests, Checker::SlowGlueTests, Checker::GlueTests]);
+            let asked = checkers(&mutant(Home::Lease, harmless), 7);
+            assert_eq!(asked.contains(&Checker::Simulation(7)), harmless.is_none());
         }
     }
 

@@ -6,23 +6,14 @@
 use std::{collections::VecDeque, net::SocketAddr};
 
 use vip_common::{BootNs, Lease};
-use vip_ctl::{
-    agent::{
-        Notice,
-        eligibility::Eligible,
-        gate::{GateRule, Gates, Ticket},
-        hooks::HookAsk,
-        lease_loop::{
-            Regroup,
-            core::{Core, Io, Parts},
-        },
-    },
-    event::Hook,
-    transport::{Identity, KeyId, KeyRing, Psk, Received, Transport},
-};
 use vip_engine::{
     Command, CommandId, Completed, Engine, EngineConfig, Epoch, GroupId, Labels, NodeId, Packet, Refusal,
     Role,
+};
+use vip_lease::{
+    Core, Eligible, Hook, HookAsk, Io, LeaseNotice, Parts, Regroup,
+    gate::{GateRule, Gates, Ticket},
+    transport::{Identity, KeyId, KeyRing, Psk, Received, Transport},
 };
 
 use super::groups::Told;
@@ -38,7 +29,7 @@ pub(super) enum Act {
     /// Tell the network that a group is here.
     Takeover { group: GroupId },
     /// Tell the keeper.
-    Tell(Notice),
+    Tell(LeaseNotice),
     /// Run a hook that is waited for.
     Hook { hook: Hook, ticket: Ticket, group: GroupId },
     /// Answer a command.
@@ -107,7 +98,7 @@ impl Io for Hands {
         self.acts.push_back(Act::Takeover { group });
     }
 
-    fn tell(&mut self, notice: Notice) {
+    fn tell(&mut self, notice: LeaseNotice) {
         self.acts.push_back(Act::Tell(notice));
     }
 
@@ -117,7 +108,6 @@ impl Io for Hands {
             HookAsk::Run(order) => (order.hook, order.ticket, order.group),
             // Its end comes late, and means nothing any more.
             HookAsk::Cancel(_) | HookAsk::Forget(_) => return,
-            HookAsk::Reload(_) | HookAsk::Ended(..) | HookAsk::Close => return,
         };
         if let (Some(ticket), Ok(group)) = (ticket, group.parse()) {
             self.acts.push_back(Act::Hook { hook, ticket, group: GroupId(group) });

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use vip_ctl::agent::eligibility::Eligible;
 use vip_engine::{Command, NodeId};
+use vip_lease::Eligible;
 
 use super::{
     Violation,

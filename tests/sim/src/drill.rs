@@ -3,11 +3,11 @@
 
 use std::{cmp::Reverse, time::Duration};
 
-use vip_ctl::agent::eligibility::Eligible;
 use vip_engine::{
     COMMAND_TIMEOUT, Command, CommandId, Completed, GroupId, GroupSpec, GroupState, GroupStatus, HEARD_MIN,
     NodeId, PeerLoss, Role, Timing,
 };
+use vip_lease::Eligible;
 
 use super::{
     Violation,

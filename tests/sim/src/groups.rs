@@ -10,16 +10,11 @@ use std::{
 };
 
 use vip_common::Lease;
-use vip_ctl::{
-    agent::{
-        Notice,
-        lease_loop::Regroup,
-        reload::uncovered,
-        table::{Next, Table, TableGroup},
-    },
-    config,
-};
 use vip_engine::{GroupId, Label, LabelSpec, NodeId, Reloaded};
+use vip_lease::{
+    LeaseNotice, Regroup,
+    table::{Next, Table, TableGroup},
+};
 
 use super::{
     Violation,
@@ -114,22 +109,17 @@ impl Groups {
         Told {
             labels: self.table.groups().iter().map(TableGroup::labels).collect(),
             digest: self.version as u64 + 1,
-            uncovered: uncovered(&self.table),
+            uncovered: self.table.uncovered(),
         }
     }
 }
 
 /// Groups with these VIPs as a configuration has them.
-fn configured(version: &Version) -> Vec<config::Group> {
-    let group = |(place, vips): (usize, &Vec<u8>)| config::Group {
-        // In the order of their places.
-        name: format!("g{place:02}"),
-        vips: vips.iter().map(|vip| IpAddr::V4(Ipv4Addr::new(10, 0, 0, *vip))).collect(),
-        priorities: BTreeMap::new(),
-        preempt: None,
-        health: config::Health::default(),
-        hooks: config::Hooks::default(),
-    };
+fn configured(version: &Version) -> Vec<(String, Vec<IpAddr>)> {
+    let address = |vip: &u8| IpAddr::V4(Ipv4Addr::new(10, 0, 0, *vip));
+    // In the order of their places.
+    let group =
+        |(place, vips): (usize, &Vec<u8>)| (format!("g{place:02}"), vips.iter().map(address).collect());
     version.iter().enumerate().map(group).collect()
 }
 
@@ -230,7 +220,7 @@ impl World {
             labels: next.table.groups().iter().map(TableGroup::labels).collect(),
             table: version as u64 + 1,
             index: Vec::new(),
-            uncovered: uncovered(&next.table),
+            uncovered: next.table.uncovered(),
             rules: self.plan.gate_rules(),
         };
         for group in &next.ended {
@@ -241,7 +231,7 @@ impl World {
     }
 
     /// The keeper hears of the groups, when it comes to it.
-    pub(super) fn keep_later(&mut self, index: usize, notice: Notice) {
+    pub(super) fn keep_later(&mut self, index: usize, notice: LeaseNotice) {
         let delay = Duration::from_nanos(self.rng.below(self.plan.keeper_ns + 1));
         let node = &mut self.nodes[index];
         // In the order in which it was told.
@@ -252,12 +242,12 @@ impl World {
     }
 
     /// Step 3, and what a group's lease has by now.
-    pub(super) fn keep(&mut self, index: usize, notice: &Notice) -> Result<(), Violation> {
-        if let Notice::Covered { label } = notice {
+    pub(super) fn keep(&mut self, index: usize, notice: &LeaseNotice) -> Result<(), Violation> {
+        if let LeaseNotice::Covered { label } = notice {
             return self.cover(index, *label);
         }
         let groups = &mut self.nodes[index].groups;
-        let Some(next) = groups.under_way.take_if(|_| matches!(notice, Notice::Regrouped)) else {
+        let Some(next) = groups.under_way.take_if(|_| matches!(notice, LeaseNotice::Regrouped)) else {
             return Ok(());
         };
         groups.table = next.table;
@@ -330,10 +320,10 @@ impl World {
         let Some(last) = self.plan.versions.last().filter(|_| self.plan.versions.len() > 1) else {
             return Ok(());
         };
-        for (group, config) in configured(last).iter().enumerate() {
+        for (group, (_, vips)) in configured(last).iter().enumerate() {
             let Some(holder) = self.holder(group_id(group)) else { continue };
             let answered = &self.nodes[holder].groups.answered;
-            if config.vips.iter().any(|vip| answered.get(vip) != Some(&group_id(group))) {
+            if vips.iter().any(|vip| answered.get(vip) != Some(&group_id(group))) {
                 return Err(Violation::Unanswered(group_id(group), self.nodes[holder].id));
             }
         }

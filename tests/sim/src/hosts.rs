@@ -7,8 +7,8 @@ use std::{
 };
 
 use vip_common::{BootNs, Lease};
-use vip_ctl::agent::{eligibility::Eligible, gate::Ticket};
 use vip_engine::{Command, CommandId, Engine, EngineConfig, GroupId, Incarnation, NodeId, Role, Timing};
+use vip_lease::{Eligible, gate::Ticket};
 
 use super::{
     Mutant, Violation,

@@ -154,7 +154,7 @@ pub fn choose_mutant() {
     use std::sync::Once;
 
     static ONCE: Once = Once::new();
-    ONCE.call_once(vip_ctl::choose_mutant);
+    ONCE.call_once(vip_lease::choose_mutant);
 }
 
 /// Runs one seed.

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use vip_ctl::agent::gate::GateRule;
 use vip_engine::{COMMAND_TIMEOUT, EPOCH_MARGIN, GroupSpec, NodeSpec, PeerLoss, Role, Timing, VOTERS_MAX};
+use vip_lease::gate::GateRule;
 
 use super::{
     Mutant,

@@ -5,12 +5,8 @@
 use std::time::Duration;
 
 use vip_common::Lease;
-use vip_ctl::{
-    agent::{Notice, eligibility::Eligible},
-    event::Hook,
-    transport::OVERHEAD,
-};
 use vip_engine::{PAYLOAD_MAX, Packet};
+use vip_lease::{Eligible, Hook, LeaseNotice, transport::OVERHEAD};
 
 use super::{
     Mutant, Violation,
@@ -291,10 +287,10 @@ impl World {
     }
 
     /// What the keeper does about it.
-    fn notice(&mut self, index: usize, notice: Notice) -> Result<(), Violation> {
+    fn notice(&mut self, index: usize, notice: LeaseNotice) -> Result<(), Violation> {
         let known = &mut self.nodes[index].disk.known;
         match notice {
-            Notice::Changed { group, epoch, state, reason, promoting, .. } => {
+            LeaseNotice::Changed { group, epoch, state, reason, promoting, .. } => {
                 let highest = &mut known.epochs[usize::from(group.0)];
                 if epoch > *highest {
                     *highest = epoch;
@@ -304,24 +300,20 @@ impl World {
                 let is_grant = promoting || !self.plan.hooks[usize::from(group.0)].0;
                 return if is_grant { self.note_grant(index, group, epoch, (state, reason)) } else { Ok(()) };
             }
-            Notice::RaiseCeiling(ceiling) => {
+            LeaseNotice::RaiseCeiling(ceiling) => {
                 known.ceiling = known.ceiling.max(ceiling);
                 self.write_later(index);
             }
-            Notice::Remember { standby, pause } => {
+            LeaseNotice::Remember { standby, pause } => {
                 (known.standby, known.pause) = (standby, pause);
                 self.write_later(index);
             }
-            Notice::Claim { .. }
-            | Notice::Asked { .. }
-            | Notice::Connected { .. }
-            | Notice::Late { .. }
-            | Notice::Rejected { .. }
-            | Notice::Checked { .. }
-            | Notice::CanServe { .. }
-            | Notice::Watched(_)
-            | Notice::Reload(_) => {}
-            Notice::Regrouped | Notice::Covered { .. } => self.keep_later(index, notice),
+            LeaseNotice::Claim { .. }
+            | LeaseNotice::Asked { .. }
+            | LeaseNotice::Connected { .. }
+            | LeaseNotice::Late { .. }
+            | LeaseNotice::Rejected { .. } => {}
+            LeaseNotice::Regrouped | LeaseNotice::Covered { .. } => self.keep_later(index, notice),
         }
         Ok(())
     }

@@ -4,8 +4,8 @@
 use std::{collections::VecDeque, fmt::Write as _, time::Duration};
 
 use vip_common::BootNs;
-use vip_ctl::agent::{Notice, eligibility::Eligible};
 use vip_engine::{About, Ballot, Claim, Command, Message, Packet, Refused, RequestId, Verdict};
+use vip_lease::{Eligible, LeaseNotice};
 
 use super::{
     agent::{Act, Ask},
@@ -197,9 +197,9 @@ pub(super) fn act(act: &Act, now: BootNs, names: &Names) -> Option<String> {
     })
 }
 
-fn notice_line(notice: &Notice, names: &Names) -> Option<String> {
+fn notice_line(notice: &LeaseNotice, names: &Names) -> Option<String> {
     Some(match notice {
-        Notice::Changed { group, state, epoch, reason, holder, .. } => {
+        LeaseNotice::Changed { group, state, epoch, reason, holder, .. } => {
             let mut line = format!("{} is {state} ({reason}), e{}", names.group(*group), epoch.0);
             if let Some(holder) = holder {
                 // Writing to a string does not fail.
@@ -207,21 +207,21 @@ fn notice_line(notice: &Notice, names: &Names) -> Option<String> {
             }
             line
         }
-        Notice::RaiseCeiling(ceiling) => format!("wants e{} on disk", ceiling.0),
-        Notice::Remember { standby, pause } => {
+        LeaseNotice::RaiseCeiling(ceiling) => format!("wants e{} on disk", ceiling.0),
+        LeaseNotice::Remember { standby, pause } => {
             format!("remembers standby {standby}, pause v{} {}", pause.version, pause.on)
         }
-        Notice::Connected { node, restarted: true, .. } => format!("{} has restarted", names.node(*node)),
-        Notice::Connected { node, restarted: false, .. } => format!("{} is connected", names.node(*node)),
-        Notice::Claim { .. }
-        | Notice::Asked { .. }
-        | Notice::Late { .. }
-        | Notice::Rejected { .. }
-        | Notice::Checked { .. }
-        | Notice::CanServe { .. }
-        | Notice::Watched(_)
-        | Notice::Reload(_) => return None,
-        Notice::Regrouped => "has gone on with other groups".to_owned(),
-        Notice::Covered { label } => format!("has leases of all VIPs of {:04x}", label.0 & 0xffff),
+        LeaseNotice::Connected { node, restarted: true, .. } => {
+            format!("{} has restarted", names.node(*node))
+        }
+        LeaseNotice::Connected { node, restarted: false, .. } => {
+            format!("{} is connected", names.node(*node))
+        }
+        LeaseNotice::Claim { .. }
+        | LeaseNotice::Asked { .. }
+        | LeaseNotice::Late { .. }
+        | LeaseNotice::Rejected { .. } => return None,
+        LeaseNotice::Regrouped => "has gone on with other groups".to_owned(),
+        LeaseNotice::Covered { label } => format!("has leases of all VIPs of {:04x}", label.0 & 0xffff),
     })
 }

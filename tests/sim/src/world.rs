@@ -9,11 +9,8 @@ use std::{
     time::Duration,
 };
 
-use vip_ctl::{
-    agent::{Notice, gate::Ticket},
-    event::Hook,
-};
 use vip_engine::{CommandId, Completed, Epoch, GroupId, NodeId, PeerLoss, Refusal, Remembered};
+use vip_lease::{Hook, LeaseNotice, gate::Ticket};
 
 use super::{
     Mutant, Stats, Violation,
@@ -48,7 +45,7 @@ pub(super) enum Event {
     Keeper {
         node: usize,
         life: u64,
-        notice: Notice,
+        notice: LeaseNotice,
     },
     /// A hook ends that the lease loop of this node waits for.
     HookEnds {

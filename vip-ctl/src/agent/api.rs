@@ -24,6 +24,7 @@ use tokio::{
     time::timeout,
 };
 use tracing::{info, warn};
+use vip_lease::Snapshot;
 
 pub use self::request::{Request, Response};
 use self::{served::Moving, told::role_name};
@@ -32,7 +33,7 @@ use super::{
     checks::Board,
     follow::Follow,
     judge::Lanes,
-    lease_loop::{Ask, Asker, Snapshot},
+    lease_loop::{Ask, Asker},
     notify,
     pins::Pins,
     replace::{self, Ended},

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::mpsc::Sender, time::Duration};
 
 use vip_common::BootNs;
 
-use super::{Names, hooks::HookAsk};
+use super::{Names, hooks::RunnerAsk};
 use crate::{
     config::Config,
     dataplane::clock,
@@ -48,7 +48,7 @@ struct Last {
 /// Tells what happens.
 pub struct Chronicle {
     events: Events,
-    hooks: Sender<HookAsk>,
+    hooks: Sender<RunnerAsk>,
     /// By group.
     last: BTreeMap<String, Last>,
     /// What was asked for lately, by group; `None` for what concerns all.
@@ -58,7 +58,7 @@ pub struct Chronicle {
 impl Chronicle {
     /// Tells it by `events`; `hooks` is told of a reload.
     #[must_use]
-    pub fn new(events: Events, hooks: Sender<HookAsk>) -> Self {
+    pub fn new(events: Events, hooks: Sender<RunnerAsk>) -> Self {
         Self { events, hooks, last: BTreeMap::new(), asked: BTreeMap::new() }
     }
 
@@ -140,7 +140,7 @@ impl Chronicle {
     /// Other groups, or other hooks of them.
     pub fn reload(&self, config: &Config) {
         // The thread "hooks" ends only with the process.
-        let _ = self.hooks.send(HookAsk::Reload(Box::new(config.clone())));
+        let _ = self.hooks.send(RunnerAsk::Reload(Box::new(config.clone())));
     }
 
     /// Another machine claims a VIP.

@@ -4,23 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use vip_lease::Eligible;
+
 use crate::{
     config::{self, WhenAllFail},
     engine::GroupId,
     host::Interface,
     mutant::{self, Mutant},
 };
-
-/// The word on a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Eligible {
-    /// This node can serve it, and is well.
-    Yes,
-    /// It can't, or is not well.
-    No,
-    /// It can, but is not well, and keeps what nobody else is ready to take.
-    Unwell,
-}
 
 /// What is new about a group.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,11 +17,12 @@ use std::{
 };
 
 use tracing::error;
+use vip_lease::Eligible;
 
 use super::{
     Notice, Tell,
     checks::Board,
-    eligibility::{Eligible, Judge, News, down},
+    eligibility::{Judge, News, down},
     notify::{self, Beat},
 };
 use crate::{
@@ -279,9 +280,10 @@ mod tests {
         thread,
     };
 
+    use vip_lease::Regroup;
+
     use super::*;
     use crate::{
-        agent::lease_loop::Regroup,
         config::{Check, CheckKind, Group, Health, Hooks},
         engine::{Epoch, GroupId, Label},
     };

@@ -12,6 +12,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::mpsc::Receiver, time::Du
 
 use tracing::{error, info, warn};
 use vip_common::BootNs;
+use vip_lease::{LeaseNotice, table::Table, transport::Rejected};
 
 use self::places::Places;
 use super::{
@@ -23,7 +24,6 @@ use super::{
     memory::Memory,
     pins::Pins,
     reload::UnderWay,
-    table::Table,
 };
 use crate::{
     config::Config,
@@ -32,7 +32,6 @@ use crate::{
     host::{Interface, Watched, mac_text},
     node::{Node, NodeError, Setup},
     paths::Paths,
-    transport::Rejected,
 };
 
 /// What the keeper owns.
@@ -95,32 +94,28 @@ impl<T: Tell + Clone + Send + 'static> Keeper<T> {
 impl<T: Tell> Keeper<T> {
     /// Takes note of what is to outlive this incarnation. Returns whether
     /// anything is to be written.
-    fn remember(&mut self, notice: &Notice) -> bool {
+    fn remember(&mut self, notice: &LeaseNotice) -> bool {
         match notice {
-            Notice::Changed { group, epoch, .. } => {
+            LeaseNotice::Changed { group, epoch, .. } => {
                 let name = self.names.group(*group);
                 self.memory.note_epoch(name, *epoch)
             }
-            Notice::RaiseCeiling(ceiling) => {
+            LeaseNotice::RaiseCeiling(ceiling) => {
                 self.memory.ceiling = self.memory.ceiling.max(ceiling.0);
                 true
             }
-            Notice::Remember { standby, pause } => {
+            LeaseNotice::Remember { standby, pause } => {
                 self.memory.standby = *standby;
                 (self.memory.pause_version, self.memory.paused) = (pause.version, pause.on);
                 true
             }
-            Notice::Claim { .. }
-            | Notice::Reload(_)
-            | Notice::Regrouped
-            | Notice::Covered { .. }
-            | Notice::Asked { .. }
-            | Notice::Connected { .. }
-            | Notice::Late { .. }
-            | Notice::Rejected { .. }
-            | Notice::Checked { .. }
-            | Notice::CanServe { .. }
-            | Notice::Watched(_) => false,
+            LeaseNotice::Claim { .. }
+            | LeaseNotice::Regrouped
+            | LeaseNotice::Covered { .. }
+            | LeaseNotice::Asked { .. }
+            | LeaseNotice::Connected { .. }
+            | LeaseNotice::Late { .. }
+            | LeaseNotice::Rejected { .. } => false,
         }
     }
 
@@ -149,42 +144,7 @@ impl<T: Tell> Keeper<T> {
 
     pub(super) fn notice(&mut self, notice: Notice) {
         match notice {
-            Notice::Claim { group, vip, mac } => {
-                let group = self.names.group(group);
-                self.chronicle.claim(group, &vip.to_string(), &mac_text(mac));
-                warn!(group, %vip, mac = mac_text(mac), "another node claims a VIP that this node holds");
-            }
-            Notice::Asked { command, at } => self.chronicle.asked(&self.names, command, at),
-            Notice::Changed { group, state, epoch, reason, holder, promoting, gap } => {
-                let told = Changed { group, state, epoch, reason, holder, promoting, gap };
-                self.chronicle.changed(&self.names, &told);
-                let holder = holder.map_or("nobody", |node| self.names.node(node));
-                let name = self.names.group(group);
-                info!(group = name, state = %state, promoting, epoch = epoch.0, reason = %reason, holder, "changed");
-                self.want_place(group, state, promoting);
-            }
-            Notice::Connected { node, generation, is_member: false, .. } => {
-                info!(node = self.names.node(node), generation, "asks to take part in this membership");
-            }
-            Notice::Connected { node, restarted, generation, is_member: true } => {
-                info!(node = self.names.node(node), restarted, "connected");
-                self.chronicle.connected(self.names.node(node), restarted);
-                self.confirm(node, generation);
-            }
-            Notice::Remember { standby, pause } => {
-                self.chronicle.mode(standby, pause);
-                info!(standby, paused = pause.on, "changed");
-            }
-            Notice::RaiseCeiling(_) => {}
-            Notice::Late { by, margin } => {
-                self.chronicle.late(by, margin);
-                warn!(
-                    "a renewal began {} ms late, and {} ms would have cost the lease: is this host too busy, or the agent without real-time priority?",
-                    by.as_millis(),
-                    margin.as_millis()
-                );
-            }
-            Notice::Rejected { reason, from, source } => self.rejected(reason, from, source),
+            Notice::Lease(notice) => self.lease_notice(notice),
             Notice::Checked { group, check, trouble } => {
                 match &trouble {
                     Some(trouble) => warn!(group, check, "a health check fails: {trouble}"),
@@ -205,11 +165,52 @@ impl<T: Tell> Keeper<T> {
                 self.settle();
                 self.begin_reload(*order);
             }
-            Notice::Regrouped => {
+        }
+    }
+
+    fn lease_notice(&mut self, notice: LeaseNotice) {
+        match notice {
+            LeaseNotice::Claim { group, vip, mac } => {
+                let group = self.names.group(group);
+                self.chronicle.claim(group, &vip.to_string(), &mac_text(mac));
+                warn!(group, %vip, mac = mac_text(mac), "another node claims a VIP that this node holds");
+            }
+            LeaseNotice::Asked { command, at } => self.chronicle.asked(&self.names, command, at),
+            LeaseNotice::Changed { group, state, epoch, reason, holder, promoting, gap } => {
+                let told = Changed { group, state, epoch, reason, holder, promoting, gap };
+                self.chronicle.changed(&self.names, &told);
+                let holder = holder.map_or("nobody", |node| self.names.node(node));
+                let name = self.names.group(group);
+                info!(group = name, state = %state, promoting, epoch = epoch.0, reason = %reason, holder, "changed");
+                self.want_place(group, state, promoting);
+            }
+            LeaseNotice::Connected { node, generation, is_member: false, .. } => {
+                info!(node = self.names.node(node), generation, "asks to take part in this membership");
+            }
+            LeaseNotice::Connected { node, restarted, generation, is_member: true } => {
+                info!(node = self.names.node(node), restarted, "connected");
+                self.chronicle.connected(self.names.node(node), restarted);
+                self.confirm(node, generation);
+            }
+            LeaseNotice::Remember { standby, pause } => {
+                self.chronicle.mode(standby, pause);
+                info!(standby, paused = pause.on, "changed");
+            }
+            LeaseNotice::RaiseCeiling(_) => {}
+            LeaseNotice::Late { by, margin } => {
+                self.chronicle.late(by, margin);
+                warn!(
+                    "a renewal began {} ms late, and {} ms would have cost the lease: is this host too busy, or the agent without real-time priority?",
+                    by.as_millis(),
+                    margin.as_millis()
+                );
+            }
+            LeaseNotice::Rejected { reason, from, source } => self.rejected(reason, from, source),
+            LeaseNotice::Regrouped => {
                 self.settle();
                 self.finish_reload();
             }
-            Notice::Covered { label } => self.covered.push(label),
+            LeaseNotice::Covered { label } => self.covered.push(label),
         }
     }
 

@@ -1,16 +1,13 @@
 //! The lease loop: the one thread that owns the engine, the transport and the
 //! lease store, and turns sockets and timers into inputs and outputs into IO.
-//! What it does in between, and in which order, is in [`core`].
+//! What it does in between, and in which order, is in [`vip_lease`].
 //!
 //! It logs nothing, allocates little and waits for nobody: whatever may take
 //! time is told to other threads.
 
 mod asker;
 mod asks;
-pub mod core;
 mod mail;
-mod moves;
-mod regroup;
 mod socket;
 mod source_filter;
 mod source_guard;
@@ -38,22 +35,18 @@ use vip_common::{
     BootNs, GroupIndex, Lease,
     event::{Event, EventKind},
 };
+use vip_lease::{Core, Eligible, Hook, HookAsk, Io, LeaseNotice, Parts, Regroup, Snapshot, gate::Ticket};
 
 use self::mail::{BATCH, Inbox, Outbox, Sent};
 pub use self::{
     asker::Asker,
-    core::{Core, Io, Parts},
     mail::{Room, make_room},
-    regroup::Regroup,
     source_guard::SourceGuard,
 };
-use super::{
-    Notice, announcer::Announce, eligibility::Eligible, gate::Ticket, hooks::HookAsk, lateness::Lateness,
-};
+use super::{Notice, announcer::Announce, hooks::RunnerAsk};
 use crate::{
     dataplane::{DataPlane, clock, observe::Events},
-    engine::{Command, Completed, Epoch, GroupId, Label, NodeId, Refusal, Status},
-    event::Hook,
+    engine::{Command, Completed, Epoch, GroupId, Label, NodeId, Refusal},
 };
 
 /// Events taken from the ring buffer in one turn.
@@ -63,7 +56,7 @@ pub enum Ask {
     /// Do what a person wants, and tell what came of it. Groups go by their
     /// numbers in that table; while the loop has another one, it is busy.
     Command(Command, u64, oneshot::Sender<Result<Completed, Refusal>>),
-    /// Go on with other groups, then say [`Notice::Regrouped`].
+    /// Go on with other groups, then say [`LeaseNotice::Regrouped`].
     Regroup(Box<Regroup>),
     /// Tell the network where a group is, if it is here: it has new VIPs.
     Announce(Label),
@@ -79,43 +72,6 @@ pub enum Ask {
     Stop,
     /// End at once and leave the leases as they are, to the next agent or to time.
     Leave,
-}
-
-/// What the loop knows at one moment.
-pub struct Snapshot {
-    /// The digest of the groups that the view is of.
-    pub table: u64,
-    /// Nodes that have other groups, by what they last said.
-    pub differing: Vec<NodeId>,
-    /// The engine's view.
-    pub engine: Status,
-    /// When that was.
-    pub now: BootNs,
-    /// What was counted.
-    pub counts: Counts,
-    /// Rejected datagrams by reason, those that are zero left out.
-    pub rejected: Vec<(&'static str, u64)>,
-    /// How late renewals began.
-    pub lateness: Lateness,
-    /// Groups that are held here while their fence is kept shut.
-    pub promoting: Vec<GroupId>,
-    /// Groups that this node stays away from, until when.
-    pub barred: BTreeMap<GroupId, BootNs>,
-}
-
-/// What the loop counts.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
-    /// Datagrams sent.
-    pub sent: u64,
-    /// Datagrams that could not be sent, or had no session to be sealed for.
-    pub unsent: u64,
-    /// Authentic datagrams received.
-    pub received: u64,
-    /// Authentic datagrams whose packet was not understood.
-    pub undecoded: u64,
-    /// Datagrams that the kernel dropped before this agent could take them.
-    pub dropped: u64,
 }
 
 /// The data plane's side of the loop; a witness has none.
@@ -175,7 +131,7 @@ pub struct LeaseLoop {
     /// Where announcements are ordered.
     pub announcer: Sender<Announce>,
     /// Where hooks are ordered.
-    pub hooks: Sender<HookAsk>,
+    pub hooks: Sender<RunnerAsk>,
 }
 
 /// The loop while it runs.
@@ -195,7 +151,7 @@ struct Doer {
     plane: Option<Plane>,
     tell: Sender<Notice>,
     announcer: Sender<Announce>,
-    hooks: Sender<HookAsk>,
+    hooks: Sender<RunnerAsk>,
 }
 
 impl Io for Doer {
@@ -233,14 +189,14 @@ impl Io for Doer {
         self.announce(group, Announce::Takeover);
     }
 
-    fn tell(&mut self, notice: Notice) {
+    fn tell(&mut self, notice: LeaseNotice) {
         // The other end is gone only when the process ends.
-        let _ = self.tell.send(notice);
+        let _ = self.tell.send(Notice::Lease(notice));
     }
 
     fn hook(&mut self, ask: HookAsk) {
         // The thread "hooks" ends only with the process.
-        let _ = self.hooks.send(ask);
+        let _ = self.hooks.send(RunnerAsk::Lease(ask));
     }
 
     fn reply(&mut self, reply: Self::Reply, outcome: Result<Completed, Refusal>) {
@@ -328,7 +284,7 @@ impl Running {
         if let Some(group) = plane.and_then(|plane| plane.groups.get(&event.group).copied()) {
             // Each claim is answered, if not at once: the announcer sees to that.
             self.core.io.announce(group, Announce::Defend);
-            self.core.claimed(group, Notice::Claim { group, vip: event.vip.into(), mac: event.mac });
+            self.core.claimed(group, LeaseNotice::Claim { group, vip: event.vip.into(), mac: event.mac });
         }
     }
 

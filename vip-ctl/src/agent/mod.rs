@@ -19,17 +19,14 @@ mod chronicle;
 pub mod eligibility;
 mod error;
 mod follow;
-pub mod gate;
 pub mod hooks;
 mod join;
 mod judge;
 mod keeper;
-pub mod lateness;
 pub mod lease_loop;
 pub mod membership;
 mod memory;
 mod notify;
-mod parting;
 mod pins;
 pub(crate) mod realtime;
 pub mod reload;
@@ -43,7 +40,7 @@ mod votes;
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, UdpSocket},
     path::{Path, PathBuf},
     sync::{Arc, mpsc::channel},
     time::Duration,
@@ -52,13 +49,13 @@ use std::{
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tracing::{info, warn};
 use vip_common::GroupIndex;
+use vip_lease::{Eligible, LeaseNotice, Parts, Regroup, gate::Gates};
 
 pub use self::error::AgentError;
 use self::{
     checks::{Board, Checks},
-    eligibility::Eligible,
     judge::Lanes,
-    lease_loop::{Ask, Asker, LeaseLoop, Parts, Plane, SourceGuard},
+    lease_loop::{Ask, Asker, LeaseLoop, Plane, SourceGuard},
     membership::{Entry, take_part},
     memory::Memory,
     replace::Ended,
@@ -68,88 +65,21 @@ use self::{
 use crate::{
     config::Config,
     dataplane::{DataPlane, clock, observe::Events},
-    engine::{Command, Epoch, GroupId, GroupState, Label, NodeId, Pause, PeerLoss, Reason, Timing},
+    engine::{Epoch, GroupId, Label, NodeId, PeerLoss, Timing},
     host::{self, Watched},
     http,
     lock::Lock,
     node::{is_in_maps, plan},
     paths::Paths,
     programs,
-    transport::{KeyRing, Rejected},
+    transport::KeyRing,
 };
 
-/// What the lease loop, the checks and netlink tell the keeper.
+/// What the lease loop, the judge, netlink and people tell the keeper.
 #[derive(Debug)]
 pub enum Notice {
-    /// Another node claims a VIP that is held here.
-    Claim {
-        /// The group.
-        group: GroupId,
-        /// The VIP.
-        vip: Ipv4Addr,
-        /// Who claims it.
-        mac: [u8; 6],
-    },
-    /// A group's state or holder has changed.
-    Changed {
-        /// The group.
-        group: GroupId,
-        /// This node's state.
-        state: GroupState,
-        /// The grant.
-        epoch: Epoch,
-        /// Why.
-        reason: Reason,
-        /// Who holds it.
-        holder: Option<NodeId>,
-        /// Is the fence kept shut until `pre_promote` has ended?
-        promoting: bool,
-        /// The gap that it has ended.
-        gap: Option<Duration>,
-    },
-    /// A person wants something.
-    Asked {
-        /// What.
-        command: Command,
-        /// At which node.
-        at: NodeId,
-    },
-    /// A peer's incarnation was adopted.
-    Connected {
-        /// The peer.
-        node: NodeId,
-        /// True if it was connected before.
-        restarted: bool,
-        /// Number of its membership.
-        generation: u64,
-        /// Does it take part in that, or ask to?
-        is_member: bool,
-    },
-    /// No grant beyond this epoch is accepted before that is on disk.
-    RaiseCeiling(Epoch),
-    /// What is to outlive this incarnation has changed.
-    Remember {
-        /// Is this node on standby?
-        standby: bool,
-        /// The cluster's pause.
-        pause: Pause,
-    },
-    /// A renewal began later than half of the margin.
-    Late {
-        /// How late.
-        by: Duration,
-        /// How late it could have been before the lease ran out.
-        margin: Duration,
-    },
-    /// A datagram was rejected.
-    Rejected {
-        /// Why.
-        reason: Rejected,
-        /// Who it claims to be from.
-        from: Option<NodeId>,
-        /// The address that it came from.
-        source: SocketAddr,
-    },
+    /// What the lease loop tells.
+    Lease(LeaseNotice),
     /// There is a new verdict on a health check.
     Checked {
         /// The group's name.
@@ -168,14 +98,6 @@ pub enum Notice {
     Watched(Watched),
     /// There are to be other groups.
     Reload(Box<reload::Order>),
-    /// The lease loop has gone on to the other groups: what it says from here
-    /// on is about those.
-    Regrouped,
-    /// A group's leases have all of its VIPs from here on.
-    Covered {
-        /// Its label.
-        label: Label,
-    },
 }
 
 /// What the keeper tells the lease loop.
@@ -183,7 +105,7 @@ pub trait Tell {
     /// Whether this node can serve groups; false if nobody listens any more.
     fn eligible(&self, groups: Vec<(GroupId, Eligible)>) -> bool;
     /// To go on with other groups; false if nobody listens any more.
-    fn regroup(&self, regroup: lease_loop::Regroup) -> bool;
+    fn regroup(&self, regroup: Regroup) -> bool;
     /// The memory on disk has this ceiling; false if nobody listens any more.
     fn ceiling(&self, ceiling: Epoch) -> bool;
     /// To tell the network where the group with this label is; false if nobody
@@ -269,7 +191,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
     // Who comes after this process has nothing of that to do first.
     let once = asked + if node.is_some() { clock::now().since(before) } else { Duration::ZERO };
     // Only now: what has ended has no lease any more.
-    if !is_known && let Err(e) = table.store(&paths.state_dir) {
+    if !is_known && let Err(e) = table::store(&table, &paths.state_dir) {
         warn!("the record of the groups could not be written to {}: {e}", paths.state_dir.display());
     }
     abort_on_panic();
@@ -300,10 +222,10 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
     let silence = votes::begin(&paths.run_dir, config.cluster.lease)
         .map_err(AgentError::system(format!("keep the record of votes in {}", paths.run_dir.display())))?;
     let found = held(plane.as_ref(), clock::now());
-    let gates = gate::Gates::new(hooks::rules(&config), &found);
+    let gates = Gates::new(hooks::rules(&config), &found);
     let (engine, labels, transport) = decide(&config, &table, keys, &found, silence, &memory)?;
     let (hooks, hooks_rx) = channel();
-    let (me, uncovered) = (NodeId(config.me), reload::uncovered(&table));
+    let (me, uncovered) = (NodeId(config.me), table.uncovered());
     let lease_loop = LeaseLoop {
         parts: Parts { engine, labels, uncovered, transport, gates, me },
         socket,

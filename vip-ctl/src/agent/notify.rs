@@ -15,10 +15,11 @@ use std::{
 use sd_notify::NotifyState;
 use tracing::{error, warn};
 use vip_common::BootNs;
+use vip_lease::Snapshot;
 
 use super::{
     AgentError,
-    lease_loop::{Ask, Asker, Snapshot},
+    lease_loop::{Ask, Asker},
 };
 use crate::{dataplane::clock, engine::GroupState};
 

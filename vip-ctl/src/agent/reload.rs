@@ -13,20 +13,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
-
-use super::{
-    Names, Tell, hooks,
-    judge::Handle,
-    keeper::Keeper,
-    lease_loop::Regroup,
-    node_setup,
+use vip_lease::{
+    Regroup,
     table::{Table, TableGroup},
 };
+
+use super::{Names, Tell, hooks, judge::Handle, keeper::Keeper, node_setup, table};
 use crate::{
     config::Config,
     engine::{GroupId, GroupSpec, Reloaded},
     exit::Exit,
-    mutant::{self, Mutant},
     node::{NodeError, Setup},
 };
 
@@ -109,16 +105,6 @@ pub(super) fn specs(config: &Config) -> Vec<GroupSpec> {
     config.groups.iter().map(spec).collect()
 }
 
-/// The groups whose leases may not have all of their VIPs yet.
-#[must_use]
-pub fn uncovered(table: &Table) -> Vec<GroupId> {
-    let groups = (0..=u16::MAX).map(GroupId).zip(table.groups());
-    groups
-        .filter(|(_, group)| !group.is_settled() && !mutant::is(Mutant::NothingUncovered))
-        .map(|(id, _)| id)
-        .collect()
-}
-
 impl<T: Tell> Keeper<T> {
     /// Steps 1 and 2.
     pub(super) fn begin_reload(&mut self, order: Order) {
@@ -177,7 +163,7 @@ impl<T: Tell> Keeper<T> {
             labels: next.table.groups().iter().map(TableGroup::labels).collect(),
             table: config.groups_digest(),
             index,
-            uncovered: uncovered(&next.table),
+            uncovered: next.table.uncovered(),
             rules: hooks::rules(config),
         };
         Ok(Some((next.table, setup, changes, regroup)))
@@ -259,7 +245,7 @@ impl<T: Tell> Keeper<T> {
     }
 
     fn store_table(&self) {
-        if let Err(e) = self.table.store(&self.paths.state_dir) {
+        if let Err(e) = table::store(&self.table, &self.paths.state_dir) {
             // The next start then begins from the former groups, which costs
             // time and not safety.
             warn!("the record of the groups could not be written to {}: {e}", self.paths.state_dir.display());
@@ -295,28 +281,4 @@ fn changes(
     }
     changes.removed.extend(old_names.difference(&new_names).cloned());
     changes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn groups_whose_vips_have_changed_are_looked_at_until_a_lease_has_them() {
-        let group = |name: &str, vips: &[&str]| crate::config::Group {
-            name: name.into(),
-            vips: vips.iter().map(|vip| vip.parse().expect("an address")).collect(),
-            priorities: std::collections::BTreeMap::new(),
-            preempt: None,
-            health: crate::config::Health::default(),
-            hooks: crate::config::Hooks::default(),
-        };
-        let first = Table::of(&[group("app", &["10.0.0.1"]), group("db", &["10.0.0.2"])]);
-        assert_eq!(uncovered(&first), []);
-        let wider = [group("app", &["10.0.0.1"]), group("db", &["10.0.0.2", "10.0.0.3"])];
-        let mut next = first.next(&wider).table;
-        assert_eq!(uncovered(&next), [GroupId(1)]);
-        next.settle(GroupId(1));
-        assert_eq!(uncovered(&next), []);
-    }
 }

@@ -1,6 +1,7 @@
 //! Who could hold a group, in order, for `status` and `explain`.
 
-use super::lease_loop::Snapshot;
+use vip_lease::Snapshot;
+
 use crate::{
     config::{self, Config},
     engine::{GroupId, GroupStatus as Known, NodeId},

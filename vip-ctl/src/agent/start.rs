@@ -14,6 +14,7 @@ use std::{
 
 use tracing::{info, warn};
 use vip_common::{BootNs, GroupMode};
+use vip_lease::table::{Table, TableGroup};
 
 use super::{
     AgentError, Names, Notice, announcer,
@@ -22,8 +23,7 @@ use super::{
     judge::{self, Heard, HostLinks, Serving},
     lease_loop::{self, Ask, Asker, Plane, Room},
     memory::Memory,
-    realtime, reload,
-    table::{Table, TableGroup},
+    realtime, reload, table,
     threads::spawn,
 };
 use crate::{
@@ -71,7 +71,7 @@ pub(super) struct Follow {
 
 /// See [`Follow`].
 pub(super) fn follow_table(config: &Config, paths: &Paths) -> Result<Follow, AgentError> {
-    let recorded = Table::load(&paths.state_dir).map_err(AgentError::system(format!(
+    let recorded = table::load(&paths.state_dir).map_err(AgentError::system(format!(
         "read the record of the groups in {} (move a broken groups.json away)",
         paths.state_dir.display()
     )))?;

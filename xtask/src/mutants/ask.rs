@@ -25,22 +25,24 @@ use crate::{
 const MUTANT: &str = "VIP_MUTANT";
 
 /// What is in the names of tests that take seconds each, and so are asked last:
-/// of the engine, and of vip-ctl.
+/// of the engine, of vip-lease and of vip-ctl.
 const SLOW_UNIT_TESTS: &[&str] =
     &["operate::more_groups_than_are_asked_for_at_once_are_preempted_one_round_after_the_other"];
-const SLOW_GLUE_TESTS: &[&str] = &[
-    "agent::membership::chains::",
-    "agent::table::tests::no_vip_is_ever_answered_twice",
+const SLOW_LEASE_TESTS: &[&str] = &[
+    "table::tests::no_vip_is_ever_answered_twice",
     "transport::tests::forged::",
     "transport::tests::replay::",
 ];
+const SLOW_GLUE_TESTS: &[&str] = &["agent::membership::chains::"];
 
-/// vip-ctl's tests in which engines vote and are given other groups: the only
-/// ones that can notice an engine's mutant.
-const GROUP_TESTS: &str = "agent::table::";
+/// vip-lease's tests in which engines vote and are given other groups: of these,
+/// the only ones that can notice an engine's mutant.
+const GROUP_TESTS: &str = "table::";
+/// vip-ctl's tests that run what vip-lease decides.
+const LOOP_TESTS: &[&str] = &["agent::lease_loop::", "agent::hooks::"];
 
-/// vip-ctl's test that lists the mutants of the glue.
-const GLUE_LIST: &str = "mutant::tests::each_has_a_name_and_is_told";
+/// The test that lists the mutants of vip-lease, and of vip-ctl.
+const LIST: &str = "mutant::tests::each_has_a_name_and_is_told";
 
 /// How long a program of tests may take: the slowest takes some thirty seconds of
 /// a processor of its own, and must not seem to hang on one that others use.
@@ -57,6 +59,7 @@ const MODEL_LIMIT: Duration = Duration::from_secs(120);
 /// Programs that can be told which mutant to be.
 pub(super) struct Programs {
     engine_tests: Artifact,
+    lease_tests: Artifact,
     glue_tests: Artifact,
     sim: PathBuf,
     model: PathBuf,
@@ -75,9 +78,11 @@ impl Programs {
         build::object(place, &tools, Warnings::Show)?;
         let programs = [["vip-sim", "vip-sim"], ["vip-model", "vip-model"], ["vip-model", "vip-mutants"]];
         let [sim, model, list] = build::host_programs_with(place, "release", programs, &["mutants"])?;
-        let [engine_tests, glue_tests] = unit_tests(place, ["vip_engine", "vip_ctl"])?;
+        let [engine_tests, lease_tests, glue_tests] =
+            unit_tests(place, ["vip_engine", "vip_lease", "vip_ctl"])?;
         Ok(Self {
             engine_tests,
+            lease_tests,
             glue_tests,
             sim,
             model,
@@ -92,11 +97,13 @@ impl Programs {
     /// When a program does not list them, or two have one name.
     pub(super) fn list(&self) -> anyhow::Result<Vec<Mutant>> {
         let engine = process::output_of(&mut Command::new(&self.list))?;
-        let mut glue = Command::new(&self.glue_tests.executable);
-        let glue = process::output_of(glue.args(["--exact", GLUE_LIST, "--nocapture"]))?;
-        let all = [parse_list(&engine), parse_list(&glue)];
+        let listed = |tests: &Artifact| {
+            process::output_of(Command::new(&tests.executable).args(["--exact", LIST, "--nocapture"]))
+        };
+        let (lease, glue) = (listed(&self.lease_tests)?, listed(&self.glue_tests)?);
+        let all = [parse_list(&engine), parse_list(&lease), parse_list(&glue)];
         if all.iter().any(Vec::is_empty) {
-            bail!("`vip-mutants` or vip-ctl's test {GLUE_LIST} lists no mutants");
+            bail!("`vip-mutants`, or the test {LIST} of vip-lease or vip-ctl, lists no mutants");
         }
         let all = all.concat();
         let mut names: Vec<_> = all.iter().map(|mutant| &mutant.name).collect();
@@ -120,12 +127,17 @@ impl Programs {
         match checker {
             Checker::UnitTests => self.unit(&skipping(SLOW_UNIT_TESTS), mutant, again),
             Checker::SlowUnitTests => self.unit(SLOW_UNIT_TESTS, mutant, again),
-            Checker::GroupTests => self.glue(&[GROUP_TESTS], mutant, again),
+            Checker::GroupTests => self.lease(&[GROUP_TESTS], mutant, again),
+            Checker::NearLeaseTests => {
+                let near = near(mutant);
+                self.lease(&[skipping(SLOW_LEASE_TESTS), vec![&near]].concat(), mutant, again)
+            }
+            Checker::LeaseTests => self.lease(&skipping(SLOW_LEASE_TESTS), mutant, again),
+            Checker::SlowLeaseTests => self.lease(SLOW_LEASE_TESTS, mutant, again),
+            Checker::LoopTests => self.glue(LOOP_TESTS, mutant, again),
             Checker::NearGlueTests => {
-                let near =
-                    format!("{}::", mutant.and_then(|name| name.split('-').next()).unwrap_or_default());
-                let near = [skipping(SLOW_GLUE_TESTS), vec![&near]].concat();
-                self.glue(&near, mutant, again)
+                let near = near(mutant);
+                self.glue(&[skipping(SLOW_GLUE_TESTS), vec![&near]].concat(), mutant, again)
             }
             Checker::GlueTests => self.glue(&skipping(SLOW_GLUE_TESTS), mutant, again),
             Checker::SlowGlueTests => self.glue(SLOW_GLUE_TESTS, mutant, again),
@@ -137,6 +149,10 @@ impl Programs {
 
     fn unit(&self, args: &[&str], mutant: Option<&str>, again: &Again) -> anyhow::Result<Answer> {
         tests(&self.engine_tests, "unit test", args, mutant, again)
+    }
+
+    fn lease(&self, args: &[&str], mutant: Option<&str>, again: &Again) -> anyhow::Result<Answer> {
+        tests(&self.lease_tests, "vip-lease's test", args, mutant, again)
     }
 
     fn glue(&self, args: &[&str], mutant: Option<&str>, again: &Again) -> anyhow::Result<Answer> {
@@ -208,7 +224,7 @@ fn unit_tests<const N: usize>(place: &Place, libraries: [&str; N]) -> anyhow::Re
     let mut command = place.cargo();
     // Of the whole workspace: what they depend on is then built as for all tests.
     command.args(["test", "--locked", "--workspace", "--lib", "--no-run"]);
-    command.args(["--features", "vip-engine/mutants,vip-ctl/mutants"]);
+    command.args(["--features", "vip-engine/mutants,vip-lease/mutants,vip-ctl/mutants"]);
     command.arg("--message-format=json-render-diagnostics");
     let (status, artifacts) = build::artifacts(&mut command)?;
     if !status.success() {
@@ -240,6 +256,11 @@ fn told(program: &Path, mutant: Option<&str>) -> Command {
         None => command.env_remove(MUTANT),
     };
     command
+}
+
+/// What is in the names of the tests of the module that a mutant's name begins with.
+fn near(mutant: Option<&str>) -> String {
+    format!("{}::", mutant.and_then(|name| name.split('-').next()).unwrap_or_default())
 }
 
 fn skipping<'a>(slow: &[&'a str]) -> Vec<&'a str> {

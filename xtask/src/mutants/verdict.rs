@@ -8,7 +8,9 @@ use std::{fmt, path::PathBuf};
 pub(super) enum Home {
     /// The lease engine.
     Engine,
-    /// What ties it to sockets, files and the data plane: vip-ctl.
+    /// What the lease thread decides around it: vip-lease.
+    Lease,
+    /// What ties that to sockets, files and the data plane: vip-ctl.
     Glue,
 }
 
@@ -28,6 +30,7 @@ pub(super) fn parse_list(text: &str) -> Vec<Mutant> {
         let mut fields = line.split('\t');
         let home = match fields.next()? {
             "engine" => Home::Engine,
+            "lease" => Home::Lease,
             "glue" => Home::Glue,
             _ => return None,
         };
@@ -92,8 +95,16 @@ pub(super) enum Checker {
     Simulation(u64),
     /// The model check.
     Model,
-    /// Those of vip-ctl's unit tests that run engines.
+    /// Those of vip-lease's unit tests that run engines.
     GroupTests,
+    /// vip-lease's unit tests of the module that a mutant's name begins with.
+    NearLeaseTests,
+    /// All of vip-lease's unit tests, but for the slow ones.
+    LeaseTests,
+    /// The slow ones.
+    SlowLeaseTests,
+    /// Those of vip-ctl's unit tests that run what vip-lease decides.
+    LoopTests,
     /// vip-ctl's unit tests of the module that a mutant's name begins with.
     NearGlueTests,
     /// All of vip-ctl's unit tests, but for the slow ones.

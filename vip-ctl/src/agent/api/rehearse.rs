@@ -5,7 +5,9 @@
 
 use tracing::warn;
 
-use super::{Request, Response, Server, Snapshot, exit_of};
+use vip_lease::Snapshot;
+
+use super::{Request, Response, Server, exit_of};
 use crate::{
     config::Config,
     engine::{Command, GroupId, GroupState, GroupStatus, NodeId, Refusal, Role, Status},

@@ -5,8 +5,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use vip_common::BootNs;
+use vip_lease::Snapshot;
 
-use super::{Response, Server, Snapshot};
+use super::{Response, Server};
 use crate::{
     config::{Config, hooks},
     dataplane::clock,

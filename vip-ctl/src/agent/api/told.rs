@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{Response, Server, Snapshot};
+use vip_lease::{Counts, Snapshot};
+
+use super::{Response, Server};
 use crate::{
-    agent::lease_loop::Counts,
     config,
     dataplane::DataPlane,
     engine::{EPOCH_MARGIN, PeerLoss, Role},

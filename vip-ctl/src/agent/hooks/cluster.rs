@@ -10,24 +10,16 @@ use std::{
 
 use fastrand::Rng;
 use vip_common::{BootNs, GroupMode, Lease, fence_open, lease::LEASE_NS_MAX};
-
-use super::{
-    HookAsk, Order,
-    sequence::{Sequencer, Skipped},
-};
-use crate::{
-    agent::{
-        Notice,
-        eligibility::Eligible,
-        gate::{GateRule, Gates, Grant, Ticket},
-        lease_loop::core::{Core, Io, Parts},
-    },
-    engine::{
-        Command, Completed, Engine, EngineConfig, GroupId, GroupSpec, GroupState, Incarnation, Label,
-        LabelSpec, Labels, NodeId, NodeSpec, Packet, Refusal, Role,
-    },
-    event::Hook,
+use vip_lease::{
+    Core, Eligible, Hook, HookAsk, Io, LeaseNotice, Order, Parts,
+    gate::{GateRule, Gates, Grant, Ticket},
     transport::{Identity, KeyId, KeyRing, Psk, Transport},
+};
+
+use super::sequence::{Sequencer, Skipped};
+use crate::engine::{
+    Command, Completed, Engine, EngineConfig, GroupId, GroupSpec, GroupState, Incarnation, Label, LabelSpec,
+    Labels, NodeId, NodeSpec, Packet, Refusal, Role,
 };
 
 const SEEDS: u64 = 24;
@@ -43,7 +35,7 @@ const CALM: Duration = Duration::from_secs(40);
 enum Act {
     Store(Lease),
     Send(NodeId, Packet),
-    Tell(Notice),
+    Tell(LeaseNotice),
     Hook(HookAsk),
 }
 
@@ -75,7 +67,7 @@ impl Io for Hands {
 
     fn takeover(&mut self, _group: GroupId) {}
 
-    fn tell(&mut self, notice: Notice) {
+    fn tell(&mut self, notice: LeaseNotice) {
         self.acts.push_back(Act::Tell(notice));
     }
 
@@ -250,11 +242,11 @@ impl World {
                     self.in_flight.insert((at, self.numbered), (self.hosts[host].id, to, packet));
                 }
             }
-            Act::Tell(Notice::Changed { state: GroupState::Active, promoting, .. }) => {
+            Act::Tell(LeaseNotice::Changed { state: GroupState::Active, promoting, .. }) => {
                 self.hosts[host].was_up = true;
                 self.grants += usize::from(!promoting);
             }
-            Act::Tell(Notice::Changed { .. }) => self.hosts[host].was_up = false,
+            Act::Tell(LeaseNotice::Changed { .. }) => self.hosts[host].was_up = false,
             Act::Tell(_) => {}
             Act::Hook(HookAsk::Turned(turned)) => {
                 let at = &mut self.hosts[host];
@@ -272,7 +264,6 @@ impl World {
                     self.skip(host, vec![Skipped { order, why: Some("late") }]);
                 }
             }
-            Act::Hook(HookAsk::Reload(_) | HookAsk::Ended(..) | HookAsk::Close) => {}
         }
     }
 

@@ -20,30 +20,26 @@ use std::{
 
 use tracing::{info, warn};
 use vip_common::BootNs;
+use vip_lease::{
+    Hook, HookAsk, Order, Turned,
+    gate::{GateRule, Ticket},
+};
 
-pub use self::sequence::{Order, Turned};
 use self::{
     run::{Ended, Task},
     sequence::{Sequencer, Skipped},
     webhook::Webhooks,
 };
-use super::{
-    AgentError,
-    gate::{GateRule, Ticket},
-    lease_loop::Asker,
-};
+use super::{AgentError, lease_loop::Asker};
 use crate::{
     config::{Config, Hooks, hooks::OnFailure},
     dataplane::clock,
     engine::NodeId,
-    event::{Change, Event, Events, Hook, HookRun, Kind, Outcome},
+    event::{Change, Event, Events, HookRun, Kind, Outcome},
     history,
     paths::Paths,
 };
 
-/// Hooks of one [`Pool`] that run at the same time; more wait. Ten thousand
-/// groups can move at once.
-pub(super) const RUNS_MAX: usize = 16;
 /// Hooks of one group that wait; beyond that the oldest are dropped.
 const WAITING_MAX: usize = 8;
 /// What the end of a run may take beyond its limit before it is given up.
@@ -57,15 +53,9 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// What the thread is told.
 #[derive(Debug)]
-pub enum HookAsk {
-    /// A group's state has changed: what follows from it is to be run.
-    Turned(Turned),
-    /// Run a hook in the midst of a grant, if there is one.
-    Run(Order),
-    /// What this run was for is over.
-    Cancel(Ticket),
-    /// What this run was for goes on without it: it is not begun any more.
-    Forget(Ticket),
+pub enum RunnerAsk {
+    /// What the lease loop asks.
+    Lease(HookAsk),
     /// Go on with the hooks of this configuration.
     Reload(Box<Config>),
     /// A run has ended.
@@ -105,7 +95,7 @@ pub struct Runner<R> {
     events: Events,
     report: R,
     /// To itself, for the runs.
-    own: Sender<HookAsk>,
+    own: Sender<RunnerAsk>,
     webhooks: Option<Webhooks>,
     sequencer: Sequencer,
     running: Vec<Running>,
@@ -113,7 +103,7 @@ pub struct Runner<R> {
 
 impl<R: Report> Runner<R> {
     /// For the groups of this configuration.
-    pub fn new(config: &Config, events: Events, report: R, own: Sender<HookAsk>) -> Self {
+    pub fn new(config: &Config, events: Events, report: R, own: Sender<RunnerAsk>) -> Self {
         let mut runner = Self {
             node: config.node_name.clone(),
             nodes: config.cluster.nodes.iter().map(|node| (NodeId(node.id), node.name.clone())).collect(),
@@ -160,7 +150,7 @@ impl<R: Report> Runner<R> {
     }
 
     /// Runs until it is closed and has finished, or given up.
-    pub fn run(mut self, asks: &Receiver<HookAsk>) {
+    pub fn run(mut self, asks: &Receiver<RunnerAsk>) {
         let mut close_at: Option<BootNs> = None;
         loop {
             let is_idle = self.sequencer.is_idle();
@@ -175,17 +165,17 @@ impl<R: Report> Runner<R> {
                 asks.recv_timeout(wait)
             };
             match ask {
-                Ok(HookAsk::Turned(turned)) => self.turned(&turned),
-                Ok(HookAsk::Run(order)) => self.add(order),
-                Ok(HookAsk::Cancel(ticket)) => self.cancel(ticket),
-                Ok(HookAsk::Forget(ticket)) => self.forget(ticket),
-                Ok(HookAsk::Reload(config)) => self.reload(&config),
-                Ok(HookAsk::Ended(number, ended)) => {
+                Ok(RunnerAsk::Lease(HookAsk::Turned(turned))) => self.turned(&turned),
+                Ok(RunnerAsk::Lease(HookAsk::Run(order))) => self.add(order),
+                Ok(RunnerAsk::Lease(HookAsk::Cancel(ticket))) => self.cancel(ticket),
+                Ok(RunnerAsk::Lease(HookAsk::Forget(ticket))) => self.forget(ticket),
+                Ok(RunnerAsk::Reload(config)) => self.reload(&config),
+                Ok(RunnerAsk::Ended(number, ended)) => {
                     if let Some(place) = self.running.iter().position(|run| run.number == number) {
                         self.end(place, ended);
                     }
                 }
-                Ok(HookAsk::Close) => close_at = Some(clock::now().plus(STOP_MAX)),
+                Ok(RunnerAsk::Close) => close_at = Some(clock::now().plus(STOP_MAX)),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -262,7 +252,7 @@ impl<R: Report> Runner<R> {
         let body = move || {
             let ended = run::run(&task, &flag);
             // The other end is gone only when the agent has ended.
-            let _ = own.send(HookAsk::Ended(number, ended));
+            let _ = own.send(RunnerAsk::Ended(number, ended));
         };
         match thread::Builder::new().name("hook".into()).spawn(body) {
             Ok(_) => {
@@ -370,7 +360,7 @@ pub struct People {
     /// What happens.
     pub events: Events,
     /// Orders for hooks.
-    pub hooks: Sender<HookAsk>,
+    pub hooks: Sender<RunnerAsk>,
     thread: thread::JoinHandle<()>,
 }
 
@@ -380,7 +370,7 @@ impl People {
     pub fn finish(self) {
         let Self { events, hooks, thread, .. } = self;
         drop(events);
-        if hooks.send(HookAsk::Close).is_ok() {
+        if hooks.send(RunnerAsk::Close).is_ok() {
             // It panicked, and the process with it, or it is done.
             let _ = thread.join();
         }
@@ -396,8 +386,8 @@ pub fn start(
     config: &Config,
     paths: &Paths,
     report: &Asker,
-    hooks: Sender<HookAsk>,
-    asks: Receiver<HookAsk>,
+    hooks: Sender<RunnerAsk>,
+    asks: Receiver<RunnerAsk>,
 ) -> Result<People, AgentError> {
     let before = history::read(&paths.state_dir).unwrap_or_else(|e| {
         warn!("the history in {} can't be read: {e}", paths.state_dir.display());

@@ -12,54 +12,13 @@ use std::{
     sync::Arc,
 };
 
-use super::{RUNS_MAX, WAITING_MAX};
-use crate::{
-    agent::gate::{Grant, Ticket},
-    engine::{Epoch, GroupState, NodeId, Reason},
-    event::Hook,
+use vip_lease::{
+    Hook, Order, RUNS_MAX, Turned,
+    gate::{Grant, Ticket},
 };
 
-/// A group's state on this node, as it has just become.
-#[derive(Clone, Debug)]
-pub struct Turned {
-    /// The group.
-    pub group: Arc<str>,
-    /// This node's state.
-    pub state: GroupState,
-    /// This node's grant, if it has the lease.
-    pub grant: Option<Grant>,
-    /// Is the fence kept shut until `pre_promote` has ended?
-    pub promoting: bool,
-    /// Who waits for `pre_promote`, if it is to be run now.
-    pub pre_promote: Option<Ticket>,
-    /// The latest grant that this node knows of, as the cluster counts them.
-    pub epoch: Epoch,
-    /// What brought the change about.
-    pub reason: Reason,
-    /// Who holds the group.
-    pub holder: Option<NodeId>,
-}
-
-/// A hook to be run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Order {
-    /// For which group.
-    pub group: Arc<str>,
-    /// Which.
-    pub hook: Hook,
-    /// Who waits for it.
-    pub ticket: Option<Ticket>,
-    /// This node's state: one of `status`.
-    pub state: String,
-    /// The grant that it is about, by this node's count.
-    pub grant: Grant,
-    /// The same by the cluster's count.
-    pub epoch: u64,
-    /// What brought the change about.
-    pub reason: String,
-    /// Who holds the group.
-    pub holder: Option<NodeId>,
-}
+use super::WAITING_MAX;
+use crate::engine::{GroupState, Reason};
 
 /// An order that comes to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -313,23 +272,6 @@ impl Line {
             Hook::PrePromote => false,
             Hook::PostDemote => self.begun != Some(order.grant),
             Hook::PostPromote | Hook::PreDemote | Hook::OnFault => true,
-        }
-    }
-}
-
-impl Order {
-    /// What follows from a change.
-    fn of(turned: &Turned, hook: Hook) -> Self {
-        let state = if turned.promoting { "promoting".to_owned() } else { turned.state.to_string() };
-        Self {
-            group: Arc::clone(&turned.group),
-            hook,
-            ticket: None,
-            state,
-            grant: turned.grant.unwrap_or_default(),
-            epoch: turned.epoch.0,
-            reason: turned.reason.to_string(),
-            holder: turned.holder,
         }
     }
 }

@@ -5,11 +5,10 @@ use std::{
     sync::{Mutex, mpsc::channel},
 };
 
+use vip_lease::{RUNS_MAX, gate::Grant};
+
 use super::*;
-use crate::{
-    agent::gate::Grant,
-    engine::{Epoch, GroupState, Reason},
-};
+use crate::engine::{Epoch, GroupState, Reason};
 
 const TEXT: &str = r#"
 node = { name = "db-a", interface = "eth0" }
@@ -31,7 +30,7 @@ impl Report for Told {
 }
 
 struct Rig {
-    asks: Sender<HookAsk>,
+    asks: Sender<RunnerAsk>,
     told: Told,
     events: Events,
     thread: thread::JoinHandle<()>,
@@ -54,18 +53,18 @@ impl Rig {
 
     fn turned(&self, group: u16, grant: Option<u64>, promoting: Option<u64>) {
         let turned = turned(["a", "b"][usize::from(group)], grant, promoting);
-        self.asks.send(HookAsk::Turned(turned)).unwrap();
+        self.asks.send(RunnerAsk::Lease(HookAsk::Turned(turned))).unwrap();
     }
 
     /// A planned move out of this grant.
     fn leave(&self, group: u16, grant: u64, ticket: u64) {
         let order = order(["a", "b"][usize::from(group)], Hook::PreDemote, grant, Some(ticket));
-        self.asks.send(HookAsk::Run(order)).unwrap();
+        self.asks.send(RunnerAsk::Lease(HookAsk::Run(order))).unwrap();
     }
 
     /// Lets everything end; what was told of it.
     fn finish(self) -> (Vec<HookRun>, Vec<(Ticket, bool)>) {
-        self.asks.send(HookAsk::Close).unwrap();
+        self.asks.send(RunnerAsk::Close).unwrap();
         self.thread.join().unwrap();
         let run = |event: &Arc<Event>| {
             let Kind::Hook(run) = &event.kind else { panic!("{event:?}") };
@@ -172,7 +171,7 @@ fn a_run_whose_lease_is_lost_is_killed_and_one_that_waits_is_not_begun() {
     rig.turned(0, Some(1), Some(1));
     rig.turned(0, Some(2), Some(2));
     for ticket in [2, 1] {
-        rig.asks.send(HookAsk::Cancel(Ticket(ticket))).unwrap();
+        rig.asks.send(RunnerAsk::Lease(HookAsk::Cancel(Ticket(ticket)))).unwrap();
     }
     let (runs, told) = rig.finish();
     assert_eq!(runs.iter().map(|run| run.outcome).collect::<Vec<_>>(), [Outcome::Cancelled]);
@@ -213,7 +212,7 @@ fn what_a_reload_has_taken_away_keeps_nobody_waiting() {
     rig.leave(0, 1, 1);
     rig.leave(0, 1, 2);
     let without = Config::parse(TEXT, Path::new("vip.toml"), "db-a").unwrap();
-    rig.asks.send(HookAsk::Reload(Box::new(without))).unwrap();
+    rig.asks.send(RunnerAsk::Reload(Box::new(without))).unwrap();
     let (runs, told) = rig.finish();
     assert_eq!(told, [(Ticket(1), true), (Ticket(2), true)]);
     assert_eq!(runs.len(), 1);
@@ -226,7 +225,7 @@ fn a_run_that_comes_too_late_is_not_begun_and_one_that_has_begun_goes_on() {
     rig.leave(0, 1, 1);
     rig.leave(0, 1, 2);
     for ticket in [1, 2] {
-        rig.asks.send(HookAsk::Forget(Ticket(ticket))).unwrap();
+        rig.asks.send(RunnerAsk::Lease(HookAsk::Forget(Ticket(ticket)))).unwrap();
     }
     let (mut runs, told) = rig.finish();
     assert_eq!(told, [(Ticket(2), false), (Ticket(1), true)]);

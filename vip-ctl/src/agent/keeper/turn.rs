@@ -9,6 +9,7 @@ use std::{
 
 use tracing::{error, warn};
 use vip_common::BootNs;
+use vip_lease::LeaseNotice;
 
 use super::{Keeper, writer::Writer};
 use crate::{
@@ -121,9 +122,11 @@ impl<T: Tell + Clone + Send + 'static> Turn<T> {
     fn take(&mut self, notice: Notice) {
         notify::keeper_beat();
         let now = clock::now();
-        if self.keeper.remember(&notice) {
+        if let Notice::Lease(notice) = &notice
+            && self.keeper.remember(notice)
+        {
             // Votes wait for a ceiling.
-            let is_urgent = matches!(notice, Notice::RaiseCeiling(_));
+            let is_urgent = matches!(notice, LeaseNotice::RaiseCeiling(_));
             let at = if is_urgent { now } else { now.plus(MEMORY_PAUSE) };
             self.due.write = Some(self.due.write.map_or(at, |due| due.min(at)));
         }

@@ -4,12 +4,12 @@ use std::sync::mpsc::Sender;
 
 use nix::sys::eventfd::EventFd;
 use tokio::sync::oneshot;
+use vip_lease::{Eligible, Hook, Regroup, gate::Ticket};
 
-use super::{Ask, Regroup};
+use super::Ask;
 use crate::{
-    agent::{Tell, eligibility::Eligible, gate::Ticket, hooks},
+    agent::{Tell, hooks},
     engine::{Epoch, GroupId, Label},
-    event::Hook,
 };
 
 /// A handle by which other threads ask the loop.

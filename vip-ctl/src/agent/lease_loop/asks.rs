@@ -1,6 +1,8 @@
 //! What other threads ask of the loop, done on the loop's own thread.
 
-use super::{Ask, Counts, Running, Snapshot, mail::make_room};
+use vip_lease::{Counts, Snapshot};
+
+use super::{Ask, Running, mail::make_room};
 
 impl Running {
     /// Does what another thread asks.

@@ -12,18 +12,18 @@ use std::{
 };
 
 use nix::sys::eventfd::EfdFlags;
+use vip_lease::{
+    gate::{GateRule, Gates},
+    transport::{Identity, KeyId, KeyRing, Psk, Transport},
+};
 
 use super::*;
 use crate::{
-    agent::{
-        Tell as _,
-        gate::{GateRule, Gates},
-    },
+    agent::Tell as _,
     engine::{
         Engine, EngineConfig, GroupSpec, GroupState, Incarnation, LabelSpec, Labels, NodeSpec, Reason,
         Reloaded, Role,
     },
-    transport::{Identity, KeyId, KeyRing, Psk, Transport},
 };
 
 const ACCEPT: Duration = Duration::from_millis(500);
@@ -93,10 +93,10 @@ impl Loop {
     fn next(&self) -> Option<(GroupId, GroupState, Reason)> {
         loop {
             let notice = self.notices.recv_timeout(PATIENCE).expect("a notice");
-            if let Notice::Changed { group, state, reason, .. } = notice {
+            if let Notice::Lease(LeaseNotice::Changed { group, state, reason, .. }) = notice {
                 return Some((group, state, reason));
             }
-            if matches!(notice, Notice::Regrouped) {
+            if matches!(notice, Notice::Lease(LeaseNotice::Regrouped)) {
                 return None;
             }
             // How late the machine is, say.
@@ -111,7 +111,11 @@ impl Loop {
     fn end(self) -> Vec<(GroupId, GroupState)> {
         self.thread.join().expect("no panic").expect("no error");
         let change = |notice| {
-            if let Notice::Changed { group, state, .. } = notice { Some((group, state)) } else { None }
+            if let Notice::Lease(LeaseNotice::Changed { group, state, .. }) = notice {
+                Some((group, state))
+            } else {
+                None
+            }
         };
         self.notices.try_iter().filter_map(change).collect()
     }

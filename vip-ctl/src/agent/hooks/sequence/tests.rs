@@ -5,12 +5,10 @@ use std::{collections::BTreeSet, time::Duration};
 
 use fastrand::Rng;
 use vip_common::{BootNs, Lease};
+use vip_lease::gate::{GateRule, Gates, Told, Verdict};
 
 use super::*;
-use crate::{
-    agent::gate::{GateRule, Gates, Told, Verdict},
-    engine::GroupId,
-};
+use crate::engine::{Epoch, GroupId};
 
 const SEEDS: u64 = 600;
 const STEPS: usize = 400;

@@ -2,11 +2,12 @@
 //! and the rest goes on by new numbers.
 
 use vip_common::GroupIndex;
+use vip_engine::{GroupId, LabelSpec, Reloaded};
 
-use super::core::{Core, Io};
 use crate::{
-    agent::{Notice, gate::GateRule},
-    engine::{GroupId, LabelSpec, Reloaded},
+    gate::GateRule,
+    loop_core::{Core, Io},
+    messages::LeaseNotice,
     mutant::{self, Mutant},
 };
 
@@ -50,7 +51,7 @@ impl<I: Io> Core<I> {
         self.uncovered = uncovered;
         self.forget_troubles();
         // What is said of groups from here on goes by their new numbers.
-        self.io.tell(Notice::Regrouped);
+        self.io.tell(LeaseNotice::Regrouped);
         self.outputs(now);
         self.prepare(&prepared);
         if stops {

@@ -6,11 +6,16 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use vip_common::{BootNs, Lease};
+use vip_engine::{
+    CommandId, Completed, Engine, Epoch, GroupId, Input, Labels, NodeId, Output, Packet, Refusal,
+};
 
-use super::{Counts, Snapshot, moves::Move};
 use crate::{
-    agent::{Notice, gate::Gates, hooks::HookAsk, lateness::Lateness, parting::Partings},
-    engine::{CommandId, Completed, Engine, Epoch, GroupId, Input, Labels, NodeId, Output, Packet, Refusal},
+    gate::Gates,
+    lateness::Lateness,
+    messages::{Counts, HookAsk, LeaseNotice, Snapshot},
+    moves::Move,
+    parting::Partings,
     transport::{Received, Rejected, Transport},
 };
 
@@ -59,7 +64,7 @@ pub trait Io {
     fn takeover(&mut self, group: GroupId);
 
     /// Tells the keeper.
-    fn tell(&mut self, notice: Notice);
+    fn tell(&mut self, notice: LeaseNotice);
 
     /// Asks something of the thread that runs hooks.
     fn hook(&mut self, ask: HookAsk);
@@ -200,13 +205,13 @@ impl<I: Io> Core<I> {
             Received::Adopted { peer, fresh, generation, is_member, .. } => {
                 let (node, restarted) = (NodeId(peer), !fresh);
                 self.input(Input::PeerStarted { peer: node });
-                self.io.tell(Notice::Connected { node, restarted, generation, is_member });
+                self.io.tell(LeaseNotice::Connected { node, restarted, generation, is_member });
             }
             Received::Handshake => {}
             Received::Rejected { reason, from } => {
                 let from = from.map(NodeId);
                 if self.is_due(Trouble::Rejected(from)) {
-                    self.io.tell(Notice::Rejected { reason, from, source });
+                    self.io.tell(LeaseNotice::Rejected { reason, from, source });
                 }
             }
         }
@@ -233,14 +238,14 @@ impl<I: Io> Core<I> {
         self.uncovered = uncovered;
         for group in covered {
             if let Some((_, label)) = self.labels.asked(group) {
-                self.io.tell(Notice::Covered { label });
+                self.io.tell(LeaseNotice::Covered { label });
             }
         }
     }
 
     /// A VIP of this group is claimed by another node. Each claim is answered
     /// elsewhere; people are told now and then.
-    pub fn claimed(&mut self, group: GroupId, notice: Notice) {
+    pub fn claimed(&mut self, group: GroupId, notice: LeaseNotice) {
         if self.is_due(Trouble::Claim(group)) {
             self.io.tell(notice);
         }
@@ -279,7 +284,7 @@ impl<I: Io> Core<I> {
         let Some(by) = self.engine.lateness(self.io.now()) else { return };
         let margin = self.engine.margin();
         if self.lateness.note(by, margin) && self.is_due(Trouble::Late) {
-            self.io.tell(Notice::Late { by, margin });
+            self.io.tell(LeaseNotice::Late { by, margin });
         }
     }
 
@@ -308,8 +313,8 @@ impl<I: Io> Core<I> {
             Output::Changed { group, state, epoch, reason, holder } => {
                 self.changed(group, state, holder, (epoch, reason), now);
             }
-            Output::RaiseCeiling { ceiling } => self.io.tell(Notice::RaiseCeiling(ceiling)),
-            Output::Remember { standby, pause } => self.io.tell(Notice::Remember { standby, pause }),
+            Output::RaiseCeiling { ceiling } => self.io.tell(LeaseNotice::RaiseCeiling(ceiling)),
+            Output::Remember { standby, pause } => self.io.tell(LeaseNotice::Remember { standby, pause }),
             Output::Done { id, outcome } => {
                 if let Some(place) = self.waiting.iter().position(|(waiting, _)| *waiting == id) {
                     let (_, reply) = self.waiting.swap_remove(place);

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 use vip_common::{BootNs, Lease};
 
 use super::*;
-use crate::engine::{
+use vip_engine::{
     Command, CommandId, Engine, EngineConfig, Epoch, GroupSpec, Incarnation, Input, Labels, NodeId, NodeSpec,
     Output, Packet, Reloaded, Role,
 };
@@ -18,15 +18,10 @@ fn vip(last: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 0, 0, last))
 }
 
+type Group = (String, Vec<IpAddr>);
+
 fn groups(groups: &[(&str, &[u8])]) -> Vec<Group> {
-    let group = |&(name, vips): &(&str, &[u8])| Group {
-        name: name.to_owned(),
-        vips: vips.iter().copied().map(vip).collect(),
-        priorities: BTreeMap::new(),
-        preempt: None,
-        health: crate::config::Health::default(),
-        hooks: crate::config::Hooks::default(),
-    };
+    let group = |&(name, vips): &(&str, &[u8])| (name.to_owned(), vips.iter().copied().map(vip).collect());
     groups.iter().map(group).collect()
 }
 
@@ -54,6 +49,16 @@ fn a_vip_that_is_added_is_not_answered_before_a_lease_has_it() {
     assert_eq!(db.answered().collect::<Vec<_>>(), [vip(1)]);
     next.table.settle(GroupId(0));
     assert_eq!(next.table.groups()[0].answered().collect::<Vec<_>>(), [vip(1), vip(2)]);
+}
+
+#[test]
+fn groups_whose_vips_have_changed_are_looked_at_until_a_lease_has_them() {
+    let first: &[(&str, &[u8])] = &[("app", &[1]), ("db", &[2])];
+    assert_eq!(follow(&[first]).table.uncovered(), []);
+    let mut next = follow(&[first, &[("app", &[1]), ("db", &[2, 3])]]).table;
+    assert_eq!(next.uncovered(), [GroupId(1)]);
+    next.settle(GroupId(1));
+    assert_eq!(next.uncovered(), []);
 }
 
 #[test]
@@ -296,7 +301,7 @@ impl Cluster {
         self.now = end;
     }
 
-    /// The keeper's first step, [`crate::node::Node::begin_change`]: VIPs that
+    /// The keeper's first step, `Node::begin_change` of `vip-ctl`: VIPs that
     /// go are gone, groups that come have places.
     fn begin_reload(&mut self, me: usize, groups: &[Group]) -> Vec<usize> {
         let host = &mut self.hosts[me];
@@ -330,7 +335,7 @@ impl Cluster {
         self.carry_out(me);
     }
 
-    /// The keeper's last step, [`crate::node::Node::finish_change`]: groups that
+    /// The keeper's last step, `Node::finish_change` of `vip-ctl`: groups that
     /// go are gone, and VIPs that come are there.
     fn finish_reload(&mut self, me: usize) {
         let host = &mut self.hosts[me];
@@ -524,10 +529,10 @@ fn no_vip_is_ever_answered_twice_whatever_is_reloaded_where() {
             cluster.reload(me, &last);
         }
         cluster.run(ACCEPT * 12);
-        for group in &last {
-            let holders = cluster.holders(&group.name);
-            assert_eq!(holders.len(), 1, "seed {seed}: {} is held by {holders:?}", group.name);
-            for vip in &group.vips {
+        for (name, vips) in &last {
+            let holders = cluster.holders(name);
+            assert_eq!(holders.len(), 1, "seed {seed}: {name} is held by {holders:?}");
+            for vip in vips {
                 assert!(
                     cluster.hosts[holders[0]].maps.vips.contains_key(vip),
                     "seed {seed}: {vip} is not answered"

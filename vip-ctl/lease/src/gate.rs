@@ -10,10 +10,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use vip_common::{BootNs, Lease};
+use vip_engine::{Epoch, GroupId, GroupState, NodeId, Reason};
 
-use super::eligibility::Eligible;
 use crate::{
-    engine::{Epoch, GroupId, GroupState, NodeId, Reason},
+    messages::Eligible,
     mutant::{self, Mutant},
 };
 

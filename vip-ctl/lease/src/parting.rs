@@ -11,13 +11,16 @@ use std::{
 };
 
 use vip_common::BootNs;
+use vip_engine::{COMMAND_TIMEOUT, Command, Epoch, GroupId, NodeId, Status};
 
-use super::{gate::Ticket, hooks::RUNS_MAX};
 use crate::{
-    engine::{COMMAND_TIMEOUT, Command, Epoch, GroupId, NodeId, Status},
+    gate::Ticket,
     mutant::{self, Mutant},
 };
 
+/// Hooks of one kind that run at the same time; more wait. Ten thousand groups
+/// can move at once.
+pub const RUNS_MAX: usize = 16;
 /// The most that is kept back at a time; more goes ahead at once.
 const KEPT_MAX: usize = 64;
 /// What a hook's process and its end may take beyond the hook's limit, which

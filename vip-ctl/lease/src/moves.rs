@@ -4,19 +4,16 @@
 //! follow from is told from here, since it is in order here and nowhere else.
 
 use vip_common::{BootNs, Lease};
+use vip_engine::{
+    Command, Epoch, GroupId, GroupState, Input, Label, Message, NodeId, Packet, Reason, Refusal,
+};
 
-use super::core::{Core, Io};
 use crate::{
-    agent::{
-        Notice,
-        eligibility::Eligible,
-        gate::{GateRule, Ticket, Verdict},
-        hooks::{HookAsk, Order, Turned},
-        parting,
-    },
-    engine::{Command, Epoch, GroupId, GroupState, Input, Label, Message, NodeId, Packet, Reason, Refusal},
-    event::Hook,
+    gate::{GateRule, Ticket, Verdict},
+    loop_core::{Core, Io},
+    messages::{Eligible, Hook, HookAsk, LeaseNotice, Order, Turned},
     mutant::{self, Mutant},
+    parting,
 };
 
 /// A planned move that is kept back.
@@ -73,14 +70,14 @@ impl<I: Io> Core<I> {
             self.forget(late);
         }
         let (promoting, gap) = (told.promoting, told.gap);
-        let changed = Notice::Changed { group, state, epoch, reason, holder, promoting, gap };
+        let changed = LeaseNotice::Changed { group, state, epoch, reason, holder, promoting, gap };
         self.tell_change(changed, told.begin);
     }
 
     /// Tells people of a change, and the hooks' thread, for which
     /// `pre_promote` is what waits for it if it is to be run now.
-    fn tell_change(&mut self, changed: Notice, pre_promote: Option<Ticket>) {
-        if let Notice::Changed { group, state, epoch, reason, holder, promoting, .. } = changed {
+    fn tell_change(&mut self, changed: LeaseNotice, pre_promote: Option<Ticket>) {
+        if let LeaseNotice::Changed { group, state, epoch, reason, holder, promoting, .. } = changed {
             let grant = (state == GroupState::Active).then(|| self.gates.grant(group));
             let group = self.gates.name(group);
             let turned = Turned { group, state, grant, promoting, pre_promote, epoch, reason, holder };
@@ -117,7 +114,7 @@ impl<I: Io> Core<I> {
                 self.io.takeover(group);
                 let (state, holder) = (GroupState::Active, Some(self.me));
                 let promoting = false;
-                let changed = Notice::Changed { group, state, epoch, reason, holder, promoting, gap };
+                let changed = LeaseNotice::Changed { group, state, epoch, reason, holder, promoting, gap };
                 self.tell_change(changed, None);
                 self.input(Input::Serving { group });
             }
@@ -179,7 +176,7 @@ impl<I: Io> Core<I> {
             self.io.reply(reply, Err(Refusal::Busy));
             return;
         }
-        self.io.tell(Notice::Asked { command, at: self.me });
+        self.io.tell(LeaseNotice::Asked { command, at: self.me });
         let waits_for = self.waits_for(command, None);
         if waits_for.is_empty() {
             self.command_now(command, reply);
@@ -234,7 +231,7 @@ impl<I: Io> Core<I> {
             return true;
         }
         if !request.command.is_own() {
-            self.io.tell(Notice::Asked { command: *command, at: from });
+            self.io.tell(LeaseNotice::Asked { command: *command, at: from });
         }
         let waits_for = self.waits_for(*command, Some(*epoch));
         if !waits_for.is_empty() {

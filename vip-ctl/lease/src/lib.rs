@@ -1,0 +1,27 @@
+//! What the lease thread of a node decides: which datagram is whose, what the
+//! engine makes of it, and what waits for a hook. Sans-IO: the thread, the
+//! simulation and the tests of hooks run these very lines, each with an [`Io`]
+//! of its own.
+//!
+//! It knows nothing of sockets, maps or configuration files ([`transport::keyfile`]
+//! alone reads a file), and nothing of the threads around.
+
+pub mod gate;
+pub mod lateness;
+mod loop_core;
+pub mod messages;
+mod moves;
+mod mutant;
+mod parting;
+mod regroup;
+pub mod table;
+pub mod transport;
+
+pub use self::{
+    loop_core::{Core, Io, Parts},
+    messages::{Counts, Eligible, Hook, HookAsk, LeaseNotice, Order, Snapshot, Turned},
+    parting::RUNS_MAX,
+    regroup::Regroup,
+};
+#[cfg(feature = "mutants")]
+pub use mutant::{choose as choose_mutant, is_one as is_mutant};

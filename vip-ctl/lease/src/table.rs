@@ -1,0 +1,212 @@
+//! The groups and VIPs that a node has, and what becomes of them when another
+//! set comes: which groups go on, which begin anew, and under which sets of
+//! VIPs other nodes, that may not have the new set yet, are still voted for.
+//! What follows for votes is [`vip_engine::Labels`]' business.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use serde::{Deserialize, Serialize};
+use vip_engine::{FORMERS_MAX, GroupId, Label, LabelSpec};
+
+use crate::mutant::{self, Mutant};
+
+/// A set of VIPs, sorted.
+type Vips = Vec<IpAddr>;
+
+/// A group as a configuration has it.
+pub trait Configured {
+    /// Its name.
+    fn name(&self) -> &str;
+    /// Its VIPs, sorted.
+    fn vips(&self) -> &[IpAddr];
+}
+
+impl Configured for (String, Vec<IpAddr>) {
+    fn name(&self) -> &str {
+        &self.0
+    }
+
+    fn vips(&self) -> &[IpAddr] {
+        &self.1
+    }
+}
+
+/// One group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableGroup {
+    /// Its name.
+    pub name: String,
+    /// The VIPs that it has by the configuration.
+    pub vips: Vips,
+    /// Sets that it had before, newest first, which others may still hold it with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub formers: Vec<Vips>,
+    /// The one of all these that this node asks leases for; none but its VIPs
+    /// are answered.
+    pub asks: Vips,
+}
+
+/// All groups of a node, sorted by name: a group's place is its [`GroupId`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Table(Vec<TableGroup>);
+
+impl TableGroup {
+    fn new(name: &str, vips: &[IpAddr]) -> Self {
+        Self { name: name.to_owned(), vips: vips.to_vec(), formers: Vec::new(), asks: vips.to_vec() }
+    }
+
+    /// VIPs that may be answered when this node has the lease: not those that
+    /// are gone, and not yet those that no lease has been asked for.
+    pub fn answered(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.vips.iter().copied().filter(|vip| self.asks.contains(vip) || mutant::is(Mutant::AnswersAtOnce))
+    }
+
+    /// Are all of its VIPs answered?
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.asks == self.vips
+    }
+
+    fn label(&self, vips: &[IpAddr]) -> Label {
+        let mut hasher = blake3::Hasher::new_derive_key("vip-ctl label of a group with its VIPs");
+        hasher.update(&(self.name.len() as u64).to_be_bytes()).update(self.name.as_bytes());
+        for vip in vips.iter().filter(|_| !mutant::is(Mutant::LabelOfName)) {
+            match vip {
+                IpAddr::V4(vip) => hasher.update(&[4]).update(&vip.octets()),
+                IpAddr::V6(vip) => hasher.update(&[6]).update(&vip.octets()),
+            };
+        }
+        let mut first = [0; 8];
+        hasher.finalize_xof().fill(&mut first);
+        Label(u64::from_be_bytes(first))
+    }
+
+    /// What the group is called between nodes.
+    #[must_use]
+    pub fn labels(&self) -> LabelSpec {
+        LabelSpec {
+            current: self.label(&self.vips),
+            formers: self.formers.iter().map(|vips| self.label(vips)).collect(),
+            asks: self.label(&self.asks),
+        }
+    }
+}
+
+/// Another table, and how it follows from the one before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Next {
+    /// The other table.
+    pub table: Table,
+    /// By its places: which group it was; `None` for one that begins anew.
+    pub was: Vec<Option<GroupId>>,
+    /// Groups of the former table that end, or begin anew.
+    pub ended: Vec<GroupId>,
+}
+
+impl Next {
+    /// The names of the groups that end, also where others begin by them.
+    #[must_use]
+    pub fn ended_names(&self, before: &Table) -> Vec<String> {
+        let name = |group: &GroupId| before.0.get(usize::from(group.0)).map(|group| group.name.clone());
+        self.ended.iter().filter_map(name).collect()
+    }
+}
+
+impl Table {
+    /// What is in the maps, where no record tells: groups with their VIPs.
+    #[must_use]
+    pub fn of_maps(groups: BTreeMap<String, Vec<IpAddr>>) -> Self {
+        Self(groups.iter().map(|(name, vips)| TableGroup::new(name, vips)).collect())
+    }
+
+    /// The table of a configuration that follows no other.
+    #[must_use]
+    pub fn of(groups: &[impl Configured]) -> Self {
+        Self(groups.iter().map(|group| TableGroup::new(group.name(), group.vips())).collect())
+    }
+
+    /// The groups.
+    #[must_use]
+    pub fn groups(&self) -> &[TableGroup] {
+        &self.0
+    }
+
+    /// The groups whose leases may not have all of their VIPs yet.
+    #[must_use]
+    pub fn uncovered(&self) -> Vec<GroupId> {
+        let groups = (0..=u16::MAX).map(GroupId).zip(&self.0);
+        groups
+            .filter(|(_, group)| !group.is_settled() && !mutant::is(Mutant::NothingUncovered))
+            .map(|(id, _)| id)
+            .collect()
+    }
+
+    /// This node asks for leases of all of the group's VIPs from now on.
+    pub fn settle(&mut self, group: GroupId) {
+        if let Some(group) = self.0.get_mut(usize::from(group.0)) {
+            group.asks.clone_from(&group.vips);
+        }
+    }
+
+    /// What the groups of a configuration make of this table.
+    ///
+    /// A former set is kept unless one of its VIPs is now in another group: at
+    /// any time, the sets that are voted on under two groups have no VIP in
+    /// common. A group goes on if the set that leases are asked for is kept;
+    /// else it begins anew.
+    #[must_use]
+    pub fn next(&self, groups: &[impl Configured]) -> Next {
+        let mut owner = BTreeMap::new();
+        for group in groups {
+            owner.extend(group.vips().iter().map(|vip| (*vip, group.name())));
+        }
+        let mut next = Next { table: Self::default(), was: Vec::new(), ended: Vec::new() };
+        let olds: BTreeMap<_, _> =
+            self.0.iter().enumerate().map(|(place, old)| (old.name.as_str(), place)).collect();
+        for group in groups {
+            let old = olds.get(group.name()).copied();
+            let kept = old.and_then(|place| self.0[place].followed_by(group.vips(), &owner));
+            let goes_on = kept.is_some();
+            next.table.0.push(kept.unwrap_or_else(|| TableGroup::new(group.name(), group.vips())));
+            next.was.push(old.filter(|_| goes_on).map(number));
+        }
+        let going_on: BTreeSet<_> = next.was.iter().flatten().copied().collect();
+        let all = (0..self.0.len()).map(number);
+        next.ended.extend(all.filter(|group| !going_on.contains(group) && !mutant::is(Mutant::NothingEnds)));
+        next
+    }
+}
+
+impl TableGroup {
+    /// This group with these VIPs; `None` if it can't go on.
+    fn followed_by(&self, now: &[IpAddr], owner: &BTreeMap<IpAddr, &str>) -> Option<Self> {
+        let is_free = |vips: &Vips| {
+            vips.iter().all(|vip| {
+                owner.get(vip).is_none_or(|name| *name == self.name || mutant::is(Mutant::MovedVipKept))
+            })
+        };
+        let known = std::iter::once(&self.vips).chain(&self.formers);
+        let mut formers: Vec<Vips> = known.filter(|vips| **vips != now && is_free(vips)).cloned().collect();
+        if self.asks != now && !formers.contains(&self.asks) {
+            return None;
+        }
+        // The oldest is forgotten, but never the one that is asked for.
+        while formers.len() > FORMERS_MAX {
+            let oldest =
+                formers.iter().rposition(|vips| *vips != self.asks || mutant::is(Mutant::ForgetsAsked))?;
+            formers.remove(oldest);
+        }
+        Some(Self { name: self.name.clone(), vips: now.to_vec(), formers, asks: self.asks.clone() })
+    }
+}
+
+fn number(place: usize) -> GroupId {
+    GroupId(u16::try_from(place).unwrap_or(u16::MAX))
+}
+
+#[cfg(test)]
+mod tests;
