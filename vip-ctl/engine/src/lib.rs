@@ -16,6 +16,7 @@ mod candidacy;
 mod command;
 mod config;
 mod group;
+mod group_set;
 mod handover;
 mod io;
 mod label;
@@ -27,12 +28,13 @@ mod release;
 mod reload;
 #[cfg(feature = "mutants")]
 mod same_ballot;
+mod timers;
 mod wire;
 
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use vip_common::BootNs;
 
@@ -57,7 +59,8 @@ pub use self::mutant::{Mutant, choose};
 use self::mutant::Mutant;
 
 use self::{
-    command::Commands, config::NodeSet as Nodes, group::Group, mutant::Broken, node::Node, node::Requester,
+    command::Commands, config::NodeSet as Nodes, group::Group, group_set::GroupSet, mutant::Broken,
+    node::Node, node::Requester, timers::Timers,
 };
 
 /// Groups that one heartbeat message speaks of.
@@ -68,11 +71,10 @@ const HEARTBEAT_GROUPS: u16 = 2048;
 pub struct Engine {
     node: Node,
     groups: Vec<Group>,
-    /// When each group's tick is due; mirrors `deadlines`.
-    timers: BTreeSet<(BootNs, GroupId)>,
-    deadlines: Vec<Option<BootNs>>,
+    /// When each group's tick is due.
+    timers: Timers,
     /// Groups that something was heard about since they were last judged.
-    unjudged: BTreeSet<GroupId>,
+    unjudged: GroupSet,
     commands: Commands,
     /// Is the startup delay over?
     started: bool,
@@ -123,14 +125,13 @@ impl Engine {
             }
         }
         // Each group reports its first state with the first input.
-        let timers = groups.iter().map(|group| (now, group.id)).collect();
-        let deadlines = vec![Some(now); groups.len()];
+        let count = groups.len();
+        let timers = Timers::new(count, now);
         Self {
             node,
             groups,
             timers,
-            deadlines,
-            unjudged: BTreeSet::new(),
+            unjudged: GroupSet::none_of(count),
             commands: Commands::default(),
             started: false,
             stop_at: None,
@@ -187,7 +188,7 @@ impl Engine {
     /// it is due at once.
     #[must_use]
     pub fn next_deadline(&self) -> Option<BootNs> {
-        let group = self.timers.first().map(|&(at, _)| at);
+        let group = self.timers.first();
         let node = &self.node;
         let silence = node.silent.then_some(node.silent_until);
         let start = (!self.started).then_some(node.starts_at);
@@ -242,7 +243,7 @@ impl Engine {
     /// not begun; `None` if none is due.
     #[must_use]
     pub fn lateness(&self, now: BootNs) -> Option<Duration> {
-        if self.timers.first().is_none_or(|&(at, _)| at > now) {
+        if self.timers.first().is_none_or(|at| at > now) {
             return None;
         }
         let due = self.groups.iter().filter_map(|group| group.renewal_due());
@@ -268,7 +269,7 @@ impl Engine {
             let group = &mut self.groups[index];
             group.forget_courtesies(&self.node);
             let (id, next) = (group.id, group.next_deadline(&self.node));
-            self.set_deadline(id, next);
+            self.timers.set(id, next);
         }
     }
 
@@ -307,9 +308,9 @@ impl Engine {
         }
         // Each group once: what comes due by its own tick waits for the next
         // wake-up, so that one input always takes a bounded time.
-        let unjudged = std::mem::take(&mut self.unjudged);
-        for id in self.due() {
-            if !unjudged.contains(&id) {
+        let unjudged = self.unjudged.take();
+        for id in self.timers.due(now) {
+            if unjudged.binary_search(&id).is_err() {
                 self.touch(id);
             }
         }
@@ -319,20 +320,15 @@ impl Engine {
         self.renew_together();
     }
 
-    fn due(&self) -> Vec<GroupId> {
-        let now = self.node.now;
-        self.timers.iter().take_while(|&&(at, _)| at <= now).map(|&(_, id)| id).collect()
-    }
-
     /// [`Input::Clock`]: what is this node's own, and nothing else.
     fn run_out(&mut self) {
-        for id in self.due() {
+        for id in self.timers.due(self.node.now) {
             let Some(group) = self.groups.get_mut(usize::from(id.0)) else { continue };
             group.run_out_own(&mut self.node);
             group.drive_renewal(&mut self.node);
             group.report(&mut self.node);
             let next = group.next_deadline(&self.node);
-            self.set_deadline(id, next);
+            self.timers.set(id, next);
         }
         self.renew_together();
     }
@@ -381,20 +377,7 @@ impl Engine {
         group.tick(&mut self.node);
         group.report(&mut self.node);
         let next = group.next_deadline(&self.node);
-        self.set_deadline(id, next);
-    }
-
-    fn set_deadline(&mut self, id: GroupId, next: Option<BootNs>) {
-        let index = usize::from(id.0);
-        if self.deadlines[index] != next {
-            if let Some(old) = self.deadlines[index] {
-                self.timers.remove(&(old, id));
-            }
-            if let Some(next) = next {
-                self.timers.insert((next, id));
-            }
-            self.deadlines[index] = next;
-        }
+        self.timers.set(id, next);
     }
 
     fn touch_all(&mut self) {
@@ -472,7 +455,7 @@ impl Engine {
         self.take_wishes();
         self.drive_commands(is_judged);
         if is_judged {
-            for id in std::mem::take(&mut self.unjudged) {
+            for id in self.unjudged.take() {
                 self.touch(id);
             }
         }

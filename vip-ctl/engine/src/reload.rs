@@ -8,8 +8,10 @@ use super::{
     Engine,
     config::{Epoch, GroupId, GroupSpec},
     group::Group,
+    group_set::GroupSet,
     io::Reason,
     mutant::Mutant,
+    timers::Timers,
 };
 
 /// A group of the new set.
@@ -89,8 +91,8 @@ impl Engine {
             };
             self.groups.push(group);
         }
-        self.timers = self.groups.iter().map(|group| (now, group.id)).collect();
-        self.deadlines = vec![Some(now); self.groups.len()];
+        self.timers = Timers::new(self.groups.len(), now);
+        self.unjudged = GroupSet::none_of(self.groups.len());
         self.node.heartbeat_at = self.node.now;
         self.note_all();
         self.settle(self.node.broken.is(Mutant::ReloadJudges));
