@@ -279,8 +279,12 @@ impl World {
             // What comes out is looked at where it arrives.
             Some(bytes) => bytes.len() <= PAYLOAD_MAX + OVERHEAD,
             None => {
-                let bytes = said.encode();
-                bytes.len() <= PAYLOAD_MAX && Packet::decode(&bytes).as_ref() == Ok(said)
+                let payloads = said.encode();
+                let read =
+                    payloads.iter().map(|payload| Packet::decode(payload).map(|packet| packet.messages));
+                let read: Result<Vec<_>, _> = read.collect();
+                payloads.iter().all(|payload| payload.len() <= PAYLOAD_MAX)
+                    && read.is_ok_and(|read| read.concat() == said.messages)
             }
         };
         if is_right { Ok(()) } else { Err(Violation::BadPacket(self.nodes[index].id)) }

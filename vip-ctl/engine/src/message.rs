@@ -217,8 +217,8 @@ pub enum About {
     },
 }
 
-/// What goes to one peer in one datagram. At most [`PAYLOAD_MAX`] bytes when
-/// it comes from the engine.
+/// What one input has for one peer, in as many datagrams as it takes; or what
+/// came in one of those.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Packet {
     /// In the order of sending.

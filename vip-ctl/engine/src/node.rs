@@ -14,7 +14,6 @@ use super::{
     io::{Command, Output},
     message::{About, AskId, Message, Packet, RequestId, Verdict},
     mutant::{Broken, Mutant},
-    wire,
 };
 
 /// Whom a command's verdict goes to.
@@ -457,14 +456,12 @@ impl Node {
         self.send_all(&Message::Group { group, about });
     }
 
-    /// Turns what is queued into packets: all groups to one peer together.
+    /// Turns what is queued into a packet for each peer: all groups together.
     /// They come after everything else that this input has caused, so that a
     /// map write is always done before the message that tells of it (rule 7).
     pub fn flush(&mut self) {
         for (to, messages) in std::mem::take(&mut self.outbox) {
-            for packet in wire::split(messages) {
-                self.outputs.push_back(Output::Send { to, packet: Packet { messages: packet } });
-            }
+            self.outputs.push_back(Output::Send { to, packet: Packet { messages } });
         }
         if self.broken.is(Mutant::ReleaseBeforeStore) {
             self.outputs.make_contiguous().sort_by_key(|output| !matches!(output, Output::Send { .. }));

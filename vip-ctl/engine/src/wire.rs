@@ -107,9 +107,10 @@ const fn refusal_number(refusal: Refusal) -> u8 {
 }
 
 impl Packet {
-    /// The packet as bytes for `to`, with groups by their labels, or by their
-    /// numbers where those are the same there. Messages about a group that `to`
-    /// can't be told of are left out. Labels take more room: then it is several.
+    /// The packet for `to`, in as few payloads as it fits, each of at most
+    /// [`PAYLOAD_MAX`] bytes: with groups by their labels, or by their numbers
+    /// where those are the same there. Messages about a group that `to` can't be
+    /// told of are left out.
     #[must_use]
     pub fn encode_for(&self, to: NodeId, labels: &mut Labels, now: BootNs) -> Vec<Vec<u8>> {
         self.payloads(&labels.with(to, now))
@@ -129,10 +130,10 @@ impl Packet {
         Self::decode_with(bytes, &mut labels.with(from, now))
     }
 
-    /// The packet as bytes, with groups by their numbers.
+    /// [`Packet::encode_for`] whoever has the same groups: by their numbers.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        self.payloads(&ByNumber).concat()
+    pub fn encode(&self) -> Vec<Vec<u8>> {
+        self.payloads(&ByNumber)
     }
 
     /// The messages in as few payloads as they fit, at least one.
@@ -149,8 +150,8 @@ impl Packet {
         payloads
     }
 
-    /// The packet that `bytes` stand for, all of them, with groups by their
-    /// numbers. A packet has one form only, but for how runs are cut, and the
+    /// The packet that one payload stands for, all of it, with groups by their
+    /// numbers. A payload has one form only, but for how runs are cut, and the
     /// bits that pad a heartbeat's last byte: those are ignored, and encoded as
     /// zeros.
     ///
@@ -173,26 +174,6 @@ impl Packet {
         }
         Ok(Self { messages })
     }
-}
-
-/// Distributes messages, in their order, over as few packets as fit
-/// [`PAYLOAD_MAX`].
-pub(super) fn split(messages: Vec<Message>) -> Vec<Vec<Message>> {
-    let mut packets = Vec::new();
-    let mut packet = Vec::new();
-    let mut packer = runs::Packer::new(&ByNumber);
-    for message in messages {
-        if !packer.add(&message) {
-            packets.push(std::mem::take(&mut packet));
-            packer = runs::Packer::new(&ByNumber);
-            packer.add(&message);
-        }
-        packet.push(message);
-    }
-    if !packet.is_empty() {
-        packets.push(packet);
-    }
-    packets
 }
 
 const fn claim_byte(claim: Claim) -> u8 {

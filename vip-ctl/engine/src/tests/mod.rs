@@ -131,14 +131,16 @@ impl Cluster {
         while let Some(output) = engine.poll_output() {
             match output {
                 Output::Send { to, packet } => {
-                    let bytes = packet.encode();
-                    assert!(bytes.len() <= PAYLOAD_MAX, "{} bytes", bytes.len());
-                    self.sent.push((self.now, node, to, packet));
-                    if !self.cut.contains(&(node, to)) {
-                        self.numbered += 1;
-                        let packet = Packet::decode(&bytes).unwrap();
-                        self.in_flight.insert((self.now.plus(self.delay), self.numbered), (node, to, packet));
+                    for payload in packet.encode() {
+                        assert!(payload.len() <= PAYLOAD_MAX, "{} bytes", payload.len());
+                        if !self.cut.contains(&(node, to)) {
+                            self.numbered += 1;
+                            let packet = Packet::decode(&payload).unwrap();
+                            let at = (self.now.plus(self.delay), self.numbered);
+                            self.in_flight.insert(at, (node, to, packet));
+                        }
                     }
+                    self.sent.push((self.now, node, to, packet));
                 }
                 Output::StoreLease { group, lease } => {
                     self.maps.insert((node, group), lease);
