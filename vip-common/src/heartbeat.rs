@@ -1,29 +1,47 @@
 //! Datagrams between agents, as far as the kernel looks at them: where their
 //! header has what, and which of them it lets in while their port is flooded.
 //!
-//! Nothing here is secret, and nothing that is let in is believed: that takes
-//! the tag, which the agent checks.
+//! Nothing that is let in is believed: that takes the tag of the whole, which
+//! the agent checks. The header's own tag only tells cheaply what nobody with
+//! the key has sent, and its keys are for nothing else.
+
+use core::fmt;
+
+use crate::siphash;
 
 /// Version of the datagram's layout and meaning; a datagram of any other is rejected.
-pub const WIRE_VERSION: u8 = 6;
+pub const WIRE_VERSION: u8 = 7;
 /// The kind of a datagram that carries a payload.
 pub const KIND_DATA: u8 = 3;
 /// Where the version is in a datagram, in bytes from its beginning; so for those below.
 pub const VERSION_AT: usize = 0;
 /// Where the kind is.
 pub const KIND_AT: usize = 1;
+/// Where the id of the key is.
+pub const KEY_ID_AT: usize = 2;
 /// Where the sender's incarnation is.
 pub const SENDER_INCARNATION_AT: usize = 30;
 /// Where the receiver's incarnation is.
 pub const RECEIVER_INCARNATION_AT: usize = 38;
 /// Where the counter is.
 pub const COUNTER_AT: usize = 46;
+/// Where the header's tag is, over all that is before it.
+pub const HEADER_TAG_AT: usize = 54;
+/// Bytes of the header.
+pub const HEADER_LEN: usize = HEADER_TAG_AT + 8;
+
+/// Keys that a session accepts: one, and during a rotation another.
+pub const SESSION_KEYS: usize = 2;
 
 /// Of datagrams from no peer's address the way in passes one in so many on to
 /// the agent's socket, which lets in a few of them, to be told of.
 pub const STRANGERS_PASSED: u32 = 16;
-/// The same of what is no new payload, from a peer's address that is flooded.
+/// The same of what a peer may have sent that has no session, from its address
+/// while that is flooded.
 pub const OTHERS_PASSED: u32 = 16;
+/// The same of what names the running session and is no new payload of it: of
+/// use to nobody, but for telling that the flood goes on.
+pub const STALE_PASSED: u32 = 1024;
 /// Peers that the `PEERS` map has room for.
 pub const PEERS_MAX: u32 = 256;
 
@@ -71,6 +89,86 @@ pub enum Admits {
     Few,
 }
 
+/// What the tags of headers are made with: SipHash-2-4, as little-endian words.
+/// Whoever has it can cost the agent time, and nothing else.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct HeaderKey([u64; 2]);
+
+impl HeaderKey {
+    /// A key of these bytes.
+    #[must_use]
+    pub fn new(bytes: [u8; 16]) -> Self {
+        let [k0, k1] = [0, 8].map(|at| word(&bytes, at));
+        Self([k0, k1])
+    }
+
+    /// The tag of a header, whose own place for it is not looked at.
+    #[inline(always)]
+    #[must_use]
+    pub fn tag(&self, header: &[u8; HEADER_LEN]) -> u64 {
+        // The last word has the rest and, on top, the length.
+        let rest = word(header, HEADER_TAG_AT - 8) >> 16 | (HEADER_TAG_AT as u64) << 56;
+        siphash::State::new(self.0)
+            .word(word(header, 0))
+            .word(word(header, 8))
+            .word(word(header, 16))
+            .word(word(header, 24))
+            .word(word(header, 32))
+            .word(word(header, 40))
+            .word(rest)
+            .finish()
+    }
+
+    /// Has a header the tag that it should have?
+    #[inline(always)]
+    #[must_use]
+    pub fn is_tagged(&self, header: &[u8; HEADER_LEN]) -> bool {
+        word(header, HEADER_TAG_AT) == self.tag(header)
+    }
+}
+
+/// Bytes from `at` on, as a little-endian word.
+#[inline(always)]
+fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(word)
+}
+
+/// Without the key.
+impl fmt::Debug for HeaderKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HeaderKey(..)")
+    }
+}
+
+/// A key by the id that headers name it by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct SessionKey {
+    /// The id, 0 to 255; more is none.
+    id: u64,
+    key: HeaderKey,
+}
+
+impl SessionKey {
+    /// One that no header names.
+    pub const NONE: Self = Self { id: u64::MAX, key: HeaderKey([0; 2]) };
+
+    /// The key that headers name by `id`.
+    #[must_use]
+    pub fn new(id: u8, key: HeaderKey) -> Self {
+        Self { id: id.into(), key }
+    }
+}
+
+impl Default for SessionKey {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 /// What a payload has to be like to be a new one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -81,6 +179,41 @@ pub struct SessionBounds {
     pub to: u64,
     /// The highest counter received; all are new that are higher.
     pub highest: u64,
+    /// What tags are made with.
+    pub keys: [SessionKey; SESSION_KEYS],
+}
+
+impl SessionBounds {
+    /// Does a header name this session?
+    #[inline(always)]
+    #[must_use]
+    pub fn is_named(&self, header: &[u8; HEADER_LEN]) -> bool {
+        header[VERSION_AT] == WIRE_VERSION
+            && header[KIND_AT] == KIND_DATA
+            && u64::from_be(word(header, SENDER_INCARNATION_AT)) == self.from
+            && u64::from_be(word(header, RECEIVER_INCARNATION_AT)) == self.to
+    }
+
+    /// The counter of a header that names this session, if it opens a new
+    /// payload of it.
+    #[inline(always)]
+    #[must_use]
+    pub fn new_counter(&self, header: &[u8; HEADER_LEN]) -> Option<u64> {
+        let counter = u64::from_be(word(header, COUNTER_AT));
+        if counter <= self.highest {
+            return None;
+        }
+        let [first, second] = &self.keys;
+        let id = u64::from(header[KEY_ID_AT]);
+        let key = if id == first.id {
+            &first.key
+        } else if id == second.id {
+            &second.key
+        } else {
+            return None;
+        };
+        key.is_tagged(header).then_some(counter)
+    }
 }
 
 /// [`Admits`] as value of the `PEERS` map.
@@ -114,12 +247,85 @@ impl Admission {
 
 impl From<Admits> for Admission {
     fn from(admits: Admits) -> Self {
-        let none = SessionBounds { from: 0, to: 0, highest: 0 };
+        let none = SessionBounds::default();
         let (admits, bounds) = match admits {
             Admits::All => (Self::ALL, none),
             Admits::Payloads(bounds) => (Self::PAYLOADS, bounds),
             Admits::Few => (Self::FEW, none),
         };
         Self { admits, pad: 0, bounds }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::hash::Hasher as _;
+
+    use super::*;
+
+    /// Header and key of a new payload of [`bounds`].
+    fn header(counter: u64, id: u8, key: HeaderKey) -> [u8; HEADER_LEN] {
+        let mut header = core::array::from_fn(|at| u8::try_from(at).unwrap_or(0) ^ 0x5a);
+        (header[VERSION_AT], header[KIND_AT], header[KEY_ID_AT]) = (WIRE_VERSION, KIND_DATA, id);
+        for (at, word) in
+            [(SENDER_INCARNATION_AT, 1_u64), (RECEIVER_INCARNATION_AT, 2), (COUNTER_AT, counter)]
+        {
+            header[at..at + 8].copy_from_slice(&word.to_be_bytes());
+        }
+        let tag = key.tag(&header);
+        header[HEADER_TAG_AT..].copy_from_slice(&tag.to_le_bytes());
+        header
+    }
+
+    fn key(first: u8) -> HeaderKey {
+        HeaderKey::new(core::array::from_fn(|at| first ^ u8::try_from(at).unwrap_or(0)))
+    }
+
+    fn bounds() -> SessionBounds {
+        let keys = [SessionKey::new(7, key(1)), SessionKey::new(9, key(2))];
+        SessionBounds { from: 1, to: 2, highest: 5, keys }
+    }
+
+    /// The counter of a new payload.
+    fn opened(bounds: SessionBounds, header: &[u8; HEADER_LEN]) -> Option<u64> {
+        bounds.is_named(header).then(|| bounds.new_counter(header)).flatten()
+    }
+
+    #[test]
+    #[expect(deprecated, reason = "core's SipHasher is SipHash-2-4, and will not become another")]
+    fn a_tag_is_siphash_2_4_of_the_header_before_it() {
+        for first in 0..=255 {
+            let key = key(first);
+            let header = header(u64::from(first) << 40, first, key);
+            let mut known = core::hash::SipHasher::new_with_keys(key.0[0], key.0[1]);
+            known.write(&header[..HEADER_TAG_AT]);
+            assert_eq!(key.tag(&header), known.finish());
+        }
+    }
+
+    #[test]
+    fn a_header_of_a_new_payload_has_the_tag_of_its_key() {
+        for (id, key) in [(7, key(1)), (9, key(2))] {
+            assert_eq!(opened(bounds(), &header(6, id, key)), Some(6));
+            assert_eq!(opened(bounds(), &header(u64::MAX, id, key)), Some(u64::MAX));
+            assert_eq!(opened(bounds(), &header(5, id, key)), None, "not new");
+        }
+        for (id, key) in [(7, key(2)), (9, key(1)), (8, key(1)), (255, HeaderKey::default())] {
+            assert_eq!(opened(bounds(), &header(6, id, key)), None, "{id}");
+        }
+        let genuine = header(6, 7, key(1));
+        for bit in 0..HEADER_LEN * 8 {
+            let mut forged = genuine;
+            forged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(opened(bounds(), &forged), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn who_knows_no_key_gets_in_with_none() {
+        let none = SessionBounds { from: 1, to: 2, ..SessionBounds::default() };
+        for id in 0..=255 {
+            assert_eq!(opened(none, &header(6, id, HeaderKey::default())), None, "{id}");
+        }
     }
 }

@@ -15,6 +15,7 @@ pub mod lease;
 pub mod names;
 #[cfg(feature = "user")]
 mod pod;
+mod siphash;
 
 pub use counter::Counter;
 pub use layout::{GroupConfig, GroupIndex, GroupMode, IfaceConfig, VipEntry, VipSlot};

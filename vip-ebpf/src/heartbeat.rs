@@ -1,19 +1,17 @@
 //! Datagrams for the agent's port: those from no peer's address are dropped
 //! before the host spends its time on them, and while a peer's address is
-//! flooded all but what can be a new payload of that peer.
+//! flooded all but new payloads of that peer, which the tag of their header
+//! tells from what others make up.
 //!
-//! What is dropped here the agent's socket would drop, too: it has the same
-//! rules, for whatever comes another way. A few go on, as there: so that it is
-//! noticed, and so that a peer which restarts in a flood comes back. Nothing is
-//! let through that would not come in otherwise, and a VIP's packet goes on to
-//! its gate.
+//! What is dropped here the agent's socket would drop, too, or the agent, which
+//! looks at the tag: that has the same rules, for whatever comes another way. A
+//! few go on, as there: so that it is noticed, and so that a peer which restarts
+//! in a flood comes back. Nothing is let through that would not come in
+//! otherwise, and a VIP's packet goes on to its gate.
 
 use vip_common::{
     Counter, VipSlot,
-    heartbeat::{
-        Admits, COUNTER_AT, Endpoint, KIND_AT, KIND_DATA, OTHERS_PASSED, RECEIVER_INCARNATION_AT,
-        SENDER_INCARNATION_AT, STRANGERS_PASSED, SessionBounds, VERSION_AT, WIRE_VERSION,
-    },
+    heartbeat::{Admits, Endpoint, OTHERS_PASSED, STALE_PASSED, STRANGERS_PASSED, SessionBounds},
 };
 
 use crate::{frame::Frame, verdict::Maps};
@@ -83,10 +81,15 @@ fn is_kept_out<M: Maps>(
     if !maps.is_agent(&target([to_high, to_low])) {
         return false;
     }
-    let (passed, counter) = match maps.admits(&source([from_high, from_low])) {
+    let peer = source([from_high, from_low]);
+    let (passed, counter) = match maps.admits(&peer) {
         Some(Admits::All) => return false,
-        Some(Admits::Payloads(bounds)) if is_new_payload(frame, udp + UDP_LEN, &bounds) => return false,
-        Some(Admits::Payloads(_) | Admits::Few) => (OTHERS_PASSED, Counter::HeartbeatFlood),
+        Some(Admits::Payloads(bounds)) => match piece(frame, udp + UDP_LEN, &bounds, &peer, maps) {
+            Piece::New => return false,
+            Piece::Stale => (STALE_PASSED, Counter::HeartbeatFlood),
+            Piece::Other => (OTHERS_PASSED, Counter::HeartbeatFlood),
+        },
+        Some(Admits::Few) => (OTHERS_PASSED, Counter::HeartbeatFlood),
         None => (STRANGERS_PASSED, Counter::HeartbeatStranger),
     };
     if maps.random().is_multiple_of(passed) {
@@ -96,13 +99,24 @@ fn is_kept_out<M: Maps>(
     true
 }
 
-/// Can the datagram at `offset` be a new payload of this session?
+/// What a datagram from a flooded peer is.
+enum Piece {
+    /// A new payload of its session, as far as the header tells.
+    New,
+    /// It names that session, and is none: made up, or sent again.
+    Stale,
+    /// Something else, which may be a handshake of the peer's.
+    Other,
+}
+
 #[inline(always)]
-fn is_new_payload(frame: &Frame, offset: usize, bounds: &SessionBounds) -> bool {
-    let word = |at| frame.bytes(offset + at).map(u64::from_be_bytes);
-    frame.bytes(offset + VERSION_AT) == Some([WIRE_VERSION])
-        && frame.bytes(offset + KIND_AT) == Some([KIND_DATA])
-        && word(SENDER_INCARNATION_AT) == Some(bounds.from)
-        && word(RECEIVER_INCARNATION_AT) == Some(bounds.to)
-        && word(COUNTER_AT) > Some(bounds.highest)
+fn piece<M: Maps>(frame: &Frame, offset: usize, bounds: &SessionBounds, peer: &Endpoint, maps: &M) -> Piece {
+    let Some(header) = frame.bytes(offset) else { return Piece::Other };
+    if !bounds.is_named(&header) {
+        return Piece::Other;
+    }
+    match bounds.new_counter(&header) {
+        Some(counter) if maps.raise_highest(peer, counter) => Piece::New,
+        Some(_) | None => Piece::Stale,
+    }
 }

@@ -124,6 +124,8 @@ mutants! {
     AnyDistance = "transport-hears-any-generation";
     /// The direction is not in a key.
     SameBothWays = "transport-one-key-both-ways";
+    /// The kernel is told one of a session's keys.
+    OneHeaderKey = "transport-bounds-with-one-key";
     /// Payloads of an unknown life use up what is looked at of handshakes.
     OneLimit = "transport-one-limit-for-all-kinds";
     /// A key file that others can read is taken.

@@ -4,7 +4,10 @@ use std::{cell::RefCell, collections::BTreeMap};
 
 use vip_common::{
     Counter::{self, *},
-    heartbeat::{KIND_DATA, OTHERS_PASSED, STRANGERS_PASSED, SessionBounds, WIRE_VERSION},
+    heartbeat::{
+        HEADER_LEN, HEADER_TAG_AT, HeaderKey, KIND_DATA, OTHERS_PASSED, STALE_PASSED, STRANGERS_PASSED,
+        SessionBounds, SessionKey, WIRE_VERSION,
+    },
 };
 
 use super::*;
@@ -22,7 +25,7 @@ const AGENT: Endpoint = Endpoint::v4([10, 0, 1, 10], [27, 165]);
 struct Fake {
     fence: Fence,
     agent: Endpoint,
-    peers: BTreeMap<Endpoint, Admits>,
+    peers: RefCell<BTreeMap<Endpoint, Admits>>,
     random: u32,
     ifaces: BTreeMap<u32, [u8; 6]>,
     counted: RefCell<Vec<(VipSlot, Counter)>>,
@@ -33,7 +36,7 @@ fn maps(fence: Fence) -> Fake {
     Fake {
         fence,
         agent: AGENT,
-        peers: BTreeMap::new(),
+        peers: RefCell::default(),
         random: 1,
         ifaces: BTreeMap::from([(IFINDEX, OUR_MAC)]),
         counted: RefCell::default(),
@@ -56,7 +59,16 @@ impl Maps for Fake {
         *endpoint == self.agent
     }
     fn admits(&self, endpoint: &Endpoint) -> Option<Admits> {
-        self.peers.get(endpoint).copied()
+        self.peers.borrow().get(endpoint).copied()
+    }
+    fn raise_highest(&self, peer: &Endpoint, counter: u64) -> bool {
+        match self.peers.borrow_mut().get_mut(peer) {
+            Some(Admits::Payloads(bounds)) if counter > bounds.highest => {
+                bounds.highest = counter;
+                true
+            }
+            _ => false,
+        }
     }
     fn random(&self) -> u32 {
         self.random
@@ -304,6 +316,9 @@ fn holder_of_one_vip_may_ask_for_another() {
         fn admits(&self, endpoint: &Endpoint) -> Option<Admits> {
             self.0.admits(endpoint)
         }
+        fn raise_highest(&self, peer: &Endpoint, counter: u64) -> bool {
+            self.0.raise_highest(peer, counter)
+        }
         fn random(&self) -> u32 {
             self.0.random()
         }
@@ -339,16 +354,28 @@ fn datagram(source: Endpoint, target: Endpoint, payload: &[u8]) -> Vec<u8> {
     ethernet(0, if is_v4 { 0x0800 } else { 0x86dd }, &packet)
 }
 
-const BOUNDS: SessionBounds =
-    SessionBounds { from: 0x0102_0304_0506_0708, to: 0x1112_1314_1516_1718, highest: 5 };
+fn key() -> HeaderKey {
+    HeaderKey::new(*b"sixteen bytes of")
+}
+
+fn admits_payloads() -> Admits {
+    let keys = [SessionKey::new(3, key()), SessionKey::default()];
+    Admits::Payloads(SessionBounds { from: 1, to: 2, highest: 5, keys })
+}
 
 fn payload(counter: u64) -> Vec<u8> {
-    let mut bytes = vec![0; 80];
-    (bytes[0], bytes[1]) = (WIRE_VERSION, KIND_DATA);
-    for (at, word) in [(30, BOUNDS.from), (38, BOUNDS.to), (46, counter)] {
-        bytes[at..at + 8].copy_from_slice(&word.to_be_bytes());
+    let mut header = [0; HEADER_LEN];
+    (header[0], header[1], header[2]) = (WIRE_VERSION, KIND_DATA, 3);
+    for (at, word) in [(30, 1_u64), (38, 2), (46, counter)] {
+        header[at..at + 8].copy_from_slice(&word.to_be_bytes());
     }
-    bytes
+    let tag = key().tag(&header);
+    header[HEADER_TAG_AT..].copy_from_slice(&tag.to_le_bytes());
+    [&header[..], &[7; 20]].concat()
+}
+
+fn peers(peer: Endpoint, admits: Admits) -> RefCell<BTreeMap<Endpoint, Admits>> {
+    RefCell::new(BTreeMap::from([(peer, admits)]))
 }
 
 /// Our agent and a peer in each family.
@@ -366,7 +393,7 @@ fn strangers_do_not_come_to_the_agents_port_but_for_a_few() {
     for (agent, peer) in families() {
         let stranger = Endpoint { port: [27, 166], ..peer };
         let mut fake = maps(Fence::Open);
-        (fake.agent, fake.peers) = (agent, BTreeMap::from([(peer, Admits::All)]));
+        (fake.agent, fake.peers) = (agent, peers(peer, Admits::All));
         let verdict = |fake: &Fake, from, to| run_in(fake, &mut datagram(from, to, b"x"));
         assert_eq!(verdict(&fake, stranger, agent), Verdict::Drop);
         assert_eq!(*fake.counted.borrow(), [(VipSlot::NODE, HeartbeatStranger)]);
@@ -386,15 +413,22 @@ fn strangers_do_not_come_to_the_agents_port_but_for_a_few() {
 fn of_a_flooded_peer_new_payloads_come_in_and_of_the_rest_a_few() {
     for (agent, peer) in families() {
         let mut fake = maps(Fence::Open);
-        (fake.agent, fake.peers) = (agent, BTreeMap::from([(peer, Admits::Payloads(BOUNDS))]));
+        (fake.agent, fake.peers) = (agent, peers(peer, admits_payloads()));
         let verdict = |fake: &Fake, bytes: &[u8]| run_in(fake, &mut datagram(peer, agent, bytes));
         for counter in [6, u64::from(u32::MAX) + 1, u64::MAX] {
             assert_eq!(verdict(&fake, &payload(counter)), Verdict::Pass, "{counter}");
         }
         assert!(fake.counted.borrow().is_empty());
-        let mut others =
-            vec![payload(5), payload(0), b"short".to_vec(), Vec::new(), payload(6)[..53].to_vec()];
-        for at in [0, 1, 30, 37, 38, 45] {
+        fake.peers = peers(peer, admits_payloads());
+        let verdict = |fake: &Fake, bytes: &[u8]| run_in(fake, &mut datagram(peer, agent, bytes));
+        let mut others = vec![
+            payload(5),
+            payload(0),
+            b"short".to_vec(),
+            Vec::new(),
+            payload(6)[..HEADER_LEN - 1].to_vec(),
+        ];
+        for at in [0, 1, 2, 30, 37, 38, 45, 46, 53, 54, 61] {
             let mut other = payload(6);
             other[at] ^= 1;
             others.push(other);
@@ -404,9 +438,27 @@ fn of_a_flooded_peer_new_payloads_come_in_and_of_the_rest_a_few() {
         }
         assert_eq!(*fake.counted.borrow(), vec![(VipSlot::NODE, HeartbeatFlood); others.len()]);
         fake.random = OTHERS_PASSED;
-        assert_eq!(verdict(&fake, &payload(5)), Verdict::Pass, "one in so many");
-        (fake.random, fake.peers) = (1, BTreeMap::from([(peer, Admits::Few)]));
+        assert_eq!(run_in(&fake, &mut datagram(peer, agent, b"short")), Verdict::Pass, "one in so many");
+        assert_eq!(run_in(&fake, &mut datagram(peer, agent, &payload(5))), Verdict::Drop, "fewer of these");
+        fake.random = STALE_PASSED;
+        assert_eq!(run_in(&fake, &mut datagram(peer, agent, &payload(5))), Verdict::Pass);
+        (fake.random, fake.peers) = (1, peers(peer, Admits::Few));
         assert_eq!(verdict(&fake, &payload(6)), Verdict::Drop, "there is no session");
+    }
+}
+
+#[test]
+fn what_comes_again_in_a_flood_comes_in_once_whatever_its_payload() {
+    for (agent, peer) in families() {
+        let mut fake = maps(Fence::Open);
+        (fake.agent, fake.peers) = (agent, peers(peer, admits_payloads()));
+        let verdict = |bytes: &[u8]| run_in(&fake, &mut datagram(peer, agent, bytes));
+        assert_eq!(verdict(&payload(7)), Verdict::Pass);
+        assert_eq!(verdict(&payload(7)), Verdict::Drop);
+        let altered = [&payload(7)[..HEADER_LEN], b"another payload"].concat();
+        assert_eq!(verdict(&altered), Verdict::Drop);
+        assert_eq!(verdict(&payload(6)), Verdict::Drop, "overtaken");
+        assert_eq!(verdict(&payload(8)), Verdict::Pass);
     }
 }
 
@@ -416,7 +468,7 @@ fn what_is_for_the_agent_passes_no_fence_and_what_agents_never_send_goes_on() {
     let agent = Endpoint::v4(VIP, AGENT.port);
     let peer = Endpoint::v4(OTHER, AGENT.port);
     let mut fake = maps(Fence::Expired);
-    (fake.agent, fake.peers) = (agent, BTreeMap::from([(peer, Admits::All)]));
+    (fake.agent, fake.peers) = (agent, peers(peer, Admits::All));
     assert_eq!(run_in(&fake, &mut datagram(peer, agent, b"x")), Verdict::Drop);
     assert_eq!(*fake.counted.borrow(), [(SLOT, IpInExpired)]);
     let fake = maps(Fence::Open);

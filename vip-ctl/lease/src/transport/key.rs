@@ -5,8 +5,9 @@
 use std::fmt;
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use vip_common::heartbeat::{HEADER_LEN, HeaderKey};
 
-use super::header::{HEADER_LEN, Header, TAG_LEN};
+use super::header::{Header, TAG_LEN};
 use crate::mutant::{self, Mutant};
 
 /// Bytes of a pre-shared key.
@@ -139,14 +140,26 @@ impl KeyRing {
 }
 
 /// ChaCha20-Poly1305 (RFC 8439) under a derived key, with the header as
-/// associated data and its counter as nonce.
-pub(super) struct DirectionKey(LessSafeKey);
+/// associated data and its counter as nonce; and the key of the header's tag.
+pub(super) struct DirectionKey {
+    sealing: LessSafeKey,
+    header: HeaderKey,
+}
 
 impl DirectionKey {
     fn new(kdf: &blake3::Hasher) -> Self {
-        let key = UnboundKey::new(&CHACHA20_POLY1305, kdf.finalize().as_bytes());
-        let Ok(key) = key else { unreachable!("a BLAKE3 hash is as long as a key, 32 bytes") };
-        Self(LessSafeKey::new(key))
+        let (mut sealing, mut header) = ([0; 32], [0; 16]);
+        let mut derived = kdf.finalize_xof();
+        derived.fill(&mut sealing);
+        derived.fill(&mut header);
+        let key = UnboundKey::new(&CHACHA20_POLY1305, &sealing);
+        let Ok(key) = key else { unreachable!("a key has 32 bytes") };
+        Self { sealing: LessSafeKey::new(key), header: HeaderKey::new(header) }
+    }
+
+    /// What the tags of headers are made with.
+    pub(super) const fn header(&self) -> HeaderKey {
+        self.header
     }
 
     fn nonce(counter: u64) -> Nonce {
@@ -160,20 +173,24 @@ impl DirectionKey {
     ///
     /// The caller never passes one counter twice under one key.
     pub(super) fn seal(&self, header: &Header, payload: &[u8]) -> Option<Vec<u8>> {
-        let aad = header.encode();
+        let aad = header.encode(&self.header);
         let mut datagram = Vec::with_capacity(HEADER_LEN + payload.len() + TAG_LEN);
         datagram.extend(aad);
         datagram.extend(payload);
         let (nonce, sealed) = (Self::nonce(header.counter), &mut datagram[HEADER_LEN..]);
-        let tag = self.0.seal_in_place_separate_tag(nonce, Aad::from(aad), sealed).ok()?;
+        let tag = self.sealing.seal_in_place_separate_tag(nonce, Aad::from(aad), sealed).ok()?;
         datagram.extend(tag.as_ref());
         Some(datagram)
     }
 
     /// The payload, if the tag verifies over it and the header's bytes.
     pub(super) fn open(&self, counter: u64, aad: &[u8; HEADER_LEN], sealed: &[u8]) -> Option<Vec<u8>> {
+        // In a flood, most of what comes to this fails here already.
+        if !self.header.is_tagged(aad) {
+            return None;
+        }
         let mut bytes = sealed.to_vec();
-        let len = self.0.open_in_place(Self::nonce(counter), Aad::from(aad), &mut bytes).ok()?.len();
+        let len = self.sealing.open_in_place(Self::nonce(counter), Aad::from(aad), &mut bytes).ok()?.len();
         bytes.truncate(len);
         Some(bytes)
     }
@@ -240,7 +257,7 @@ mod tests {
         let one = key.seal(&header(1), b"payload").expect("short");
         let two = key.seal(&header(2), b"payload").expect("short");
         assert_ne!(one[HEADER_LEN..], two[HEADER_LEN..]);
-        let aad = header(1).encode();
+        let aad = header(1).encode(&key.header());
         assert_eq!(key.open(1, &aad, &one[HEADER_LEN..]).as_deref(), Some(b"payload".as_slice()));
         assert_eq!(key.open(2, &aad, &one[HEADER_LEN..]), None);
     }

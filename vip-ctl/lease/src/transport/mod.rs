@@ -36,11 +36,14 @@ use std::{
     fmt,
 };
 
-use vip_common::{BootNs, heartbeat::SessionBounds};
+use vip_common::{
+    BootNs,
+    heartbeat::{HEADER_LEN, SessionBounds},
+};
 
 use self::{
     handshake::{ChallengeNonce, Handshake},
-    header::{HEADER_LEN, Header, Kind, TAG_LEN},
+    header::{Header, Kind, TAG_LEN},
     limit::Limits,
     session::Session,
 };
@@ -283,7 +286,8 @@ impl Transport {
     }
 
     /// What a payload of `peer` has to be like to be a new one: the incarnations
-    /// that it is from and for, and the highest counter that was received.
+    /// that it is from and for, the highest counter that was received, and the
+    /// keys of headers' tags.
     #[must_use]
     pub fn session_bounds(&self, peer: u8) -> Option<SessionBounds> {
         let session = self.peers.get(&peer)?.session.as_ref()?;
@@ -291,6 +295,7 @@ impl Transport {
             from: session.incarnation,
             to: self.identity.incarnation,
             highest: session.window.highest(),
+            keys: session.header_keys(),
         })
     }
 

@@ -1,10 +1,13 @@
 //! An adopted incarnation of a peer: the keys of the pair and the window of
 //! what was received. Which incarnation to adopt is not decided here.
 
+use vip_common::heartbeat::{SESSION_KEYS, SessionKey};
+
 use super::{
     key::{DirectionKey, KeyId, KeyRing},
     window::Window,
 };
+use crate::mutant::{self, Mutant};
 
 /// One end of a pair: a node's index and its incarnation.
 pub(super) type End = (u8, u64);
@@ -32,6 +35,13 @@ impl Session {
             receive: keys.iter().map(|(id, psk)| (id, psk.pair(cluster, peer, me))).collect(),
             window: Window::starting_after(counter),
         }
+    }
+
+    /// The keys of the tags of what is received.
+    pub(super) fn header_keys(&self) -> [SessionKey; SESSION_KEYS] {
+        let known = if mutant::is(Mutant::OneHeaderKey) { 1 } else { SESSION_KEYS };
+        let mut keys = self.receive.iter().take(known).map(|(id, key)| SessionKey::new(id.0, key.header()));
+        std::array::from_fn(|_| keys.next().unwrap_or_default())
     }
 
     pub(super) fn receive_key(&self, id: KeyId) -> Option<&DirectionKey> {

@@ -189,10 +189,17 @@ fn assemble(steps: &[Step], program: &mut Vec<sock_filter>) -> Option<()> {
 mod tests {
     use std::net::UdpSocket;
 
+    use vip_common::heartbeat::{SESSION_KEYS, SessionKey};
+
     use super::{super::socket, *};
 
-    const BOUNDS: SessionBounds =
-        SessionBounds { from: 0x0102_0304_0506_0708, to: 0x1112_1314_1516_1718, highest: 5 };
+    // This filter does not look at tags.
+    const BOUNDS: SessionBounds = SessionBounds {
+        from: 0x0102_0304_0506_0708,
+        to: 0x1112_1314_1516_1718,
+        highest: 5,
+        keys: [SessionKey::NONE; SESSION_KEYS],
+    };
 
     /// A datagram that carries a payload of this session, as far as the kernel can see.
     fn datagram(counter: u64) -> Vec<u8> {

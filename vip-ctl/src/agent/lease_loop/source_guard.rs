@@ -244,10 +244,13 @@ impl Running {
 
 #[cfg(test)]
 mod tests {
+    use vip_common::heartbeat::{SESSION_KEYS, SessionKey};
+
     use super::*;
 
     const T0: BootNs = BootNs(1_000_000_000);
-    const BOUNDS: SessionBounds = SessionBounds { from: 1, to: 2, highest: 3 };
+    const BOUNDS: SessionBounds =
+        SessionBounds { from: 1, to: 2, highest: 3, keys: [SessionKey::NONE; SESSION_KEYS] };
 
     fn guard() -> SourceGuard {
         let text = r#"

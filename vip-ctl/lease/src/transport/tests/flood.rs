@@ -150,12 +150,37 @@ fn the_bounds_of_a_session_are_those_of_what_it_delivers() {
     let (mut a, mut b) = pair();
     let bounds = |of: &Transport| of.session_bounds(0).expect("connected");
     let (before, datagram) = (bounds(&b), a.seal(1, b"renew").expect("connected"));
+    let there = a.session_bounds(1).expect("connected");
     assert_eq!((before.from, before.to), (0x1001, 0x2001));
     let (header, ..) = Header::decode(&datagram).expect("our own");
     assert!(header.counter > before.highest);
+    let bytes = datagram.first_chunk().expect("a header");
+    assert_eq!(before.new_counter(bytes), Some(header.counter));
     b.receive(&datagram, T0);
     assert_eq!(bounds(&b).highest, header.counter);
+    assert_eq!(bounds(&b).new_counter(bytes), None);
+    assert_eq!(
+        SessionBounds { keys: there.keys, ..before }.new_counter(bytes),
+        None,
+        "keys of the other way"
+    );
     assert_eq!(b.session_bounds(2), None);
+}
+
+#[test]
+fn the_bounds_of_a_session_have_both_keys_of_a_rotation() {
+    let (old, new) = ((KeyId(1), Psk::new(PSK)), (KeyId(2), Psk::new(OTHER_PSK)));
+    let ring = |first, second| KeyRing::new(first, Some(second)).expect("two ids");
+    let mut a = transport(identity(0, 1), ring(new.clone(), old.clone()));
+    let mut b = transport(identity(1, 1), ring(old, new));
+    a.wake(T0);
+    talk(&mut a, &mut b, T0);
+    for at in [1, 0] {
+        let (from, to) = if at == 1 { (&mut a, &b) } else { (&mut b, &a) };
+        let datagram = from.seal(at, b"renew").expect("connected");
+        let bounds = to.session_bounds(1 - at).expect("connected");
+        assert!(bounds.new_counter(datagram.first_chunk().expect("a header")).is_some());
+    }
 }
 
 #[test]
