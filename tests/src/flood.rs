@@ -12,10 +12,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde::Serialize;
-use vip_common::heartbeat::{COUNTER_AT, KIND_AT, KIND_DATA, SENDER_INCARNATION_AT};
+use vip_common::heartbeat::{COUNTER_AT, HEADER_LEN, KIND_AT, KIND_DATA, SENDER_INCARNATION_AT};
 
 use crate::lab::flood::{AgentFrame, Flood, Recorder, Sent, mac_of};
 use crate::lab::leases::Leases;
+use crate::lab::stall::StallWatch;
 use crate::lab::{GROUP, Lab, LabSpec, Node, cleanup, clock, skip};
 
 /// Kinds of datagrams (`vip-ctl/src/transport/header.rs`), as [`KIND_DATA`] is one.
@@ -82,11 +83,13 @@ pub enum Load {
     RecordedChallenges,
     /// The headers of new payloads of the running session, with made-up tags.
     ForgedPayloads,
+    /// Recorded headers of payloads of the running session, with other payloads.
+    AlteredPayloads,
 }
 
 impl Load {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Nothing,
         Self::RandomFromStranger,
         Self::RandomFromPeers,
@@ -95,6 +98,7 @@ impl Load {
         Self::RecordedFromStranger,
         Self::RecordedChallenges,
         Self::ForgedPayloads,
+        Self::AlteredPayloads,
     ];
 
     /// As the table names it.
@@ -109,6 +113,7 @@ impl Load {
             Self::RecordedFromStranger => "recorded datagrams, another host's address",
             Self::RecordedChallenges => "recorded challenges, the peers' addresses",
             Self::ForgedPayloads => "forged payloads of the running session",
+            Self::AlteredPayloads => "its recorded headers, other payloads",
         }
     }
 }
@@ -196,6 +201,13 @@ impl Target {
                 }
                 forged
             }
+            Load::AlteredPayloads => {
+                let altered = |frame: &AgentFrame| {
+                    let header = &frame.payload()[..HEADER_LEN];
+                    Ok(with(frame.source(), &[header, &draw::<PAYLOAD_LEN>()?].concat()))
+                };
+                to_victim(Some(KIND_DATA)).map(altered).collect::<Result<_>>()?
+            }
         };
         // The last ones: a recorder may have filled its memory with more.
         frames.drain(..frames.len().saturating_sub(FRAMES));
@@ -229,6 +241,10 @@ pub struct Row {
     pub lease_thread_percent: f64,
     /// How often no node had the lease any more.
     pub leases_lost: u64,
+    /// The longest time that this machine kept a thread of higher priority than
+    /// the agents' waiting, in milliseconds: what a lease can be lost by here that
+    /// would not be elsewhere.
+    pub stall_ms: f64,
     /// Datagrams a second that the holder's agent sent.
     pub sent_per_second: f64,
     /// Responses to challenges that it sent in all.
@@ -282,7 +298,9 @@ pub fn measure(target: &Target, load: Load, args: &FloodArgs) -> Result<Row> {
             flood.send_at_port(&target.lab, victim)
         }
     };
+    let stall = StallWatch::start()?;
     let (sent, leases_lost) = count_lost(&target.lab, flood)?;
+    let stall_ms = clock::millis(stall.finish()?);
     let run = victim.thread_time(LEASE_THREAD)?.saturating_sub(before);
     let said = recorder.frames();
     victim.check_agent()?;
@@ -300,6 +318,7 @@ pub fn measure(target: &Target, load: Load, args: &FloodArgs) -> Result<Row> {
         per_second: sent.per_second(),
         lease_thread_percent: 100.0 * run.as_secs_f64() / sent.took.as_secs_f64(),
         leases_lost,
+        stall_ms,
         sent_per_second,
         rejected_per_second,
         responses: said.iter().filter(|frame| frame.payload()[KIND_AT] == RESPONSE).count(),
@@ -317,19 +336,20 @@ pub fn run(args: &FloodArgs) -> Result<()> {
     cleanup::catch_signals()?;
     let vip_ctl = args.vip_ctl.clone().map_or_else(crate::lab::find_vip_ctl, Ok)?;
     let target = Target::start(&LabSpec::three_nodes(args.lease.into(), Some(vip_ctl)))?;
-    println!("| load | datagrams/s | lease thread | leases lost | sent/s | responses |");
-    println!("|---|---|---|---|---|---|");
+    println!("| load | datagrams/s | lease thread | leases lost | longest stall, ms | sent/s | responses |");
+    println!("|---|---|---|---|---|---|---|");
     let mut rows = Vec::new();
     let is_wanted = |load: &Load| args.only.as_ref().is_none_or(|only| load.name().contains(only.as_str()));
     for load in Load::ALL.into_iter().filter(is_wanted) {
         clock::sleep_until(clock::now().plus(PAUSE));
         let row = measure(&target, load, args)?;
         println!(
-            "| {} | {:.0} | {:.1} % | {} | {:.0} | {} |",
+            "| {} | {:.0} | {:.1} % | {} | {:.1} | {:.0} | {} |",
             row.load,
             row.per_second,
             row.lease_thread_percent,
             row.leases_lost,
+            row.stall_ms,
             row.sent_per_second,
             row.responses
         );
