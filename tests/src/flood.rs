@@ -19,7 +19,7 @@ use crate::lab::leases::Leases;
 use crate::lab::stall::StallWatch;
 use crate::lab::{GROUP, Lab, LabSpec, Node, cleanup, clock, skip};
 
-/// Kinds of datagrams (`vip-ctl/src/transport/header.rs`), as [`KIND_DATA`] is one.
+/// Kinds of datagrams (`vip-ctl/lease/src/transport/header.rs`), as [`KIND_DATA`] is one.
 const CHALLENGE: u8 = 1;
 /// A response to a challenge.
 pub const RESPONSE: u8 = 2;
