@@ -222,9 +222,11 @@ impl Programs {
 /// The unit tests of these libraries, with the mutants in them.
 fn unit_tests<const N: usize>(place: &Place, libraries: [&str; N]) -> anyhow::Result<[Artifact; N]> {
     let mut command = place.cargo();
-    // Of the whole workspace: what they depend on is then built as for all tests.
-    command.args(["test", "--locked", "--workspace", "--lib", "--no-run"]);
-    command.args(["--features", "vip-engine/mutants,vip-lease/mutants,vip-ctl/mutants"]);
+    command.args(["test", "--locked", "--lib", "--no-run"]);
+    for library in libraries {
+        let package = library.replace('_', "-");
+        command.args(["--package", &package, "--features", &format!("{package}/mutants")]);
+    }
     command.arg("--message-format=json-render-diagnostics");
     let (status, artifacts) = build::artifacts(&mut command)?;
     if !status.success() {
