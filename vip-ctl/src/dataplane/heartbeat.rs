@@ -10,21 +10,18 @@ use std::{
     path::Path,
 };
 
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData};
 use vip_common::{
-    Counter, VipSlot,
-    counter::Counters,
     heartbeat::{Admission, Admits, Endpoint},
     names,
 };
 
-use super::{DataPlaneError, observe::sum, pinned, typed};
+use super::{DataPlaneError, pinned, typed};
 
 /// The maps that the way in goes by, open for writing.
 pub struct HeartbeatGuard {
     agent: Array<MapData, Endpoint>,
     peers: HashMap<MapData, Endpoint, Admission>,
-    counters: PerCpuArray<MapData, Counters>,
 }
 
 impl HeartbeatGuard {
@@ -36,7 +33,6 @@ impl HeartbeatGuard {
         Ok(Self {
             agent: typed(names::HEARTBEAT, Map::Array(pinned(dir, names::HEARTBEAT)?))?,
             peers: typed(names::PEERS, Map::HashMap(pinned(dir, names::PEERS)?))?,
-            counters: typed(names::COUNTERS, Map::PerCpuArray(pinned(dir, names::COUNTERS)?))?,
         })
     }
 
@@ -84,18 +80,12 @@ impl HeartbeatGuard {
         }
         Ok(())
     }
-
-    /// How many datagrams for agents were dropped on the way in so far.
-    ///
-    /// # Errors
-    /// [`DataPlaneError::Kernel`] if the map can't be read.
-    pub fn dropped(&self) -> Result<u64, DataPlaneError> {
-        let counters = sum(&self.counters, VipSlot::NODE)?;
-        Ok(counters.get(Counter::HeartbeatStranger) + counters.get(Counter::HeartbeatFlood))
-    }
 }
 
-fn endpoint(address: SocketAddr) -> Endpoint {
+/// An address as the maps have it: one form of it, and without what tells two
+/// sockets of that address apart.
+#[must_use]
+pub fn endpoint(address: SocketAddr) -> Endpoint {
     let port = address.port().to_be_bytes();
     match address.ip().to_canonical() {
         IpAddr::V4(ip) => Endpoint::v4(ip.octets(), port),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Map, MapData, RingBuf};
 use vip_common::{
     Counter, VipSlot,
     counter::{COUNTERS, Counters},
@@ -18,23 +18,15 @@ impl DataPlane {
     /// # Errors
     /// [`DataPlaneError::Kernel`] if the map can't be read.
     pub fn counters(&self, slot: VipSlot) -> Result<Counters, DataPlaneError> {
-        sum(&self.counters, slot)
-    }
-}
-
-/// The counters of a slot, summed over the CPUs.
-pub(super) fn sum(
-    counters: &PerCpuArray<MapData, Counters>,
-    slot: VipSlot,
-) -> Result<Counters, DataPlaneError> {
-    let per_cpu = counters.get(&slot.0, 0).map_err(|e| DataPlaneError::map("read counters", e))?;
-    let mut sum = Counters::default();
-    for counters in per_cpu.iter() {
-        for (total, frames) in sum.frames.iter_mut().zip(counters.frames) {
-            *total = total.wrapping_add(frames);
+        let per_cpu = self.counters.get(&slot.0, 0).map_err(|e| DataPlaneError::map("read counters", e))?;
+        let mut sum = Counters::default();
+        for counters in per_cpu.iter() {
+            for (total, frames) in sum.frames.iter_mut().zip(counters.frames) {
+                *total = total.wrapping_add(frames);
+            }
         }
+        Ok(sum)
     }
-    Ok(sum)
 }
 
 /// The name of a counter in JSON: class, verdict and reason.

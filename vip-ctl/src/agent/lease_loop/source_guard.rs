@@ -8,15 +8,15 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     path::Path,
     time::Duration,
 };
 
 use tracing::warn;
 use vip_common::{
-    BootNs,
-    heartbeat::{Admits, SessionBounds},
+    BootNs, Counter, VipSlot,
+    heartbeat::{Admits, Endpoint, SessionBounds},
 };
 
 use super::{
@@ -25,7 +25,10 @@ use super::{
 };
 use crate::{
     config::Config,
-    dataplane::{DataPlaneError, clock, heartbeat::HeartbeatGuard},
+    dataplane::{
+        DataPlaneError, clock,
+        heartbeat::{HeartbeatGuard, endpoint},
+    },
     transport::{Received, Rejected},
 };
 
@@ -51,7 +54,7 @@ struct Load {
 /// See the module. The default knows no peers.
 #[derive(Default)]
 pub struct SourceGuard {
-    peers: BTreeMap<(IpAddr, u16), u8>,
+    peers: BTreeMap<Endpoint, u8>,
     loads: BTreeMap<u8, Load>,
     /// This node's address, and the way in that keeps out what is sent there;
     /// a witness has none.
@@ -64,7 +67,7 @@ impl SourceGuard {
         let others = || config.cluster.nodes.iter().filter(|node| node.id != config.me);
         let load = |address| Load { address, useless: 0, since: BootNs(0), flooded_until: None };
         Self {
-            peers: others().map(|node| (key(node.address), node.id)).collect(),
+            peers: others().map(|node| (endpoint(node.address), node.id)).collect(),
             loads: others().map(|node| (node.id, load(node.address))).collect(),
             way_in: None,
         }
@@ -116,7 +119,7 @@ impl SourceGuard {
     /// The peer whose address this is.
     #[must_use]
     pub fn peer_at(&self, source: SocketAddr) -> Option<u8> {
-        self.peers.get(&key(source)).copied()
+        self.peers.get(&endpoint(source)).copied()
     }
 
     /// Takes note of what a datagram from that peer's address was worth. Returns
@@ -181,11 +184,6 @@ impl SourceGuard {
     }
 }
 
-/// Without what tells two sockets of one address apart.
-fn key(address: SocketAddr) -> (IpAddr, u16) {
-    (address.ip().to_canonical(), address.port())
-}
-
 /// Is it of no use to anybody? What a peer that is misconfigured or was
 /// restarted says is of use, and the transport limits it.
 const fn is_useless(reason: Rejected) -> bool {
@@ -237,7 +235,10 @@ impl Running {
 
     /// How many datagrams the kernel has dropped at the socket and on the way in.
     pub(super) fn dropped(&self) -> u64 {
-        let way_in = self.guard.way_in.as_ref().map_or(0, |(_, guard)| guard.dropped().unwrap_or(0));
+        let plane = self.core.io.plane.as_ref();
+        let way_in = plane.and_then(|plane| plane.maps.counters(VipSlot::NODE).ok()).map_or(0, |counted| {
+            counted.get(Counter::HeartbeatStranger) + counted.get(Counter::HeartbeatFlood)
+        });
         way_in + socket::dropped(&self.core.io.socket).map_or(0, u64::from)
     }
 }
