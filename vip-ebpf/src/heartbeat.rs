@@ -4,10 +4,9 @@
 //! tells from what others make up.
 //!
 //! What is dropped here the agent's socket would drop, too, or the agent, which
-//! looks at the tag: that has the same rules, for whatever comes another way. A
-//! few go on, as there: so that it is noticed, and so that a peer which restarts
-//! in a flood comes back. Nothing is let through that would not come in
-//! otherwise, and a VIP's packet goes on to its gate.
+//! looks at tags and counters. A few go on, as there: so that it is noticed, and
+//! so that a peer which restarts in a flood comes back. Nothing is let through
+//! that would not come in otherwise, and a VIP's packet goes on to its gate.
 
 use vip_common::{
     Counter, VipSlot,
@@ -27,7 +26,9 @@ const IPV4_TARGET: usize = 16;
 const IPV4_LEN: usize = 20;
 /// The first byte of such a header.
 const IPV4_PLAIN: u8 = 0x45;
-const DONT_FRAGMENT: u8 = 0x40;
+/// The part of a fragment's offset that is beside the flags: a first fragment
+/// has ports, and without it the others come to nothing.
+const OFFSET_HIGH: u8 = 0x1f;
 // Offsets in an IPv6 header (RFC 8200), and its length.
 const IPV6_NEXT: usize = 6;
 const IPV6_SOURCE: usize = 8;
@@ -35,15 +36,13 @@ const IPV6_TARGET: usize = 24;
 const IPV6_LEN: usize = 40;
 
 /// Is the IPv4 packet at `offset` a datagram for the agent that is kept out?
-/// Agents send neither options nor fragments; what has them goes on, and the
-/// agent's socket has a look at it.
+/// Agents send no options; what has some goes on, and the agent's socket has a
+/// look at it. So do fragments but for the first one.
 #[inline(always)]
 pub fn is_kept_out_v4<M: Maps>(frame: &Frame, offset: usize, maps: &M) -> bool {
     let is_plain = frame.bytes(offset + IPV4_PROTOCOL) == Some([UDP])
         && frame.bytes(offset) == Some([IPV4_PLAIN])
-        && frame
-            .bytes(offset + IPV4_FRAGMENT)
-            .is_some_and(|[high, low]| high & !DONT_FRAGMENT == 0 && low == 0);
+        && frame.bytes(offset + IPV4_FRAGMENT).is_some_and(|[high, low]| high & OFFSET_HIGH == 0 && low == 0);
     if !is_plain {
         return false;
     }
@@ -81,10 +80,9 @@ fn is_kept_out<M: Maps>(
     if !maps.is_agent(&target([to_high, to_low])) {
         return false;
     }
-    let peer = source([from_high, from_low]);
-    let (passed, counter) = match maps.admits(&peer) {
+    let (passed, counter) = match maps.admits(&source([from_high, from_low])) {
         Some(Admits::All) => return false,
-        Some(Admits::Payloads(bounds)) => match piece(frame, udp + UDP_LEN, &bounds, &peer, maps) {
+        Some(Admits::Payloads(bounds)) => match piece(frame, udp + UDP_LEN, &bounds) {
             Piece::New => return false,
             Piece::Stale => (STALE_PASSED, Counter::HeartbeatFlood),
             Piece::Other => (OTHERS_PASSED, Counter::HeartbeatFlood),
@@ -110,13 +108,15 @@ enum Piece {
 }
 
 #[inline(always)]
-fn piece<M: Maps>(frame: &Frame, offset: usize, bounds: &SessionBounds, peer: &Endpoint, maps: &M) -> Piece {
-    let Some(header) = frame.bytes(offset) else { return Piece::Other };
-    if !bounds.is_named(&header) {
-        return Piece::Other;
-    }
-    match bounds.new_counter(&header) {
-        Some(counter) if maps.raise_highest(peer, counter) => Piece::New,
-        Some(_) | None => Piece::Stale,
+fn piece(frame: &Frame, offset: usize, bounds: &SessionBounds) -> Piece {
+    match frame.bytes(offset) {
+        Some(header) if bounds.is_named(&header) => {
+            if bounds.is_new(&header) {
+                Piece::New
+            } else {
+                Piece::Stale
+            }
+        }
+        Some(_) | None => Piece::Other,
     }
 }

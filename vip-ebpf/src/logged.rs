@@ -57,11 +57,6 @@ impl Maps for LoggedMaps<'_> {
     }
 
     #[inline(always)]
-    fn raise_highest(&self, peer: &Endpoint, counter: u64) -> bool {
-        KernelMaps.raise_highest(peer, counter)
-    }
-
-    #[inline(always)]
     fn random(&self) -> u32 {
         KernelMaps.random()
     }

@@ -95,22 +95,6 @@ impl Maps for KernelMaps {
     }
 
     #[inline(always)]
-    fn raise_highest(&self, peer: &Endpoint, counter: u64) -> bool {
-        let Some(admission) = PEERS.get_ptr_mut(peer) else { return false };
-        // SAFETY: an aligned word in a map's value. Two datagrams at one time, or
-        // one and the agent, can at worst let in a datagram twice, which the
-        // agent notices.
-        unsafe {
-            let highest = &raw mut (*admission).bounds.highest;
-            let is_new = counter > core::ptr::read_volatile(highest);
-            if is_new {
-                core::ptr::write_volatile(highest, counter);
-            }
-            is_new
-        }
-    }
-
-    #[inline(always)]
     fn random(&self) -> u32 {
         // SAFETY: a helper without arguments.
         unsafe { bpf_get_prandom_u32() }

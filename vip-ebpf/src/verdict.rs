@@ -38,9 +38,6 @@ pub trait Maps {
     fn is_agent(&self, endpoint: &Endpoint) -> bool;
     /// What is let in from there, if a peer of the agent sends from there.
     fn admits(&self, endpoint: &Endpoint) -> Option<Admits>;
-    /// Takes note of the counter of a new payload from that peer; false if one
-    /// as high was there before.
-    fn raise_highest(&self, peer: &Endpoint, counter: u64) -> bool;
     /// A number by chance.
     fn random(&self) -> u32;
     /// Counts a frame.

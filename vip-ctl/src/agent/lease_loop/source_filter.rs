@@ -37,6 +37,10 @@ const NETWORK_HEADER: u32 = 0xfff0_0000;
 const RANDOM: u32 = 0xffff_f000 + 56;
 const IPV4_SOURCE: u32 = NETWORK_HEADER + 12;
 const IPV6_SOURCE: u32 = NETWORK_HEADER + 8;
+/// Where an IPv4 header has version and length, and what is there without options.
+const IPV4_PLAIN: (u32, u32) = (NETWORK_HEADER, 0x45);
+/// Where an IPv6 header says what is next, and that it is UDP.
+const IPV6_PLAIN: (u32, u32) = (NETWORK_HEADER + 6, 17);
 /// The program sees a datagram from its UDP header on.
 const SOURCE_PORT: u32 = 0;
 const UDP_HEADER_LEN: u32 = 8;
@@ -117,6 +121,11 @@ fn block(source: &Source) -> Vec<Step> {
         Admits::All => steps.push(Step::Do(RETURN, WHOLE)),
         Admits::Few => steps.extend(sample(OTHERS_LET_IN)),
         Admits::Payloads(bounds) => {
+            // What has options or extension headers, which agents never send, has
+            // gone by the way in and its look at the header's tag.
+            let is_v4 = source.address.ip().to_canonical().is_ipv4();
+            let (at, plain) = if is_v4 { IPV4_PLAIN } else { IPV6_PLAIN };
+            steps.extend([Step::Do(LOAD_BYTE, at), Step::Is(plain, Label::Few)]);
             steps.extend(is_new_payload(&bounds));
             steps.push(Step::At(Label::Few));
             steps.extend(sample(OTHERS_LET_IN));
@@ -187,7 +196,7 @@ fn assemble(steps: &[Step], program: &mut Vec<sock_filter>) -> Option<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
+    use std::{net::UdpSocket, os::fd::AsRawFd as _};
 
     use vip_common::heartbeat::{SESSION_KEYS, SessionKey};
 
@@ -281,6 +290,29 @@ mod tests {
         assert!((1_000..4_000).contains(&few), "{few} of {}", 20_000 / OTHERS_LET_IN);
         filter(&socket, &peer, Admits::Few);
         assert!(let_in(&socket, &peer, &datagram(6), 2_000) < 500);
+    }
+
+    #[test]
+    fn under_a_flood_options_and_extension_headers_let_nobody_in() {
+        let (socket, [peer, _]) = sockets("127.0.0.1:0", ["127.0.0.2:0", "127.0.0.3:0"]);
+        let (socket_v6, [peer_v6, _]) = sockets("[::1]:0", ["[::1]:0", "[::1]:0"]);
+        // Three NOPs and the end (RFC 791); destination options of padding (RFC 8200, 4.6).
+        let (nothing, padding) = ([1_u8, 1, 1, 0], [0_u8, 0, 1, 4, 0, 0, 0, 0]);
+        for (socket, peer, level, option, bytes) in [
+            (&socket, &peer, libc::IPPROTO_IP, libc::IP_OPTIONS, &nothing[..]),
+            (&socket_v6, &peer_v6, libc::IPPROTO_IPV6, libc::IPV6_DSTOPTS, &padding[..]),
+        ] {
+            filter(socket, peer, Admits::Payloads(BOUNDS));
+            assert_eq!(let_in(socket, peer, &datagram(6), 100), 100);
+            let len = libc::socklen_t::try_from(bytes.len()).expect("few");
+            // SAFETY: a socket of ours, and as many bytes as are said.
+            let set =
+                unsafe { libc::setsockopt(peer.as_raw_fd(), level, option, bytes.as_ptr().cast(), len) };
+            assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+            assert!(let_in(socket, peer, &datagram(6), 2_000) < 500);
+            filter(socket, peer, Admits::All);
+            assert_eq!(let_in(socket, peer, &datagram(6), 100), 100, "else they are nobody's business");
+        }
     }
 
     #[test]
