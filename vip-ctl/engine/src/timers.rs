@@ -61,7 +61,7 @@ impl Timers {
         let mut all = Vec::new();
         for (at, groups) in self.queue.range(..=now) {
             let begin = all.len();
-            all.extend(groups.iter().copied().filter(|group| self.is_due(*group, *at)));
+            all.extend(groups.iter().copied().filter(|group| is_due(&self.due, *group, *at)));
             all[begin..].sort_unstable();
         }
         // One that was put off, and back, is there twice.
@@ -86,10 +86,6 @@ impl Timers {
         if self.queued > self.due.len().saturating_mul(STALE_MAX) {
             self.rebuild();
         }
-    }
-
-    fn is_due(&self, group: GroupId, at: BootNs) -> bool {
-        is_due(&self.due, group, at)
     }
 
     /// Forgets what was put off, up to the first group that is due.
