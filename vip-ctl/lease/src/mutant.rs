@@ -9,10 +9,12 @@
 /// Defines `Mutant`, with a name for people and why it does no harm, if so, and
 /// `is`, which asks for one. A name begins with the module whose tests are asked
 /// first. The one that this process is comes from the environment
-/// (`VIP_MUTANT`); `others` is told its name if it is none of these.
+/// (`VIP_MUTANT`); `others` is told its name if it is none of these. A test prints
+/// them all, as those of `list`.
 #[macro_export]
 macro_rules! mutants {
     (
+        list: $list:literal;
         others: $others:path;
         $($(#[doc = $doc:literal])* $variant:ident = $name:literal $(, harmless = $why:literal)?;)*
     ) => {
@@ -57,12 +59,28 @@ macro_rules! mutants {
         pub(crate) const fn is(_mutant: Mutant) -> bool {
             false
         }
+
+        #[cfg(all(test, feature = "mutants"))]
+        mod tests {
+            /// `cargo xtask mutants` reads what this prints.
+            #[test]
+            fn each_has_a_name_and_is_told() {
+                println!();
+                let mut names = std::collections::BTreeSet::new();
+                for (_, name, harmless) in super::Mutant::ALL {
+                    println!("{}\t{name}\t{}", $list, harmless.unwrap_or_default());
+                    assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{name:?}");
+                    assert!(names.insert(name), "{name} twice");
+                }
+            }
+        }
     };
     (@why $why:literal) => { Some($why) };
     (@why) => { None };
 }
 
 mutants! {
+    list: "lease";
     others: choose_engine;
     /// A group with a `pre_promote` is open before that has ended.
     OpenAtOnce = "gate-opens-without-its-hook";
@@ -166,24 +184,5 @@ pub fn is_one(name: &str) -> bool {
 pub fn choose() {
     if let Ok(name) = std::env::var("VIP_MUTANT") {
         assert!(is_one(&name), "there is no mutant {name:?}");
-    }
-}
-
-#[cfg(all(test, feature = "mutants"))]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    /// `cargo xtask mutants` reads what this prints.
-    #[test]
-    fn each_has_a_name_and_is_told() {
-        println!();
-        let mut names = BTreeSet::new();
-        for (_, name, harmless) in Mutant::ALL {
-            println!("lease\t{name}\t{}", harmless.unwrap_or_default());
-            assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{name:?}");
-            assert!(names.insert(name), "{name} twice");
-        }
     }
 }
