@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::{SchedClassifier, tc::TcAttachType};
-use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
 use vip_common::names;
 use vip_ctl::dataplane::DataPlane;
 use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
 use vip_tests::lab::rig::{ArpProbes, Rig};
 use vip_tests::lab::{
-    GROUP, INTERFACE, LEASE, Lab, LabSpec, Node, SERVICE_PORT, VIP, clock, find_vip_ctl, skip, wait_until,
+    GROUP, INTERFACE, LEASE, Lab, LabSpec, Node, SERVICE_PORT, VIP, clock, disk, find_vip_ctl, skip,
+    wait_until,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -511,28 +510,30 @@ fn the_watchdog_ends_an_agent_whose_keeper_hangs_and_no_slow_disk_does() -> Resu
     };
     ensure!(is_fed_within(PATIENCE)?, "{}", node.log_tail());
 
-    // Whoever writes there waits for ever for a reader, as on a disk that hangs.
-    let hang = |record: &str| -> Result<()> {
-        let path = node.state_dir().join(record);
-        if path.exists() {
-            std::fs::remove_file(&path)?;
+    let memory = node.state_dir().join("memory.json.new");
+    let mut verbs = ["standby", "unstandby"].iter().cycle();
+    let has_hung = |verb: &str| -> Result<bool> {
+        disk::hang(&memory)?;
+        ensure!(wait_until(clock::now().plus(PATIENCE), || node
+            .run(&[verb])
+            .is_ok_and(|o| o.status.success())));
+        let end = clock::now().plus(LIMIT * 4);
+        while clock::now() < end {
+            ensure!(
+                is_fed_within(PATIENCE)?,
+                "a memory that can't be written hangs the keeper: {}",
+                node.log_tail()
+            );
         }
-        Ok(mkfifo(&path, Mode::S_IRWXU)?)
+        Ok(disk::is_hanging(&memory))
     };
-    hang("memory.json.new")?;
-    ensure!(wait_until(clock::now().plus(PATIENCE), || node
-        .run(&["standby"])
-        .is_ok_and(|o| o.status.success())));
-    let end = clock::now().plus(LIMIT * 4);
-    while clock::now() < end {
-        ensure!(
-            is_fed_within(PATIENCE)?,
-            "a memory that can't be written hangs the keeper: {}",
-            node.log_tail()
-        );
+    // A write that was under way when the pipe came has taken its place.
+    let deadline = clock::now().plus(PATIENCE);
+    while !has_hung(verbs.next().context("they go round")?)? {
+        ensure!(clock::now() < deadline, "what is written at {} never waits", memory.display());
     }
 
-    hang("groups.json.new")?;
+    disk::hang(&node.state_dir().join("groups.json.new"))?;
     let config = std::fs::read_to_string(node.config_file())?;
     node.write_config(&config.replace(&format!("\"{VIP}\""), &format!("\"{VIP}\", \"10.77.0.150\"")))?;
     let mut reload = node.vip_ctl()?;

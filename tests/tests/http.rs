@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use vip_tests::lab::http::{Answer, Ask};
 use vip_tests::lab::rig::{Rig, WATCH};
-use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, VIP, clock, find_vip_ctl, skip, wait_until};
+use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, VIP, clock, disk, find_vip_ctl, skip, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -300,8 +300,7 @@ fn a_disk_that_hangs_costs_the_history_and_nothing_else() -> Result<()> {
     let written = wait_until(clock::now().plus(PATIENCE), || file.exists());
     ensure!(written, "no {}", file.display());
     // The agent has it open, so that it goes on writing to the old one.
-    std::fs::remove_file(&file)?;
-    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::from_bits_truncate(0o600))?;
+    disk::hang(&file)?;
     let socket = node.http_socket();
     std::thread::scope(|scope| -> Result<()> {
         let askers: Vec<_> =

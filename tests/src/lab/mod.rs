@@ -11,6 +11,7 @@ pub mod browser;
 pub mod capture;
 pub mod cleanup;
 pub mod clock;
+pub mod disk;
 pub mod echo;
 pub mod flood;
 pub mod http;
