@@ -9,6 +9,7 @@ use vip_tests::lab::rig::{ArpProbes, Rig};
 use vip_tests::lab::stall::StallWatch;
 use vip_tests::lab::status::metric;
 use vip_tests::lab::{Lab, LabSpec, clock, find_vip_ctl, skip};
+use vip_tests_macros::lab_test;
 
 const LEASE: Duration = Duration::from_millis(50);
 /// How long the hogs run.
@@ -21,14 +22,10 @@ const STALL: Duration = Duration::from_millis(10);
 /// How often it is tried again for that.
 const TRIES: usize = 3;
 
-#[test]
+#[lab_test]
 fn hogs_cause_no_failover_at_a_lease_of_50_ms() -> Result<()> {
-    const NAME: &str = "hogs_cause_no_failover_at_a_lease_of_50_ms";
-    if skip::skipped(NAME) {
-        return Ok(());
-    }
     let Ok(watch) = StallWatch::start() else {
-        skip::note(NAME, "real-time priority is not granted here");
+        skip::note(TEST, "real-time priority is not granted here");
         return Ok(());
     };
     drop(watch);
@@ -40,7 +37,7 @@ fn hogs_cause_no_failover_at_a_lease_of_50_ms() -> Result<()> {
         ensure!(stall >= STALL, "without a stall above {stall:?}: {moved}");
         println!("void, since the machine stood still for {stall:?}: {moved}");
     }
-    skip::note(NAME, "the machine itself stands still too often");
+    skip::note(TEST, "the machine itself stands still too often");
     Ok(())
 }
 

@@ -11,8 +11,9 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use vip_tests::lab::rig::Rig;
-use vip_tests::lab::systemd::{self, Systemd};
-use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, clock, find_vip_ctl, skip, wait_until};
+use vip_tests::lab::systemd::Systemd;
+use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, clock, find_vip_ctl, wait_until};
+use vip_tests_macros::{lab_test, tool_test};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -56,11 +57,8 @@ fn agent_of<'c>(command: &'c mut Command, node: &Node) -> Result<&'c mut Command
     Ok(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log))
 }
 
-#[test]
+#[tool_test("systemd-analyze")]
 fn systemd_accepts_the_unit() -> Result<()> {
-    if skip::skipped_without("systemd_accepts_the_unit", "systemd-analyze") {
-        return Ok(());
-    }
     // It looks for the program, which is not installed here.
     let dir = std::env::temp_dir().join(format!("vip-unit-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
@@ -74,13 +72,8 @@ fn systemd_accepts_the_unit() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test("setpriv")]
 fn the_units_capabilities_are_enough() -> Result<()> {
-    if skip::skipped("the_units_capabilities_are_enough")
-        || skip::skipped_without("the_units_capabilities_are_enough", "setpriv")
-    {
-        return Ok(());
-    }
     let unit = unit()?;
     let bounding = capabilities(&unit).fold("-all".to_owned(), |all, name| all + ",+" + &name);
     ensure!(bounding.contains("+bpf") && bounding.contains("+setuid"), "{bounding}");
@@ -112,11 +105,8 @@ fn the_units_capabilities_are_enough() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn the_agent_says_that_it_is_ready_alive_and_ending() -> Result<()> {
-    if skip::skipped("the_agent_says_that_it_is_ready_alive_and_ending") {
-        return Ok(());
-    }
     let lab = Lab::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))?;
     make_key(&lab)?;
     let node = lab.node("db-a")?;
@@ -150,11 +140,8 @@ fn the_agent_says_that_it_is_ready_alive_and_ending() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn an_upgrade_goes_on_in_the_same_process_and_moves_nothing() -> Result<()> {
-    if skip::skipped("an_upgrade_goes_on_in_the_same_process_and_moves_nothing") {
-        return Ok(());
-    }
     // A longer lease, since a start may be slow on a busy machine.
     let rig = Rig::new(&LabSpec::three_nodes(LEASE * 3, Some(find_vip_ctl()?)))?;
     let node = rig.holder()?;
@@ -225,12 +212,8 @@ fn journal(systemd: &Systemd, fields: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-#[test]
+#[lab_test("systemd", "systemctl", "unshare", "nsenter")]
 fn under_systemd_a_restart_moves_nothing_and_a_stop_hands_over() -> Result<()> {
-    const NAME: &str = "under_systemd_a_restart_moves_nothing_and_a_stop_hands_over";
-    if skip::skipped(NAME) || systemd::TOOLS.iter().any(|tool| skip::skipped_without(NAME, tool)) {
-        return Ok(());
-    }
     let rig = Rig::new(&LabSpec::three_nodes(LEASE * 3, Some(find_vip_ctl()?)))?;
     let holder = rig.holder()?.name().to_owned();
     let node = rig.lab.candidates().find(|node| node.name() != holder).context("another node")?;

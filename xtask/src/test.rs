@@ -3,12 +3,13 @@
 //!
 //! Test programs are built by cargo and run from here, one after the other: so
 //! each has an exit code of its own, and those that make network namespaces run
-//! their tests one by one.
+//! their tests one by one, and are run anew for each of their modules.
 //!
 //! A lab test that fails while the machine was seen to stand still is run once
 //! more, and both runs are told. What it says of safety is never run again.
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -91,7 +92,9 @@ pub(crate) fn all(place: &Place, args: &TestArgs) -> anyhow::Result<Tally> {
     // Quick ones first; those with namespaces last.
     programs.sort_by_key(|program| (program.kind == "test", program.manifest.clone(), program.name.clone()));
     for program in &programs {
-        tally.add(run_program(place, program, &vip_ctl, args)?);
+        for part in parts(program, args)? {
+            tally.add(run_part(place, program, &part, &vip_ctl, args)?);
+        }
     }
     tally.add(run_doc_tests(place, args)?);
     Ok(tally)
@@ -109,10 +112,52 @@ fn cargo_test(place: &Place, args: &TestArgs) -> Command {
     command
 }
 
-fn run_program(place: &Place, program: &Artifact, vip_ctl: &Path, args: &TestArgs) -> anyhow::Result<Tally> {
+/// What of a test program is run at once, with an exit code and a time limit of its own.
+enum Part {
+    /// All that the filter lets through.
+    All,
+    /// A module's tests, by their full names.
+    Module { name: String, tests: Vec<String> },
+}
+
+/// An integration test is run a module at a time: a crash of one costs the others nothing.
+fn parts(program: &Artifact, args: &TestArgs) -> anyhow::Result<Vec<Part>> {
+    if program.kind != "test" {
+        return Ok(vec![Part::All]);
+    }
+    let mut list = Command::new(&program.executable);
+    list.args(["--list", "--format=terse"]).args(&args.filter);
+    let modules = parse_modules(&process::output_of(&mut list)?);
+    if modules.keys().all(String::is_empty) {
+        return Ok(vec![Part::All]);
+    }
+    Ok(modules.into_iter().map(|(name, tests)| Part::Module { name, tests }).collect())
+}
+
+/// The tests in libtest's terse list, by their outermost module; that of a test without one is empty.
+fn parse_modules(list: &str) -> BTreeMap<String, Vec<String>> {
+    let mut modules = BTreeMap::<String, Vec<String>>::new();
+    for test in list.lines().filter_map(|line| line.strip_suffix(": test")) {
+        let module = test.split_once("::").map_or("", |(module, _)| module);
+        modules.entry(module.to_owned()).or_default().push(test.to_owned());
+    }
+    modules
+}
+
+fn run_part(
+    place: &Place,
+    program: &Artifact,
+    part: &Part,
+    vip_ctl: &Path,
+    args: &TestArgs,
+) -> anyhow::Result<Tally> {
     let package = program.manifest.parent().context("a Cargo.toml without directory")?;
-    let shown = package.strip_prefix(place.root()).unwrap_or(package);
-    say(format!("\n=== {}: {} {}\n", shown.display(), program.kind, program.name).as_bytes());
+    let shown = package.strip_prefix(place.root()).unwrap_or(package).display();
+    let (module, tests) = match part {
+        Part::All => (String::new(), &[][..]),
+        Part::Module { name, tests } => (format!(" {name}"), &tests[..]),
+    };
+    say(format!("\n=== {shown}: {} {}{module}\n", program.kind, program.name).as_bytes());
     let skips = SkipFile::new(place)?;
     let run = |tests: &[String]| -> anyhow::Result<_> {
         let mut command = Command::new(&program.executable);
@@ -145,7 +190,7 @@ fn run_program(place: &Place, program: &Artifact, vip_ctl: &Path, args: &TestArg
         }
         Ok((reader, status.success(), stall))
     };
-    let (reader, success, stall) = run(&[])?;
+    let (reader, success, stall) = run(tests)?;
     let again =
         reader.excusable().filter(|_| program.kind == "test" && stall > STALL).map(<[String]>::to_vec);
     let mut passed_later = 0;
@@ -214,5 +259,20 @@ impl Drop for SkipFile {
     fn drop(&mut self) {
         // It is below target/: left behind, it harms nobody.
         let _left = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_are_told_apart_by_their_outermost_module() {
+        let list = "host::a: test\nbare: test\nhost::deep::b: test\nhost::c: benchmark\nhttp::d: test\n";
+        let modules = parse_modules(list);
+        let all: Vec<_> = modules.iter().map(|(name, tests)| (name.as_str(), tests.as_slice())).collect();
+        let [bare, host, http] = [&["bare"][..], &["host::a", "host::deep::b"], &["http::d"]]
+            .map(|tests| tests.iter().map(|&test| test.to_owned()).collect::<Vec<_>>());
+        assert_eq!(all, [("", &bare[..]), ("host", &host), ("http", &http)]);
     }
 }

@@ -23,38 +23,47 @@ pub fn lacking() -> Option<String> {
     }
 }
 
-/// True if the test `name` has to be left out here; says so on stderr and in
-/// the file named by [`SKIPS_ENV`].
+/// What a test needs of its host besides programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing.
+    Nothing,
+    /// The right to make network namespaces.
+    Namespaces,
+}
+
+/// Whether the test `name` has to be left out here, for want of `need` or of one of
+/// `programs`; says so on stderr and in the file named by [`SKIPS_ENV`].
 ///
 /// # Panics
 /// When that file can't be written: a skip that nobody counts would look like
 /// a pass.
 #[must_use]
-pub fn skipped(name: &str) -> bool {
-    let Some(why) = lacking() else { return false };
-    note(name, &why);
-    true
+pub fn is_skipped(name: &str, need: Need, programs: &[&str]) -> bool {
+    let lacks_right = match need {
+        Need::Nothing => None,
+        Need::Namespaces => lacking(),
+    };
+    let lacks = lacks_right.or_else(|| {
+        let program = programs.iter().find(|program| !is_installed(program))?;
+        Some(format!("needs {program}"))
+    });
+    if let Some(why) = &lacks {
+        note(name, why);
+    }
+    lacks.is_some()
 }
 
-/// True if the test `name` has to be left out for want of the program `tool`; said as by [`skipped`].
-///
-/// # Panics
-/// As there.
-#[must_use]
-pub fn skipped_without(name: &str, tool: &str) -> bool {
+fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let there = std::env::split_paths(&path).any(|dir| dir.join(tool).is_file());
-    if !there {
-        note(name, &format!("needs {tool}"));
-    }
-    !there
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
 /// Says that the test `name` is left out here and why, on stderr and in the
 /// file named by [`SKIPS_ENV`].
 ///
 /// # Panics
-/// As [`skipped`].
+/// As [`is_skipped`].
 pub fn note(name: &str, why: &str) {
     let line = format!("skipped: {name}: {why}\n");
     eprint!("{line}");

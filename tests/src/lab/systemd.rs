@@ -13,8 +13,6 @@ use super::{Node, cleanup, clock, wait_until};
 
 /// How long it may take to come up.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The programs that this takes.
-pub const TOOLS: &[&str] = &["systemd", "systemctl", "unshare", "nsenter"];
 
 /// Makes the room and becomes systemd. `$1` is a directory with unit files.
 ///

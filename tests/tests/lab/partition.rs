@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use vip_tests::lab::rig::{Rig, WATCH};
-use vip_tests::lab::{GROUP, LEASE, LabSpec, clock, find_vip_ctl, skip, wait_until};
+use vip_tests::lab::{GROUP, LEASE, LabSpec, clock, find_vip_ctl, wait_until};
+use vip_tests_macros::lab_test;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -13,11 +14,8 @@ fn spec() -> Result<LabSpec> {
     Ok(LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))
 }
 
-#[test]
+#[lab_test]
 fn a_holder_apart_from_the_others_loses_it_although_the_client_reaches_all() -> Result<()> {
-    if skip::skipped("a_holder_apart_from_the_others_loses_it_although_the_client_reaches_all") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec()?)?;
     let old = rig.holder()?;
     let start = clock::now();
@@ -32,11 +30,8 @@ fn a_holder_apart_from_the_others_loses_it_although_the_client_reaches_all() -> 
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn a_lost_witness_is_not_missed_until_a_node_is_lost_too() -> Result<()> {
-    if skip::skipped("a_lost_witness_is_not_missed_until_a_node_is_lost_too") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec()?.with_witness())?;
     let holder = rig.holder()?;
     let start = clock::now();
@@ -51,11 +46,8 @@ fn a_lost_witness_is_not_missed_until_a_node_is_lost_too() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn with_two_of_three_lost_nobody_answers() -> Result<()> {
-    if skip::skipped("with_two_of_three_lost_nobody_answers") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec()?)?;
     let holder = rig.holder()?;
     let others: Vec<_> = rig.lab.nodes().iter().filter(|node| node.name() != holder.name()).collect();
@@ -87,11 +79,8 @@ fn with_two_of_three_lost_nobody_answers() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn a_cut_pair_has_two_holders_until_it_merges() -> Result<()> {
-    if skip::skipped("a_cut_pair_has_two_holders_until_it_merges") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec()?.pair("take"))?;
     let old = rig.holder()?;
     let loud = old.status()?.warnings;
@@ -116,11 +105,8 @@ fn a_cut_pair_has_two_holders_until_it_merges() -> Result<()> {
     rig.expect_calm(start, new.name())
 }
 
-#[test]
+#[lab_test]
 fn a_dead_agent_of_a_pair_is_fenced_and_replaced() -> Result<()> {
-    if skip::skipped("a_dead_agent_of_a_pair_is_fenced_and_replaced") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec()?.pair("take"))?;
     let old = rig.holder()?;
     let start = clock::now();
@@ -138,11 +124,8 @@ fn a_dead_agent_of_a_pair_is_fenced_and_replaced() -> Result<()> {
     rig.expect_calm(start, new.name())
 }
 
-#[test]
+#[lab_test]
 fn a_pair_that_holds_never_answers_twice_and_takes_over_only_by_force() -> Result<()> {
-    if skip::skipped("a_pair_that_holds_never_answers_twice_and_takes_over_only_by_force") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec()?.pair("hold"))?;
     let old = rig.holder()?;
     let start = clock::now();

@@ -5,9 +5,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use vip_tests::lab::{Lab, LabSpec, Node, clock, find_vip_ctl, skip, wait_until};
+use vip_tests::lab::{Lab, LabSpec, Node, clock, find_vip_ctl, wait_until};
+use vip_tests_macros::lab_test;
 
-const TUTORIAL: &str = include_str!("../../docs/tutorial.md");
+const TUTORIAL: &str = include_str!("../../../docs/tutorial.md");
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A fenced block.
@@ -130,12 +131,8 @@ fn follow(lab: &Lab, host: &str, line: &str, wanted: &[&str]) -> Result<()> {
     }
 }
 
-#[test]
+#[lab_test("python3", "curl")]
 fn the_tutorial_comes_true() -> Result<()> {
-    const NAME: &str = "the_tutorial_comes_true";
-    if skip::skipped(NAME) || skip::skipped_without(NAME, "python3") || skip::skipped_without(NAME, "curl") {
-        return Ok(());
-    }
     let lab = Lab::new(&LabSpec::three_nodes(Duration::from_secs(1), Some(find_vip_ctl()?)).with_witness())?;
     let bin = lab.id().dir().join("bin");
     std::fs::create_dir_all(&bin)?;

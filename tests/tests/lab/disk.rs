@@ -6,7 +6,8 @@ use std::{fs, io::Write as _, path::Path, time::Duration};
 use anyhow::{Context, Result, bail, ensure};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, clock, find_vip_ctl, skip, wait_until};
+use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, clock, find_vip_ctl, wait_until};
+use vip_tests_macros::lab_test;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -33,11 +34,8 @@ fn fill(dir: &Path) -> Result<()> {
     bail!("the disk has no end")
 }
 
-#[test]
+#[lab_test]
 fn on_full_disks_epochs_go_on_rising_and_a_holder_is_found() -> Result<()> {
-    if skip::skipped("on_full_disks_epochs_go_on_rising_and_a_holder_is_found") {
-        return Ok(());
-    }
     let lab = Lab::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))?;
     // The disks are gone with the thread, before the lab is taken down.
     let tested = std::thread::scope(|scope| scope.spawn(|| test(&lab)).join());

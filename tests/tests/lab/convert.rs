@@ -11,7 +11,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use vip_tests::lab::{find_vip_ctl, skip};
+use vip_tests::lab::find_vip_ctl;
+use vip_tests_macros::tool_test;
 
 const OLD: &str = "global_defs {
     router_id lb-1
@@ -166,11 +167,8 @@ fn each_failure_has_its_exit_code() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[tool_test("setpriv")]
 fn a_file_that_may_not_be_read_is_a_matter_of_rights() -> Result<()> {
-    if skip::skipped_without("a_file_that_may_not_be_read_is_a_matter_of_rights", "setpriv") {
-        return Ok(());
-    }
     let dir = Dir::new("rights")?;
     fs::set_permissions(dir.file("keepalived.conf"), fs::Permissions::from_mode(0o000))?;
     let vip_ctl = find_vip_ctl()?;

@@ -13,7 +13,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 use vip_tests::lab::http::{Answer, Ask};
-use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, clock, find_vip_ctl, skip, wait_until};
+use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, clock, find_vip_ctl, wait_until};
+use vip_tests_macros::lab_test;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const PORT: u16 = 7078;
@@ -78,11 +79,8 @@ fn ask_tls(
     ask.over(StreamOwned::new(connection, connect(node, at)?))
 }
 
-#[test]
+#[lab_test]
 fn tokens_and_tls_guard_what_is_served_by_tcp() -> Result<()> {
-    if skip::skipped("tokens_and_tls_guard_what_is_served_by_tcp") {
-        return Ok(());
-    }
     let lab = Lab::new(&spec()?)?;
     let node = lab.node("db-a")?;
     let client = lab.node("db-b")?;
@@ -157,11 +155,8 @@ fn tokens_and_tls_guard_what_is_served_by_tcp() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn plain_http_is_for_loopback_and_a_busy_port_costs_no_lease() -> Result<()> {
-    if skip::skipped("plain_http_is_for_loopback_and_a_busy_port_costs_no_lease") {
-        return Ok(());
-    }
     let lab = Lab::new(&spec()?)?;
     let node = lab.node("db-a")?;
     node.ns().ip("link set lo up")?;
@@ -202,11 +197,8 @@ fn ask_on(mut stream: &TcpStream, path: &str, token: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes[..len]).into_owned())
 }
 
-#[test]
+#[lab_test]
 fn a_token_that_is_taken_away_counts_nowhere() -> Result<()> {
-    if skip::skipped("a_token_that_is_taken_away_counts_nowhere") {
-        return Ok(());
-    }
     let lab = Lab::new(&spec()?)?;
     let node = lab.node("db-a")?;
     node.ns().ip("link set lo up")?;

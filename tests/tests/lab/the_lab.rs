@@ -14,8 +14,9 @@ use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
 use vip_tests::lab::probe::{ArpProber, TcpProber, UdpProber};
 use vip_tests::lab::snapshot::Carrier;
 use vip_tests::lab::{
-    INTERFACE, Lab, LabId, LabSpec, NodeIndex, SERVICE_PORT, VIP, cleanup, clock, skip, wait_until,
+    INTERFACE, Lab, LabId, LabSpec, NodeIndex, SERVICE_PORT, VIP, cleanup, clock, wait_until,
 };
+use vip_tests_macros::lab_test;
 
 const LEASE: Duration = Duration::from_millis(200);
 const PERIOD: Duration = Duration::from_millis(1);
@@ -34,11 +35,8 @@ fn own(lab: &Lab, node: usize) -> Result<EchoServer> {
     Ok(server)
 }
 
-#[test]
+#[lab_test]
 fn one_owner_is_seen_by_probes_and_capture() -> Result<()> {
-    if skip::skipped("one_owner_is_seen_by_probes_and_capture") {
-        return Ok(());
-    }
     let lab = bare_lab()?;
     let client = lab.client()?;
     let capture = Capture::start(&lab, &[VIP])?;
@@ -76,11 +74,8 @@ fn one_owner_is_seen_by_probes_and_capture() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn two_owners_are_caught() -> Result<()> {
-    if skip::skipped("two_owners_are_caught") {
-        return Ok(());
-    }
     let lab = bare_lab()?;
     let client = lab.client()?;
     let capture = Capture::start(&lab, &[VIP])?;
@@ -94,11 +89,8 @@ fn two_owners_are_caught() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn a_cut_node_is_unreachable_and_comes_back_unchanged() -> Result<()> {
-    if skip::skipped("a_cut_node_is_unreachable_and_comes_back_unchanged") {
-        return Ok(());
-    }
     let lab = bare_lab()?;
     let (client, node) = (lab.client()?, &lab.nodes()[0]);
     let _server = own(&lab, 0)?;
@@ -128,11 +120,8 @@ fn a_cut_node_is_unreachable_and_comes_back_unchanged() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn a_partition_parts_nodes_and_not_clients() -> Result<()> {
-    if skip::skipped("a_partition_parts_nodes_and_not_clients") {
-        return Ok(());
-    }
     let lab = bare_lab()?;
     let (client, node) = (lab.client()?, &lab.nodes()[1]);
     let _server = own(&lab, 0)?;
@@ -145,11 +134,8 @@ fn a_partition_parts_nodes_and_not_clients() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn ports_run_a_program_so_that_xdp_tx_arrives() -> Result<()> {
-    if skip::skipped("ports_run_a_program_so_that_xdp_tx_arrives") {
-        return Ok(());
-    }
     let lab = bare_lab()?;
     for port in ["db-a", "db-b", "db-c", "client"] {
         let link = lab.switch().ip(&format!("-d link show {port}"))?;
@@ -176,11 +162,8 @@ fn leftovers(id: &LabId) -> Result<Vec<String>> {
     Ok(found)
 }
 
-#[test]
+#[lab_test]
 fn a_dropped_lab_leaves_nothing_and_a_kept_one_stays() -> Result<()> {
-    if skip::skipped("a_dropped_lab_leaves_nothing_and_a_kept_one_stays") {
-        return Ok(());
-    }
     let mut lab = bare_lab()?;
     let other = bare_lab()?;
     let id = lab.id().clone();
@@ -209,12 +192,8 @@ fn a_dropped_lab_leaves_nothing_and_a_kept_one_stays() -> Result<()> {
 /// Set for the process that this test starts from its own program.
 const CHILD_ENV: &str = "VIP_TEST_LAB_CHILD";
 
-#[test]
+#[lab_test]
 fn signals_and_crashes_leave_nothing() -> Result<()> {
-    let name = "signals_and_crashes_leave_nothing";
-    if skip::skipped(name) {
-        return Ok(());
-    }
     if std::env::var_os(CHILD_ENV).is_some() {
         let lab = bare_lab()?;
         println!("lab {}", lab.id());
@@ -225,7 +204,7 @@ fn signals_and_crashes_leave_nothing() -> Result<()> {
     for (signal, code) in [(Signal::SIGINT, Some(130)), (Signal::SIGTERM, Some(143)), (Signal::SIGKILL, None)]
     {
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["--exact", name, "--nocapture", "--test-threads=1"])
+            .args(["--exact", &format!("the_lab::{TEST}"), "--nocapture", "--test-threads=1"])
             .env(CHILD_ENV, "1")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

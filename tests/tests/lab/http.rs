@@ -10,7 +10,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use vip_tests::lab::http::{Answer, Ask};
 use vip_tests::lab::rig::{Rig, WATCH};
-use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, VIP, clock, disk, find_vip_ctl, skip, wait_until};
+use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, VIP, clock, disk, find_vip_ctl, wait_until};
+use vip_tests_macros::lab_test;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -34,11 +35,8 @@ fn refused(answer: &Answer, status: u16, code: &str, exit: u64) -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn what_is_read_by_http_is_what_the_verbs_say() -> Result<()> {
-    if skip::skipped("what_is_read_by_http_is_what_the_verbs_say") {
-        return Ok(());
-    }
     let lab = Lab::new(&spec()?)?;
     lab.start_agents(PATIENCE)?;
     let holder = lab.wait_holder(GROUP, PATIENCE)?;
@@ -108,11 +106,8 @@ fn what_is_read_by_http_is_what_the_verbs_say() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn what_is_done_by_http_moves_the_vip() -> Result<()> {
-    if skip::skipped("what_is_done_by_http_moves_the_vip") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec()?)?;
     let old = rig.holder()?;
     let other = rig.lab.nodes().iter().find(|node| node.name() != old.name()).context("three nodes")?;
@@ -150,11 +145,8 @@ fn what_is_done_by_http_moves_the_vip() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn what_is_wrong_is_refused_and_moves_nothing() -> Result<()> {
-    if skip::skipped("what_is_wrong_is_refused_and_moves_nothing") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec()?)?;
     let holder = rig.holder()?;
     let (socket, start) = (holder.http_socket(), clock::now());
@@ -210,11 +202,8 @@ fn what_is_wrong_is_refused_and_moves_nothing() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn events_are_streamed_and_the_history_is_told() -> Result<()> {
-    if skip::skipped("events_are_streamed_and_the_history_is_told") {
-        return Ok(());
-    }
     let lab = Lab::new(&spec()?)?;
     lab.start_agents(PATIENCE)?;
     let old = lab.wait_holder(GROUP, PATIENCE)?;
@@ -288,11 +277,8 @@ fn first_message(node: &Node, seen: Option<&str>) -> Result<(String, Value)> {
 }
 
 /// A pipe that nobody writes to stands for a disk that hangs: opening it waits.
-#[test]
+#[lab_test]
 fn a_disk_that_hangs_costs_the_history_and_nothing_else() -> Result<()> {
-    if skip::skipped("a_disk_that_hangs_costs_the_history_and_nothing_else") {
-        return Ok(());
-    }
     let lab = Lab::new(&spec()?)?;
     lab.start_agents(PATIENCE)?;
     let node = lab.wait_holder(GROUP, PATIENCE)?;
@@ -330,11 +316,8 @@ fn a_disk_that_hangs_costs_the_history_and_nothing_else() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn a_dead_agents_socket_is_the_next_agents() -> Result<()> {
-    if skip::skipped("a_dead_agents_socket_is_the_next_agents") {
-        return Ok(());
-    }
     let lab = Lab::new(&spec()?)?;
     lab.start_agents(PATIENCE)?;
     let holder = lab.wait_holder(GROUP, PATIENCE)?;

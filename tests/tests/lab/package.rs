@@ -5,17 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use vip_tests::lab::{find_vip_ctl, skip};
+use vip_tests::lab::find_vip_ctl;
+use vip_tests_macros::lab_test;
 
-#[test]
+#[lab_test("dpkg-deb", "debootstrap")]
 fn the_package_installs_and_purges_on_a_clean_debian() -> Result<()> {
-    const NAME: &str = "the_package_installs_and_purges_on_a_clean_debian";
-    if skip::skipped(NAME)
-        || skip::skipped_without(NAME, "dpkg-deb")
-        || skip::skipped_without(NAME, "debootstrap")
-    {
-        return Ok(());
-    }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let out: PathBuf = std::env::temp_dir().join(format!("vip-dist-{}", std::process::id()));
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

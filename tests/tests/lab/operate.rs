@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use vip_tests::lab::rig::{Rig, WATCH};
-use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, clock, find_vip_ctl, skip, wait_until};
+use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, clock, find_vip_ctl, wait_until};
+use vip_tests_macros::lab_test;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Probes at 1 kHz that a planned move may cost on a machine that stalls.
@@ -21,11 +22,8 @@ fn holder(rig: &Rig) -> Result<&Node> {
     rig.lab.wait_holder(GROUP, PATIENCE)
 }
 
-#[test]
+#[lab_test]
 fn a_node_on_standby_holds_nothing_until_it_is_taken_off() -> Result<()> {
-    if skip::skipped("a_node_on_standby_holds_nothing_until_it_is_taken_off") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec()?)?;
     let old = rig.holder()?;
     let start = clock::now();
@@ -48,11 +46,8 @@ fn a_node_on_standby_holds_nothing_until_it_is_taken_off() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn epochs_go_on_after_all_agents_have_ended() -> Result<()> {
-    if skip::skipped("epochs_go_on_after_all_agents_have_ended") {
-        return Ok(());
-    }
     let spec = spec()?;
     let lab = Lab::new(&spec)?;
     lab.start_agents(PATIENCE)?;
@@ -71,11 +66,8 @@ fn epochs_go_on_after_all_agents_have_ended() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn a_paused_cluster_moves_nothing_by_itself() -> Result<()> {
-    if skip::skipped("a_paused_cluster_moves_nothing_by_itself") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec()?)?;
     let old = rig.holder()?;
     let start = clock::now();
@@ -96,11 +88,8 @@ fn restart_held(node: &Node) -> Result<()> {
     node.start_agent_with(&["--hold"])
 }
 
-#[test]
+#[lab_test]
 fn an_agent_that_holds_is_replaced_unnoticed() -> Result<()> {
-    if skip::skipped("an_agent_that_holds_is_replaced_unnoticed") {
-        return Ok(());
-    }
     // A longer lease, since a start may be slow on a busy machine.
     let spec = LabSpec { lease: LEASE * 3, ..spec()? };
     let rig = Rig::new(&spec)?;
@@ -119,11 +108,8 @@ fn an_agent_that_holds_is_replaced_unnoticed() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn an_agent_that_can_not_come_up_again_hands_over_what_it_has() -> Result<()> {
-    if skip::skipped("an_agent_that_can_not_come_up_again_hands_over_what_it_has") {
-        return Ok(());
-    }
     // So long a lease that a release can be told from its end.
     let rig = Rig::new(&LabSpec { lease: LEASE * 5, ..spec()? })?;
     let node = rig.holder()?;
@@ -141,11 +127,8 @@ fn an_agent_that_can_not_come_up_again_hands_over_what_it_has() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn keys_are_exchanged_one_node_at_a_time_and_nobody_notices() -> Result<()> {
-    if skip::skipped("keys_are_exchanged_one_node_at_a_time_and_nobody_notices") {
-        return Ok(());
-    }
     let spec = spec()?;
     let rig = Rig::new(&spec)?;
     let node = rig.holder()?;
@@ -167,11 +150,8 @@ fn keys_are_exchanged_one_node_at_a_time_and_nobody_notices() -> Result<()> {
     rig.expect_calm(start, node.name())
 }
 
-#[test]
+#[lab_test]
 fn a_node_with_another_key_is_counted_and_gets_no_answer() -> Result<()> {
-    if skip::skipped("a_node_with_another_key_is_counted_and_gets_no_answer") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec()?)?;
     let holder = rig.holder()?;
     let stranger = rig.lab.nodes().iter().find(|node| node.name() != holder.name()).context("three nodes")?;
@@ -200,11 +180,8 @@ fn share_cluster(from: &Node, node: &Node) -> Result<()> {
     node.write_config(&text.replacen(&format!("[node]\nname = \"{}\"", from.name()), &own, 1))
 }
 
-#[test]
+#[lab_test]
 fn a_voter_is_added_one_agent_at_a_time_and_the_next_change_waits_for_all() -> Result<()> {
-    if skip::skipped("a_voter_is_added_one_agent_at_a_time_and_the_next_change_waits_for_all") {
-        return Ok(());
-    }
     let mut spec = spec()?;
     let fourth = vip_tests::lab::NodeSpec { name: "db-d".to_owned(), witness: false, priority: 50 };
     spec.nodes.push(fourth);
@@ -297,11 +274,8 @@ fn a_voter_is_added_one_agent_at_a_time_and_the_next_change_waits_for_all() -> R
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn an_agent_that_is_stopped_is_told_from_one_that_is_not_there() -> Result<()> {
-    if skip::skipped("an_agent_that_is_stopped_is_told_from_one_that_is_not_there") {
-        return Ok(());
-    }
     let lab = Lab::new(&spec()?)?;
     lab.start_agents(PATIENCE)?;
     let node = lab.nodes().first().context("three nodes")?;

@@ -13,8 +13,9 @@ use vip_tests::lab::{
     echo::{EchoServer, ask_udp},
     find_vip_ctl,
     rig::{Rig, WATCH},
-    skip, wait_until,
+    wait_until,
 };
+use vip_tests_macros::lab_test;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a single question waits.
@@ -73,11 +74,8 @@ fn logs(lab: &Lab) -> String {
     lab.nodes().iter().map(|node| format!("{}:\n{}\n", node.name(), node.log_tail())).collect()
 }
 
-#[test]
+#[lab_test]
 fn groups_and_vips_come_and_go_and_the_others_notice_nothing() -> Result<()> {
-    if skip::skipped("groups_and_vips_come_and_go_and_the_others_notice_nothing") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec(&[(GROUP, &[VIP])])?)?;
     let _services = [serve(&rig.lab, vip(101))?, serve(&rig.lab, vip(102))?];
     let holder = rig.holder()?.name().to_owned();
@@ -120,11 +118,8 @@ fn groups_and_vips_come_and_go_and_the_others_notice_nothing() -> Result<()> {
     rig.expect_calm(start, &holder)
 }
 
-#[test]
+#[lab_test]
 fn what_is_wrong_or_takes_a_restart_changes_nothing() -> Result<()> {
-    if skip::skipped("what_is_wrong_or_takes_a_restart_changes_nothing") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec(&[(GROUP, &[VIP])])?)?;
     let node = rig.holder()?;
     let start = clock::now();
@@ -145,11 +140,8 @@ fn what_is_wrong_or_takes_a_restart_changes_nothing() -> Result<()> {
     rig.expect_calm(start, &name)
 }
 
-#[test]
+#[lab_test]
 fn a_vip_that_goes_to_another_group_is_never_answered_twice() -> Result<()> {
-    if skip::skipped("a_vip_that_goes_to_another_group_is_never_answered_twice") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec(&[(GROUP, &[VIP, vip(101)]), ("web", &[vip(102)])])?)?;
     let before = rig.holder()?.name().to_owned();
     let elsewhere = rig.lab.nodes().iter().find(|node| node.name() != before).context("three nodes")?;
@@ -182,11 +174,8 @@ fn is_on_host(node: &Node, vip: Ipv4Addr) -> Result<bool> {
     Ok(node.ns().ip("-4 address show dev lo")?.contains(&format!(" {vip}/32 ")))
 }
 
-#[test]
+#[lab_test]
 fn what_a_reload_could_not_bring_about_is_told_and_mended_by_the_next() -> Result<()> {
-    if skip::skipped("what_a_reload_could_not_bring_about_is_told_and_mended_by_the_next") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec(&[(GROUP, &[VIP])])?)?;
     let holder = rig.holder()?.name().to_owned();
     let node = rig.lab.nodes().iter().find(|node| node.name() != holder).context("three nodes")?;

@@ -21,10 +21,11 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 use vip_tests::lab::{
-    GROUP, Lab, LabSpec, Node, SERVICE_PORT, VIP, clock, echo::ask_udp, find_vip_ctl, skip, wait_until,
+    GROUP, Lab, LabSpec, Node, SERVICE_PORT, VIP, clock, echo::ask_udp, find_vip_ctl, wait_until,
 };
 
 use self::rows::Row;
+use vip_tests_macros::{lab_test, tool_test};
 
 /// Longer than a busy machine stands still: nothing moves unless it is told to.
 const LEASE: Duration = Duration::from_secs(1);
@@ -261,11 +262,8 @@ fn a_row_is_not_met_by_something_else() {
     }
 }
 
-#[test]
+#[lab_test]
 fn every_verb_says_what_is_missing_where_nothing_runs_and_works_by_hand() -> Result<()> {
-    if skip::skipped("every_verb_says_what_is_missing_where_nothing_runs_and_works_by_hand") {
-        return Ok(());
-    }
     let lab = Lab::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))?;
     let node = lab.nodes().first().context("three nodes")?;
     let names = Names::new(&lab, node)?;
@@ -318,11 +316,8 @@ fn wait_for(names: &Names, node: &Node, rows: &[Row]) -> Result<()> {
     if is_so { Ok(()) } else { names.run(node, rows) }
 }
 
-#[test]
+#[lab_test]
 fn every_verb_does_what_it_says_in_a_cluster() -> Result<()> {
-    if skip::skipped("every_verb_does_what_it_says_in_a_cluster") {
-        return Ok(());
-    }
     let lab = Lab::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))?;
     lab.start_agents(PATIENCE)?;
     let holder = lab.wait_holder(GROUP, PATIENCE)?;
@@ -424,11 +419,8 @@ fn shell(name: &str, args: &[&str], script: &str) -> Result<String> {
     Ok(stdout)
 }
 
-#[test]
+#[tool_test("bash")]
 fn bash_completes() -> Result<()> {
-    if skip::skipped_without("bash_completes", "bash") {
-        return Ok(());
-    }
     let script = printed(&["completions", "bash"])?;
     shell("bash", &["-n"], &script)?;
     let complete = "COMP_WORDS=(vip-ctl switcho)\nCOMP_CWORD=1\n_vip__ctl vip-ctl switcho vip-ctl\n";
@@ -438,21 +430,15 @@ fn bash_completes() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[tool_test("zsh")]
 fn zsh_reads_what_completes() -> Result<()> {
-    if skip::skipped_without("zsh_reads_what_completes", "zsh") {
-        return Ok(());
-    }
     shell("zsh", &["-n"], &printed(&["completions", "zsh"])?)?;
     ensure!(shell("zsh", &["-n"], "if then (").is_err(), "zsh reads anything");
     Ok(())
 }
 
-#[test]
+#[tool_test("fish")]
 fn fish_completes() -> Result<()> {
-    if skip::skipped_without("fish_completes", "fish") {
-        return Ok(());
-    }
     let script = printed(&["completions", "fish"])?;
     shell("fish", &["--no-execute"], &script)?;
     let completed = shell("fish", &[], &format!("{script}\ncomplete --do-complete 'vip-ctl switcho'\n"))?;

@@ -14,7 +14,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use vip_tests::lab::rig::{ArpProbes, Rig};
 use vip_tests::lab::status::GroupStatus;
-use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, clock, find_vip_ctl, skip, wait_until};
+use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, clock, find_vip_ctl, wait_until};
+use vip_tests_macros::lab_test;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -73,11 +74,8 @@ fn others<'a>(rig: &'a Rig, than: &Node) -> Vec<&'a Node> {
     rig.lab.nodes().iter().filter(|node| node.name() != than.name()).collect()
 }
 
-#[test]
+#[lab_test]
 fn a_check_that_fails_on_the_holder_moves_the_group() -> Result<()> {
-    if skip::skipped("a_check_that_fails_on_the_holder_moves_the_group") {
-        return Ok(());
-    }
     let rig = rig_with(&spec()?, file_check)?;
     let old = rig.holder()?;
     let start = clock::now();
@@ -106,11 +104,8 @@ fn a_check_that_fails_on_the_holder_moves_the_group() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn a_tracked_interface_without_a_carrier_moves_the_group() -> Result<()> {
-    if skip::skipped("a_tracked_interface_without_a_carrier_moves_the_group") {
-        return Ok(());
-    }
     let spec = spec()?;
     let lab = lab_with(&spec, |_| "track_interface = [\"uplink\"]\n".to_owned())?;
     for node in lab.nodes() {
@@ -128,11 +123,8 @@ fn a_tracked_interface_without_a_carrier_moves_the_group() -> Result<()> {
     wait_eligible(old, true)
 }
 
-#[test]
+#[lab_test]
 fn when_nobody_is_well_nobody_answers() -> Result<()> {
-    if skip::skipped("when_nobody_is_well_nobody_answers") {
-        return Ok(());
-    }
     let rig = rig_with(&spec()?, file_check)?;
     let holder = rig.holder()?;
     for node in others(&rig, holder) {
@@ -149,11 +141,8 @@ fn when_nobody_is_well_nobody_answers() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn a_holder_that_shall_keep_it_keeps_it_until_another_node_is_well() -> Result<()> {
-    if skip::skipped("a_holder_that_shall_keep_it_keeps_it_until_another_node_is_well") {
-        return Ok(());
-    }
     let rig = rig_with(&spec()?, |node| format!("when_all_fail = \"keep\"\n{}", file_check(node)))?;
     let holder = rig.holder()?;
     for node in others(&rig, holder) {
@@ -218,11 +207,8 @@ impl Drop for Server {
     }
 }
 
-#[test]
+#[lab_test]
 fn checks_that_hang_delay_no_lease() -> Result<()> {
-    if skip::skipped("checks_that_hang_delay_no_lease") {
-        return Ok(());
-    }
     let spec = spec()?;
     // They pass until they hang, and then they don't fail for a long while.
     let lab = lab_with(&spec, |node| {
@@ -254,11 +240,8 @@ fn checks_that_hang_delay_no_lease() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn an_agent_that_is_replaced_keeps_its_lease_while_it_waits_for_its_checks() -> Result<()> {
-    if skip::skipped("an_agent_that_is_replaced_keeps_its_lease_while_it_waits_for_its_checks") {
-        return Ok(());
-    }
     // A longer lease, since a start may be slow on a busy machine.
     let spec = LabSpec { lease: LEASE * 3, ..spec()? };
     // Slow once the node is said not to be well.
@@ -283,11 +266,8 @@ fn an_agent_that_is_replaced_keeps_its_lease_while_it_waits_for_its_checks() -> 
     rig.expect_calm(start, holder.name())
 }
 
-#[test]
+#[lab_test]
 fn a_reload_adds_and_removes_checks() -> Result<()> {
-    if skip::skipped("a_reload_adds_and_removes_checks") {
-        return Ok(());
-    }
     let rig = rig_with(&spec()?, |_| String::new())?;
     let old = rig.holder()?;
     let without = fs::read_to_string(old.config_file())?;

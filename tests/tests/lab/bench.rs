@@ -5,13 +5,11 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use vip_tests::lab::{find_vip_ctl, skip};
+use vip_tests::lab::find_vip_ctl;
+use vip_tests_macros::lab_test;
 
-#[test]
+#[lab_test]
 fn a_row_of_the_bench_is_measured_and_written_as_json() -> Result<()> {
-    if skip::skipped("a_row_of_the_bench_is_measured_and_written_as_json") {
-        return Ok(());
-    }
     let json = std::env::temp_dir().join(format!("vip-bench-{}.json", std::process::id()));
     let output = Command::new(env!("CARGO_BIN_EXE_vip-bench"))
         .args(["agent", "--groups", "100", "--lease", "1s", "--json"])

@@ -13,7 +13,8 @@ use vip_tests::flood::{Load, RESPONSE, Target};
 use vip_tests::lab::capture::FrameKind;
 use vip_tests::lab::flood::{AgentFrame, Flood, RawFrames, Recorder, mac_of};
 use vip_tests::lab::rig::{ArpProbes, Rig};
-use vip_tests::lab::{AGENT_PORT, GROUP, LEASE, Lab, LabSpec, Node, clock, find_vip_ctl, skip, wait_until};
+use vip_tests::lab::{AGENT_PORT, GROUP, LEASE, Lab, LabSpec, Node, clock, find_vip_ctl, wait_until};
+use vip_tests_macros::lab_test;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a load or an attack lasts: longer than the lease.
@@ -31,11 +32,8 @@ fn spec() -> Result<LabSpec> {
     Ok(LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))
 }
 
-#[test]
+#[lab_test]
 fn no_flood_costs_a_lease_or_is_answered_beyond_the_limit() -> Result<()> {
-    if skip::skipped("no_flood_costs_a_lease_or_is_answered_beyond_the_limit") {
-        return Ok(());
-    }
     let target = Target::start(&spec()?)?;
     let victim = target.holder()?;
     let epoch =
@@ -135,11 +133,8 @@ fn permanent(node: &Node) -> Result<usize> {
     Ok(node.ns().ip("neigh show nud permanent")?.lines().filter(|line| line.contains("10.77.0.")).count())
 }
 
-#[test]
+#[lab_test]
 fn forged_arp_moves_nothing_where_the_peers_are_pinned() -> Result<()> {
-    if skip::skipped("forged_arp_moves_nothing_where_the_peers_are_pinned") {
-        return Ok(());
-    }
     let spec = spec()?;
     let lab = Lab::new(&spec)?;
     configure_macs(&lab)?;
@@ -176,23 +171,16 @@ fn forged_arp_moves_nothing_where_the_peers_are_pinned() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn without_pins_each_peer_is_warned_of() -> Result<()> {
-    if skip::skipped("without_pins_each_peer_is_warned_of") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec()?)?;
     let said = neighbours(rig.holder()?)?;
     ensure!(said.len() == 2 && said.iter().all(|(level, _)| level == "warning"), "{said:?}");
     Ok(())
 }
 
-#[test]
+#[lab_test("nft")]
 fn doctor_tells_of_heartbeats_that_a_firewall_tracks() -> Result<()> {
-    const NAME: &str = "doctor_tells_of_heartbeats_that_a_firewall_tracks";
-    if skip::skipped(NAME) || skip::skipped_without(NAME, "nft") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec()?)?;
     let node = rig.holder()?;
     let nft = |rules: &str| {
@@ -248,12 +236,8 @@ fn fill_connection_table(node: &Node) -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test("nft", "conntrack")]
 fn a_full_table_of_connections_costs_no_lease() -> Result<()> {
-    const NAME: &str = "a_full_table_of_connections_costs_no_lease";
-    if skip::skipped(NAME) || ["nft", "conntrack"].iter().any(|tool| skip::skipped_without(NAME, tool)) {
-        return Ok(());
-    }
     let rig = Rig::new(&spec()?)?;
     let holder = rig.holder()?;
     let rules =
@@ -268,11 +252,8 @@ fn a_full_table_of_connections_costs_no_lease() -> Result<()> {
     rig.expect_calm(start, holder.name())
 }
 
-#[test]
+#[lab_test]
 fn each_claim_of_the_vip_is_answered() -> Result<()> {
-    if skip::skipped("each_claim_of_the_vip_is_answered") {
-        return Ok(());
-    }
     let mut spec = spec()?;
     spec.clients.push("mallory".to_owned());
     let rig = Rig::start(Lab::new(&spec)?, &spec, ArpProbes::Off, |_| ())?;

@@ -25,7 +25,7 @@ use vip_ctl::dataplane::{
     load::{Loaded, load},
     observe::Events,
 };
-use vip_tests::lab::skip;
+use vip_tests_macros::lab_test;
 
 const VIP: [u8; 4] = [10, 77, 9, 1];
 const OTHER: [u8; 4] = [10, 77, 9, 99];
@@ -187,11 +187,8 @@ fn ipv4(source: [u8; 4], destination: [u8; 4], fragment: u16, options: u8) -> Ve
 
 const TAGS: [&[u16]; 4] = [&[], &[0x8100], &[0x88a8], &[0x88a8, 0x8100]];
 
-#[test]
+#[lab_test]
 fn arp_requests() -> Result<()> {
-    if skip::skipped("arp_requests") {
-        return Ok(());
-    }
     let mut bench = Bench::new("arp")?;
     for tags in TAGS {
         // An ordinary request, and an address probe (RFC 5227).
@@ -223,11 +220,8 @@ fn arp_requests() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn ip_to_the_vip() -> Result<()> {
-    if skip::skipped("ip_to_the_vip") {
-        return Ok(());
-    }
     let mut bench = Bench::new("ip")?;
     let packets = [
         ipv4(CLIENT, VIP, 0, 0),
@@ -254,11 +248,8 @@ fn ip_to_the_vip() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn claims_of_the_vip_by_others() -> Result<()> {
-    if skip::skipped("claims_of_the_vip_by_others") {
-        return Ok(());
-    }
     let mut bench = Bench::new("claim")?;
     for (state, counter, kind) in [
         (State::Open, ArpClaimConflict, EventKind::ClaimConflict),
@@ -283,11 +274,8 @@ fn claims_of_the_vip_by_others() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn what_is_none_of_our_business_passes_untouched() -> Result<()> {
-    if skip::skipped("what_is_none_of_our_business_passes_untouched") {
-        return Ok(());
-    }
     let mut bench = Bench::new("foreign")?;
     bench.set(State::NoLease)?;
     let mut odd_arp = arp(1, CLIENT_MAC, CLIENT, VIP);
@@ -311,11 +299,8 @@ fn what_is_none_of_our_business_passes_untouched() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn truncated_frames_pass_and_are_counted() -> Result<()> {
-    if skip::skipped("truncated_frames_pass_and_are_counted") {
-        return Ok(());
-    }
     let mut bench = Bench::new("short")?;
     bench.set(State::Open)?;
     let whole = [
@@ -335,11 +320,8 @@ fn truncated_frames_pass_and_are_counted() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn the_egress_gate() -> Result<()> {
-    if skip::skipped("the_egress_gate") {
-        return Ok(());
-    }
     let mut bench = Bench::new("egress")?;
     let announcement = ethernet(&[], 0x0806, &arp(2, OUR_MAC, VIP, VIP));
     let reply = ethernet(&[], 0x0800, &ipv4(VIP, CLIENT, 0, 0));
@@ -365,11 +347,8 @@ fn the_egress_gate() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn the_local_gate() -> Result<()> {
-    if skip::skipped("the_local_gate") {
-        return Ok(());
-    }
     let mut bench = Bench::new("local")?;
     let frame = ethernet(&[], 0x0800, &ipv4(VIP, VIP, 0, 0));
     bench.set(State::Open)?;
@@ -387,11 +366,8 @@ fn the_local_gate() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn a_mac_that_is_not_known_is_not_made_up() -> Result<()> {
-    if skip::skipped("a_mac_that_is_not_known_is_not_made_up") {
-        return Ok(());
-    }
     let dir = PathBuf::from(format!("/sys/fs/bpf/vip-fixtures-{}-nomac", std::process::id()));
     let mut loaded = load(&dir, 16)?;
     let group = loaded.plane.put_group("db", GroupMode::Cluster, HOLD)?;
@@ -426,12 +402,9 @@ fn datagram(source: SocketAddr, target: SocketAddr, payload: &[u8]) -> Vec<u8> {
     ethernet(&[], ethertype, &packet)
 }
 
-#[test]
+#[lab_test]
 fn what_comes_to_the_agents_port() -> Result<()> {
     const RUNS: usize = 400;
-    if skip::skipped("what_comes_to_the_agents_port") {
-        return Ok(());
-    }
     let mut bench = Bench::new("heartbeat")?;
     let mut guard = HeartbeatGuard::open(&bench.dir)?;
     let key = HeaderKey::new(*b"sixteen bytes of");

@@ -13,9 +13,9 @@ use vip_ctl::dataplane::DataPlane;
 use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
 use vip_tests::lab::rig::{ArpProbes, Rig};
 use vip_tests::lab::{
-    GROUP, INTERFACE, LEASE, Lab, LabSpec, Node, SERVICE_PORT, VIP, clock, disk, find_vip_ctl, skip,
-    wait_until,
+    GROUP, INTERFACE, LEASE, Lab, LabSpec, Node, SERVICE_PORT, VIP, clock, disk, find_vip_ctl, wait_until,
 };
+use vip_tests_macros::lab_test;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a question may stay unanswered where no answer is expected.
@@ -42,11 +42,8 @@ fn assert_all_reach(rig: &Rig, holder: &str) -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn local_clients_reach_the_holder_before_and_after_a_failover() -> Result<()> {
-    if skip::skipped("local_clients_reach_the_holder_before_and_after_a_failover") {
-        return Ok(());
-    }
     let lab = Lab::new(&spec()?)?;
     for node in lab.nodes() {
         node.ns().enter(|| std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "1"))??;
@@ -69,11 +66,8 @@ fn local_clients_reach_the_holder_before_and_after_a_failover() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn a_local_client_on_a_standby_never_reaches_its_own_host() -> Result<()> {
-    if skip::skipped("a_local_client_on_a_standby_never_reaches_its_own_host") {
-        return Ok(());
-    }
     // By hand and without any holder: the tempting answer is the only one there is.
     let lab = Lab::new(&spec()?)?;
     let node = &lab.nodes()[0];
@@ -104,11 +98,8 @@ fn work_by_hand(lab: &Lab, node: &Node) -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn unload_restores_a_host_that_was_worked_by_hand() -> Result<()> {
-    if skip::skipped("unload_restores_a_host_that_was_worked_by_hand") {
-        return Ok(());
-    }
     let lab = Lab::new(&spec()?)?;
     let node = &lab.nodes()[0];
     // Settings of the host's own that must come back, and are not the defaults.
@@ -130,11 +121,8 @@ fn unload_restores_a_host_that_was_worked_by_hand() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn unload_while_active_leaves_nobody_answering() -> Result<()> {
-    if skip::skipped("unload_while_active_leaves_nobody_answering") {
-        return Ok(());
-    }
     let lab = Lab::new(&spec()?)?;
     let (node, client) = (&lab.nodes()[0], &lab.client()?.ns);
     let _echo = EchoServer::start(node.ns(), node.name(), AT_VIP)?;
@@ -148,11 +136,8 @@ fn unload_while_active_leaves_nobody_answering() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn unload_restores_a_host_after_its_agent_has_ended() -> Result<()> {
-    if skip::skipped("unload_restores_a_host_after_its_agent_has_ended") {
-        return Ok(());
-    }
     let lab = Lab::new(&spec()?)?;
     let before: Result<Vec<_>> = lab.nodes().iter().map(Node::snapshot).collect();
     let before = before?;
@@ -173,11 +158,8 @@ fn unload_restores_a_host_after_its_agent_has_ended() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn what_others_tidy_away_is_put_back() -> Result<()> {
-    if skip::skipped("what_others_tidy_away_is_put_back") {
-        return Ok(());
-    }
     let lab = Lab::new(&spec()?)?;
     lab.start_agents(PATIENCE)?;
     let node = lab.wait_holder(GROUP, PATIENCE)?;
@@ -194,11 +176,8 @@ fn what_others_tidy_away_is_put_back() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn an_interface_that_was_taken_away_is_no_obstacle() -> Result<()> {
-    if skip::skipped("an_interface_that_was_taken_away_is_no_obstacle") {
-        return Ok(());
-    }
     let lab = Lab::new(&spec()?)?;
     lab.start_agents(PATIENCE)?;
     let node = lab.wait_holder(GROUP, PATIENCE)?;
@@ -226,11 +205,8 @@ fn an_interface_that_was_taken_away_is_no_obstacle() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn wrong_requests_have_exit_codes_of_their_own() -> Result<()> {
-    if skip::skipped("wrong_requests_have_exit_codes_of_their_own") {
-        return Ok(());
-    }
     let lab = Lab::new(&spec()?)?;
     let node = &lab.nodes()[0];
     let code = |args: &[&str]| -> Result<Option<i32>> {
@@ -274,11 +250,8 @@ fn load(node: &Node) -> Result<String> {
     node.succeed(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()])
 }
 
-#[test]
+#[lab_test]
 fn a_gate_stays_where_the_way_in_is_refused() -> Result<()> {
-    if skip::skipped("a_gate_stays_where_the_way_in_is_refused") {
-        return Ok(());
-    }
     let lab = Lab::new(&spec()?)?;
     let node = &lab.nodes()[0];
     load(node)?;
@@ -294,11 +267,8 @@ fn a_gate_stays_where_the_way_in_is_refused() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn interfaces_that_are_gone_take_no_room() -> Result<()> {
-    if skip::skipped("interfaces_that_are_gone_take_no_room") {
-        return Ok(());
-    }
     let lab = Lab::new(&spec()?)?;
     let node = &lab.nodes()[0];
     load(node)?;
@@ -312,11 +282,8 @@ fn interfaces_that_are_gone_take_no_room() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn pins_of_another_namespace_are_not_taken_for_this_one() -> Result<()> {
-    if skip::skipped("pins_of_another_namespace_are_not_taken_for_this_one") {
-        return Ok(());
-    }
     let lab = Lab::new(&spec()?)?;
     let (node, other) = (&lab.nodes()[0], &lab.nodes()[1]);
     let index = |node: &Node| node.ns().enter(|| nix::net::if_::if_nametoindex(INTERFACE));
@@ -333,11 +300,8 @@ fn pins_of_another_namespace_are_not_taken_for_this_one() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn what_an_interrupted_load_or_unload_left_is_found() -> Result<()> {
-    if skip::skipped("what_an_interrupted_load_or_unload_left_is_found") {
-        return Ok(());
-    }
     let lab = Lab::new(&spec()?)?;
     let node = &lab.nodes()[0];
     let before = node.snapshot()?;
@@ -381,11 +345,8 @@ fn foreign_rules(node: &Node) -> Result<Vec<String>> {
     Ok(foreign.filter_map(|line| Some(line.split_once(':')?.0.to_owned())).collect())
 }
 
-#[test]
+#[lab_test]
 fn networkd_finds_nothing_to_drop() -> Result<()> {
-    if skip::skipped("networkd_finds_nothing_to_drop") {
-        return Ok(());
-    }
     let lab = Lab::new(&spec()?)?;
     let (node, client) = (&lab.nodes()[0], &lab.client()?.ns);
     let own = SocketAddrV4::new(node.address(), SERVICE_PORT);
@@ -420,11 +381,8 @@ const TABLE: u32 = 0x56_4950;
 /// The table that an earlier version had for the first group.
 const TABLE_EARLIER: u32 = 0x76_6970;
 
-#[test]
+#[lab_test]
 fn a_route_that_is_gone_from_a_standby_is_put_back() -> Result<()> {
-    if skip::skipped("a_route_that_is_gone_from_a_standby_is_put_back") {
-        return Ok(());
-    }
     let rig = Rig::start(Lab::new(&spec()?)?, &spec()?, ArpProbes::On, |_| ())?;
     let holder = rig.holder()?.name().to_owned();
     assert_all_reach(&rig, &holder)?;
@@ -438,11 +396,8 @@ fn a_route_that_is_gone_from_a_standby_is_put_back() -> Result<()> {
     assert_all_reach(&rig, &holder)
 }
 
-#[test]
+#[lab_test]
 fn an_agent_whose_maps_are_gone_ends_and_begins_anew() -> Result<()> {
-    if skip::skipped("an_agent_whose_maps_are_gone_ends_and_begins_anew") {
-        return Ok(());
-    }
     let lab = Lab::new(&spec()?)?;
     lab.start_agents(PATIENCE)?;
     let node = lab.wait_holder(GROUP, PATIENCE)?;
@@ -479,11 +434,8 @@ impl Drop for Owned {
     }
 }
 
-#[test]
+#[lab_test]
 fn the_watchdog_ends_an_agent_whose_keeper_hangs_and_no_slow_disk_does() -> Result<()> {
-    if skip::skipped("the_watchdog_ends_an_agent_whose_keeper_hangs_and_no_slow_disk_does") {
-        return Ok(());
-    }
     const LIMIT: Duration = Duration::from_secs(1);
     let lab = Lab::new(&spec()?)?;
     let node = lab.node("db-a")?;

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use vip_tests::lab::browser::{self, Browser};
 use vip_tests::lab::rig::{ArpProbes, Rig};
 use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, VIP, clock, find_vip_ctl, skip, wait_until};
+use vip_tests_macros::lab_test;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const TOKEN: &str = "fedcba9876543210fedcba9876543210";
@@ -19,14 +20,10 @@ const ESCAPE: u32 = 27;
 /// Where to put pictures for a person to look at.
 const SHOW: &str = "VIP_PANEL_PICTURES";
 
-#[test]
+#[lab_test]
 fn a_person_sees_the_cluster_and_moves_a_group() -> Result<()> {
-    let name = "a_person_sees_the_cluster_and_moves_a_group";
-    if skip::skipped(name) {
-        return Ok(());
-    }
     let Some(program) = browser::program() else {
-        skip::note(name, "there is no browser: install Debian's chromium");
+        skip::note(TEST, "there is no browser: install Debian's chromium");
         return Ok(());
     };
     let spec = LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?));

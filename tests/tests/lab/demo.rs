@@ -9,7 +9,8 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use vip_tests::lab::{cleanup, find_vip_ctl, skip};
+use vip_tests::lab::{cleanup, find_vip_ctl};
+use vip_tests_macros::lab_test;
 
 fn demo() -> Result<Command> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vip-demo"));
@@ -31,11 +32,8 @@ fn leftovers(pid: u32) -> Vec<PathBuf> {
         .collect()
 }
 
-#[test]
+#[lab_test]
 fn the_demo_ends_well_with_json_and_leaves_nothing() -> Result<()> {
-    if skip::skipped("the_demo_ends_well_with_json_and_leaves_nothing") {
-        return Ok(());
-    }
     let json = std::env::temp_dir().join(format!("vip-demo-{}.json", std::process::id()));
     let child = demo()?
         .args(["--witness", "--lease", "1s"])
@@ -80,11 +78,8 @@ fn wait_for_line(child: &mut Child, what: &str) -> Result<BufReader<std::process
     Ok(stdout)
 }
 
-#[test]
+#[lab_test]
 fn the_demo_cleans_up_on_ctrl_c() -> Result<()> {
-    if skip::skipped("the_demo_cleans_up_on_ctrl_c") {
-        return Ok(());
-    }
     // While it builds, while agents run, and while one is broken.
     for moment in ["building", "holds", "cut: "] {
         let mut child = demo()?.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use vip_tests::lab::rig::{ArpProbes, Rig, WATCH};
 use vip_tests::lab::snapshot::{Carrier, Snapshot};
-use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, clock, find_vip_ctl, skip};
+use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, clock, find_vip_ctl};
+use vip_tests_macros::lab_test;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -26,11 +27,8 @@ fn assert_same_interfaces(rig: &Rig, before: &[Snapshot], carrier: Carrier) -> R
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn a_cut_holder_is_replaced_and_returns_quietly() -> Result<()> {
-    if skip::skipped("a_cut_holder_is_replaced_and_returns_quietly") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec()?)?;
     let old = rig.holder()?;
     let before = snapshots(&rig)?;
@@ -47,11 +45,8 @@ fn a_cut_holder_is_replaced_and_returns_quietly() -> Result<()> {
     assert_same_interfaces(&rig, &before, Carrier::Compared)
 }
 
-#[test]
+#[lab_test]
 fn a_holder_cut_off_with_its_carrier_up_falls_silent() -> Result<()> {
-    if skip::skipped("a_holder_cut_off_with_its_carrier_up_falls_silent") {
-        return Ok(());
-    }
     // Its frames are still captured, so that here the fence alone keeps it silent.
     let rig = Rig::new(&spec()?)?;
     let old = rig.holder()?;
@@ -65,11 +60,8 @@ fn a_holder_cut_off_with_its_carrier_up_falls_silent() -> Result<()> {
     assert_same_interfaces(&rig, &before, Carrier::Compared)
 }
 
-#[test]
+#[lab_test]
 fn a_killed_agents_host_is_fenced_and_its_restart_unnoticed() -> Result<()> {
-    if skip::skipped("a_killed_agents_host_is_fenced_and_its_restart_unnoticed") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec()?)?;
     let old = rig.holder()?;
     let before = snapshots(&rig)?;
@@ -85,11 +77,8 @@ fn a_killed_agents_host_is_fenced_and_its_restart_unnoticed() -> Result<()> {
     assert_same_interfaces(&rig, &before, Carrier::Compared)
 }
 
-#[test]
+#[lab_test]
 fn a_stopped_agents_host_is_fenced_and_its_return_unnoticed() -> Result<()> {
-    if skip::skipped("a_stopped_agents_host_is_fenced_and_its_return_unnoticed") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec()?)?;
     let old = rig.holder()?;
     let before = snapshots(&rig)?;
@@ -105,11 +94,8 @@ fn a_stopped_agents_host_is_fenced_and_its_return_unnoticed() -> Result<()> {
     assert_same_interfaces(&rig, &before, Carrier::Compared)
 }
 
-#[test]
+#[lab_test]
 fn a_switchover_loses_next_to_nothing() -> Result<()> {
-    if skip::skipped("a_switchover_loses_next_to_nothing") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec()?)?;
     let before = snapshots(&rig)?;
     let mut lost = Vec::new();
@@ -135,11 +121,8 @@ fn a_switchover_loses_next_to_nothing() -> Result<()> {
     assert_same_interfaces(&rig, &before, Carrier::Compared)
 }
 
-#[test]
+#[lab_test]
 fn a_holder_that_ends_on_sigterm_releases() -> Result<()> {
-    if skip::skipped("a_holder_that_ends_on_sigterm_releases") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec()?)?;
     let old = rig.holder()?;
     let start = clock::now();
@@ -152,11 +135,8 @@ fn a_holder_that_ends_on_sigterm_releases() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn without_agents_nobody_answers_after_one_lease() -> Result<()> {
-    if skip::skipped("without_agents_nobody_answers_after_one_lease") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec()?)?;
     let holder = rig.holder()?.name().to_owned();
     for node in rig.lab.nodes() {
@@ -177,11 +157,8 @@ fn without_agents_nobody_answers_after_one_lease() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn without_a_majority_nobody_answers_although_the_client_reaches_all() -> Result<()> {
-    if skip::skipped("without_a_majority_nobody_answers_although_the_client_reaches_all") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec()?)?;
     let holder = rig.holder()?.name().to_owned();
     let start = clock::now();
@@ -199,11 +176,8 @@ fn without_a_majority_nobody_answers_although_the_client_reaches_all() -> Result
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn a_witness_votes_and_never_answers() -> Result<()> {
-    if skip::skipped("a_witness_votes_and_never_answers") {
-        return Ok(());
-    }
     let spec = spec()?.with_witness();
     let rig = Rig::new(&spec)?;
     let first = rig.holder()?;
@@ -220,11 +194,8 @@ fn a_witness_votes_and_never_answers() -> Result<()> {
     rig.check()
 }
 
-#[test]
+#[lab_test]
 fn a_client_without_arp_probes_is_not_left_with_a_stale_neighbour() -> Result<()> {
-    if skip::skipped("a_client_without_arp_probes_is_not_left_with_a_stale_neighbour") {
-        return Ok(());
-    }
     let spec = spec()?;
     let rig = Rig::start(Lab::new(&spec)?, &spec, ArpProbes::Off, |_| ())?;
     let old = rig.holder()?;
@@ -242,11 +213,8 @@ fn a_client_without_arp_probes_is_not_left_with_a_stale_neighbour() -> Result<()
     rig.expect_calm(start, newer.name())
 }
 
-#[test]
+#[lab_test]
 fn two_clusters_side_by_side_do_not_meet() -> Result<()> {
-    if skip::skipped("two_clusters_side_by_side_do_not_meet") {
-        return Ok(());
-    }
     let spec = spec()?;
     let second = std::thread::spawn({
         let spec = spec.clone();

@@ -15,7 +15,8 @@ use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvmsg, setsockopt, socket, sockopt,
 };
-use vip_tests::lab::{GROUP, GroupSpec, Lab, LabSpec, Node, clock, find_vip_ctl, skip, wait_until};
+use vip_tests::lab::{GROUP, GroupSpec, Lab, LabSpec, Node, clock, find_vip_ctl, wait_until};
+use vip_tests_macros::lab_test;
 
 const LEASE: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -122,11 +123,8 @@ fn wait_all(node: &Node) -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn each_vip_is_announced_once_before_any_is_announced_again() -> Result<()> {
-    if skip::skipped("each_vip_is_announced_once_before_any_is_announced_again") {
-        return Ok(());
-    }
     let lab = Lab::new(&spec()?)?;
     lab.start_agents(PATIENCE)?;
     let [one, two, ..] = lab.nodes() else { bail!("a lab of three") };
@@ -162,11 +160,8 @@ fn without_packet_sockets(command: &mut Command) {
     }
 }
 
-#[test]
+#[lab_test]
 fn an_agent_that_can_announce_nothing_does_not_start() -> Result<()> {
-    if skip::skipped("an_agent_that_can_announce_nothing_does_not_start") {
-        return Ok(());
-    }
     let lab = Lab::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))?;
     let [mute, others @ ..] = lab.nodes() else { bail!("a lab of three") };
     mute.succeed(&["keygen", lab.key_file().to_str().context("the key file's path")?])?;

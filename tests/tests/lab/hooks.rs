@@ -12,7 +12,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use vip_common::BootNs;
 use vip_tests::lab::rig::{ArpProbes, Rig, STEADY, WATCH};
-use vip_tests::lab::{GROUP, GroupSpec, LEASE, Lab, LabSpec, Node, clock, find_vip_ctl, skip, wait_until};
+use vip_tests::lab::{GROUP, GroupSpec, LEASE, Lab, LabSpec, Node, clock, find_vip_ctl, wait_until};
+use vip_tests_macros::lab_test;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Probes at 1 kHz that a planned move may cost on a machine that stalls.
@@ -134,11 +135,8 @@ fn frames_between(rig: &Rig, node: &Node, after: BootNs, before: BootNs) -> usiz
     of_node.filter(|frame| (after..before).contains(&frame.at)).count()
 }
 
-#[test]
+#[lab_test]
 fn traffic_is_dropped_until_pre_promote_has_ended() -> Result<()> {
-    if skip::skipped("traffic_is_dropped_until_pre_promote_has_ended") {
-        return Ok(());
-    }
     let hold = "[ -e $D/slow ] && sleep 2";
     let rig = rig(&spec()?, "", &[("pre_promote", hold), ("post_promote", ":"), ("post_demote", ":")])?;
     let (old, new, _) = roles(&rig)?;
@@ -181,11 +179,8 @@ fn check_order(notes: &[(String, String, BootNs)]) -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn a_lease_that_is_lost_and_won_at_once_runs_its_hooks_in_order() -> Result<()> {
-    if skip::skipped("a_lease_that_is_lost_and_won_at_once_runs_its_hooks_in_order") {
-        return Ok(());
-    }
     let mut spec = LabSpec { lease: Duration::from_millis(200), ..spec()?.with_witness() };
     // So many that whoever is told of each of them is told late of the last one.
     spec.groups.extend(
@@ -217,11 +212,8 @@ fn service(rig: &Rig, node: &Node) -> bool {
     rig.lab.id().dir().join(format!("{}.runs", node.name())).exists()
 }
 
-#[test]
+#[lab_test]
 fn a_planned_move_whose_target_can_not_get_ready_says_so_and_comes_back() -> Result<()> {
-    if skip::skipped("a_planned_move_whose_target_can_not_get_ready_says_so_and_comes_back") {
-        return Ok(());
-    }
     let start = ": > $D/$VIP_NODE.runs; [ -e $D/slow.$VIP_NODE ] && sleep 1000; true";
     let stop = "rm -f $D/$VIP_NODE.runs";
     let hooks = [("pre_promote", start), ("pre_demote", stop), ("post_demote", stop)];
@@ -261,11 +253,8 @@ fn a_planned_move_whose_target_can_not_get_ready_says_so_and_comes_back() -> Res
     check_order(&noted(&rig, new))
 }
 
-#[test]
+#[lab_test]
 fn a_planned_move_is_answered_when_the_target_serves() -> Result<()> {
-    if skip::skipped("a_planned_move_is_answered_when_the_target_serves") {
-        return Ok(());
-    }
     let rig = rig(&spec()?, "", &[("pre_promote", "[ -e $D/slow ] && sleep 1.5; true")])?;
     let (old, new, third) = roles(&rig)?;
     flag(&rig, "slow")?;
@@ -318,27 +307,18 @@ fn another_takes_over(script: &str, outcome: &str) -> Result<()> {
     rig.check()
 }
 
-#[test]
+#[lab_test]
 fn a_node_whose_pre_promote_fails_releases() -> Result<()> {
-    if skip::skipped("a_node_whose_pre_promote_fails_releases") {
-        return Ok(());
-    }
     another_takes_over("exit 3", "failed")
 }
 
-#[test]
+#[lab_test]
 fn a_node_whose_pre_promote_hangs_releases() -> Result<()> {
-    if skip::skipped("a_node_whose_pre_promote_hangs_releases") {
-        return Ok(());
-    }
     another_takes_over("sleep 1000", "timed_out")
 }
 
-#[test]
+#[lab_test]
 fn a_lease_lost_while_pre_promote_runs_is_never_answered() -> Result<()> {
-    if skip::skipped("a_lease_lost_while_pre_promote_runs_is_never_answered") {
-        return Ok(());
-    }
     let script = "[ -e $D/slow.$VIP_NODE ] && trap '' TERM && sleep 1";
     let rig = rig(&spec()?, "", &[("pre_promote", &format!("{script}; true"))])?;
     let (old, heir, _) = roles(&rig)?;
@@ -359,11 +339,8 @@ fn a_lease_lost_while_pre_promote_runs_is_never_answered() -> Result<()> {
     rig.check()
 }
 
-#[test]
+#[lab_test]
 fn an_agent_killed_while_pre_promote_runs_leaves_the_fence_shut() -> Result<()> {
-    if skip::skipped("an_agent_killed_while_pre_promote_runs_leaves_the_fence_shut") {
-        return Ok(());
-    }
     let script = "[ -e $D/slow.$VIP_NODE ] && sleep 3";
     let rig = rig(&spec()?, "", &[("pre_promote", &format!("{script}; true"))])?;
     let (old, heir, third) = roles(&rig)?;
@@ -383,11 +360,8 @@ fn an_agent_killed_while_pre_promote_runs_leaves_the_fence_shut() -> Result<()> 
     rig.check()
 }
 
-#[test]
+#[lab_test]
 fn a_replaced_agent_promotes_nothing() -> Result<()> {
-    if skip::skipped("a_replaced_agent_promotes_nothing") {
-        return Ok(());
-    }
     // A longer lease, since a start may be slow on a busy machine.
     let spec = LabSpec { lease: LEASE * 6, ..spec()? };
     let hooks = [("pre_promote", ":"), ("post_promote", ":"), ("post_demote", ":")];
@@ -406,11 +380,8 @@ fn a_replaced_agent_promotes_nothing() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn a_planned_move_waits_for_pre_demote_and_a_loss_does_not() -> Result<()> {
-    if skip::skipped("a_planned_move_waits_for_pre_demote_and_a_loss_does_not") {
-        return Ok(());
-    }
     let hooks = [
         ("pre_demote", "sleep 1.5"),
         ("post_demote", "echo left"),

@@ -7,7 +7,8 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use vip_tests::lab::rig::Rig;
 use vip_tests::lab::terminal::Terminal;
-use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, VIP, clock, find_vip_ctl, skip, wait_until};
+use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Node, VIP, clock, find_vip_ctl, wait_until};
+use vip_tests_macros::lab_test;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Where to put the screen as the test saw it, for a person to look at.
@@ -27,11 +28,8 @@ fn monitor(node: &Node, (columns, rows): (u16, u16)) -> Result<Terminal> {
     Terminal::start(command, columns, rows)
 }
 
-#[test]
+#[lab_test]
 fn a_switchover_and_a_pause_are_done_from_the_terminal() -> Result<()> {
-    if skip::skipped("a_switchover_and_a_pause_are_done_from_the_terminal") {
-        return Ok(());
-    }
     let rig = Rig::new(&spec()?)?;
     let old = rig.holder()?;
     let mut terminal = monitor(old, (80, 24))?;
@@ -91,11 +89,8 @@ fn a_switchover_and_a_pause_are_done_from_the_terminal() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn an_agent_that_is_gone_is_said_and_found_again() -> Result<()> {
-    if skip::skipped("an_agent_that_is_gone_is_said_and_found_again") {
-        return Ok(());
-    }
     let lab = Lab::new(&spec()?)?;
     lab.start_agents(PATIENCE)?;
     let node = lab.wait_holder(GROUP, PATIENCE)?;
@@ -122,11 +117,8 @@ fn an_agent_that_is_gone_is_said_and_found_again() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn the_terminal_is_given_back_after_a_signal_and_is_needed_at_all() -> Result<()> {
-    if skip::skipped("the_terminal_is_given_back_after_a_signal_and_is_needed_at_all") {
-        return Ok(());
-    }
     let lab = Lab::new(&LabSpec { nodes: spec()?.nodes.split_off(2), ..spec()? })?;
     let node = lab.nodes().first().context("a node")?;
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {

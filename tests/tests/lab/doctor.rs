@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use vip_tests::lab::{
-    GROUP, INTERFACE, LEASE, Lab, LabSpec, Node, VIP, clock, find_vip_ctl, skip, wait_until,
-};
+use vip_tests::lab::{GROUP, INTERFACE, LEASE, Lab, LabSpec, Node, VIP, clock, find_vip_ctl, wait_until};
+use vip_tests_macros::lab_test;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -66,11 +65,8 @@ fn agrees_as_text(node: &Node, args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn a_host_by_hand_is_well_until_somebody_meddles() -> Result<()> {
-    if skip::skipped("a_host_by_hand_is_well_until_somebody_meddles") {
-        return Ok(());
-    }
     let lab = lab()?;
     let node = lab.node("db-a")?;
     let vip = VIP.to_string();
@@ -104,11 +100,8 @@ fn a_host_by_hand_is_well_until_somebody_meddles() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn an_occupied_hook_is_named_and_a_dry_run_meets_it() -> Result<()> {
-    if skip::skipped("an_occupied_hook_is_named_and_a_dry_run_meets_it") {
-        return Ok(());
-    }
     let lab = lab()?;
     let (node, stranger) = (lab.node("db-a")?, lab.node("db-b")?);
     let vip = VIP.to_string();
@@ -144,11 +137,8 @@ fn an_occupied_hook_is_named_and_a_dry_run_meets_it() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn a_time_namespace_is_an_error() -> Result<()> {
-    if skip::skipped("a_time_namespace_is_an_error") {
-        return Ok(());
-    }
     let lab = lab()?;
     let node = lab.node("db-a")?;
     let mut command = node.ns().command("unshare")?;
@@ -161,11 +151,8 @@ fn a_time_namespace_is_an_error() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn configuration_key_agent_and_peers_are_looked_at() -> Result<()> {
-    if skip::skipped("configuration_key_agent_and_peers_are_looked_at") {
-        return Ok(());
-    }
     let lab = lab()?;
     let node = lab.node("db-a")?;
     let config = node.config_file();
@@ -215,11 +202,8 @@ fn configuration_key_agent_and_peers_are_looked_at() -> Result<()> {
     Ok(())
 }
 
-#[test]
+#[lab_test]
 fn dry_runs_of_a_cluster_name_what_would_move_and_move_nothing() -> Result<()> {
-    if skip::skipped("dry_runs_of_a_cluster_name_what_would_move_and_move_nothing") {
-        return Ok(());
-    }
     let lab = Lab::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)).with_witness())?;
     lab.start_agents(PATIENCE)?;
     let holder = lab.wait_holder(GROUP, PATIENCE)?;

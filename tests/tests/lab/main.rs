@@ -1,0 +1,27 @@
+//! Tests of the whole program: real agents, interfaces and clients in network
+//! namespaces. They are one program, which is linked once; each module is about one
+//! matter, and `cargo xtask test` runs them one after the other.
+
+mod announce;
+mod bench;
+mod checks;
+mod convert;
+mod demo;
+mod disk;
+mod doctor;
+mod failover;
+mod fixtures;
+mod hooks;
+mod host;
+mod http;
+mod http_tcp;
+mod monitor;
+mod operate;
+mod package;
+mod panel;
+mod partition;
+mod reload;
+mod security;
+mod the_lab;
+mod tutorial;
+mod verbs;
