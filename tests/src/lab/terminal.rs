@@ -129,12 +129,16 @@ impl Terminal {
         let flags = tcgetattr(self.master.as_fd()).context("asking the terminal")?.local_flags;
         let lines = flags.contains(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG);
         // The program may have ended before its last words were read.
-        let shows = wait_until(clock::now().plus(PATIENCE), || {
-            let emulator = self.emulator();
-            let screen = emulator.screen();
-            !screen.alternate_screen() && !screen.hide_cursor()
-        });
+        let shows = wait_until(clock::now().plus(PATIENCE), || !self.is_taken());
         Ok(lines && shows)
+    }
+
+    /// Whether the program draws on a screen of its own, or hides the cursor.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        let emulator = self.emulator();
+        let screen = emulator.screen();
+        screen.alternate_screen() || screen.hide_cursor()
     }
 }
 
