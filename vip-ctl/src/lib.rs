@@ -21,7 +21,7 @@ mod mutant;
 pub mod node;
 pub mod paths;
 pub mod programs;
-pub mod record;
+pub mod records;
 #[cfg(test)]
 mod reference;
 pub mod report;

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use super::membership::MembershipError;
+use crate::records::membership::MembershipError;
 use crate::{
     config::ConfigErrors, dataplane::DataPlaneError, exit::Exit, http::ApiFileError, lock::LockError,
     node::NodeError, transport::keyfile::KeyFileError,

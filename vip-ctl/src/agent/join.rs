@@ -12,11 +12,13 @@ use nix::{
 use tracing::info;
 use vip_common::BootNs;
 
-use super::{AgentError, lease_loop::SourceGuard, membership::MembershipError, start};
+use super::{AgentError, lease_loop::SourceGuard, start};
 use crate::{
     config::{Config, Node},
     dataplane::clock,
     mutant::{self, Mutant},
+    paths::Paths,
+    records::membership::{Entry, Membership, MembershipError},
     transport::{KeyRing, PAYLOAD_LEN_MAX, Received, Transport},
 };
 
@@ -26,6 +28,20 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const DATAGRAMS_PER_TURN: usize = 64;
 /// How often it is looked whether a challenge is due, at least.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// Checks the configured membership against the one that this node took part
+/// in before (rule 10).
+///
+/// # Errors
+/// [`AgentError::Membership`] if it can't follow that one, and
+/// [`AgentError::System`] if the record can't be read.
+pub(super) fn take_part(config: &Config, config_path: &Path, paths: &Paths) -> Result<Entry, AgentError> {
+    let last = Membership::load(&paths.state_dir).map_err(AgentError::system(format!(
+        "read the record of the membership in {}",
+        paths.state_dir.display()
+    )))?;
+    Entry::new(last, config).map_err(|source| AgentError::Membership { path: config_path.to_owned(), source })
+}
 
 /// Waits until a voter is heard that takes part in the configured membership.
 ///

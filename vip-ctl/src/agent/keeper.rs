@@ -20,8 +20,6 @@ use super::{
     checks::Applier,
     chronicle::{Changed, Chronicle},
     judge::{Handle, HostLinks},
-    membership::Membership,
-    memory::Memory,
     pins::Pins,
     reload::UnderWay,
 };
@@ -32,6 +30,7 @@ use crate::{
     host::{Interface, Watched, mac_text},
     node::{Node, NodeError, Setup},
     paths::Paths,
+    records::{membership::Membership, memory::Memory},
 };
 
 /// What the keeper owns.

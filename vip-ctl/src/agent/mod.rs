@@ -24,8 +24,6 @@ mod join;
 mod judge;
 mod keeper;
 pub mod lease_loop;
-pub mod membership;
-mod memory;
 mod notify;
 mod pins;
 pub(crate) mod realtime;
@@ -33,10 +31,8 @@ pub mod reload;
 mod replace;
 mod standing;
 mod start;
-pub mod table;
 mod threads;
 mod trust;
-mod votes;
 
 use std::{
     collections::BTreeMap,
@@ -54,10 +50,9 @@ use vip_lease::{Eligible, LeaseNotice, Parts, Regroup, gate::Gates};
 pub use self::error::AgentError;
 use self::{
     checks::{Board, Checks},
+    join::take_part,
     judge::Lanes,
     lease_loop::{Ask, Asker, LeaseLoop, Plane, SourceGuard},
-    membership::{Entry, take_part},
-    memory::Memory,
     replace::Ended,
     start::{Follow, bring_up, decide, follow_table, held, names, node_setup, start_announcer, start_judge},
     threads::{abort_on_panic, spawn},
@@ -72,6 +67,7 @@ use crate::{
     node::{is_in_maps, plan},
     paths::Paths,
     programs,
+    records::{groups, membership::Entry, memory::Memory, votes},
     transport::KeyRing,
 };
 
@@ -191,7 +187,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
     // Who comes after this process has nothing of that to do first.
     let once = asked + if node.is_some() { clock::now().since(before) } else { Duration::ZERO };
     // Only now: what has ended has no lease any more.
-    if !is_known && let Err(e) = table::store(&table, &paths.state_dir) {
+    if !is_known && let Err(e) = groups::store(&table, &paths.state_dir) {
         warn!("the record of the groups could not be written to {}: {e}", paths.state_dir.display());
     }
     abort_on_panic();

@@ -18,12 +18,13 @@ use vip_lease::{
     table::{Table, TableGroup},
 };
 
-use super::{Names, Tell, hooks, judge::Handle, keeper::Keeper, node_setup, table};
+use super::{Names, Tell, hooks, judge::Handle, keeper::Keeper, node_setup};
 use crate::{
     config::Config,
     engine::{GroupId, GroupSpec, Reloaded},
     exit::Exit,
     node::{NodeError, Setup},
+    records::groups,
 };
 
 /// What a reload has changed, by names.
@@ -245,7 +246,7 @@ impl<T: Tell> Keeper<T> {
     }
 
     fn store_table(&self) {
-        if let Err(e) = table::store(&self.table, &self.paths.state_dir) {
+        if let Err(e) = groups::store(&self.table, &self.paths.state_dir) {
             // The next start then begins from the former groups, which costs
             // time and not safety.
             warn!("the record of the groups could not be written to {}: {e}", self.paths.state_dir.display());

@@ -22,8 +22,7 @@ use super::{
     eligibility::Judge,
     judge::{self, Heard, HostLinks, Serving},
     lease_loop::{self, Ask, Asker, Plane, Room},
-    memory::Memory,
-    realtime, reload, table,
+    realtime, reload,
     threads::spawn,
 };
 use crate::{
@@ -36,6 +35,7 @@ use crate::{
     host::Host,
     node::{GroupSetup, Node, NodeError, Setup, prune, set_up},
     paths::Paths,
+    records::{groups, memory::Memory},
     transport::{Identity, KeyRing, Transport},
 };
 
@@ -71,7 +71,7 @@ pub(super) struct Follow {
 
 /// See [`Follow`].
 pub(super) fn follow_table(config: &Config, paths: &Paths) -> Result<Follow, AgentError> {
-    let recorded = table::load(&paths.state_dir).map_err(AgentError::system(format!(
+    let recorded = groups::load(&paths.state_dir).map_err(AgentError::system(format!(
         "read the record of the groups in {} (move a broken groups.json away)",
         paths.state_dir.display()
     )))?;

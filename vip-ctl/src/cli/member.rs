@@ -15,10 +15,10 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
 use super::{Failure, Format, dry_run, exit_of_write, print, print_json};
 use crate::{
-    agent::membership::Membership,
     config::{Config, NODES_MAX},
     exit::Exit,
     paths::Paths,
+    records::membership::Membership,
 };
 
 #[derive(clap::Args, Debug)]

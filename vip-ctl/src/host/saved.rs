@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{HostError, SavedNeighbour};
-use crate::record;
+use crate::records;
 
 const FILE: &str = "host.json";
 
@@ -38,14 +38,10 @@ impl Saved {
     /// # Errors
     /// [`HostError::Io`].
     pub fn read(run_dir: &Path) -> Result<Self, HostError> {
-        let boot_id = record::boot_id().unwrap_or_default();
-        let path = run_dir.join(FILE);
-        let saved = match fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str::<Self>(&text)
-                .map_err(|e| HostError::io(format!("understand {}", path.display()), io::Error::other(e)))?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Self::default(),
-            Err(e) => return Err(HostError::io(format!("read {}", path.display()), e)),
-        };
+        let boot_id = records::boot_id().unwrap_or_default();
+        let saved: Self = records::read(run_dir, FILE)
+            .map_err(|e| HostError::io(format!("read {}", run_dir.join(FILE).display()), e))?
+            .unwrap_or_default();
         if saved.boot_id == boot_id { Ok(saved) } else { Ok(Self { boot_id, ..Self::default() }) }
     }
 
@@ -54,7 +50,7 @@ impl Saved {
     /// # Errors
     /// [`HostError::Io`].
     pub fn write(&self, run_dir: &Path) -> Result<(), HostError> {
-        record::write(run_dir, FILE, self)
+        records::write(run_dir, FILE, self)
             .map_err(|e| HostError::io(format!("write {}", run_dir.join(FILE).display()), e))
     }
 

@@ -13,11 +13,12 @@ use vip_lease::LeaseNotice;
 
 use super::{Keeper, writer::Writer};
 use crate::{
-    agent::{Notice, Tell, memory::Memory, notify},
+    agent::{Notice, Tell, notify},
     dataplane::clock,
     engine::Epoch,
     host::Watched,
     mutant::{self, Mutant},
+    records::memory::Memory,
 };
 
 /// How long a change of the memory may wait for others to be written with it:

@@ -12,7 +12,7 @@ use std::{
 
 use tracing::error;
 
-use crate::{agent::memory::Memory, engine::EPOCH_MARGIN};
+use crate::{engine::EPOCH_MARGIN, records::memory::Memory};
 
 /// How long after it failed a record is tried again.
 const AGAIN: Duration = Duration::from_secs(1);

@@ -10,18 +10,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    io,
     path::Path,
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::AgentError;
 use crate::{
     config::{Config, Node},
     mutant::{self, Mutant},
-    paths::Paths,
-    record,
+    records,
 };
 
 const FILE: &str = "membership.json";
@@ -131,11 +129,7 @@ impl Membership {
     /// # Errors
     /// If it is there and can't be read, or is none.
     pub fn load(state_dir: &Path) -> io::Result<Option<Self>> {
-        match fs::read(state_dir.join(FILE)) {
-            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
-        }
+        records::read(state_dir, FILE)
     }
 
     /// Writes the record, on disk when it returns.
@@ -143,7 +137,7 @@ impl Membership {
     /// # Errors
     /// If it can't be written; the former one is still there.
     pub fn store(&self, state_dir: &Path) -> io::Result<()> {
-        record::write_durably(state_dir, FILE, self)
+        records::write_durably(state_dir, FILE, self)
     }
 
     /// Voters that were not heard with this generation.
@@ -231,33 +225,33 @@ fn names(names: impl Iterator<Item = impl AsRef<str>>) -> String {
 
 /// How a node comes into the membership that is configured.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub struct Entry {
     /// What is to be recorded; only by an agent that is about to vote by it.
-    pub(super) membership: Membership,
+    pub membership: Membership,
     /// Is it recorded as it is?
-    pub(super) is_recorded: bool,
+    pub is_recorded: bool,
     /// What this node can't tell by its own record: whether every voter of the
     /// generation before has that one. Whoever takes part in this generation
-    /// knows; until one of them is heard ([`super::join`]), this node neither
+    /// knows; until one of them is heard ([`crate::agent`]), this node neither
     /// votes nor stands.
-    pub(super) doubt: Option<MembershipError>,
+    pub doubt: Option<MembershipError>,
 }
 
-/// Checks the configured membership against the one that this node took part
-/// in before (rule 10).
-pub(super) fn take_part(config: &Config, config_path: &Path, paths: &Paths) -> Result<Entry, AgentError> {
-    let last = Membership::load(&paths.state_dir).map_err(AgentError::system(format!(
-        "read the record of the membership in {}",
-        paths.state_dir.display()
-    )))?;
-    let me = config.this_node();
-    let mut entry = entry(last, Membership::of(config), &me.name)
-        .map_err(|source| AgentError::Membership { path: config_path.to_owned(), source })?;
-    if !me.role.votes() {
-        // It can part no majorities.
-        entry.doubt = None;
+impl Entry {
+    /// Checks the configured membership against the `last` one that this node
+    /// took part in (rule 10).
+    ///
+    /// # Errors
+    /// [`MembershipError`] if the one can't follow the other.
+    pub fn new(last: Option<Membership>, config: &Config) -> Result<Self, MembershipError> {
+        let me = config.this_node();
+        let mut entry = entry(last, Membership::of(config), &me.name)?;
+        if !me.role.votes() {
+            // It can part no majorities.
+            entry.doubt = None;
+        }
+        Ok(entry)
     }
-    Ok(entry)
 }
 
 fn entry(last: Option<Membership>, next: Membership, me: &str) -> Result<Entry, MembershipError> {

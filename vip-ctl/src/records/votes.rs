@@ -3,7 +3,7 @@
 //! has forgotten what it accepted under the longer one, and must be silent for
 //! as long as that lasts (rule 5 of the protocol).
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use crate::{
     config::LEASE_MAX,
     dataplane::clock,
     mutant::{self, Mutant},
-    record,
+    records,
 };
 
 const FILE: &str = "votes.json";
@@ -37,7 +37,7 @@ pub fn begin(run_dir: &Path, accept: Duration) -> io::Result<Duration> {
 
 /// [`begin`], so long after the boot.
 fn begin_after(run_dir: &Path, accept: Duration, uptime: Duration) -> io::Result<Duration> {
-    let boot_id = record::boot_id()?;
+    let boot_id = records::boot_id()?;
     let former = former(run_dir, &boot_id)?;
     let longest = former.unwrap_or_else(|| before_this_boot(uptime)).max(accept);
     if former != Some(longest) && !mutant::is(Mutant::VotesUnrecorded) {
@@ -51,21 +51,15 @@ fn begin_after(run_dir: &Path, accept: Duration, uptime: Duration) -> io::Result
 /// # Errors
 /// If the record can't be written; it then asks for more silence than needed.
 pub fn settle(run_dir: &Path, accept: Duration) -> io::Result<()> {
-    write(run_dir, record::boot_id()?, accept)
+    write(run_dir, records::boot_id()?, accept)
 }
 
 /// How long votes of former incarnations of this boot may still count; `None`
 /// if there is no record of it.
 fn former(run_dir: &Path, boot_id: &str) -> io::Result<Option<Duration>> {
-    match fs::read(run_dir.join(FILE)) {
-        Ok(text) => {
-            let votes: Votes = serde_json::from_slice(&text)?;
-            Ok((votes.boot_id == boot_id || mutant::is(Mutant::AnyBoot))
-                .then(|| Duration::from_nanos(votes.accept_ns)))
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e),
-    }
+    let votes: Option<Votes> = records::read(run_dir, FILE)?;
+    let votes = votes.filter(|votes| votes.boot_id == boot_id || mutant::is(Mutant::AnyBoot));
+    Ok(votes.map(|votes| Duration::from_nanos(votes.accept_ns)))
 }
 
 /// How long votes from before this boot may still count: whatever gave them has
@@ -79,11 +73,13 @@ fn before_this_boot(uptime: Duration) -> Duration {
 
 fn write(run_dir: &Path, boot_id: String, longest: Duration) -> io::Result<()> {
     let accept_ns = u64::try_from(longest.as_nanos()).map_err(io::Error::other)?;
-    record::write(run_dir, FILE, &Votes { boot_id, accept_ns })
+    records::write(run_dir, FILE, &Votes { boot_id, accept_ns })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -8,14 +8,14 @@
 //! ceiling for what was accepted. A process that ends as it should has written
 //! all epochs, and leaves the ceiling that it found.
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{collections::BTreeMap, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::{Epoch, Pause, Remembered},
     mutant::{self, Mutant},
-    record,
+    records,
 };
 
 const FILE: &str = "memory.json";
@@ -37,7 +37,7 @@ pub struct Memory {
     pub ceiling: u64,
     /// The ceiling that this process has found.
     #[serde(skip)]
-    pub(super) found: u64,
+    pub(crate) found: u64,
 }
 
 impl Memory {
@@ -46,12 +46,9 @@ impl Memory {
     /// # Errors
     /// If it is there and can't be read, or is none.
     pub fn load(state_dir: &Path) -> io::Result<Self> {
-        let memory = match fs::read(state_dir.join(FILE)) {
-            Ok(_) if mutant::is(Mutant::BrokenIsEmpty) => Self::default(),
-            Ok(text) => serde_json::from_slice(&text)?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Self::default(),
-            Err(e) => return Err(e),
-        };
+        let read = records::read(state_dir, FILE);
+        let memory: Self =
+            if mutant::is(Mutant::BrokenIsEmpty) { read.ok().flatten() } else { read? }.unwrap_or_default();
         Ok(Self { found: memory.ceiling, ..memory })
     }
 
@@ -60,7 +57,7 @@ impl Memory {
     /// # Errors
     /// If it can't be written; the former one is still there.
     pub fn store(&self, state_dir: &Path) -> io::Result<()> {
-        record::rewrite_durably(state_dir, FILE, self)
+        records::rewrite_durably(state_dir, FILE, self)
     }
 
     /// What an engine is to be told that begins with this record, with the
@@ -104,6 +101,8 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -1,5 +1,11 @@
-//! Records below the run and state directories: written whole or not at all.
-//! Those that are true for one boot only are known by the boot that they are about.
+//! Records below the run and state directories: what each has, how it is read, and
+//! that it is written whole or not at all. Those that are true for one boot only
+//! are known by the boot that they are about.
+
+pub mod groups;
+pub mod membership;
+pub mod memory;
+pub mod votes;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -7,7 +13,7 @@ use std::{
     path::Path,
 };
 
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -17,6 +23,18 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// If the kernel does not tell.
 pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string(BOOT_ID)?.trim().to_owned())
+}
+
+/// Reads the record `name`; `None` if it was never written.
+///
+/// # Errors
+/// If the file is there and can't be read or parsed.
+pub fn read<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Option<T>> {
+    match fs::read(dir.join(name)) {
+        Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 /// Writes the record `name`, replacing what was there.
