@@ -8,6 +8,7 @@ pub mod announce;
 pub mod cli;
 pub mod config;
 pub mod convert;
+pub mod daemon;
 pub mod dataplane;
 pub mod doctor;
 pub mod event;
@@ -19,8 +20,9 @@ pub mod lock;
 pub mod metrics;
 mod mutant;
 pub mod node;
+mod outbound;
 pub mod paths;
-pub mod programs;
+mod realtime;
 pub mod records;
 #[cfg(test)]
 mod reference;

@@ -11,7 +11,7 @@ use clap::Command;
 use vip_lease::lateness::Lateness;
 
 use crate::{
-    agent::api::told::counted,
+    agent::control::counted,
     cli,
     config::{
         CHECK_COUNT_MAX, CHECK_INTERVAL, CHECK_INTERVAL_DEFAULT, CHECK_TIMEOUT_DEFAULT, CHECK_TIMEOUT_MIN,

@@ -18,6 +18,7 @@ use tracing::warn;
 use vip_common::{BootNs, GroupIndex};
 
 use self::queue::{Next, Progress, Queue, Turn};
+use super::messages::Announce;
 use crate::{
     announce::{Announcer, FORMS},
     dataplane::{DataPlane, DataPlaneError, Group, clock},
@@ -33,15 +34,6 @@ const GOOD_FOR_READS: u32 = 4;
 const FORGET_MIN: Duration = Duration::from_millis(1);
 /// How long to wait for an order when nothing is due.
 const IDLE: Duration = Duration::from_secs(3600);
-
-/// Why to announce.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Announce {
-    /// The group has come here.
-    Takeover(GroupIndex),
-    /// Somebody else claimed one of its VIPs.
-    Defend(GroupIndex),
-}
 
 /// Runs until the channel closes.
 pub fn run(plane: &DataPlane, socket: &Announcer, orders: &Receiver<Announce>) {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::mpsc::Sender, time::Duration};
 
 use vip_common::BootNs;
 
-use super::{Names, hooks::RunnerAsk};
+use super::{messages::RunnerAsk, names::Names};
 use crate::{
     config::Config,
     dataplane::clock,

@@ -20,10 +20,10 @@ use tracing::error;
 use vip_lease::Eligible;
 
 use super::{
-    Notice, Tell,
     checks::Board,
     eligibility::{Judge, News, down},
-    notify::{self, Beat},
+    heartbeat::{self, Beat},
+    messages::{Heard, Notice, Tell},
 };
 use crate::{
     config,
@@ -33,22 +33,6 @@ use crate::{
 
 /// How often the watchdog hears of a judge that has nothing to do.
 const BEAT: Duration = Duration::from_millis(250);
-
-/// What the judge is told.
-#[derive(Debug)]
-pub enum Heard {
-    /// There is a new verdict on a health check.
-    Checked {
-        /// The group's name.
-        group: String,
-        /// The check's name.
-        check: String,
-        /// Why it fails; `None` if it passes.
-        trouble: Option<String>,
-    },
-    /// Netlink said something.
-    Watched(Watched),
-}
 
 /// Both ways into the agent for what netlink and the checks have to say.
 #[derive(Clone)]
@@ -181,7 +165,7 @@ pub fn run<T: Tell, L: Links>(
     heard: &Receiver<Heard>,
     tell: &Sender<Notice>,
 ) {
-    notify::beat(Beat::Judge);
+    heartbeat::beat(Beat::Judge);
     let first = {
         let mut serving = lock(serving);
         serving.look_at_programs();
@@ -190,7 +174,7 @@ pub fn run<T: Tell, L: Links>(
     // The keeper ends only after this.
     first.into_iter().for_each(|notice| drop(tell.send(notice)));
     loop {
-        notify::beat(Beat::Judge);
+        heartbeat::beat(Beat::Judge);
         match heard.recv_timeout(BEAT) {
             Ok(first) => {
                 let told = lock(serving).hear(std::iter::once(first).chain(heard.try_iter()));

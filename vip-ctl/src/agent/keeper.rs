@@ -16,10 +16,11 @@ use vip_lease::{LeaseNotice, table::Table, transport::Rejected};
 
 use self::places::Places;
 use super::{
-    Names, Notice, Tell,
     checks::Applier,
     chronicle::{Changed, Chronicle},
     judge::{Handle, HostLinks},
+    messages::{Notice, Tell},
+    names::Names,
     pins::Pins,
     reload::UnderWay,
 };
@@ -38,7 +39,7 @@ pub struct Keeper<T> {
     /// The node; a witness has none.
     pub node: Option<Node>,
     /// Peers' neighbour entries.
-    pub(super) pins: Pins,
+    pub pins: Pins,
     /// How to bring it up again.
     pub setup: Setup,
     /// Where it is.

@@ -5,7 +5,6 @@
 //! It logs nothing, allocates little and waits for nobody: whatever may take
 //! time is told to other threads.
 
-mod asker;
 mod asks;
 mod mail;
 mod socket;
@@ -35,44 +34,21 @@ use vip_common::{
     BootNs, GroupIndex, Lease,
     event::{Event, EventKind},
 };
-use vip_lease::{Core, Eligible, Hook, HookAsk, Io, LeaseNotice, Parts, Regroup, Snapshot, gate::Ticket};
+use vip_lease::{Core, HookAsk, Io, LeaseNotice, Parts};
 
 use self::mail::{BATCH, Inbox, Outbox, Sent};
 pub use self::{
-    asker::Asker,
     mail::{Room, make_room},
     source_guard::SourceGuard,
 };
-use super::{Notice, announcer::Announce, hooks::RunnerAsk};
+use super::messages::{Announce, Ask, Notice, RunnerAsk};
 use crate::{
     dataplane::{DataPlane, clock, observe::Events},
-    engine::{Command, Completed, Epoch, GroupId, Label, NodeId, Refusal},
+    engine::{Completed, GroupId, NodeId, Refusal},
 };
 
 /// Events taken from the ring buffer in one turn.
 const EVENTS_PER_TURN: usize = 64;
-/// What other threads ask of the loop.
-pub enum Ask {
-    /// Do what a person wants, and tell what came of it. Groups go by their
-    /// numbers in that table; while the loop has another one, it is busy.
-    Command(Command, u64, oneshot::Sender<Result<Completed, Refusal>>),
-    /// Go on with other groups, then say [`LeaseNotice::Regrouped`].
-    Regroup(Box<Regroup>),
-    /// Tell the network where a group is, if it is here: it has new VIPs.
-    Announce(Label),
-    /// What does the engine know?
-    Status(oneshot::Sender<Snapshot>),
-    /// The memory on disk has this ceiling.
-    Ceiling(Epoch),
-    /// Whether this node can serve groups.
-    Eligible(Vec<(GroupId, Eligible)>),
-    /// A hook that the loop waits for has ended, and whether well.
-    HookEnded(Hook, Ticket, bool),
-    /// Release everything and end.
-    Stop,
-    /// End at once and leave the leases as they are, to the next agent or to time.
-    Leave,
-}
 
 /// The data plane's side of the loop; a witness has none.
 pub struct Plane {

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The peers that are to be pinned here.
-pub(super) struct Pins {
+pub struct Pins {
     /// `None` where nothing is pinned.
     host: Option<Host>,
     wanted: Vec<Pin>,
@@ -21,7 +21,7 @@ pub(super) struct Pins {
 impl Pins {
     /// Pins the peers of this configuration. What can't be had is told, and
     /// the agent runs without: its peers' entries are then learned, as ever.
-    pub(super) fn set_up(config: &Config, paths: &Paths) -> Self {
+    pub fn set_up(config: &Config, paths: &Paths) -> Self {
         let wanted = wanted(config);
         // Also without any: those of the configuration before are put back.
         let host = Host::open(&paths.run_dir)
@@ -35,7 +35,7 @@ impl Pins {
     }
 
     /// Puts back what somebody removed, and says so if it was there before.
-    pub(super) fn look(&self) {
+    pub fn look(&self) {
         self.repair(true);
     }
 
@@ -51,7 +51,7 @@ impl Pins {
     }
 
     /// The addresses whose entries are to be watched.
-    pub(super) fn watched(config: &Config) -> Vec<IpAddr> {
+    pub fn watched(config: &Config) -> Vec<IpAddr> {
         wanted(config).into_iter().map(|pin| pin.address).collect()
     }
 
@@ -59,7 +59,7 @@ impl Pins {
     ///
     /// # Errors
     /// [`HostError`].
-    pub(super) fn release(paths: &Paths) -> Result<(), HostError> {
+    pub fn release(paths: &Paths) -> Result<(), HostError> {
         Host::open(&paths.run_dir)?.unpin_neighbours(&[])
     }
 }

@@ -11,80 +11,32 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 use vip_lease::{
     Regroup,
     table::{Table, TableGroup},
 };
 
-use super::{Names, Tell, hooks, judge::Handle, keeper::Keeper, node_setup};
+use super::{
+    hooks,
+    judge::Handle,
+    keeper::Keeper,
+    messages::{Changes, ReloadOrder, ReloadOutcome, ReloadRefused, Tell},
+    names::Names,
+    setup::{node_setup, whole_groups},
+};
 use crate::{
     config::Config,
     engine::{GroupId, GroupSpec, Reloaded},
     exit::Exit,
-    node::{NodeError, Setup},
+    node::Setup,
     records::groups,
 };
-
-/// What a reload has changed, by names.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Changes {
-    /// Groups that are new.
-    pub added: Vec<String>,
-    /// Groups that are gone.
-    pub removed: Vec<String>,
-    /// Groups that go on with other VIPs or other settings.
-    pub changed: Vec<String>,
-    /// Groups that had to begin anew, because a VIP went from one group to another.
-    pub anew: Vec<String>,
-}
-
-impl Changes {
-    /// Is everything as it was?
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty() && self.anew.is_empty()
-    }
-}
-
-/// What became of a reload: the agent goes on with the new groups.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// What is different.
-    pub changes: Changes,
-    /// What of it could not be brought about on this node, and how to go on.
-    pub missing: Option<Refused>,
-}
-
-/// Why nothing was changed, or not all.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// What `vip-ctl reload` exits with.
-    pub exit: Exit,
-    /// One sentence.
-    pub message: String,
-}
-
-impl From<NodeError> for Refused {
-    fn from(e: NodeError) -> Self {
-        Self { exit: e.exit(), message: e.to_string() }
-    }
-}
-
-/// A configuration on its way to the keeper, and what becomes of it on its way back.
-#[derive(Debug)]
-pub struct Order {
-    /// The configuration, fit for this agent.
-    pub config: Config,
-    /// For whoever waits.
-    pub reply: oneshot::Sender<Result<Outcome, Refused>>,
-}
 
 /// A reload that the lease loop is busy with.
 #[derive(Debug)]
 pub struct UnderWay {
-    order: Order,
+    order: ReloadOrder,
     table: Table,
     setup: Setup,
     names: Names,
@@ -92,7 +44,7 @@ pub struct UnderWay {
 }
 
 /// What the engine is told of the groups of a configuration.
-pub(super) fn specs(config: &Config) -> Vec<GroupSpec> {
+pub fn specs(config: &Config) -> Vec<GroupSpec> {
     let ids = config.cluster.nodes.iter().map(|node| usize::from(node.id) + 1).max().unwrap_or(0);
     let spec = |group: &crate::config::Group| {
         let mut priorities = vec![crate::config::PRIORITY_DEFAULT; ids];
@@ -108,18 +60,18 @@ pub(super) fn specs(config: &Config) -> Vec<GroupSpec> {
 
 impl<T: Tell> Keeper<T> {
     /// Steps 1 and 2.
-    pub(super) fn begin_reload(&mut self, order: Order) {
+    pub(super) fn begin_reload(&mut self, order: ReloadOrder) {
         if self.under_way.is_some() {
             let message = "another reload is under way: try again".to_owned();
             // Whoever asked may have gone away.
-            let _ = order.reply.send(Err(Refused { exit: Exit::Busy, message }));
+            let _ = order.reply.send(Err(ReloadRefused { exit: Exit::Busy, message }));
             return;
         }
         match self.change(&order.config) {
             Ok(None) => {
                 // So that a reload mends what an earlier one has left undone.
                 let missing = self.repair_vips().err();
-                let _ = order.reply.send(Ok(Outcome { changes: Changes::default(), missing }));
+                let _ = order.reply.send(Ok(ReloadOutcome { changes: Changes::default(), missing }));
             }
             Ok(Some((table, setup, changes, regroup))) => {
                 let names = Names { index: regroup.index.clone(), ..Names::of(&order.config) };
@@ -143,7 +95,7 @@ impl<T: Tell> Keeper<T> {
         }
     }
 
-    fn change(&mut self, config: &Config) -> Result<Option<(Table, Setup, Changes, Regroup)>, Refused> {
+    fn change(&mut self, config: &Config) -> Result<Option<(Table, Setup, Changes, Regroup)>, ReloadRefused> {
         let next = self.table.next(&config.groups);
         let changes = changes(&self.table, &next.table, &next.was, &self.config, config);
         if changes.is_empty() {
@@ -153,7 +105,7 @@ impl<T: Tell> Keeper<T> {
         let mut index = Vec::new();
         if let Some(node) = &mut self.node {
             // For all VIPs, also those that wait for a lease that has them.
-            node.has_room_for(&Setup { groups: super::start::whole_groups(config), ..setup.clone() })?;
+            node.has_room_for(&Setup { groups: whole_groups(config), ..setup.clone() })?;
             index = node.begin_change(&setup.groups)?;
         }
         let epochs = config.groups.iter().map(|group| self.memory.epoch(&group.name));
@@ -193,14 +145,14 @@ impl<T: Tell> Keeper<T> {
         }
         info!(?changes, "reloaded");
         // Whoever asked may have gone away.
-        let _ = order.reply.send(Ok(Outcome { changes, missing }));
+        let _ = order.reply.send(Ok(ReloadOutcome { changes, missing }));
     }
 
     /// Brings the node to what its groups are; it can be run again.
     ///
     /// # Errors
     /// What is not there and why, which the log has as well.
-    fn repair_vips(&mut self) -> Result<(), Refused> {
+    fn repair_vips(&mut self) -> Result<(), ReloadRefused> {
         self.forget_ways();
         let Some(node) = &mut self.node else { return Ok(()) };
         let came = node.finish_change(&self.setup.groups).map_err(|e| {
@@ -208,7 +160,7 @@ impl<T: Tell> Keeper<T> {
                 "the VIPs of this node are not all there: {e}; mend that and run `vip-ctl reload` again"
             );
             error!("{message}");
-            Refused { exit: Exit::System, message }
+            ReloadRefused { exit: Exit::System, message }
         })?;
         if !came.is_empty() {
             info!(?came, "VIPs that this node can answer for now");

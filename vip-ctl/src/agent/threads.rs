@@ -1,35 +1,44 @@
 //! Starting the agent's threads, and what happens when one of them panics.
 
-use std::{thread, time::Duration};
+use std::{io, thread, time::Duration};
 
-use super::AgentError;
 use crate::dataplane::clock;
 
 /// How often it is looked whether a thread has ended.
 const LOOK: Duration = Duration::from_millis(1);
 
+/// A thread could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("could not start the thread {name}: {source}")]
+pub struct ThreadError {
+    /// Its name.
+    pub name: String,
+    /// Why not.
+    pub source: io::Error,
+}
+
 /// Starts a thread.
 ///
 /// # Errors
-/// If there can't be one.
-pub(super) fn spawn<T: Send + 'static>(
+/// [`ThreadError`] if there can't be one.
+pub fn spawn<T: Send + 'static>(
     name: &str,
     body: impl FnOnce() -> T + Send + 'static,
-) -> Result<thread::JoinHandle<T>, AgentError> {
+) -> Result<thread::JoinHandle<T>, ThreadError> {
     thread::Builder::new()
         .name(name.into())
         .spawn(body)
-        .map_err(AgentError::system(format!("start the thread {name}")))
+        .map_err(|source| ThreadError { name: name.into(), source })
 }
 
 /// Waits for the end of a thread, for at most so long. Returns whether it came.
-pub(super) fn ends_within<T>(thread: &thread::JoinHandle<T>, limit: Duration) -> bool {
+pub fn ends_within<T>(thread: &thread::JoinHandle<T>, limit: Duration) -> bool {
     let until = clock::now().plus(limit);
     ends_while(thread, || clock::now() < until)
 }
 
 /// Waits for the end of a thread, as long as that has a point. Returns whether it came.
-pub(super) fn ends_while<T>(thread: &thread::JoinHandle<T>, has_a_point: impl Fn() -> bool) -> bool {
+pub fn ends_while<T>(thread: &thread::JoinHandle<T>, has_a_point: impl Fn() -> bool) -> bool {
     while !thread.is_finished() {
         if !has_a_point() {
             return false;
@@ -41,7 +50,7 @@ pub(super) fn ends_while<T>(thread: &thread::JoinHandle<T>, has_a_point: impl Fn
 
 /// A panic on one of our threads ends the process, so that the lease runs out
 /// instead of being renewed by half an agent.
-pub(super) fn abort_on_panic() {
+pub fn abort_on_panic() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         default(info);

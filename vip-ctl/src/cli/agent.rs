@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Failure, logs};
-use crate::{agent, exit::Exit, paths::Paths};
+use crate::{daemon, exit::Exit, paths::Paths};
 
 #[derive(clap::Args, Debug)]
 #[command(
@@ -27,10 +27,10 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, paths: &Paths) -> Result<Exit, Failure> {
     if args.trial {
-        agent::try_out(&args.config, paths).map_err(|e| Failure::new(e.exit(), e.to_string()))?;
+        daemon::try_out(&args.config, paths).map_err(|e| Failure::new(e.exit(), e.to_string()))?;
         return Ok(Exit::Ok);
     }
     logs::start(&args.log)?;
-    agent::run(&args.config, paths, args.hold).map_err(|e| Failure::new(e.exit(), e.to_string()))?;
+    daemon::run(&args.config, paths, args.hold).map_err(|e| Failure::new(e.exit(), e.to_string()))?;
     Ok(Exit::Ok)
 }

@@ -18,7 +18,7 @@ use crate::{
     config::{Config, ConfigError, more_files, unread_files},
     exit::Exit,
     http,
-    programs::{self, Unusable},
+    outbound::runnable::{self, Unusable},
     transport::KeyRing,
 };
 
@@ -162,7 +162,7 @@ fn of_host(config: &Config) -> Findings {
             ));
         }
     }
-    for Unusable { says, releases } in programs::unusable(config) {
+    for Unusable { says, releases } in runnable::unusable(config) {
         if releases { findings.errors.push(says) } else { findings.warnings.push(says) }
     }
     findings

@@ -8,7 +8,7 @@ use std::{
 
 use super::Failure;
 use crate::{
-    agent::api::{Request, Response},
+    agent::control::{Request, Response},
     config::hooks::TIMEOUT_MAX,
     exit::Exit,
     paths::Paths,

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{Failure, Format, client, print, print_json};
 use crate::{
-    agent::api::{Request, Response},
+    agent::control::{Request, Response},
     doctor::{Findings, Level, examine},
     exit::Exit,
     paths::Paths,

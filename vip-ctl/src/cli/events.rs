@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 
 use super::{Failure, Format, client, print};
 use crate::{
-    agent::api::{Request, Response},
+    agent::control::{Request, Response},
     event::{Event, text},
     exit::Exit,
     paths::Paths,

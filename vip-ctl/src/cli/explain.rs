@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Failure, Format, client, history, print, print_json};
 use crate::{
-    agent::api::{Request, Response},
+    agent::control::{Request, Response},
     event::{Event, Kind, Timestamp},
     exit::Exit,
     paths::Paths,

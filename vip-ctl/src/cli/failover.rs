@@ -1,7 +1,7 @@
 //! `vip-ctl failover`: the lease to a node, with or without the old holder.
 
 use super::{Failure, Format, client, dry_run, lease};
-use crate::{agent::api::Request, exit::Exit, paths::Paths};
+use crate::{agent::control::Request, exit::Exit, paths::Paths};
 
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  vip-ctl failover db --to db-b\n  vip-ctl failover db --dry-run")]

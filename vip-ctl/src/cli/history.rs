@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Failure, Format, client, print, print_json};
 use crate::{
-    agent::api::{Request, Response},
+    agent::control::{Request, Response},
     event::{Change, Event, Hook, HookRun, Kind},
     exit::Exit,
     history,

@@ -8,7 +8,7 @@ use vip_common::{GroupMode, Lease};
 
 use super::{Failure, Format, client, dry_run, print, print_json};
 use crate::{
-    agent::api::{Request, Response},
+    agent::control::{Request, Response},
     announce::Announcer,
     dataplane::{DataPlane, DataPlaneError, Group},
     exit::Exit,

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{Failure, Format, client, dry_run, print, print_json};
 use crate::{
-    agent::api::{Request, Response},
+    agent::control::{Request, Response},
     exit::Exit,
     paths::Paths,
 };

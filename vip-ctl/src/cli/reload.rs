@@ -2,7 +2,7 @@
 
 use super::{Failure, Format, client, dry_run, print, print_json};
 use crate::{
-    agent::api::{Request, Response},
+    agent::control::{Request, Response},
     exit::Exit,
     paths::Paths,
 };

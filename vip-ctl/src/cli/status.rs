@@ -2,7 +2,7 @@
 
 use super::{Failure, Format, client, host_name, print, print_json};
 use crate::{
-    agent::api::{Request, Response},
+    agent::control::{Request, Response},
     dataplane::DataPlane,
     exit::Exit,
     host::Host,

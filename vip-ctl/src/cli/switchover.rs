@@ -1,7 +1,7 @@
 //! `vip-ctl switchover`: a planned move, through the agent.
 
 use super::{Failure, Format, client, dry_run, lease};
-use crate::{agent::api::Request, exit::Exit, paths::Paths};
+use crate::{agent::control::Request, exit::Exit, paths::Paths};
 
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  vip-ctl switchover db --to db-b\n  vip-ctl switchover db --dry-run")]

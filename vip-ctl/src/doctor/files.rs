@@ -10,7 +10,7 @@ use nix::{
 use super::{Findings, Patient};
 use crate::{
     config::Config,
-    programs::{self, Unusable},
+    outbound::runnable::{self, Unusable},
     transport::KeyRing,
 };
 
@@ -68,7 +68,7 @@ pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
 /// The programs of checks and hooks.
 fn of_programs(config: &Config, found: &mut Findings) {
     const SUBJECT: &str = "programs";
-    let (all, unusable) = (programs::count(config), programs::unusable(config));
+    let (all, unusable) = (runnable::count(config), runnable::unusable(config));
     if unusable.is_empty() && all > 0 {
         found.ok(SUBJECT, format!("those of checks and hooks, {all}, can be run"));
     }

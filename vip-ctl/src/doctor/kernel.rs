@@ -11,8 +11,8 @@ use nix::sys::{
 
 use super::Findings;
 use crate::{
-    agent::realtime,
     dataplane::{DataPlaneError, load},
+    realtime,
 };
 
 /// Without XDP links there is no program that outlives its agent (5.9).

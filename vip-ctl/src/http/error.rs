@@ -10,7 +10,7 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{agent::api::Response as Answer, exit::Exit};
+use crate::{agent::control::Response as Answer, exit::Exit};
 
 /// Seconds after which a client that asked too often, or at a bad time, may come back.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");

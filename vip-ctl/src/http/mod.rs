@@ -1,6 +1,6 @@
 //! The agent's HTTP API: on a unix socket always, on TCP where `[api]` says
 //! so. It asks the same questions as `vip-ctl` through
-//! [`crate::agent::api::Server`] and decides nothing.
+//! [`crate::agent::control::Server`] and decides nothing.
 //!
 //! It has a thread and a runtime of its own, so that a slow or hostile client
 //! costs neither the lease loop nor `vip-ctl` anything: who may connect, how
@@ -37,7 +37,7 @@ use tokio::sync::{Mutex, Semaphore, oneshot};
 
 use self::{error::ApiError, limit::Buckets};
 use crate::{
-    agent::api::{Request, Response, Server},
+    agent::control::{Request, Response, Server},
     config::Api,
     report::Status,
 };

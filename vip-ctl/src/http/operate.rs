@@ -16,7 +16,7 @@ use super::{
     error::{ApiError, ErrorBody},
     read::name_of,
 };
-use crate::agent::api::{Request, Response};
+use crate::agent::control::{Request, Response};
 
 /// Bytes that a body may have.
 pub(super) const BODY_LEN_MAX: usize = 16 * 1024;

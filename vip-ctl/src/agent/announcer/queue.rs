@@ -13,7 +13,7 @@ use std::{
 
 use vip_common::{BootNs, GroupIndex};
 
-use super::Announce;
+use crate::agent::messages::Announce;
 use crate::mutant::{self, Mutant};
 
 /// When a group is announced again for whoever missed it (a switch port that

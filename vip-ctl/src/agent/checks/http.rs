@@ -22,7 +22,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::aside::{Aside, too_slow};
-use crate::{agent::trust, config::Url};
+use crate::{config::Url, outbound::tls};
 
 /// Bytes of an answer's body that are searched.
 const BODY_MAX: usize = 65_536;
@@ -69,7 +69,7 @@ impl Http {
         let work = move || {
             let found = (host.as_str(), port).to_socket_addrs();
             let addresses = found.map_err(|e| format!("{host} can't be resolved: {e}"))?.collect();
-            let config = if tls { Some(trust::client(trusted, insecure)?) } else { None };
+            let config = if tls { Some(tls::client(trusted, insecure)?) } else { None };
             Ok((addresses, config))
         };
         self.aside.run(limit, work).await

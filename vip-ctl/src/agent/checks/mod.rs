@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use self::{probe::Probe, verdict::Verdict};
-use super::judge::Heard;
+use super::messages::Heard;
 use crate::config::{Check, Config, Group};
 
 pub use self::board::Board;

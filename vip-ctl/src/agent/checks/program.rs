@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::aside::{Aside, too_slow};
-use crate::agent::child;
+use crate::outbound::process;
 
 /// Bytes of a program's output that are kept; what follows is read and dropped.
 const OUTPUT_MAX: usize = 4096;
@@ -115,13 +115,13 @@ impl Program {
 }
 
 fn start(words: &[String], environment: Vec<(&'static str, String)>) -> Result<Child, String> {
-    let mut command = Command::from(child::command(words, environment).map_err(|e| e.to_string())?);
+    let mut command = Command::from(process::command(words, environment).map_err(|e| e.to_string())?);
     // Killed if it was started too late for anybody to wait for it.
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let program = words.first().map_or("", String::as_str);
     let child = command.spawn().map_err(|e| format!("{program} can't be started: {e}"))?;
     if let Some(pid) = child.id() {
-        child::is_like_others(pid);
+        process::is_like_others(pid);
     }
     Ok(child)
 }

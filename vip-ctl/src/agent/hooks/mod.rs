@@ -26,11 +26,14 @@ use vip_lease::{
 };
 
 use self::{
-    run::{Ended, Task},
+    run::Task,
     sequence::{Sequencer, Skipped},
     webhook::Webhooks,
 };
-use super::{AgentError, lease_loop::Asker};
+use super::{
+    messages::{Asker, HookEnded, Report, RunnerAsk},
+    threads::{ThreadError, spawn},
+};
 use crate::{
     config::{Config, Hooks, hooks::OnFailure},
     dataplane::clock,
@@ -50,25 +53,6 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 const POST_MAX: Duration = Duration::from_secs(2);
 /// How often it is looked whether anything is overdue.
 const LOOK: Duration = Duration::from_millis(500);
-
-/// What the thread is told.
-#[derive(Debug)]
-pub enum RunnerAsk {
-    /// What the lease loop asks.
-    Lease(HookAsk),
-    /// Go on with the hooks of this configuration.
-    Reload(Box<Config>),
-    /// A run has ended.
-    Ended(u64, Ended),
-    /// No more will come: finish what is there, but not for ever.
-    Close,
-}
-
-/// Tells the lease loop that a hook it waits for has ended, and whether well.
-pub trait Report: Send {
-    /// See above.
-    fn ended(&self, hook: Hook, ticket: Ticket, well: bool);
-}
 
 /// What is known of a group.
 #[derive(Clone, Debug)]
@@ -267,7 +251,7 @@ impl<R: Report> Runner<R> {
     }
 
     /// A run has ended.
-    fn end(&mut self, place: usize, ended: Ended) {
+    fn end(&mut self, place: usize, ended: HookEnded) {
         let run = self.running.swap_remove(place);
         self.sequencer.ended(run.number);
         self.tell(&run.order, ended);
@@ -297,7 +281,7 @@ impl<R: Report> Runner<R> {
     fn give_up(&mut self) {
         let now = clock::now();
         while let Some(place) = self.running.iter().position(|run| run.give_up <= now) {
-            let ended = Ended { outcome: Outcome::TimedOut, ..not_run("it hangs, and can't be killed") };
+            let ended = HookEnded { outcome: Outcome::TimedOut, ..not_run("it hangs, and can't be killed") };
             self.end(place, ended);
         }
     }
@@ -309,7 +293,7 @@ impl<R: Report> Runner<R> {
     }
 
     /// Tells everybody how a hook has ended.
-    fn tell(&self, order: &Order, ended: Ended) {
+    fn tell(&self, order: &Order, ended: HookEnded) {
         let (hook, group) = (order.hook, &*order.group);
         let duration_ms = u64::try_from(ended.took.as_millis()).unwrap_or(u64::MAX);
         let how = match (ended.outcome, ended.exit) {
@@ -323,7 +307,7 @@ impl<R: Report> Runner<R> {
         let output = ended.output.join(" | ");
         let colon = if output.is_empty() { "" } else { ": " };
         let message = format!("{hook} {how} after {duration_ms} ms{colon}{output}");
-        let Ended { outcome, exit, output, .. } = ended;
+        let HookEnded { outcome, exit, output, .. } = ended;
         let run = HookRun { hook, outcome, exit, duration_ms, output, epoch: order.epoch };
         // Before what follows from its end can be: it belongs to that in the history.
         self.events.publish(Some(group), Kind::Hook(run), message.clone());
@@ -341,8 +325,8 @@ fn has(known: Option<&Known>, hook: Hook) -> bool {
     known.is_some_and(|known| known.hooks.commands.contains_key(&hook))
 }
 
-fn not_run(why: &str) -> Ended {
-    Ended { outcome: Outcome::NotStarted, exit: None, took: Duration::ZERO, output: vec![why.to_owned()] }
+fn not_run(why: &str) -> HookEnded {
+    HookEnded { outcome: Outcome::NotStarted, exit: None, took: Duration::ZERO, output: vec![why.to_owned()] }
 }
 
 /// The state as keepalived's notify scripts expect it.
@@ -381,26 +365,26 @@ impl People {
 /// orders through `hooks` already.
 ///
 /// # Errors
-/// [`AgentError::System`] if there are no threads to be had.
+/// [`ThreadError`] if there are no threads to be had.
 pub fn start(
     config: &Config,
     paths: &Paths,
     report: &Asker,
     hooks: Sender<RunnerAsk>,
     asks: Receiver<RunnerAsk>,
-) -> Result<People, AgentError> {
+) -> Result<People, ThreadError> {
     let before = history::read(&paths.state_dir).unwrap_or_else(|e| {
         warn!("the history in {} can't be read: {e}", paths.state_dir.display());
         Vec::new()
     });
-    let writer = history::start(&paths.state_dir).map_err(AgentError::system("start the thread history"))?;
+    let thread = |name: &'static str| move |source| ThreadError { name: name.into(), source };
+    let writer = history::start(&paths.state_dir).map_err(thread("history"))?;
     let events = Events::new(&config.node_name, Some(writer));
     let mut runner = Runner::new(config, events.clone(), report.clone(), hooks.clone());
     runner.was_up(&before);
-    let webhooks =
-        Webhooks::start(config, &events).map_err(AgentError::system("start the thread webhook"))?;
+    let webhooks = Webhooks::start(config, &events).map_err(thread("webhook"))?;
     runner.webhooks = Some(webhooks);
-    let thread = super::threads::spawn("hooks", move || runner.run(&asks))?;
+    let thread = spawn("hooks", move || runner.run(&asks))?;
     Ok(People { events, hooks, thread })
 }
 

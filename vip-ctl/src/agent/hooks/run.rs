@@ -16,7 +16,7 @@ use nix::{
 };
 use vip_common::BootNs;
 
-use crate::{agent::child, dataplane::clock, event::Outcome};
+use crate::{agent::messages::HookEnded, dataplane::clock, event::Outcome, outbound::process};
 
 /// Bytes of output that are kept; the rest is read and dropped.
 const OUTPUT_MAX: usize = 4096;
@@ -43,23 +43,10 @@ pub struct Task {
     pub limit: Duration,
 }
 
-/// How it ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// In one word.
-    pub outcome: Outcome,
-    /// Its exit code, if it exited by itself.
-    pub exit: Option<i32>,
-    /// How long it took.
-    pub took: Duration,
-    /// The first lines that it printed.
-    pub output: Vec<String>,
-}
-
 /// Runs it to its end, to its limit, or until `cancel` is set.
-pub fn run(task: &Task, cancel: &AtomicBool) -> Ended {
+pub fn run(task: &Task, cancel: &AtomicBool) -> HookEnded {
     let begun = clock::now();
-    let ended = |outcome, exit, output: &[u8]| Ended {
+    let ended = |outcome, exit, output: &[u8]| HookEnded {
         outcome,
         exit,
         took: clock::now().since(begun),
@@ -90,11 +77,11 @@ pub fn run(task: &Task, cancel: &AtomicBool) -> Ended {
 }
 
 fn start(task: &Task) -> io::Result<(Child, PipeReader)> {
-    let mut command = child::command(&task.command, task.environment.clone())?;
+    let mut command = process::command(&task.command, task.environment.clone())?;
     let (reader, writer) = io::pipe()?;
     // The command goes with this function, and the writing ends that it has.
     let child = command.stdout(writer.try_clone()?).stderr(writer).spawn()?;
-    child::is_like_others(child.id());
+    process::is_like_others(child.id());
     Ok((child, reader))
 }
 
@@ -186,7 +173,7 @@ mod tests {
         }
     }
 
-    fn run_alone(task: &Task) -> Ended {
+    fn run_alone(task: &Task) -> HookEnded {
         run(task, &AtomicBool::new(false))
     }
 

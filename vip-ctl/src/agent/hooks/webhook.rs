@@ -32,9 +32,9 @@ use tokio_rustls::TlsConnector;
 use tracing::{debug, warn};
 
 use crate::{
-    agent::trust,
     config::{Config, hooks::Webhook},
     event::{Event, Events, Kind, Subscription},
+    outbound::tls,
 };
 
 /// How long one try may take, from the look-up of the name to the answer.
@@ -131,7 +131,7 @@ async fn follow(webhook: Webhook, mut events: Subscription, addresses: Arc<Mutex
             continue;
         }
         if webhook.tls && tls.is_none() {
-            match trust::client(Vec::new(), false) {
+            match tls::client(Vec::new(), false) {
                 Ok(config) => tls = Some(TlsConnector::from(config)),
                 Err(e) => {
                     warn!(webhook = webhook.authority, "no TLS, and nothing is posted: {e}");
@@ -315,7 +315,7 @@ mod tests {
         let (host, authority) = ("localhost".to_owned(), format!("localhost:{port}"));
         let webhook = Webhook { tls: true, authority, host, port, path: "/".into() };
         let trusting = |made: &rcgen::CertifiedKey<rcgen::KeyPair>| {
-            TlsConnector::from(trust::client(vec![made.cert.der().clone()], false).unwrap())
+            TlsConnector::from(tls::client(vec![made.cert.der().clone()], false).unwrap())
         };
         post(&webhook, Some(&trusting(&made)), Bytes::from_static(b"{}")).await.unwrap();
         let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();

@@ -13,7 +13,10 @@ use vip_lease::LeaseNotice;
 
 use super::{Keeper, writer::Writer};
 use crate::{
-    agent::{Notice, Tell, notify},
+    agent::{
+        heartbeat,
+        messages::{Notice, Tell},
+    },
     dataplane::clock,
     engine::Epoch,
     host::Watched,
@@ -71,7 +74,7 @@ pub(super) struct Turn<T> {
 impl<T: Tell + Clone + Send + 'static> Turn<T> {
     pub(super) fn new(mut keeper: Keeper<T>) -> Self {
         if let Some(node) = &mut keeper.node {
-            node.host.beat_with(notify::keeper_beat);
+            node.host.beat_with(heartbeat::keeper_beat);
         }
         let lease_loop = keeper.lease_loop.clone();
         let stored = move |memory: &Memory| {
@@ -92,7 +95,7 @@ impl<T: Tell + Clone + Send + 'static> Turn<T> {
     }
 
     fn turn(&mut self, notices: &Receiver<Notice>) -> ControlFlow<()> {
-        notify::keeper_beat();
+        heartbeat::keeper_beat();
         let mut is_drained = false;
         match notices.recv_timeout(self.due.pause(clock::now())) {
             Ok(notice) => {
@@ -121,7 +124,7 @@ impl<T: Tell + Clone + Send + 'static> Turn<T> {
     }
 
     fn take(&mut self, notice: Notice) {
-        notify::keeper_beat();
+        heartbeat::keeper_beat();
         let now = clock::now();
         if let Notice::Lease(notice) = &notice
             && self.keeper.remember(notice)

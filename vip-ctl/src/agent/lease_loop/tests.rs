@@ -13,16 +13,17 @@ use std::{
 
 use nix::sys::eventfd::EfdFlags;
 use vip_lease::{
+    Eligible, Regroup,
     gate::{GateRule, Gates},
     transport::{Identity, KeyId, KeyRing, Psk, Transport},
 };
 
 use super::*;
 use crate::{
-    agent::Tell as _,
+    agent::messages::{Asker, Tell as _},
     engine::{
-        Engine, EngineConfig, GroupSpec, GroupState, Incarnation, LabelSpec, Labels, NodeSpec, Reason,
-        Reloaded, Role,
+        Command, Engine, EngineConfig, Epoch, GroupSpec, GroupState, Incarnation, Label, LabelSpec, Labels,
+        NodeSpec, Reason, Reloaded, Role,
     },
 };
 

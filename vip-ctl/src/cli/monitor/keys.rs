@@ -4,7 +4,7 @@
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::state::{Doing, Monitor, Order};
-use crate::agent::api::Request;
+use crate::agent::control::Request;
 
 /// What follows from a key outside of the dashboard.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,7 +26,7 @@ use self::{
 };
 use super::{Failure, client, status};
 use crate::{
-    agent::api::{Request, Response},
+    agent::control::{Request, Response},
     event::Event,
     exit::Exit,
     paths::Paths,

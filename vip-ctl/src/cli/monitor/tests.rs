@@ -15,7 +15,7 @@ use super::{
     view::{Theme, draw},
 };
 use crate::{
-    agent::api::Request,
+    agent::control::Request,
     event::{Change, Event, Kind, Timestamp},
     report::{GroupStatus, NodeStatus, Status, VipStatus},
 };

@@ -20,7 +20,7 @@ const OURS: &[&str] = &["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 ///
 /// # Errors
 /// If there are no words.
-pub(super) fn command(
+pub(crate) fn command(
     words: &[String],
     environment: impl IntoIterator<Item = (&'static str, String)>,
 ) -> io::Result<Command> {
@@ -36,7 +36,7 @@ pub(super) fn command(
 /// Makes a program that has just been started one like others to the kernel
 /// that runs out of memory. The agent may be one that it spares, and a database
 /// that a hook starts is not meant by that.
-pub(super) fn is_like_others(pid: u32) {
+pub(crate) fn is_like_others(pid: u32) {
     // One that has ended already needs nothing.
     let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), "0");
 }

@@ -1,16 +1,36 @@
-//! The handle by which other threads ask the lease loop.
+//! What other threads ask of the lease loop, and the handle by which they do.
 
 use std::sync::mpsc::Sender;
 
 use nix::sys::eventfd::EventFd;
 use tokio::sync::oneshot;
-use vip_lease::{Eligible, Hook, Regroup, gate::Ticket};
+use vip_lease::{Eligible, Hook, Regroup, Snapshot, gate::Ticket};
 
-use super::Ask;
-use crate::{
-    agent::{Tell, hooks},
-    engine::{Epoch, GroupId, Label},
-};
+use super::{Report, Tell};
+use crate::engine::{Command, Completed, Epoch, GroupId, Label, Refusal};
+
+/// What other threads ask of the loop.
+pub enum Ask {
+    /// Do what a person wants, and tell what came of it. Groups go by their
+    /// numbers in that table; while the loop has another one, it is busy.
+    Command(Command, u64, oneshot::Sender<Result<Completed, Refusal>>),
+    /// Go on with other groups, then say [`LeaseNotice::Regrouped`].
+    Regroup(Box<Regroup>),
+    /// Tell the network where a group is, if it is here: it has new VIPs.
+    Announce(Label),
+    /// What does the engine know?
+    Status(oneshot::Sender<Snapshot>),
+    /// The memory on disk has this ceiling.
+    Ceiling(Epoch),
+    /// Whether this node can serve groups.
+    Eligible(Vec<(GroupId, Eligible)>),
+    /// A hook that the loop waits for has ended, and whether well.
+    HookEnded(Hook, Ticket, bool),
+    /// Release everything and end.
+    Stop,
+    /// End at once and leave the leases as they are, to the next agent or to time.
+    Leave,
+}
 
 /// A handle by which other threads ask the loop.
 #[derive(Clone)]
@@ -52,7 +72,7 @@ impl Asker {
     }
 }
 
-impl hooks::Report for Asker {
+impl Report for Asker {
     fn ended(&self, hook: Hook, ticket: Ticket, well: bool) {
         // A loop that has ended waits for nothing.
         let _ = self.ask(Ask::HookEnded(hook, ticket, well));

@@ -12,8 +12,9 @@ use nix::{
 use tracing::info;
 use vip_common::BootNs;
 
-use super::{AgentError, lease_loop::SourceGuard, start};
+use super::{AgentError, start};
 use crate::{
+    agent::lease_loop::SourceGuard,
     config::{Config, Node},
     dataplane::clock,
     mutant::{self, Mutant},

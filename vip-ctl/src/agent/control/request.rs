@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{agent::reload::Changes, exit::Exit, report::Status};
+use crate::{agent::messages::Changes, exit::Exit, report::Status};
 
 /// What a client wants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

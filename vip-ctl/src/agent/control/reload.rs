@@ -1,5 +1,5 @@
 //! Reading the configuration again while the agent runs: what is checked
-//! before the keeper gets it. What a reload does is [`super::super::reload`]'s.
+//! before the keeper gets it. What a reload does is [`crate::agent::reload`]'s.
 
 use std::sync::{Arc, PoisonError};
 
@@ -7,13 +7,10 @@ use tokio::sync::oneshot;
 
 use super::{Response, Server, ending};
 use crate::{
-    agent::{
-        Notice,
-        reload::{Changes, Order, Outcome, Refused},
-    },
+    agent::messages::{Changes, Notice, ReloadOrder, ReloadOutcome, ReloadRefused},
     config::Config,
     exit::Exit,
-    programs::{self, Unusable},
+    outbound::runnable::{self, Unusable},
 };
 
 impl Server {
@@ -41,12 +38,12 @@ impl Server {
     pub(super) async fn reload(&self) -> Result<Changes, Response> {
         let config = self.read_again().await?;
         let (reply, answer) = oneshot::channel();
-        let order = Box::new(Order { config: config.clone(), reply });
+        let order = Box::new(ReloadOrder { config: config.clone(), reply });
         self.notices.send(Notice::Reload(order)).map_err(|_| ending())?;
         let outcome = answer.await.map_err(|_| ending())?;
-        let error = |refused: Refused| Response::error(refused.exit, refused.message);
-        let Outcome { changes, missing } = outcome.map_err(error)?;
-        programs::warn_aside(&config);
+        let error = |refused: ReloadRefused| Response::error(refused.exit, refused.message);
+        let ReloadOutcome { changes, missing } = outcome.map_err(error)?;
+        runnable::warn_aside(&config);
         // Whatever is missing on this node, the lease loop has these groups now.
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
         match missing {
@@ -57,7 +54,7 @@ impl Server {
 
     /// What of `next` can't be run on this host, in sentences.
     pub(super) async fn unusable(next: Config) -> Result<Vec<String>, Response> {
-        let look = move || programs::unusable(&next).into_iter().map(|Unusable { says, .. }| says).collect();
+        let look = move || runnable::unusable(&next).into_iter().map(|Unusable { says, .. }| says).collect();
         let found = tokio::task::spawn_blocking(look).await;
         found.map_err(|e| Response::error(Exit::Software, e.to_string()))
     }

@@ -6,57 +6,25 @@
 //! who can't tell any more whether this node can serve, or keep it fit to: the
 //! judge's and the keeper's beats are asked for, too.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    thread,
-    time::Duration,
-};
+use std::{thread, time::Duration};
 
 use sd_notify::NotifyState;
 use tracing::{error, warn};
 use vip_common::BootNs;
 use vip_lease::Snapshot;
 
-use super::{
-    AgentError,
-    lease_loop::{Ask, Asker},
+use super::AgentError;
+use crate::{
+    agent::{
+        heartbeat::{self, Beat},
+        messages::{Ask, Asker},
+    },
+    dataplane::clock,
+    engine::GroupState,
 };
-use crate::{dataplane::clock, engine::GroupState};
 
 /// How often the status text is renewed where there is no watchdog.
 const RENEW: Duration = Duration::from_secs(2);
-
-/// A thread that the watchdog asks after, besides the lease thread.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Beat {
-    /// The keeper.
-    Keeper,
-    /// The judge; a node that never holds has none.
-    Judge,
-}
-
-/// When each was last seen at work; zero before its first beat. One for the
-/// process, as the watchdog is.
-static BEATS: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
-
-/// This thread is at work, or has nothing to do.
-pub(super) fn beat(of: Beat) {
-    BEATS[of as usize].store(clock::now().0, Ordering::Relaxed);
-}
-
-/// The keeper is at work, or has nothing to do.
-pub(super) fn keeper_beat() {
-    beat(Beat::Keeper);
-}
-
-fn last(of: Beat) -> BootNs {
-    BootNs(BEATS[of as usize].load(Ordering::Relaxed))
-}
-
-/// How long the keeper has not been seen at work.
-pub(super) fn idle_for() -> Duration {
-    clock::now().since(last(Beat::Keeper))
-}
 
 /// Has a thread that has begun not been at work for longer than the watchdog's limit?
 fn hangs(beat: BootNs, now: BootNs, limit: Option<Duration>) -> bool {
@@ -96,10 +64,10 @@ pub(super) fn start(asker: &Asker) -> Result<(), AgentError> {
     let limit = sd_notify::watchdog_enabled();
     let pause = limit.map_or(RENEW, |limit| (limit / 3).min(RENEW));
     let asker = asker.clone();
-    keeper_beat();
+    heartbeat::keeper_beat();
     let feed = move || {
         while let Some(snapshot) = asker.ask_for_blocking(Ask::Status) {
-            let hangs = |of| hangs(last(of), clock::now(), limit);
+            let hangs = |of| hangs(heartbeat::last(of), clock::now(), limit);
             if hangs(Beat::Keeper) {
                 error!("the keeper hangs: the watchdog is not fed, and systemd starts this agent again");
             } else if hangs(Beat::Judge) {

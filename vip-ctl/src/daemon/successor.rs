@@ -61,7 +61,7 @@ const JOB_MAX: Duration = Duration::from_secs(1);
 /// # Errors
 /// If there is none, or it can't: then the one that runs had better go on, or
 /// hand over before it ends.
-pub(super) async fn successor() -> io::Result<PathBuf> {
+pub(super) async fn find() -> io::Result<PathBuf> {
     let own = fs::read_link("/proc/self/exe")?;
     let path = own.to_str().and_then(|path| path.strip_suffix(DELETED)).map_or(own.clone(), PathBuf::from);
     let mut trial = Command::new(&path);
@@ -82,7 +82,7 @@ pub(super) async fn successor() -> io::Result<PathBuf> {
 ///
 /// # Errors
 /// Why it could not be started.
-pub(super) fn become_successor(program: &Path) -> io::Result<Infallible> {
+pub(super) fn become_it(program: &Path) -> io::Result<Infallible> {
     for asked in [Signal::SIGHUP, Signal::SIGUSR2] {
         // SAFETY: to ignore a signal runs no handler of ours.
         unsafe { signal(asked, SigHandler::SigIgn) }?;
@@ -129,7 +129,7 @@ mod tests {
     #[tokio::test]
     async fn a_program_that_can_not_go_on_takes_nothing_over() {
         // The test's own program has no such verb.
-        let refused = successor().await.expect_err("no vip-ctl");
+        let refused = find().await.expect_err("no vip-ctl");
         assert!(refused.to_string().starts_with("its trial ends with"), "{refused}");
     }
 

@@ -10,7 +10,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-use super::api::Response;
+use super::Response;
 use crate::{
     event::{Event, Events},
     exit::Exit,

@@ -2,10 +2,10 @@
 
 use std::{io, path::PathBuf};
 
-use crate::records::membership::MembershipError;
 use crate::{
-    config::ConfigErrors, dataplane::DataPlaneError, exit::Exit, http::ApiFileError, lock::LockError,
-    node::NodeError, transport::keyfile::KeyFileError,
+    agent::threads::ThreadError, config::ConfigErrors, dataplane::DataPlaneError, exit::Exit,
+    http::ApiFileError, lock::LockError, node::NodeError, records::membership::MembershipError,
+    transport::keyfile::KeyFileError,
 };
 
 /// Why an agent did not start, or ended.
@@ -89,5 +89,11 @@ impl AgentError {
 impl From<DataPlaneError> for AgentError {
     fn from(e: DataPlaneError) -> Self {
         Self::Node(e.into())
+    }
+}
+
+impl From<ThreadError> for AgentError {
+    fn from(ThreadError { name, source }: ThreadError) -> Self {
+        Self::System { what: format!("start the thread {name}"), source }
     }
 }

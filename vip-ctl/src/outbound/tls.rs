@@ -14,7 +14,7 @@ use rustls::{
 ///
 /// # Errors
 /// One sentence, if nobody at all is trusted.
-pub(super) fn client(
+pub(crate) fn client(
     trusted: Vec<CertificateDer<'static>>,
     anybody: bool,
 ) -> Result<Arc<ClientConfig>, String> {

@@ -13,34 +13,33 @@ use std::{
 };
 
 use tracing::{info, warn};
-use vip_common::{BootNs, GroupMode};
+use vip_common::BootNs;
 use vip_lease::table::{Table, TableGroup};
 
-use super::{
-    AgentError, Names, Notice, announcer,
-    checks::Board,
-    eligibility::Judge,
-    judge::{self, Heard, HostLinks, Serving},
-    lease_loop::{self, Ask, Asker, Plane, Room},
-    realtime, reload,
-    threads::spawn,
-};
+use super::AgentError;
 use crate::{
+    agent::{
+        announcer,
+        checks::Board,
+        eligibility::Judge,
+        judge::{self, HostLinks, Serving},
+        lease_loop::{self, Plane, Room},
+        messages::{Announce, Ask, Asker, Heard, Notice},
+        reload,
+        threads::spawn,
+    },
     announce::Announcer,
     config::Config,
-    dataplane::{DataPlane, DataPlaneError, attach, clock},
-    engine::{
-        EPOCH_MARGIN, Engine, EngineConfig, GroupId, Incarnation, Labels, NodeId, NodeSpec, Role, Timing,
-    },
+    dataplane::{DataPlane, DataPlaneError, clock},
+    engine::{EPOCH_MARGIN, Engine, EngineConfig, GroupId, Incarnation, Labels, NodeId, NodeSpec, Role},
     host::Host,
-    node::{GroupSetup, Node, NodeError, Setup, prune, set_up},
+    node::{Node, NodeError, Setup, prune, set_up},
     paths::Paths,
+    realtime,
     records::{groups, memory::Memory},
     transport::{Identity, KeyRing, Transport},
 };
 
-/// Room in the maps for VIPs that come later, as a multiple of those configured.
-const VIPS_HEADROOM: u32 = 2;
 /// How often it is looked whether leases can be handed over.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -95,49 +94,6 @@ fn groups_in_maps(plane: &DataPlane) -> Result<Table, DataPlaneError> {
     }
     let mut of = |index| own.remove(&index).unwrap_or_default();
     Ok(Table::of_maps(plane.groups().into_iter().map(|group| (group.name, of(group.index))).collect()))
-}
-
-/// What the configuration asks of the node, with the VIPs that it may answer
-/// for by now.
-pub(super) fn node_setup(config: &Config, table: &Table) -> Setup {
-    let hold = Timing::new(config.cluster.lease).hold;
-    let groups: Vec<_> =
-        table.groups().iter().map(|group| group_setup(&group.name, hold, group.answered())).collect();
-    let all = config.groups.iter().map(|group| group.vips.len()).sum::<usize>();
-    let vips = u32::try_from(all).unwrap_or(u32::MAX);
-    Setup {
-        interfaces: config.interfaces.clone(),
-        how: attach::How::default(),
-        groups,
-        vips_max: vips
-            .saturating_mul(VIPS_HEADROOM)
-            .clamp(vip_common::layout::VIPS_DEFAULT, vip_common::layout::VIPS_MAX),
-    }
-}
-
-/// The groups of a configuration with all of their VIPs.
-pub(super) fn whole_groups(config: &Config) -> Vec<GroupSetup> {
-    let hold = Timing::new(config.cluster.lease).hold;
-    let whole = |group: &crate::config::Group| group_setup(&group.name, hold, group.vips.iter().copied());
-    config.groups.iter().map(whole).collect()
-}
-
-fn group_setup(name: &str, hold: Duration, vips: impl Iterator<Item = IpAddr>) -> GroupSetup {
-    GroupSetup {
-        name: name.to_owned(),
-        mode: GroupMode::Cluster,
-        hold,
-        vips: vips.filter_map(|vip| if let IpAddr::V4(vip) = vip { Some(vip) } else { None }).collect(),
-    }
-}
-
-/// The names of a configuration, with their places in the maps.
-pub(super) fn names(config: &Config, maps: Option<&DataPlane>) -> Names {
-    let known = maps.map(DataPlane::groups).unwrap_or_default();
-    let known: BTreeMap<_, _> = known.iter().map(|known| (known.name.as_str(), known.index)).collect();
-    // Every configured group was put into the maps before; a witness has none.
-    let index = config.groups.iter().filter_map(|group| known.get(group.name.as_str()).copied()).collect();
-    Names { index, ..Names::of(config) }
 }
 
 /// The engine, its labels and the transport, in a new incarnation.
@@ -211,11 +167,8 @@ pub(super) fn held(plane: Option<&Plane>, now: BootNs) -> Vec<(GroupId, BootNs)>
         .collect()
 }
 
-pub(super) fn start_announcer(
-    paths: &Paths,
-    has_plane: bool,
-) -> Result<Sender<announcer::Announce>, AgentError> {
-    let (orders, orders_rx): (_, Receiver<announcer::Announce>) = channel();
+pub(super) fn start_announcer(paths: &Paths, has_plane: bool) -> Result<Sender<Announce>, AgentError> {
+    let (orders, orders_rx): (_, Receiver<Announce>) = channel();
     if has_plane {
         let plane = DataPlane::open(&paths.bpf_dir)?;
         // Who can't announce must not take a lease: clients would go on to the

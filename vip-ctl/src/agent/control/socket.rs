@@ -1,0 +1,94 @@
+//! The socket for `vip-ctl`: one JSON object a line in, one out.
+
+use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+use tracing::warn;
+
+use super::{Request, Response, Server};
+use crate::exit::Exit;
+
+/// Bytes that a request may have.
+const REQUEST_LEN_MAX: u64 = 4096;
+/// Requests served at once; more wait.
+const REQUESTS_MAX: usize = 16;
+/// How long a client may take to send its request, and to fetch the answer.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to wait after a client could not be accepted: a process without a
+/// descriptor left is not helped by more tries.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Listens where `vip-ctl` asks.
+///
+/// # Errors
+/// If the socket can't be made.
+pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
+    // The lock is ours, so a socket that is there is a dead agent's.
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves those who come, for ever.
+pub(crate) async fn serve(listener: UnixListener, server: Arc<Server>) {
+    let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (server, permits) = (Arc::clone(&server), Arc::clone(&permits));
+                tokio::spawn(async move {
+                    // The semaphore is never closed.
+                    let permit = permits.acquire_owned().await.ok();
+                    // A client that went away is no concern of ours.
+                    let _ = server.client(stream, permit).await;
+                });
+            }
+            Err(e) => {
+                warn!("a client was not accepted: {e}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+impl Server {
+    async fn client(&self, stream: UnixStream, permit: Option<OwnedSemaphorePermit>) -> io::Result<()> {
+        let (read, mut write) = stream.into_split();
+        let mut line = String::new();
+        let mut reader = BufReader::new(read.take(REQUEST_LEN_MAX));
+        timeout(CLIENT_TIMEOUT, reader.read_line(&mut line)).await??;
+        let response = match serde_json::from_str(&line) {
+            Ok(Request::Events { group, follow }) => match group.map(|g| self.known_group(g)).transpose() {
+                Ok(group) => {
+                    // Followers have places of their own.
+                    drop(permit);
+                    let read = reader.into_inner().into_inner();
+                    return self.follow.serve(group.as_deref(), follow, read, write).await;
+                }
+                Err(response) => response,
+            },
+            Ok(request) => {
+                // Who waits for a hook keeps nobody else from asking.
+                let _permit = permit.filter(|_| !request.waits());
+                self.answer(request).await
+            }
+            Err(e) => {
+                Response::error(Exit::Protocol, format!("the agent does not understand the request: {e}"))
+            }
+        };
+        let mut text = serde_json::to_vec(&response)?;
+        text.push(b'\n');
+        // One that hangs must not keep its place from the others.
+        timeout(CLIENT_TIMEOUT, write.write_all(&text)).await??;
+        write.shutdown().await
+    }
+}

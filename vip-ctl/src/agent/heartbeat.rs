@@ -1,0 +1,46 @@
+//! Signs of life of the threads that the watchdog asks after, besides the lease
+//! thread: each says when it was last at work. Who is told is the daemon's business.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use vip_common::BootNs;
+
+use crate::dataplane::clock;
+
+/// A thread that the watchdog asks after, besides the lease thread.
+#[derive(Clone, Copy, Debug)]
+pub enum Beat {
+    /// The keeper.
+    Keeper,
+    /// The judge; a node that never holds has none.
+    Judge,
+}
+
+/// When each was last seen at work; zero before its first beat. One for the
+/// process, as the watchdog is.
+static BEATS: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+/// This thread is at work, or has nothing to do.
+pub fn beat(of: Beat) {
+    BEATS[of as usize].store(clock::now().0, Ordering::Relaxed);
+}
+
+/// [`beat`] of the keeper.
+pub fn keeper_beat() {
+    beat(Beat::Keeper);
+}
+
+/// When a thread was last at work; zero if it has not begun.
+#[must_use]
+pub fn last(of: Beat) -> BootNs {
+    BootNs(BEATS[of as usize].load(Ordering::Relaxed))
+}
+
+/// How long a thread has not been seen at work.
+#[must_use]
+pub fn idle_for(of: Beat) -> Duration {
+    clock::now().since(last(of))
+}

@@ -1,0 +1,50 @@
+//! What a configuration asks of the node under the agent.
+
+use std::{net::IpAddr, time::Duration};
+
+use vip_common::GroupMode;
+use vip_lease::table::Table;
+
+use crate::{
+    config::Config,
+    dataplane::attach,
+    engine::Timing,
+    node::{GroupSetup, Setup},
+};
+
+/// Room in the maps for VIPs that come later, as a multiple of those configured.
+const VIPS_HEADROOM: u32 = 2;
+
+/// What the configuration asks of the node, with the VIPs that it may answer
+/// for by now.
+pub fn node_setup(config: &Config, table: &Table) -> Setup {
+    let hold = Timing::new(config.cluster.lease).hold;
+    let groups: Vec<_> =
+        table.groups().iter().map(|group| group_setup(&group.name, hold, group.answered())).collect();
+    let all = config.groups.iter().map(|group| group.vips.len()).sum::<usize>();
+    let vips = u32::try_from(all).unwrap_or(u32::MAX);
+    Setup {
+        interfaces: config.interfaces.clone(),
+        how: attach::How::default(),
+        groups,
+        vips_max: vips
+            .saturating_mul(VIPS_HEADROOM)
+            .clamp(vip_common::layout::VIPS_DEFAULT, vip_common::layout::VIPS_MAX),
+    }
+}
+
+/// The groups of a configuration with all of their VIPs.
+pub fn whole_groups(config: &Config) -> Vec<GroupSetup> {
+    let hold = Timing::new(config.cluster.lease).hold;
+    let whole = |group: &crate::config::Group| group_setup(&group.name, hold, group.vips.iter().copied());
+    config.groups.iter().map(whole).collect()
+}
+
+fn group_setup(name: &str, hold: Duration, vips: impl Iterator<Item = IpAddr>) -> GroupSetup {
+    GroupSetup {
+        name: name.to_owned(),
+        mode: GroupMode::Cluster,
+        hold,
+        vips: vips.filter_map(|vip| if let IpAddr::V4(vip) = vip { Some(vip) } else { None }).collect(),
+    }
+}

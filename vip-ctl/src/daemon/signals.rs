@@ -1,0 +1,164 @@
+//! The main thread while the agent runs: the socket for `vip-ctl`, netlink, and
+//! what signals ask for.
+
+use std::{fs, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use futures_util::future::OptionFuture;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+
+use super::{
+    AgentError,
+    successor::{self, Ended},
+    systemd,
+};
+use crate::{
+    agent::{
+        control::{Request, Response, Server, socket},
+        judge::Lanes,
+    },
+    config::Api,
+    host,
+    http::Http,
+    paths::Paths,
+    records::votes,
+};
+
+/// How often to check that the lease loop is still running.
+const ALIVE_POLL: Duration = Duration::from_millis(200);
+
+/// What is served besides requests.
+pub(super) struct Aside {
+    /// HTTP by TCP, if it is configured.
+    pub(super) api: Option<Api>,
+    /// Peers whose neighbour entries are watched.
+    pub(super) pinned: Vec<IpAddr>,
+    /// Whom netlink's news are told.
+    pub(super) lanes: Lanes,
+    /// T_accept.
+    pub(super) accept: Duration,
+    /// How long votes of former processes may count, from the start on.
+    pub(super) silence: Duration,
+}
+
+/// Serves until a signal says to stop, or the lease loop `has_ended`.
+///
+/// # Errors
+/// [`AgentError::System`] if a socket can't be made or a signal can't be watched.
+pub(super) fn serve(
+    server: Server,
+    aside: Aside,
+    paths: &Paths,
+    has_ended: impl Fn() -> bool,
+) -> Result<Ended, AgentError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(AgentError::system("start the runtime"))?;
+    let server = Arc::new(server);
+    let (path, http) = (paths.socket(), paths.http_socket());
+    let _http = Http::start(Arc::clone(&server), http.clone(), aside.api)
+        .map_err(AgentError::system(format!("listen on {}", http.display())))?;
+    let served = runtime.block_on(async {
+        let listener =
+            socket::listen(&path).map_err(AgentError::system(format!("listen on {}", path.display())))?;
+        let signals = Signals::watch()?;
+        systemd::ready();
+        tokio::spawn(watch_netlink(aside.pinned, aside.lanes));
+        tokio::spawn(settle_votes(paths.run_dir.clone(), aside.accept, aside.silence));
+        tokio::spawn(socket::serve(listener, Arc::clone(&server)));
+        Ok(signals.obey(&server, has_ended).await)
+    });
+    // So that nobody asks an agent that is about to end.
+    let _ = fs::remove_file(&path);
+    runtime.shutdown_background();
+    served
+}
+
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+    usr2: Signal,
+}
+
+impl Signals {
+    fn watch() -> Result<Self, AgentError> {
+        let of = |kind, name| signal(kind).map_err(AgentError::system(format!("watch {name}")));
+        Ok(Self {
+            term: of(SignalKind::terminate(), "SIGTERM")?,
+            int: of(SignalKind::interrupt(), "SIGINT")?,
+            hup: of(SignalKind::hangup(), "SIGHUP")?,
+            usr2: of(SignalKind::user_defined2(), "SIGUSR2")?,
+        })
+    }
+
+    /// Does what they ask for, until that is to end.
+    async fn obey(mut self, server: &Arc<Server>, has_ended: impl Fn() -> bool) -> Ended {
+        let mut poll = tokio::time::interval(ALIVE_POLL);
+        // The trial of the installed version, beside everything else.
+        let mut trial = OptionFuture::from(None);
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return terminated().await,
+                _ = self.int.recv() => { info!("SIGINT: ending"); return Ended::Stop }
+                _ = self.hup.recv() => { tokio::spawn(reload(Arc::clone(server))); }
+                _ = self.usr2.recv() => trial = OptionFuture::from(Some(Box::pin(successor::find()))),
+                Some(tried) = &mut trial => match tried {
+                    Ok(program) => {
+                        info!(program = %program.display(), "SIGUSR2: going on as the installed version");
+                        return Ended::Replace(program);
+                    }
+                    Err(e) => {
+                        warn!("SIGUSR2: the installed vip-ctl can't go on, so this one does: {e}");
+                        trial = OptionFuture::from(None);
+                    }
+                },
+                _ = poll.tick() => if has_ended() { return Ended::Stop },
+            }
+        }
+    }
+}
+
+async fn reload(server: Arc<Server>) {
+    info!("SIGHUP: reading the configuration again");
+    if let Response::Error { message, .. } = server.answer(Request::Reload).await {
+        warn!("not reloaded, and nothing was changed: {message}");
+    }
+}
+
+/// SIGTERM: to end, or to make way for the next process, if that could start.
+async fn terminated() -> Ended {
+    if !successor::is_restart().await {
+        info!("SIGTERM: ending");
+        return Ended::Stop;
+    }
+    match successor::find().await {
+        Ok(_) => {
+            info!("SIGTERM: ending, to be started again");
+            Ended::Restart
+        }
+        Err(e) => {
+            warn!(
+                "SIGTERM: ending, and handing over, since vip-ctl can't be started again as things are: {e}"
+            );
+            Ended::Stop
+        }
+    }
+}
+
+/// Notes the end of the silence.
+async fn settle_votes(run_dir: PathBuf, accept: Duration, silence: Duration) {
+    tokio::time::sleep(silence).await;
+    if let Err(e) = votes::settle(&run_dir, accept) {
+        warn!("the record of votes was not written ({e}): the next start may be silent for {silence:?}");
+    }
+}
+
+/// Tells judge and keeper what netlink says, for as long as they listen.
+async fn watch_netlink(addresses: Vec<IpAddr>, lanes: Lanes) {
+    let ended = host::watch(addresses, |watched| lanes.watched(watched)).await;
+    if let Err(e) = ended {
+        warn!("netlink can't be watched ({e}): loss of carrier will not be noticed");
+    }
+}
