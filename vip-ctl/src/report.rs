@@ -82,6 +82,10 @@ pub struct NodeStatus {
     /// True if it is on standby, by what it last said.
     #[serde(default)]
     pub standby: bool,
+    /// True if it has other groups or VIPs in its configuration than the
+    /// answering node: whether it could take a group, it has to be asked.
+    #[serde(default)]
+    pub differs: bool,
     /// How long ago it was last heard, in milliseconds; null if never.
     #[serde(default)]
     pub last_heard_ms: Option<u64>,

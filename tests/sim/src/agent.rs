@@ -197,6 +197,7 @@ pub(super) fn start(config: EngineConfig, beginning: Beginning<'_>, now: BootNs)
         labels: Labels::new(&config, &told.labels, told.digest, now),
         engine: Engine::new(config, held, now),
         uncovered: told.uncovered,
+        mute: told.mute,
         transport: Transport::new(identity, keys.ring(), entropy),
         gates: Gates::new(rules, held),
         me,

@@ -46,6 +46,8 @@ pub enum Violation {
     StandsUnfit(NodeId, GroupId),
     /// A node on standby stands.
     StandsOnStandby(NodeId, GroupId),
+    /// A node stands for a group of which it would answer nothing.
+    StandsMute(NodeId, GroupId),
     /// A node stands against a holder whose word lies unread in its socket.
     StandsUnread(NodeId, GroupId),
     /// A group has moved by itself in a paused cluster.
@@ -120,6 +122,9 @@ impl Violation {
             }
             Self::StandsOnStandby(node, group) => {
                 format!("{}: {} is on standby and stands", of(group), on(node))
+            }
+            Self::StandsMute(node, group) => {
+                format!("{}: {} would answer nothing of it and stands", of(group), on(node))
             }
             Self::StandsUnread(node, group) => {
                 format!("{}: {} stands, and the holder's word lies in its socket", of(group), on(node))

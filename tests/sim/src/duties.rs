@@ -113,6 +113,9 @@ impl World {
             if status.nodes[index].standby {
                 return Err(Violation::StandsOnStandby(node.id, *group));
             }
+            if node.is_mute(*group) {
+                return Err(Violation::StandsMute(node.id, *group));
+            }
             // What is answered by then is answered.
             if begins && node.unread.contains(group) {
                 return Err(Violation::StandsUnread(node.id, *group));

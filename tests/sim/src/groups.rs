@@ -53,6 +53,7 @@ pub(super) struct Told {
     pub labels: Vec<LabelSpec>,
     pub digest: u64,
     pub uncovered: Vec<GroupId>,
+    pub mute: Vec<GroupId>,
 }
 
 impl Groups {
@@ -110,6 +111,7 @@ impl Groups {
             labels: self.table.groups().iter().map(TableGroup::labels).collect(),
             digest: self.version as u64 + 1,
             uncovered: self.table.uncovered(),
+            mute: self.table.mute(),
         }
     }
 }
@@ -221,6 +223,7 @@ impl World {
             table: version as u64 + 1,
             index: Vec::new(),
             uncovered: next.table.uncovered(),
+            mute: next.table.mute(),
             rules: self.plan.gate_rules(),
         };
         for group in &next.ended {

@@ -171,6 +171,11 @@ impl SimNode {
         is_barred || self.told[usize::from(group.0)] == Fitness::Unfit
     }
 
+    /// Would the process answer nothing of this group if it had the lease?
+    pub fn is_mute(&self, group: GroupId) -> bool {
+        self.agent.as_ref().is_some_and(|agent| agent.mute.contains(&group))
+    }
+
     /// May a word that opens the fence be stored?
     pub fn is_prepared(&self, plan: &Plan, group: GroupId) -> bool {
         let place = usize::from(group.0);

@@ -223,3 +223,57 @@ fn what_a_reload_could_not_bring_about_is_told_and_mended_by_the_next() -> Resul
     ensure!(warned(2), "{}", node.log_tail());
     Ok(())
 }
+
+#[lab_test]
+fn who_has_none_of_a_groups_vips_takes_none_over() -> Result<()> {
+    let rig = Rig::new(&spec(&[(GROUP, &[VIP])])?)?;
+    let holder = rig.holder()?.name().to_owned();
+    let others: Vec<_> = rig.lab.nodes().iter().filter(|node| node.name() != holder).collect();
+    let (changed, same) = (others[0], others[1]);
+    let old = rig.lab.nodes().iter().find(|node| node.name() == holder).context("the holder")?;
+    let refuses = |how: &str| -> Result<()> {
+        let out = old.run(&["switchover", GROUP, "--to", changed.name()])?;
+        let said = String::from_utf8_lossy(&out.stderr);
+        ensure!(out.status.code() == Some(107) && said.contains("not ready"), "{how}: {out:?}");
+        Ok(())
+    };
+    let start = clock::now();
+    reload(changed, &[(GROUP, &[vip(150)])])?;
+    refuses("reloaded")?;
+    changed.kill_agent()?;
+    changed.start_agent()?;
+    rig.lab.wait_quorate(PATIENCE)?;
+    refuses("started")?;
+    let told = changed.succeed(&["explain", GROUP])?;
+    ensure!(told.contains("none of its VIPs here is in the configuration of a majority"), "{told}");
+    let told = old.succeed(&["explain", GROUP])?;
+    ensure!(told.contains("has other groups or VIPs in its configuration than this node"), "{told}");
+    rig.expect_calm(start, &holder)?;
+    let start = clock::now();
+    old.kill_agent()?;
+    let (new, _) = rig.expect_move(start, &holder)?;
+    ensure!(new.name() == same.name(), "{} answers nothing, and took it:\n{}", new.name(), logs(&rig.lab));
+    // Once a majority has the new one, it is served.
+    for node in [old, same] {
+        node.write_config(&with_groups(node, &[(GROUP, &[vip(150)])])?)?;
+    }
+    old.start_agent()?;
+    same.succeed(&["reload"])?;
+    let _service = serve(&rig.lab, vip(150))?;
+    answered(&rig.lab, vip(150))?;
+    Ok(())
+}
+
+#[lab_test]
+fn a_move_to_a_node_with_other_groups_is_waited_for_no_longer_than_it_takes() -> Result<()> {
+    let rig = Rig::new(&spec(&[(GROUP, &[VIP])])?)?;
+    let old = rig.holder()?;
+    let other = rig.lab.nodes().iter().find(|node| node.name() != old.name()).context("three nodes")?;
+    reload(other, &[(GROUP, &[VIP]), ("app", &[vip(102)])])?;
+    let start = clock::now();
+    let said = old.succeed(&["switchover", GROUP, "--to", other.name()])?;
+    ensure!(said.contains(&format!("held by {}", other.name())), "{said}");
+    let (new, _) = rig.expect_move(start, old.name())?;
+    ensure!(new.name() == other.name(), "{}", new.name());
+    Ok(())
+}

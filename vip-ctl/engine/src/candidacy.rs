@@ -74,7 +74,8 @@ impl Group {
         let is_away = node.standby && !node.broken.is(Mutant::StandsOnStandby);
         let stays_away = node.stopping || is_away || node.leaving.is_some();
         let is_fit = self.eligible == Some(true) || node.broken.is(Mutant::StandsUnfit);
-        self.rank.is_some() && is_fit && !is_silent && !stays_away
+        let is_mute = self.mute && !node.broken.is(Mutant::StandsMute);
+        self.rank.is_some() && is_fit && !is_mute && !is_silent && !stays_away
     }
 
     /// May this node be about to have the lease, as others may count on?
@@ -90,8 +91,11 @@ impl Group {
     pub fn is_covered(&self, node: &Node) -> bool {
         let is_held = self.holder(node, node.now).is_some_and(|holder| holder != node.me());
         // Without a quorum it could not take it either, for whatever reason.
-        let can_not_have_it =
-            self.rank.is_none() || self.eligible == Some(false) || self.abstaining || !node.quorate;
+        let can_not_have_it = self.rank.is_none()
+            || self.eligible == Some(false)
+            || self.mute
+            || self.abstaining
+            || !node.quorate;
         is_held
             || (self.lease.is_none() && can_not_have_it)
             || (self.releasing.is_none() && node.best_target(self.id, NodeSet::default()).is_some())

@@ -50,6 +50,8 @@ pub(super) struct Group {
     pub eligible: Option<bool>,
     /// Not eligible, but a lease goes on until another node is ready.
     pub clings: bool,
+    /// With the lease, this node would answer none of its VIPs.
+    pub mute: bool,
     /// Something is to be done between a grant and the service.
     pub prepares: bool,
     /// It is being done.
@@ -108,6 +110,7 @@ impl Group {
             rank: node.config.rank(id, node.me()),
             eligible: None,
             clings: false,
+            mute: false,
             prepares: false,
             preparing: false,
             abstaining: false,
@@ -307,6 +310,15 @@ impl Group {
         } else if self.lease.is_some() {
             self.leave_if_ineligible(node);
         } else if !node.broken.is(Mutant::UnfitCandidate) {
+            self.attempt = None;
+            self.clean_up(node);
+        }
+    }
+
+    /// [`super::Input::Mute`].
+    pub fn set_mute(&mut self, on: bool, node: &mut Node) {
+        self.mute = on;
+        if on && self.lease.is_none() && !node.broken.is(Mutant::StandsMute) {
             self.attempt = None;
             self.clean_up(node);
         }

@@ -56,6 +56,16 @@ pub enum Input {
         /// The group.
         group: GroupId,
     },
+    /// Whether this node would answer none of the group's VIPs if it had the
+    /// lease: those that it has are in no majority's configuration yet. Then it
+    /// takes no lease, and keeps the one that it has. [`super::Engine::reload`]
+    /// ends it for all groups.
+    Mute {
+        /// The group.
+        group: GroupId,
+        /// True if it is so.
+        on: bool,
+    },
     /// Whether this node has something to do between a grant of this group and
     /// its service. Then it does not call itself ready from a grant on until
     /// [`Input::Serving`]: so others see whether its fence is open.
@@ -418,6 +428,9 @@ pub struct NodeStatus {
     pub present: bool,
     /// Is it on standby, by what it last said?
     pub standby: bool,
+    /// Has it other groups than this node, so that whether it is ready for one
+    /// is not known here and has to be asked?
+    pub differs: bool,
 }
 
 /// What is known of one group.

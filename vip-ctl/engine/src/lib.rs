@@ -161,6 +161,7 @@ impl Engine {
             Input::PeerStarted { peer } => self.node.forget_ready(peer),
             Input::Eligible { group, eligible } => self.set_eligible(group, eligible, false),
             Input::Unwell { group } => self.set_eligible(group, false, true),
+            Input::Mute { group, on } => self.on_group(group, |group, node| group.set_mute(on, node)),
             Input::Prepares { group, on } => self.on_group(group, |group, _| group.prepares = on),
             Input::Serving { group } => self.on_group(group, |group, _| group.preparing = false),
             Input::PromoteFailed { group } => self.on_group(group, Group::promote_failed),
@@ -212,6 +213,7 @@ impl Engine {
             last_heard: node.last_heard(id, now),
             present: node.present(id, now),
             standby: node.on_standby(id),
+            differs: node.differs(id),
         });
         let groups = self.groups.iter().map(|group| {
             let mut ready: Vec<_> = node.ready_peers(group.id, now).collect();

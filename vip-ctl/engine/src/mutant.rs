@@ -163,6 +163,8 @@ mutants! {
     MovesInAPause = "moves-in-a-pause";
     /// A node stands that is not eligible (rule 12).
     StandsUnfit = "stands-where-it-can-not-serve";
+    /// A node stands for a group of which it would answer nothing.
+    StandsMute = "stands-where-it-answers-nothing";
     /// A node on standby stands.
     StandsOnStandby = "stands-on-standby";
     /// A demoted node stands again by itself.

@@ -40,6 +40,9 @@ struct Peer {
     heard: Option<BootNs>,
     /// By group, as it last said of itself.
     ready: Vec<bool>,
+    /// It has other groups than this node, so that what it says of its own is
+    /// not understood: whether it is ready, it has to be asked.
+    differs: bool,
     /// What it last said of itself and the cluster.
     standby: bool,
     pause: Pause,
@@ -110,6 +113,7 @@ impl Node {
         let peer = Peer {
             heard: None,
             ready: vec![false; config.groups.len()],
+            differs: false,
             standby: false,
             pause: Pause::default(),
         };
@@ -274,9 +278,13 @@ impl Node {
         }
     }
 
-    /// Takes note of what `peer` said about its readiness.
+    /// Takes note of what `peer` said about its readiness: nothing, if it has
+    /// other groups.
     pub fn hear_ready(&mut self, peer: NodeId, first: GroupId, ready: &[bool]) {
         let Some(peer) = self.peers.get_mut(usize::from(peer.0)) else { return };
+        if first == GroupId(0) && !self.config.groups.is_empty() {
+            peer.differs = ready.is_empty();
+        }
         let known = peer.ready.iter_mut().skip(usize::from(first.0));
         for (known, &said) in known.zip(ready) {
             *known = said;
@@ -289,6 +297,7 @@ impl Node {
             self.peers.get_mut(usize::from(peer.0)).filter(|_| !self.broken.is(Mutant::TrustsTheDead))
         {
             peer.ready.fill(false);
+            peer.differs = false;
         }
     }
 
@@ -341,17 +350,34 @@ impl Node {
             self.config.role(node) == Some(Role::Node)
                 && self.heard_within(node, self.timing.accept, now)
                 && self.peers.get(usize::from(node.0)).is_some_and(|peer| {
-                    peer.ready.get(usize::from(group.0)).copied().unwrap_or(false)
-                        || self.broken.is(Mutant::AnyTarget)
+                    let is_ready = peer.ready.get(usize::from(group.0)).copied().unwrap_or(false);
+                    (is_ready && !peer.differs) || self.broken.is(Mutant::AnyTarget)
                 })
         })
     }
 
-    /// The best node to hand `group` to: ready; highest priority, then lowest id.
+    /// Has it other groups than this node, by what it last said?
+    pub fn differs(&self, node: NodeId) -> bool {
+        self.peers.get(usize::from(node.0)).is_some_and(|peer| peer.differs)
+    }
+
+    /// Those that can't say of themselves whether they could take a group,
+    /// since they have others than this node.
+    fn differing_peers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.config.peers().into_iter().filter(|&node| {
+            self.config.role(node) == Some(Role::Node)
+                && self.heard_within(node, self.timing.accept, self.now)
+                && self.differs(node)
+        })
+    }
+
+    /// The best node to hand `group` to: ready, or else one that has to be
+    /// asked; highest priority, then lowest id.
     pub fn best_target(&self, group: GroupId, except: NodeSet) -> Option<NodeId> {
-        self.ready_peers(group, self.now)
-            .filter(|&node| !except.contains(node))
-            .min_by_key(|&node| self.config.rank(group, node))
+        let best = |nodes: &mut dyn Iterator<Item = NodeId>| {
+            nodes.filter(|&node| !except.contains(node)).min_by_key(|&node| self.config.rank(group, node))
+        };
+        best(&mut self.ready_peers(group, self.now)).or_else(|| best(&mut self.differing_peers()))
     }
 
     /// Notes a verdict for whoever waits for it.

@@ -81,6 +81,8 @@ pub struct Core<I: Io> {
     pub labels: Labels,
     /// The groups whose leases may not have all of their VIPs yet.
     pub uncovered: Vec<GroupId>,
+    /// Those of them of which nothing would be answered.
+    pub mute: Vec<GroupId>,
     /// Seals and opens.
     pub transport: Transport,
     /// Between the engine's words and the map.
@@ -112,6 +114,8 @@ pub struct Parts {
     pub labels: Labels,
     /// See [`Core::uncovered`].
     pub uncovered: Vec<GroupId>,
+    /// See [`Core::mute`].
+    pub mute: Vec<GroupId>,
     /// See [`Core::transport`].
     pub transport: Transport,
     /// See [`Core::gates`].
@@ -124,11 +128,12 @@ impl<I: Io> Core<I> {
     /// A core that has done nothing but tell its engine of the hooks.
     #[must_use]
     pub fn new(parts: Parts, io: I) -> Self {
-        let Parts { engine, labels, uncovered, transport, gates, me } = parts;
+        let Parts { engine, labels, uncovered, mute, transport, gates, me } = parts;
         let mut core = Self {
             engine,
             labels,
             uncovered,
+            mute: Vec::new(),
             transport,
             gates,
             me,
@@ -144,6 +149,7 @@ impl<I: Io> Core<I> {
             unread_turns: 0,
         };
         core.prepare(&vec![None; core.gates.len()]);
+        core.set_mute(mute);
         core
     }
 
@@ -237,10 +243,22 @@ impl<I: Io> Core<I> {
             std::mem::take(&mut self.uncovered).into_iter().partition(is_covered);
         self.uncovered = uncovered;
         for group in covered {
+            if let Some(place) = self.mute.iter().position(|mute| *mute == group) {
+                self.mute.swap_remove(place);
+                self.input(Input::Mute { group, on: false });
+            }
             if let Some((_, label)) = self.labels.asked(group) {
                 self.io.tell(LeaseNotice::Covered { label });
             }
         }
+    }
+
+    /// This node takes no lease of these groups until their VIPs are covered.
+    pub(super) fn set_mute(&mut self, groups: Vec<GroupId>) {
+        for group in &groups {
+            self.input(Input::Mute { group: *group, on: true });
+        }
+        self.mute = groups;
     }
 
     /// A VIP of this group is claimed by another node. Each claim is answered
@@ -264,6 +282,7 @@ impl<I: Io> Core<I> {
         Snapshot {
             table: self.labels.table(),
             differing: self.labels.differing(),
+            mute: self.mute.clone(),
             engine: self.engine.status(now),
             now,
             counts: self.counts,

@@ -231,6 +231,8 @@ pub struct Snapshot {
     pub table: u64,
     /// Nodes that have other groups, by what they last said.
     pub differing: Vec<NodeId>,
+    /// Groups of which this node would answer nothing, see [`crate::Core::mute`].
+    pub mute: Vec<GroupId>,
     /// The engine's view.
     pub engine: Status,
     /// When that was.

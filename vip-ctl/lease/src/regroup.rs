@@ -25,6 +25,8 @@ pub struct Regroup {
     pub index: Vec<GroupIndex>,
     /// The groups whose leases may not have all of their VIPs yet.
     pub uncovered: Vec<GroupId>,
+    /// Those of them of which nothing would be answered.
+    pub mute: Vec<GroupId>,
     /// What their hooks ask, by their new numbers.
     pub rules: Vec<GateRule>,
 }
@@ -34,7 +36,7 @@ impl<I: Io> Core<I> {
     /// `replace` is called once they are, and before anything is said of groups
     /// by their new numbers: with the places in the maps.
     pub fn regroup(&mut self, regroup: Regroup, replace: impl FnOnce(&mut I, Vec<GroupIndex>)) {
-        let Regroup { ended, groups, labels, table, index, uncovered, rules } = regroup;
+        let Regroup { ended, groups, labels, table, index, uncovered, mute, rules } = regroup;
         for group in ended.into_iter().filter(|_| !mutant::is(Mutant::NotRetired)) {
             let now = self.io.now();
             self.engine.retire(group, now);
@@ -54,6 +56,7 @@ impl<I: Io> Core<I> {
         self.io.tell(LeaseNotice::Regrouped);
         self.outputs(now);
         self.prepare(&prepared);
+        self.set_mute(mute);
         if stops {
             self.stop();
         }

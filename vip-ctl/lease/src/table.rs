@@ -145,6 +145,17 @@ impl Table {
             .collect()
     }
 
+    /// The groups of which none of the VIPs would be answered with a lease:
+    /// all that they have are new, and all that they had are gone.
+    #[must_use]
+    pub fn mute(&self) -> Vec<GroupId> {
+        let groups = (0..=u16::MAX).map(GroupId).zip(&self.0);
+        groups
+            .filter(|(_, group)| !group.is_settled() && group.answered().next().is_none())
+            .map(|(id, _)| id)
+            .collect()
+    }
+
     /// This node asks for leases of all of the group's VIPs from now on.
     pub fn settle(&mut self, group: GroupId) {
         if let Some(group) = self.0.get_mut(usize::from(group.0)) {

@@ -117,6 +117,7 @@ impl<T: Tell> Keeper<T> {
             table: config.groups_digest(),
             index,
             uncovered: next.table.uncovered(),
+            mute: next.table.mute(),
             rules: hooks::rules(config),
         };
         Ok(Some((next.table, setup, changes, regroup)))

@@ -149,12 +149,19 @@ fn standing(status: &Status, group: &GroupStatus, candidate: &Candidate) -> Stan
         format!("is on standby until `vip-ctl unstandby {name}`")
     } else if let (true, Some(ms)) = (is_here, group.stays_away_ms) {
         format!("stays away for {} s more, because its pre_promote failed", ms.div_ceil(1000))
+    } else if !is_here && known.is_some_and(|node| node.differs) {
+        "has other groups or VIPs in its configuration than this node, and is asked before it gets it: give both \
+         the same, and run `vip-ctl reload`"
+            .to_owned()
     } else if !candidate.ready {
         match (is_here, group.state.as_str()) {
             (true, "fault") => match &group.why {
                 Some(why) => format!("can't serve the group: {why}"),
                 None => "can't serve the group: `vip-ctl events` says why".to_owned(),
             },
+            (true, "standby") if group.eligible == Some(false) => {
+                format!("can't serve the group: {}", group.why.as_deref().unwrap_or("it says no more"))
+            }
             (true, "init") => "has just started".to_owned(),
             (true, "standby") => "could take it, but hears no majority of the voters".to_owned(),
             (true, "paused") => "was demoted by hand, and nobody else has held it since".to_owned(),
@@ -293,6 +300,7 @@ mod tests {
             role: role.into(),
             heard: true,
             standby: false,
+            differs: false,
             last_heard_ms: Some(20),
         }
     }

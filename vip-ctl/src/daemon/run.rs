@@ -208,9 +208,9 @@ fn start_lease(claimed: Claimed, paths: &Paths) -> Result<Leasing, AgentError> {
     let gates = Gates::new(hooks::rules(&config), &found);
     let (engine, labels, transport) = decide(&config, &table, keys, &found, silence, &memory)?;
     let hooks = channel();
-    let (me, uncovered) = (NodeId(config.me), table.uncovered());
+    let (me, uncovered, mute) = (NodeId(config.me), table.uncovered(), table.mute());
     let lease_loop = LeaseLoop {
-        parts: Parts { engine, labels, uncovered, transport, gates, me },
+        parts: Parts { engine, labels, uncovered, mute, transport, gates, me },
         socket,
         guard,
         addresses: config.cluster.nodes.iter().map(|n| (NodeId(n.id), n.address)).collect(),

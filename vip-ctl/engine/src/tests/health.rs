@@ -185,3 +185,22 @@ fn who_serves_says_so_also_before_it_would_stand_by_itself() {
     cluster.run(ACCEPT / 4);
     assert!(is_ready(&cluster, B, A));
 }
+
+#[test]
+fn who_would_answer_nothing_takes_nothing_and_keeps_what_it_has() {
+    let mut cluster = Cluster::settled();
+    for node in [A, B] {
+        cluster.give(node, Input::Mute { group: DB, on: true });
+    }
+    cluster.run(ACCEPT * 5);
+    assert_eq!(cluster.holder(), Some(A), "it goes on, until somebody else is asked for");
+    let refused = cluster.command(A, Command::Switchover { group: DB, to: Some(B) });
+    assert_eq!(refused, Err(Refusal::TargetNotReady));
+    assert_eq!(cluster.command(B, Command::Promote { group: DB, to: B }), Err(Refusal::TargetNotReady));
+    cluster.kill(A);
+    cluster.run_until(ACCEPT * 3, |cluster| cluster.holder() == Some(C)).unwrap();
+    // Once its VIPs are covered it is a candidate as before.
+    cluster.give(B, Input::Mute { group: DB, on: false });
+    cluster.run(ACCEPT);
+    assert_eq!(cluster.command(C, Command::Switchover { group: DB, to: Some(B) }), Ok(Completed::HeldBy(B)));
+}

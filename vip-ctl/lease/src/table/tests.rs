@@ -62,6 +62,16 @@ fn groups_whose_vips_have_changed_are_looked_at_until_a_lease_has_them() {
 }
 
 #[test]
+fn a_group_with_other_vips_only_is_mute_until_a_lease_has_them() {
+    let first: &[(&str, &[u8])] = &[("app", &[1, 2]), ("db", &[3])];
+    assert_eq!(follow(&[first, &[("app", &[2, 4]), ("db", &[3, 5])]]).table.mute(), [], "some are answered");
+    let mut next = follow(&[first, &[("app", &[4]), ("db", &[3])]]).table;
+    assert_eq!(next.mute(), [GroupId(0)]);
+    next.settle(GroupId(0));
+    assert_eq!(next.mute(), []);
+}
+
+#[test]
 fn a_vip_that_is_removed_is_not_answered_at_once() {
     let next = follow(&[&[("db", &[1, 2])], &[("db", &[1])]]);
     let db = &next.table.groups()[0];

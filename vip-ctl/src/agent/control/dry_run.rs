@@ -243,7 +243,8 @@ impl View<'_> {
                 | GroupState::Witness
                 | GroupState::Observer => false,
             };
-        if group.ready.contains(&node) || is_able { Ok(()) } else { Err(Refusal::TargetNotReady) }
+        let is_asked = known.is_some_and(|known| known.differs);
+        if group.ready.contains(&node) || is_able || is_asked { Ok(()) } else { Err(Refusal::TargetNotReady) }
     }
 
     /// To a node that was named; a promotion also takes what nobody holds.
@@ -261,12 +262,18 @@ impl View<'_> {
     }
 
     fn moves(&self, id: GroupId, from: Option<NodeId>, to: NodeId) -> String {
+        let known = self.known.nodes.get(usize::from(to.0));
+        let how = if known.is_some_and(|known| known.differs) {
+            "if it says that it can take it: it has other groups or VIPs in its configuration than this node"
+        } else {
+            "which is ready"
+        };
         let (group, to) = (self.group_name(id), self.node_name(to));
         match from {
             Some(from) => {
-                format!("group {group} would go from {} to {to}, which is ready", self.node_name(from))
+                format!("group {group} would go from {} to {to}, {how}", self.node_name(from))
             }
-            None => format!("group {group}, which nobody holds, would go to {to}, which is ready"),
+            None => format!("group {group}, which nobody holds, would go to {to}, {how}"),
         }
     }
 
@@ -367,7 +374,8 @@ priority = { db-a = 150, db-b = 100, db-c = 120 }
 
     /// All is well, and db-a, from which it is seen, holds.
     fn well() -> Status {
-        let node = |role| NodeStatus { role, last_heard: None, present: true, standby: false };
+        let node =
+            |role| NodeStatus { role, last_heard: None, present: true, standby: false, differs: false };
         Status {
             quorate: true,
             silent: false,

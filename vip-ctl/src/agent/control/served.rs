@@ -134,7 +134,12 @@ fn look(moving: &mut Moving, config: &Config, snapshot: &Snapshot, begun: BootNs
         };
         let is_served = by.is_some_and(|by| {
             // Of itself this node knows at once.
-            if by == me { !snapshot.promoting.contains(&id) } else { known.ready.contains(&by) }
+            if by == me {
+                return !snapshot.promoting.contains(&id);
+            }
+            // What another table's node says of itself is not understood here.
+            let node = snapshot.engine.nodes.get(usize::from(by.0));
+            known.ready.contains(&by) || node.is_some_and(|node| node.differs)
         });
         if !is_served {
             rest.insert(group.name.clone(), by);

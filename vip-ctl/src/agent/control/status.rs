@@ -15,6 +15,9 @@ use crate::{
     report::{self, GroupStatus, NodeStatus, Status, VipStatus},
 };
 
+/// Why a node takes no lease of a group that has only new VIPs.
+const MUTE: &str = "none of its VIPs here is in the configuration of a majority of the voters yet";
+
 impl Server {
     /// The whole status.
     pub(super) async fn status(&self) -> Result<Status, Response> {
@@ -95,6 +98,7 @@ impl Server {
                 role: role_name(node.role).into(),
                 heard: known.is_some_and(|known| known.present),
                 standby: known.is_some_and(|known| known.standby),
+                differs: known.is_some_and(|known| known.differs),
                 last_heard_ms: known
                     .and_then(|known| known.last_heard)
                     .and_then(|heard| u64::try_from(snapshot.now.since(heard).as_millis()).ok()),
@@ -123,6 +127,10 @@ impl Server {
             if config.this_node().can_hold() {
                 let seen = self.board.see(&group.name);
                 (entry.eligible, entry.why, entry.checks) = (Some(seen.eligible), seen.why, seen.checks);
+                if snapshot.mute.contains(&id) {
+                    entry.eligible = Some(false);
+                    entry.why.get_or_insert_with(|| MUTE.to_owned());
+                }
             }
             candidates::add(entry, config, id, group, known, snapshot);
             if known.forced {

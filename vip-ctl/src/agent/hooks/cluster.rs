@@ -151,6 +151,7 @@ impl Host {
             labels: Labels::new(&config, &[LabelSpec::only(Label(0))], 0, now),
             engine: Engine::new(config, held, now),
             uncovered: Vec::new(),
+            mute: Vec::new(),
             transport: Transport::new(identity, keys, [1; 32]),
             gates: Gates::new(vec![rule], held),
             me: id,

@@ -67,6 +67,7 @@ fn start(groups: u16) -> Loop {
         labels: Labels::new(&config, &labels, TABLE, now),
         engine: Engine::new(config, &[], now),
         uncovered: Vec::new(),
+        mute: Vec::new(),
         transport: Transport::new(identity, keys, [1; 32]),
         gates: Gates::new(vec![GateRule::default(); usize::from(groups)], &[]),
         me: ME,
@@ -153,6 +154,7 @@ fn groups_that_end_are_given_up_before_others_get_their_numbers() {
         table: TABLE + 1,
         index: Vec::new(),
         uncovered: Vec::new(),
+        mute: Vec::new(),
         rules: vec![GateRule::default()],
     };
     assert!(lease_loop.asker.regroup(regroup));
