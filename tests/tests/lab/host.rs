@@ -423,6 +423,29 @@ fn an_agent_whose_maps_are_gone_ends_and_begins_anew() -> Result<()> {
     node.check_agent()
 }
 
+#[lab_test]
+fn a_data_plane_that_somebody_removes_costs_the_lease() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    lab.start_agents(PATIENCE)?;
+    let node = lab.wait_holder(GROUP, PATIENCE)?;
+    let other = lab.candidates().find(|other| other.name() != node.name()).context("another node")?;
+    // With their pins the programs go, and netlink says nothing of it.
+    for entry in std::fs::read_dir(node.bpf_dir())? {
+        std::fs::remove_dir_all(entry?.path())?;
+    }
+    let holder = || Some(other.status().ok()?.group(GROUP)?.holder.clone()?);
+    let has_moved = || holder().is_some_and(|holder| holder != node.name());
+    ensure!(wait_until(clock::now().plus(PATIENCE), has_moved), "it stays: {}", node.log_tail());
+    // Where it can't be brought back under a running agent, the next one does.
+    let ended = || node.check_agent().is_err();
+    ensure!(wait_until(clock::now().plus(PATIENCE), ended), "it goes on: {}", node.log_tail());
+    node.kill_agent()?;
+    node.start_agent()?;
+    lab.wait_quorate(PATIENCE)?;
+    node.succeed(&["switchover", GROUP, "--to", node.name()])?;
+    Ok(())
+}
+
 /// A child that does not outlive its test.
 struct Owned(Child);
 

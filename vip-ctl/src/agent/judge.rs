@@ -27,12 +27,15 @@ use super::{
 };
 use crate::{
     config,
-    dataplane::attach,
+    dataplane::{attach, clock},
     host::{Host, HostError, Interface, Watched},
 };
 
 /// How often the watchdog hears of a judge that has nothing to do.
 const BEAT: Duration = Duration::from_millis(250);
+/// How often to look whether the programs are on their interfaces: netlink says
+/// nothing when a link of theirs goes with its pin.
+const PROGRAM_POLL: Duration = Duration::from_secs(1);
 
 /// Both ways into the agent for what netlink and the checks have to say.
 #[derive(Clone)]
@@ -62,6 +65,11 @@ pub trait Links {
     /// # Errors
     /// [`HostError`].
     fn present(&self) -> Result<BTreeMap<u32, Interface>, HostError>;
+    /// The interface of this name, if there is one.
+    ///
+    /// # Errors
+    /// [`HostError`].
+    fn named(&self, name: &str) -> Result<Option<Interface>, HostError>;
     /// Does our program run on this interface?
     fn has_program(&self, link: &Interface) -> bool;
 }
@@ -77,6 +85,10 @@ pub struct HostLinks {
 impl Links for HostLinks {
     fn present(&self) -> Result<BTreeMap<u32, Interface>, HostError> {
         self.host.interfaces()
+    }
+
+    fn named(&self, name: &str) -> Result<Option<Interface>, HostError> {
+        self.host.interface(name)
     }
 
     fn has_program(&self, link: &Interface) -> bool {
@@ -173,8 +185,13 @@ pub fn run<T: Tell, L: Links>(
     };
     // The keeper ends only after this.
     first.into_iter().for_each(|notice| drop(tell.send(notice)));
+    let mut polled = clock::now();
     loop {
         heartbeat::beat(Beat::Judge);
+        if clock::now().since(polled) >= PROGRAM_POLL {
+            polled = clock::now();
+            lock(serving).poll_programs().into_iter().for_each(|notice| drop(tell.send(notice)));
+        }
         match heard.recv_timeout(BEAT) {
             Ok(first) => {
                 let told = lock(serving).hear(std::iter::once(first).chain(heard.try_iter()));
@@ -223,6 +240,27 @@ impl<T: Tell, L: Links> Serving<T, L> {
             }
             Err(e) => error!("{e}"),
         }
+    }
+
+    /// Has a program gone by itself? Then the engine is told at once, and the
+    /// keeper to put it on again.
+    fn poll_programs(&mut self) -> Vec<Notice> {
+        if self.is_held || self.unprogrammed.is_some() {
+            return Vec::new();
+        }
+        let is_without = |name: &&String| match self.links.named(name) {
+            // One that is away is netlink's news.
+            Ok(link) => link.is_some_and(|link| !self.links.has_program(&link)),
+            Err(e) => {
+                error!("{e}");
+                false
+            }
+        };
+        self.unprogrammed = self.interfaces.iter().find(is_without).cloned();
+        if self.unprogrammed.is_none() {
+            return Vec::new();
+        }
+        self.judge().into_iter().chain([Notice::Watched(Watched::Missed)]).collect()
     }
 
     /// Tells the engine which groups this node can serve: every interface is
@@ -310,6 +348,10 @@ mod tests {
             Ok(self.links.borrow().clone())
         }
 
+        fn named(&self, name: &str) -> Result<Option<Interface>, HostError> {
+            Ok(self.links.borrow().values().find(|link| link.name == name).cloned())
+        }
+
         fn has_program(&self, _: &Interface) -> bool {
             self.asked.set(self.asked.get() + 1);
             self.program.get()
@@ -375,6 +417,28 @@ mod tests {
         assert!(said[0].len() == 10_000 && said[0].iter().all(|(_, word)| *word == Eligible::Yes));
         assert_eq!(told.len(), 10_001, "people are told of every verdict");
         assert!(matches!(told.last(), Some(Notice::CanServe { because: None })));
+    }
+
+    #[test]
+    fn a_program_that_goes_without_a_word_is_missed_and_brought_back_by_the_keeper() {
+        let (mut serving, words) = serving(1);
+        serving.hear([checked(0, None)].into_iter());
+        assert_eq!(words.recv().unwrap(), [(GroupId(0), Eligible::Yes)]);
+        assert!(serving.poll_programs().is_empty(), "it is there");
+        serving.links.program.set(false);
+        let told = serving.poll_programs();
+        assert_eq!(words.recv().unwrap(), [(GroupId(0), Eligible::No)]);
+        let [Notice::CanServe { because: Some(because) }, Notice::Watched(Watched::Missed)] = &told[..]
+        else {
+            panic!("{told:?}")
+        };
+        assert!(because.contains("eth0 has no XDP program"), "{because}");
+        // Told once; whether it is back is the keeper's to say.
+        assert!(serving.poll_programs().is_empty());
+        serving.links.program.set(true);
+        serving.look_at_programs();
+        serving.judge();
+        assert_eq!(words.recv().unwrap(), [(GroupId(0), Eligible::Yes)]);
     }
 
     #[test]

@@ -171,6 +171,23 @@ impl Host {
         })
     }
 
+    /// The interface of this name, if there is one.
+    ///
+    /// # Errors
+    /// [`HostError::Netlink`].
+    pub fn interface(&self, name: &str) -> Result<Option<Interface>, HostError> {
+        self.runtime.block_on(async {
+            let mut links = self.handle.link().get().match_name(name.to_owned()).execute();
+            match links.try_next().await {
+                Ok(link) => Ok(link.as_ref().map(interface)),
+                Err(rtnetlink::Error::NetlinkError(message)) if message.raw_code() == -libc::ENODEV => {
+                    Ok(None)
+                }
+                Err(e) => Err(e).tried(|| format!("look at the interface {name}")),
+            }
+        })
+    }
+
     /// The IPv4 addresses of an interface, with their prefix lengths.
     ///
     /// # Errors
