@@ -289,9 +289,18 @@ fn an_agent_that_is_stopped_is_told_from_one_that_is_not_there() -> Result<()> {
             "{args:?}: {out:?}"
         );
     }
+    // Whoever has given up is not obeyed later.
+    for args in [&["standby"][..], &["pause"]] {
+        let out = node.run(args)?;
+        ensure!(out.status.code() == Some(124), "{args:?}: {out:?}");
+    }
     node.resume_agent()?;
     lab.wait_quorate(PATIENCE)?;
     node.succeed(&["events", GROUP])?;
+    let status: serde_json::Value = serde_json::from_str(&node.succeed(&["-o", "json", "status"])?)?;
+    let nodes = status["nodes"].as_array().context("the nodes")?;
+    let is_away = nodes.iter().any(|known| known["standby"] == true);
+    ensure!(status["paused"] != true && !is_away, "{status}");
     node.kill_agent()?;
     for args in [["events", GROUP], ["explain", GROUP]] {
         let out = node.run(&args)?;

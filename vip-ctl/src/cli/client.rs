@@ -21,6 +21,9 @@ const WAIT_TIMEOUT: Duration =
     COMMAND_TIMEOUT.saturating_add(TIMEOUT_MAX).saturating_add(Duration::from_secs(20));
 /// An agent that is well tells its status, and what has happened, at once.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+/// And that it has taken a request, by an empty line: it does nothing for a client
+/// that is gone by then.
+const TAKEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks the agent of this node for `what`, which needs one.
 pub(super) fn ask_agent(paths: &Paths, request: &Request, what: &str) -> Result<Response, Failure> {
@@ -49,8 +52,12 @@ pub(super) fn strange() -> Failure {
 /// Asks the agent of this node; `None` if none runs.
 pub(super) fn ask(paths: &Paths, request: &Request) -> Result<Option<Response>, Failure> {
     let Some(stream) = open(paths, request)? else { return Ok(None) };
-    let mut line = String::new();
-    BufReader::new(&stream).read_line(&mut line).map_err(|e| failed(paths, &e))?;
+    let mut lines = BufReader::new(&stream);
+    let mut line = read_line(paths, &mut lines)?;
+    if line.trim_end().is_empty() {
+        stream.set_read_timeout(Some(answer_timeout(request))).map_err(|e| failed(paths, &e))?;
+        line = read_line(paths, &mut lines)?;
+    }
     let response = serde_json::from_str(&line).map_err(|e| {
         Failure::new(
             Exit::Protocol,
@@ -68,10 +75,28 @@ pub(super) fn ask(paths: &Paths, request: &Request) -> Result<Option<Response>, 
     }
 }
 
-/// Sends a request to the agent of this node; what it answers is still to be
-/// read. `None` if none runs.
-pub(super) fn open(paths: &Paths, request: &Request) -> Result<Option<UnixStream>, Failure> {
-    let timeout = match request {
+fn read_line(paths: &Paths, lines: &mut impl BufRead) -> Result<String, Failure> {
+    let mut line = String::new();
+    let ended = || {
+        let at = paths.socket();
+        let message = format!(
+            "the agent at {} ended before it answered: see `vip-ctl status` for what has come of it",
+            at.display()
+        );
+        Failure::new(Exit::NotLoaded, message)
+    };
+    match lines.read_line(&mut line) {
+        Ok(0) => Err(ended()),
+        Ok(_) => Ok(line),
+        Err(e) if e.kind() == ErrorKind::ConnectionReset => Err(ended()),
+        Err(e) => Err(failed(paths, &e)),
+    }
+}
+
+/// How long the answer to a request may take once the agent has taken it.
+fn answer_timeout(request: &Request) -> Duration {
+    match request {
+        _ if request.waits() => WAIT_TIMEOUT,
         Request::Status | Request::Events { .. } => STATUS_TIMEOUT,
         Request::Promote { .. }
         | Request::Demote { .. }
@@ -81,8 +106,13 @@ pub(super) fn open(paths: &Paths, request: &Request) -> Result<Option<UnixStream
         | Request::Pause { .. }
         | Request::Reload
         | Request::DryRun { .. } => COMMAND_TIMEOUT,
-    };
-    let timeout = if request.waits() { WAIT_TIMEOUT } else { timeout };
+    }
+}
+
+/// Sends a request to the agent of this node; what it answers is still to be
+/// read. `None` if none runs.
+pub(super) fn open(paths: &Paths, request: &Request) -> Result<Option<UnixStream>, Failure> {
+    let timeout = answer_timeout(request).min(TAKEN_TIMEOUT);
     let path = paths.socket();
     let stream = match UnixStream::connect(&path) {
         Ok(stream) => stream,

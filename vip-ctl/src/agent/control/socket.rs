@@ -1,4 +1,5 @@
-//! The socket for `vip-ctl`: one JSON object a line in, one out.
+//! The socket for `vip-ctl`: one JSON object a line in, one out. Between the two
+//! comes an empty line, when the request was taken.
 
 use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
@@ -19,6 +20,8 @@ const REQUEST_LEN_MAX: u64 = 4096;
 const REQUESTS_MAX: usize = 16;
 /// How long a client may take to send its request, and to fetch the answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a client is told as soon as its request was taken.
+const TAKEN: &[u8] = b"\n";
 /// How long to wait after a client could not be accepted: a process without a
 /// descriptor left is not helped by more tries.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -77,6 +80,9 @@ impl Server {
                 Err(response) => response,
             },
             Ok(request) => {
+                // This fails where the client is gone, as after a Ctrl-C while the
+                // agent was stopped: then nothing is done.
+                timeout(CLIENT_TIMEOUT, write.write_all(TAKEN)).await??;
                 // Who waits for a hook keeps nobody else from asking.
                 let _permit = permit.filter(|_| !request.waits());
                 self.answer(request).await
