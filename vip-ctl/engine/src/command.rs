@@ -2,7 +2,7 @@
 //! answered when the outcome has been seen here. What the holder does with
 //! one is in [`super::handover`].
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use vip_common::BootNs;
 
@@ -83,6 +83,14 @@ impl Engine {
             self.on_pause();
         }
         self.commands.pending.insert(id, Pending { command, bound: None, started: None, resend: now, until });
+    }
+
+    /// A command that is still under way may take so much longer: its holder has
+    /// something to do first. To be called once, after it was given.
+    pub fn wait_longer(&mut self, id: CommandId, by: Duration) {
+        if let Some(pending) = self.commands.pending.get_mut(&id) {
+            pending.until = pending.until.plus(by);
+        }
     }
 
     /// Commands that the groups want, as if a person had given them.

@@ -307,6 +307,16 @@ impl Gates {
         self.gates.get(usize::from(group.0)).and_then(|gate| gate.rule.pre_demote)
     }
 
+    /// The longest that `pre_demote` may take, of that group or of all of them.
+    #[must_use]
+    pub fn pre_demote_max(&self, group: Option<GroupId>) -> Duration {
+        let longest = match group {
+            Some(group) => self.pre_demote(group),
+            None => self.gates.iter().filter_map(|gate| gate.rule.pre_demote).max(),
+        };
+        longest.unwrap_or_default()
+    }
+
     /// The name of a group.
     #[must_use]
     pub fn name(&self, group: GroupId) -> Arc<str> {

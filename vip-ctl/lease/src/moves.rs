@@ -188,6 +188,8 @@ impl<I: Io> Core<I> {
     fn command_now(&mut self, command: Command, reply: I::Reply) {
         let id = self.number(reply);
         self.input(Input::Command { id, command });
+        // Its holder may be another node, whose hooks are most likely the same.
+        self.engine.wait_longer(id, self.gates.pre_demote_max(command.group()));
     }
 
     /// The agent is to stop: releases everything, planned as it is.

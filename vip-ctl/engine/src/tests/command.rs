@@ -190,3 +190,18 @@ fn too_many_commands_are_refused_not_kept() {
     cluster.run(COMMAND_TIMEOUT * 2);
     assert!((1000..1000 + most).all(|id| cluster.done(CommandId(id)).is_some()));
 }
+
+#[test]
+fn a_command_that_may_take_longer_is_waited_for() {
+    let mut cluster = Cluster::settled();
+    // B's requests reach nobody, for longer than a command may take.
+    cluster.cut.extend([(B, A), (B, C)]);
+    let (id, command) = (CommandId(900), Command::Switchover { group: DB, to: Some(B) });
+    cluster.give(B, Input::Command { id, command });
+    cluster.engines.get_mut(&B).unwrap().wait_longer(id, COMMAND_TIMEOUT);
+    cluster.run(COMMAND_TIMEOUT + COMMAND_TIMEOUT / 2);
+    assert_eq!(cluster.done(id), None);
+    cluster.cut.clear();
+    cluster.run(COMMAND_TIMEOUT);
+    assert!(cluster.done(id).is_some(), "and not for ever");
+}
