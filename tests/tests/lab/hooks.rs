@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 use vip_common::BootNs;
 use vip_tests::lab::rig::{ArpProbes, Rig, STEADY, WATCH};
@@ -377,6 +378,42 @@ fn a_replaced_agent_promotes_nothing() -> Result<()> {
     assert_eq!(noted(&rig, node), before, "no hook was run");
     let (_, entry) = history(node, |entry| entry["reason"] == "adopted")?;
     ensure!(entry["to"] == "active" && entry["gap_ms"].is_null(), "{entry}");
+    Ok(())
+}
+
+#[lab_test]
+fn another_program_goes_on_when_no_hook_runs_any_more() -> Result<()> {
+    let hooks = [("pre_promote", "[ -e $D/slow ] && sleep 3"), ("post_demote", ":")];
+    let rig = rig(&LabSpec { lease: LEASE * 6, ..spec()? }, "", &hooks)?;
+    let (old, new, _) = roles(&rig)?;
+    flag(&rig, "slow")?;
+    let start = clock::now();
+    old.succeed(&["switchover", GROUP, "--to", new.name(), "--no-wait"])?;
+    wait_noted(&rig, new, "pre_promote", "begin", start)?;
+    kill(new.agent_pid()?, Signal::SIGUSR2)?;
+    wait_noted(&rig, new, "pre_promote", "end", start)?;
+    let goes_on = || {
+        std::fs::read_to_string(new.log_file()).is_ok_and(|log| log.matches("the agent runs").count() == 2)
+    };
+    ensure!(wait_until(clock::now().plus(PATIENCE), goes_on), "{}", new.log_tail());
+    rig.lab.wait_quorate(PATIENCE)?;
+    // Ten times as long as a `post_demote` beside it would have taken.
+    std::thread::sleep(WATCH);
+    ensure!(rig.holder()?.name() == new.name(), "{}", new.log_tail());
+    check_order(&noted(&rig, new))?;
+    ensure!(last_noted(&rig, new, "post_demote", "begin").is_none_or(|at| at < start), "{}", new.log_tail());
+    Ok(())
+}
+
+#[lab_test]
+fn who_asks_elsewhere_is_answered_after_a_long_pre_demote() -> Result<()> {
+    // Longer than a command may take without a hook.
+    let rig = rig(&spec()?, "pre_demote_timeout = \"6s\"", &[("pre_demote", "sleep 3.5")])?;
+    let (old, new, third) = roles(&rig)?;
+    let start = clock::now();
+    let said = third.succeed(&["switchover", GROUP, "--to", new.name()])?;
+    ensure!(said.contains(&format!("held by {}", new.name())), "{said}");
+    rig.expect_move(start, old.name())?;
     Ok(())
 }
 

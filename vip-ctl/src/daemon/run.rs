@@ -369,7 +369,8 @@ impl Running {
             Arc::clone(board),
             people.events.clone(),
         );
-        signals::serve(server, aside, paths, || self.lease.is_finished())
+        let (has_ended, has_hooks) = (|| self.lease.is_finished(), || people.has_hooks_at_work());
+        signals::serve(server, aside, paths, has_ended, has_hooks)
     }
 
     /// However serving ended, the leases are released in good order if they
@@ -390,8 +391,12 @@ impl Running {
         } else {
             systemd::stopping();
         }
-        let leave = hold || ended.can_be_back(start, lease_hold);
-        if !leave && *ended != Ended::Stop {
+        // A hook that runs would be nobody's, and its group's next one not wait for it.
+        let has_hooks = people.has_hooks_at_work() && *ended != Ended::Restart;
+        let leave = !has_hooks && (hold || ended.can_be_back(start, lease_hold));
+        if has_hooks && (hold || *ended != Ended::Stop) {
+            info!("hooks are running: handing over");
+        } else if !leave && *ended != Ended::Stop {
             info!(?start, hold = ?lease_hold, "a start takes too long for the leases to last: handing over");
         }
         let _ = asker.ask(if leave { Ask::Leave } else { Ask::Stop });

@@ -41,7 +41,9 @@ pub(super) struct Aside {
     pub(super) silence: Duration,
 }
 
-/// Serves until a signal says to stop, or the lease loop `has_ended`.
+/// Serves until a signal says to stop, or the lease loop `has_ended`. Another
+/// program goes on once no hook is at work: who is none the wiser would run the
+/// next one beside it.
 ///
 /// # Errors
 /// [`AgentError::System`] if a socket can't be made or a signal can't be watched.
@@ -50,6 +52,7 @@ pub(super) fn serve(
     aside: Aside,
     paths: &Paths,
     has_ended: impl Fn() -> bool,
+    has_hooks: impl Fn() -> bool,
 ) -> Result<Ended, AgentError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -67,7 +70,7 @@ pub(super) fn serve(
         tokio::spawn(watch_netlink(aside.pinned, aside.lanes));
         tokio::spawn(settle_votes(paths.run_dir.clone(), aside.accept, aside.silence));
         tokio::spawn(socket::serve(listener, Arc::clone(&server)));
-        Ok(signals.obey(&server, has_ended).await)
+        Ok(signals.obey(&server, has_ended, has_hooks).await)
     });
     // So that nobody asks an agent that is about to end.
     let _ = fs::remove_file(&path);
@@ -94,11 +97,21 @@ impl Signals {
     }
 
     /// Does what they ask for, until that is to end.
-    async fn obey(mut self, server: &Arc<Server>, has_ended: impl Fn() -> bool) -> Ended {
+    async fn obey(
+        mut self,
+        server: &Arc<Server>,
+        has_ended: impl Fn() -> bool,
+        has_hooks: impl Fn() -> bool,
+    ) -> Ended {
         let mut poll = tokio::time::interval(ALIVE_POLL);
         // The trial of the installed version, beside everything else.
         let mut trial = OptionFuture::from(None);
+        let mut installed: Option<PathBuf> = None;
         loop {
+            if let Some(program) = installed.take_if(|_| !has_hooks()) {
+                info!(program = %program.display(), "SIGUSR2: going on as the installed version");
+                return Ended::Replace(program);
+            }
             tokio::select! {
                 _ = self.term.recv() => return terminated().await,
                 _ = self.int.recv() => { info!("SIGINT: ending"); return Ended::Stop }
@@ -106,8 +119,11 @@ impl Signals {
                 _ = self.usr2.recv() => trial = OptionFuture::from(Some(Box::pin(successor::find()))),
                 Some(tried) = &mut trial => match tried {
                     Ok(program) => {
-                        info!(program = %program.display(), "SIGUSR2: going on as the installed version");
-                        return Ended::Replace(program);
+                        if has_hooks() {
+                            info!("SIGUSR2: hooks are running: going on as the installed version after them");
+                        }
+                        installed = Some(program);
+                        trial = OptionFuture::from(None);
                     }
                     Err(e) => {
                         warn!("SIGUSR2: the installed vip-ctl can't go on, so this one does: {e}");

@@ -83,6 +83,8 @@ pub struct Runner<R> {
     webhooks: Option<Webhooks>,
     sequencer: Sequencer,
     running: Vec<Running>,
+    /// Is a hook running, or waiting for its turn?
+    is_at_work: Arc<AtomicBool>,
 }
 
 impl<R: Report> Runner<R> {
@@ -98,6 +100,7 @@ impl<R: Report> Runner<R> {
             webhooks: None,
             sequencer: Sequencer::default(),
             running: Vec::new(),
+            is_at_work: Arc::default(),
         };
         runner.reload(config);
         runner
@@ -165,6 +168,7 @@ impl<R: Report> Runner<R> {
             }
             self.give_up();
             self.start_next();
+            self.is_at_work.store(!self.sequencer.is_idle(), Ordering::Relaxed);
         }
         for run in &self.running {
             run.cancel.store(true, Ordering::Relaxed);
@@ -345,10 +349,17 @@ pub struct People {
     pub events: Events,
     /// Orders for hooks.
     pub hooks: Sender<RunnerAsk>,
+    is_at_work: Arc<AtomicBool>,
     thread: thread::JoinHandle<()>,
 }
 
 impl People {
+    /// Is a hook running, or waiting for its turn?
+    #[must_use]
+    pub fn has_hooks_at_work(&self) -> bool {
+        self.is_at_work.load(Ordering::Relaxed)
+    }
+
     /// Waits, for a limited time, until the last hooks have run and the last
     /// changes are posted.
     pub fn finish(self) {
@@ -384,8 +395,9 @@ pub fn start(
     runner.was_up(&before);
     let webhooks = Webhooks::start(config, &events).map_err(thread("webhook"))?;
     runner.webhooks = Some(webhooks);
+    let is_at_work = Arc::clone(&runner.is_at_work);
     let thread = spawn("hooks", move || runner.run(&asks))?;
-    Ok(People { events, hooks, thread })
+    Ok(People { events, hooks, is_at_work, thread })
 }
 
 /// What the hooks of each group ask of its gate.
