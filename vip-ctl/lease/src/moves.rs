@@ -5,7 +5,7 @@
 
 use vip_common::{BootNs, Lease};
 use vip_engine::{
-    Command, Epoch, GroupId, GroupState, Input, Label, Message, NodeId, Packet, Reason, Refusal,
+    Command, CommandId, Epoch, GroupId, GroupState, Input, Label, Message, NodeId, Packet, Reason, Refusal,
 };
 
 use crate::{
@@ -179,17 +179,18 @@ impl<I: Io> Core<I> {
         self.io.tell(LeaseNotice::Asked { command, at: self.me });
         let waits_for = self.waits_for(command, None);
         if waits_for.is_empty() {
-            self.command_now(command, reply);
+            let id = self.command_now(command, reply);
+            // Its holder may be another node, whose hooks are most likely the same.
+            self.engine.wait_longer(id, self.gates.pre_demote_max(command.group()));
         } else {
             self.partings.keep(Move::Command(command, reply), &waits_for);
         }
     }
 
-    fn command_now(&mut self, command: Command, reply: I::Reply) {
+    fn command_now(&mut self, command: Command, reply: I::Reply) -> CommandId {
         let id = self.number(reply);
         self.input(Input::Command { id, command });
-        // Its holder may be another node, whose hooks are most likely the same.
-        self.engine.wait_longer(id, self.gates.pre_demote_max(command.group()));
+        id
     }
 
     /// The agent is to stop: releases everything, planned as it is.
@@ -300,7 +301,9 @@ impl<I: Io> Core<I> {
     pub(super) fn go_ahead(&mut self, moves: Vec<Move<I::Reply>>) {
         for each in moves {
             match each {
-                Move::Command(command, reply) => self.command_now(command, reply),
+                Move::Command(command, reply) => {
+                    self.command_now(command, reply);
+                }
                 Move::Request { from, message } => {
                     self.input(Input::Message { from, packet: Packet { messages: vec![message] } });
                 }
