@@ -545,6 +545,8 @@ impl Node {
         for group in self.plane.groups() {
             self.plane.leases().store(group.index, Lease::NONE);
         }
+        // Also where the record of them is lost.
+        self.host.take_off_loopback(&self.plane.vips()?.into_keys().collect())?;
         self.host.restore()?;
         take_off(&self.host, &paths.bpf_dir)
     }

@@ -159,6 +159,21 @@ fn unload_restores_a_host_after_its_agent_has_ended() -> Result<()> {
 }
 
 #[lab_test]
+fn unload_leaves_no_vip_on_a_host_whose_record_is_lost() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    lab.start_agents(PATIENCE)?;
+    let node = lab.wait_holder(GROUP, PATIENCE)?;
+    node.kill_agent()?;
+    std::fs::remove_file(node.run_dir().join("host.json"))?;
+    node.start_agent()?;
+    node.kill_agent()?;
+    node.succeed(&["unload"])?;
+    let addresses = node.ns().ip("address show dev lo")?;
+    ensure!(!addresses.contains(&VIP.to_string()), "without gates it is answered here: {addresses}");
+    Ok(())
+}
+
+#[lab_test]
 fn what_others_tidy_away_is_put_back() -> Result<()> {
     let lab = Lab::new(&spec()?)?;
     lab.start_agents(PATIENCE)?;

@@ -374,6 +374,15 @@ impl Host {
         self.placed(vip).is_some_and(|place| place != Place::Here)
     }
 
+    /// Takes these off the loopback interface, whoever put them there: without
+    /// the gates the host would answer for them.
+    ///
+    /// # Errors
+    /// [`HostError`].
+    pub fn take_off_loopback(&self, vips: &BTreeSet<Ipv4Addr>) -> Result<(), HostError> {
+        self.runtime.block_on(self.delete_addresses(vips))
+    }
+
     /// Puts back everything that [`Host::ensure`] changed.
     ///
     /// # Errors
