@@ -42,7 +42,7 @@ use crate::{
         setup::node_setup,
         threads::{self, abort_on_panic, spawn},
     },
-    config::Config,
+    config::{Config, LEASE_MAX},
     dataplane::{DataPlane, clock, observe::Events},
     engine::{GroupId, NodeId, PeerLoss, Timing},
     http,
@@ -171,8 +171,11 @@ fn claim(mut prepared: Prepared, paths: &Paths) -> Result<Claimed, AgentError> {
             paths.state_dir.display()
         )))?;
     }
-    let silence = votes::begin(&paths.run_dir, config.cluster.lease)
-        .map_err(AgentError::system(format!("keep the record of votes in {}", paths.run_dir.display())))?;
+    let silence = votes::begin(&paths.run_dir, config.cluster.lease).map_err(AgentError::system(format!(
+        "keep the record of votes in {} (remove a broken votes.json {}s after this node's last agent ended)",
+        paths.run_dir.display(),
+        LEASE_MAX.as_secs()
+    )))?;
     let found = held(plane.as_ref(), clock::now());
     Ok(Claimed { prepared, table, setup, node, names, plane, silence, found, once })
 }

@@ -28,12 +28,14 @@ pub fn boot_id() -> io::Result<String> {
 /// Reads the record `name`; `None` if it was never written.
 ///
 /// # Errors
-/// If the file is there and can't be read or parsed.
+/// If the file is there and can't be read or parsed; it is named.
 pub fn read<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Option<T>> {
-    match fs::read(dir.join(name)) {
-        Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+    let path = dir.join(name);
+    let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+    match fs::read(&path) {
+        Ok(text) => Ok(Some(serde_json::from_slice(&text).map_err(|e| named(e.into()))?)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e),
+        Err(e) => Err(named(e)),
     }
 }
 

@@ -57,6 +57,7 @@ impl Drop for Writer {
 
 fn write_all(state_dir: &std::path::Path, orders: &Receiver<Memory>, stored: &impl Fn(&Memory)) {
     let mut unwritten: Option<Memory> = None;
+    let mut is_told = false;
     loop {
         let next = match &unwritten {
             None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -75,9 +76,10 @@ fn write_all(state_dir: &std::path::Path, orders: &Receiver<Memory>, stored: &im
             Ok(()) => {
                 stored(&memory);
                 unwritten = None;
+                is_told = false;
             }
             Err(e) => {
-                if unwritten.is_none() {
+                if !std::mem::replace(&mut is_told, true) {
                     error!(
                         "epochs, standby and pause could not be written to {} ({e}): a restart of this agent would \
                          forget them, and after {EPOCH_MARGIN} moves this node votes for no more; trying again",
