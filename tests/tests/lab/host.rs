@@ -448,7 +448,7 @@ fn a_data_plane_that_somebody_removes_costs_the_lease() -> Result<()> {
     for entry in std::fs::read_dir(node.bpf_dir())? {
         std::fs::remove_dir_all(entry?.path())?;
     }
-    let holder = || Some(other.status().ok()?.group(GROUP)?.holder.clone()?);
+    let holder = || other.status().ok()?.group(GROUP)?.holder.clone();
     let has_moved = || holder().is_some_and(|holder| holder != node.name());
     ensure!(wait_until(clock::now().plus(PATIENCE), has_moved), "it stays: {}", node.log_tail());
     // Where it can't be brought back under a running agent, the next one does.
