@@ -300,7 +300,7 @@ pub fn measure(target: &Target, load: Load, args: &FloodArgs) -> Result<Row> {
     };
     let stall = StallWatch::start()?;
     let (sent, leases_lost) = count_lost(&target.lab, flood)?;
-    let stall_ms = clock::millis(stall.finish()?);
+    let stall_ms = clock::millis(stall.finish()?.longest);
     let run = victim.thread_time(LEASE_THREAD)?.saturating_sub(before);
     let said = recorder.frames();
     victim.check_agent()?;

@@ -76,7 +76,7 @@ pub struct Row {
     pub stall_ms: f64,
     /// What the load was, counted.
     pub told: String,
-    /// What the agents said of leases that were lost.
+    /// When the machine stood still, and what the agents said of leases that were lost.
     pub log: Vec<String>,
 }
 
@@ -174,7 +174,7 @@ fn row(load: Load, args: &HoldArgs, vip_ctl: &Path) -> Result<Row> {
         lab.nodes().iter().try_for_each(Node::check_agent)?;
         clock::sleep_until(clock::now().plus(Duration::from_millis(200)).min(end));
     }
-    let stall = watch.finish()?;
+    let stalls = watch.finish()?;
     let told = running.told(load, holder)?;
     let dropped = usage()?.saturating_sub(dropped);
     drop(running);
@@ -184,7 +184,10 @@ fn row(load: Load, args: &HoldArgs, vip_ctl: &Path) -> Result<Row> {
             logs(node).lines().skip(said).map(|line| format!("{}: {line}", node.name())).collect();
         lines.into_iter().take(LOG_MAX)
     });
-    let log = log.collect();
+    let stood_still = stalls.long.iter().map(|(at, stall)| {
+        format!("machine: {} stood still for {stall:.1?}", humantime::format_rfc3339_millis(*at))
+    });
+    let log = stood_still.take(LOG_MAX).chain(log).collect();
     Ok(Row {
         load,
         lease_ms: u64::try_from(args.lease.as_millis())?,
@@ -193,7 +196,7 @@ fn row(load: Load, args: &HoldArgs, vip_ctl: &Path) -> Result<Row> {
         renewals: after.0.saturating_sub(renewals),
         late: after.1.saturating_sub(late),
         dropped,
-        stall_ms: clock::millis(stall),
+        stall_ms: clock::millis(stalls.longest),
         told,
         log,
     })

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -18,11 +18,23 @@ const PERIOD: Duration = Duration::from_millis(1);
 /// Above the agent's own threads, below the kernel's watchdogs.
 const PRIORITY: libc::c_int = 90;
 
+/// From here on a stall is noted by itself: some leases are as short as that.
+const LONG: Duration = Duration::from_millis(5);
+
+/// For how long CPUs did not get to their threads.
+#[derive(Clone, Debug, Default)]
+pub struct Stalls {
+    /// The longest time.
+    pub longest: Duration,
+    /// When each of the long ones was over, and how long it was, in order.
+    pub long: Vec<(SystemTime, Duration)>,
+}
+
 /// Watches until it is asked.
 #[derive(Debug)]
 pub struct StallWatch {
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<Duration>>,
+    threads: Vec<JoinHandle<Stalls>>,
 }
 
 impl StallWatch {
@@ -39,13 +51,17 @@ impl StallWatch {
             watch.threads.push(std::thread::spawn(move || {
                 // Whoever started it has gone only if another one was refused.
                 let _told = ready.send(settle(cpu));
-                let mut worst = Duration::ZERO;
+                let mut stalls = Stalls::default();
                 while !stop.load(Ordering::Relaxed) {
                     let due = clock::now().plus(PERIOD);
                     clock::sleep_until(due);
-                    worst = worst.max(clock::now().since(due));
+                    let late = clock::now().since(due);
+                    stalls.longest = stalls.longest.max(late);
+                    if late >= LONG {
+                        stalls.long.push((SystemTime::now(), late));
+                    }
                 }
-                worst
+                stalls
             }));
         }
         for _ in 0..cpus {
@@ -54,17 +70,20 @@ impl StallWatch {
         Ok(watch)
     }
 
-    /// The longest time for which a CPU did not get to its thread.
+    /// For how long CPUs did not get to their threads.
     ///
     /// # Errors
     /// When a thread has panicked.
-    pub fn finish(mut self) -> Result<Duration> {
+    pub fn finish(mut self) -> Result<Stalls> {
         self.stop.store(true, Ordering::Relaxed);
-        let mut worst = Duration::ZERO;
+        let mut all = Stalls::default();
         for thread in std::mem::take(&mut self.threads) {
-            worst = worst.max(thread.join().ok().context("a watching thread panicked")?);
+            let stalls = thread.join().ok().context("a watching thread panicked")?;
+            all.longest = all.longest.max(stalls.longest);
+            all.long.extend(stalls.long);
         }
-        Ok(worst)
+        all.long.sort();
+        Ok(all)
     }
 }
 
