@@ -406,6 +406,24 @@ fn another_program_goes_on_when_no_hook_runs_any_more() -> Result<()> {
 }
 
 #[lab_test]
+fn a_move_to_a_node_with_other_groups_waits_for_pre_demote() -> Result<()> {
+    let rig = rig(&spec()?, "pre_demote_timeout = \"8s\"", &[("pre_demote", "sleep 1")])?;
+    let (old, new, _) = roles(&rig)?;
+    let more = new.config_file().with_file_name("conf.d");
+    std::fs::create_dir_all(&more)?;
+    std::fs::write(more.join("app.toml"), "[[group]]\nname = \"app\"\nvips = [\"10.77.0.160\"]\n")?;
+    new.succeed(&["reload"])?;
+    // So that the others have heard of it.
+    std::thread::sleep(WATCH);
+    let start = clock::now();
+    old.succeed(&["switchover", GROUP, "--to", new.name()])?;
+    wait_noted(&rig, old, "pre_demote", "end", start)?;
+    let (taken, _) = rig.expect_move(start, old.name())?;
+    ensure!(taken.name() == new.name(), "{}", taken.name());
+    Ok(())
+}
+
+#[lab_test]
 fn who_asks_elsewhere_is_answered_after_a_long_pre_demote() -> Result<()> {
     // Longer than a command may take without a hook.
     let rig = rig(&spec()?, "pre_demote_timeout = \"6s\"", &[("pre_demote", "sleep 3.5")])?;

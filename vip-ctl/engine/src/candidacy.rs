@@ -5,7 +5,7 @@
 use vip_common::BootNs;
 
 use super::{
-    config::{COMMAND_TIMEOUT, NodeSet},
+    config::COMMAND_TIMEOUT,
     group::Group,
     io::{Command, Reason},
     mutant::Mutant,
@@ -74,7 +74,7 @@ impl Group {
         let is_away = node.standby && !node.broken.is(Mutant::StandsOnStandby);
         let stays_away = node.stopping || is_away || node.leaving.is_some();
         let is_fit = self.eligible == Some(true) || node.broken.is(Mutant::StandsUnfit);
-        let is_mute = self.mute && !node.broken.is(Mutant::StandsMute);
+        let is_mute = self.mute && self.lease.is_none() && !node.broken.is(Mutant::StandsMute);
         self.rank.is_some() && is_fit && !is_mute && !is_silent && !stays_away
     }
 
@@ -98,7 +98,7 @@ impl Group {
             || !node.quorate;
         is_held
             || (self.lease.is_none() && can_not_have_it)
-            || (self.releasing.is_none() && node.best_target(self.id, NodeSet::default()).is_some())
+            || (self.releasing.is_none() && node.best_ready(self.id).is_some())
     }
 
     /// Has a node of lower rank the lease that this node could have (rule 9)?

@@ -23,6 +23,10 @@ pub const COMMANDS_MAX: usize = 64;
 /// requests are [`Refusal::Busy`] until old ones are forgotten.
 pub const VERDICTS_MAX: usize = 256;
 
+/// How long a verdict is remembered: longer than any request is repeated, also
+/// one that waits for a hook ([`Engine::wait_longer`]).
+const SERVED_MAX: Duration = COMMAND_TIMEOUT.saturating_mul(8);
+
 /// A command given at this node, not answered yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Pending {
@@ -281,7 +285,7 @@ impl Engine {
             self.answer(requester, Verdict::Refused(Refusal::Busy));
             return;
         }
-        let until = self.node.now.plus(COMMAND_TIMEOUT * 2);
+        let until = self.node.now.plus(SERVED_MAX);
         let Some(group) = command.group() else {
             if self.serve_node(requester, command) {
                 self.commands.served.insert(requester, Served { verdict: None, until });

@@ -52,6 +52,8 @@ pub(super) struct Group {
     pub clings: bool,
     /// With the lease, this node would answer none of its VIPs.
     pub mute: bool,
+    /// When a node that is not well asked others last.
+    asked_at: Option<BootNs>,
     /// Something is to be done between a grant and the service.
     pub prepares: bool,
     /// It is being done.
@@ -111,6 +113,7 @@ impl Group {
             eligible: None,
             clings: false,
             mute: false,
+            asked_at: None,
             prepares: false,
             preparing: false,
             abstaining: false,
@@ -317,6 +320,10 @@ impl Group {
 
     /// [`super::Input::Mute`].
     pub fn set_mute(&mut self, on: bool, node: &mut Node) {
+        if self.mute && !on {
+            // The ranks count from now on.
+            self.stand_after = self.stand_after.max(node.now);
+        }
         self.mute = on;
         if on && self.lease.is_none() && !node.broken.is(Mutant::StandsMute) {
             self.attempt = None;
@@ -334,7 +341,7 @@ impl Group {
             && (!node.pause.on || node.broken.is(Mutant::PauseLetsGo))
             && !node.broken.is(Mutant::KeepsUnfit)
         {
-            let successor = node.best_target(self.id, NodeSet::default());
+            let successor = node.best_ready(self.id);
             self.release(successor, Reason::Eligibility, node);
         }
     }
@@ -343,7 +350,15 @@ impl Group {
     /// last said may be over, and then nobody would have the lease.
     fn drive_unwell(&mut self, node: &mut Node) {
         let may_leave = self.clings && self.lease.is_some() && self.handover.is_none() && !node.pause.on;
-        if may_leave && node.best_target(self.id, NodeSet::default()).is_some() {
+        if !may_leave {
+            return;
+        }
+        // Who can't say by itself that it is ready is asked now and then.
+        let is_due = self.asked_at.is_none_or(|at| at.plus(node.timing.accept) <= node.now);
+        if node.best_ready(self.id).is_some()
+            || (is_due && node.best_target(self.id, NodeSet::default()).is_some())
+        {
+            self.asked_at = Some(node.now);
             self.begin_handover(None, Wish::Unwell, node);
         }
     }

@@ -179,7 +179,7 @@ impl Group {
         self.eligible = Some(false);
         self.clings = false;
         if self.lease.is_some() {
-            let successor = node.best_target(self.id, NodeSet::default());
+            let successor = node.best_ready(self.id);
             self.release(successor, Reason::PromoteFailed, node);
             // If nobody takes it, it may try again here, also in a pause.
             self.was_mine = true;

@@ -59,8 +59,8 @@ pub use self::mutant::{Mutant, choose};
 use self::mutant::Mutant;
 
 use self::{
-    command::Commands, config::NodeSet as Nodes, group::Group, group_set::GroupSet, mutant::Broken,
-    node::Node, node::Requester, timers::Timers,
+    command::Commands, group::Group, group_set::GroupSet, mutant::Broken, node::Node, node::Requester,
+    timers::Timers,
 };
 
 /// Groups that one heartbeat message speaks of.
@@ -438,7 +438,7 @@ impl Engine {
         self.node.heartbeat_at = self.node.now;
         for group in &mut self.groups {
             if group.lease.is_some() && !self.node.broken.is(Mutant::StopKeeps) {
-                let successor = self.node.best_target(group.id, Nodes::default());
+                let successor = self.node.best_ready(group.id);
                 group.release(successor, Reason::Stopping, &mut self.node);
             } else {
                 group.attempt = None;

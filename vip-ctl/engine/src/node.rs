@@ -371,8 +371,13 @@ impl Node {
         })
     }
 
-    /// The best node to hand `group` to: ready, or else one that has to be
-    /// asked; highest priority, then lowest id.
+    /// The best node that is ready for `group`: highest priority, then lowest id.
+    pub fn best_ready(&self, group: GroupId) -> Option<NodeId> {
+        self.ready_peers(group, self.now).min_by_key(|&node| self.config.rank(group, node))
+    }
+
+    /// The best node to ask whether it takes `group`: one that is ready, or else
+    /// one that can't say so by itself.
     pub fn best_target(&self, group: GroupId, except: NodeSet) -> Option<NodeId> {
         let best = |nodes: &mut dyn Iterator<Item = NodeId>| {
             nodes.filter(|&node| !except.contains(node)).min_by_key(|&node| self.config.rank(group, node))

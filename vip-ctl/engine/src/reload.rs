@@ -78,7 +78,7 @@ impl Engine {
             let group = match kept {
                 Some(mut group) => {
                     group.id = id;
-                    group.mute = false;
+                    group.set_mute(false, &mut self.node);
                     group.rank = self.node.config.rank(id, self.node.me());
                     group
                 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use vip_common::BootNs;
-use vip_engine::{COMMAND_TIMEOUT, Command, Epoch, GroupId, NodeId, Status};
+use vip_engine::{COMMAND_TIMEOUT, Command, Epoch, GroupId, NodeId, NodeStatus, Role, Status};
 
 use crate::{
     gate::Ticket,
@@ -187,8 +187,14 @@ pub fn taken(command: Command, me: NodeId, asked_for: Option<Epoch>, status: &St
     let is_meant =
         |group: GroupId| held(group).is_some_and(|known| asked_for.is_none_or(|epoch| epoch == known.epoch));
     let can_go_to = |group: GroupId, to: Option<NodeId>| {
+        let is_meant = |node: NodeId| node != me && to.is_none_or(|to| to == node);
+        // One that has other groups is asked, and may say yes.
+        let may_go_to = |(id, node): (u8, &NodeStatus)| {
+            node.differs && node.present && node.role == Role::Node && is_meant(NodeId(id))
+        };
         held(group).is_some_and(|known| {
-            known.ready.iter().any(|ready| *ready != me && to.is_none_or(|to| to == *ready))
+            known.ready.iter().any(|ready| is_meant(*ready))
+                || (0..=u8::MAX).zip(&status.nodes).any(may_go_to)
         })
     };
     match command {

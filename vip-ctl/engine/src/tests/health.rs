@@ -204,3 +204,43 @@ fn who_would_answer_nothing_takes_nothing_and_keeps_what_it_has() {
     cluster.run(ACCEPT);
     assert_eq!(cluster.command(C, Command::Switchover { group: DB, to: Some(B) }), Ok(Completed::HeldBy(B)));
 }
+
+#[test]
+fn whose_vips_are_covered_at_the_same_time_stand_by_rank() {
+    let mut cluster = Cluster::new(&[Role::Node; 3]);
+    for node in [A, B, C] {
+        cluster.give(node, Input::Mute { group: DB, on: true });
+    }
+    cluster.run(ACCEPT * 5);
+    assert_eq!(cluster.holder(), None);
+    // The best comes last, as chance has it.
+    for node in [C, B, A] {
+        cluster.give(node, Input::Mute { group: DB, on: false });
+    }
+    cluster.run(ACCEPT);
+    assert_eq!(cluster.holder(), Some(A));
+}
+
+#[test]
+fn who_is_not_well_asks_one_with_other_groups_now_and_then() {
+    let mut cluster = Cluster::settled();
+    cluster.kill(C);
+    eligible(&mut cluster, B, false);
+    cluster.run(ACCEPT);
+    // What comes of B's word, where its groups are others.
+    let says = Packet { messages: vec![Message::Heartbeat { first: GroupId(0), ready: Vec::new() }] };
+    cluster.give(A, Input::Message { from: B, packet: says.clone() });
+    cluster.sent.clear();
+    not_well(&mut cluster, A);
+    for _ in 0..50 {
+        cluster.run(ACCEPT / 10);
+        cluster.give(A, Input::Message { from: B, packet: says.clone() });
+    }
+    let asks = |packet: &Packet| {
+        let is_ask = |m: &&Message| matches!(m, Message::Group { about: About::AskReady { .. }, .. });
+        packet.messages.iter().filter(is_ask).count()
+    };
+    let asked: usize = cluster.sent.iter().filter(|sent| sent.1 == A).map(|sent| asks(&sent.3)).sum();
+    assert!((1..=10).contains(&asked), "asked {asked} times in five leases");
+    assert_eq!(cluster.holder(), Some(A));
+}
