@@ -181,7 +181,16 @@ impl<I: Io> Core<I> {
         if waits_for.is_empty() {
             let id = self.command_now(command, reply);
             // Its holder may be another node, whose hooks are most likely the same.
-            self.engine.wait_longer(id, self.gates.pre_demote_max(command.group()));
+            let is_move = matches!(
+                command,
+                Command::Promote { .. }
+                    | Command::Demote { .. }
+                    | Command::Switchover { .. }
+                    | Command::Standby { on: true, .. }
+            );
+            if is_move {
+                self.engine.wait_longer(id, self.gates.pre_demote_max(command.group()));
+            }
         } else {
             self.partings.keep(Move::Command(command, reply), &waits_for);
         }
