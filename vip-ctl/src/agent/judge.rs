@@ -36,6 +36,8 @@ const BEAT: Duration = Duration::from_millis(250);
 /// How often to look whether the programs are on their interfaces: netlink says
 /// nothing when a link of theirs goes with its pin.
 const PROGRAM_POLL: Duration = Duration::from_secs(1);
+/// After how many polls the keeper tries again to bring one back.
+const POLLS_WITHOUT: u32 = 5;
 
 /// Both ways into the agent for what netlink and the checks have to say.
 #[derive(Clone)]
@@ -72,6 +74,8 @@ pub trait Links {
     fn named(&self, name: &str) -> Result<Option<Interface>, HostError>;
     /// Does our program run on this interface?
     fn has_program(&self, link: &Interface) -> bool;
+    /// Has it gone from there, for sure?
+    fn lost_program(&self, link: &Interface) -> bool;
 }
 
 /// [`Links`] of this host.
@@ -94,6 +98,10 @@ impl Links for HostLinks {
     fn has_program(&self, link: &Interface) -> bool {
         attach::runs_on(&self.bpf_dir, link.index, link.xdp.map(|(_, id)| id))
     }
+
+    fn lost_program(&self, link: &Interface) -> bool {
+        attach::is_gone(&self.bpf_dir, link.index, link.xdp.map(|(_, id)| id))
+    }
 }
 
 /// What this node can serve, and whom to tell.
@@ -110,6 +118,8 @@ pub struct Serving<T, L> {
     pub board: Arc<Board>,
     /// The interface without a program, when the keeper had seen to them last.
     pub unprogrammed: Option<String>,
+    /// Polls since the keeper was told of that.
+    pub polls_without: u32,
     /// Could this node serve at all, when it was last judged?
     pub can_serve: Option<bool>,
     /// Groups are about to get other numbers: nothing is said until they have.
@@ -245,12 +255,20 @@ impl<T: Tell, L: Links> Serving<T, L> {
     /// Has a program gone by itself? Then the engine is told at once, and the
     /// keeper to put it on again.
     fn poll_programs(&mut self) -> Vec<Notice> {
-        if self.is_held || self.unprogrammed.is_some() {
+        if self.is_held {
             return Vec::new();
+        }
+        if self.unprogrammed.is_some() {
+            // What kept the keeper from it may be over.
+            self.polls_without = (self.polls_without + 1) % POLLS_WITHOUT;
+            return (self.polls_without == 0)
+                .then_some(Notice::Watched(Watched::Missed))
+                .into_iter()
+                .collect();
         }
         let is_without = |name: &&String| match self.links.named(name) {
             // One that is away is netlink's news.
-            Ok(link) => link.is_some_and(|link| !self.links.has_program(&link)),
+            Ok(link) => link.is_some_and(|link| self.links.lost_program(&link)),
             Err(e) => {
                 error!("{e}");
                 false
@@ -356,6 +374,10 @@ mod tests {
             self.asked.set(self.asked.get() + 1);
             self.program.get()
         }
+
+        fn lost_program(&self, _: &Interface) -> bool {
+            !self.program.get()
+        }
     }
 
     fn link(carrier: bool) -> Interface {
@@ -393,6 +415,7 @@ mod tests {
             judge: Judge::new(&groups(count)),
             board: Arc::new(Board::default()),
             unprogrammed: None,
+            polls_without: 0,
             can_serve: None,
             is_held: false,
         };
@@ -433,8 +456,10 @@ mod tests {
             panic!("{told:?}")
         };
         assert!(because.contains("eth0 has no XDP program"), "{because}");
-        // Told once; whether it is back is the keeper's to say.
-        assert!(serving.poll_programs().is_empty());
+        // Whether it is back is the keeper's to say, which tries again.
+        let told: Vec<_> = (0..POLLS_WITHOUT * 2).flat_map(|_| serving.poll_programs()).collect();
+        assert!(matches!(&told[..], [Notice::Watched(Watched::Missed), _]), "{told:?}");
+        assert!(words.try_recv().is_err(), "and the engine knows");
         serving.links.program.set(true);
         serving.look_at_programs();
         serving.judge();

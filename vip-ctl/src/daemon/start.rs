@@ -214,6 +214,7 @@ pub(super) fn start_judge(
         judge: Judge::new(&config.groups),
         board: Arc::clone(board),
         unprogrammed: None,
+        polls_without: 0,
         can_serve: None,
         is_held: false,
     };

@@ -216,6 +216,17 @@ pub fn runs_on(dir: &Path, ifindex: u32, running: Option<u32>) -> bool {
     link.info().is_ok_and(|info| Some(info.program_id()) == running)
 }
 
+/// Has the program gone from the interface with this index? What can't be looked
+/// at is taken to be there.
+#[must_use]
+pub fn is_gone(dir: &Path, ifindex: u32, running: Option<u32>) -> bool {
+    match reusable(&link_path(dir, "xdp", ifindex)) {
+        Ok(None) => true,
+        Ok(Some(link)) => link.info().is_ok_and(|info| Some(info.program_id()) != running),
+        Err(_) => false,
+    }
+}
+
 /// The frame log of the way in on an interface: what [`How::frame_log`] asked for.
 ///
 /// # Errors
