@@ -38,7 +38,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// [`AgentError::System`] if the record can't be read.
 pub(super) fn take_part(config: &Config, config_path: &Path, paths: &Paths) -> Result<Entry, AgentError> {
     let last = Membership::load(&paths.state_dir).map_err(AgentError::system(format!(
-        "read the record of the membership in {} (move a broken membership.json away: then the other voters are asked)",
+        "read the record of the membership in {} (move a broken membership.json away)",
         paths.state_dir.display()
     )))?;
     Entry::new(last, config).map_err(|source| AgentError::Membership { path: config_path.to_owned(), source })

@@ -1,7 +1,7 @@
 //! The main thread while the agent runs: the socket for `vip-ctl`, netlink, and
 //! what signals ask for.
 
-use std::{fs, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, io, net::IpAddr, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::future::OptionFuture;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -26,6 +26,9 @@ use crate::{
 
 /// How often to check that the lease loop is still running.
 const ALIVE_POLL: Duration = Duration::from_millis(200);
+
+/// For how many polls in a row no hook may run before another program goes on.
+const CALM_POLLS: u32 = 2;
 
 /// What is served besides requests.
 pub(super) struct Aside {
@@ -78,6 +81,9 @@ pub(super) fn serve(
     served
 }
 
+/// The installed program, if it could go on.
+type Trial = Pin<Box<dyn Future<Output = io::Result<PathBuf>>>>;
+
 struct Signals {
     term: Signal,
     int: Signal,
@@ -105,32 +111,44 @@ impl Signals {
     ) -> Ended {
         let mut poll = tokio::time::interval(ALIVE_POLL);
         // The trial of the installed version, beside everything else.
-        let mut trial = OptionFuture::from(None);
-        let mut installed: Option<PathBuf> = None;
+        let mut trial: OptionFuture<Trial> = None.into();
+        // For how many polls no hook has run since that version was asked for.
+        let mut calm: Option<u32> = None;
         loop {
-            if let Some(program) = installed.take_if(|_| !has_hooks()) {
-                info!(program = %program.display(), "SIGUSR2: going on as the installed version");
-                return Ended::Replace(program);
-            }
             tokio::select! {
                 _ = self.term.recv() => return terminated().await,
                 _ = self.int.recv() => { info!("SIGINT: ending"); return Ended::Stop }
                 _ = self.hup.recv() => { tokio::spawn(reload(Arc::clone(server))); }
-                _ = self.usr2.recv() => trial = OptionFuture::from(Some(Box::pin(successor::find()))),
-                Some(tried) = &mut trial => match tried {
-                    Ok(program) => {
-                        if has_hooks() {
-                            info!("SIGUSR2: hooks are running: going on as the installed version after them");
+                _ = self.usr2.recv() => {
+                    if has_hooks() {
+                        info!("SIGUSR2: hooks are running: the installed version is to go on after them");
+                    }
+                    calm = Some(0);
+                }
+                Some(tried) = &mut trial => {
+                    trial = None.into();
+                    match tried {
+                        Ok(_) if has_hooks() => calm = Some(0),
+                        Ok(program) => {
+                            info!(program = %program.display(), "SIGUSR2: going on as the installed version");
+                            return Ended::Replace(program);
                         }
-                        installed = Some(program);
-                        trial = OptionFuture::from(None);
+                        Err(e) => {
+                            warn!("SIGUSR2: the installed vip-ctl can't go on, so this one does: {e}");
+                        }
                     }
-                    Err(e) => {
-                        warn!("SIGUSR2: the installed vip-ctl can't go on, so this one does: {e}");
-                        trial = OptionFuture::from(None);
+                }
+                _ = poll.tick() => {
+                    if has_ended() {
+                        return Ended::Stop;
                     }
-                },
-                _ = poll.tick() => if has_ended() { return Ended::Stop },
+                    // One hook may be ordered for the end of another.
+                    calm = calm.map(|polls| if has_hooks() { 0 } else { polls + 1 });
+                    if calm.take_if(|polls| *polls >= CALM_POLLS).is_some() {
+                        let find: Trial = Box::pin(successor::find());
+                        trial = Some(find).into();
+                    }
+                }
             }
         }
     }
