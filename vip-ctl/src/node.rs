@@ -158,8 +158,12 @@ pub fn set_up(paths: &Paths, setup: &Setup) -> Result<Node, NodeError> {
     node.adopted = loaded.adopted;
     if let Err(e) = node.apply(loaded.ebpf, setup, &interfaces) {
         if fresh {
-            // The first error is the one to tell.
-            let _ = node.take_down(paths);
+            // The first error is the one to tell. What was on `lo` before stays.
+            let _ = node
+                .host
+                .restore()
+                .map_err(NodeError::from)
+                .and_then(|()| take_off(&node.host, &paths.bpf_dir));
         }
         return Err(e);
     }

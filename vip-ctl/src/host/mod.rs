@@ -288,8 +288,8 @@ impl Host {
             return Ok(());
         }
         let mut saved = Saved::read(&self.run_dir)?;
-        let ours = saved.addresses.intersection(vips).copied().collect();
-        self.runtime.block_on(self.delete_addresses(&ours))?;
+        // Whoever put them there: in no map, they would be guarded by nothing.
+        self.take_off_loopback(vips)?;
         let there = self.runtime.block_on(local::routes(&self.handle))?;
         for vip in vips.iter().filter(|vip| there.contains_key(vip)) {
             self.place_local_clients(*vip, Place::Here)?;
