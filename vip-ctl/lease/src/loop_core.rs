@@ -3,7 +3,11 @@
 //! of an [`Io`], and everything that is done to the world goes through it, so
 //! that the simulation runs these very lines.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use vip_common::{BootNs, Lease};
 use vip_engine::{
@@ -82,7 +86,7 @@ pub struct Core<I: Io> {
     /// The groups whose leases may not have all of their VIPs yet.
     pub uncovered: Vec<GroupId>,
     /// Those of them of which nothing would be answered.
-    pub mute: Vec<GroupId>,
+    pub mute: BTreeSet<GroupId>,
     /// Seals and opens.
     pub transport: Transport,
     /// Between the engine's words and the map.
@@ -133,7 +137,7 @@ impl<I: Io> Core<I> {
             engine,
             labels,
             uncovered,
-            mute: Vec::new(),
+            mute: BTreeSet::new(),
             transport,
             gates,
             me,
@@ -243,8 +247,7 @@ impl<I: Io> Core<I> {
             std::mem::take(&mut self.uncovered).into_iter().partition(is_covered);
         self.uncovered = uncovered;
         for group in covered {
-            if let Some(place) = self.mute.iter().position(|mute| *mute == group) {
-                self.mute.swap_remove(place);
+            if self.mute.remove(&group) {
                 self.input(Input::Mute { group, on: false });
             }
             if let Some((_, label)) = self.labels.asked(group) {
@@ -258,7 +261,7 @@ impl<I: Io> Core<I> {
         for group in &groups {
             self.input(Input::Mute { group: *group, on: true });
         }
-        self.mute = groups;
+        self.mute = groups.into_iter().collect();
     }
 
     /// A VIP of this group is claimed by another node. Each claim is answered

@@ -2,7 +2,7 @@
 //! decided here.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
@@ -232,7 +232,7 @@ pub struct Snapshot {
     /// Nodes that have other groups, by what they last said.
     pub differing: Vec<NodeId>,
     /// Groups of which this node would answer nothing, see [`crate::Core::mute`].
-    pub mute: Vec<GroupId>,
+    pub mute: BTreeSet<GroupId>,
     /// The engine's view.
     pub engine: Status,
     /// When that was.
