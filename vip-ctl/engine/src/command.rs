@@ -1,6 +1,6 @@
 //! Commands: given at any node, forwarded to the one that can do them, and
 //! answered when the outcome has been seen here. What the holder does with
-//! one is in [`super::handover`].
+//! one is in [`super::group`].
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,8 +9,7 @@ use vip_common::BootNs;
 use super::{
     Engine,
     config::{COMMAND_TIMEOUT, CommandId, Epoch, GroupId, NodeId, Pause, Role},
-    group::Group,
-    handover::Wish,
+    group::{Group, Wish},
     io::{Command, Completed, Output, Refusal},
     message::{Message, RequestId, Verdict},
     mutant::Mutant,

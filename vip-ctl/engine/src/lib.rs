@@ -2,32 +2,24 @@
 //!
 //! Sans-IO: inputs and the time go in, outputs come out. No clock, no
 //! randomness, no socket and no map is in here, so that what ships is what is
-//! simulated. Which rule of the protocol a piece of code keeps is said there;
-//! the rules are numbered as in the protocol's description.
+//! simulated. A comment that says "rule N" means rule N of `docs/protocol.md`.
 //!
-//! Every node runs an acceptor per group, which votes ([`acceptor`]). Nodes
-//! that are no witnesses also ask for leases ([`proposer`], [`group`]) and
-//! hand them over ([`handover`]). A lease counts from the moment at which the
-//! first Prepare was sent, lasts T_hold on the holder's clock, and takes a
-//! majority of acceptors, each of which keeps it for the longer T_accept.
+//! Every node runs an acceptor per group, which votes. Nodes that are no
+//! witnesses also ask for leases and hand them over ([`group`]). A lease counts
+//! from the moment at which the first Prepare was sent, lasts T_hold on the
+//! holder's clock, and takes a majority of acceptors, each of which keeps it
+//! for the longer T_accept.
 
-mod acceptor;
-mod candidacy;
 mod command;
 mod config;
 mod group;
 mod group_set;
-mod handover;
 mod io;
 mod label;
 mod message;
 mod mutant;
 mod node;
-mod proposer;
-mod release;
 mod reload;
-#[cfg(feature = "mutants")]
-mod same_ballot;
 mod timers;
 mod wire;
 

@@ -5,7 +5,7 @@ use vip_common::BootNs;
 use super::{A, ACCEPT, B, C, ms};
 use crate::{
     Ballot, Claim, Epoch, Incarnation, NodeId, RESERVE_MIN, Refused,
-    acceptor::{Acceptor, Lapsed, OwnPhase, Promised},
+    group::{Acceptor, Lapsed, OwnPhase, Promised},
     mutant::Broken,
 };
 

@@ -1,11 +1,11 @@
-//! The mutant [`super::mutant::Mutant::SameBallot`], which needs more than one
+//! The mutant [`crate::mutant::Mutant::SameBallot`], which needs more than one
 //! line: a handover that gives a second meaning to a message.
 
 use vip_common::{BootNs, Lease};
 
-use super::{
+use super::{Group, Held};
+use crate::{
     config::NodeId,
-    group::{Group, Held},
     io::{Output, Reason},
     message::{About, Ballot},
     node::Node,
@@ -13,7 +13,7 @@ use super::{
 
 /// What `SameBallot` remembers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Given {
+pub(crate) struct Given {
     /// The old holder: under which ballot it has proposed whom.
     to: Option<(Ballot, NodeId)>,
     /// The successor: when it said that it is ready.

@@ -1,6 +1,6 @@
 //! The asking half of a node: attempts to get, renew or adopt a lease, each
 //! under a ballot of its own (rules 1, 2, 5 and 6). When to make one is decided
-//! in [`super::group`] and here only for renewals.
+//! in [`super`] and here only for renewals.
 //!
 //! A candidate asks in two phases. The first tells it the highest epoch, and
 //! rivals that they are too late; that two never hold follows from the second
@@ -12,9 +12,11 @@ use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 use vip_common::{BootNs, Lease};
 
 use super::{
+    Group, Held,
     acceptor::{OwnPhase, Promised},
+};
+use crate::{
     config::{CEILING_WAIT, Epoch, NodeId, NodeSet, RETRY_MIN, Timing},
-    group::{Group, Held},
     io::{Output, Reason},
     message::{About, Ballot, Claim, Refused},
     mutant::Mutant,
@@ -26,7 +28,7 @@ const DUELS_MAX: u32 = 5;
 
 /// What an attempt is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// A new grant.
     Stand,
     /// The same grant for longer.
@@ -47,7 +49,7 @@ enum Phase {
 
 /// An attempt under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Attempt {
+pub(crate) struct Attempt {
     ballot: Ballot,
     kind: Kind,
     phase: Phase,

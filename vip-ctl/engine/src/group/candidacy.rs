@@ -4,13 +4,12 @@
 
 use vip_common::BootNs;
 
-use super::{
+use super::{Group, proposer::Kind};
+use crate::{
     config::COMMAND_TIMEOUT,
-    group::Group,
     io::{Command, Reason},
     mutant::Mutant,
     node::Node,
-    proposer::Kind,
 };
 
 impl Group {

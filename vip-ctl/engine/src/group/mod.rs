@@ -1,6 +1,6 @@
 //! One group on this node: its acceptor, its lease or its wish for one, and
 //! when it has to look at the clock. How an attempt goes is in
-//! [`super::proposer`], how a lease is given away in [`super::handover`].
+//! [`proposer`], how a lease is given away in [`handover`].
 //!
 //! ```text
 //!            silence over, eligible                majority accepts
@@ -11,23 +11,34 @@
 //!                                     Paused ◄──────── demoted ─────────┘
 //! ```
 
+mod acceptor;
+mod candidacy;
+mod handover;
+mod proposer;
+mod release;
+#[cfg(feature = "mutants")]
+mod same_ballot;
+
 use vip_common::{BootNs, Lease};
 
-use super::{
+#[cfg(test)]
+pub(crate) use self::acceptor::{OwnPhase, Promised};
+pub(crate) use self::{
     acceptor::{Acceptor, Lapsed},
+    handover::Wish,
+};
+use self::{handover::Handover, proposer::Attempt, release::Releasing};
+use crate::{
     config::{Epoch, GroupId, NodeId, NodeSet},
-    handover::{Handover, Wish},
     io::{GroupState, Output, Reason},
     message::{About, Ballot},
     mutant::Mutant,
     node::Node,
-    proposer::Attempt,
-    release::Releasing,
 };
 
 /// This node's own lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Held {
+pub(crate) struct Held {
     /// The ballot that won it last; `None` while it is what a former
     /// incarnation left in the map.
     pub ballot: Option<Ballot>,
@@ -41,7 +52,7 @@ pub(super) struct Held {
 
 /// One group on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Group {
+pub(crate) struct Group {
     pub id: GroupId,
     pub acceptor: Acceptor,
     /// `None` for a witness.
@@ -93,7 +104,7 @@ pub(super) struct Group {
     reported: Option<(GroupState, Option<NodeId>, Epoch)>,
     told_ready: bool,
     #[cfg(feature = "mutants")]
-    pub given: super::same_ballot::Given,
+    pub given: same_ballot::Given,
 }
 
 impl Group {
@@ -136,7 +147,7 @@ impl Group {
             reported: None,
             told_ready: false,
             #[cfg(feature = "mutants")]
-            given: super::same_ballot::Given::default(),
+            given: same_ballot::Given::default(),
         }
     }
 
@@ -318,7 +329,7 @@ impl Group {
         }
     }
 
-    /// [`super::Input::Mute`].
+    /// [`crate::Input::Mute`].
     pub fn set_mute(&mut self, on: bool, node: &mut Node) {
         if self.mute && !on {
             // The ranks count from now on.
@@ -435,7 +446,7 @@ impl Group {
         }
     }
 
-    /// [`super::Engine::forget_courtesies`].
+    /// [`crate::Engine::forget_courtesies`].
     pub fn forget_courtesies(&mut self, node: &Node) {
         self.stand_after = self.stand_after.min(node.now);
         self.duels = 0;

@@ -3,9 +3,9 @@
 
 use vip_common::{BootNs, Lease};
 
-use super::{
+use super::Group;
+use crate::{
     config::{NodeId, NodeSet},
-    group::Group,
     io::{Output, Reason},
     message::{About, Ballot},
     mutant::Mutant,
@@ -15,7 +15,7 @@ use super::{
 /// A release that some acceptor may not know of, or that a successor has not
 /// made use of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Releasing {
+pub(crate) struct Releasing {
     ballot: Ballot,
     successor: Option<NodeId>,
     unconfirmed: NodeSet,

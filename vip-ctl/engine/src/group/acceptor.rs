@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use vip_common::BootNs;
 
-use super::{
+use super::Group;
+use crate::{
     config::{CEILING_WAIT, Epoch, NodeId, Role},
-    group::Group,
     message::{About, Ballot, Claim, Refused},
     mutant::{Broken, Mutant},
     node::Node,
@@ -15,7 +15,7 @@ use super::{
 
 /// A lease that was accepted; the ballot's node owns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Accepted {
+pub(crate) struct Accepted {
     pub ballot: Ballot,
     pub epoch: Epoch,
     /// Receipt + T_accept, on this node's clock.
@@ -33,7 +33,7 @@ struct Reservation {
 
 /// What ended of what kept a node from standing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Lapsed {
+pub(crate) struct Lapsed {
     /// When the last of it ended.
     pub at: BootNs,
     /// Whose lease ran out, if one did.
@@ -42,7 +42,7 @@ pub(super) struct Lapsed {
 
 /// What this node's own renewal asks of its own acceptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OwnPhase {
+pub(crate) enum OwnPhase {
     /// First phase.
     Prepare { ballot: Ballot },
     /// Second phase; the lease is kept for `accept`.
@@ -51,7 +51,7 @@ pub(super) enum OwnPhase {
 
 /// What a promise says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Promised {
+pub(crate) struct Promised {
     /// The highest epoch accepted so far.
     pub epoch: Epoch,
     /// The epoch of the asking node's own unexpired lease.
@@ -61,7 +61,7 @@ pub(super) struct Promised {
 /// The acceptor of one group; an observer's only takes note. It refuses
 /// everybody while it keeps silence, this node's own candidacy included.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Acceptor {
+pub(crate) struct Acceptor {
     /// Until then it may have forgotten votes that still count (rule 5).
     silent_until: Option<BootNs>,
     /// Lower ballots are refused.

@@ -1,12 +1,12 @@
 //! The holder's side of switchover, demotion and promotion elsewhere (rule
 //! 8): ask the target, and release only when it is ready. Who asked, and
-//! whether the outcome came about, is in [`super::command`].
+//! whether the outcome came about, is in [`crate::command`].
 
 use vip_common::BootNs;
 
-use super::{
+use super::Group;
+use crate::{
     config::{NodeId, NodeSet, Role},
-    group::Group,
     io::{Reason, Refusal},
     message::{About, AskId, Verdict},
     mutant::Mutant,
@@ -15,7 +15,7 @@ use super::{
 
 /// What the command leaves open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Wish {
+pub(crate) enum Wish {
     /// This node or nobody.
     To(NodeId),
     /// The best one; if there is none, keep the lease.
@@ -31,7 +31,7 @@ pub(super) enum Wish {
 
 /// A handover whose target has not answered yet. The lease is renewed meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Handover {
+pub(crate) struct Handover {
     /// Who waits for a verdict; `None`: the node itself.
     requester: Option<Requester>,
     wish: Wish,
@@ -174,7 +174,7 @@ impl Group {
         node.decide(handover.requester, verdict);
     }
 
-    /// [`super::Input::PromoteFailed`].
+    /// [`crate::Input::PromoteFailed`].
     pub fn promote_failed(&mut self, node: &mut Node) {
         self.eligible = Some(false);
         self.clings = false;
