@@ -387,7 +387,11 @@ impl World {
     /// The process goes on.
     pub fn resume(&mut self, index: usize) -> Result<(), Violation> {
         self.note(|world| format!("{:<6} continues", world.name(index)));
-        self.nodes[index].stalled_until = None;
+        let node = &mut self.nodes[index];
+        node.stalled_until = None;
+        // A command was kept back for a hook meanwhile: its holder has its time from now on.
+        let lost = node.clock.at(self.now).since(node.handled_at);
+        node.commands.values_mut().for_each(|until| *until = until.plus(lost));
         self.wake(index)
     }
 
