@@ -18,10 +18,9 @@ use crate::{
         CHECKS_MAX, COMM_LEN_MAX, DELAY_MAX, FALL_DEFAULT, Hooks, LEASE_DEFAULT, LEASE_MAX, LEASE_MIN,
         PREEMPT_DELAY_DEFAULT, PRIORITY_DEFAULT, PRIORITY_MAX, RISE_DEFAULT, hooks, keys,
     },
-    event::{Change, Events, Hook, HookRun, Kind, Outcome, Tally},
+    events::{Change, Events, Hook, HookRun, Kind, Outcome, Tally},
     exit::Exit,
-    metrics,
-    report::{self, Status},
+    report::{self, Status, metrics},
     transport::Rejected,
 };
 

@@ -8,7 +8,7 @@ use std::{
 
 use vip_common::BootNs;
 
-use crate::dataplane::clock;
+use crate::clock;
 
 /// A thread that the watchdog asks after, besides the lease thread.
 #[derive(Clone, Copy, Debug)]

@@ -13,9 +13,7 @@
 
 pub mod announcer;
 pub mod checks;
-pub mod chronicle;
 pub mod control;
-pub mod eligibility;
 pub mod heartbeat;
 pub mod hooks;
 pub mod judge;
@@ -23,7 +21,5 @@ pub mod keeper;
 pub mod lease_loop;
 pub mod messages;
 pub mod names;
-pub mod pins;
-pub mod reload;
 pub mod setup;
 pub mod threads;

@@ -2,7 +2,7 @@
 
 use std::{io, thread, time::Duration};
 
-use crate::dataplane::clock;
+use crate::clock;
 
 /// How often it is looked whether a thread has ended.
 const LOOK: Duration = Duration::from_millis(1);

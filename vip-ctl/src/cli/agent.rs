@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Failure, logs};
+use super::support::{log, output::Failure};
 use crate::{daemon, exit::Exit, paths::Paths};
 
 #[derive(clap::Args, Debug)]
@@ -30,7 +30,7 @@ pub(super) fn run(args: &Args, paths: &Paths) -> Result<Exit, Failure> {
         daemon::try_out(&args.config, paths).map_err(|e| Failure::new(e.exit(), e.to_string()))?;
         return Ok(Exit::Ok);
     }
-    logs::start(&args.log)?;
+    log::start(&args.log)?;
     daemon::run(&args.config, paths, args.hold).map_err(|e| Failure::new(e.exit(), e.to_string()))?;
     Ok(Exit::Ok)
 }

@@ -13,7 +13,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Failure, Format, print, print_json};
+use super::support::output::{Failure, Format, print, print_json};
 use crate::{
     config::{Config, ConfigError, more_files, unread_files},
     exit::Exit,

@@ -4,7 +4,10 @@ use clap::CommandFactory as _;
 use clap_complete::{Shell, generate};
 use serde_json::json;
 
-use super::{Cli, Failure, Format, print, print_json};
+use super::{
+    Cli,
+    support::output::{Failure, Format, print, print_json},
+};
 use crate::exit::Exit;
 
 #[derive(clap::Args, Debug)]

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::json;
 
-use super::{Failure, Format, host_name, print, print_json};
+use super::support::output::{Failure, Format, host_name, print, print_json};
 use crate::{convert, exit::Exit, paths::Paths};
 
 #[derive(clap::Args, Debug)]

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::{Failure, Format, client, print, print_json};
+use super::support::{
+    client,
+    output::{Failure, Format, print, print_json},
+};
 use crate::{
     agent::control::{Request, Response},
     doctor::{Findings, Level, examine},

@@ -2,10 +2,13 @@
 
 use std::io::{BufRead, BufReader};
 
-use super::{Failure, Format, client, print};
+use super::support::{
+    client,
+    output::{Failure, Format, print},
+};
 use crate::{
     agent::control::{Request, Response},
-    event::{Event, text},
+    events::{Event, text},
     exit::Exit,
     paths::Paths,
 };

@@ -5,10 +5,16 @@ use std::{fmt::Write as _, time::Duration};
 
 use serde::Serialize;
 
-use super::{Failure, Format, client, history, print, print_json};
+use super::{
+    history,
+    support::{
+        client,
+        output::{Failure, Format, print, print_json},
+    },
+};
 use crate::{
     agent::control::{Request, Response},
-    event::{Event, Kind, Timestamp},
+    events::{Event, Kind, Timestamp},
     exit::Exit,
     paths::Paths,
     report::{Candidate, GroupStatus, Status},
@@ -289,7 +295,7 @@ fn text(explanation: &Explanation) -> String {
 mod tests {
     use super::*;
     use crate::{
-        event::{Change, Events},
+        events::{Change, Events},
         report::NodeStatus,
     };
 

@@ -1,6 +1,12 @@
 //! `vip-ctl failover`: the lease to a node, with or without the old holder.
 
-use super::{Failure, Format, client, dry_run, lease};
+use super::{
+    promote,
+    support::{
+        client, dry_run,
+        output::{Failure, Format},
+    },
+};
 use crate::{agent::control::Request, exit::Exit, paths::Paths};
 
 #[derive(clap::Args, Debug)]
@@ -18,7 +24,7 @@ pub(super) struct Args {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    wait: lease::Wait,
+    wait: promote::Wait,
     /// Say what would happen, and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -34,5 +40,5 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
     if args.dry_run {
         return dry_run::of_agent(paths, &request, "a failover", format);
     }
-    lease::tell(client::ask_agent(paths, &request, "a failover")?, format)
+    promote::tell(client::ask_agent(paths, &request, "a failover")?, format)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Failure, logs};
+use super::support::{log, output::Failure};
 use crate::{dataplane::attach, exit::Exit, paths::Paths};
 
 /// How often what was logged is fetched.
@@ -19,7 +19,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, paths: &Paths) -> Result<Exit, Failure> {
-    logs::start("info")?;
+    log::start("info")?;
     let mut logs = Vec::new();
     for ifindex in attach::interfaces(&paths.bpf_dir)?.into_keys() {
         logs.push(attach::frame_log(&paths.bpf_dir, ifindex)?);

@@ -5,12 +5,14 @@ use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
 
 use serde::Serialize;
 
-use super::{Failure, Format, client, print, print_json};
+use super::support::{
+    client,
+    output::{Failure, Format, print, print_json},
+};
 use crate::{
     agent::control::{Request, Response},
-    event::{Change, Event, Hook, HookRun, Kind},
+    events::{Change, Event, Hook, HookRun, Kind, history},
     exit::Exit,
-    history,
     paths::Paths,
 };
 
@@ -193,7 +195,7 @@ fn text(entries: &[Entry]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Events, Outcome};
+    use crate::events::{Events, Outcome};
 
     fn run(hook: Hook) -> Kind {
         let (outcome, exit, output) = (Outcome::Failed, Some(3), vec!["no".into(), "why".into()]);

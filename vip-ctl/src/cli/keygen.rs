@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Failure, Format, dry_run, exit_of_write, print, print_json};
+use super::support::{
+    dry_run,
+    output::{Failure, Format, exit_of_write, print, print_json},
+};
 use crate::{
     exit::Exit,
     transport::{

@@ -8,7 +8,10 @@ use vip_common::{
     layout::{GROUP_NAME_LEN, VIPS_DEFAULT, VIPS_MAX},
 };
 
-use super::{Failure, Format, dry_run, print, print_json};
+use super::support::{
+    dry_run,
+    output::{Failure, Format, print, print_json},
+};
 use crate::{
     dataplane::attach::{Gate, How, Mode},
     exit::Exit,

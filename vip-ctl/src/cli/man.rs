@@ -6,7 +6,10 @@ use clap::{Command, CommandFactory as _};
 use clap_mangen::Man;
 use serde_json::json;
 
-use super::{Cli, Failure, Format, print, print_json};
+use super::{
+    Cli,
+    support::output::{Failure, Format, print, print_json},
+};
 use crate::exit::Exit;
 
 /// The section of administrators' commands.

@@ -13,7 +13,10 @@ use clap::Subcommand;
 use serde_json::json;
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
-use super::{Failure, Format, dry_run, exit_of_write, print, print_json};
+use super::support::{
+    dry_run,
+    output::{Failure, Format, exit_of_write, print, print_json},
+};
 use crate::{
     config::{Config, NODES_MAX},
     exit::Exit,

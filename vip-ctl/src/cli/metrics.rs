@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Failure, Format, print, print_json, status};
-use crate::{exit::Exit, metrics, paths::Paths};
+use super::{
+    status,
+    support::output::{Failure, Format, print, print_json},
+};
+use crate::{exit::Exit, paths::Paths, report::metrics};
 
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  vip-ctl metrics\n  vip-ctl metrics -o json")]

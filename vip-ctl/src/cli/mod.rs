@@ -3,44 +3,37 @@
 
 mod agent;
 mod check;
-mod client;
 mod completions;
 mod convert;
 mod doctor;
-mod dry_run;
 mod events;
 mod explain;
 mod failover;
 mod frame_log;
 mod history;
 mod keygen;
-mod lease;
 mod load;
-mod logs;
 mod man;
 mod member;
 mod metrics;
 mod monitor;
 mod pause;
+mod promote;
 mod reload;
 mod standby;
 mod status;
+mod support;
 mod switchover;
 mod unload;
 #[cfg(test)]
 mod walk;
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::{io::Write as _, process::ExitCode};
 
-use clap::{Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap::{Parser, Subcommand, error::ErrorKind};
 
-use crate::{
-    dataplane::DataPlaneError, exit::Exit, host::HostError, lock::LockError, node::NodeError, paths::Paths,
-    report::ReportError,
-};
+use self::support::output::{Failure, Format, as_json, print, text_only};
+use crate::{exit::Exit, paths::Paths};
 
 /// Moves an IP address between servers in milliseconds, fenced by the kernel.
 #[derive(Parser, Debug)]
@@ -58,15 +51,6 @@ struct Cli {
     verb: Verb,
 }
 
-/// How to print.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For a person.
-    Text,
-    /// For a program: one JSON object.
-    Json,
-}
-
 #[derive(Subcommand, Debug)]
 enum Verb {
     /// Put the data plane on this host's interfaces and VIPs under its guard.
@@ -75,10 +59,10 @@ enum Verb {
     Unload(unload::Args),
     /// Give this node the lease.
     #[command(after_help = "Examples:\n  vip-ctl promote db\n  vip-ctl promote 10.0.1.12")]
-    Promote(lease::Args),
+    Promote(promote::Args),
     /// Take the lease from its holder.
     #[command(after_help = "Example:\n  vip-ctl demote db")]
-    Demote(lease::Args),
+    Demote(promote::Args),
     /// Show who holds what, and what was answered, passed and dropped.
     Status(status::Args),
     /// Move the lease to another node of the cluster, as planned.
@@ -127,64 +111,6 @@ enum Verb {
     Man(man::Args),
 }
 
-/// Why a verb failed: a sentence and an exit code.
-#[derive(Debug)]
-struct Failure {
-    exit: Exit,
-    message: String,
-}
-
-impl Failure {
-    fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into() }
-    }
-
-    /// What an agent answered.
-    fn of_agent(code: u8, message: String) -> Self {
-        Self { exit: Exit::from_code(code), message }
-    }
-}
-
-impl From<DataPlaneError> for Failure {
-    fn from(e: DataPlaneError) -> Self {
-        Self::new(e.exit(), e.to_string())
-    }
-}
-
-impl From<NodeError> for Failure {
-    fn from(e: NodeError) -> Self {
-        Self::new(e.exit(), e.to_string())
-    }
-}
-
-impl From<HostError> for Failure {
-    fn from(e: HostError) -> Self {
-        NodeError::from(e).into()
-    }
-}
-
-impl From<ReportError> for Failure {
-    fn from(e: ReportError) -> Self {
-        match e {
-            ReportError::DataPlane(e) => e.into(),
-            ReportError::Host(e) => e.into(),
-        }
-    }
-}
-
-impl From<LockError> for Failure {
-    fn from(e: LockError) -> Self {
-        let exit = match &e {
-            LockError::Agent { .. } | LockError::Busy { .. } => Exit::Busy,
-            LockError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-                Exit::NoPermission
-            }
-            LockError::Io { .. } => Exit::System,
-        };
-        Self::new(exit, e.to_string())
-    }
-}
-
 /// The command line, as clap knows it.
 #[cfg(test)]
 pub(crate) fn command() -> clap::Command {
@@ -223,14 +149,6 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// A failure for a program.
-fn as_json(failure: &Failure) -> String {
-    let error = serde_json::json!({
-        "error": { "code": failure.exit as u8, "message": failure.message }
-    });
-    format!("{error}\n")
-}
-
 /// What is wrong with a command line, without how it is to be.
 fn usage(e: &clap::Error) -> String {
     let no_verb = [ErrorKind::MissingSubcommand, ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand];
@@ -257,42 +175,13 @@ fn asks_for_json(args: impl Iterator<Item = String>) -> bool {
     false
 }
 
-/// The exit code for a file that can't be made or written.
-fn exit_of_write(e: &io::Error) -> Exit {
-    let in_the_way = [
-        io::ErrorKind::AlreadyExists,
-        io::ErrorKind::NotFound,
-        io::ErrorKind::NotADirectory,
-        io::ErrorKind::IsADirectory,
-        io::ErrorKind::ReadOnlyFilesystem,
-        io::ErrorKind::InvalidFilename,
-    ];
-    if e.kind() == io::ErrorKind::PermissionDenied {
-        Exit::NoPermission
-    } else if in_the_way.contains(&e.kind()) {
-        Exit::Occupied
-    } else {
-        Exit::System
-    }
-}
-
-/// Refuses `-o json` to a verb that has nothing to say in it.
-fn text_only(format: Format, verb: &str, instead: &str) -> Result<(), Failure> {
-    match format {
-        Format::Text => Ok(()),
-        Format::Json => {
-            Err(Failure::new(Exit::Usage, format!("{verb} prints no JSON: leave -o json out, or {instead}")))
-        }
-    }
-}
-
 fn run(cli: Cli) -> Result<Exit, Failure> {
     let (paths, format) = (&cli.paths, cli.output);
     match cli.verb {
         Verb::Load(args) => load::run(&args, paths, format),
         Verb::Unload(args) => unload::run(&args, paths, format),
-        Verb::Promote(args) => lease::promote(&args, paths, format),
-        Verb::Demote(args) => lease::demote(&args, paths, format),
+        Verb::Promote(args) => promote::promote(&args, paths, format),
+        Verb::Demote(args) => promote::demote(&args, paths, format),
         Verb::Status(args) => status::run(&args, paths, format),
         Verb::Switchover(args) => switchover::run(&args, paths, format),
         Verb::Failover(args) => failover::run(&args, paths, format),
@@ -325,27 +214,6 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Completions(args) => completions::run(&args, format),
         Verb::Man(args) => man::run(&args, format),
     }
-}
-
-/// Prints to stdout; a reader that went away is no error of ours.
-fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
-}
-
-/// Prints a value as one JSON object.
-fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    let json = serde_json::to_string_pretty(value)
-        .map_err(|e| Failure::new(Exit::Software, format!("could not write JSON: {e}")))?;
-    print(&format!("{json}\n"));
-    Ok(())
-}
-
-/// The host's name, which is the node's name where no agent says otherwise.
-fn host_name() -> String {
-    nix::unistd::gethostname()
-        .ok()
-        .and_then(|name| name.into_string().ok())
-        .unwrap_or_else(|| "localhost".into())
 }
 
 #[cfg(test)]
@@ -398,18 +266,6 @@ mod tests {
                 run(Cli::try_parse_from(line.split_whitespace()).expect("right")).expect_err("refused");
             assert_eq!(failure.exit, Exit::Usage, "{verb}");
             assert!(failure.message.contains("leave -o json out"), "{}", failure.message);
-        }
-    }
-
-    #[test]
-    fn errors_of_writing_have_their_exit_codes() {
-        for (kind, exit) in [
-            (io::ErrorKind::PermissionDenied, Exit::NoPermission),
-            (io::ErrorKind::ReadOnlyFilesystem, Exit::Occupied),
-            (io::ErrorKind::NotFound, Exit::Occupied),
-            (io::ErrorKind::StorageFull, Exit::System),
-        ] {
-            assert_eq!(exit_of_write(&kind.into()), exit, "{kind}");
         }
     }
 }

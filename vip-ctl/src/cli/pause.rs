@@ -2,7 +2,10 @@
 
 use serde_json::json;
 
-use super::{Failure, Format, client, dry_run, print, print_json};
+use super::support::{
+    client, dry_run,
+    output::{Failure, Format, print, print_json},
+};
 use crate::{
     agent::control::{Request, Response},
     exit::Exit,

@@ -1,6 +1,9 @@
 //! `vip-ctl reload`: the agent reads its configuration again.
 
-use super::{Failure, Format, client, dry_run, print, print_json};
+use super::support::{
+    client, dry_run,
+    output::{Failure, Format, print, print_json},
+};
 use crate::{
     agent::control::{Request, Response},
     exit::Exit,

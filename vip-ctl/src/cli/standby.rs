@@ -2,7 +2,13 @@
 
 use serde_json::json;
 
-use super::{Failure, Format, client, dry_run, lease, print, print_json};
+use super::{
+    promote,
+    support::{
+        client, dry_run,
+        output::{Failure, Format, print, print_json},
+    },
+};
 use crate::{
     agent::control::{Request, Response},
     exit::Exit,
@@ -19,7 +25,7 @@ pub(super) struct StandbyArgs {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    wait: lease::Wait,
+    wait: promote::Wait,
     /// Say what would happen, and do nothing.
     #[arg(long)]
     dry_run: bool,

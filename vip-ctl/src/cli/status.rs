@@ -1,6 +1,9 @@
 //! `vip-ctl status`.
 
-use super::{Failure, Format, client, host_name, print, print_json};
+use super::support::{
+    client,
+    output::{Failure, Format, host_name, print, print_json},
+};
 use crate::{
     agent::control::{Request, Response},
     dataplane::DataPlane,

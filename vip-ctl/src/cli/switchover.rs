@@ -1,6 +1,12 @@
 //! `vip-ctl switchover`: a planned move, through the agent.
 
-use super::{Failure, Format, client, dry_run, lease};
+use super::{
+    promote,
+    support::{
+        client, dry_run,
+        output::{Failure, Format},
+    },
+};
 use crate::{agent::control::Request, exit::Exit, paths::Paths};
 
 #[derive(clap::Args, Debug)]
@@ -13,7 +19,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "NODE")]
     to: Option<String>,
     #[command(flatten)]
-    wait: lease::Wait,
+    wait: promote::Wait,
     /// Say what would happen, and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -34,5 +40,5 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
             ),
         ));
     };
-    lease::tell(response, format)
+    promote::tell(response, format)
 }

@@ -1,6 +1,9 @@
 //! `vip-ctl unload`: everything off this host, and the host as it was.
 
-use super::{Failure, Format, dry_run, print, print_json};
+use super::support::{
+    dry_run,
+    output::{Failure, Format, print, print_json},
+};
 use crate::{
     exit::Exit,
     lock::Lock,

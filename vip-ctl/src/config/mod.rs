@@ -2,27 +2,18 @@
 //! the program trusts. Nothing here looks at interfaces, opens the key file
 //! or talks to anybody: a configuration is right or wrong by its text alone.
 //!
-//! The texts go through three steps. `read` takes each value on its own out
-//! of the TOML (`health` those of checks), `check` compares them with each
-//! other, and what is left makes the `Config`. All that is wrong in any file is
+//! The texts go through three steps. `sections` takes each value on its own out
+//! of the TOML, `cross_check` compares them with each other, and what is left
+//! makes the `Config`. All that is wrong in any file is
 //! reported at once, each with its file, line and column and a sentence that
 //! names the mend.
 
-mod api;
-mod check;
+mod cross_check;
 mod digest;
-mod error;
-mod files;
-mod health;
-pub mod hooks;
-mod keepalived;
-mod mac;
-mod read;
-mod section;
-mod suggest;
-mod syntax;
+mod sections;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::{
     collections::BTreeMap,
@@ -31,19 +22,23 @@ use std::{
     time::Duration,
 };
 
-use self::files::File;
+use self::text::files::File;
 pub use self::{
-    api::{Api, Tls},
-    error::{ConfigError, ConfigErrors, Place},
-    files::{names as more_files, unread as unread_files},
-    health::{Check, CheckKind, Health, Url, WhenAllFail},
-    hooks::Hooks,
+    sections::{
+        api::{Api, Tls},
+        health::{Check, CheckKind, Health, Url, WhenAllFail},
+        hooks::{self, Hooks},
+    },
+    text::{
+        files::{names as more_files, unread as unread_files},
+        report::{ConfigError, ConfigErrors, Place},
+    },
 };
 use crate::engine::{self, PeerLoss, Role};
 
 // What the reference tells of checks.
 #[cfg(test)]
-pub(crate) use self::health::{
+pub(crate) use self::sections::health::{
     CHECKS_MAX, COMM_LEN_MAX, COUNT_MAX as CHECK_COUNT_MAX, FALL_DEFAULT, INTERVAL as CHECK_INTERVAL,
     INTERVAL_DEFAULT as CHECK_INTERVAL_DEFAULT, RISE_DEFAULT, TIMEOUT_DEFAULT as CHECK_TIMEOUT_DEFAULT,
     TIMEOUT_MIN as CHECK_TIMEOUT_MIN,
@@ -174,7 +169,10 @@ impl Config {
         let mut files = vec![File::read(path, "name another with --config")];
         files.extend(File::read_more(path));
         let host_name = nix::unistd::gethostname().map_err(|error| {
-            files::refused(path, format!("this host's name can't be read ({error}): set name under [node]"))
+            text::files::refused(
+                path,
+                format!("this host's name can't be read ({error}): set name under [node]"),
+            )
         })?;
         Self::of_files(path, &files, &host_name.to_string_lossy())
     }
@@ -201,17 +199,17 @@ impl Config {
 
     /// Validates files, the main one, at `path`, first.
     fn of_files(path: &Path, files: &[File], host_name: &str) -> Result<Self, ConfigErrors> {
-        let mut report = files::report(files);
-        let tables = files::parse(files, &mut report);
+        let mut report = text::files::report(files);
+        let tables = text::files::parse(files, &mut report);
         let (main, more): (Vec<_>, Vec<_>) = tables.iter().partition(|(index, _)| *index == 0);
         let whole = tables.len() == files.len();
-        let more: Vec<_> = more.iter().flat_map(|(_, table)| read::groups(table, &mut report)).collect();
+        let more: Vec<_> = more.iter().flat_map(|(_, table)| sections::groups(table, &mut report)).collect();
         let has_more = !more.is_empty() || !whole;
-        let draft = main.first().map(|(_, table)| read::document(table, has_more, &mut report));
+        let draft = main.first().map(|(_, table)| sections::document(table, has_more, &mut report));
         // What is left of a broken file would raise errors that are none.
         let Some(mut draft) = draft.filter(|_| whole) else { return Err(report.into_errors()) };
         draft.groups.extend(more);
-        let config = check::check(draft, path, host_name, &mut report);
+        let config = cross_check::check(draft, path, host_name, &mut report);
         debug_assert_ne!(config.is_none(), report.is_empty(), "refused if and only if there is a reason");
         config.ok_or_else(|| report.into_errors())
     }
@@ -272,5 +270,5 @@ impl Config {
 /// The tables of the file, and the keys that each of them has.
 #[cfg(test)]
 pub(crate) const fn keys() -> &'static [(&'static str, &'static [&'static str])] {
-    section::KEYS
+    text::section::KEYS
 }

@@ -15,8 +15,8 @@ use vip_common::BootNs;
 use super::{AgentError, start};
 use crate::{
     agent::lease_loop::SourceGuard,
+    clock,
     config::{Config, Node},
-    dataplane::clock,
     mutant::{self, Mutant},
     paths::Paths,
     records::membership::{Entry, Membership, MembershipError},

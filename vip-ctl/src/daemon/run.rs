@@ -29,21 +29,20 @@ use super::{
 use crate::{
     agent::{
         checks::{Board, Checks},
-        chronicle::Chronicle,
         control::Server,
         heartbeat::{self, Beat},
         hooks::{self, People},
         judge::Lanes,
-        keeper::{self, Keeper},
+        keeper::{self, Keeper, chronicle::Chronicle, pins::Pins},
         lease_loop::{LeaseLoop, Plane, SourceGuard},
         messages::{Ask, Asker, Notice, RunnerAsk},
         names::Names,
-        pins::Pins,
         setup::node_setup,
         threads::{self, abort_on_panic, spawn},
     },
+    clock,
     config::{Config, LEASE_MAX},
-    dataplane::{DataPlane, clock, observe::Events},
+    dataplane::{DataPlane, observe::Events},
     engine::{GroupId, NodeId, PeerLoss, Timing},
     http,
     lock::Lock,
@@ -51,7 +50,12 @@ use crate::{
     outbound::runnable,
     paths::Paths,
     realtime,
-    records::{groups, membership::Entry, membership::Membership, memory::Memory, votes},
+    records::{
+        groups,
+        membership::{Entry, Membership},
+        memory::Memory,
+        votes,
+    },
     transport::KeyRing,
 };
 

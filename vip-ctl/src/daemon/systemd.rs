@@ -19,7 +19,7 @@ use crate::{
         heartbeat::{self, Beat},
         messages::{Ask, Asker},
     },
-    dataplane::clock,
+    clock,
     engine::GroupState,
 };
 

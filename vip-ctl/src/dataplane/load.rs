@@ -9,7 +9,7 @@ use vip_common::{
     names,
 };
 
-use super::{DataPlane, DataPlaneError, bpffs, clock, pinned_node};
+use super::{DataPlane, DataPlaneError, bpffs, clock_check, pinned_node};
 
 /// The BPF object, built by `cargo xtask build`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vip-ebpf.o"));
@@ -72,7 +72,7 @@ pub fn load_under(plane: &DataPlane) -> Result<Ebpf, DataPlaneError> {
 /// # Errors
 /// What [`load`] would fail with.
 pub fn try_out() -> Result<(), DataPlaneError> {
-    clock::check(&mut into_kernel()?)
+    clock_check::check(&mut into_kernel()?)
 }
 
 /// The tags of this version's ways in: the kernel's hashes of their instructions.
@@ -122,7 +122,7 @@ fn load_over(dir: &Path, vips_max: u32, adopted: bool) -> Result<Ebpf, DataPlane
         .load(OBJECT)
         .map_err(|e| DataPlaneError::from_source("load the data plane into the kernel".into(), &e))?;
     verify(&mut ebpf)?;
-    clock::check(&mut ebpf)?;
+    clock_check::check(&mut ebpf)?;
     if !adopted {
         write_node(&mut ebpf, dir, vips_max)?;
     }

@@ -7,7 +7,7 @@
 
 pub mod attach;
 pub mod bpffs;
-pub mod clock;
+mod clock_check;
 mod error;
 pub mod groups;
 pub mod heartbeat;

@@ -4,7 +4,7 @@
 use std::fs;
 
 use super::Findings;
-use crate::dataplane::clock::boot_offset;
+use crate::clock::boot_offset;
 
 const SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
 /// Sources that are read over a bus or an emulated device.

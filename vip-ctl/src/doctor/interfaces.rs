@@ -5,8 +5,8 @@ use std::fs;
 
 use super::{Findings, Level, Patient, ethtool};
 use crate::{
-    dataplane::attach::{self, Mode},
-    host::Interface,
+    dataplane::attach,
+    host::{Interface, XdpMode},
 };
 
 /// What fits into one page with XDP's headroom; most drivers run XDP natively
@@ -99,12 +99,12 @@ fn xdp(patient: &Patient<'_>, interface: &Interface, found: &mut Findings) {
             Level::Error,
             format!("another XDP program is on it, {}: detach that one first (`ip link set {name} xdp off`)", attach::program_name(id)),
         ),
-        Some((Mode::Native | Mode::Auto, _)) => (Level::Ok, format!("native mode, driver {driver}")),
-        Some((Mode::Generic, _)) if NATIVE_DRIVERS.contains(&driver.as_str()) => (
+        Some((XdpMode::Native, _)) => (Level::Ok, format!("native mode, driver {driver}")),
+        Some((XdpMode::Generic, _)) if NATIVE_DRIVERS.contains(&driver.as_str()) => (
             Level::Warning,
             format!("generic mode, although {driver} can run XDP itself: unload, lower the MTU or free queues, and load again"),
         ),
-        Some((Mode::Generic, _)) => {
+        Some((XdpMode::Generic, _)) => {
             (Level::Warning, format!("generic mode, driver {driver}: it works, and is slower than native mode"))
         }
         None if patient.guards(interface.index) => (
@@ -124,7 +124,7 @@ fn xdp(patient: &Patient<'_>, interface: &Interface, found: &mut Findings) {
 
 fn mtu(interface: &Interface, found: &mut Findings) {
     let Ok(mtu) = ethtool::mtu(&interface.name) else { return };
-    let is_native = interface.xdp.is_some_and(|(mode, _)| mode == Mode::Native);
+    let is_native = interface.xdp.is_some_and(|(mode, _)| mode == XdpMode::Native);
     if mtu > NATIVE_MTU && !is_native {
         found.add(
             Level::Warning,

@@ -4,10 +4,10 @@
 //!
 //! Nothing here is on the failover path, and nothing here decides who holds.
 
-mod local;
+mod local_clients;
 mod neighbours;
 mod plan;
-mod saved;
+mod undo;
 
 use std::{
     cell::RefCell,
@@ -26,11 +26,10 @@ use rtnetlink::Handle;
 use tokio::runtime::Runtime;
 
 pub use self::{
-    local::Place,
+    local_clients::Place,
     neighbours::{Neighbour, Pin, SavedNeighbour, mac_text},
-    saved::Saved,
+    undo::Saved,
 };
-use crate::dataplane::attach::Mode;
 
 /// Where the settings for all interfaces are; the higher of these and an
 /// interface's own is in force (ip-sysctl).
@@ -46,6 +45,15 @@ const SETTINGS: &str = "/proc/sys/net/ipv4/conf/all";
 const WANTED: [(&str, u8); 2] = [("arp_ignore", 1), ("arp_announce", 2)];
 /// The index of the loopback interface.
 const LOOPBACK: u32 = 1;
+
+/// Where an interface runs its XDP program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver.
+    Native,
+    /// In the stack, after the driver: slower, and on any interface.
+    Generic,
+}
 
 /// What went wrong with the host's network configuration.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +122,7 @@ pub struct Interface {
     /// True for `lo`.
     pub loopback: bool,
     /// The mode and id of the XDP program on it.
-    pub xdp: Option<(Mode, u32)>,
+    pub xdp: Option<(XdpMode, u32)>,
 }
 
 /// The host's network configuration, through netlink, with calls that block.
@@ -226,7 +234,7 @@ impl Host {
         let mut done = Vec::new();
         self.ensure_settings(&mut saved, &mut done)?;
         let save = |saved: &Saved| saved.write(&self.run_dir);
-        let rules = local::Rules { handle: &self.handle, beat: self.beat };
+        let rules = local_clients::Rules { handle: &self.handle, beat: self.beat };
         self.runtime.block_on(rules.ensure(&mut saved, save, &mut done))?;
         self.ensure_addresses(&mut saved, vips, &mut done)?;
         Ok(done)
@@ -290,7 +298,7 @@ impl Host {
         let mut saved = Saved::read(&self.run_dir)?;
         // Whoever put them there: in no map, they would be guarded by nothing.
         self.take_off_loopback(vips)?;
-        let there = self.runtime.block_on(local::routes(&self.handle))?;
+        let there = self.runtime.block_on(local_clients::routes(&self.handle))?;
         for vip in vips.iter().filter(|vip| there.contains_key(vip)) {
             self.place_local_clients(*vip, Place::Here)?;
             (self.beat)();
@@ -327,7 +335,7 @@ impl Host {
     /// # Errors
     /// [`HostError::Netlink`].
     pub fn place_local_clients(&self, vip: Ipv4Addr, place: Place) -> Result<(), HostError> {
-        let done = self.runtime.block_on(local::place(&self.handle, vip, place));
+        let done = self.runtime.block_on(local_clients::place(&self.handle, vip, place));
         let mut placed = self.placed.borrow_mut();
         match &done {
             Ok(()) => placed.insert(vip, place),
@@ -349,7 +357,7 @@ impl Host {
     /// # Errors
     /// [`HostError::Netlink`].
     pub fn place_all(&self, places: &BTreeMap<Ipv4Addr, Place>) -> Result<Vec<String>, HostError> {
-        let there = self.runtime.block_on(local::routes(&self.handle))?;
+        let there = self.runtime.block_on(local_clients::routes(&self.handle))?;
         let mut done = Vec::new();
         for (vip, place) in places {
             let before = self.placed(*vip);
@@ -392,7 +400,7 @@ impl Host {
         self.runtime.block_on(async {
             self.delete_addresses(&saved.addresses).await?;
             neighbours::unpin(&self.handle, &mut saved, &[]).await?;
-            local::Rules { handle: &self.handle, beat: self.beat }.restore(&mut saved).await
+            local_clients::Rules { handle: &self.handle, beat: self.beat }.restore(&mut saved).await
         })?;
         saved.addresses.clear();
         for (name, value) in &saved.settings {
@@ -444,10 +452,10 @@ fn interface(link: &netlink_packet_route::link::LinkMessage) -> Interface {
     interface
 }
 
-fn xdp_program(attributes: &[LinkXdp]) -> Option<(Mode, u32)> {
+fn xdp_program(attributes: &[LinkXdp]) -> Option<(XdpMode, u32)> {
     let id = attributes.iter().find_map(|a| if let LinkXdp::ProgId(id) = a { Some(*id) } else { None })?;
     let generic = attributes.iter().any(|a| matches!(a, LinkXdp::Attached(XdpAttached::SocketBuffer)));
-    Some((if generic { Mode::Generic } else { Mode::Native }, id))
+    Some((if generic { XdpMode::Generic } else { XdpMode::Native }, id))
 }
 
 pub use watch::{Watched, watch};

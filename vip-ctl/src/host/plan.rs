@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fs, net::Ipv4Addr};
 
-use super::{Host, HostError, LOOPBACK, SETTINGS, Saved, WANTED, local};
+use super::{Host, HostError, LOOPBACK, SETTINGS, Saved, WANTED, local_clients};
 
 impl Host {
     /// What [`Host::ensure`] would do for these VIPs, in sentences.
@@ -19,7 +19,7 @@ impl Host {
                 would.push(format!("net.ipv4.conf.all.{name} would be set to {wanted}"));
             }
         }
-        would.extend(self.runtime.block_on(local::missing_rules(&self.handle))?);
+        would.extend(self.runtime.block_on(local_clients::missing_rules(&self.handle))?);
         let present: BTreeSet<_> =
             self.addresses(LOOPBACK)?.into_iter().map(|(address, _)| address).collect();
         for vip in vips.iter().filter(|vip| !present.contains(vip)) {

@@ -13,7 +13,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use rtnetlink::{MulticastGroup, sys::AsyncSocket};
 use tracing::warn;
 
-use super::{Interface, LOOPBACK, interface, local, neighbours};
+use super::{Interface, LOOPBACK, interface, local_clients, neighbours};
 
 /// Something changed.
 #[derive(Clone, Debug)]
@@ -102,7 +102,7 @@ fn understand(payload: NetlinkPayload<RouteNetlinkMessage>, addresses: &[IpAddr]
     } else if let RouteNetlinkMessage::DelLink(link) = &inner {
         Some(Watched::Gone(link.header.index))
     } else if let RouteNetlinkMessage::DelRoute(route) = &inner {
-        local::vip_of_route(route).map(Watched::RouteGone)
+        local_clients::vip_of_route(route).map(Watched::RouteGone)
     } else if let RouteNetlinkMessage::NewAddress(address) = &inner {
         // Those on the loopback interface are our own.
         (address.header.index != LOOPBACK).then_some(Watched::Disturbed)

@@ -18,13 +18,10 @@ use utoipa::IntoParams;
 
 use super::{
     App,
+    access::Peer,
     error::{ApiError, ErrorBody},
-    guard::Peer,
 };
-use crate::{
-    event::{Event, Subscription},
-    history,
-};
+use crate::events::{Event, Subscription, history};
 
 /// Records that are given where nothing else is asked for, and at most.
 const LIMIT_DEFAULT: usize = 100;

@@ -6,16 +6,16 @@
 //! costs neither the lease loop nor `vip-ctl` anything: who may connect, how
 //! often and with how much is bounded in `serve`, `limit` and `guard`.
 
+mod access;
 mod error;
 mod events;
-mod files;
-mod guard;
 mod limit;
 mod listen;
 mod openapi;
 mod operate;
 mod panel;
 mod read;
+mod secret_files;
 mod serve;
 mod tcp;
 mod tls;
@@ -137,7 +137,7 @@ fn router(app: &Arc<App>) -> Router {
         .route("/readyz", get(read::readyz))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
-        .layer(middleware::from_fn_with_state(Arc::clone(app), guard::guard))
+        .layer(middleware::from_fn_with_state(Arc::clone(app), access::guard))
         .with_state(Arc::clone(app))
 }
 

@@ -116,7 +116,7 @@ mod tests {
         assert!(posts.len() >= 8, "{posts:?}");
         for (path, item) in posts {
             let parameters = item["post"]["parameters"].as_array().unwrap();
-            let marker = parameters.iter().find(|p| p["name"] == super::super::guard::MARKER);
+            let marker = parameters.iter().find(|p| p["name"] == crate::http::access::MARKER);
             assert_eq!(marker.map(|p| &p["required"]), Some(&serde_json::Value::Bool(true)), "{path}");
             assert!(item["post"]["responses"]["default"].is_object(), "{path}");
         }

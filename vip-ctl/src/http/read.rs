@@ -16,10 +16,7 @@ use super::{
     App,
     error::{ApiError, ErrorBody},
 };
-use crate::{
-    metrics as prometheus,
-    report::{GroupStatus, NodeStatus, Status},
-};
+use crate::report::{GroupStatus, NodeStatus, Status, metrics as prometheus};
 
 /// How long a lease loop that is well takes at most to say so.
 const ALIVE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -25,7 +25,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{App, guard::Peer, router};
+use super::{App, access::Peer, router};
 
 /// Connections at once through the unix socket.
 const UNIX_CONNECTIONS_MAX: usize = 32;

@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 
 use super::{
     App,
-    guard::Peer,
+    access::Peer,
     serve::{ACCEPT_PAUSE, connection},
     tls::{self, TlsError},
     token::{TokenError, Tokens},

@@ -12,7 +12,7 @@ use rustls::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::files::{self, FileError};
+use super::secret_files::{self, FileError};
 
 /// The longest certificate chain or key that is read, in bytes.
 const FILE_LEN_MAX: u64 = 1024 * 1024;
@@ -46,8 +46,8 @@ pub enum TlsError {
 /// What accepts connections with this certificate and this key, which nobody
 /// but its owner can get at.
 pub(super) fn acceptor(cert: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
-    let chain = files::public("the certificate", cert, FILE_LEN_MAX)?;
-    let secret = files::secret("the certificate's key", key, FILE_LEN_MAX)?;
+    let chain = secret_files::public("the certificate", cert, FILE_LEN_MAX)?;
+    let secret = secret_files::secret("the certificate's key", key, FILE_LEN_MAX)?;
     let missing = |what, path: &Path| TlsError::Pem { what, path: path.to_owned() };
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
     let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(|| missing("certificate", cert))?;

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::files::{self, FileError};
+use super::secret_files::{self, FileError};
 
 /// The shortest token, in bytes.
 const TOKEN_LEN_MIN: usize = 32;
@@ -78,7 +78,7 @@ impl Tokens {
     /// behind `read` or `operate`; empty lines and lines that begin with `#`
     /// are skipped.
     pub(super) fn load(path: &Path) -> Result<Self, TokenError> {
-        let text = files::secret("the file of tokens", path, FILE_LEN_MAX)?;
+        let text = secret_files::secret("the file of tokens", path, FILE_LEN_MAX)?;
         let mut known = Vec::new();
         for (index, line) in text.lines().enumerate() {
             let wrong = |problem| TokenError::Line { path: path.to_owned(), line: index + 1, problem };

@@ -5,11 +5,9 @@
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path, thread};
 
 use tracing::warn;
+use vip_lease::Hook;
 
-use crate::{
-    config::{CheckKind, Config, hooks::OnFailure},
-    event::Hook,
-};
+use crate::config::{CheckKind, Config, hooks::OnFailure};
 
 /// Permission bits of whoever may run a program.
 const MODE_EXECUTE: u32 = 0o111;

@@ -8,8 +8,8 @@ use std::{io, path::Path, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    clock,
     config::LEASE_MAX,
-    dataplane::clock,
     mutant::{self, Mutant},
     records,
 };

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::full;
-use crate::metrics;
+use crate::report::metrics;
 
 const DASHBOARD: &str = include_str!("../../../packaging/grafana-dashboard.json");
 const ALERTS: &str = include_str!("../../../packaging/alerts.yaml");

@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::aside::{Aside, too_slow};
+use super::blocking::{Aside, too_slow};
 use crate::{config::Url, outbound::tls};
 
 /// Bytes of an answer's body that are searched.

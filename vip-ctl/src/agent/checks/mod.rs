@@ -2,11 +2,11 @@
 //! over itself. What they find goes to the judge and to the
 //! [`Board`]. A check that hangs holds up nobody but itself.
 
-mod aside;
+mod blocking;
 mod board;
+mod exec;
 mod http;
 mod probe;
-mod program;
 mod verdict;
 
 use std::{

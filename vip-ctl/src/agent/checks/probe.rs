@@ -12,9 +12,9 @@ use std::{
 use tokio::{net::TcpStream, time::timeout};
 
 use super::{
-    aside::{Aside, too_slow},
+    blocking::{Aside, too_slow},
+    exec::Program,
     http::Http,
-    program::Program,
 };
 use crate::config::{Check, CheckKind};
 

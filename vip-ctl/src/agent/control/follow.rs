@@ -12,7 +12,7 @@ use tokio::{
 
 use super::Response;
 use crate::{
-    event::{Event, Events},
+    events::{Event, Events},
     exit::Exit,
 };
 
@@ -95,7 +95,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::event::Kind;
+    use crate::events::Kind;
 
     fn late() -> Kind {
         Kind::Late { by_ms: 1, margin_ms: 2 }

@@ -31,7 +31,7 @@ use super::{
 use crate::{
     config::Config,
     engine::{Command, Completed, GroupId, NodeId, Refusal},
-    event::Events,
+    events::Events,
     exit::Exit,
     paths::Paths,
 };

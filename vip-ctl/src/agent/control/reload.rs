@@ -1,5 +1,5 @@
 //! Reading the configuration again while the agent runs: what is checked
-//! before the keeper gets it. What a reload does is [`crate::agent::reload`]'s.
+//! before the keeper gets it. What a reload does is [`crate::agent::keeper::reload`]'s.
 
 use std::sync::{Arc, PoisonError};
 

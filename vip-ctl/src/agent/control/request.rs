@@ -10,7 +10,7 @@ use crate::{agent::messages::Changes, exit::Exit, report::Status};
 pub enum Request {
     /// The status.
     Status,
-    /// The events that are kept; answered by one [`crate::event::Event`] a line.
+    /// The events that are kept; answered by one [`crate::events::Event`] a line.
     Events {
         /// Of which group only.
         group: Option<String>,

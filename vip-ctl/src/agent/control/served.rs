@@ -9,10 +9,10 @@ use vip_lease::Snapshot;
 
 use super::{Response, Server};
 use crate::{
+    clock,
     config::{Config, hooks},
-    dataplane::clock,
     engine::{GroupId, NodeId},
-    event::{Event, Hook, Kind},
+    events::{Event, Hook, Kind},
     exit::Exit,
 };
 

@@ -35,11 +35,10 @@ use super::{
     threads::{ThreadError, spawn},
 };
 use crate::{
+    clock,
     config::{Config, Hooks, hooks::OnFailure},
-    dataplane::clock,
     engine::NodeId,
-    event::{Change, Event, Events, HookRun, Kind, Outcome},
-    history,
+    events::{Change, Event, Events, HookRun, Kind, Outcome, history},
     paths::Paths,
 };
 

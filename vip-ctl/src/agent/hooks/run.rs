@@ -16,7 +16,7 @@ use nix::{
 };
 use vip_common::BootNs;
 
-use crate::{agent::messages::HookEnded, dataplane::clock, event::Outcome, outbound::process};
+use crate::{agent::messages::HookEnded, clock, events::Outcome, outbound::process};
 
 /// Bytes of output that are kept; the rest is read and dropped.
 const OUTPUT_MAX: usize = 4096;

@@ -33,7 +33,7 @@ use tracing::{debug, warn};
 
 use crate::{
     config::{Config, hooks::Webhook},
-    event::{Event, Events, Kind, Subscription},
+    events::{Event, Events, Kind, Subscription},
     outbound::tls,
 };
 
@@ -208,7 +208,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::event::Change;
+    use crate::events::Change;
 
     fn config(webhook: &str) -> Config {
         let text = format!(

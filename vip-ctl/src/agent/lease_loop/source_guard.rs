@@ -24,9 +24,10 @@ use super::{
     source_filter::{self, Source},
 };
 use crate::{
+    clock,
     config::Config,
     dataplane::{
-        DataPlaneError, clock,
+        DataPlaneError,
         heartbeat::{HeartbeatGuard, endpoint},
     },
     transport::{Received, Rejected},

@@ -12,7 +12,7 @@ pub use self::asker::{Ask, Asker};
 use crate::{
     config::Config,
     engine::{Epoch, GroupId, Label},
-    event::Outcome,
+    events::Outcome,
     exit::Exit,
     host::Watched,
     node::NodeError,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     config::{Check, Config, Group, Hooks, WhenAllFail},
     engine::{PeerLoss, Role},
-    event::Hook,
+    events::Hook,
 };
 
 /// VIPs of a group that are shown to a person.

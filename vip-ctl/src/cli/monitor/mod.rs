@@ -24,10 +24,13 @@ use self::{
     state::{Monitor, Seen},
     view::Theme,
 };
-use super::{Failure, client, status};
+use super::{
+    status,
+    support::{client, output::Failure},
+};
 use crate::{
     agent::control::{Request, Response},
-    event::Event,
+    events::Event,
     exit::Exit,
     paths::Paths,
 };

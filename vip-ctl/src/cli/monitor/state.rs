@@ -8,7 +8,7 @@ use std::{
 
 use super::rates::Rates;
 use crate::{
-    event::Event,
+    events::Event,
     report::{GroupStatus, Status},
 };
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     agent::control::Request,
-    event::{Change, Event, Kind, Timestamp},
+    events::{Change, Event, Kind, Timestamp},
     report::{GroupStatus, NodeStatus, Status, VipStatus},
 };
 

@@ -1,7 +1,7 @@
 //! `[hooks]` and `[group.hooks]`: which of the two counts, and what is refused.
 
 use super::*;
-use crate::{config::hooks::OnFailure, event::Hook};
+use crate::{config::hooks::OnFailure, events::Hook};
 
 const NODE: &str = r#"
 [hooks]

@@ -1,0 +1,237 @@
+//! The announcer's thread: gratuitous ARP for groups that came here, paced
+//! and repeated, so that no number of VIPs can hold up the lease loop. What is
+//! sent when is decided by [`queue`].
+//!
+//! It asks the fence before it sends, and the egress gate asks again.
+
+mod queue;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::Ipv4Addr,
+    sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError},
+    time::Duration,
+};
+
+use tracing::warn;
+use vip_common::{BootNs, GroupIndex};
+
+use self::queue::{Next, Progress, Queue, Turn};
+use super::messages::Announce;
+use crate::{
+    announce::arp::{Announcer, FORMS},
+    clock,
+    dataplane::{DataPlane, DataPlaneError, Group},
+};
+
+/// For how long at least what was read of the maps is good for more than one
+/// group.
+const GOOD_FOR: Duration = Duration::from_millis(100);
+/// And how many times as long as it took to read, so that reading very many
+/// VIPs takes a fifth of the time at most.
+const GOOD_FOR_READS: u32 = 4;
+/// How long to wait at least before what was read is forgotten.
+const FORGET_MIN: Duration = Duration::from_millis(1);
+/// How long to wait for an order when nothing is due.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// Runs until the channel closes.
+pub fn run(plane: &DataPlane, socket: &Announcer, orders: &Receiver<Announce>) {
+    let mut queue = Queue::default();
+    let mut seen: Option<Seen> = None;
+    let mut troubles = Troubles::default();
+    loop {
+        // All that wait, before anything is sent: a group that comes now goes
+        // before the repeats of those that came before it.
+        loop {
+            match orders.try_recv() {
+                Ok(order) => queue.order(order, clock::now()),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return,
+            }
+        }
+        let now = clock::now();
+        let wait = match queue.next(now) {
+            Next::Send(turn) => {
+                let seen = match seen.take().filter(|seen| seen.is_good(&turn, now)) {
+                    Some(good) => Ok(seen.insert(good)),
+                    None => Seen::read(plane).map(|read| seen.insert(read)),
+                };
+                let (frames, progress) = match seen {
+                    Ok(seen) => {
+                        troubles.maps = false;
+                        announce(plane, seen, socket, &turn, &mut troubles)
+                    }
+                    // What can't be read now is announced by the next repeat.
+                    Err(e) => {
+                        troubles.maps(&e);
+                        (0, Progress::All)
+                    }
+                };
+                queue.sent(turn.group, frames, progress, clock::now());
+                continue;
+            }
+            Next::Wait(until) => until.since(now),
+            Next::Idle => {
+                // Many VIPs take much memory, and much time to read: claims
+                // that come one after the other share what was read.
+                seen = seen.filter(|seen| now <= seen.good_until);
+                seen.as_ref().map_or(IDLE, |seen| seen.good_until.since(now).max(FORGET_MIN))
+            }
+        };
+        match orders.recv_timeout(wait) {
+            Ok(order) => queue.order(order, clock::now()),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// The maps as they were.
+struct Seen {
+    /// When reading began.
+    at: BootNs,
+    /// Until when it is good.
+    good_until: BootNs,
+    groups: BTreeMap<GroupIndex, Group>,
+    /// In the order of their addresses.
+    vips: BTreeMap<GroupIndex, Vec<Ipv4Addr>>,
+    ifaces: BTreeMap<u32, [u8; 6]>,
+}
+
+impl Seen {
+    fn read(plane: &DataPlane) -> Result<Self, DataPlaneError> {
+        let at = clock::now();
+        let mut vips: BTreeMap<GroupIndex, Vec<Ipv4Addr>> = BTreeMap::new();
+        for (vip, entry) in plane.vips()? {
+            vips.entry(entry.group).or_default().push(vip);
+        }
+        let groups = plane.groups().into_iter().map(|group| (group.index, group)).collect();
+        let ifaces = plane.ifaces()?;
+        let now = clock::now();
+        let good_until = now.plus(GOOD_FOR.max(now.since(at) * GOOD_FOR_READS));
+        Ok(Self { at, good_until, groups, vips, ifaces })
+    }
+
+    /// VIPs can have come to a group before its order, and can go at any time.
+    fn is_good(&self, turn: &Turn, now: BootNs) -> bool {
+        self.at >= turn.ordered && now <= self.good_until
+    }
+}
+
+/// Sends what there is room for; how many frames, and how far that went.
+fn announce(
+    plane: &DataPlane,
+    seen: &Seen,
+    socket: &Announcer,
+    turn: &Turn,
+    troubles: &mut Troubles,
+) -> (usize, Progress) {
+    let lease = plane.leases().load(turn.group);
+    let is_here = seen.groups.get(&turn.group).is_some_and(|g| g.fence(lease, clock::now()).is_open());
+    if !is_here {
+        return (0, Progress::Lost);
+    }
+    let vips = seen.vips.get(&turn.group).map_or(&[][..], Vec::as_slice);
+    let done = turn.after.map_or(0, |after| vips.partition_point(|vip| *vip <= after));
+    let frames_per_vip = FORMS.len() * seen.ifaces.len();
+    let (now, later) =
+        vips[done..].split_at(vips.len().saturating_sub(done).min(fit(turn.room, frames_per_vip)));
+    let mut frames = 0;
+    let mut last = turn.after;
+    for vip in now {
+        for (ifindex, mac) in &seen.ifaces {
+            match socket.announce(*ifindex, *mac, *vip) {
+                // Too many wait at the interfaces.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return (frames, Progress::Held(last)),
+                sent => troubles.sent(*ifindex, sent),
+            }
+        }
+        frames += frames_per_vip;
+        last = Some(*vip);
+    }
+    match last {
+        Some(last) if !later.is_empty() => (frames, Progress::Partly(last)),
+        Some(_) | None => (frames, Progress::All),
+    }
+}
+
+/// How many VIPs have room; one in any case.
+fn fit(room: usize, frames_per_vip: usize) -> usize {
+    room.checked_div(frames_per_vip).unwrap_or(usize::MAX).max(1)
+}
+
+/// The name that an interface has, if it still has one.
+fn name_of(ifindex: u32) -> String {
+    let name = nix::net::if_::if_indextoname(ifindex).ok().and_then(|name| name.into_string().ok());
+    name.filter(|name| !name.is_empty())
+        .unwrap_or_else(|| format!("interface number {ifindex}, which is gone"))
+}
+
+/// What is told once, and again only after it has gone well meanwhile.
+#[derive(Debug, Default)]
+struct Troubles {
+    maps: bool,
+    ifaces: BTreeSet<u32>,
+}
+
+impl Troubles {
+    fn maps(&mut self, error: &DataPlaneError) {
+        if !std::mem::replace(&mut self.maps, true) {
+            warn!("VIPs are announced late, since the maps can't be read: {error}");
+        }
+    }
+
+    fn sent(&mut self, ifindex: u32, sent: io::Result<()>) {
+        if let Some(error) = self.is_new(ifindex, sent) {
+            warn!(
+                "VIPs are not announced on {} ({error}): see whether it is there and up; each move tries again",
+                name_of(ifindex)
+            );
+        }
+    }
+
+    /// The error, if it is to be told.
+    fn is_new(&mut self, ifindex: u32, sent: io::Result<()>) -> Option<io::Error> {
+        match sent {
+            Ok(()) => {
+                self.ifaces.remove(&ifindex);
+                None
+            }
+            // A gate that closed meanwhile, or a queue that dropped it.
+            Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => None,
+            Err(e) => self.ifaces.insert(ifindex).then_some(e),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_that_does_not_send_is_told_once_until_it_does() {
+        let mut troubles = Troubles::default();
+        let mut told = |ifindex, errno: Option<i32>| {
+            let sent = errno.map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)));
+            troubles.is_new(ifindex, sent).is_some()
+        };
+        assert!(told(3, Some(libc::ENXIO)));
+        assert!(!told(3, Some(libc::ENXIO)), "the next VIP");
+        assert!(told(4, Some(libc::ENETDOWN)), "another interface");
+        assert!(!told(3, None));
+        assert!(told(3, Some(libc::ENETDOWN)), "it had sent meanwhile");
+        // What the gate holds back, and what the next repeat makes good.
+        assert!(!told(5, Some(libc::ENOBUFS)));
+        assert!(told(5, Some(libc::ENODEV)));
+    }
+
+    #[test]
+    fn a_burst_has_whole_vips_and_one_at_least() {
+        assert_eq!((fit(128, 2), fit(31, 2), fit(128, 6)), (64, 15, 21));
+        assert_eq!((fit(1, 2), fit(32, 128)), (1, 1));
+        // Without an interface nothing leaves.
+        assert_eq!(fit(32, 0), usize::MAX);
+    }
+}

@@ -1,0 +1,534 @@
+//! The judge's thread: it tells the engine which groups this node can serve.
+//! Verdicts on checks and what becomes of interfaces come here by a way of
+//! their own, so that none of them waits for what the keeper does one after
+//! the other: routes, repairs, a reload, the log.
+//!
+//! It writes no log while others wait: what people are to know of it goes to
+//! the keeper, after the engine was told.
+
+pub mod eligibility;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError, Sender},
+    },
+    time::Duration,
+};
+
+use tracing::error;
+use vip_lease::Eligible;
+
+use self::eligibility::{Judge, News, down};
+use super::{
+    checks::Board,
+    heartbeat::{self, Beat},
+    messages::{Heard, Notice, Tell},
+};
+use crate::{
+    clock, config,
+    dataplane::attach,
+    host::{Host, HostError, Interface, Watched},
+};
+
+/// How often the watchdog hears of a judge that has nothing to do.
+const BEAT: Duration = Duration::from_millis(250);
+/// How often to look whether the programs are on their interfaces: netlink says
+/// nothing when a link of theirs goes with its pin.
+const PROGRAM_POLL: Duration = Duration::from_secs(1);
+/// After how many polls the keeper tries again to bring one back.
+const POLLS_WITHOUT: u32 = 5;
+
+/// Both ways into the agent for what netlink and the checks have to say.
+#[derive(Clone)]
+pub struct Lanes {
+    /// To the keeper, which takes one after the other.
+    pub keeper: Sender<Notice>,
+    /// To the judge; a node that never holds has none.
+    pub judge: Option<Sender<Heard>>,
+}
+
+impl Lanes {
+    /// Tells both what netlink said; false if nobody listens any more.
+    #[must_use]
+    pub fn watched(&self, watched: Watched) -> bool {
+        if let Some(judge) = &self.judge {
+            // It ends with the keeper.
+            let _ = judge.send(Heard::Watched(watched.clone()));
+        }
+        self.keeper.send(Notice::Watched(watched)).is_ok()
+    }
+}
+
+/// The interfaces of this node, as they are now.
+pub trait Links {
+    /// Every interface, by index.
+    ///
+    /// # Errors
+    /// [`HostError`].
+    fn present(&self) -> Result<BTreeMap<u32, Interface>, HostError>;
+    /// The interface of this name, if there is one.
+    ///
+    /// # Errors
+    /// [`HostError`].
+    fn named(&self, name: &str) -> Result<Option<Interface>, HostError>;
+    /// Does our program run on this interface?
+    fn has_program(&self, link: &Interface) -> bool;
+    /// Has it gone from there, for sure?
+    fn lost_program(&self, link: &Interface) -> bool;
+}
+
+/// [`Links`] of this host.
+pub struct HostLinks {
+    /// Netlink.
+    pub host: Host,
+    /// Where programs are pinned.
+    pub bpf_dir: PathBuf,
+}
+
+impl Links for HostLinks {
+    fn present(&self) -> Result<BTreeMap<u32, Interface>, HostError> {
+        self.host.interfaces()
+    }
+
+    fn named(&self, name: &str) -> Result<Option<Interface>, HostError> {
+        self.host.interface(name)
+    }
+
+    fn has_program(&self, link: &Interface) -> bool {
+        attach::runs_on(&self.bpf_dir, link.index, link.xdp.map(|(_, id)| id))
+    }
+
+    fn lost_program(&self, link: &Interface) -> bool {
+        attach::is_gone(&self.bpf_dir, link.index, link.xdp.map(|(_, id)| id))
+    }
+}
+
+/// What this node can serve, and whom to tell.
+pub struct Serving<T, L> {
+    /// To the lease loop.
+    pub lease_loop: T,
+    /// The interfaces.
+    pub links: L,
+    /// Those that the data plane has to be on.
+    pub interfaces: Vec<String>,
+    /// What is known of every group's eligibility.
+    pub judge: Judge,
+    /// Where others read it.
+    pub board: Arc<Board>,
+    /// The interface without a program, when the keeper had seen to them last.
+    pub unprogrammed: Option<String>,
+    /// Polls since the keeper was told of that.
+    pub polls_without: u32,
+    /// Could this node serve at all, when it was last judged?
+    pub can_serve: Option<bool>,
+    /// Groups are about to get other numbers: nothing is said until they have.
+    pub is_held: bool,
+}
+
+/// What the keeper has of it. It keeps neither thread from ending; what people
+/// are to know of what comes of a call is returned.
+pub struct Handle<T, L>(Arc<Mutex<Serving<T, L>>>);
+
+impl<T: Tell, L: Links> Handle<T, L> {
+    /// For the keeper.
+    #[must_use]
+    pub fn new(serving: &Arc<Mutex<Serving<T, L>>>) -> Self {
+        Self(Arc::clone(serving))
+    }
+
+    /// The programs on this node's interfaces were seen to.
+    #[must_use]
+    pub fn looked(&self) -> Option<Notice> {
+        let mut serving = lock(&self.0);
+        serving.look_at_programs();
+        serving.judge()
+    }
+
+    /// From when this returns, nothing is said of groups before [`Handle::regroup`].
+    pub fn hold(&self) {
+        lock(&self.0).is_held = true;
+    }
+
+    /// The groups have other numbers now. Those in `withheld` are not judged
+    /// before [`Handle::admit`].
+    #[must_use]
+    pub fn regroup(
+        &self,
+        interfaces: &[String],
+        groups: &[config::Group],
+        withheld: &BTreeSet<String>,
+    ) -> Option<Notice> {
+        let mut serving = lock(&self.0);
+        serving.is_held = false;
+        serving.interfaces = interfaces.to_vec();
+        serving.judge.regroup(groups, withheld);
+        serving.judge()
+    }
+
+    /// What groups need is on this node now.
+    #[must_use]
+    pub fn admit(&self) -> Option<Notice> {
+        let mut serving = lock(&self.0);
+        serving.judge.admit();
+        serving.judge()
+    }
+}
+
+fn lock<S>(serving: &Mutex<S>) -> MutexGuard<'_, S> {
+    // A panic of either thread ends the process.
+    serving.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs until nobody is left who could tell it something. `tell` goes to the
+/// keeper, which ends after that.
+pub fn run<T: Tell, L: Links>(
+    serving: &Mutex<Serving<T, L>>,
+    heard: &Receiver<Heard>,
+    tell: &Sender<Notice>,
+) {
+    heartbeat::beat(Beat::Judge);
+    let first = {
+        let mut serving = lock(serving);
+        serving.look_at_programs();
+        serving.judge()
+    };
+    // The keeper ends only after this.
+    first.into_iter().for_each(|notice| drop(tell.send(notice)));
+    let mut polled = clock::now();
+    loop {
+        heartbeat::beat(Beat::Judge);
+        if clock::now().since(polled) >= PROGRAM_POLL {
+            polled = clock::now();
+            lock(serving).poll_programs().into_iter().for_each(|notice| drop(tell.send(notice)));
+        }
+        match heard.recv_timeout(BEAT) {
+            Ok(first) => {
+                let told = lock(serving).hear(std::iter::once(first).chain(heard.try_iter()));
+                told.into_iter().for_each(|notice| drop(tell.send(notice)));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+impl<T: Tell, L: Links> Serving<T, L> {
+    /// Everything that is there is taken note of, then judged together. Returns
+    /// what people are to know, which the engine knows by then.
+    fn hear(&mut self, heard: impl Iterator<Item = Heard>) -> Vec<Notice> {
+        let mut is_news = false;
+        let mut told = Vec::new();
+        for heard in heard {
+            match heard {
+                Heard::Checked { group, check, trouble } => {
+                    self.judge.note(&group, &check, trouble.clone());
+                    told.push(Notice::Checked { group, check, trouble });
+                    is_news = true;
+                }
+                Heard::Watched(Watched::Link(link)) => {
+                    is_news |= self.interfaces.contains(&link.name) || self.judge.tracks(&link.name);
+                }
+                Heard::Watched(Watched::Gone(_) | Watched::Missed) => is_news = true,
+                Heard::Watched(Watched::Disturbed | Watched::RouteGone(_) | Watched::Neighbour) => {}
+            }
+        }
+        if is_news {
+            told.extend(self.judge());
+        }
+        told
+    }
+
+    /// Takes note of an interface that is there without our program. The keeper
+    /// puts it on again, so this is asked after it has tried.
+    fn look_at_programs(&mut self) {
+        match self.links.present() {
+            Ok(present) => {
+                let mut ours = present.values().filter(|link| self.interfaces.contains(&link.name));
+                self.unprogrammed =
+                    ours.find(|link| !self.links.has_program(link)).map(|link| link.name.clone());
+            }
+            Err(e) => error!("{e}"),
+        }
+    }
+
+    /// Has a program gone by itself? Then the engine is told at once, and the
+    /// keeper to put it on again.
+    fn poll_programs(&mut self) -> Vec<Notice> {
+        if self.is_held {
+            return Vec::new();
+        }
+        if self.unprogrammed.is_some() {
+            // What kept the keeper from it may be over.
+            self.polls_without = (self.polls_without + 1) % POLLS_WITHOUT;
+            return (self.polls_without == 0)
+                .then_some(Notice::Watched(Watched::Missed))
+                .into_iter()
+                .collect();
+        }
+        let is_without = |name: &&String| match self.links.named(name) {
+            // One that is away is netlink's news.
+            Ok(link) => link.is_some_and(|link| self.links.lost_program(&link)),
+            Err(e) => {
+                error!("{e}");
+                false
+            }
+        };
+        self.unprogrammed = self.interfaces.iter().find(is_without).cloned();
+        if self.unprogrammed.is_none() {
+            return Vec::new();
+        }
+        self.judge().into_iter().chain([Notice::Watched(Watched::Missed)]).collect()
+    }
+
+    /// Tells the engine which groups this node can serve: every interface is
+    /// there, up, with a carrier, and has the program on it; and what the
+    /// group asks for besides is well. Returns what people are to know.
+    fn judge(&mut self) -> Option<Notice> {
+        if self.is_held {
+            return None;
+        }
+        let present = match self.links.present() {
+            Ok(present) => present,
+            Err(e) => {
+                error!("{e}");
+                return None;
+            }
+        };
+        let is_down = self.interfaces.iter().find_map(|name| down(name, &present));
+        let without = || self.unprogrammed.as_ref().map(|name| format!("{name} has no XDP program"));
+        let bad = is_down.or_else(without);
+        let news = self.judge.judge(bad.as_deref(), &present);
+        let words: Vec<_> = news.iter().filter_map(|news| Some((news.group, news.word?))).collect();
+        if !words.is_empty() && !self.lease_loop.eligible(words) {
+            error!("the lease loop has ended");
+        }
+        for News { group, word, why } in news {
+            self.board.judge(self.judge.name(group), word == Some(Eligible::Yes), why);
+        }
+        let can_serve = Some(bad.is_none());
+        (std::mem::replace(&mut self.can_serve, can_serve) != can_serve)
+            .then_some(Notice::CanServe { because: bad })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        cell::{Cell, RefCell},
+        sync::mpsc::channel,
+        thread,
+    };
+
+    use vip_lease::Regroup;
+
+    use super::*;
+    use crate::{
+        config::{Check, CheckKind, Group, Health, Hooks},
+        engine::{Epoch, GroupId, Label},
+    };
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    type Said = Vec<(GroupId, Eligible)>;
+
+    /// What is done when the lease loop is told something.
+    struct Loop(Box<dyn Fn(Said) -> bool + Send>);
+
+    impl Tell for Loop {
+        fn eligible(&self, groups: Said) -> bool {
+            (self.0)(groups)
+        }
+
+        fn regroup(&self, _: Regroup) -> bool {
+            true
+        }
+
+        fn ceiling(&self, _: Epoch) -> bool {
+            true
+        }
+
+        fn announce(&self, _: Label) -> bool {
+            true
+        }
+    }
+
+    /// Interfaces of a host that is made up, with a count of what was asked.
+    struct Made {
+        links: RefCell<BTreeMap<u32, Interface>>,
+        program: Cell<bool>,
+        asked: Cell<usize>,
+    }
+
+    impl Links for Made {
+        fn present(&self) -> Result<BTreeMap<u32, Interface>, HostError> {
+            self.asked.set(self.asked.get() + 1);
+            Ok(self.links.borrow().clone())
+        }
+
+        fn named(&self, name: &str) -> Result<Option<Interface>, HostError> {
+            Ok(self.links.borrow().values().find(|link| link.name == name).cloned())
+        }
+
+        fn has_program(&self, _: &Interface) -> bool {
+            self.asked.set(self.asked.get() + 1);
+            self.program.get()
+        }
+
+        fn lost_program(&self, _: &Interface) -> bool {
+            !self.program.get()
+        }
+    }
+
+    fn link(carrier: bool) -> Interface {
+        Interface { index: 7, name: "eth0".into(), mac: None, up: true, carrier, loopback: false, xdp: None }
+    }
+
+    fn groups(count: usize) -> Vec<Group> {
+        let second = Duration::from_secs(1);
+        let check = Check {
+            name: "x".into(),
+            kind: CheckKind::Process("x".into()),
+            interval: second,
+            timeout: second,
+            rise: 1,
+            fall: 1,
+        };
+        let group = |number: usize| Group {
+            name: format!("g{number:05}"),
+            vips: Vec::new(),
+            priorities: BTreeMap::new(),
+            preempt: None,
+            hooks: Hooks::default(),
+            health: Health { checks: vec![check.clone()], ..Health::default() },
+        };
+        (0..count).map(group).collect()
+    }
+
+    fn serving(count: usize) -> (Serving<Loop, Made>, Receiver<Said>) {
+        let (words, words_rx) = channel();
+        let links = RefCell::new([(7, link(true))].into());
+        let serving = Serving {
+            lease_loop: Loop(Box::new(move |said| words.send(said).is_ok())),
+            links: Made { links, program: Cell::new(true), asked: Cell::new(0) },
+            interfaces: vec!["eth0".into()],
+            judge: Judge::new(&groups(count)),
+            board: Arc::new(Board::default()),
+            unprogrammed: None,
+            polls_without: 0,
+            can_serve: None,
+            is_held: false,
+        };
+        (serving, words_rx)
+    }
+
+    fn checked(number: usize, trouble: Option<&str>) -> Heard {
+        Heard::Checked {
+            group: format!("g{number:05}"),
+            check: "x".into(),
+            trouble: trouble.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn ten_thousand_verdicts_are_one_look_at_the_interfaces_and_one_word() {
+        let (mut serving, words) = serving(10_000);
+        let told = serving.hear((0..10_000).map(|number| checked(number, None)));
+        assert_eq!(serving.links.asked.get(), 1);
+        let said: Vec<_> = words.try_iter().collect();
+        assert_eq!(said.len(), 1);
+        assert!(said[0].len() == 10_000 && said[0].iter().all(|(_, word)| *word == Eligible::Yes));
+        assert_eq!(told.len(), 10_001, "people are told of every verdict");
+        assert!(matches!(told.last(), Some(Notice::CanServe { because: None })));
+    }
+
+    #[test]
+    fn a_program_that_goes_without_a_word_is_missed_and_brought_back_by_the_keeper() {
+        let (mut serving, words) = serving(1);
+        serving.hear([checked(0, None)].into_iter());
+        assert_eq!(words.recv().unwrap(), [(GroupId(0), Eligible::Yes)]);
+        assert!(serving.poll_programs().is_empty(), "it is there");
+        serving.links.program.set(false);
+        let told = serving.poll_programs();
+        assert_eq!(words.recv().unwrap(), [(GroupId(0), Eligible::No)]);
+        let [Notice::CanServe { because: Some(because) }, Notice::Watched(Watched::Missed)] = &told[..]
+        else {
+            panic!("{told:?}")
+        };
+        assert!(because.contains("eth0 has no XDP program"), "{because}");
+        // Whether it is back is the keeper's to say, which tries again.
+        let told: Vec<_> = (0..POLLS_WITHOUT * 2).flat_map(|_| serving.poll_programs()).collect();
+        assert!(matches!(&told[..], [Notice::Watched(Watched::Missed), _]), "{told:?}");
+        assert!(words.try_recv().is_err(), "and the engine knows");
+        serving.links.program.set(true);
+        serving.look_at_programs();
+        serving.judge();
+        assert_eq!(words.recv().unwrap(), [(GroupId(0), Eligible::Yes)]);
+    }
+
+    #[test]
+    fn a_keeper_that_is_busy_holds_up_no_verdict_and_no_carrier() {
+        let (serving, words) = serving(2);
+        let serving = Arc::new(Mutex::new(serving));
+        let ((lane, heard), (tell, told)) = (channel(), channel());
+        let judge = thread::spawn({
+            let serving = Arc::clone(&serving);
+            move || run(&serving, &heard, &tell)
+        });
+        // Nobody takes what is told to the keeper.
+        lane.send(checked(0, None)).unwrap();
+        lane.send(checked(1, None)).unwrap();
+        let mut yes = Vec::new();
+        while yes.len() < 2 {
+            yes.extend(words.recv_timeout(PATIENCE).unwrap());
+        }
+        assert!(yes.iter().all(|(_, word)| *word == Eligible::Yes));
+        lane.send(checked(1, Some("refused"))).unwrap();
+        assert_eq!(words.recv_timeout(PATIENCE).unwrap(), [(GroupId(1), Eligible::No)]);
+        lock(&serving).links.links.borrow_mut().insert(7, link(false));
+        lane.send(Heard::Watched(Watched::Link(link(false)))).unwrap();
+        assert_eq!(words.recv_timeout(PATIENCE).unwrap()[0], (GroupId(0), Eligible::No));
+        // The keeper's end of it keeps nobody from ending.
+        let _keeper = Handle::new(&serving);
+        drop(lane);
+        judge.join().unwrap();
+        assert!(told.iter().count() >= 4);
+    }
+
+    #[test]
+    fn nothing_is_said_while_groups_get_other_numbers() {
+        let (mut made, words) = serving(1);
+        made.hear([checked(0, None)].into_iter());
+        assert_eq!(words.try_iter().count(), 1);
+        let serving = Arc::new(Mutex::new(made));
+        let handle = Handle::new(&serving);
+        handle.hold();
+        lock(&serving).hear([checked(0, Some("refused"))].into_iter());
+        assert_eq!(words.try_iter().count(), 0);
+        // The group goes on as number 1; number 0 is new, and its VIPs are not there yet.
+        let mut next = groups(1);
+        next.insert(0, Group { name: "a".into(), health: Health::default(), ..next[0].clone() });
+        assert!(handle.regroup(&["eth0".into()], &next, &["a".to_owned()].into()).is_none());
+        assert_eq!(words.try_iter().collect::<Vec<_>>(), [[(GroupId(1), Eligible::No)]]);
+        assert!(handle.admit().is_none());
+        assert_eq!(words.try_iter().collect::<Vec<_>>(), [[(GroupId(0), Eligible::Yes)]]);
+    }
+
+    #[test]
+    fn a_missing_program_counts_after_the_keeper_has_tried_to_put_it_on() {
+        let (mut made, words) = serving(1);
+        made.hear([checked(0, None)].into_iter());
+        assert_eq!(words.try_iter().count(), 1);
+        made.links.program.set(false);
+        assert!(made.hear([Heard::Watched(Watched::Link(link(true)))].into_iter()).is_empty());
+        assert_eq!(words.try_iter().count(), 0);
+        let Some(Notice::CanServe { because: Some(why) }) = Handle::new(&Arc::new(Mutex::new(made))).looked()
+        else {
+            panic!()
+        };
+        assert_eq!(why, "eth0 has no XDP program");
+        assert_eq!(words.try_iter().collect::<Vec<_>>(), [[(GroupId(0), Eligible::No)]]);
+    }
+}

@@ -1,0 +1,371 @@
+//! The keeper's thread: it owns the host's side of the node. It lets local
+//! clients follow the lease, repairs what others tidied away, attaches again
+//! when an interface comes back, and writes the log for everybody who must
+//! not. What this node can serve is said by the [`judge`](super::judge), whom
+//! nothing of that holds up.
+
+mod batch;
+pub mod chronicle;
+pub mod pins;
+mod places;
+mod record_writer;
+pub mod reload;
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::mpsc::Receiver, time::Duration};
+
+use tracing::{error, info, warn};
+use vip_common::BootNs;
+use vip_lease::{LeaseNotice, table::Table, transport::Rejected};
+
+use self::places::Places;
+use self::{
+    chronicle::{Changed, Chronicle},
+    pins::Pins,
+    reload::UnderWay,
+};
+use super::{
+    checks::Applier,
+    judge::{Handle, HostLinks},
+    messages::{Notice, Tell},
+    names::Names,
+};
+use crate::{
+    clock,
+    config::Config,
+    dataplane::{DataPlaneError, attach},
+    engine::{GroupId, GroupState, Label, NodeId},
+    host::{Interface, Watched, mac_text},
+    node::{Node, NodeError, Setup},
+    paths::Paths,
+    records::{membership::Membership, memory::Memory},
+};
+
+/// What the keeper owns.
+pub struct Keeper<T> {
+    /// The node; a witness has none.
+    pub node: Option<Node>,
+    /// Peers' neighbour entries.
+    pub pins: Pins,
+    /// How to bring it up again.
+    pub setup: Setup,
+    /// Where it is.
+    pub paths: Paths,
+    /// Names for the log.
+    pub names: Names,
+    /// To the lease loop.
+    pub lease_loop: T,
+    /// Who says what this node can serve; `None` on a node that never holds.
+    pub judge: Option<Handle<T, HostLinks>>,
+    /// Where local clients are to go.
+    pub routes: Routes,
+    /// Groups whose leases have all of their VIPs, by the last notices.
+    pub covered: Vec<Label>,
+    /// To change what checks are run; `None` on a node that never holds.
+    pub checks: Option<Applier>,
+    /// When rejected datagrams of a peer, or of strangers, were last complained about.
+    pub complained: BTreeMap<Option<NodeId>, BootNs>,
+    /// What outlives this incarnation.
+    pub memory: Memory,
+    /// What outlives it of the membership (rule 10).
+    pub membership: Membership,
+    /// What all of it is made from.
+    pub config: Config,
+    /// The groups, and what of their VIPs is answered.
+    pub table: Table,
+    /// Other groups, that the lease loop has not taken over yet.
+    pub under_way: Option<UnderWay>,
+    /// What netlink has said meanwhile: to repair would bring back what goes.
+    pub postponed: Vec<Watched>,
+    /// Tells people, and runs hooks.
+    pub chronicle: Chronicle,
+}
+
+/// Where local clients of groups are to go, as far as it is not done yet.
+#[derive(Debug, Default)]
+pub struct Routes(Places);
+
+/// How often at most a peer's rejected datagrams are complained about.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
+
+/// How much of what was put back is told one by one.
+const TOLD_MAX: usize = 10;
+
+impl<T: Tell + Clone + Send + 'static> Keeper<T> {
+    /// Runs until the channel closes.
+    pub fn run(self, notices: &Receiver<Notice>) {
+        batch::Turn::new(self).run(notices);
+    }
+}
+
+impl<T: Tell> Keeper<T> {
+    /// Takes note of what is to outlive this incarnation. Returns whether
+    /// anything is to be written.
+    fn remember(&mut self, notice: &LeaseNotice) -> bool {
+        match notice {
+            LeaseNotice::Changed { group, epoch, .. } => {
+                let name = self.names.group(*group);
+                self.memory.note_epoch(name, *epoch)
+            }
+            LeaseNotice::RaiseCeiling(ceiling) => {
+                self.memory.ceiling = self.memory.ceiling.max(ceiling.0);
+                true
+            }
+            LeaseNotice::Remember { standby, pause } => {
+                self.memory.standby = *standby;
+                (self.memory.pause_version, self.memory.paused) = (pause.version, pause.on);
+                true
+            }
+            LeaseNotice::Claim { .. }
+            | LeaseNotice::Regrouped
+            | LeaseNotice::Covered { .. }
+            | LeaseNotice::Asked { .. }
+            | LeaseNotice::Connected { .. }
+            | LeaseNotice::Late { .. }
+            | LeaseNotice::Rejected { .. } => false,
+        }
+    }
+
+    /// A voter was heard: does it have this node's membership (rule 10)?
+    fn confirm(&mut self, node: NodeId, generation: u64) {
+        let ours = u64::from(self.membership.generation);
+        let name = self.names.node(node);
+        if generation > ours {
+            warn!(
+                node = name,
+                "this node has generation {ours} of the membership and {name} has {generation}: \
+                 bring this node's vip.toml up to date and restart its agent"
+            );
+            return;
+        }
+        if generation < ours || !self.membership.confirm(name) {
+            return;
+        }
+        if self.membership.missing().is_empty() {
+            info!(generation = ours, "every voter has this generation of the membership");
+        }
+        if let Err(e) = self.membership.store(&self.paths.state_dir) {
+            error!("the record of the membership could not be written: {e}");
+        }
+    }
+
+    pub(super) fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Lease(notice) => self.lease_notice(notice),
+            Notice::Checked { group, check, trouble } => {
+                match &trouble {
+                    Some(trouble) => warn!(group, check, "a health check fails: {trouble}"),
+                    None => info!(group, check, "a health check passes"),
+                }
+                self.chronicle.checked(&group, &check, trouble.as_deref());
+            }
+            Notice::CanServe { because } => {
+                self.chronicle.eligible(because.as_deref());
+                match &because {
+                    Some(why) => warn!("this node can't serve: {why}"),
+                    None => info!("this node can serve"),
+                }
+            }
+            Notice::Watched(watched) => self.watched(watched),
+            Notice::Reload(order) => {
+                // By the numbers and places that groups have so far.
+                self.settle();
+                self.begin_reload(*order);
+            }
+        }
+    }
+
+    fn lease_notice(&mut self, notice: LeaseNotice) {
+        match notice {
+            LeaseNotice::Claim { group, vip, mac } => {
+                let group = self.names.group(group);
+                self.chronicle.claim(group, &vip.to_string(), &mac_text(mac));
+                warn!(group, %vip, mac = mac_text(mac), "another node claims a VIP that this node holds");
+            }
+            LeaseNotice::Asked { command, at } => self.chronicle.asked(&self.names, command, at),
+            LeaseNotice::Changed { group, state, epoch, reason, holder, promoting, gap } => {
+                let told = Changed { group, state, epoch, reason, holder, promoting, gap };
+                self.chronicle.changed(&self.names, &told);
+                let holder = holder.map_or("nobody", |node| self.names.node(node));
+                let name = self.names.group(group);
+                info!(group = name, state = %state, promoting, epoch = epoch.0, reason = %reason, holder, "changed");
+                self.want_place(group, state, promoting);
+            }
+            LeaseNotice::Connected { node, generation, is_member: false, .. } => {
+                info!(node = self.names.node(node), generation, "asks to take part in this membership");
+            }
+            LeaseNotice::Connected { node, restarted, generation, is_member: true } => {
+                info!(node = self.names.node(node), restarted, "connected");
+                self.chronicle.connected(self.names.node(node), restarted);
+                self.confirm(node, generation);
+            }
+            LeaseNotice::Remember { standby, pause } => {
+                self.chronicle.mode(standby, pause);
+                info!(standby, paused = pause.on, "changed");
+            }
+            LeaseNotice::RaiseCeiling(_) => {}
+            LeaseNotice::Late { by, margin } => {
+                self.chronicle.late(by, margin);
+                warn!(
+                    "a renewal began {} ms late, and {} ms would have cost the lease: is this host too busy, or the agent without real-time priority?",
+                    by.as_millis(),
+                    margin.as_millis()
+                );
+            }
+            LeaseNotice::Rejected { reason, from, source } => self.rejected(reason, from, source),
+            LeaseNotice::Regrouped => {
+                self.settle();
+                self.finish_reload();
+            }
+            LeaseNotice::Covered { label } => self.covered.push(label),
+        }
+    }
+
+    /// Only what an admin can mend is worth a line, and not one per datagram;
+    /// everything is counted.
+    fn rejected(&mut self, reason: Rejected, from: Option<NodeId>, source: SocketAddr) {
+        self.chronicle.rejected(reason, from.map(|from| self.names.node(from)));
+        let why = if reason == Rejected::ConfigMismatch {
+            "its configuration differs from this node's in what all must agree on"
+        } else if reason == Rejected::GenerationMismatch {
+            "its membership is not this node's, nor the one before or after it"
+        } else if reason == Rejected::BadTag {
+            "its key, or its cluster's name, is another one"
+        } else if reason == Rejected::ForeignAddress {
+            "no such node has this address: if one of them is behind it, configure the address that its datagrams come from"
+        } else {
+            return;
+        };
+        if from.is_none() && reason != Rejected::ForeignAddress {
+            return;
+        }
+        let now = clock::now();
+        if self.complained.get(&from).is_some_and(|last| now.since(*last) < COMPLAINT_PAUSE) {
+            return;
+        }
+        self.complained.insert(from, now);
+        match from {
+            Some(from) => {
+                let node = self.names.node(from);
+                warn!(node, %source, "datagrams that name this node as their sender are rejected: {why}");
+            }
+            None => warn!(%source, "datagrams are dropped: {why}"),
+        }
+    }
+
+    /// Local clients of a group are to go where it is now: not here while its
+    /// fence is kept shut.
+    fn want_place(&mut self, group: GroupId, state: GroupState, promoting: bool) {
+        let is_here = match state {
+            GroupState::Active => !promoting,
+            GroupState::Init
+            | GroupState::Standby
+            | GroupState::Fault
+            | GroupState::Paused
+            | GroupState::Witness
+            | GroupState::Observer => false,
+        };
+        if let Some(index) = self.names.index(group) {
+            self.routes.0.want(index, is_here);
+        }
+    }
+
+    /// Interfaces, addresses or VIPs of this host are others.
+    pub(super) fn forget_ways(&mut self) {
+        self.routes.0.forget_ways();
+    }
+
+    /// Does at once what many notices asked for.
+    fn settle(&mut self) {
+        self.cover();
+        let Some(node) = &self.node else { return };
+        let failed = self.routes.0.settle(node);
+        let more = failed.len().saturating_sub(TOLD_MAX);
+        for (group, e) in failed.into_iter().take(TOLD_MAX) {
+            error!(place = group.0, more, "local clients of a group could not be let go where it is: {e}");
+        }
+    }
+
+    pub(super) fn watched(&mut self, watched: Watched) {
+        if self.under_way.is_some() {
+            self.postponed.push(watched);
+            return;
+        }
+        if matches!(&watched, Watched::Neighbour | Watched::Missed)
+            || matches!(&watched, Watched::Link(link) if link.up)
+        {
+            self.pins.look();
+        }
+        match watched {
+            Watched::Link(link) if self.setup.interfaces.contains(&link.name) => self.look(),
+            Watched::Missed => self.look(),
+            Watched::Gone(_) | Watched::Disturbed => self.forget_ways(),
+            // Routes are put back when the last of them was told.
+            Watched::Link(_) | Watched::RouteGone(_) | Watched::Neighbour => {}
+        }
+    }
+
+    /// Looks at this node's interfaces as they are now: does the program run on
+    /// each that is there, and is its MAC known?
+    fn look(&mut self) {
+        self.forget_ways();
+        self.look_at_programs();
+        let told = self.judge.as_ref().and_then(|judge| judge.looked());
+        told.into_iter().for_each(|notice| self.notice(notice));
+    }
+
+    fn look_at_programs(&mut self) {
+        let Some(node) = &mut self.node else { return };
+        let present = match node.host.interfaces() {
+            Ok(present) => present,
+            Err(e) => return error!("{e}"),
+        };
+        let ours = || present.values().filter(|link| self.setup.interfaces.contains(&link.name));
+        if let Some(link) = ours().find(|link| !runs(&self.paths, link)) {
+            return self.come_back(&link.name);
+        }
+        let known = node.plane.ifaces().unwrap_or_default();
+        for (link, mac) in ours().filter_map(|link| Some((link, link.mac?))) {
+            if known.get(&link.index) != Some(&mac)
+                && let Err(e) = node.plane.set_iface(link.index, mac)
+            {
+                error!(interface = link.name, "{e}");
+            }
+        }
+    }
+
+    /// An interface of ours is there again, with nothing on it.
+    fn come_back(&mut self, interface: &str) {
+        let Some(node) = &mut self.node else { return };
+        match node.attach_again(&self.setup) {
+            Ok(()) => info!(interface, "the interface is back: attached to it again"),
+            Err(NodeError::DataPlane(e @ DataPlaneError::Replaced { .. })) => {
+                // The lease loop writes where nothing new can be attached to.
+                // Leases run out in the kernel, and whoever starts this agent
+                // again has it begin anew.
+                error!(interface, "could not attach again, and this agent ends: {e}");
+                std::process::abort();
+            }
+            Err(e) => error!(interface, "could not attach again: {e}"),
+        }
+    }
+
+    /// Puts back what somebody removed.
+    fn repair(&mut self) {
+        self.forget_ways();
+        let Some(node) = &self.node else { return };
+        match node.repair() {
+            Ok(done) if done.is_empty() => {}
+            Ok(done) => {
+                let told = done.iter().take(TOLD_MAX).map(String::as_str).collect::<Vec<_>>().join("; ");
+                let more = done.len().saturating_sub(TOLD_MAX);
+                warn!(more, "somebody changed this host's network configuration: {told}");
+            }
+            Err(e) => error!("could not put back what somebody removed: {e}"),
+        }
+    }
+}
+
+/// Does our program run on this interface?
+fn runs(paths: &Paths, link: &Interface) -> bool {
+    attach::runs_on(&paths.bpf_dir, link.index, link.xdp.map(|(_, id)| id))
+}

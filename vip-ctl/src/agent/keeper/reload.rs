@@ -1,0 +1,238 @@
+//! Other groups for an agent that runs: the keeper's side of it.
+//!
+//! 1. VIPs that go are taken away, and groups that come get their places.
+//! 2. The lease loop gives up the leases of groups that go or begin anew, and
+//!    goes on with the new ones.
+//! 3. Groups that go are taken away, and VIPs that come are put there; those
+//!    that come to a group that goes on, when its leases have them.
+//!
+//! What became of one step is known before the next one begins, so that a VIP
+//! is never there for a lease that is not about it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tracing::{error, info, warn};
+use vip_lease::{
+    Regroup,
+    table::{Table, TableGroup},
+};
+
+use super::Keeper;
+use crate::agent::{
+    hooks,
+    judge::Handle,
+    messages::{Changes, ReloadOrder, ReloadOutcome, ReloadRefused, Tell},
+    names::Names,
+    setup::{node_setup, whole_groups},
+};
+use crate::{
+    config::Config,
+    engine::{GroupId, GroupSpec, Reloaded},
+    exit::Exit,
+    node::Setup,
+    records::groups,
+};
+
+/// A reload that the lease loop is busy with.
+#[derive(Debug)]
+pub struct UnderWay {
+    order: ReloadOrder,
+    table: Table,
+    setup: Setup,
+    names: Names,
+    changes: Changes,
+}
+
+/// What the engine is told of the groups of a configuration.
+pub fn specs(config: &Config) -> Vec<GroupSpec> {
+    let ids = config.cluster.nodes.iter().map(|node| usize::from(node.id) + 1).max().unwrap_or(0);
+    let spec = |group: &crate::config::Group| {
+        let mut priorities = vec![crate::config::PRIORITY_DEFAULT; ids];
+        for node in &config.cluster.nodes {
+            if let Some(priority) = group.priorities.get(&node.name) {
+                priorities[usize::from(node.id)] = *priority;
+            }
+        }
+        GroupSpec { priorities, preempt: group.preempt }
+    };
+    config.groups.iter().map(spec).collect()
+}
+
+impl<T: Tell> Keeper<T> {
+    /// Steps 1 and 2.
+    pub(super) fn begin_reload(&mut self, order: ReloadOrder) {
+        if self.under_way.is_some() {
+            let message = "another reload is under way: try again".to_owned();
+            // Whoever asked may have gone away.
+            let _ = order.reply.send(Err(ReloadRefused { exit: Exit::Busy, message }));
+            return;
+        }
+        match self.change(&order.config) {
+            Ok(None) => {
+                // So that a reload mends what an earlier one has left undone.
+                let missing = self.repair_vips().err();
+                let _ = order.reply.send(Ok(ReloadOutcome { changes: Changes::default(), missing }));
+            }
+            Ok(Some((table, setup, changes, regroup))) => {
+                let names = Names { index: regroup.index.clone(), ..Names::of(&order.config) };
+                // Before the lease loop can order a hook of a new group.
+                self.chronicle.reload(&order.config);
+                self.under_way = Some(UnderWay { order, table, setup, names, changes });
+                // Groups are about to get other numbers.
+                if let Some(judge) = &self.judge {
+                    judge.hold();
+                }
+                if !self.lease_loop.regroup(regroup) {
+                    error!("the lease loop has ended");
+                }
+            }
+            Err(refused) => {
+                // What was taken away for the change comes back; if it can't,
+                // the log says so, and the refusal is what was asked about.
+                let _ = self.repair_vips();
+                let _ = order.reply.send(Err(refused));
+            }
+        }
+    }
+
+    fn change(&mut self, config: &Config) -> Result<Option<(Table, Setup, Changes, Regroup)>, ReloadRefused> {
+        let next = self.table.next(&config.groups);
+        let changes = changes(&self.table, &next.table, &next.was, &self.config, config);
+        if changes.is_empty() {
+            return Ok(None);
+        }
+        let setup = Setup { vips_max: self.setup.vips_max, ..node_setup(config, &next.table) };
+        let mut index = Vec::new();
+        if let Some(node) = &mut self.node {
+            // For all VIPs, also those that wait for a lease that has them.
+            node.has_room_for(&Setup { groups: whole_groups(config), ..setup.clone() })?;
+            index = node.begin_change(&setup.groups)?;
+        }
+        let epochs = config.groups.iter().map(|group| self.memory.epoch(&group.name));
+        let groups = next.was.iter().zip(specs(config)).zip(epochs);
+        let regroup = Regroup {
+            ended: next.ended.clone(),
+            groups: groups.map(|((was, spec), epoch)| Reloaded { was: *was, spec, epoch }).collect(),
+            labels: next.table.groups().iter().map(TableGroup::labels).collect(),
+            table: config.groups_digest(),
+            index,
+            uncovered: next.table.uncovered(),
+            mute: next.table.mute(),
+            rules: hooks::rules(config),
+        };
+        Ok(Some((next.table, setup, changes, regroup)))
+    }
+
+    /// Step 3: the lease loop goes on with the new groups.
+    pub(super) fn finish_reload(&mut self) {
+        let Some(UnderWay { order, table, setup, names, changes }) = self.under_way.take() else { return };
+        (self.table, self.setup, self.names, self.config) = (table, setup, names, order.config);
+        // At once, and before there can be a verdict of a check that is new; on
+        // groups that come, when their VIPs are here.
+        let comes = changes.added.iter().chain(&changes.anew).cloned().collect();
+        let regroup =
+            |judge: &Handle<_, _>| judge.regroup(&self.setup.interfaces, &self.config.groups, &comes);
+        let told = self.judge.as_ref().and_then(regroup);
+        told.into_iter().for_each(|notice| self.notice(notice));
+        self.store_table();
+        let missing = self.repair_vips().err();
+        if let Some(checks) = &self.checks {
+            checks.apply(&self.config.groups);
+        }
+        let told = self.judge.as_ref().and_then(Handle::admit);
+        told.into_iter().for_each(|notice| self.notice(notice));
+        for watched in std::mem::take(&mut self.postponed) {
+            self.watched(watched);
+        }
+        info!(?changes, "reloaded");
+        // Whoever asked may have gone away.
+        let _ = order.reply.send(Ok(ReloadOutcome { changes, missing }));
+    }
+
+    /// Brings the node to what its groups are; it can be run again.
+    ///
+    /// # Errors
+    /// What is not there and why, which the log has as well.
+    fn repair_vips(&mut self) -> Result<(), ReloadRefused> {
+        self.forget_ways();
+        let Some(node) = &mut self.node else { return Ok(()) };
+        let came = node.finish_change(&self.setup.groups).map_err(|e| {
+            let message = format!(
+                "the VIPs of this node are not all there: {e}; mend that and run `vip-ctl reload` again"
+            );
+            error!("{message}");
+            ReloadRefused { exit: Exit::System, message }
+        })?;
+        if !came.is_empty() {
+            info!(?came, "VIPs that this node can answer for now");
+        }
+        Ok(())
+    }
+
+    /// Groups' leases have all of their VIPs from here on. Many at once are one
+    /// change of the node.
+    pub(super) fn cover(&mut self) {
+        let covered = std::mem::take(&mut self.covered);
+        if covered.is_empty() || self.under_way.is_some() {
+            // The loop looks again when it has the other groups.
+            return;
+        }
+        let current = |place: usize| self.table.groups()[place].labels().current;
+        let places: BTreeMap<_, _> = (0..self.table.groups().len()).map(|p| (current(p), p)).collect();
+        let known: Vec<_> = covered
+            .into_iter()
+            .filter_map(|label| Some((label, GroupId(u16::try_from(*places.get(&label)?).ok()?))))
+            .collect();
+        if known.is_empty() {
+            return;
+        }
+        for (_, group) in &known {
+            self.table.settle(*group);
+        }
+        self.store_table();
+        self.setup.groups = node_setup(&self.config, &self.table).groups;
+        // Nobody has asked; the log says what is missing.
+        let _ = self.repair_vips();
+        for (label, _) in known {
+            let _ = self.lease_loop.announce(label);
+        }
+    }
+
+    fn store_table(&self) {
+        if let Err(e) = groups::store(&self.table, &self.paths.state_dir) {
+            // The next start then begins from the former groups, which costs
+            // time and not safety.
+            warn!("the record of the groups could not be written to {}: {e}", self.paths.state_dir.display());
+        }
+    }
+}
+
+fn changes(
+    old: &Table,
+    new: &Table,
+    was: &[Option<GroupId>],
+    old_config: &Config,
+    new_config: &Config,
+) -> Changes {
+    let mut changes = Changes::default();
+    let by_name = |config: &Config| -> BTreeMap<String, crate::config::Group> {
+        config.groups.iter().map(|group| (group.name.clone(), group.clone())).collect()
+    };
+    let (old_groups, new_groups) = (by_name(old_config), by_name(new_config));
+    let names = |table: &Table| -> BTreeSet<String> {
+        table.groups().iter().map(|group| group.name.clone()).collect()
+    };
+    let (old_names, new_names) = (names(old), names(new));
+    for (group, was) in new.groups().iter().zip(was) {
+        let name = &group.name;
+        let is_known = old_names.contains(name);
+        match was {
+            Some(_) if old_groups.get(name) != new_groups.get(name) => changes.changed.push(name.clone()),
+            Some(_) => {}
+            None if is_known => changes.anew.push(name.clone()),
+            None => changes.added.push(name.clone()),
+        }
+    }
+    changes.removed.extend(old_names.difference(&new_names).cloned());
+    changes
+}

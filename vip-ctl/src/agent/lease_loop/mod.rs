@@ -1,0 +1,299 @@
+//! The lease loop: the one thread that owns the engine, the transport and the
+//! lease store, and turns sockets and timers into inputs and outputs into IO.
+//! What it does in between, and in which order, is in [`vip_lease`].
+//!
+//! It logs nothing, allocates little and waits for nobody: whatever may take
+//! time is told to other threads.
+
+mod mail;
+mod requests;
+mod socket;
+mod source_filter;
+mod source_guard;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{SocketAddr, UdpSocket},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    sync::mpsc::{Receiver, Sender},
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        eventfd::EventFd,
+        time::TimeSpec,
+        timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
+    },
+};
+use tokio::sync::oneshot;
+use vip_common::{
+    BootNs, GroupIndex, Lease,
+    event::{Event, EventKind},
+};
+use vip_lease::{Core, HookAsk, Io, LeaseNotice, Parts};
+
+use self::mail::{BATCH, Inbox, Outbox, Sent};
+pub use self::{
+    mail::{Room, make_room},
+    source_guard::SourceGuard,
+};
+use super::messages::{Announce, Ask, Notice, RunnerAsk};
+use crate::{
+    clock,
+    dataplane::{DataPlane, observe::Events},
+    engine::{Completed, GroupId, NodeId, Refusal},
+};
+
+/// Events taken from the ring buffer in one turn.
+const EVENTS_PER_TURN: usize = 64;
+
+/// The data plane's side of the loop; a witness has none.
+pub struct Plane {
+    /// The lease store is in here.
+    pub maps: DataPlane,
+    /// By [`GroupId`].
+    index: Vec<GroupIndex>,
+    /// The other way round.
+    groups: BTreeMap<GroupIndex, GroupId>,
+    /// The ring buffer.
+    pub events: Events,
+}
+
+impl Plane {
+    /// The maps, with the groups' places by [`GroupId`].
+    #[must_use]
+    pub fn new(maps: DataPlane, index: Vec<GroupIndex>, events: Events) -> Self {
+        let groups = numbers(&index);
+        Self { maps, index, groups, events }
+    }
+
+    /// Where each group is in the maps, by [`GroupId`].
+    #[must_use]
+    pub fn index(&self) -> &[GroupIndex] {
+        &self.index
+    }
+
+    fn regroup(&mut self, index: Vec<GroupIndex>) {
+        self.groups = numbers(&index);
+        self.index = index;
+    }
+}
+
+fn numbers(index: &[GroupIndex]) -> BTreeMap<GroupIndex, GroupId> {
+    index.iter().copied().zip((0..=u16::MAX).map(GroupId)).collect()
+}
+
+/// Everything that the loop owns.
+pub struct LeaseLoop {
+    /// What decides begins with that.
+    pub parts: Parts,
+    /// To and from the peers; does not block.
+    pub socket: UdpSocket,
+    /// Who may send to it.
+    pub guard: SourceGuard,
+    /// The nodes' addresses.
+    pub addresses: BTreeMap<NodeId, SocketAddr>,
+    /// The maps.
+    pub plane: Option<Plane>,
+    /// What others ask.
+    pub asks: Receiver<Ask>,
+    /// Written whenever something was asked.
+    pub wake: std::sync::Arc<EventFd>,
+    /// Where notices go.
+    pub tell: Sender<Notice>,
+    /// Where announcements are ordered.
+    pub announcer: Sender<Announce>,
+    /// Where hooks are ordered.
+    pub hooks: Sender<RunnerAsk>,
+}
+
+/// The loop while it runs.
+struct Running {
+    core: Core<Doer>,
+    guard: SourceGuard,
+    asks: Receiver<Ask>,
+    wake: std::sync::Arc<EventFd>,
+}
+
+/// Does what the core says.
+struct Doer {
+    socket: UdpSocket,
+    outbox: Outbox,
+    sent: Sent,
+    addresses: BTreeMap<NodeId, SocketAddr>,
+    plane: Option<Plane>,
+    tell: Sender<Notice>,
+    announcer: Sender<Announce>,
+    hooks: Sender<RunnerAsk>,
+}
+
+impl Io for Doer {
+    type Reply = oneshot::Sender<Result<Completed, Refusal>>;
+
+    fn now(&self) -> BootNs {
+        clock::now()
+    }
+
+    fn store(&mut self, group: GroupId, lease: Lease) {
+        if let Some(plane) = &self.plane
+            && let Some(index) = plane.index.get(usize::from(group.0))
+        {
+            plane.maps.leases().store(*index, lease);
+        }
+    }
+
+    fn send(&mut self, to: NodeId, datagram: Vec<u8>) {
+        let Some(address) = self.addresses.get(&to) else {
+            self.sent.unsent += 1;
+            return;
+        };
+        if self.outbox.put(*address, datagram) {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        let told = self.outbox.send(&self.socket);
+        self.sent.sent += told.sent;
+        self.sent.unsent += told.unsent;
+    }
+
+    fn takeover(&mut self, group: GroupId) {
+        self.announce(group, Announce::Takeover);
+    }
+
+    fn tell(&mut self, notice: LeaseNotice) {
+        // The other end is gone only when the process ends.
+        let _ = self.tell.send(Notice::Lease(notice));
+    }
+
+    fn hook(&mut self, ask: HookAsk) {
+        // The thread "hooks" ends only with the process.
+        let _ = self.hooks.send(RunnerAsk::Lease(ask));
+    }
+
+    fn reply(&mut self, reply: Self::Reply, outcome: Result<Completed, Refusal>) {
+        // Whoever asked may have gone away.
+        let _ = reply.send(outcome);
+    }
+}
+
+impl Doer {
+    /// Straight to the announcer: how soon the network hears it is part of the gap.
+    fn announce(&self, group: GroupId, order: impl Fn(GroupIndex) -> Announce) {
+        let index = self.plane.as_ref().and_then(|plane| plane.index.get(usize::from(group.0)));
+        if let Some(index) = index {
+            // The announcer ends only with the process.
+            let _ = self.announcer.send(order(*index));
+        }
+    }
+}
+
+impl LeaseLoop {
+    /// Runs until it is stopped.
+    ///
+    /// # Errors
+    /// If a timer can't be made or waiting fails: then the process must end,
+    /// and the leases run out.
+    pub fn run(self) -> io::Result<()> {
+        let Self { parts, socket, guard, addresses, plane, asks, wake, tell, announcer, hooks } = self;
+        let timer =
+            TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
+        let (outbox, sent) = (Outbox::default(), Sent::default());
+        let doer = Doer { socket, outbox, sent, addresses, plane, tell, announcer, hooks };
+        let mut running = Running { core: Core::new(parts, doer), guard, asks, wake };
+        let mut inbox = Inbox::new();
+        while !running.core.is_stopped() {
+            running.turn(&mut inbox)?;
+            running.wait(&timer)?;
+        }
+        running.guard.lift();
+        Ok(())
+    }
+}
+
+impl Running {
+    /// Everything that is due now.
+    fn turn(&mut self, inbox: &mut Inbox) -> io::Result<()> {
+        self.core.begin_turn();
+        let is_drained = self.read(inbox)?;
+        self.core.judge(is_drained);
+        self.calm_down();
+        while let Ok(ask) = self.asks.try_recv() {
+            self.ask(ask);
+        }
+        self.events();
+        self.core.look_at_uncovered();
+        Ok(())
+    }
+
+    /// Reads what has arrived, up to a limit. Returns whether nothing is left.
+    fn read(&mut self, inbox: &mut Inbox) -> io::Result<bool> {
+        let count = inbox.receive(&self.core.io.socket)?;
+        for place in 0..count {
+            if let Some((bytes, source)) = inbox.datagram(place) {
+                let received = self.receive(bytes, source);
+                self.core.receive(received, source);
+            }
+        }
+        Ok(count < BATCH)
+    }
+
+    fn events(&mut self) {
+        for _ in 0..EVENTS_PER_TURN {
+            let Some(event) = self.core.io.plane.as_mut().and_then(|plane| plane.events.next()) else {
+                return;
+            };
+            self.event(event);
+        }
+    }
+
+    /// Others' claims matter while we hold: then the network must hear us again.
+    fn event(&mut self, event: Event) {
+        if event.kind != EventKind::ClaimConflict as u32 {
+            return;
+        }
+        let plane = self.core.io.plane.as_ref();
+        if let Some(group) = plane.and_then(|plane| plane.groups.get(&event.group).copied()) {
+            // Each claim is answered, if not at once: the announcer sees to that.
+            self.core.io.announce(group, Announce::Defend);
+            self.core.claimed(group, LeaseNotice::Claim { group, vip: event.vip.into(), mac: event.mac });
+        }
+    }
+
+    /// Sleeps until something arrives or is due.
+    fn wait(&self, timer: &TimerFd) -> io::Result<()> {
+        match self.core.next_deadline() {
+            Some(due) => {
+                // Zero would switch the timer off; the past fires at once.
+                let due = due.0.max(1);
+                let at =
+                    TimeSpec::new((due / 1_000_000_000).cast_signed(), (due % 1_000_000_000).cast_signed());
+                timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)?;
+            }
+            None => timer.unset()?,
+        }
+        let io = &self.core.io;
+        let events = io.plane.as_ref().map(|plane| plane.events.as_raw_fd());
+        // SAFETY: the ring buffer owns the descriptor and outlives this call.
+        let events = events.map(|fd| unsafe { BorrowedFd::borrow_raw(fd) });
+        let wait_for = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let wake = self.wake.as_fd();
+        let mut fds = [io.socket.as_fd(), timer.as_fd(), wake, events.unwrap_or(wake)].map(wait_for);
+        // A witness has no events.
+        let count = fds.len() - usize::from(events.is_none());
+        match poll(&mut fds[..count], PollTimeout::NONE) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        if fds[2].any() == Some(true) {
+            // It only says that something waits in the channel.
+            let _ = self.wake.read();
+        }
+        Ok(())
+    }
+}

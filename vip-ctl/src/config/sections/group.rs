@@ -1,0 +1,146 @@
+//! `[[group]]`: names, VIPs and priorities.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::Range,
+    time::Duration,
+};
+
+use toml::Spanned;
+use vip_common::layout::GROUP_NAME_LEN;
+
+use super::{
+    checked_name, delay_of,
+    health::{self, Health},
+    hooks,
+};
+use crate::config::{
+    PREEMPT_DELAY_DEFAULT, PRIORITY_MAX,
+    text::{
+        report::Report,
+        section::{Section, at, wrong_type},
+    },
+};
+
+pub(in crate::config) struct GroupDraft {
+    pub(in crate::config) name: Option<Spanned<String>>,
+    pub(in crate::config) vips: Vec<Spanned<IpAddr>>,
+    /// By node: where its name is, and its priority.
+    pub(in crate::config) priorities: Vec<(Spanned<String>, u8)>,
+    pub(in crate::config) preempt: Option<Duration>,
+    pub(in crate::config) health: Health,
+    pub(in crate::config) hooks: hooks::Draft,
+    pub(in crate::config) span: Range<usize>,
+}
+
+pub(super) fn group_draft(section: &Section<'_>, report: &mut Report<'_>) -> GroupDraft {
+    let name = section.required("name", "\"db\"", report).and_then(|name| group_name_of(&name, report));
+    let example = "[\"10.0.1.12\"]";
+    section.require("vips", example, report);
+    let written = section.strings("vips", example, report).unwrap_or_default();
+    if let Some(vips) = section.get("vips")
+        && vips.get_ref().as_array().is_some_and(|array| array.is_empty())
+    {
+        report.add(vips.span(), format!("the group has no VIP: write vips = {example}, or remove the group"));
+    }
+    let vips: Vec<_> = written.iter().filter_map(|vip| vip_of(vip, report)).collect();
+    let preempts = section.boolean("preempt", report).is_some_and(Spanned::into_inner);
+    let delay = delay_of(section, "preempt_delay", report);
+    // A preempt that is wrong, or misspelt, is reported already.
+    let is_told = section.get("preempt").is_some_and(|written| written.get_ref().as_bool().is_none())
+        || section.lacks_by_typo("preempt");
+    if let Some(written) = section.get("preempt_delay").filter(|_| !preempts && !is_told) {
+        let text = report.text(written.span());
+        let message = format!(
+            "preempt_delay = {text} does nothing without preempt = true: add that, or remove preempt_delay"
+        );
+        report.add(written.span(), message);
+    }
+    let preempt = preempts.then(|| delay.unwrap_or(PREEMPT_DELAY_DEFAULT));
+    let (priorities, health) = (priorities(section, report), health::of_group(section, &vips, report));
+    let hooks = hooks::read(section, "[group.hooks]", report);
+    GroupDraft { name, vips, priorities, preempt, health, hooks, span: section.span.clone() }
+}
+
+fn vip_of(vip: &Spanned<&str>, report: &mut Report<'_>) -> Option<Spanned<IpAddr>> {
+    let text = vip.get_ref();
+    let problem = match text.parse::<IpAddr>() {
+        Ok(IpAddr::V6(_)) => {
+            format!("the VIP {text} is IPv6, which isn't there yet: remove it, or write an IPv4 address")
+        }
+        Ok(IpAddr::V4(v4)) => {
+            let kind = if v4.is_unspecified() {
+                "the unspecified address"
+            } else if v4.is_loopback() {
+                "a loopback address"
+            } else if v4.is_multicast() {
+                "a multicast address"
+            } else if v4.is_broadcast() {
+                "the broadcast address"
+            } else if v4.octets()[0] == 0 {
+                "an address of the unused network 0.0.0.0/8"
+            } else {
+                return Some(at(vip.span(), IpAddr::V4(v4)));
+            };
+            format!("the VIP {text} is {kind}, which no server can take over: write another")
+        }
+        Err(_) => no_vip(text),
+    };
+    report.add(vip.span(), problem);
+    None
+}
+
+/// What is wrong with a VIP that is no address, and the address that it has in it.
+fn no_vip(text: &str) -> String {
+    let is_address = |text: &str| text.parse::<IpAddr>().is_ok();
+    if is_address(text.trim()) {
+        return format!("\"{text}\" has a blank beside the address: write \"{}\"", text.trim());
+    }
+    if let Some((address, _)) = text.split_once('/').filter(|(address, _)| is_address(address)) {
+        return format!("the VIP {text} has a prefix length, and a VIP has none: write \"{address}\"");
+    }
+    if let Ok(socket) = text.parse::<SocketAddr>() {
+        return format!("the VIP {text} has a port, and a VIP has none: write \"{}\"", socket.ip());
+    }
+    let first = text.split_once('-').and_then(|(first, _)| first.trim().parse::<Ipv4Addr>().ok());
+    if let Some(first) = first {
+        let second = Ipv4Addr::from_bits(first.to_bits().wrapping_add(1));
+        return format!(
+            "\"{text}\" is a range: write each address by itself, \"{first}\", \"{second}\" and so on"
+        );
+    }
+    let several: Vec<_> = text.split([',', ' ']).filter(|part| !part.is_empty()).collect();
+    if several.len() > 1 && several.iter().all(|part| is_address(part)) {
+        return format!("\"{text}\" is more than one address: write \"{}\"", several.join("\", \""));
+    }
+    format!("\"{text}\" is no IPv4 address: write one, such as \"10.0.1.12\"")
+}
+
+fn priorities(section: &Section<'_>, report: &mut Report<'_>) -> Vec<(Spanned<String>, u8)> {
+    let example = "priority = { db-a = 150, db-b = 100 }";
+    let Some((table, _)) = section.table("priority", example, report) else { return Vec::new() };
+    let mut priorities = Vec::new();
+    for (node, value) in table {
+        let Some(integer) = value.get_ref().as_integer() else {
+            wrong_type("a priority", "an integer", example, value, report);
+            continue;
+        };
+        let priority = u8::from_str_radix(integer.as_str(), integer.radix())
+            .ok()
+            .filter(|priority| (1..=PRIORITY_MAX).contains(priority));
+        match priority {
+            Some(priority) => priorities.push((at(node.span(), node.get_ref().to_string()), priority)),
+            None => {
+                let message =
+                    format!("the priority {integer} is out of range: write one from 1 to {PRIORITY_MAX}");
+                report.add(value.span(), message);
+            }
+        }
+    }
+    priorities
+}
+
+pub(super) fn group_name_of(name: &Spanned<&str>, report: &mut Report<'_>) -> Option<Spanned<String>> {
+    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
+    checked_name("group", name, GROUP_NAME_LEN, "small letters, digits", valid, report)
+}

@@ -1,0 +1,270 @@
+//! Where events are published: the last ones are kept, followers get each one
+//! as it comes, the history gets what belongs there, and what the metrics
+//! count is counted. Publishing never waits: whoever is slow loses events.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{SyncSender, TrySendError},
+    },
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast::{self, error::RecvError};
+
+use super::{Event, Kind, Timestamp};
+
+/// Events that an agent keeps, and that a follower may lag behind.
+pub const EVENTS_KEPT: usize = 1000;
+
+/// Upper bounds of the buckets of gaps, in milliseconds; what is longer is in none.
+pub const GAP_BOUNDS_MS: [u64; 12] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 5_000, 30_000];
+
+/// What was counted of the events, for the metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(default)]
+pub struct Tally {
+    /// Changes of state or holder, by group and reason.
+    pub transitions: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Hooks that failed, by group and hook.
+    pub hook_failures: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Measured gaps by bucket, not cumulative; one more than
+    /// [`GAP_BOUNDS_MS`] for the rest.
+    #[schema(value_type = Vec<u64>)]
+    pub gaps: [u64; GAP_BOUNDS_MS.len() + 1],
+    /// The sum of all gaps, in milliseconds.
+    pub gaps_sum_ms: u64,
+    /// Records that the history did not get because its disk was too slow.
+    pub history_lost: u64,
+}
+
+impl Tally {
+    fn note(&mut self, event: &Event) {
+        let group = || event.group.clone().unwrap_or_default();
+        if let Kind::Changed(change) = &event.kind {
+            *self.transitions.entry(group()).or_default().entry(change.reason.clone()).or_default() += 1;
+            if let Some(gap) = change.gap_ms {
+                let bucket = GAP_BOUNDS_MS.iter().position(|bound| gap <= *bound);
+                self.gaps[bucket.unwrap_or(GAP_BOUNDS_MS.len())] += 1;
+                self.gaps_sum_ms = self.gaps_sum_ms.saturating_add(gap);
+            }
+        } else if let Kind::Hook(run) = &event.kind
+            && run.outcome.is_failure()
+        {
+            let of_group = self.hook_failures.entry(group()).or_default();
+            *of_group.entry(run.hook.name().to_owned()).or_default() += 1;
+        }
+    }
+}
+
+/// What all handles share.
+#[derive(Debug)]
+struct Shared {
+    node: String,
+    /// Drawn at the start: numbers of events begin anew with each run.
+    run: u64,
+    kept: Mutex<Kept>,
+    live: broadcast::Sender<Arc<Event>>,
+    history: Option<SyncSender<Arc<Event>>>,
+    history_lost: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    next: u64,
+    events: VecDeque<Arc<Event>>,
+    tally: Tally,
+}
+
+/// A handle on the agent's events, cheap to clone. Not for the lease thread:
+/// publishing takes a lock.
+#[derive(Clone, Debug)]
+pub struct Events(Arc<Shared>);
+
+impl Events {
+    /// Events of the node `node`; `history` gets what belongs there.
+    #[must_use]
+    pub fn new(node: &str, history: Option<SyncSender<Arc<Event>>>) -> Self {
+        Self(Arc::new(Shared {
+            node: node.to_owned(),
+            run: fastrand::u64(..),
+            kept: Mutex::default(),
+            live: broadcast::Sender::new(EVENTS_KEPT),
+            history,
+            history_lost: AtomicU64::new(0),
+        }))
+    }
+
+    /// What tells this run of the agent from others, by chance alone.
+    #[must_use]
+    pub fn run(&self) -> u64 {
+        self.0.run
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells everybody.
+    pub fn publish(&self, group: Option<&str>, kind: Kind, message: impl Into<String>) -> Arc<Event> {
+        let mut kept = self.kept();
+        kept.next += 1;
+        let event = Arc::new(Event {
+            seq: kept.next,
+            time: Timestamp::now(),
+            node: self.0.node.clone(),
+            group: group.map(str::to_owned),
+            message: message.into(),
+            kind,
+        });
+        kept.tally.note(&event);
+        if kept.events.len() == EVENTS_KEPT {
+            kept.events.pop_front();
+        }
+        kept.events.push_back(Arc::clone(&event));
+        // Under the lock, so that all see the same order. Nobody may be following.
+        let _ = self.0.live.send(Arc::clone(&event));
+        if let Some(history) = self.0.history.as_ref().filter(|_| event.kind.is_history())
+            && let Err(TrySendError::Full(_)) = history.try_send(Arc::clone(&event))
+        {
+            self.0.history_lost.fetch_add(1, Ordering::Relaxed);
+        }
+        event
+    }
+
+    /// The events that are kept, oldest first.
+    #[must_use]
+    pub fn recent(&self) -> Vec<Arc<Event>> {
+        self.kept().events.iter().cloned().collect()
+    }
+
+    /// The events from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> Subscription {
+        Subscription { node: self.0.node.clone(), receiver: self.0.live.subscribe() }
+    }
+
+    /// The events that are kept, and those after them: none twice, none left out.
+    #[must_use]
+    pub fn recent_and_subscribe(&self) -> (Vec<Arc<Event>>, Subscription) {
+        let kept = self.kept();
+        (kept.events.iter().cloned().collect(), self.subscribe())
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        let tally = self.kept().tally.clone();
+        Tally { history_lost: self.0.history_lost.load(Ordering::Relaxed), ..tally }
+    }
+}
+
+/// Events as they come.
+#[derive(Debug)]
+pub struct Subscription {
+    node: String,
+    receiver: broadcast::Receiver<Arc<Event>>,
+}
+
+impl Subscription {
+    /// The next event; one of [`Kind::Missed`] if some were dropped because
+    /// nobody asked in time; `None` when the agent ends.
+    pub async fn next(&mut self) -> Option<Arc<Event>> {
+        match self.receiver.recv().await {
+            Ok(event) => Some(event),
+            Err(RecvError::Closed) => None,
+            Err(RecvError::Lagged(events)) => Some(Arc::new(Event {
+                seq: 0,
+                time: Timestamp::now(),
+                node: self.node.clone(),
+                group: None,
+                message: format!("{events} events were dropped: this follower was too slow"),
+                kind: Kind::Missed { events },
+            })),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+    use crate::events::{Change, Hook, HookRun, Outcome};
+
+    fn changed(gap_ms: Option<u64>) -> Kind {
+        Kind::Changed(Change { to: "active".into(), reason: "elected".into(), gap_ms, ..Change::default() })
+    }
+
+    fn late(by_ms: u64) -> Kind {
+        Kind::Late { by_ms, margin_ms: 120 }
+    }
+
+    #[test]
+    fn the_last_events_are_kept_in_order() {
+        let events = Events::new("db-a", None);
+        for by in 0..1_500 {
+            events.publish(None, late(by), "");
+        }
+        let seqs: Vec<_> = events.recent().iter().map(|event| event.seq).collect();
+        assert_eq!(seqs, (501..=1_500).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_slow_follower_loses_the_oldest_and_is_told_so() {
+        let events = Events::new("db-a", None);
+        let (recent, mut follower) = events.recent_and_subscribe();
+        assert!(recent.is_empty());
+        for by in 0..1_500 {
+            events.publish(None, late(by), "");
+        }
+        // The channel's room is a power of two at least as large as what was asked for.
+        let Kind::Missed { events: missed } = follower.next().await.unwrap().kind else { panic!() };
+        assert!((1..=500).contains(&missed), "{missed}");
+        assert_eq!(follower.next().await.unwrap().seq, missed + 1);
+        drop(events);
+        for _ in missed + 1..1_500 {
+            follower.next().await.unwrap();
+        }
+        assert_eq!(follower.next().await, None);
+    }
+
+    #[test]
+    fn a_history_that_does_not_keep_up_costs_only_its_records() {
+        let (sender, history) = sync_channel(1);
+        let events = Events::new("db-a", Some(sender));
+        events.publish(None, late(1), "not for the history");
+        for _ in 0..3 {
+            events.publish(Some("db"), changed(None), "");
+        }
+        assert_eq!(events.tally().history_lost, 2);
+        assert_eq!(history.try_recv().unwrap().seq, 2);
+        assert_eq!(events.recent().len(), 4);
+    }
+
+    #[test]
+    fn changes_gaps_and_failed_hooks_are_counted() {
+        let events = Events::new("db-a", None);
+        for gap in [None, Some(1), Some(3), Some(60_000)] {
+            events.publish(Some("db"), changed(gap), "");
+        }
+        for outcome in [Outcome::Done, Outcome::Failed, Outcome::TimedOut, Outcome::Cancelled] {
+            let run = HookRun {
+                hook: Hook::PrePromote,
+                outcome,
+                exit: None,
+                duration_ms: 1,
+                output: Vec::new(),
+                epoch: 1,
+            };
+            events.publish(Some("db"), Kind::Hook(run), "");
+        }
+        let tally = events.tally();
+        assert_eq!(tally.transitions["db"]["elected"], 4);
+        assert_eq!(tally.hook_failures["db"]["pre_promote"], 2);
+        assert_eq!((tally.gaps[0], tally.gaps[2], tally.gaps[12]), (1, 1, 1));
+        assert_eq!(tally.gaps_sum_ms, 60_004);
+    }
+}

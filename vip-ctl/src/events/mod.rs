@@ -1,0 +1,290 @@
+//! What happens on a node, as its people see it: the event type that `vip-ctl
+//! events`, the history file and webhooks share, and the bus that the agent's
+//! threads publish on. Nothing here decides anything, and the lease thread
+//! never publishes: it tells the keeper, and the keeper does.
+
+mod bus;
+pub mod history;
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use self::bus::{EVENTS_KEPT, Events, GAP_BOUNDS_MS, Subscription, Tally};
+pub use vip_lease::Hook;
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its number in this run of the agent, from 1, rising by one.
+    pub seq: u64,
+    /// When.
+    pub time: Timestamp,
+    /// The node that tells it.
+    pub node: String,
+    /// The group that it is about; null if it is about a node.
+    pub group: Option<String>,
+    /// What happened, in one sentence.
+    pub message: String,
+    /// What happened, for programs: a `kind` and what belongs to it.
+    #[serde(flatten)]
+    pub kind: Kind,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Kind {
+    /// A group's state on this node, or its holder, has changed.
+    Changed(Change),
+    /// A hook has ended.
+    Hook(HookRun),
+    /// A peer is heard for the first time, or again after a restart.
+    Connected {
+        /// The peer.
+        peer: String,
+        /// Was it connected before?
+        restarted: bool,
+    },
+    /// A datagram in a peer's name was rejected; told at most once a second
+    /// and peer.
+    Rejected {
+        /// The peer that the datagram names; null for none of the cluster.
+        peer: Option<String>,
+        /// The reason, as in the metric `vip_heartbeats_rejected_total`.
+        reason: String,
+    },
+    /// Another machine claims a VIP that this node holds (a conflict).
+    Claim {
+        /// The VIP.
+        vip: String,
+        /// The machine's MAC address.
+        mac: String,
+    },
+    /// A renewal began late.
+    Late {
+        /// How late, in milliseconds.
+        by_ms: u64,
+        /// How late would have cost the lease, in milliseconds.
+        margin_ms: u64,
+    },
+    /// Whether this node can serve has changed.
+    Eligible {
+        /// Can it?
+        eligible: bool,
+        /// What keeps it from serving; null if nothing does.
+        because: Option<String>,
+    },
+    /// A health check has changed its mind.
+    Check {
+        /// The check's name.
+        check: String,
+        /// Does it pass?
+        ok: bool,
+        /// What it said last; null if it passes.
+        error: Option<String>,
+    },
+    /// Standby of this node, or the cluster's pause, has changed.
+    Mode {
+        /// Is this node on standby?
+        standby: bool,
+        /// Are automatic moves switched off in the cluster?
+        paused: bool,
+    },
+    /// This follower was too slow, and events before this one were dropped
+    /// for it.
+    Missed {
+        /// How many.
+        events: u64,
+    },
+}
+
+impl Kind {
+    /// The word that `kind` has in JSON.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Changed(_) => "changed",
+            Self::Hook(_) => "hook",
+            Self::Connected { .. } => "connected",
+            Self::Rejected { .. } => "rejected",
+            Self::Claim { .. } => "claim",
+            Self::Late { .. } => "late",
+            Self::Eligible { .. } => "eligible",
+            Self::Check { .. } => "check",
+            Self::Mode { .. } => "mode",
+            Self::Missed { .. } => "missed",
+        }
+    }
+
+    /// Does it belong into the history?
+    #[must_use]
+    pub const fn is_history(&self) -> bool {
+        match self {
+            Self::Changed(_) | Self::Hook(_) => true,
+            Self::Connected { .. }
+            | Self::Rejected { .. }
+            | Self::Claim { .. }
+            | Self::Late { .. }
+            | Self::Eligible { .. }
+            | Self::Check { .. }
+            | Self::Mode { .. }
+            | Self::Missed { .. } => false,
+        }
+    }
+}
+
+/// A change of a group's state on a node, or of its holder.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// This node's state before; null at the first one after a start.
+    pub from: Option<String>,
+    /// This node's state now: those of `status`, `promoting` among them.
+    pub to: String,
+    /// Who held it before, as far as this node knew.
+    pub holder_before: Option<String>,
+    /// Who holds it now, as far as this node knows.
+    pub holder: Option<String>,
+    /// The number of the grant.
+    pub epoch: u64,
+    /// What brought it about: `elected`, `expired`, `handed_over` and so on.
+    pub reason: String,
+    /// What a person said at this node, if that brought it about.
+    pub command: Option<String>,
+    /// On the node that took over: the time from the end of the lease before,
+    /// as far as this node knew of it (released, or run out at this node's own
+    /// acceptor), to this node's write into the map, in milliseconds rounded
+    /// up. What clients see is longer by the rest of a dead holder's lease.
+    /// Null where nothing was taken over, or where the end before is not known.
+    pub gap_ms: Option<u64>,
+}
+
+/// How a hook has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// With exit code 0.
+    Done,
+    /// With another exit code, or by a signal that was not ours.
+    Failed,
+    /// Killed at its time limit.
+    TimedOut,
+    /// Killed because what it was run for is over: the lease is lost.
+    Cancelled,
+    /// It could not be started.
+    NotStarted,
+}
+
+impl Outcome {
+    /// Is it anything but what was wanted?
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        match self {
+            Self::Done | Self::Cancelled => false,
+            Self::Failed | Self::TimedOut | Self::NotStarted => true,
+        }
+    }
+}
+
+/// One run of a hook.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookRun {
+    /// Which.
+    pub hook: Hook,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Its exit code; null if it did not exit by itself.
+    pub exit: Option<i32>,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// The first lines that it printed, on either stream.
+    pub output: Vec<String>,
+    /// The grant that it was run for.
+    pub epoch: u64,
+}
+
+/// A moment of the wall clock, RFC 3339 in UTC with milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(pub SystemTime);
+
+impl Timestamp {
+    /// Now.
+    #[must_use]
+    pub fn now() -> Self {
+        Self(SystemTime::now())
+    }
+
+    /// How long ago that is; nothing if it is to come.
+    #[must_use]
+    pub fn age(self) -> Duration {
+        SystemTime::now().duration_since(self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_rfc3339_millis(self.0).fmt(f)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_rfc3339(&text).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// An event as a person reads it, without a line's end.
+#[must_use]
+pub fn text(event: &Event) -> String {
+    let group = event.group.as_deref().map(|group| format!(" {group}:")).unwrap_or_default();
+    format!("{} {:<9}{group} {}", event.time, event.kind.label(), event.message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_flat_object_that_reads_back() {
+        let event = Event {
+            seq: 7,
+            time: Timestamp(SystemTime::UNIX_EPOCH + Duration::from_millis(1_763_802_305_123)),
+            node: "db-b".into(),
+            group: Some("db".into()),
+            message: "standby -> active".into(),
+            kind: Kind::Changed(Change {
+                from: Some("standby".into()),
+                to: "active".into(),
+                holder: Some("db-b".into()),
+                epoch: 4,
+                reason: "elected".into(),
+                gap_ms: Some(3),
+                ..Change::default()
+            }),
+        };
+        let json = serde_json::to_value(&event).unwrap();
+        assert_eq!(json["kind"], "changed");
+        assert_eq!(json["time"], "2025-11-22T09:05:05.123Z");
+        assert_eq!(json["to"], "active");
+        assert_eq!(json["gap_ms"], 3);
+        assert_eq!(serde_json::from_value::<Event>(json).unwrap(), event);
+        assert_eq!(text(&event), "2025-11-22T09:05:05.123Z changed   db: standby -> active");
+    }
+
+    #[test]
+    fn a_hook_has_one_name_everywhere() {
+        for hook in Hook::ALL {
+            assert_eq!(serde_json::to_value(hook).unwrap(), hook.name());
+        }
+    }
+}

@@ -1,0 +1,558 @@
+//! Bringing a node's data plane up and down: the order in which programs,
+//! maps and host configuration come and go, shared by `load`, `unload` and
+//! the agent.
+//!
+//! Coming up, nothing is answered before the gates are there; going down, the
+//! gates are the last to leave.
+
+pub mod plan;
+mod ways;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    path::Path,
+    time::Duration,
+};
+
+use aya::Ebpf;
+use vip_common::{GroupIndex, GroupMode, Lease};
+
+use crate::{
+    clock,
+    dataplane::{
+        DataPlane, DataPlaneError, Group,
+        attach::{self, Attached, How, Mode},
+        bpffs,
+        load::{load, load_under},
+    },
+    exit::Exit,
+    host::{Host, HostError, Interface},
+    paths::Paths,
+};
+
+pub use self::ways::Ways;
+
+/// A group that the node is to have.
+#[derive(Clone, Debug)]
+pub struct GroupSetup {
+    /// Its name.
+    pub name: String,
+    /// Who writes its lease.
+    pub mode: GroupMode,
+    /// The longest lease; meaningless in manual mode.
+    pub hold: Duration,
+    /// Its VIPs.
+    pub vips: Vec<Ipv4Addr>,
+}
+
+/// What the node is to have.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Interfaces to be on; empty leaves them as they are.
+    pub interfaces: Vec<String>,
+    /// How to be on them.
+    pub how: How,
+    /// Groups to add or change.
+    pub groups: Vec<GroupSetup>,
+    /// Room for VIPs in new maps.
+    pub vips_max: u32,
+}
+
+/// A node whose data plane is up.
+pub struct Node {
+    /// The maps.
+    pub plane: DataPlane,
+    /// The host.
+    pub host: Host,
+    /// True if an earlier process had pinned it.
+    pub adopted: bool,
+    /// What was attached, by interface name.
+    pub attached: Vec<(String, Attached)>,
+    /// What was changed on the host, in words.
+    pub changes: Vec<String>,
+    /// What a person should know, in words.
+    pub warnings: Vec<String>,
+}
+
+/// Why a node could not be brought up or down.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The data plane.
+    #[error(transparent)]
+    DataPlane(#[from] DataPlaneError),
+    /// The host's configuration.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// Not an Ethernet interface.
+    #[error("{name} is no Ethernet interface: name one that has a hardware address")]
+    NotEthernet {
+        /// The interface.
+        name: String,
+    },
+    /// The group is promoted by hand, and an agent wants it.
+    #[error("the group {group:?} is promoted by hand on this node: run `vip-ctl demote {group}` first")]
+    PromotedByHand {
+        /// The group.
+        group: String,
+    },
+    /// The group belongs to an agent, and a manual verb wants it.
+    #[error(
+        "the group {group:?} belongs to an agent, which does not run now: start it, or run `vip-ctl unload` first"
+    )]
+    BelongsToAgent {
+        /// The group.
+        group: String,
+    },
+    /// The address is in use as an ordinary one.
+    #[error(
+        "{vip} is an address of {iface} on this host: a VIP must not be on an interface; take it off first"
+    )]
+    OnInterface {
+        /// The VIP.
+        vip: Ipv4Addr,
+        /// The interface.
+        iface: String,
+    },
+}
+
+impl NodeError {
+    /// The process's exit code for this error.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::DataPlane(e) => e.exit(),
+            Self::Host(e) if e.is_permission() => Exit::NoPermission,
+            Self::Host(_) => Exit::System,
+            Self::NotEthernet { .. } => Exit::NoInput,
+            Self::PromotedByHand { .. } | Self::BelongsToAgent { .. } | Self::OnInterface { .. } => {
+                Exit::Unsafe
+            }
+        }
+    }
+}
+
+/// Brings the node up, or changes one that is up; interrupted or refused, it
+/// can be run again. A node that was not up before is taken down again on error.
+///
+/// # Errors
+/// [`NodeError`].
+pub fn set_up(paths: &Paths, setup: &Setup) -> Result<Node, NodeError> {
+    let host = Host::open(&paths.run_dir)?;
+    let present = host.interfaces()?;
+    let interfaces = chosen(&setup.interfaces, &present)?;
+    refuse_ordinary_addresses(&host, setup, &present)?;
+    match DataPlane::open(&paths.bpf_dir) {
+        Ok(plane) => {
+            refuse_mixing(&plane, setup)?;
+            refuse_taken(&plane, setup)?;
+        }
+        // What is left of pins goes before there are new ones, and gates with
+        // it: what an earlier process put on the host must be gone by then.
+        Err(DataPlaneError::NotLoaded { .. }) => host.restore()?,
+        // Said by what comes next.
+        Err(_) => {}
+    }
+    let loaded = load(&paths.bpf_dir, setup.vips_max)?;
+    let fresh = !loaded.adopted;
+    let mut node = Node::new(loaded.plane, host);
+    node.adopted = loaded.adopted;
+    if let Err(e) = node.apply(loaded.ebpf, setup, &interfaces) {
+        if fresh {
+            // The first error is the one to tell. What was on `lo` before stays.
+            let _ = node
+                .host
+                .restore()
+                .map_err(NodeError::from)
+                .and_then(|()| take_off(&node.host, &paths.bpf_dir));
+        }
+        return Err(e);
+    }
+    node.warn_of_ways_in(&present);
+    Ok(node)
+}
+
+/// Are the groups in the maps those of `setup`, with its VIPs, and is the clock
+/// the kernel's? Then leases can go on before anything else is looked at: the
+/// programs that are attached obey them.
+#[must_use]
+pub fn is_in_maps(paths: &Paths, setup: &Setup) -> bool {
+    let Ok(plane) = DataPlane::open(&paths.bpf_dir) else { return false };
+    let Ok(vips) = plane.vips() else { return false };
+    let mut own: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for (vip, entry) in vips {
+        own.entry(entry.group).or_default().insert(vip);
+    }
+    let mut there: BTreeMap<_, _> = plane.groups().into_iter().map(|g| (g.name.clone(), g)).collect();
+    let is_as_wanted = |wanted: &GroupSetup| {
+        there.remove(&wanted.name).is_some_and(|group| {
+            group.mode == wanted.mode
+                && u128::from(group.hold_ns_max) == wanted.hold.as_nanos()
+                && own.remove(&group.index).unwrap_or_default() == wanted.vips.iter().copied().collect()
+        })
+    };
+    setup.groups.iter().all(is_as_wanted) && there.is_empty() && clock::is_the_kernels()
+}
+
+/// Takes off what an agent had here before and the configuration no longer
+/// names, so that a VIP can go from one group to another. Groups in `ended` may
+/// be there by the same names, and leases of theirs are cleared. Groups promoted
+/// by hand are none of its business.
+///
+/// # Errors
+/// [`NodeError`].
+pub fn prune(paths: &Paths, keep: &[GroupSetup], ended: &[String]) -> Result<(), NodeError> {
+    let mut plane = match DataPlane::open(&paths.bpf_dir) {
+        Ok(plane) => plane,
+        Err(DataPlaneError::NotLoaded { .. }) => return Ok(()),
+        Err(e) => return Err(e.into()),
+    };
+    let is_over = |group: &&Group| group.mode == GroupMode::Cluster && ended.contains(&group.name);
+    for group in plane.groups().iter().filter(is_over) {
+        plane.leases().store(group.index, Lease::NONE);
+    }
+    let host = Host::open(&paths.run_dir)?;
+    prune_groups(&mut plane, &host, keep)
+}
+
+fn prune_vips(plane: &mut DataPlane, host: &Host, keep: &[GroupSetup]) -> Result<(), NodeError> {
+    let keep: BTreeMap<_, _> = keep.iter().map(|kept| (kept.name.as_str(), &kept.vips)).collect();
+    let kept = |group: &Group| keep.get(group.name.as_str()).copied();
+    let kept: BTreeMap<GroupIndex, BTreeSet<Ipv4Addr>> = plane
+        .groups()
+        .iter()
+        .filter(|group| group.mode == GroupMode::Cluster)
+        .map(|group| (group.index, kept(group).into_iter().flatten().copied().collect()))
+        .collect();
+    let goes = |vip, group| kept.get(&group).is_some_and(|kept| !kept.contains(vip));
+    let vips = plane.vips()?;
+    let going = vips.iter().filter(|(vip, entry)| goes(*vip, entry.group)).map(|(vip, _)| *vip).collect();
+    // The addresses first: in the map they are guarded.
+    host.remove_vips(&going)?;
+    for vip in going {
+        plane.remove_vip(vip)?;
+    }
+    Ok(())
+}
+
+fn prune_groups(plane: &mut DataPlane, host: &Host, keep: &[GroupSetup]) -> Result<(), NodeError> {
+    // A group takes its VIPs out of the map with it: their addresses must be
+    // gone by then, or nothing would guard them.
+    prune_vips(plane, host, keep)?;
+    let keep: BTreeSet<_> = keep.iter().map(|kept| kept.name.as_str()).collect();
+    let goes = |group: &Group| group.mode == GroupMode::Cluster && !keep.contains(group.name.as_str());
+    let going = plane.groups().into_iter().filter(goes).map(|group| group.index).collect();
+    Ok(plane.remove_groups(&going)?)
+}
+
+/// Takes the node down and puts the host back. No error if it is not up.
+///
+/// # Errors
+/// [`NodeError`]: then the gates stay, since the addresses may still be there.
+pub fn tear_down(paths: &Paths) -> Result<(), NodeError> {
+    let host = Host::open(&paths.run_dir)?;
+    match DataPlane::open(&paths.bpf_dir) {
+        Ok(plane) => Node::new(plane, host).take_down(paths),
+        Err(DataPlaneError::NotLoaded { .. }) => {
+            // An interrupted load or unload may have left the host changed.
+            host.restore()?;
+            take_off(&host, &paths.bpf_dir)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Takes programs, gates and pins off this host, when no VIP is on it any more.
+/// All interfaces are looked at: a clsact filter has no pin to be found by.
+fn take_off(host: &Host, dir: &Path) -> Result<(), NodeError> {
+    for (ifindex, interface) in host.interfaces()?.iter().filter(|(_, interface)| !interface.loopback) {
+        attach::detach(dir, *ifindex, &interface.name)?;
+    }
+    attach::detach_local(dir)?;
+    Ok(bpffs::remove(dir)?)
+}
+
+/// The interfaces that were named, or what is wrong with one.
+fn chosen(
+    names: &[String],
+    present: &BTreeMap<u32, Interface>,
+) -> Result<Vec<(Interface, [u8; 6])>, NodeError> {
+    names
+        .iter()
+        .map(|name| {
+            let interface = present
+                .values()
+                .find(|i| i.name == *name)
+                .ok_or_else(|| DataPlaneError::NoInterface { name: name.clone() })?;
+            match interface.mac {
+                Some(mac) if !interface.loopback => Ok((interface.clone(), mac)),
+                _ => Err(NodeError::NotEthernet { name: name.clone() }),
+            }
+        })
+        .collect()
+}
+
+/// A VIP that is also an ordinary address would be served around the lease.
+fn refuse_ordinary_addresses(
+    host: &Host,
+    setup: &Setup,
+    present: &BTreeMap<u32, Interface>,
+) -> Result<(), NodeError> {
+    let vips: BTreeSet<_> = setup.groups.iter().flat_map(|group| &group.vips).collect();
+    for interface in present.values().filter(|i| !i.loopback) {
+        for (address, _) in host.addresses(interface.index)? {
+            if vips.contains(&address) {
+                return Err(NodeError::OnInterface { vip: address, iface: interface.name.clone() });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Manual and cluster mode never mix silently.
+/// A VIP is in one group; told before a group is made for it. Between groups
+/// of one agent it may move: what they give up is taken from them first.
+fn refuse_taken(plane: &DataPlane, setup: &Setup) -> Result<(), NodeError> {
+    let (vips, groups) = (plane.vips()?, plane.groups());
+    let groups: BTreeMap<_, _> = groups.iter().map(|group| (group.index, group)).collect();
+    for group in &setup.groups {
+        for vip in &group.vips {
+            let owner = vips.get(vip).and_then(|entry| groups.get(&entry.group).copied());
+            let is_moving =
+                |owner: &&Group| owner.mode == GroupMode::Cluster && group.mode == GroupMode::Cluster;
+            if let Some(owner) = owner.filter(|owner| owner.name != group.name && !is_moving(owner)) {
+                return Err(DataPlaneError::VipTaken { vip: *vip, group: owner.name.clone() }.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn refuse_mixing(plane: &DataPlane, setup: &Setup) -> Result<(), NodeError> {
+    let wanted: BTreeMap<_, _> = setup.groups.iter().map(|group| (group.name.as_str(), group)).collect();
+    for there in plane.groups() {
+        let Some(wanted) = wanted.get(there.name.as_str()) else { continue };
+        match (there.mode, wanted.mode) {
+            (GroupMode::Manual, GroupMode::Cluster) => {
+                if plane.leases().load(there.index) == Lease::MANUAL {
+                    return Err(NodeError::PromotedByHand { group: there.name });
+                }
+            }
+            (GroupMode::Cluster, GroupMode::Manual) => {
+                return Err(NodeError::BelongsToAgent { group: there.name });
+            }
+            (GroupMode::Manual, GroupMode::Manual)
+            | (GroupMode::Cluster, GroupMode::Cluster)
+            | (GroupMode::Unused, _)
+            | (_, GroupMode::Unused) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Names the owner of an occupied hook.
+fn owner_of(host: &Host, error: DataPlaneError) -> NodeError {
+    let DataPlaneError::Occupied { iface, .. } = &error else { return error.into() };
+    let id = host
+        .interfaces()
+        .ok()
+        .and_then(|present| present.into_values().find(|i| i.name == *iface))
+        .and_then(|interface| interface.xdp)
+        .map(|(_, id)| id);
+    let Some(id) = id else { return error.into() };
+    DataPlaneError::Occupied { iface: iface.clone(), owner: attach::program_name(id) }.into()
+}
+
+impl Node {
+    /// A node that is up already, with nothing to tell about it yet.
+    #[must_use]
+    pub const fn new(plane: DataPlane, host: Host) -> Self {
+        Self { plane, host, adopted: true, attached: Vec::new(), changes: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// Could this node have these groups? Changes nothing.
+    ///
+    /// # Errors
+    /// [`NodeError`] if a VIP is an ordinary address, a group is worked by
+    /// hand, or there is no room.
+    pub fn has_room_for(&self, setup: &Setup) -> Result<(), NodeError> {
+        refuse_mixing(&self.plane, setup)?;
+        refuse_ordinary_addresses(&self.host, setup, &self.host.interfaces()?)?;
+        Ok(self.plane.has_room_for(setup.groups.iter().map(|group| group.vips.len()).sum())?)
+    }
+
+    /// First step to other groups: VIPs that go are gone, and groups that come
+    /// have their place, without a lease or a VIP. Returns the places of all.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub fn begin_change(&mut self, groups: &[GroupSetup]) -> Result<Vec<GroupIndex>, NodeError> {
+        prune_vips(&mut self.plane, &self.host, groups)?;
+        self.put_groups(groups)
+    }
+
+    /// Last step, when no lease of a group that goes, or begins anew, is left:
+    /// groups that go are gone, and VIPs that come are there. Returns the VIPs
+    /// that came.
+    ///
+    /// # Errors
+    /// [`NodeError`]; it can be run again.
+    pub fn finish_change(&mut self, groups: &[GroupSetup]) -> Result<Vec<Ipv4Addr>, NodeError> {
+        prune_groups(&mut self.plane, &self.host, groups)?;
+        let came = self.put(groups)?;
+        self.place()?;
+        self.host.ensure(&self.vip_groups()?)?;
+        Ok(came)
+    }
+
+    /// Puts groups and their VIPs into the maps; the VIPs that came.
+    fn put(&mut self, groups: &[GroupSetup]) -> Result<Vec<Ipv4Addr>, NodeError> {
+        let places = self.put_groups(groups)?;
+        let of = |(group, index): (&GroupSetup, GroupIndex)| {
+            group.vips.iter().map(|vip| (*vip, index)).collect::<Vec<_>>()
+        };
+        Ok(self.plane.put_vips(groups.iter().zip(places).flat_map(of))?)
+    }
+
+    fn put_groups(&mut self, groups: &[GroupSetup]) -> Result<Vec<GroupIndex>, NodeError> {
+        let wanted = groups.iter().map(|group| (group.name.as_str(), group.mode, group.hold));
+        Ok(self.plane.put_groups(wanted)?)
+    }
+
+    fn apply(
+        &mut self,
+        mut ebpf: Ebpf,
+        setup: &Setup,
+        interfaces: &[(Interface, [u8; 6])],
+    ) -> Result<(), NodeError> {
+        let named = setup.groups.iter().flat_map(|group| group.vips.iter().map(|vip| (*vip, &group.name)));
+        let named: BTreeMap<_, _> = named.collect();
+        for vip in self.put(&setup.groups)? {
+            let group = named.get(&vip).map_or("", |name| name.as_str());
+            self.changes.push(format!("{vip} in group {group}"));
+        }
+        self.attach(&mut ebpf, setup.how, interfaces)?;
+        self.place()?;
+        let vips = self.vip_groups()?;
+        self.changes.extend(self.host.ensure(&vips)?);
+        Ok(())
+    }
+
+    /// Attaches again to those of its interfaces that are there, under the maps
+    /// that this node has open and no others.
+    ///
+    /// # Errors
+    /// [`NodeError`]; what could be attached is, and nothing is taken away.
+    pub fn attach_again(&mut self, setup: &Setup) -> Result<(), NodeError> {
+        let mut ebpf = load_under(&self.plane)?;
+        let present = self.host.interfaces()?;
+        let is_there = |name: &&String| present.values().any(|interface| interface.name == **name);
+        let there: Vec<_> = setup.interfaces.iter().filter(is_there).cloned().collect();
+        let attached = self.attach(&mut ebpf, setup.how, &chosen(&there, &present)?);
+        // Also where an interface is in trouble.
+        let repaired = self.repair();
+        attached.and(repaired.map(drop))
+    }
+
+    /// Attaches to these interfaces, and replaces the programs on all others
+    /// that have them. One that is in trouble keeps no other from its gate; the
+    /// first error is the one to tell.
+    fn attach(
+        &mut self,
+        ebpf: &mut Ebpf,
+        how: How,
+        interfaces: &[(Interface, [u8; 6])],
+    ) -> Result<(), NodeError> {
+        attach::sweep(&mut self.plane)?;
+        let mut result = Ok(());
+        for (interface, mac) in interfaces {
+            let written = self.plane.set_iface(interface.index, *mac);
+            result = result.and(written.map_err(NodeError::from));
+        }
+        let dir = self.plane.dir().to_owned();
+        attach::attach_local(ebpf, &dir, how.gate)?;
+        let mut names: Vec<String> = attach::interfaces(&dir)?.into_values().collect();
+        names.extend(interfaces.iter().map(|(interface, _)| interface.name.clone()));
+        names.sort();
+        names.dedup();
+        for name in names {
+            let host = &self.host;
+            let running = |ifindex| match host.interfaces() {
+                Ok(present) => Ok(present.get(&ifindex).and_then(|there| there.xdp).map(|(_, id)| id)),
+                Err(e) => Err(DataPlaneError::from_source("list the interfaces".into(), &e)),
+            };
+            let attached = match attach::attach(ebpf, &dir, &name, how, &running) {
+                Ok(attached) => attached,
+                Err(e) => {
+                    result = result.and(Err(owner_of(host, e)));
+                    continue;
+                }
+            };
+            if how.mode == Mode::Auto && attached.xdp == Some(Mode::Generic) {
+                self.warnings.push(format!(
+                    "{name} can't run XDP in its driver: generic mode is used, which is slower and sees packets later"
+                ));
+            }
+            self.attached.push((name, attached));
+        }
+        result
+    }
+
+    /// Every VIP's group.
+    ///
+    /// # Errors
+    /// [`NodeError`] if the maps can't be read.
+    pub fn vip_groups(&self) -> Result<BTreeMap<Ipv4Addr, GroupIndex>, NodeError> {
+        Ok(self.plane.vips()?.into_iter().map(|(vip, entry)| (vip, entry.group)).collect())
+    }
+
+    /// Puts back what somebody removed of what this node needs on its host.
+    /// Returns what had to be done, in words; nothing if it all was there.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub fn repair(&self) -> Result<Vec<String>, NodeError> {
+        let placed = self.place();
+        // Also where something else can't be put back.
+        let mut done = self.host.ensure(&self.vip_groups()?)?;
+        done.extend(placed?);
+        Ok(done)
+    }
+
+    /// Lets every group's local clients go where its lease says now; what
+    /// somebody else had changed, in words. The maps are read once, and the host's addresses:
+    /// there can be ten thousand VIPs.
+    fn place(&self) -> Result<Vec<String>, NodeError> {
+        let ways = self.ways()?;
+        let mut places = BTreeMap::new();
+        for group in self.plane.groups() {
+            let is_open = group.fence(self.plane.leases().load(group.index), clock::now()).is_open();
+            places.extend(ways.places(group.index, is_open));
+        }
+        Ok(self.host.place_all(&places)?)
+    }
+
+    /// The host accepts packets for its addresses on any interface: say which
+    /// ways in there are that the data plane does not see.
+    fn warn_of_ways_in(&mut self, present: &BTreeMap<u32, Interface>) {
+        let guarded = attach::interfaces(self.plane.dir()).unwrap_or_default();
+        for interface in present.values() {
+            if !interface.loopback && interface.up && !guarded.contains_key(&interface.index) {
+                self.warnings.push(format!(
+                    "{} is up and not guarded: packets to a VIP that come in there are accepted whatever the lease says; add it with --iface {}",
+                    interface.name, interface.name
+                ));
+            }
+        }
+    }
+
+    fn take_down(&self, paths: &Paths) -> Result<(), NodeError> {
+        for group in self.plane.groups() {
+            self.plane.leases().store(group.index, Lease::NONE);
+        }
+        // Also where the record of them is lost.
+        self.host.take_off_loopback(&self.plane.vips()?.into_keys().collect())?;
+        self.host.restore()?;
+        take_off(&self.host, &paths.bpf_dir)
+    }
+}

@@ -1,0 +1,326 @@
+//! What `status` and `metrics` show, read from the maps; an agent adds what
+//! only it knows.
+
+pub mod metrics;
+mod text;
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use vip_common::{BootNs, Fence, GroupIndex, GroupMode, Lease, VipEntry, VipSlot};
+use vip_lease::lateness::Lateness;
+
+pub use self::text::text;
+use crate::{
+    clock,
+    dataplane::{DataPlane, DataPlaneError, Group, attach, observe},
+    events::Tally,
+    host::{Host, HostError, XdpMode},
+};
+
+/// One node's view of itself and of the cluster.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    /// This node's name.
+    pub node: String,
+    /// The version of vip that tells this: the agent's, or `vip-ctl`'s own without one.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// The cluster's name; null without an agent.
+    pub cluster: Option<String>,
+    /// True if a majority of the voters is heard; null without an agent.
+    pub quorate: Option<bool>,
+    /// `manual`, `cluster`, `witness` or `observer`.
+    pub mode: String,
+    /// Does the agent keep its silence after the start? It has no vote until
+    /// that is over, so another agent should not be restarted meanwhile.
+    #[serde(default)]
+    pub silent: bool,
+    /// Are automatic moves switched off in the cluster?
+    #[serde(default)]
+    pub paused: bool,
+    /// Pair mode, `take` or `hold`; null where a majority decides.
+    #[serde(default)]
+    pub pair: Option<String>,
+    /// Number of the membership; null without an agent.
+    #[serde(default)]
+    pub generation: Option<u32>,
+    /// The nodes of the cluster, this one included; empty without an agent.
+    pub nodes: Vec<NodeStatus>,
+    /// The interfaces that the data plane is on.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// The groups.
+    pub groups: Vec<GroupStatus>,
+    /// Frames that concern no VIP, by counter.
+    pub counters: BTreeMap<String, u64>,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+    /// What the agent counted; empty without one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub agent: BTreeMap<String, u64>,
+    /// Datagrams that the agent rejected, by reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rejected: BTreeMap<String, u64>,
+    /// How late the agent's renewals began; null without an agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewals: Option<Lateness>,
+    /// What was counted of changes, gaps and hooks; null without an agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tally: Option<Tally>,
+    /// The configured lease in milliseconds; null without an agent.
+    #[serde(default)]
+    pub lease_ms: Option<u64>,
+}
+
+/// A node of the cluster as the answering node sees it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// Where its agent listens.
+    pub address: String,
+    /// `node`, `witness` or `observer`.
+    pub role: String,
+    /// True if its agent was heard lately.
+    pub heard: bool,
+    /// True if it is on standby, by what it last said.
+    #[serde(default)]
+    pub standby: bool,
+    /// True if it has other groups or VIPs in its configuration than the
+    /// answering node: whether it could take a group, it has to be asked.
+    #[serde(default)]
+    pub differs: bool,
+    /// How long ago it was last heard, in milliseconds; null if never.
+    #[serde(default)]
+    pub last_heard_ms: Option<u64>,
+}
+
+/// A node that could hold a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Candidate {
+    /// Its name.
+    pub node: String,
+    /// Its priority for the group.
+    pub priority: u8,
+    /// Its place among those who would take it, from 1.
+    pub rank: usize,
+    /// Could it take the lease, by what it last said? Of this node, from what it knows.
+    pub ready: bool,
+}
+
+/// An interface that the data plane is on.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// `native` or `generic`; null if no XDP program is on it any more.
+    pub xdp: Option<String>,
+    /// True if it is up and has a carrier.
+    pub carrier: bool,
+}
+
+/// A group on the answering node.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct GroupStatus {
+    /// Its name.
+    pub name: String,
+    /// `active`, `promoting`, `standby`, `fault`, `init`, `paused`, `witness`, `observer` or `expired`.
+    pub state: String,
+    /// `manual` or `cluster`.
+    pub mode: String,
+    /// The holder, if this node knows one.
+    pub holder: Option<String>,
+    /// The number of the grant; null in manual mode.
+    pub epoch: Option<u64>,
+    /// True if this node holds it by force, without a quorum.
+    #[serde(default)]
+    pub forced: bool,
+    /// Could this node take the group? Null without an agent.
+    #[serde(default)]
+    pub eligible: Option<bool>,
+    /// Why not.
+    #[serde(default)]
+    pub why: Option<String>,
+    /// Its health checks on this node.
+    #[serde(default)]
+    pub checks: Vec<CheckStatus>,
+    /// The nodes that could hold it, the first in rank first; empty without an agent.
+    #[serde(default)]
+    pub candidates: Vec<Candidate>,
+    /// How long this node still stays away from it, because its `pre_promote`
+    /// has failed, in milliseconds; null if it does not.
+    #[serde(default)]
+    pub stays_away_ms: Option<u64>,
+    /// What is left of this node's lease, in milliseconds; null without one
+    /// and in manual mode, where a lease does not end.
+    pub lease_remaining_ms: Option<u64>,
+    /// The VIPs.
+    pub vips: Vec<VipStatus>,
+}
+
+/// A health check on the answering node.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CheckStatus {
+    /// Its name.
+    pub name: String,
+    /// `tcp`, `http`, `exec`, `systemd`, `process` or `file`.
+    pub kind: String,
+    /// Does it pass? Null before the first verdict.
+    pub ok: Option<bool>,
+    /// For how many seconds that has been so.
+    pub since_s: u64,
+    /// Why it failed last; null once it passes.
+    pub last_error: Option<String>,
+    /// How long the last run took, in milliseconds; null before it.
+    pub took_ms: Option<f64>,
+}
+
+/// A VIP on the answering node.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct VipStatus {
+    /// The address.
+    pub address: String,
+    /// Frames by counter, those that are zero left out.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// Why a status could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The maps.
+    #[error(transparent)]
+    DataPlane(#[from] DataPlaneError),
+    /// The host.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// The version of this program.
+#[must_use]
+pub fn version() -> String {
+    env!("CARGO_PKG_VERSION").to_owned()
+}
+
+impl Status {
+    /// Does this node have a data plane? A witness or observer has none.
+    #[must_use]
+    pub fn has_data_plane(&self) -> bool {
+        matches!(self.mode.as_str(), "cluster" | "manual")
+    }
+
+    /// What the maps alone say.
+    ///
+    /// # Errors
+    /// [`DataPlaneError`] if they can't be read.
+    pub fn of_maps(plane: &DataPlane, node: &str) -> Result<Self, DataPlaneError> {
+        let now = clock::now();
+        let mut vips = by_group(plane.vips()?);
+        let mut groups = Vec::new();
+        for group in plane.groups() {
+            let lease = plane.leases().load(group.index);
+            let mut status = group_status(&group, lease, node, now);
+            for (address, slot) in vips.remove(&group.index).unwrap_or_default() {
+                status.vips.push(VipStatus {
+                    address: address.to_string(),
+                    counters: observe::named(&plane.counters(slot)?, false).into_iter().collect(),
+                });
+            }
+            groups.push(status);
+        }
+        groups.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Self {
+            node: node.to_owned(),
+            version: Some(version()),
+            mode: "manual".into(),
+            groups,
+            counters: observe::named(&plane.counters(VipSlot::NODE)?, false).into_iter().collect(),
+            ..Self::default()
+        })
+    }
+
+    /// Adds the interfaces that the data plane is on, and says which of them
+    /// are not what they should be.
+    ///
+    /// # Errors
+    /// [`ReportError`].
+    pub fn add_interfaces(&mut self, plane: &DataPlane, host: &Host) -> Result<(), ReportError> {
+        let present = host.interfaces()?;
+        for (ifindex, name) in attach::interfaces(plane.dir())? {
+            let interface = present.get(&ifindex);
+            let xdp = interface.and_then(|i| i.xdp).map(|(mode, _)| match mode {
+                XdpMode::Generic => "generic".to_owned(),
+                XdpMode::Native => "native".to_owned(),
+            });
+            if xdp.is_none() {
+                self.warnings.push(format!(
+                    "no XDP program is on {name} any more: its VIPs are not answered there; run `vip-ctl load` again or restart the agent"
+                ));
+            }
+            let carrier = interface.is_some_and(|i| i.up && i.carrier);
+            self.interfaces.push(InterfaceStatus { name, xdp, carrier });
+        }
+        if self.interfaces.is_empty() {
+            self.warnings.push(
+                "the data plane is on no interface: no VIP is answered; run `vip-ctl load --iface IFACE`"
+                    .into(),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The VIPs of each group, in one pass: there may be ten thousand groups and
+/// ten times as many VIPs.
+fn by_group(vips: BTreeMap<Ipv4Addr, VipEntry>) -> BTreeMap<GroupIndex, Vec<(Ipv4Addr, VipSlot)>> {
+    let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (address, entry) in vips {
+        groups.entry(entry.group).or_default().push((address, entry.slot));
+    }
+    groups
+}
+
+fn group_status(group: &Group, lease: Lease, node: &str, now: BootNs) -> GroupStatus {
+    let fence = group.fence(lease, now);
+    let state = match fence {
+        Fence::Open => "active",
+        Fence::NoLease => "standby",
+        Fence::Expired => "expired",
+        Fence::Invalid => "fault",
+    };
+    let remaining = lease.expiry().map(|expiry| expiry.since(now));
+    GroupStatus {
+        name: group.name.clone(),
+        state: state.into(),
+        mode: match group.mode {
+            GroupMode::Manual | GroupMode::Unused => "manual".into(),
+            GroupMode::Cluster => "cluster".into(),
+        },
+        holder: fence.is_open().then(|| node.to_owned()),
+        epoch: None,
+        forced: false,
+        eligible: None,
+        why: None,
+        checks: Vec::new(),
+        candidates: Vec::new(),
+        stays_away_ms: None,
+        lease_remaining_ms: remaining.and_then(|r| u64::try_from(r.as_millis()).ok()),
+        vips: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_group_gets_its_own_vips_in_order() {
+        let entry = |group: u32, slot: u32| VipEntry { group: GroupIndex(group), slot: VipSlot(slot) };
+        let address = |last: u8| Ipv4Addr::new(10, 0, 1, last);
+        let vips = [(address(9), entry(2, 1)), (address(3), entry(2, 2)), (address(5), entry(1, 3))];
+        let groups = by_group(vips.into());
+        assert_eq!(groups.len(), 2);
+        assert_eq!(groups[&GroupIndex(2)], [(address(3), VipSlot(2)), (address(9), VipSlot(1))]);
+        assert_eq!(groups[&GroupIndex(1)], [(address(5), VipSlot(3))]);
+    }
+}
