@@ -16,11 +16,8 @@ use serde_json::Value;
 use crate::{
     place::Place,
     process,
-    setup::{self, Need, Tools},
+    setup::{self, BPF_TARGET, Need, Tools},
 };
-
-/// Little-endian BPF: all that the kernels we support run on.
-pub(crate) const BPF_TARGET: &str = "bpfel-unknown-none";
 
 /// Package, binary and profile of the BPF object.
 const BPF: [&str; 6] = ["-p", "vip-ebpf", "--bin", "vip-ebpf", "--profile", "ebpf"];

@@ -25,6 +25,9 @@ use crate::{
     process,
 };
 
+/// Little-endian BPF: all that the kernels we support run on.
+pub(crate) const BPF_TARGET: &str = "bpfel-unknown-none";
+
 /// The package that brings `ip`, on Debian and its kin.
 const IPROUTE: &str = "iproute2";
 

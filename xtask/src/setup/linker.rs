@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use super::{Rustc, apt, has_btf, shield};
+use super::{BPF_TARGET, Rustc, apt, has_btf, shield};
 use crate::{
     place::{Place, all_in_path, find_in_path, is_executable},
     process,
@@ -85,7 +85,7 @@ fn trial_in(dir: &Path, rustc: &Rustc, linker: &Path) -> anyhow::Result<Option<S
     fs::write(&source, TRIAL).with_context(|| format!("cannot write {}", source.display()))?;
     let output = shield(&mut Command::new(&rustc.path))
         .env("RUSTC_BOOTSTRAP", "1")
-        .args(["--target", crate::build::BPF_TARGET, "--crate-type", "cdylib", "--crate-name", "trial"])
+        .args(["--target", BPF_TARGET, "--crate-type", "cdylib", "--crate-name", "trial"])
         .args(["-C", "panic=abort", "-C", "debuginfo=2", "-C", "link-arg=--btf"])
         .arg("-C")
         .arg(format!("linker={}", linker.display()))
