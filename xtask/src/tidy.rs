@@ -1,6 +1,8 @@
 //! `cargo xtask tidy`: the house rules that plain text shows. What needs to
 //! understand Rust is clippy's (the lints in the workspace's Cargo.toml).
 
+mod imports;
+
 use std::{
     fmt, fs,
     path::{Path, PathBuf},
@@ -10,6 +12,8 @@ use std::{
 use anyhow::Context as _;
 
 use crate::place::Place;
+
+use self::imports::Sources;
 
 /// Files stay below this many lines: one that does more has two subjects.
 const LINES: usize = 600;
@@ -53,6 +57,12 @@ pub(crate) struct Finding {
     rule: String,
 }
 
+impl Finding {
+    fn new(file: &Path, line: usize, rule: String) -> Self {
+        Self { file: file.to_owned(), line, rule }
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}: {}", self.file.display(), self.line, self.rule)
@@ -78,19 +88,30 @@ pub(crate) fn check(place: &Place) -> anyhow::Result<Vec<Finding>> {
         fs::read_to_string(&names_file).with_context(|| format!("cannot read {}", names_file.display()))?;
     let names = literals_of(&names);
     let mut findings = Vec::new();
+    let mut sources = Sources::new();
     for file in &files {
         let path = place.root().join(file);
         let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         // What is no text (an object, an image) has no lines to check.
         if let Ok(text) = std::str::from_utf8(&bytes) {
             findings.extend(check_file(file, text, &names));
+            if is_rust(file) {
+                sources.insert(file.clone(), text.to_owned());
+            }
         }
     }
+    let imports = imports::check(&sources)?;
+    findings.extend(imports.findings);
+    print!("{}", imports.text);
     for finding in &findings {
         println!("{finding}");
     }
     println!("tidy: {} files, {} findings", files.len(), findings.len());
     Ok(findings)
+}
+
+fn is_rust(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "rs")
 }
 
 /// All files of the tree, relative to its root, without build results and
@@ -131,7 +152,7 @@ fn literals_of(source: &str) -> Vec<String> {
 fn check_file(file: &Path, text: &str, names: &[String]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut find = |line: usize, rule: String| findings.push(Finding { file: file.to_owned(), line, rule });
-    let rust = file.extension().is_some_and(|extension| extension == "rs");
+    let rust = is_rust(file);
     if rust {
         if !opens_with_docs(text) {
             find(1, "a module opens with `//!`: what lives here, and what does not".into());

@@ -1,0 +1,155 @@
+//! Who imports whom: the walls between rooms, and circles of files.
+//!
+//! Sources are parsed, and each path in them is followed through `use` and
+//! `pub use` to the file that defines what it names: what a `mod.rs` passes on
+//! is imported from where it really lives. A module as such is imported by
+//! nobody, only what is inside of it; and what only tests are compiled with
+//! imports what it likes.
+
+mod arrows;
+mod circles;
+mod tree;
+mod walls;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
+
+use super::Finding;
+
+use self::{
+    arrows::Arrow,
+    circles::{Circle, circles},
+    tree::Tree,
+    walls::{WALLS, Wall, holes, is_in, missing},
+};
+
+pub(super) use self::tree::Sources;
+
+/// A package that is looked at.
+struct Package {
+    /// What others call its library; a program is called by nobody.
+    library: Option<&'static str>,
+    sources: &'static str,
+    /// The room that it is, in the words of the walls; none for `vip-ctl`, whose
+    /// rooms are its files and folders.
+    room: Option<&'static str>,
+}
+
+const PACKAGES: &[Package] = &[
+    Package { library: Some("vip_common"), sources: "vip-common/src", room: Some("common") },
+    Package { library: Some("vip_engine"), sources: "vip-ctl/engine/src", room: Some("engine") },
+    Package { library: Some("vip_lease"), sources: "vip-ctl/lease/src", room: Some("lease") },
+    Package { library: Some("vip_ctl"), sources: CONTROL, room: None },
+    Package { library: Some("vip_ebpf"), sources: "vip-ebpf/src", room: Some("ebpf") },
+    Package { library: None, sources: "xtask/src", room: Some("xtask") },
+];
+
+/// The package whose folders are rooms.
+const CONTROL: &str = "vip-ctl/src";
+
+/// Where the table of walls is, for what is wrong with itself.
+const TABLE: &str = "xtask/src/tidy/imports/walls.rs";
+
+/// What was found about imports.
+pub(super) struct Report {
+    pub(super) findings: Vec<Finding>,
+    /// What is printed in any case: circles, and how many arrows there are.
+    pub(super) text: String,
+}
+
+/// Looks at all packages that are there.
+///
+/// # Errors
+/// When a source that belongs to a package is missing or is not Rust.
+pub(super) fn check(sources: &Sources) -> anyhow::Result<Report> {
+    check_walls(sources, WALLS)
+}
+
+fn check_walls(sources: &Sources, walls: &[Wall]) -> anyhow::Result<Report> {
+    let mut tree = Tree::default();
+    for package in PACKAGES {
+        let root = |name: &str| Path::new(package.sources).join(name);
+        if sources.contains_key(&root("lib.rs")) {
+            tree.add_crate(package.library, &root("lib.rs"), sources)?;
+        }
+        if sources.contains_key(&root("main.rs")) {
+            tree.add_crate(None, &root("main.rs"), sources)?;
+        }
+    }
+    let arrows = arrows::arrows(&tree);
+    let rooms: BTreeSet<String> = tree.modules.iter().filter_map(|module| room_of(&module.file)).collect();
+
+    let mut findings: Vec<Finding> = missing(walls, &rooms)
+        .into_iter()
+        .map(|room| {
+            Finding::new(Path::new(TABLE), 1, format!("there is no room {room}: a wall without a room"))
+        })
+        .collect();
+    for hole in holes(walls, &arrows, room_of) {
+        findings.push(Finding::new(&hole.arrow.from, hole.arrow.line, hole.rule));
+    }
+    let circles = circles(tree.modules.iter().map(|module| &*module.file), &arrows);
+    let mut text = String::new();
+    for circle in &circles {
+        describe(circle, &mut text);
+        if let Some(first) = circle.arrows.first() {
+            let rule = format!("a circle of {} files across folders", circle.files.len());
+            findings.push(Finding::new(&first.from, first.line, rule));
+        }
+    }
+    let _ = writeln!(text, "circles: {}", circles.len());
+    let (arrows, rooms) = between_rooms(&arrows, &rooms);
+    let _ = writeln!(text, "imports: {arrows} arrows between {rooms} rooms of {CONTROL}");
+    Ok(Report { findings, text })
+}
+
+/// The room that a file is in, or is: `agent/keeper/turn`, `engine/wire`, `lib`.
+fn room_of(file: &Path) -> Option<String> {
+    let package = PACKAGES.iter().find(|package| file.starts_with(package.sources))?;
+    let inside = file.strip_prefix(package.sources).ok()?.with_extension("");
+    let inside = if inside.ends_with("mod") { inside.parent()?.to_owned() } else { inside };
+    let room = match package.room {
+        None => inside,
+        Some(room) if inside == Path::new("lib") => PathBuf::from(room),
+        Some(room) => Path::new(room).join(inside),
+    };
+    Some(room.to_str()?.to_owned())
+}
+
+/// How many pairs of rooms of `vip-ctl` there are of which the first imports the
+/// second, and how many rooms. What declares the rooms is none.
+fn between_rooms(arrows: &[Arrow], rooms: &BTreeSet<String>) -> (usize, usize) {
+    let room = |room: &str| {
+        let elsewhere = PACKAGES.iter().filter_map(|package| package.room).any(|other| is_in(room, other));
+        let first = room.split('/').next().unwrap_or(room);
+        (!elsewhere && !["lib", "main"].contains(&first)).then(|| first.to_owned())
+    };
+    let pairs: BTreeSet<_> = arrows
+        .iter()
+        .filter_map(|arrow| Some((room(&room_of(&arrow.from)?)?, room(&room_of(&arrow.to)?)?)))
+        .filter(|(from, to)| from != to)
+        .collect();
+    (pairs.len(), rooms.iter().filter_map(|one| room(one)).collect::<BTreeSet<_>>().len())
+}
+
+/// A circle as lines: its files, and who names what of whom.
+fn describe(circle: &Circle, text: &mut String) {
+    let _ = writeln!(text, "circle of {} files:", circle.files.len());
+    for file in &circle.files {
+        let _ = writeln!(text, "  {}", file.display());
+    }
+    let mut names: BTreeMap<(&Path, &Path), BTreeSet<&str>> = BTreeMap::new();
+    for arrow in &circle.arrows {
+        names.entry((&arrow.from, &arrow.to)).or_default().insert(&arrow.name);
+    }
+    for ((from, to), names) in names {
+        let names = names.into_iter().collect::<Vec<_>>().join(", ");
+        let _ = writeln!(text, "  {} -> {}: {names}", from.display(), to.display());
+    }
+}
