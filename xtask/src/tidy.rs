@@ -1,7 +1,9 @@
 //! `cargo xtask tidy`: the house rules that plain text shows. What needs to
 //! understand Rust is clippy's (the lints in the workspace's Cargo.toml).
 
+mod functions;
 mod imports;
+mod tree;
 
 use std::{
     fmt, fs,
@@ -13,7 +15,7 @@ use anyhow::Context as _;
 
 use crate::place::Place;
 
-use self::imports::Sources;
+use self::tree::{Sources, Tree};
 
 /// Files stay below this many lines: one that does more has two subjects.
 const LINES: usize = 600;
@@ -100,7 +102,9 @@ pub(crate) fn check(place: &Place) -> anyhow::Result<Vec<Finding>> {
             }
         }
     }
-    let imports = imports::check(&sources)?;
+    let tree = Tree::of(&sources)?;
+    findings.extend(functions::check(&tree));
+    let imports = imports::check(&tree);
     findings.extend(imports.findings);
     print!("{}", imports.text);
     for finding in &findings {

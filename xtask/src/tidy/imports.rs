@@ -8,7 +8,6 @@
 
 mod arrows;
 mod circles;
-mod tree;
 mod walls;
 
 #[cfg(test)]
@@ -20,38 +19,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::Finding;
+use super::{
+    Finding,
+    tree::{CONTROL, PACKAGES, Tree},
+};
 
 use self::{
     arrows::Arrow,
     circles::{Circle, circles},
-    tree::Tree,
     walls::{WALLS, Wall, holes, is_in, missing},
 };
-
-pub(super) use self::tree::Sources;
-
-/// A package that is looked at.
-struct Package {
-    /// What others call its library; a program is called by nobody.
-    library: Option<&'static str>,
-    sources: &'static str,
-    /// The room that it is, in the words of the walls; none for `vip-ctl`, whose
-    /// rooms are its files and folders.
-    room: Option<&'static str>,
-}
-
-const PACKAGES: &[Package] = &[
-    Package { library: Some("vip_common"), sources: "vip-common/src", room: Some("common") },
-    Package { library: Some("vip_engine"), sources: "vip-ctl/engine/src", room: Some("engine") },
-    Package { library: Some("vip_lease"), sources: "vip-ctl/lease/src", room: Some("lease") },
-    Package { library: Some("vip_ctl"), sources: CONTROL, room: None },
-    Package { library: Some("vip_ebpf"), sources: "vip-ebpf/src", room: Some("ebpf") },
-    Package { library: None, sources: "xtask/src", room: Some("xtask") },
-];
-
-/// The package whose folders are rooms.
-const CONTROL: &str = "vip-ctl/src";
 
 /// Where the table of walls is, for what is wrong with itself.
 const TABLE: &str = "xtask/src/tidy/imports/walls.rs";
@@ -63,26 +40,13 @@ pub(super) struct Report {
     pub(super) text: String,
 }
 
-/// Looks at all packages that are there.
-///
-/// # Errors
-/// When a source that belongs to a package is missing or is not Rust.
-pub(super) fn check(sources: &Sources) -> anyhow::Result<Report> {
-    check_walls(sources, WALLS)
+/// Looks at all modules of the tree.
+pub(super) fn check(tree: &Tree) -> Report {
+    check_walls(tree, WALLS)
 }
 
-fn check_walls(sources: &Sources, walls: &[Wall]) -> anyhow::Result<Report> {
-    let mut tree = Tree::default();
-    for package in PACKAGES {
-        let root = |name: &str| Path::new(package.sources).join(name);
-        if sources.contains_key(&root("lib.rs")) {
-            tree.add_crate(package.library, &root("lib.rs"), sources)?;
-        }
-        if sources.contains_key(&root("main.rs")) {
-            tree.add_crate(None, &root("main.rs"), sources)?;
-        }
-    }
-    let arrows = arrows::arrows(&tree);
+fn check_walls(tree: &Tree, walls: &[Wall]) -> Report {
+    let arrows = arrows::arrows(tree);
     let rooms: BTreeSet<String> = tree.modules.iter().filter_map(|module| room_of(&module.file)).collect();
 
     let mut findings: Vec<Finding> = missing(walls, &rooms)
@@ -106,7 +70,7 @@ fn check_walls(sources: &Sources, walls: &[Wall]) -> anyhow::Result<Report> {
     let _ = writeln!(text, "circles: {}", circles.len());
     let (arrows, rooms) = between_rooms(&arrows, &rooms);
     let _ = writeln!(text, "imports: {arrows} arrows between {rooms} rooms of {CONTROL}");
-    Ok(Report { findings, text })
+    Report { findings, text }
 }
 
 /// The room that a file is in, or is: `agent/keeper/turn`, `engine/wire`, `lib`.

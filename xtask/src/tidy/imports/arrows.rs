@@ -9,7 +9,7 @@ use syn::{
     visit::{self, Visit},
 };
 
-use super::tree::{Binding, Module, Tree, attributes, is_only_for_tests, used_by};
+use crate::tidy::tree::{Binding, Module, Tree, attributes, is_only_for_tests, used_by};
 
 /// A file names what another one defines.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,18 +1,19 @@
 //! Small trees with and without a broken wall or a circle.
 
 use super::*;
+use crate::tidy::tree::Sources;
 
-/// A tree in which every room of the table is there.
-fn tree(files: &[(&str, &str)]) -> Sources {
+/// These files, and those that declare them.
+fn sources(files: &[(&str, &str)]) -> Sources {
     let mut sources: Sources =
         files.iter().map(|(file, text)| (PathBuf::from(file), (*text).to_owned())).collect();
-    // Who declares a file is its folder's `mod.rs` or `lib.rs`, or the file that opens the folder.
     for file in sources.keys().cloned().collect::<Vec<_>>() {
         declare(&file, &mut sources);
     }
     sources
 }
 
+/// A file is declared by its folder's `mod.rs` or `lib.rs`, or by the file that opens the folder.
 fn declare(file: &Path, sources: &mut Sources) {
     if ["lib.rs", "main.rs"].iter().any(|root| file.ends_with(root)) {
         return;
@@ -33,17 +34,18 @@ fn declare(file: &Path, sources: &mut Sources) {
     }
 }
 
+fn tree(files: &[(&str, &str)]) -> Tree {
+    Tree::of(&sources(files)).expect("they can be parsed")
+}
+
 /// What is found in these files, behind these walls.
 fn found(files: &[(&str, &str)], walls: &[Wall]) -> Vec<String> {
-    let report = check_walls(&tree(files), walls).expect("they can be parsed");
+    let report = check_walls(&tree(files), walls);
     report.findings.iter().map(ToString::to_string).collect()
 }
 
 fn arrows_of(files: &[(&str, &str)]) -> Vec<String> {
-    let sources = tree(files);
-    let mut tree = Tree::default();
-    tree.add_crate(Some("vip_ctl"), Path::new("vip-ctl/src/lib.rs"), &sources).expect("they can be parsed");
-    let arrows = arrows::arrows(&tree);
+    let arrows = arrows::arrows(&tree(files));
     let short = |file: &Path| file.strip_prefix(CONTROL).unwrap_or(file).display().to_string();
     arrows
         .iter()
@@ -164,7 +166,7 @@ fn names_that_lead_to_each_other_lead_nowhere() {
 
 /// The circles among files, each as the names of its files.
 fn circles_of(files: &[(&str, &str)]) -> Vec<String> {
-    let report = check_walls(&tree(files), &[]).expect("they can be parsed");
+    let report = check_walls(&tree(files), &[]);
     let circles: Vec<String> = report
         .text
         .lines()
@@ -186,7 +188,7 @@ fn two_files_of_different_folders_make_a_circle() {
         ("vip-ctl/src/agent/keeper/turn.rs", "use crate::agent::judge::Judge; pub struct Turn;"),
     ];
     assert_eq!(circles_of(&files), ["agent/judge.rs", "agent/keeper/turn.rs"]);
-    let report = check_walls(&tree(&files), &[]).expect("they can be parsed");
+    let report = check_walls(&tree(&files), &[]);
     assert!(
         report.text.contains(
             "  vip-ctl/src/agent/judge.rs -> vip-ctl/src/agent/keeper/turn.rs: keeper::turn::Turn\n"
@@ -245,16 +247,4 @@ fn a_tree_of_modules_is_no_circle() {
         ("vip-ctl/src/report.rs", "use crate::agent::Agent;"),
     ];
     assert_eq!(circles_of(&files), [""; 0]);
-}
-
-#[test]
-fn a_file_that_is_missing_or_no_rust_is_named() {
-    let error = |files: &[(&str, &str)]| {
-        let sources = files.iter().map(|(file, text)| (PathBuf::from(file), (*text).to_owned())).collect();
-        format!("{:#}", check_walls(&sources, &[]).err().expect("an error"))
-    };
-    let missing = error(&[("vip-ctl/src/lib.rs", "mod gone;")]);
-    assert_eq!(missing, "vip-ctl/src/lib.rs declares mod gone: vip-ctl/src/gone/mod.rs is missing");
-    let broken = error(&[("vip-ctl/src/lib.rs", "//! A.\nfn (")]);
-    assert!(broken.starts_with("vip-ctl/src/lib.rs:2: cannot be parsed"), "{broken}");
 }

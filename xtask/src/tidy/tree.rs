@@ -15,7 +15,30 @@ use syn::{
 };
 
 /// The texts of files by their paths in the repository.
-pub(in crate::tidy) type Sources = BTreeMap<PathBuf, String>;
+pub(super) type Sources = BTreeMap<PathBuf, String>;
+
+/// A package that is looked at.
+pub(super) struct Package {
+    /// What others call its library; a program is called by nobody.
+    library: Option<&'static str>,
+    pub(super) sources: &'static str,
+    /// The room that it is, in the words of the walls; none for `vip-ctl`, whose
+    /// rooms are its files and folders.
+    pub(super) room: Option<&'static str>,
+}
+
+/// Everything that is no test.
+pub(super) const PACKAGES: &[Package] = &[
+    Package { library: Some("vip_common"), sources: "vip-common/src", room: Some("common") },
+    Package { library: Some("vip_engine"), sources: "vip-ctl/engine/src", room: Some("engine") },
+    Package { library: Some("vip_lease"), sources: "vip-ctl/lease/src", room: Some("lease") },
+    Package { library: Some("vip_ctl"), sources: CONTROL, room: None },
+    Package { library: Some("vip_ebpf"), sources: "vip-ebpf/src", room: Some("ebpf") },
+    Package { library: None, sources: "xtask/src", room: Some("xtask") },
+];
+
+/// The package whose folders are rooms.
+pub(super) const CONTROL: &str = "vip-ctl/src";
 
 /// A module and what its names mean.
 pub(super) struct Module {
@@ -66,17 +89,29 @@ struct Below {
 }
 
 impl Tree {
+    /// All packages that are there.
+    ///
+    /// # Errors
+    /// When a file that belongs to one is missing or is not Rust.
+    pub(super) fn of(sources: &Sources) -> anyhow::Result<Self> {
+        let mut tree = Self::default();
+        for package in PACKAGES {
+            for (root, name) in [("lib.rs", package.library), ("main.rs", None)] {
+                let root = Path::new(package.sources).join(root);
+                if sources.contains_key(&root) {
+                    tree.add_crate(name, &root, sources)?;
+                }
+            }
+        }
+        Ok(tree)
+    }
+
     /// Adds the crate that begins in `root`, with every module that it declares.
     /// `name` is what other crates call it; a program has none.
     ///
     /// # Errors
     /// When a file of it is missing or is not Rust.
-    pub(super) fn add_crate(
-        &mut self,
-        name: Option<&str>,
-        root: &Path,
-        sources: &Sources,
-    ) -> anyhow::Result<()> {
+    fn add_crate(&mut self, name: Option<&str>, root: &Path, sources: &Sources) -> anyhow::Result<()> {
         let dir = root.parent().unwrap_or(Path::new("")).to_owned();
         let index = self.open(root, None, Below { dir }, sources)?;
         if let Some(root) = self.modules.get_mut(index) {
@@ -303,5 +338,23 @@ fn without_tests(condition: &Meta) -> Option<bool> {
         }
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_missing_or_no_rust_is_named() {
+        let error = |files: &[(&str, &str)]| {
+            let sources =
+                files.iter().map(|(file, text)| (PathBuf::from(file), (*text).to_owned())).collect();
+            format!("{:#}", Tree::of(&sources).err().expect("an error"))
+        };
+        let missing = error(&[("vip-ctl/src/lib.rs", "mod gone;")]);
+        assert_eq!(missing, "vip-ctl/src/lib.rs declares mod gone: vip-ctl/src/gone/mod.rs is missing");
+        let broken = error(&[("vip-ctl/src/lib.rs", "//! A.\nfn (")]);
+        assert!(broken.starts_with("vip-ctl/src/lib.rs:2: cannot be parsed"), "{broken}");
     }
 }
