@@ -3,6 +3,7 @@
 
 mod functions;
 mod imports;
+mod regressions;
 mod tree;
 
 use std::{
@@ -102,6 +103,7 @@ pub(crate) fn check(place: &Place) -> anyhow::Result<Vec<Finding>> {
             }
         }
     }
+    findings.extend(regressions::check(&files, &sources));
     let tree = Tree::of(&sources)?;
     findings.extend(functions::check(&tree));
     let imports = imports::check(&tree);
