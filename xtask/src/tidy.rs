@@ -4,6 +4,7 @@
 mod functions;
 mod imports;
 mod regressions;
+mod rules;
 mod tree;
 
 use std::{
@@ -92,6 +93,7 @@ pub(crate) fn check(place: &Place) -> anyhow::Result<Vec<Finding>> {
     let names = literals_of(&names);
     let mut findings = Vec::new();
     let mut sources = Sources::new();
+    let mut pages = Sources::new();
     for file in &files {
         let path = place.root().join(file);
         let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -100,9 +102,13 @@ pub(crate) fn check(place: &Place) -> anyhow::Result<Vec<Finding>> {
             findings.extend(check_file(file, text, &names));
             if is_rust(file) {
                 sources.insert(file.clone(), text.to_owned());
+            } else if ["md", "vip"].iter().any(|extension| has_extension(file, extension)) {
+                pages.insert(file.clone(), text.to_owned());
             }
         }
     }
+    let texts = sources.iter().chain(&pages).map(|(file, text)| (&**file, &**text));
+    findings.extend(rules::check(texts, pages.get(Path::new(rules::PAGE)).map(String::as_str)));
     findings.extend(regressions::check(&files, &sources));
     let tree = Tree::of(&sources)?;
     findings.extend(functions::check(&tree));
@@ -117,7 +123,11 @@ pub(crate) fn check(place: &Place) -> anyhow::Result<Vec<Finding>> {
 }
 
 fn is_rust(file: &Path) -> bool {
-    file.extension().is_some_and(|extension| extension == "rs")
+    has_extension(file, "rs")
+}
+
+fn has_extension(file: &Path, extension: &str) -> bool {
+    file.extension().is_some_and(|found| found == extension)
 }
 
 /// All files of the tree, relative to its root, without build results and
