@@ -1,5 +1,6 @@
-//! `cargo xtask tidy`: the house rules that plain text shows. What needs to
-//! understand Rust is clippy's (the lints in the workspace's Cargo.toml).
+//! `cargo xtask tidy`: the house rules that plain text shows, and those about the
+//! tree as a whole: who imports whom, what is cited, what is replayed. What needs to
+//! understand types is clippy's (the lints in the workspace's Cargo.toml).
 
 mod functions;
 mod imports;

@@ -2,7 +2,7 @@
 //! folder of `vip-ctl/src`, or one of the packages `engine`, `lease` and `common`;
 //! what lies in a folder is part of its room.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use super::arrows::Arrow;
 
@@ -88,22 +88,24 @@ pub(super) fn is_in(inner: &str, room: &str) -> bool {
 pub(super) fn holes<'a>(
     walls: &[Wall],
     arrows: &'a [Arrow],
-    room: impl Fn(&std::path::Path) -> Option<String>,
+    room: impl Fn(&Path) -> Option<String>,
 ) -> Vec<Hole<'a>> {
     let mut found = Vec::new();
     for arrow in arrows {
         let (Some(from), Some(to)) = (room(&arrow.from), room(&arrow.to)) else { continue };
         for wall in walls {
-            let one_of = |room: &str, rooms: &[&str]| rooms.iter().any(|one| is_in(room, one));
+            let one_of =
+                |room: &str, rooms: &[&'static str]| rooms.iter().copied().find(|one| is_in(room, one));
             let leaves = is_in(&from, wall.room) && !is_in(&to, wall.room);
             let enters = is_in(&to, wall.room) && !is_in(&from, wall.room);
             let broken = match wall.rule {
-                Never(rooms) => leaves && one_of(&to, rooms),
-                Only(rooms) => leaves && !one_of(&to, rooms),
-                KnownBy(rooms) => enters && !one_of(&from, rooms),
+                Never(rooms) if leaves => one_of(&to, rooms).map(|other| (wall.room, other)),
+                Only(rooms) if leaves && one_of(&to, rooms).is_none() => Some((wall.room, &*to)),
+                KnownBy(rooms) if enters && one_of(&from, rooms).is_none() => Some((&*from, wall.room)),
+                Never(_) | Only(_) | KnownBy(_) => None,
             };
-            if broken {
-                let rule = format!("{from} must not import {to} ({}): {}", arrow.name, wall.why);
+            if let Some((one, other)) = broken {
+                let rule = format!("{one} must not import {other} ({}): {}", arrow.name, wall.why);
                 found.push(Hole { arrow, rule });
             }
         }
@@ -119,4 +121,50 @@ pub(super) fn missing(walls: &[Wall], rooms: &BTreeSet<String>) -> BTreeSet<&'st
         others.iter().copied().chain([wall.room])
     });
     named.filter(|name| !rooms.iter().any(|room| is_in(room, name))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The holes that an arrow from one room to another makes in the walls of the house.
+    fn between(from: &str, to: &str) -> Vec<String> {
+        let arrow = Arrow { from: from.into(), to: to.into(), name: "A".into(), line: 1 };
+        let room = |file: &Path| Some(file.to_str()?.to_owned());
+        holes(WALLS, &[arrow], room).into_iter().map(|hole| hole.rule).collect()
+    }
+
+    #[test]
+    fn every_wall_of_the_house_holds() {
+        for wall in WALLS {
+            let inside = format!("{}/a/b", wall.room);
+            assert_eq!(between(&inside, wall.room), [""; 0], "{inside}");
+            let (from, to) = match wall.rule {
+                Never(rooms) => (inside, format!("{}/c", rooms[0])),
+                Only(rooms) => {
+                    for room in rooms {
+                        assert_eq!(between(&inside, room), [""; 0], "{inside}");
+                    }
+                    (inside, "attic".into())
+                }
+                KnownBy(rooms) => {
+                    for room in rooms {
+                        assert_eq!(between(room, &inside), [""; 0], "{room}");
+                    }
+                    ("attic".into(), inside)
+                }
+            };
+            let holes = between(&from, &to);
+            assert!(holes.iter().any(|hole| hole.ends_with(wall.why)), "{from} to {to}: {holes:?}");
+        }
+    }
+
+    #[test]
+    fn a_room_is_not_the_one_whose_name_it_begins_with() {
+        assert_eq!(between("report", "agents/a"), [""; 0]);
+        assert_eq!(
+            between("report", "agent"),
+            ["report must not import agent (A): it words what it is given, from whomever"]
+        );
+    }
 }
