@@ -53,7 +53,7 @@ pub(super) const WALLS: &[Wall] = &[
     Wall { room: "host", rule: Never(&["dataplane"]), why: "addresses and routes need no map" },
     Wall {
         room: "records",
-        rule: Only(&["config", "engine", "lease", "common", "paths", "mutant"]),
+        rule: Only(&["config", "engine", "lease", "common", "clock", "paths", "mutant"]),
         why: "records are read and written below everybody who keeps some",
     },
     Wall {
