@@ -19,7 +19,15 @@ use vip_common::{
     },
     names,
 };
-use vip_ctl::{dataplane::{bpffs, heartbeat::HeartbeatGuard, load::{Loaded, load}, observe::Events}, clock};
+use vip_ctl::{
+    clock,
+    dataplane::{
+        bpffs,
+        heartbeat::HeartbeatGuard,
+        load::{Loaded, load},
+        observe::Events,
+    },
+};
 use vip_tests_macros::lab_test;
 
 const VIP: [u8; 4] = [10, 77, 9, 1];
