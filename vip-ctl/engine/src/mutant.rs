@@ -217,6 +217,8 @@ mutants! {
     ForgetsFloor = "forgets-what-it-may-have-accepted";
     /// A candidate takes no account of an epoch that only it knows.
     OwnEpochForgotten = "forgets-the-epoch-that-it-knows";
+    /// A candidate takes no account of the epochs that refusals name.
+    DeafToEpochs = "is-deaf-to-epochs-of-refusals";
     /// What others may have accepted raises no ceiling.
     CeilingsLag = "ceilings-lag-behind-others";
     /// A number of a group is taken for one of ours, whatever groups the peer has.

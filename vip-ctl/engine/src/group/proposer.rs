@@ -267,7 +267,7 @@ impl Group {
             Kind::Stand if node.broken.is(Mutant::SameEpoch) => told,
             // Of a majority, and of this node, which may not be one of it.
             Kind::Stand if node.broken.is(Mutant::OwnEpochForgotten) => told.next(),
-            Kind::Stand => told.max(self.acceptor.epoch()).next(),
+            Kind::Stand => told.max(self.acceptor.epoch()).max(self.named).next(),
             Kind::Renew if node.broken.is(Mutant::RenewalsRaise) => told.next(),
             Kind::Renew | Kind::Adopt => self.lease.and_then(|lease| lease.epoch).unwrap_or(told),
         };
@@ -394,6 +394,7 @@ impl Group {
         let until = match because {
             Refused::Held { ballot: other, epoch, claim, remaining } => {
                 self.round = self.round.max(other.round);
+                self.hear_epoch(epoch, node);
                 // The holder itself, asked since this node has held, means it.
                 let is_sure = claim == Claim::Held && from == other.node && self.is_renewal(ballot);
                 if self.superseded_by(other, (epoch, claim), is_sure, node) {
@@ -443,6 +444,16 @@ impl Group {
                 self.retry_renewal(pause, node);
             }
             Kind::Stand | Kind::Renew | Kind::Adopt => {}
+        }
+    }
+
+    /// A refusal names the epoch of another's grant or attempt. This node's next
+    /// grant is a later one: it would else give way to a rival that knows higher
+    /// epochs than a majority, each time that it has won, and the rival never
+    /// wins.
+    fn hear_epoch(&mut self, epoch: Epoch, node: &Node) {
+        if epoch > self.acceptor.epoch() && !node.broken.is(Mutant::DeafToEpochs) {
+            self.named = self.named.max(epoch);
         }
     }
 
