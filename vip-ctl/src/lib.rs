@@ -17,6 +17,7 @@ pub mod exit;
 pub mod host;
 pub mod http;
 pub mod lock;
+pub mod lookup;
 mod mutant;
 pub mod node;
 mod outbound;

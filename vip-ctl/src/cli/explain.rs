@@ -16,6 +16,7 @@ use crate::{
     agent::control::{Request, Response},
     events::{Event, Kind, Timestamp},
     exit::Exit,
+    lookup,
     paths::Paths,
     report::{Candidate, GroupStatus, Status},
 };
@@ -66,32 +67,13 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
     let Response::Status(status) = client::ask_agent(paths, &Request::Status, "explain")? else {
         return Err(client::strange());
     };
-    let group = find(&status, args.group.as_deref())?;
+    let group = &status.groups[lookup::group(args.group.as_deref(), &status.groups)?];
     let explanation = explain(&status, group, &history::read(paths)?);
     match format {
         Format::Json => print_json(&explanation)?,
         Format::Text => print(&text(&explanation)),
     }
     Ok(Exit::Ok)
-}
-
-fn find<'s>(status: &'s Status, name: Option<&str>) -> Result<&'s GroupStatus, Failure> {
-    let known = || status.groups.iter().map(|group| group.name.as_str()).collect::<Vec<_>>().join(", ");
-    match (name, status.groups.as_slice()) {
-        (Some(name), groups) => groups
-            .iter()
-            .find(|group| group.name == name || group.vips.iter().any(|vip| vip.address == name))
-            .ok_or_else(|| {
-                Failure::new(
-                    Exit::NoSuch,
-                    format!("there is no group or VIP {name:?}: name one of {}", known()),
-                )
-            }),
-        (None, [only]) => Ok(only),
-        (None, _) => {
-            Err(Failure::new(Exit::Usage, format!("there are several groups: name one of {}", known())))
-        }
-    }
 }
 
 fn explain(status: &Status, group: &GroupStatus, history: &[Event]) -> Explanation {
@@ -416,16 +398,5 @@ mod tests {
         let failure = run(&args, &paths, Format::Text).unwrap_err();
         assert_eq!(failure.exit, Exit::Timeout, "{}", failure.message);
         std::fs::remove_dir_all(&dir).unwrap();
-    }
-
-    #[test]
-    fn a_group_is_found_by_name_by_vip_or_alone() {
-        let mut status = status();
-        for name in [Some("db"), Some("10.0.0.9"), None] {
-            assert_eq!(find(&status, name).unwrap().name, "db");
-        }
-        assert_eq!(find(&status, Some("web")).unwrap_err().exit, Exit::NoSuch);
-        status.groups.push(GroupStatus { name: "web".into(), ..status.groups[0].clone() });
-        assert_eq!(find(&status, None).unwrap_err().exit, Exit::Usage);
     }
 }

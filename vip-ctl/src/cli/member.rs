@@ -20,6 +20,7 @@ use super::support::{
 use crate::{
     config::{Config, NODES_MAX},
     exit::Exit,
+    lookup,
     paths::Paths,
     records::membership::Membership,
 };
@@ -215,11 +216,8 @@ fn remove(nodes: &mut ArrayOfTables, config: &Config, name: &str) -> Result<(), 
     }
     let place = nodes.iter().position(|table| table.get("name").and_then(Item::as_str) == Some(name));
     let Some(place) = place else {
-        let known: Vec<_> = config.cluster.nodes.iter().map(|node| node.name.as_str()).collect();
-        return Err(Failure::new(
-            Exit::NoSuch,
-            format!("there is no node {name:?}: name one of {}", known.join(", ")),
-        ));
+        lookup::node(name, &config.cluster.nodes, |_| true)?;
+        return Ok(());
     };
     nodes.remove(place);
     Ok(())

@@ -16,7 +16,10 @@ use super::{
     App,
     error::{ApiError, ErrorBody},
 };
-use crate::report::{GroupStatus, NodeStatus, Status, metrics as prometheus};
+use crate::{
+    lookup,
+    report::{GroupStatus, NodeStatus, Status, metrics as prometheus},
+};
 
 /// How long a lease loop that is well takes at most to say so.
 const ALIVE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -79,16 +82,8 @@ pub(super) async fn group(
 ) -> Result<Response, ApiError> {
     let name = name_of(name)?;
     let status = app.status().await?;
-    let is_meant =
-        |group: &&GroupStatus| group.name == name || group.vips.iter().any(|vip| vip.address == name);
-    match status.groups.iter().find(is_meant) {
-        Some(group) => Ok(Json(group).into_response()),
-        None => {
-            let known: Vec<_> = status.groups.iter().map(|group| group.name.as_str()).collect();
-            let known = known.join(", ");
-            Err(ApiError::no_such(format!("there is no group or VIP {name:?}: name one of {known}")))
-        }
-    }
+    let place = lookup::group(Some(&name), &status.groups).map_err(|miss| ApiError::no_such(miss.message))?;
+    Ok(Json(&status.groups[place]).into_response())
 }
 
 /// The nodes of the cluster.

@@ -29,10 +29,11 @@ use super::{
     messages::{Ask, Asker, Notice},
 };
 use crate::{
-    config::Config,
+    config::{Config, Node},
     engine::{Command, Completed, GroupId, NodeId, Refusal},
     events::Events,
     exit::Exit,
+    lookup::{self, Miss},
     paths::Paths,
 };
 
@@ -194,43 +195,15 @@ impl Server {
 
     /// The group that is meant.
     fn group(&self, name: Option<String>) -> Result<GroupId, Response> {
-        let groups = &self.config().groups;
-        let place = match &name {
-            Some(name) => groups
-                .iter()
-                .position(|g| g.name == *name || g.vips.iter().any(|vip| vip.to_string() == *name))
-                .ok_or_else(|| {
-                    let known: Vec<_> = groups.iter().map(|g| g.name.as_str()).collect();
-                    Response::error(
-                        Exit::NoSuch,
-                        format!("there is no group or VIP {name:?}: name one of {}", known.join(", ")),
-                    )
-                })?,
-            None if groups.len() == 1 => 0,
-            None => {
-                let known: Vec<_> = groups.iter().map(|g| g.name.as_str()).collect();
-                return Err(Response::error(
-                    Exit::Usage,
-                    format!("there are several groups: name one of {}", known.join(", ")),
-                ));
-            }
-        };
+        let place = lookup::group(name.as_deref(), &self.config().groups).map_err(missed)?;
         u16::try_from(place).map(GroupId).map_err(|e| Response::error(Exit::Software, e.to_string()))
     }
 
     fn node(&self, name: Option<String>) -> Result<Option<NodeId>, Response> {
         let Some(name) = name else { return Ok(None) };
         let nodes = &self.config().cluster.nodes;
-        match nodes.iter().find(|node| node.name == name) {
-            Some(node) => Ok(Some(NodeId(node.id))),
-            None => {
-                let known: Vec<_> = nodes.iter().filter(|n| n.can_hold()).map(|n| n.name.as_str()).collect();
-                Err(Response::error(
-                    Exit::NoSuch,
-                    format!("there is no node {name:?}: name one of {}", known.join(", ")),
-                ))
-            }
-        }
+        let place = lookup::node(&name, nodes, Node::can_hold).map_err(missed)?;
+        Ok(Some(NodeId(nodes[place].id)))
     }
 
     fn node_name(&self, node: NodeId) -> String {
@@ -250,6 +223,10 @@ impl Server {
         }
         Err(Response::error(Exit::Busy, "the agent is reloading its configuration: try again"))
     }
+}
+
+fn missed(miss: Miss) -> Response {
+    Response::error(miss.exit, miss.message)
 }
 
 fn ending() -> Response {

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use clap::ValueEnum;
 
 use crate::{
-    dataplane::DataPlaneError, exit::Exit, host::HostError, lock::LockError, node::NodeError,
+    dataplane::DataPlaneError, exit::Exit, host::HostError, lock::LockError, lookup::Miss, node::NodeError,
     report::ReportError,
 };
 
@@ -51,6 +51,12 @@ impl From<NodeError> for Failure {
 impl From<HostError> for Failure {
     fn from(e: HostError) -> Self {
         NodeError::from(e).into()
+    }
+}
+
+impl From<Miss> for Failure {
+    fn from(miss: Miss) -> Self {
+        Self::new(miss.exit, miss.message)
     }
 }
 
