@@ -8,7 +8,7 @@ use vip_common::BootNs;
 
 use super::{
     Engine,
-    config::{COMMAND_TIMEOUT, CommandId, Epoch, GroupId, NodeId, Pause, Role},
+    config::{COMMAND_TIMEOUT, CommandId, Epoch, GroupId, NodeId, Pause},
     group::{Group, Wish},
     io::{Command, Completed, Output, Refusal},
     message::{Message, RequestId, Verdict},
@@ -64,14 +64,7 @@ impl Commands {
 impl Engine {
     /// A command has been given at this node.
     pub(super) fn command(&mut self, id: CommandId, command: Command) {
-        // With a quorum nothing has to be forced.
-        let mut command = command;
-        if let Command::Force { group } = command
-            && self.node.quorate
-            && !self.node.broken.is(Mutant::ForcesWithQuorum)
-        {
-            command = Command::Promote { group, to: self.node.me() };
-        }
+        let command = self.as_meant(command);
         if let Err(refusal) = self.check_command(id, command) {
             self.done(id, Err(refusal));
             return;
@@ -128,81 +121,13 @@ impl Engine {
     }
 
     fn check_command(&self, id: CommandId, command: Command) -> Result<(), Refusal> {
-        let never_holds = |node| match self.node.config.role(node) {
-            None => Err(Refusal::NoSuchNode),
-            Some(Role::Witness | Role::Observer | Role::Vacant) => Err(Refusal::TargetNeverHolds),
-            Some(Role::Node) => Ok(()),
-        };
-        if let Some(to) = command.to() {
-            never_holds(to)?;
-        }
         if self.node.stopping {
             return Err(Refusal::Stopping);
         }
         if self.commands.pending.len() >= COMMANDS_MAX || self.commands.pending.contains_key(&id) {
             return Err(Refusal::Busy);
         }
-        match command {
-            Command::Promote { group, .. }
-            | Command::Demote { group }
-            | Command::Switchover { group, .. } => self.check_move(group, command),
-            Command::Force { group } => {
-                let group = self.group(group).ok_or(Refusal::NoSuchGroup)?;
-                if self.node.silent {
-                    Err(Refusal::Starting)
-                } else if group.lease.is_some() || group.able(&self.node) {
-                    Ok(())
-                } else {
-                    Err(Refusal::TargetNotReady)
-                }
-            }
-            Command::Standby { node, .. } => {
-                never_holds(node)?;
-                if self.node.present(node, self.node.now) { Ok(()) } else { Err(Refusal::TargetSilent) }
-            }
-            // Who has just started may not know the latest word yet.
-            Command::Pause { .. } if self.node.silent => Err(Refusal::Starting),
-            Command::Pause { .. } => Ok(()),
-        }
-    }
-
-    /// Can the group be moved, as far as this node can tell?
-    fn check_move(&self, group: GroupId, command: Command) -> Result<(), Refusal> {
-        let group = self.group(group).ok_or(Refusal::NoSuchGroup)?;
-        // What this node holds it can give away, whoever else is there.
-        if group.lease.is_some() {
-            return Ok(());
-        }
-        if self.node.silent {
-            return Err(Refusal::Starting);
-        }
-        if !self.node.quorate {
-            return Err(Refusal::NoQuorum);
-        }
-        if group.holder(&self.node, self.node.now).is_some() {
-            return Ok(());
-        }
-        match command {
-            Command::Promote { to, .. } if to == self.node.me() => {
-                if group.able(&self.node) {
-                    Ok(())
-                } else {
-                    Err(Refusal::TargetNotReady)
-                }
-            }
-            Command::Promote { to, .. } => {
-                if self.node.present(to, self.node.now) {
-                    Ok(())
-                } else {
-                    Err(Refusal::TargetSilent)
-                }
-            }
-            Command::Demote { .. }
-            | Command::Switchover { .. }
-            | Command::Force { .. }
-            | Command::Standby { .. }
-            | Command::Pause { .. } => Err(Refusal::NotHeld),
-        }
+        self.admit(command)
     }
 
     /// Sends commands on their way, takes in verdicts, and answers what has come about.

@@ -7,6 +7,7 @@ use vip_common::{BootNs, Lease};
 
 use super::{
     config::{CommandId, Epoch, GroupId, NodeId, Pause, Role},
+    foresight::Heir,
     message::Packet,
 };
 
@@ -448,4 +449,6 @@ pub struct GroupStatus {
     pub forced: bool,
     /// Present nodes that could take the lease, by what they last said of themselves.
     pub ready: Vec<NodeId>,
+    /// Who takes it if its holder dies, or now if it has none.
+    pub heir: Heir,
 }

@@ -12,6 +12,7 @@
 
 mod command;
 mod config;
+mod foresight;
 mod group;
 mod group_set;
 mod io;
@@ -37,6 +38,7 @@ pub use self::{
         HEARD_MIN, Incarnation, MEMBERS_MAX, NodeId, NodeSet, NodeSpec, PRIORITY_DEFAULT, Pause, PeerLoss,
         RANK_SLOT_MIN, RESERVE_MIN, RETRY_MIN, Remembered, Role, STOP_GRACE, Timing, VOTERS_MAX,
     },
+    foresight::{Foreseen, GroupMove, Heir},
     io::{Command, Completed, GroupState, GroupStatus, Input, NodeStatus, Output, Reason, Refusal, Status},
     label::{FORMERS_MAX, Label, LabelSpec, Labels},
     message::{About, AskId, Ballot, Claim, Message, PAYLOAD_MAX, Packet, Refused, RequestId, Verdict},
@@ -220,6 +222,7 @@ impl Engine {
                 expiry: group.lease.map(|lease| lease.until).filter(|&until| until > now),
                 forced: group.lease.is_some() && group.forced.is_some(),
                 ready,
+                heir: self.heir(group, now),
             }
         });
         Status {
@@ -430,7 +433,7 @@ impl Engine {
         self.node.heartbeat_at = self.node.now;
         for group in &mut self.groups {
             if group.lease.is_some() && !self.node.broken.is(Mutant::StopKeeps) {
-                let successor = self.node.best_ready(group.id);
+                let successor = self.node.best_peer(group.id);
                 group.release(successor, Reason::Stopping, &mut self.node);
             } else {
                 group.attempt = None;

@@ -11,7 +11,7 @@ use vip_common::BootNs;
 
 use super::{
     config::{EngineConfig, Epoch, GroupId, NodeId, NodeSet, Pause, PeerLoss, Role, Timing},
-    io::{Command, Output},
+    io::{Command, Output, Refusal},
     message::{About, AskId, Message, Packet, RequestId, Verdict},
     mutant::{Broken, Mutant},
 };
@@ -363,26 +363,59 @@ impl Node {
 
     /// Those that can't say of themselves whether they could take a group,
     /// since they have others than this node.
-    fn differing_peers(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.config.peers().into_iter().filter(|&node| {
+    fn differing_peers(&self, now: BootNs) -> impl Iterator<Item = NodeId> + '_ {
+        self.config.peers().into_iter().filter(move |&node| {
             self.config.role(node) == Some(Role::Node)
-                && self.heard_within(node, self.timing.accept, self.now)
+                && self.heard_within(node, self.timing.accept, now)
                 && self.differs(node)
         })
     }
 
-    /// The best node that is ready for `group`: highest priority, then lowest id.
-    pub fn best_ready(&self, group: GroupId) -> Option<NodeId> {
-        self.ready_peers(group, self.now).min_by_key(|&node| self.config.rank(group, node))
+    /// The first of these by rank in `group`: highest priority, then lowest id.
+    fn first(&self, group: GroupId, nodes: impl Iterator<Item = NodeId>, except: NodeSet) -> Option<NodeId> {
+        nodes.filter(|&node| !except.contains(node)).min_by_key(|&node| self.config.rank(group, node))
+    }
+
+    /// The best node that is ready for `group`, but for these; `me` is this
+    /// node where it counts among them.
+    pub fn best_ready(
+        &self,
+        group: GroupId,
+        except: NodeSet,
+        me: Option<NodeId>,
+        now: BootNs,
+    ) -> Option<NodeId> {
+        self.first(group, self.ready_peers(group, now).chain(me), except)
     }
 
     /// The best node to ask whether it takes `group`: one that is ready, or else
     /// one that can't say so by itself.
-    pub fn best_target(&self, group: GroupId, except: NodeSet) -> Option<NodeId> {
-        let best = |nodes: &mut dyn Iterator<Item = NodeId>| {
-            nodes.filter(|&node| !except.contains(node)).min_by_key(|&node| self.config.rank(group, node))
-        };
-        best(&mut self.ready_peers(group, self.now)).or_else(|| best(&mut self.differing_peers()))
+    pub fn best_target(
+        &self,
+        group: GroupId,
+        except: NodeSet,
+        me: Option<NodeId>,
+        now: BootNs,
+    ) -> Option<NodeId> {
+        self.best_ready(group, except, me, now)
+            .or_else(|| self.first(group, self.differing_peers(now), except))
+    }
+
+    /// The best peer that is ready for `group`.
+    pub fn best_peer(&self, group: GroupId) -> Option<NodeId> {
+        self.best_ready(group, NodeSet::default(), None, self.now)
+    }
+
+    /// Can `node` ever hold a group?
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn can_hold(&self, node: NodeId) -> Result<(), Refusal> {
+        match self.config.role(node) {
+            None => Err(Refusal::NoSuchNode),
+            Some(Role::Witness | Role::Observer | Role::Vacant) => Err(Refusal::TargetNeverHolds),
+            Some(Role::Node) => Ok(()),
+        }
     }
 
     /// Notes a verdict for whoever waits for it.

@@ -5,7 +5,8 @@
 
 use vip_common::{BootNs, Lease};
 use vip_engine::{
-    Command, CommandId, Epoch, GroupId, GroupState, Input, Label, Message, NodeId, Packet, Reason, Refusal,
+    Command, CommandId, Epoch, Foreseen, GroupId, GroupMove, GroupState, Input, Label, Message, NodeId,
+    Packet, Reason, Refusal,
 };
 
 use crate::{
@@ -13,7 +14,6 @@ use crate::{
     loop_core::{Core, Io},
     messages::{Eligible, Hook, HookAsk, LeaseNotice, Order, Turned},
     mutant::{self, Mutant},
-    parting,
 };
 
 /// A planned move that is kept back.
@@ -196,6 +196,19 @@ impl<I: Io> Core<I> {
         }
     }
 
+    /// What a command would bring about, told instead of done. Groups go by
+    /// their numbers in `table`.
+    ///
+    /// # Errors
+    /// The refusal that the command would meet, as far as this node can tell.
+    pub fn foresee(&self, command: Command, table: u64) -> Result<Foreseen, Refusal> {
+        if table == self.labels.table() {
+            self.engine.foresee(command, self.io.now())
+        } else {
+            Err(Refusal::Busy)
+        }
+    }
+
     fn command_now(&mut self, command: Command, reply: I::Reply) -> CommandId {
         let id = self.number(reply);
         self.input(Input::Command { id, command });
@@ -259,9 +272,11 @@ impl<I: Io> Core<I> {
         }
         // A request names the grant that it is about, if it is about one.
         let epoch = epoch.filter(|_| command.group().is_some());
-        let status = self.engine.status(self.io.now());
-        let taken = parting::taken(command, self.me, epoch, &status);
-        self.begin_partings(taken, "asked_for")
+        let Ok(foreseen) = self.engine.foresee(command, self.io.now()) else { return Vec::new() };
+        let leaves = foreseen.moves().filter(|moves| moves.from == Some(self.me));
+        let is_meant = |moves: &&GroupMove| epoch.is_none_or(|epoch| epoch == moves.epoch);
+        let leaves = leaves.filter(is_meant).map(|moves| moves.group).collect();
+        self.begin_partings(leaves, "asked_for")
     }
 
     fn begin_partings(&mut self, mut groups: Vec<GroupId>, reason: &str) -> Vec<GroupId> {

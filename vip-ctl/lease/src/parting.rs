@@ -11,7 +11,7 @@ use std::{
 };
 
 use vip_common::BootNs;
-use vip_engine::{COMMAND_TIMEOUT, Command, Epoch, GroupId, NodeId, NodeStatus, Role, Status};
+use vip_engine::{COMMAND_TIMEOUT, GroupId};
 
 use crate::{
     gate::Ticket,
@@ -174,44 +174,6 @@ impl<T> Partings<T> {
             Parting::Running { until, .. } | Parting::Done { until } => *until,
         };
         self.groups.values().map(until).min()
-    }
-}
-
-/// The groups that a command would take from this node now. Empty if the
-/// engine would refuse it, as far as that can be told before.
-pub fn taken(command: Command, me: NodeId, asked_for: Option<Epoch>, status: &Status) -> Vec<GroupId> {
-    let held = |group: GroupId| {
-        let known = status.groups.get(usize::from(group.0));
-        known.filter(|known| known.holder == Some(me) && known.expiry.is_some())
-    };
-    let is_meant =
-        |group: GroupId| held(group).is_some_and(|known| asked_for.is_none_or(|epoch| epoch == known.epoch));
-    let can_go_to = |group: GroupId, to: Option<NodeId>| {
-        let is_meant = |node: NodeId| node != me && to.is_none_or(|to| to == node);
-        // One that has other groups is asked, and may say yes.
-        let may_go_to = |(id, node): (u8, &NodeStatus)| {
-            node.differs && node.present && node.role == Role::Node && is_meant(NodeId(id))
-        };
-        held(group).is_some_and(|known| {
-            known.ready.iter().any(|ready| is_meant(*ready))
-                || (0..=u8::MAX).zip(&status.nodes).any(may_go_to)
-        })
-    };
-    match command {
-        Command::Promote { group, to } | Command::Switchover { group, to: Some(to) } => {
-            let goes = to != me && is_meant(group) && can_go_to(group, Some(to));
-            goes.then_some(group).into_iter().collect()
-        }
-        Command::Switchover { group, to: None } => {
-            (is_meant(group) && can_go_to(group, None)).then_some(group).into_iter().collect()
-        }
-        Command::Demote { group } => is_meant(group).then_some(group).into_iter().collect(),
-        Command::Standby { node, on: true, force } if node == me => {
-            let all = (0..u16::try_from(status.groups.len()).unwrap_or(u16::MAX)).map(GroupId);
-            let mine: Vec<_> = all.filter(|group| held(*group).is_some()).collect();
-            if force || mine.iter().all(|group| can_go_to(*group, None)) { mine } else { Vec::new() }
-        }
-        Command::Standby { .. } | Command::Force { .. } | Command::Pause { .. } => Vec::new(),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     exit::Exit,
     lookup,
     paths::Paths,
-    report::{Candidate, GroupStatus, Status},
+    report::{Candidate, GroupStatus, Heir, Status},
 };
 
 #[derive(clap::Args, Debug)]
@@ -173,51 +173,55 @@ fn standing(status: &Status, group: &GroupStatus, candidate: &Candidate) -> Stan
 /// What follows if the holder dies, or why nobody holds.
 fn next(status: &Status, group: &GroupStatus) -> Vec<String> {
     let voters: Vec<_> = status.nodes.iter().filter(|node| node.role != "observer").collect();
-    let majority = voters.len() / 2 + 1;
-    let heard_without = |name: &str| voters.iter().filter(|node| node.heard && node.name != name).count();
-    let heir = |except: Option<&str>| {
-        group.candidates.iter().find(|candidate| candidate.ready && Some(candidate.node.as_str()) != except)
-    };
+    let (all, majority) = (voters.len(), voters.len() / 2 + 1);
+    let heard = voters.iter().filter(|node| node.heard).count();
     let mut sentences = Vec::new();
     let Some(holder) = group.holder.as_deref() else {
         sentences.push(if status.silent {
             "nobody is known to hold it: this agent has just started".to_owned()
         } else if status.quorate == Some(false) {
-            format!(
-                "nobody is known to hold it: this node hears {} of {} voters and needs {majority}",
-                heard_without(""),
-                voters.len()
-            )
-        } else if status.paused {
-            "nobody holds it: the cluster is paused; `vip-ctl resume` lets a node take it, `vip-ctl promote` makes this one".to_owned()
+            format!("nobody is known to hold it: this node hears {heard} of {all} voters and needs {majority}")
         } else {
-            match heir(None) {
-                Some(heir) => format!("nobody holds it at this moment: {} is about to take it", heir.node),
-                None => "nobody holds it: no node is ready to take it".to_owned(),
+            match &group.heir {
+                Some(Heir::Node { node }) => {
+                    format!("nobody holds it at this moment: {node} is about to take it")
+                }
+                Some(Heir::Perhaps { node }) => format!(
+                    "nobody holds it: {node} takes it if it is ready, which only {node} can tell; run `vip-ctl explain {}` on it",
+                    group.name
+                ),
+                Some(Heir::Paused) => "nobody holds it: the cluster is paused; `vip-ctl resume` lets a node take it, \
+                     `vip-ctl promote` makes this one"
+                    .to_owned(),
+                Some(Heir::NobodyReady | Heir::PairHolds | Heir::NoMajority { .. }) | None => {
+                    "nobody holds it: no node is ready to take it".to_owned()
+                }
             }
         });
         return sentences;
     };
-    let dies = format!("if {holder} dies,");
     let about_ms = status.lease_ms.map(|lease| (lease + lease / 20).next_multiple_of(10));
     let within = about_ms.map(|ms| format!(" within about {ms} ms")).unwrap_or_default();
-    let others: Vec<_> = group.candidates.iter().filter(|candidate| candidate.node != holder).collect();
-    sentences.push(if status.paused {
-        format!("{dies} nobody takes over by itself: the cluster is paused until `vip-ctl resume`")
-    } else if status.pair.as_deref() == Some("hold") {
-        format!("{dies} nobody takes over by itself: pair mode, hold; run `vip-ctl failover --force` then")
-    } else if status.pair.is_none() && heard_without(holder) < majority {
-        format!(
-            "{dies} nobody takes over: only {} of {} voters would be left, and {majority} are needed",
-            heard_without(holder),
-            voters.len()
-        )
-    } else {
-        match heir(Some(holder)) {
-            Some(heir) => format!("{dies} {} takes over{within}", heir.node),
-            None => format!("{dies} nobody takes over: no other node is ready"),
+    let follows = match &group.heir {
+        Some(Heir::Node { node }) => format!("{node} takes over{within}"),
+        Some(Heir::Perhaps { node }) => {
+            format!("{node} takes over{within} if it is ready, which only {node} can tell")
         }
-    });
+        Some(Heir::Paused) => {
+            "nobody takes over by itself: the cluster is paused until `vip-ctl resume`".to_owned()
+        }
+        Some(Heir::PairHolds) => {
+            "nobody takes over by itself: pair mode, hold; run `vip-ctl failover --force` then".to_owned()
+        }
+        Some(Heir::NoMajority { voters_left }) => {
+            format!(
+                "nobody takes over: only {voters_left} of {all} voters would be left, and {majority} are needed"
+            )
+        }
+        Some(Heir::NobodyReady) | None => "nobody takes over: no other node is ready".to_owned(),
+    };
+    sentences.push(format!("if {holder} dies, {follows}"));
+    let others: Vec<_> = group.candidates.iter().filter(|candidate| candidate.node != holder).collect();
     for other in others.iter().filter(|candidate| !candidate.ready) {
         let known = status.nodes.iter().find(|node| node.name == other.node);
         let why = match known {
@@ -349,6 +353,7 @@ mod tests {
         let mut status = status();
         status.nodes[2].standby = true;
         status.groups[0].candidates[2].ready = false;
+        status.groups[0].heir = Some(Heir::Node { node: "db-b".into() });
         insta::assert_snapshot!(said(&status, &history), @r"
         group db is held by db-a, epoch 4
           since T: holder_seen, by switchover (at db-c)
@@ -367,6 +372,7 @@ mod tests {
         status.nodes[2].heard = false;
         status.nodes[2].last_heard_ms = Some(65_400);
         status.groups[0].candidates[2].ready = false;
+        status.groups[0].heir = Some(Heir::NoMajority { voters_left: 1 });
         insta::assert_snapshot!(said(&status, &[]), @r"
         group db is held by db-a, epoch 4
           db-b hears a majority of the voters

@@ -148,6 +148,9 @@ pub struct GroupStatus {
     /// The nodes that could hold it, the first in rank first; empty without an agent.
     #[serde(default)]
     pub candidates: Vec<Candidate>,
+    /// Who takes it if its holder dies, or now if it has none; null without an agent.
+    #[serde(default)]
+    pub heir: Option<Heir>,
     /// How long this node still stays away from it, because its `pre_promote`
     /// has failed, in milliseconds; null if it does not.
     #[serde(default)]
@@ -157,6 +160,34 @@ pub struct GroupStatus {
     pub lease_remaining_ms: Option<u64>,
     /// The VIPs.
     pub vips: Vec<VipStatus>,
+}
+
+/// Who takes a group if its holder dies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Heir {
+    /// This node.
+    Node {
+        /// Its name.
+        node: String,
+    },
+    /// This node, if it is ready: it has other groups or VIPs than the
+    /// answering one, and only it can tell.
+    Perhaps {
+        /// Its name.
+        node: String,
+    },
+    /// Nobody: no other node is ready.
+    NobodyReady,
+    /// Nobody: the cluster is paused.
+    Paused,
+    /// Nobody: in pair mode with `hold`, a person has to say so.
+    PairHolds,
+    /// Nobody: too few voters would be left for a majority.
+    NoMajority {
+        /// How many.
+        voters_left: usize,
+    },
 }
 
 /// A health check on the answering node.
@@ -303,6 +334,7 @@ fn group_status(group: &Group, lease: Lease, node: &str, now: BootNs) -> GroupSt
         why: None,
         checks: Vec::new(),
         candidates: Vec::new(),
+        heir: None,
         stays_away_ms: None,
         lease_remaining_ms: remaining.and_then(|r| u64::try_from(r.as_millis()).ok()),
         vips: Vec::new(),

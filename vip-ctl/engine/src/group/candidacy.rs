@@ -97,7 +97,7 @@ impl Group {
             || !node.quorate;
         is_held
             || (self.lease.is_none() && can_not_have_it)
-            || (self.releasing.is_none() && node.best_ready(self.id).is_some())
+            || (self.releasing.is_none() && node.best_peer(self.id).is_some())
     }
 
     /// Has a node of lower rank the lease that this node could have (rule 9)?

@@ -6,7 +6,7 @@ use vip_common::BootNs;
 
 use super::Group;
 use crate::{
-    config::{NodeId, NodeSet, Role},
+    config::{NodeId, NodeSet},
     io::{Reason, Refusal},
     message::{About, AskId, Verdict},
     mutant::Mutant,
@@ -61,14 +61,8 @@ impl Group {
                     node.decide(requester, Verdict::Started { successor: Some(target) });
                     return;
                 } else {
-                    match node.config.role(target) {
-                        None => Some(Refusal::NoSuchNode),
-                        Some(Role::Witness | Role::Observer | Role::Vacant) => {
-                            Some(Refusal::TargetNeverHolds)
-                        }
-                        Some(Role::Node) if !node.present(target, node.now) => Some(Refusal::TargetSilent),
-                        Some(Role::Node) => None,
-                    }
+                    let is_silent = !node.present(target, node.now);
+                    node.can_hold(target).err().or(is_silent.then_some(Refusal::TargetSilent))
                 };
                 match refusal {
                     Some(refusal) => node.decide(requester, Verdict::Refused(refusal)),
@@ -98,7 +92,7 @@ impl Group {
 
     /// Asks the best target not tried yet; without one, does what the wish says.
     fn ask_best(&mut self, requester: Option<Requester>, wish: Wish, tried: NodeSet, node: &mut Node) {
-        match (node.best_target(self.id, tried), wish) {
+        match (node.best_target(self.id, tried, None, node.now), wish) {
             (Some(target), _) => self.ask(requester, wish, target, tried, node),
             (None, Wish::Away) => {
                 node.decide(requester, Verdict::Started { successor: None });
@@ -179,7 +173,7 @@ impl Group {
         self.eligible = Some(false);
         self.clings = false;
         if self.lease.is_some() {
-            let successor = node.best_ready(self.id);
+            let successor = node.best_peer(self.id);
             self.release(successor, Reason::PromoteFailed, node);
             // If nobody takes it, it may try again here, also in a pause.
             self.was_mine = true;

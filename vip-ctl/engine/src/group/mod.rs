@@ -356,7 +356,7 @@ impl Group {
             && (!node.pause.on || node.broken.is(Mutant::PauseLetsGo))
             && !node.broken.is(Mutant::KeepsUnfit)
         {
-            let successor = node.best_ready(self.id);
+            let successor = node.best_peer(self.id);
             self.release(successor, Reason::Eligibility, node);
         }
     }
@@ -370,8 +370,8 @@ impl Group {
         }
         // Who can't say by itself that it is ready is asked now and then.
         let is_due = self.asked_at.is_none_or(|at| at.plus(node.timing.accept) <= node.now);
-        if node.best_ready(self.id).is_some()
-            || (is_due && node.best_target(self.id, NodeSet::default()).is_some())
+        if node.best_peer(self.id).is_some()
+            || (is_due && node.best_target(self.id, NodeSet::default(), None, node.now).is_some())
         {
             self.asked_at = Some(node.now);
             self.begin_handover(None, Wish::Unwell, node);

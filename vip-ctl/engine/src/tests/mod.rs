@@ -7,6 +7,7 @@ mod acceptor;
 mod answers;
 mod command;
 mod epochs;
+mod foresight;
 mod health;
 mod lease;
 mod mail;

@@ -4,8 +4,8 @@ use vip_lease::Snapshot;
 
 use crate::{
     config::{self, Config},
-    engine::{GroupId, GroupStatus as Known, NodeId},
-    report::{Candidate, GroupStatus},
+    engine::{self, GroupId, GroupStatus as Known, NodeId},
+    report::{Candidate, GroupStatus, Heir},
 };
 
 /// Adds to a group's status who could hold it, and what hooks do to it here.
@@ -18,11 +18,24 @@ pub fn add(
     snapshot: &Snapshot,
 ) {
     entry.candidates = candidates(config, group, &known.ready);
+    entry.heir = Some(heir(config, known.heir));
     if snapshot.promoting.contains(&id) {
         entry.state = "promoting".into();
     }
     entry.stays_away_ms =
         snapshot.barred.get(&id).and_then(|until| u64::try_from(until.since(snapshot.now).as_millis()).ok());
+}
+
+fn heir(config: &Config, heir: engine::Heir) -> Heir {
+    let name = |id: NodeId| config.cluster.node(id.0).map_or_else(String::new, |node| node.name.clone());
+    match heir {
+        engine::Heir::Node(id) => Heir::Node { node: name(id) },
+        engine::Heir::Perhaps(id) => Heir::Perhaps { node: name(id) },
+        engine::Heir::NobodyReady => Heir::NobodyReady,
+        engine::Heir::Paused => Heir::Paused,
+        engine::Heir::PairHolds => Heir::PairHolds,
+        engine::Heir::NoMajority(voters_left) => Heir::NoMajority { voters_left },
+    }
 }
 
 /// By priority, then by the number that names a node on the wire: as the

@@ -1,16 +1,16 @@
 //! What a command would bring about, told without giving it: the dry run of
-//! `switchover` and its like. It judges by what the engine knows at this
-//! moment, as the engine would when it is asked; nothing is sent and nothing
-//! is changed, so a peer may still think otherwise when it comes to it.
+//! `switchover` and its like. The engine foresees it ([`crate::engine::Engine::foresee`]);
+//! here it is put into words.
 
 use tracing::warn;
 
 use vip_lease::Snapshot;
 
-use super::{Request, Response, Server, exit_of};
+use super::{Request, Response, Server, ending, exit_of};
 use crate::{
+    agent::messages::Ask,
     config::Config,
-    engine::{Command, GroupId, GroupState, GroupStatus, NodeId, Refusal, Role, Status},
+    engine::{Command, Foreseen, GroupId, GroupMove, NodeId},
     exit::Exit,
 };
 
@@ -45,8 +45,10 @@ impl Server {
                 return Err(Response::error(Exit::Usage, "this request changes nothing: just make it"));
             }
         };
-        match rehearse(&config, &snapshot.engine, command) {
-            Ok(happen) => Ok(Response::Would { happen }),
+        let table = config.groups_digest();
+        let foreseen = self.asker.ask_for(|reply| Ask::Foresee(command, table, reply)).await;
+        match foreseen.ok_or_else(ending)? {
+            Ok(foreseen) => Ok(Response::Would { happen: Words { config: &config }.of(&foreseen) }),
             Err(refusal) => Err(Response::error(exit_of(refusal), format!("refused: {refusal}"))),
         }
     }
@@ -138,200 +140,58 @@ fn changed_groups(old: &Config, new: &Config) -> Vec<String> {
     happen
 }
 
-/// What would happen, in sentences; none if it is so already.
-///
-/// # Errors
-/// The refusal that the command would meet.
-fn rehearse(config: &Config, known: &Status, command: Command) -> Result<Vec<String>, Refusal> {
-    let view = View { config, known, me: NodeId(config.me) };
-    match command {
-        Command::Promote { group, to } => view.to(group, to, true),
-        Command::Switchover { group, to: Some(to) } => view.to(group, to, false),
-        Command::Switchover { group, to: None } => {
-            let (held, holder) = view.held(group)?;
-            let to = view.best(group, held, holder).ok_or(Refusal::NoTarget)?;
-            Ok(vec![view.moves(group, Some(holder), to)])
-        }
-        Command::Demote { group } => {
-            let (held, holder) = view.held(group)?;
-            Ok(vec![view.away(group, held, holder)])
-        }
-        Command::Force { group } => view.force(group),
-        Command::Standby { node, on, force } => view.standby(node, on, force),
-        Command::Pause { .. } if known.silent => Err(Refusal::Starting),
-        Command::Pause { on } if on == known.paused => Ok(Vec::new()),
-        Command::Pause { on: true } => Ok(vec!["nothing would move by itself any more".into()]),
-        Command::Pause { on: false } => Ok(vec!["groups would move by themselves again".into()]),
-    }
-}
-
-/// The cluster as this node knows it.
-struct View<'a> {
+/// What the engine foresees, in sentences.
+struct Words<'a> {
     config: &'a Config,
-    known: &'a Status,
-    me: NodeId,
 }
 
-impl View<'_> {
-    fn group(&self, id: GroupId) -> Result<&GroupStatus, Refusal> {
-        self.known.groups.get(usize::from(id.0)).ok_or(Refusal::NoSuchGroup)
-    }
-
-    fn group_name(&self, id: GroupId) -> &str {
-        self.config.groups.get(usize::from(id.0)).map_or("", |group| group.name.as_str())
-    }
-
-    fn node_name(&self, id: NodeId) -> &str {
-        self.config.cluster.node(id.0).map_or("", |node| node.name.as_str())
-    }
-
-    /// The group and its holder, if this node may say anything about it.
-    fn seen(&self, id: GroupId) -> Result<(&GroupStatus, Option<NodeId>), Refusal> {
-        let group = self.group(id)?;
-        // What this node holds it can give away, whoever else is there.
-        if group.holder != Some(self.me) {
-            if self.known.silent {
-                return Err(Refusal::Starting);
+impl Words<'_> {
+    /// None if it is so already.
+    fn of(&self, foreseen: &Foreseen) -> Vec<String> {
+        match foreseen {
+            Foreseen::Nothing => Vec::new(),
+            Foreseen::Moves(moves) => vec![self.moves(moves)],
+            Foreseen::Forced(group) => vec![format!(
+                "group {} would be held by {} BY FORCE, without a quorum, whoever else may hold it",
+                self.group(*group),
+                self.node(NodeId(self.config.me))
+            )],
+            Foreseen::Standby(node, moves) => {
+                let first = format!("node {} would be put on standby and take nothing", self.node(*node));
+                [first].into_iter().chain(moves.iter().map(|moves| self.moves(moves))).collect()
             }
-            if !self.known.quorate {
-                return Err(Refusal::NoQuorum);
-            }
-        }
-        Ok((group, group.holder))
-    }
-
-    fn held(&self, id: GroupId) -> Result<(&GroupStatus, NodeId), Refusal> {
-        let (group, holder) = self.seen(id)?;
-        Ok((group, holder.ok_or(Refusal::NotHeld)?))
-    }
-
-    /// The ready node of the highest priority; ties by id, as the engine has them.
-    fn best(&self, id: GroupId, group: &GroupStatus, except: NodeId) -> Option<NodeId> {
-        let ready = group.ready.iter().copied().filter(|node| *node != except);
-        ready.min_by_key(|node| (std::cmp::Reverse(self.priority(id, *node)), *node))
-    }
-
-    fn priority(&self, id: GroupId, node: NodeId) -> u8 {
-        let group = self.config.groups.get(usize::from(id.0));
-        group.and_then(|group| group.priorities.get(self.node_name(node)).copied()).unwrap_or(0)
-    }
-
-    fn never_holds(&self, node: NodeId) -> Result<(), Refusal> {
-        match self.known.nodes.get(usize::from(node.0)).map(|known| known.role) {
-            None => Err(Refusal::NoSuchNode),
-            Some(Role::Witness | Role::Observer | Role::Vacant) => Err(Refusal::TargetNeverHolds),
-            Some(Role::Node) => Ok(()),
+            Foreseen::Unstandby(node) => vec![format!("node {} would take groups again", self.node(*node))],
+            Foreseen::Paused(true) => vec!["nothing would move by itself any more".into()],
+            Foreseen::Paused(false) => vec!["groups would move by themselves again".into()],
         }
     }
 
-    /// Can `node` take the group when a person names it?
-    fn can_take(&self, group: &GroupStatus, node: NodeId) -> Result<(), Refusal> {
-        self.never_holds(node)?;
-        let known = self.known.nodes.get(usize::from(node.0));
-        if known.is_none_or(|known| !known.present) {
-            return Err(Refusal::TargetSilent);
-        }
-        // Who was demoted by hand takes it only when asked by name, and who has
-        // no quorum only by force: neither says that it is ready; of itself
-        // this node knows.
-        let is_able = node == self.me
-            && match group.state {
-                GroupState::Paused | GroupState::Standby => true,
-                GroupState::Init
-                | GroupState::Active
-                | GroupState::Fault
-                | GroupState::Witness
-                | GroupState::Observer => false,
-            };
-        let is_asked = known.is_some_and(|known| known.differs);
-        if group.ready.contains(&node) || is_able || is_asked { Ok(()) } else { Err(Refusal::TargetNotReady) }
-    }
-
-    /// To a node that was named; a promotion also takes what nobody holds.
-    fn to(&self, id: GroupId, to: NodeId, promotes: bool) -> Result<Vec<String>, Refusal> {
-        self.never_holds(to)?;
-        let (group, holder) = self.seen(id)?;
-        if holder == Some(to) {
-            return Ok(Vec::new());
-        }
-        if holder.is_none() && !promotes {
-            return Err(Refusal::NotHeld);
-        }
-        self.can_take(group, to)?;
-        Ok(vec![self.moves(id, holder, to)])
-    }
-
-    fn moves(&self, id: GroupId, from: Option<NodeId>, to: NodeId) -> String {
-        let known = self.known.nodes.get(usize::from(to.0));
-        let how = if known.is_some_and(|known| known.differs) {
+    fn moves(&self, moves: &GroupMove) -> String {
+        let group = self.group(moves.group);
+        let from = moves.from.map(|from| self.node(from));
+        let Some(to) = moves.to.map(|to| self.node(to)) else {
+            let from = from.map_or_else(String::new, |from| format!(" by {from}"));
+            return format!(
+                "group {group} would be released{from}, and nobody would answer: no other node is ready to take it"
+            );
+        };
+        let how = if moves.is_asked {
             "if it says that it can take it: it has other groups or VIPs in its configuration than this node"
         } else {
             "which is ready"
         };
-        let (group, to) = (self.group_name(id), self.node_name(to));
         match from {
-            Some(from) => {
-                format!("group {group} would go from {} to {to}, {how}", self.node_name(from))
-            }
+            Some(from) => format!("group {group} would go from {from} to {to}, {how}"),
             None => format!("group {group}, which nobody holds, would go to {to}, {how}"),
         }
     }
 
-    /// To whoever is best, or to nobody.
-    fn away(&self, id: GroupId, group: &GroupStatus, holder: NodeId) -> String {
-        match self.best(id, group, holder) {
-            Some(to) => self.moves(id, Some(holder), to),
-            None => format!(
-                "group {} would be released by {}, and nobody would answer: no other node is ready to take it",
-                self.group_name(id),
-                self.node_name(holder)
-            ),
-        }
+    fn group(&self, id: GroupId) -> &str {
+        self.config.groups.get(usize::from(id.0)).map_or("", |group| group.name.as_str())
     }
 
-    fn force(&self, id: GroupId) -> Result<Vec<String>, Refusal> {
-        // With a quorum nothing has to be forced.
-        if self.known.quorate {
-            return self.to(id, self.me, true);
-        }
-        let group = self.group(id)?;
-        if self.known.silent {
-            return Err(Refusal::Starting);
-        }
-        if group.holder == Some(self.me) {
-            return Ok(Vec::new());
-        }
-        self.can_take(group, self.me)?;
-        Ok(vec![format!(
-            "group {} would be held by {} BY FORCE, without a quorum, whoever else may hold it",
-            self.group_name(id),
-            self.node_name(self.me)
-        )])
-    }
-
-    fn standby(&self, node: NodeId, on: bool, force: bool) -> Result<Vec<String>, Refusal> {
-        self.never_holds(node)?;
-        let known = self.known.nodes.get(usize::from(node.0)).ok_or(Refusal::NoSuchNode)?;
-        if !known.present {
-            return Err(Refusal::TargetSilent);
-        }
-        if known.standby == on {
-            return Ok(Vec::new());
-        }
-        let name = self.node_name(node);
-        if !on {
-            return Ok(vec![format!("node {name} would take groups again")]);
-        }
-        let mut says = vec![format!("node {name} would be put on standby and take nothing")];
-        for (id, group) in (0..=u16::MAX).map(GroupId).zip(&self.known.groups) {
-            if group.holder == Some(node) {
-                if !force && self.best(id, group, node).is_none() {
-                    return Err(Refusal::NoTarget);
-                }
-                says.push(self.away(id, group, node));
-            }
-        }
-        Ok(says)
+    fn node(&self, id: NodeId) -> &str {
+        self.config.cluster.node(id.0).map_or("", |node| node.name.as_str())
     }
 }
 
@@ -340,7 +200,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::engine::{Epoch, NodeStatus};
+    use crate::engine::Epoch;
 
     const TEXT: &str = r#"[node]
 name = "db-a"
@@ -368,108 +228,26 @@ priority = { db-a = 150, db-b = 100, db-c = 120 }
 "#;
     const DB: GroupId = GroupId(0);
     const A: NodeId = NodeId(0);
-    const B: NodeId = NodeId(1);
     const C: NodeId = NodeId(2);
-    const EYE: NodeId = NodeId(3);
 
-    /// All is well, and db-a, from which it is seen, holds.
-    fn well() -> Status {
-        let node =
-            |role| NodeStatus { role, last_heard: None, present: true, standby: false, differs: false };
-        Status {
-            quorate: true,
-            silent: false,
-            paused: false,
-            alone: false,
-            grants_left: u64::MAX,
-            nodes: vec![node(Role::Node), node(Role::Node), node(Role::Node), node(Role::Observer)],
-            groups: vec![GroupStatus {
-                state: GroupState::Active,
-                holder: Some(A),
-                epoch: Epoch(3),
-                expiry: None,
-                forced: false,
-                ready: vec![A, B, C],
-            }],
-        }
-    }
-
-    fn said(known: &Status, command: Command) -> Result<String, Refusal> {
+    fn said(foreseen: &Foreseen) -> String {
         let config = Config::parse(TEXT, Path::new("vip.toml"), "db-a").expect("right");
-        rehearse(&config, known, command).map(|says| says.join("; "))
+        Words { config: &config }.of(foreseen).join("; ")
     }
 
     #[test]
-    fn a_switchover_names_the_target_or_the_refusal() {
-        let mut known = well();
-        let switchover = |to| Command::Switchover { group: DB, to };
-        let to_c = Ok("group db would go from db-a to db-c, which is ready".to_owned());
-        assert_eq!(said(&known, switchover(None)), to_c, "the best by priority");
-        assert_eq!(said(&known, switchover(Some(C))), to_c);
-        assert_eq!(said(&known, switchover(Some(A))), Ok(String::new()), "it is there already");
-        assert_eq!(said(&known, switchover(Some(EYE))), Err(Refusal::TargetNeverHolds));
-        known.groups[0].ready = vec![A];
-        assert_eq!(said(&known, switchover(None)), Err(Refusal::NoTarget));
-        assert_eq!(said(&known, switchover(Some(B))), Err(Refusal::TargetNotReady));
-        known.nodes[1].present = false;
-        assert_eq!(said(&known, switchover(Some(B))), Err(Refusal::TargetSilent));
-        known.groups[0].holder = None;
-        assert_eq!(said(&known, switchover(None)), Err(Refusal::NotHeld));
-        known.quorate = false;
-        assert_eq!(said(&known, switchover(None)), Err(Refusal::NoQuorum));
-    }
-
-    #[test]
-    fn a_demotion_says_when_nobody_would_answer() {
-        let mut known = well();
-        let demote = Command::Demote { group: DB };
-        assert!(said(&known, demote).is_ok_and(|says| says.contains("to db-c")));
-        known.groups[0].ready = vec![A];
-        assert!(said(&known, demote).is_ok_and(|says| says.contains("nobody would answer")));
-    }
-
-    #[test]
-    fn who_was_demoted_can_be_promoted_by_name() {
-        let mut known = well();
-        known.groups[0].holder = None;
-        known.groups[0].ready = vec![B, C];
-        let promote = Command::Promote { group: DB, to: A };
-        assert_eq!(said(&known, promote), Err(Refusal::TargetNotReady));
-        known.groups[0].state = GroupState::Paused;
-        assert!(said(&known, promote).is_ok_and(|says| says.contains("would go to db-a")));
-    }
-
-    #[test]
-    fn standby_tells_of_all_that_moves_or_is_refused() {
-        let mut known = well();
-        let standby = |force| Command::Standby { node: A, on: true, force };
-        let says = said(&known, standby(false)).expect("others are ready");
+    fn a_move_names_group_holder_target_and_what_it_depends_on() {
+        let to_c = GroupMove { group: DB, epoch: Epoch(3), from: Some(A), to: Some(C), is_asked: false };
+        assert_eq!(said(&Foreseen::Moves(to_c)), "group db would go from db-a to db-c, which is ready");
+        let asked = said(&Foreseen::Moves(GroupMove { is_asked: true, ..to_c }));
+        assert!(asked.contains("if it says that it can take it"), "{asked}");
+        let free = said(&Foreseen::Moves(GroupMove { from: None, ..to_c }));
+        assert_eq!(free, "group db, which nobody holds, would go to db-c, which is ready");
+        let nobody = GroupMove { to: None, ..to_c };
+        let says = said(&Foreseen::Standby(A, vec![to_c, nobody]));
         assert!(says.contains("db-a would be put on standby") && says.contains("to db-c"), "{says}");
-        known.groups[0].ready = vec![A];
-        assert_eq!(said(&known, standby(false)), Err(Refusal::NoTarget));
-        assert!(said(&known, standby(true)).is_ok_and(|says| says.contains("nobody would answer")));
-        known.nodes[0].standby = true;
-        assert_eq!(said(&known, standby(false)), Ok(String::new()));
-    }
-
-    #[test]
-    fn force_is_loud_and_needs_no_quorum() {
-        let mut known = well();
-        known.groups[0].holder = None;
-        known.groups[0].state = GroupState::Standby;
-        known.groups[0].ready = Vec::new();
-        known.quorate = false;
-        let force = Command::Force { group: DB };
-        assert!(said(&known, force).is_ok_and(|says| says.contains("BY FORCE")));
-        known.silent = true;
-        assert_eq!(said(&known, force), Err(Refusal::Starting));
-    }
-
-    #[test]
-    fn a_pause_that_is_on_changes_nothing() {
-        let mut known = well();
-        assert!(said(&known, Command::Pause { on: true }).is_ok_and(|says| !says.is_empty()));
-        known.paused = true;
-        assert_eq!(said(&known, Command::Pause { on: true }), Ok(String::new()));
+        assert!(says.contains("nobody would answer"), "{says}");
+        assert!(said(&Foreseen::Forced(DB)).contains("BY FORCE"));
+        assert_eq!(said(&Foreseen::Nothing), "");
     }
 }

@@ -172,6 +172,7 @@ fn bare(group: &crate::config::Group) -> GroupStatus {
         why: None,
         checks: Vec::new(),
         candidates: Vec::new(),
+        heir: None,
         stays_away_ms: None,
         lease_remaining_ms: None,
         vips: group

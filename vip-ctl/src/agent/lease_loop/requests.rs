@@ -9,6 +9,10 @@ impl Running {
     pub(super) fn ask(&mut self, ask: Ask) {
         match ask {
             Ask::Command(command, table, reply) => self.core.command(command, table, reply),
+            Ask::Foresee(command, table, reply) => {
+                // Whoever asked may have gone away.
+                let _ = reply.send(self.core.foresee(command, table));
+            }
             Ask::Regroup(regroup) => {
                 let groups = regroup.groups.len();
                 self.core.regroup(*regroup, |io, index| {
@@ -21,7 +25,6 @@ impl Running {
             }
             Ask::Announce(label) => self.core.announce_again(label),
             Ask::Status(reply) => {
-                // Whoever asked may have gone away.
                 let _ = reply.send(self.snapshot());
             }
             Ask::Ceiling(ceiling) => self.core.ceiling(ceiling),

@@ -7,13 +7,15 @@ use tokio::sync::oneshot;
 use vip_lease::{Eligible, Hook, Regroup, Snapshot, gate::Ticket};
 
 use super::{Report, Tell};
-use crate::engine::{Command, Completed, Epoch, GroupId, Label, Refusal};
+use crate::engine::{Command, Completed, Epoch, Foreseen, GroupId, Label, Refusal};
 
 /// What other threads ask of the loop.
 pub enum Ask {
     /// Do what a person wants, and tell what came of it. Groups go by their
     /// numbers in that table; while the loop has another one, it is busy.
     Command(Command, u64, oneshot::Sender<Result<Completed, Refusal>>),
+    /// Tell what a command would bring about.
+    Foresee(Command, u64, oneshot::Sender<Result<Foreseen, Refusal>>),
     /// Go on with other groups, then say [`LeaseNotice::Regrouped`].
     Regroup(Box<Regroup>),
     /// Tell the network where a group is, if it is here: it has new VIPs.

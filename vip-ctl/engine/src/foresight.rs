@@ -1,0 +1,272 @@
+//! What a command would bring about, and who would take a group: answered once,
+//! for the engine's own check of a command, for the hooks that a planned move
+//! has to wait for, and for whoever tells people. Nothing here changes anything.
+//!
+//! It goes by what this node knows at this moment. Another node may know
+//! better, and has the last word on what is its own.
+
+use vip_common::BootNs;
+
+use super::{
+    Engine,
+    config::{Epoch, GroupId, NodeId, NodeSet, PeerLoss},
+    group::Group,
+    io::{Command, Refusal},
+};
+
+/// A group's move, as far as it can be foreseen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GroupMove {
+    /// The group.
+    pub group: GroupId,
+    /// The latest grant of it that this node knows of.
+    pub epoch: Epoch,
+    /// Its holder; `None` if nobody has it.
+    pub from: Option<NodeId>,
+    /// Who would take it; `None` if it would be released and nobody is ready.
+    pub to: Option<NodeId>,
+    /// Who would take it has other groups than this node: it is asked first,
+    /// and may say no.
+    pub is_asked: bool,
+}
+
+/// What a command would bring about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Foreseen {
+    /// Nothing: it is so already.
+    Nothing,
+    /// One group moves.
+    Moves(GroupMove),
+    /// This node holds the group without a majority, whoever else may hold it.
+    Forced(GroupId),
+    /// A node goes on standby, and these groups move before that.
+    Standby(NodeId, Vec<GroupMove>),
+    /// A node takes groups again.
+    Unstandby(NodeId),
+    /// Automatic moves are switched off (`true`) or on again.
+    Paused(bool),
+}
+
+impl Foreseen {
+    /// The groups that move.
+    pub fn moves(&self) -> impl Iterator<Item = &GroupMove> {
+        let moves = match self {
+            Self::Moves(only) => std::slice::from_ref(only),
+            Self::Standby(_, moves) => moves,
+            Self::Nothing | Self::Forced(_) | Self::Unstandby(_) | Self::Paused(_) => &[],
+        };
+        moves.iter()
+    }
+}
+
+/// Who takes a group if its holder dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Heir {
+    /// This node, when the lease has run out.
+    Node(NodeId),
+    /// This node, if it is ready, which only it can tell: it has other groups
+    /// than the one that says so.
+    Perhaps(NodeId),
+    /// Nobody: no other node is ready for it.
+    NobodyReady,
+    /// Nobody: automatic moves are switched off.
+    Paused,
+    /// Nobody: in pair mode with `hold`, a person has to say so.
+    PairHolds,
+    /// Nobody: this many voters would be left, too few for a majority.
+    NoMajority(usize),
+}
+
+impl Engine {
+    /// What `command` would bring about if it were given at this node at `now`.
+    ///
+    /// # Errors
+    /// The refusal that it would meet, as far as this node can tell.
+    pub fn foresee(&self, command: Command, now: BootNs) -> Result<Foreseen, Refusal> {
+        let now = now.max(self.node.now);
+        let command = self.as_meant(command);
+        self.admit(command)?;
+        match command {
+            Command::Promote { group, to } | Command::Switchover { group, to: Some(to) } => {
+                self.foresee_move_to(group, to, now)
+            }
+            Command::Switchover { group, to: None } => {
+                let moves = self.foresee_leaving(self.known(group)?, now).ok_or(Refusal::NotHeld)?;
+                if moves.to.is_some() { Ok(Foreseen::Moves(moves)) } else { Err(Refusal::NoTarget) }
+            }
+            Command::Demote { group } => {
+                self.foresee_leaving(self.known(group)?, now).map(Foreseen::Moves).ok_or(Refusal::NotHeld)
+            }
+            Command::Force { group } => {
+                let is_so = self.known(group)?.holder(&self.node, now) == Some(self.node.me());
+                Ok(if is_so { Foreseen::Nothing } else { Foreseen::Forced(group) })
+            }
+            Command::Standby { node, on, .. } if self.node.on_standby(node) == on => Ok(Foreseen::Nothing),
+            Command::Standby { node, on: false, .. } => Ok(Foreseen::Unstandby(node)),
+            Command::Standby { node, on: true, force } => {
+                let held = self.groups.iter().filter(|group| group.holder(&self.node, now) == Some(node));
+                let moves: Vec<_> = held.filter_map(|group| self.foresee_leaving(group, now)).collect();
+                if !force && moves.iter().any(|foreseen| foreseen.to.is_none()) {
+                    return Err(Refusal::NoTarget);
+                }
+                Ok(Foreseen::Standby(node, moves))
+            }
+            Command::Pause { on } if on == self.node.pause.on => Ok(Foreseen::Nothing),
+            Command::Pause { on } => Ok(Foreseen::Paused(on)),
+        }
+    }
+
+    /// With a quorum nothing has to be forced.
+    pub(super) fn as_meant(&self, command: Command) -> Command {
+        match command {
+            Command::Force { group }
+                if self.node.quorate && !self.node.broken.is(super::Mutant::ForcesWithQuorum) =>
+            {
+                Command::Promote { group, to: self.node.me() }
+            }
+            Command::Promote { .. }
+            | Command::Demote { .. }
+            | Command::Switchover { .. }
+            | Command::Force { .. }
+            | Command::Standby { .. }
+            | Command::Pause { .. } => command,
+        }
+    }
+
+    /// Refuses what this node knows for sure that nobody can do.
+    pub(super) fn admit(&self, command: Command) -> Result<(), Refusal> {
+        if let Some(to) = command.to() {
+            self.node.can_hold(to)?;
+        }
+        match command {
+            Command::Promote { group, .. }
+            | Command::Demote { group }
+            | Command::Switchover { group, .. } => self.admit_move(group, command),
+            Command::Force { group } => {
+                let group = self.known(group)?;
+                if self.node.silent {
+                    Err(Refusal::Starting)
+                } else if group.lease.is_some() || group.able(&self.node) {
+                    Ok(())
+                } else {
+                    Err(Refusal::TargetNotReady)
+                }
+            }
+            Command::Standby { node, .. } => {
+                self.node.can_hold(node)?;
+                if self.node.present(node, self.node.now) { Ok(()) } else { Err(Refusal::TargetSilent) }
+            }
+            // Who has just started may not know the latest word yet.
+            Command::Pause { .. } if self.node.silent => Err(Refusal::Starting),
+            Command::Pause { .. } => Ok(()),
+        }
+    }
+
+    /// Can the group be moved, as far as this node can tell?
+    fn admit_move(&self, group: GroupId, command: Command) -> Result<(), Refusal> {
+        let group = self.known(group)?;
+        // What this node holds it can give away, whoever else is there.
+        if group.lease.is_some() {
+            return Ok(());
+        }
+        if self.node.silent {
+            return Err(Refusal::Starting);
+        }
+        if !self.node.quorate {
+            return Err(Refusal::NoQuorum);
+        }
+        if group.holder(&self.node, self.node.now).is_some() {
+            return Ok(());
+        }
+        match command {
+            Command::Promote { to, .. } if to == self.node.me() => {
+                if group.able(&self.node) {
+                    Ok(())
+                } else {
+                    Err(Refusal::TargetNotReady)
+                }
+            }
+            Command::Promote { to, .. } => {
+                if self.node.present(to, self.node.now) {
+                    Ok(())
+                } else {
+                    Err(Refusal::TargetSilent)
+                }
+            }
+            Command::Demote { .. }
+            | Command::Switchover { .. }
+            | Command::Force { .. }
+            | Command::Standby { .. }
+            | Command::Pause { .. } => Err(Refusal::NotHeld),
+        }
+    }
+
+    fn known(&self, group: GroupId) -> Result<&Group, Refusal> {
+        self.group(group).ok_or(Refusal::NoSuchGroup)
+    }
+
+    /// To a node that was named.
+    fn foresee_move_to(&self, id: GroupId, to: NodeId, now: BootNs) -> Result<Foreseen, Refusal> {
+        let group = self.known(id)?;
+        let from = group.holder(&self.node, now);
+        if from == Some(to) {
+            return Ok(Foreseen::Nothing);
+        }
+        if !self.node.present(to, now) {
+            return Err(Refusal::TargetSilent);
+        }
+        let is_asked = self.node.differs(to);
+        // Who was demoted by hand takes it only when asked by name, which of
+        // itself this node knows.
+        let can_take = if to == self.node.me() {
+            group.able(&self.node)
+        } else {
+            is_asked || self.node.ready_peers(id, now).any(|ready| ready == to)
+        };
+        if !can_take {
+            return Err(Refusal::TargetNotReady);
+        }
+        Ok(Foreseen::Moves(GroupMove { group: id, epoch: group.epoch(), from, to: Some(to), is_asked }))
+    }
+
+    /// From its holder to whoever is best; `None` if nobody has it.
+    fn foresee_leaving(&self, group: &Group, now: BootNs) -> Option<GroupMove> {
+        let from = group.holder(&self.node, now)?;
+        let mut except = NodeSet::default();
+        except.insert(from);
+        let to = self.best_for(group, except, now);
+        let is_asked = to.is_some_and(|to| self.node.differs(to));
+        Some(GroupMove { group: group.id, epoch: group.epoch(), from: Some(from), to, is_asked })
+    }
+
+    /// Who would be asked first to take this group, this node among them.
+    fn best_for(&self, group: &Group, except: NodeSet, now: BootNs) -> Option<NodeId> {
+        let me = self.node.me();
+        let me = Some(me).filter(|&me| !except.contains(me) && group.ready(&self.node));
+        self.node.best_target(group.id, except, me, now)
+    }
+
+    /// Who takes this group if its holder dies, or takes it now if nobody has it.
+    pub(super) fn heir(&self, group: &Group, now: BootNs) -> Heir {
+        let node = &self.node;
+        if node.pause.on {
+            return Heir::Paused;
+        }
+        if node.config.pair == Some(PeerLoss::Hold) {
+            return Heir::PairHolds;
+        }
+        let holder = group.holder(node, now);
+        let left = node.config.voters().into_iter().filter(|&voter| Some(voter) != holder);
+        let left = left.filter(|&voter| node.present(voter, now)).count();
+        if node.config.pair.is_none() && left < node.config.majority() {
+            return Heir::NoMajority(left);
+        }
+        let mut except = NodeSet::default();
+        holder.into_iter().for_each(|holder| except.insert(holder));
+        match self.best_for(group, except, now) {
+            Some(heir) if node.differs(heir) => Heir::Perhaps(heir),
+            Some(heir) => Heir::Node(heir),
+            None => Heir::NobodyReady,
+        }
+    }
+}
