@@ -1,4 +1,4 @@
-//! What happens to a frame: the table of the design, row by row.
+//! What happens to a frame: the table of docs/frames.md, row by row.
 //!
 //! Nothing here knows where the maps live, and nothing but the maps decides.
 

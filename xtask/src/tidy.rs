@@ -24,7 +24,8 @@ use self::tree::{Sources, Tree};
 const LINES: usize = 600;
 
 /// Where the sans-IO engine lives, and what would bring IO, a clock, chance or an
-/// order that differs from run to run into it (protocol: "Trust").
+/// order that differs from run to run into it: what ships is what is simulated
+/// and explored (docs/lease.md).
 const ENGINE: &str = "vip-ctl/engine";
 /// Its tests may be told from outside which mutant to catch.
 const ENGINE_TESTS: &str = "vip-ctl/engine/src/tests";

@@ -15,7 +15,7 @@ use super::{
     rng::Rng,
 };
 
-/// The clock rate error that the protocol's margin of 0.8 allows with a little to spare:
+/// The clock rate error that the margin of 0.8 (rule 4) allows with a little to spare:
 /// (1 − 0.1) / (1 + 0.1) = 0.818.
 const PPM_MAX: u64 = 100_000;
 /// What chrony and good crystals stay within.

@@ -1,5 +1,5 @@
 //! The trace: what happened, line by line, in words that a person can follow
-//! next to the protocol's rules. Nothing here is ever read back.
+//! next to the rules of docs/protocol.md. Nothing here is ever read back.
 
 use std::{collections::VecDeque, fmt::Write as _, time::Duration};
 

@@ -12,9 +12,9 @@ pub const MEMBERS_MAX: usize = 32;
 pub const GROUPS_MAX: usize = vip_common::layout::GROUPS_MAX as usize;
 /// Priority of a node that a group gives none (field standard: 1–254).
 pub const PRIORITY_DEFAULT: u8 = 100;
-/// What each place in the ranking delays candidacy by, at least (rule 9: 2–3 ms).
+/// What each place in the ranking delays candidacy by, at least (rule 9).
 pub const RANK_SLOT_MIN: Duration = Duration::from_millis(3);
-/// How long acceptors keep a released group for the named successor, at least (rule 8: ~20 ms).
+/// How long acceptors keep a released group for the named successor, at least (rule 8).
 pub const RESERVE_MIN: Duration = Duration::from_millis(20);
 /// The shortest pause between an attempt that failed and the next one.
 pub const RETRY_MIN: Duration = Duration::from_millis(1);
@@ -45,8 +45,9 @@ pub struct Incarnation(pub u64);
 
 /// Number of the grant: rises with every new grant, a renewal keeps it.
 ///
-/// It tells people and metrics which grant they look at. No decision about
-/// who may hold a lease rests on it: ballots and expiries make that one.
+/// It tells people and services which grant they look at. No vote rests on it:
+/// ballots and expiries decide those. But a holder gives way to a later grant
+/// that a refusal names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 
@@ -328,7 +329,7 @@ pub struct Timing {
     /// T_accept.
     pub accept: Duration,
     /// T_hold = 0.8·T_accept: how long a lease lasts from the sending of its
-    /// Prepare (rules 2 and 4). Clocks may differ in rate by up to 11 %.
+    /// attempt's first message (rules 2 and 4). Clocks may differ in rate by up to 11 %.
     pub hold: Duration,
     /// r = T_hold/4: a lease this old is renewed (rule 6).
     pub renew: Duration,
@@ -347,7 +348,7 @@ pub struct Timing {
     /// 200 ms: each place in the ranking delays candidacy by this. A longer
     /// lease is what slower networks have, and there a slot must be longer too.
     pub slot: Duration,
-    /// 2·r, at least [`RESERVE_MIN`], so 64 ms at the default of 200 ms: the
+    /// 2·r, at least [`RESERVE_MIN`], so 80 ms at the default of 200 ms: the
     /// successor has the group to itself for as long as an attempt may take.
     pub reserve: Duration,
     /// How long the holder waits for a target to say that it is ready.

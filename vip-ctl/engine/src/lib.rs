@@ -6,8 +6,8 @@
 //!
 //! Every node runs an acceptor per group, which votes. Nodes that are no
 //! witnesses also ask for leases and hand them over ([`group`]). A lease counts
-//! from the moment at which the first Prepare was sent, lasts T_hold on the
-//! holder's clock, and takes a majority of acceptors, each of which keeps it
+//! from the moment at which its attempt's first message was sent, lasts T_hold on
+//! the holder's clock, and takes a majority of acceptors, each of which keeps it
 //! for the longer T_accept.
 
 mod command;

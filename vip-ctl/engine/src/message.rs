@@ -70,7 +70,8 @@ pub enum Refused {
         /// How much longer.
         remaining: Duration,
     },
-    /// It has just started and keeps silence (rule 5).
+    /// It has just started and keeps silence (rule 5), or it waits for its disk
+    /// before it votes for a higher epoch.
     Silent {
         /// How much longer.
         remaining: Duration,

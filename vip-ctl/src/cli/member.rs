@@ -1,5 +1,5 @@
-//! `vip-ctl member`: the nodes of the cluster, one change at a time (rule 10
-//! of the protocol). It edits this node's `vip.toml` and nothing else; an
+//! `vip-ctl member`: the nodes of the cluster, one change at a time
+//! (docs/protocol.md, rule 10). It edits this node's `vip.toml` and nothing else; an
 //! agent takes the change up when it is restarted, and VIPs stay where they are.
 
 use std::{

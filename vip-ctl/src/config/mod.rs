@@ -102,7 +102,7 @@ pub struct Cluster {
     /// Pair mode, and what a node does that does not hear the other one.
     pub pair: Option<PeerLoss>,
     /// Number of the membership: rises by one with each node added or removed
-    /// (rule 10 of the protocol).
+    /// (docs/protocol.md, rule 10).
     pub generation: u32,
     /// The nodes, sorted by name.
     pub nodes: Vec<Node>,

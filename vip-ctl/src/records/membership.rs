@@ -1,4 +1,4 @@
-//! Rule 10 of the protocol: who votes changes by one node at a time, and the
+//! Rule 10 (docs/protocol.md): who votes changes by one node at a time, and the
 //! next change waits until every voter has the last one. The record of what
 //! this node took part in is kept below the state directory, and a
 //! configuration that leaps over a generation is refused at the start.

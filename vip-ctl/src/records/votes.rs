@@ -1,7 +1,7 @@
 //! How long votes of this node's former incarnations may still count, kept in
 //! a file: an agent that comes back with a shorter lease in its configuration
 //! has forgotten what it accepted under the longer one, and must be silent for
-//! as long as that lasts (rule 5 of the protocol).
+//! as long as that lasts (docs/protocol.md, rule 5).
 
 use std::{io, path::Path, time::Duration};
 

@@ -5,7 +5,7 @@
 //! A file first describes the cluster, then tells a story, a step a line:
 //!
 //! ```text
-//! # What this shows, and which rule of the protocol it is about.
+//! # What this shows, and which rule (of docs/protocol.md) it is about.
 //! lease 200ms
 //! nodes a b
 //! witnesses w

@@ -17,7 +17,7 @@
 //! looked at before is dropped by its counter, and there are limits on the
 //! derivation of keys and on responses ([`limit`]).
 //!
-//! The rules are those of the "Transport" section of the protocol: see
+//! The rules are those of "Transport" in docs/protocol.md: see
 //! [`handshake`] for the round trip, [`key`] for the keys.
 
 pub mod handshake;
