@@ -7,39 +7,39 @@
 pub enum Exit {
     /// It worked.
     Ok = 0,
-    /// What was asked for was done, and something that was looked at is not as
-    /// it has to be: `doctor` found an error.
+    /// The command did its work, and found an error: `doctor` on this host.
     Unwell = 1,
-    /// OCF's failed promotion: the node that the group went to could not get
-    /// ready to serve it, and has given it back.
+    /// OCF's failed promotion: the new holder's `pre_promote` failed, and it has
+    /// given the group back.
     PromoteFailed = 9,
     /// EX_USAGE: the command line is wrong.
     Usage = 64,
-    /// EX_NOINPUT: a file or interface that was named is not there, or is none.
+    /// EX_NOINPUT: the named file or interface does not exist, or can't be used.
     NoInput = 66,
     /// EX_UNAVAILABLE: no data plane is loaded, no agent runs.
     NotLoaded = 69,
     /// EX_SOFTWARE: a bug.
     Software = 70,
-    /// EX_OSERR: the kernel said no.
+    /// EX_OSERR: the kernel refused.
     System = 71,
-    /// EX_CANTCREAT: what is to be made would be in somebody's place, or has none.
+    /// EX_CANTCREAT: something else is where it would go, or it can't be made there.
     Occupied = 73,
     /// EX_TEMPFAIL: busy; try again.
     Busy = 75,
     /// EX_PROTOCOL: the other side speaks another version.
     Protocol = 76,
-    /// EX_NOPERM.
+    /// EX_NOPERM: permission is lacking.
     NoPermission = 77,
-    /// EX_CONFIG.
+    /// EX_CONFIG: the configuration or the key is wrong.
     Config = 78,
     /// Pacemaker's CRM_EX_NOSUCH: no such group, VIP or node.
     NoSuch = 105,
-    /// Pacemaker's CRM_EX_QUORUM.
+    /// Pacemaker's CRM_EX_QUORUM: no quorum, or nobody was heard who takes part in
+    /// this membership.
     NoQuorum = 106,
-    /// Pacemaker's CRM_EX_UNSAFE: only with force.
+    /// Pacemaker's CRM_EX_UNSAFE: it would be unsafe now.
     Unsafe = 107,
-    /// CRM_EX_TIMEOUT.
+    /// CRM_EX_TIMEOUT: the agent, or what it was asked for, took too long.
     Timeout = 124,
 }
 

@@ -46,12 +46,12 @@ const MEANINGS: &[(&str, &str, &str)] = &[
     (
         "[cluster]",
         "lease",
-        "How long a vote for a holder counts, from {LEASE_MIN} to {LEASE_MAX}; default: {LEASE_DEFAULT}. A dead holder's groups are elsewhere after about that.",
+        "T_accept: how long a vote for a holder counts, from {LEASE_MIN} to {LEASE_MAX}; default: {LEASE_DEFAULT}. Another node has a dead holder's groups after about that; see [protocol.md](protocol.md#times).",
     ),
     (
         "[cluster]",
         "pair",
-        "For two voters only, what a node does that does not hear the other: `\"take\"` or `\"hold\"`; see [lease.md](lease.md#pair-mode).",
+        "For two voters only, what a node does while it does not hear the other: `\"take\"` or `\"hold\"`; see [lease.md](lease.md#pair-mode).",
     ),
     ("[cluster]", "generation", "Number of the membership, which `vip-ctl member` raises; default: 1."),
     ("[cluster]", "node", "The nodes, each a `[[cluster.node]]`."),
@@ -62,7 +62,7 @@ const MEANINGS: &[(&str, &str, &str)] = &[
     (
         "[[cluster.node]]",
         "mac",
-        "Its interface's hardware address, such as `\"02:00:5e:10:00:01\"`: the other nodes on its link pin it, so that no ARP of a stranger's takes its place ([security](security.md)).",
+        "Its interface's hardware address, such as `\"02:00:5e:10:00:01\"`: the other nodes on its link pin it, so that no stranger can take its place by ARP ([security.md](security.md#pinning)).",
     ),
     (
         "[[cluster.node]]",
@@ -93,7 +93,7 @@ const MEANINGS: &[(&str, &str, &str)] = &[
     (
         "[[group]]",
         "check",
-        "Health checks, each a `[[group.check]]`, {CHECKS_MAX} at most: a node that fails one does not hold the group.",
+        "Health checks, each a `[[group.check]]`, {CHECKS_MAX} at most: a node that fails one does not hold the group; see [checks.md](checks.md).",
     ),
     (
         "[[group]]",
@@ -105,42 +105,42 @@ const MEANINGS: &[(&str, &str, &str)] = &[
         "when_all_fail",
         "What happens when the checks fail on every node: `\"release\"` (the default), nobody answers; `\"keep\"`, the holder keeps it until another node is ready.",
     ),
-    ("[[group]]", "hooks", "Programs that are run when this group moves: `[group.hooks]`."),
+    (
+        "[[group]]",
+        "hooks",
+        "Programs that run when this group moves: `[group.hooks]`; see [hooks.md](hooks.md).",
+    ),
     ("[[group.check]]", "name", "Its name in status, log and metrics; default: what it checks."),
     (
         "[[group.check]]",
         "tcp",
-        "Address and port that has to accept a connection. A check has one of the keys from this one to `file`.",
+        "Address and port that has to accept a connection. A check has exactly one of the keys from this one to `file`.",
     ),
     (
         "[[group.check]]",
         "http",
-        "URL (`http://` or `https://`) that has to answer well. Redirections are not followed.",
+        "URL (`http://` or `https://`) that has to answer with `status` and `body`. The check follows no redirection.",
     ),
     (
         "[[group.check]]",
         "status",
         "With `http`: the status that is expected, or an array of several, from 100 to 599; default: any from 200 to 299.",
     ),
-    ("[[group.check]]", "body", "With `http`: what the answer has to contain; default: anything will do."),
-    (
-        "[[group.check]]",
-        "insecure",
-        "With `https`; `true`: the server's certificate is not verified; default: `false`.",
-    ),
-    ("[[group.check]]", "exec", "Program and arguments, run without a shell; 0 is well."),
+    ("[[group.check]]", "body", "With `http`: what the answer has to contain; default: anything."),
+    ("[[group.check]]", "insecure", "With `https`; `true`: accept any certificate; default: `false`."),
+    ("[[group.check]]", "exec", "Program and arguments, run without a shell; it passes with exit code 0."),
     ("[[group.check]]", "systemd", "Unit that has to be active."),
     (
         "[[group.check]]",
         "process",
-        "Name of a process that has to be there, as in /proc/PID/comm: {COMM_LEN_MAX} bytes at most.",
+        "Name of a process that has to run, as in /proc/PID/comm: {COMM_LEN_MAX} bytes at most.",
     ),
     ("[[group.check]]", "file", "File that has to be there; an absolute path."),
     ("[[group.check]]", "present", "With `file`; `false`: it must not be there; default: `true`."),
     (
         "[[group.check]]",
         "interval",
-        "How often it is run, from {CHECK_INTERVAL_MIN} to {CHECK_INTERVAL_MAX}; default: {CHECK_INTERVAL_DEFAULT}.",
+        "How often it runs, from {CHECK_INTERVAL_MIN} to {CHECK_INTERVAL_MAX}; default: {CHECK_INTERVAL_DEFAULT}.",
     ),
     (
         "[[group.check]]",
@@ -150,12 +150,12 @@ const MEANINGS: &[(&str, &str, &str)] = &[
     (
         "[[group.check]]",
         "rise",
-        "How many good runs in a row make it well, from 1 to {CHECK_COUNT_MAX}; default: {RISE_DEFAULT}.",
+        "After how many passes in a row a failed check passes again, from 1 to {CHECK_COUNT_MAX}; default: {RISE_DEFAULT}.",
     ),
     (
         "[[group.check]]",
         "fall",
-        "How many bad runs in a row make it fail, from 1 to {CHECK_COUNT_MAX}; default: {FALL_DEFAULT}.",
+        "After how many failures in a row the check fails, from 1 to {CHECK_COUNT_MAX}; default: {FALL_DEFAULT}.",
     ),
     (
         "[hooks]",
@@ -164,12 +164,12 @@ const MEANINGS: &[(&str, &str, &str)] = &[
     ),
     ("[hooks]", "post_promote", "Run when this node answers."),
     ("[hooks]", "pre_demote", "Run before a planned move away from this node; the lease is kept meanwhile."),
-    ("[hooks]", "post_demote", "Run when this node does not answer any more."),
-    ("[hooks]", "on_fault", "Run when this node can't serve the group any more."),
+    ("[hooks]", "post_demote", "Run when this node no longer answers."),
+    ("[hooks]", "on_fault", "Run when this node can no longer serve the group."),
     (
         "[hooks]",
         "timeout",
-        "How long each may take, `pre_demote` excepted, from {HOOK_TIMEOUT_MIN} to {HOOK_TIMEOUT_MAX}; then it is killed; default: {HOOK_TIMEOUT_DEFAULT}.",
+        "How long each hook but `pre_demote` may take before the agent kills it, from {HOOK_TIMEOUT_MIN} to {HOOK_TIMEOUT_MAX}; default: {HOOK_TIMEOUT_DEFAULT}.",
     ),
     (
         "[hooks]",
@@ -186,14 +186,14 @@ const MEANINGS: &[(&str, &str, &str)] = &[
         "retry_after",
         "How long this node stays away from a group after its `pre_promote` has failed, from {RETRY_AFTER_MIN} to {RETRY_AFTER_MAX}; default: {RETRY_AFTER_DEFAULT}.",
     ),
-    ("[hooks]", "webhook", "URL that gets a JSON object by POST for each change; `\"\"`: nobody is told."),
+    ("[hooks]", "webhook", "URL that gets a JSON object by POST for each change; `\"\"`: none."),
 ];
 
 /// The tables whose keys are those of another one, and what is to be said of that.
 const SAME: &[(&str, &str, &str)] = &[(
     "[group.hooks]",
     "[hooks]",
-    "The keys of `[hooks]`, for this group alone: what is written here counts instead of what is there, key by key. \
+    "The keys of `[hooks]`, for this group alone: each key here counts instead of the same key there. \
      An empty array switches a hook off.",
 )];
 
@@ -301,7 +301,7 @@ fn reference() -> String {
             let _ = writeln!(out, "| `{key}` | {} |", meaning(table, key).unwrap_or_default());
         }
     }
-    out.push_str("\n## Metrics\n\n`vip-ctl metrics`. Counters end in `_total`, as Prometheus shows them. The label `cluster` is there where an agent answers; the maps alone do not know it.\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n");
+    out.push_str("\n## Metrics\n\n`vip-ctl metrics`. Counters end in `_total`, as Prometheus shows them. Metrics have the label `cluster` where an agent answers; the maps alone do not know it.\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n");
     let text = metrics::text(&full()).expect("formatted");
     for line in text.lines() {
         let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) else {
@@ -312,7 +312,7 @@ fn reference() -> String {
         let shown = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
         let _ = writeln!(out, "| `{shown}` | {kind} | {} | {help} |", labels(&text, name).join(", "));
     }
-    out.push_str("\n## Exit codes\n\n| code | name | meaning |\n|---|---|---|\n");
+    out.push_str("\n## Exit codes\n\n[exit-codes.md](exit-codes.md) says what to do about each.\n\n| code | name | meaning |\n|---|---|---|\n");
     for (exit, says) in exits() {
         let _ = writeln!(out, "| {} | `{exit:?}` | {says} |", exit as u8);
     }

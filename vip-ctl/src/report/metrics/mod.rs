@@ -97,7 +97,7 @@ pub fn text(status: &Status) -> Result<String, fmt::Error> {
         up.get_or_create(&of_node).set(i64::from(attached));
     }
     if let Some(quorate) = status.quorate {
-        let family = gauge(&mut registry, "vip_quorate", "1 if a majority of the voters is heard");
+        let family = gauge(&mut registry, "vip_quorate", "1 if this node hears a majority of the voters");
         family.get_or_create(&of_node).set(i64::from(quorate));
     }
     let mut flag = |name: &str, help: &str, is_so: bool| {
@@ -129,7 +129,7 @@ pub fn text(status: &Status) -> Result<String, fmt::Error> {
     count_groups(&mut registry, &teller, status);
     count_checks(&mut registry, &teller, status);
     for (name, value) in &status.agent {
-        let family = counter(&mut registry, &format!("vip_{name}"), "Counted by the agent");
+        let family = counter(&mut registry, &format!("vip_{name}"), about_counted(name));
         family.get_or_create(&of_node).inc_by(*value);
     }
     let rejected =
@@ -148,13 +148,24 @@ pub fn text(status: &Status) -> Result<String, fmt::Error> {
     Ok(out)
 }
 
+/// What the agent counts under `name`.
+fn about_counted(name: &str) -> &'static str {
+    match name {
+        "heartbeats_sent" => "Datagrams that the agent sent to other nodes",
+        "heartbeats_unsent" => "Datagrams that the agent could not send, or had no session to seal them for",
+        "heartbeats_received" => "Authentic datagrams that the agent received",
+        "heartbeats_dropped" => "Datagrams that the kernel dropped before the agent read them",
+        _ => "Counted by the agent",
+    }
+}
+
 /// What is known of groups, their VIPs, and frames.
 fn count_groups(registry: &mut Registry, teller: &Teller, status: &Status) {
     let (state, epoch) = (GaugeFamily::default(), GaugeFamily::default());
     let remaining = Family::<Labels, Gauge<f64, AtomicU64>>::default();
     registry.register(
         "vip_state",
-        "1 for the state that the VIP is in on this node; of the others only active is told, as 0",
+        "1 for the state that the VIP is in on this node; of the other states only active is there, as 0",
         state.clone(),
     );
     registry.register("vip_epoch", "The number of the grant", epoch.clone());
