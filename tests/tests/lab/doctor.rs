@@ -262,3 +262,25 @@ fn dry_runs_of_a_cluster_name_what_would_move_and_move_nothing() -> Result<()> {
     ensure!(String::from_utf8_lossy(&forced.stdout).contains("BY FORCE"), "{forced:?}");
     Ok(())
 }
+
+#[lab_test]
+fn a_vip_that_nothing_guards_is_an_error() -> Result<()> {
+    let lab = lab()?;
+    lab.start_agents(PATIENCE)?;
+    let node = lab.wait_holder(GROUP, PATIENCE)?;
+    node.kill_agent()?;
+    for entry in std::fs::read_dir(node.bpf_dir())? {
+        std::fs::remove_dir_all(entry?.path())?;
+    }
+    let config = node.config_file();
+    let args = ["--config", config.to_str().context("a path")?];
+    for args in [&args[..], &[]] {
+        let (found, code) = doctor(node, args)?;
+        let said = says(&found, "error", "data plane", "")?;
+        ensure!(code == 1 && said.contains(&format!("lo has {VIP}")), "{code}: {said}");
+    }
+    node.succeed(&["unload"])?;
+    let (found, _) = doctor(node, &args)?;
+    says(&found, "ok", "data plane", "")?;
+    Ok(())
+}

@@ -454,6 +454,9 @@ fn a_data_plane_that_somebody_removes_costs_the_lease() -> Result<()> {
     // Where it can't be brought back under a running agent, the next one does.
     let ended = || node.check_agent().is_err();
     ensure!(wait_until(clock::now().plus(PATIENCE), ended), "it goes on: {}", node.log_tail());
+    // Nothing guards the VIPs any more: left on lo, they would be served here as well.
+    let addresses = node.ns().ip("addr")?;
+    ensure!(!addresses.contains(&format!("{VIP}/32")), "it is left on lo: {addresses}");
     node.kill_agent()?;
     node.start_agent()?;
     lab.wait_quorate(PATIENCE)?;

@@ -1,11 +1,16 @@
 //! The agent and the cluster: who is heard, and whether what runs is what is
 //! installed.
 
-use std::{fs, net::UdpSocket};
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::{IpAddr, UdpSocket},
+};
 
 use super::{Findings, Level, Patient};
 use crate::{
     dataplane::{DataPlane, DataPlaneError, attach, load},
+    host::{Host, LOOPBACK, Saved},
     lock::Lock,
 };
 
@@ -45,7 +50,7 @@ pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
 fn versions(patient: &Patient<'_>, found: &mut Findings) {
     match DataPlane::open(&patient.paths.bpf_dir) {
         Err(DataPlaneError::NotLoaded { .. }) => {
-            return found.ok("data plane", "none is loaded");
+            return unguarded(patient, found);
         }
         Err(e) => return found.error("data plane", e.to_string()),
         Ok(_) => {}
@@ -70,6 +75,30 @@ fn versions(patient: &Patient<'_>, found: &mut Findings) {
             Err(e) => (Level::Warning, e.to_string()),
         };
         found.add(level, "data plane", Some(&name), says);
+    }
+}
+
+/// No data plane is loaded: then no VIP may be on `lo`, from where the kernel
+/// serves it whoever holds the lease.
+fn unguarded(patient: &Patient<'_>, found: &mut Findings) {
+    let configured = patient.config.into_iter().flat_map(|config| &config.groups);
+    let configured = configured.flat_map(|group| &group.vips).copied();
+    let on_lo = Host::open(&patient.paths.run_dir).and_then(|host| {
+        let ours = Saved::read(&patient.paths.run_dir)?.addresses.into_iter().map(IpAddr::from);
+        let vips: BTreeSet<_> = ours.chain(configured).collect();
+        let on_lo = host.addresses(LOOPBACK)?.into_iter().map(|(address, _)| IpAddr::from(address));
+        Ok(on_lo.filter(|address| vips.contains(address)).map(|vip| vip.to_string()).collect::<Vec<_>>())
+    });
+    match on_lo {
+        Ok(on_lo) if on_lo.is_empty() => found.ok("data plane", "none is loaded"),
+        Ok(on_lo) => found.error(
+            "data plane",
+            format!(
+                "none is loaded, and lo has {}: this host serves what reaches it for them, whoever holds the lease; start the agent, or run `vip-ctl unload`",
+                on_lo.join(", ")
+            ),
+        ),
+        Err(e) => found.error("data plane", e.to_string()),
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{Findings, Patient};
+use crate::host::LOOPBACK;
 
 /// What systemd-networkd keeps of each link that it knows.
 const NETWORKD: &str = "/run/systemd/netif/links";
@@ -15,8 +16,6 @@ const NETWORK_MANAGER: &str = "/run/NetworkManager/devices";
 const NETWORKD_CONF: &[&str] = &["/usr/lib/systemd", "/run/systemd", "/etc/systemd"];
 /// The key that makes networkd remove rules that it did not make.
 const FOREIGN_RULES: &str = "ManageForeignRoutingPolicyRules";
-/// The loopback interface.
-const LOOPBACK: u32 = 1;
 
 pub(super) fn examine(_patient: &Patient<'_>, found: &mut Findings) {
     if !Path::new(NETWORKD).exists() {

@@ -44,7 +44,7 @@ const SETTINGS: &str = "/proc/sys/net/ipv4/conf/all";
 ///   node takes over, its replies wait for the next try, up to a second.
 const WANTED: [(&str, u8); 2] = [("arp_ignore", 1), ("arp_announce", 2)];
 /// The index of the loopback interface.
-const LOOPBACK: u32 = 1;
+pub const LOOPBACK: u32 = 1;
 
 /// Where an interface runs its XDP program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -262,6 +262,19 @@ pub fn tear_down(paths: &Paths) -> Result<(), NodeError> {
     }
 }
 
+/// Takes the VIPs off a host whose data plane somebody has removed: the kernel
+/// would serve them from `lo`, whoever holds the lease. One that somebody else
+/// has loaded meanwhile guards them, and is left alone.
+///
+/// # Errors
+/// [`NodeError`]: then they may still be there.
+pub fn leave_unguarded(paths: &Paths) -> Result<(), NodeError> {
+    match DataPlane::open(&paths.bpf_dir) {
+        Err(DataPlaneError::NotLoaded { .. }) => Ok(Host::open(&paths.run_dir)?.restore()?),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 /// Takes programs, gates and pins off this host, when no VIP is on it any more.
 /// All interfaces are looked at: a clsact filter has no pin to be found by.
 fn take_off(host: &Host, dir: &Path) -> Result<(), NodeError> {

@@ -35,7 +35,7 @@ use crate::{
     dataplane::{DataPlaneError, attach},
     engine::{GroupId, GroupState, Label, NodeId},
     host::{Interface, Watched, mac_text},
-    node::{Node, NodeError, Setup},
+    node::{self, Node, NodeError, Setup},
     paths::Paths,
     records::{membership::Membership, memory::Memory},
 };
@@ -343,6 +343,9 @@ impl<T: Tell> Keeper<T> {
                 // Leases run out in the kernel, and whoever starts this agent
                 // again has it begin anew.
                 error!(interface, "could not attach again, and this agent ends: {e}");
+                if let Err(e) = node::leave_unguarded(&self.paths) {
+                    error!("this host may still have VIPs that nothing guards: run `vip-ctl unload`: {e}");
+                }
                 std::process::abort();
             }
             Err(e) => error!(interface, "could not attach again: {e}"),
