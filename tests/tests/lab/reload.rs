@@ -126,7 +126,14 @@ fn what_is_wrong_or_takes_a_restart_changes_nothing() -> Result<()> {
     let good = std::fs::read_to_string(node.config_file())?;
     for (text, told) in [
         (good.replace("vips =", "vip ="), "did you mean \"vips\"?"),
-        (good.replace("1s", "2s"), "[cluster] lease changed, which takes a restart of the agent"),
+        (
+            good.replace("1s", "2s"),
+            "[cluster] lease changed, which takes a restart of the agent on every node",
+        ),
+        (
+            good.replace("[node]\n", "[node]\nstartup_delay = \"1s\"\n"),
+            "startup_delay changed, which takes a restart of the agent (no VIP moves by that)",
+        ),
         (good.replace(&VIP.to_string(), &node.address().to_string()), "which can't move"),
     ] {
         node.write_config(&text)?;

@@ -452,6 +452,9 @@ impl Running {
 pub fn try_out(config_path: &Path, paths: &Paths) -> Result<(), AgentError> {
     let config = Config::load(config_path)?;
     KeyRing::load(&config.cluster.key_file)?;
+    // The port is in use where an agent runs; whether this host has the address can be told.
+    let address = config.this_node().address;
+    UdpSocket::bind((address.ip(), 0)).map_err(AgentError::system(format!("listen on {}", address.ip())))?;
     if let Some(api) = &config.api {
         http::check(api)?;
     }

@@ -431,7 +431,11 @@ pub const RELOAD_WRONG: &[Row] = &[
 /// With another lease in it.
 pub const RELOAD_RESTART: &[Row] = &[
     ("reload --dry-run", 78, "changed, which takes a restart of the agent"),
-    ("reload", 78, "changed, which takes a restart of the agent (no VIP moves by that)"),
+    (
+        "reload",
+        78,
+        "changed, which takes a restart of the agent on every node: nodes that differ in it do not hear each other",
+    ),
 ];
 
 /// Where the other agents have ended and nobody holds any more.

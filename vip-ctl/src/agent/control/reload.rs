@@ -20,16 +20,17 @@ impl Server {
         let read = tokio::task::spawn_blocking(move || Config::load(&path));
         let config = read.await.map_err(|e| Response::error(Exit::Software, e.to_string()))?;
         let config = config.map_err(|e| Response::error(Exit::Config, e.to_string()))?;
-        let fixed = self.config().needs_restart(&config);
+        let now = self.config();
+        let fixed = now.needs_restart(&config);
         if !fixed.is_empty() {
-            return Err(Response::error(
-                Exit::Config,
-                format!(
-                    "{}: {} changed, which takes a restart of the agent (no VIP moves by that)",
-                    self.config_path.display(),
-                    fixed.join(", ")
-                ),
-            ));
+            let how = if now.digest() == config.digest() {
+                "which takes a restart of the agent (no VIP moves by that)"
+            } else {
+                "which takes a restart of the agent on every node: nodes that differ in it do not hear each other, and \
+                 without a majority of the same nobody holds anything meanwhile"
+            };
+            let message = format!("{}: {} changed, {how}", self.config_path.display(), fixed.join(", "));
+            return Err(Response::error(Exit::Config, message));
         }
         Ok(config)
     }
