@@ -13,42 +13,19 @@ use vip_common::{
     heartbeat::{Admits, Endpoint, OTHERS_PASSED, STALE_PASSED, STRANGERS_PASSED, SessionBounds},
 };
 
-use crate::{frame::Frame, verdict::Maps};
-
-/// RFC 768.
-const UDP: u8 = 17;
-const UDP_LEN: usize = 8;
-// Offsets in an IPv4 header (RFC 791), and the length of one without options.
-const IPV4_FRAGMENT: usize = 6;
-const IPV4_PROTOCOL: usize = 9;
-const IPV4_SOURCE: usize = 12;
-const IPV4_TARGET: usize = 16;
-const IPV4_LEN: usize = 20;
-/// The first byte of such a header.
-const IPV4_PLAIN: u8 = 0x45;
-/// The part of a fragment's offset that is beside the flags: a first fragment
-/// has ports, and without it the others come to nothing.
-const OFFSET_HIGH: u8 = 0x1f;
-// Offsets in an IPv6 header (RFC 8200), and its length.
-const IPV6_NEXT: usize = 6;
-const IPV6_SOURCE: usize = 8;
-const IPV6_TARGET: usize = 24;
-const IPV6_LEN: usize = 40;
+use crate::{
+    frame::Frame,
+    packet::{ipv4, ipv6, udp},
+    verdict::Maps,
+};
 
 /// Is the IPv4 packet at `offset` a datagram for the agent that is kept out?
 /// Agents send no options; what has some goes on, and the agent's socket has a
 /// look at it. So do fragments but for the first one.
 #[inline(always)]
 pub fn is_kept_out_v4<M: Maps>(frame: &Frame, offset: usize, maps: &M) -> bool {
-    let is_plain = frame.bytes(offset + IPV4_PROTOCOL) == Some([UDP])
-        && frame.bytes(offset) == Some([IPV4_PLAIN])
-        && frame.bytes(offset + IPV4_FRAGMENT).is_some_and(|[high, low]| high & OFFSET_HIGH == 0 && low == 0);
-    if !is_plain {
-        return false;
-    }
-    let udp = offset + IPV4_LEN;
-    let (Some(source), Some(target)) = (frame.bytes(offset + IPV4_SOURCE), frame.bytes(offset + IPV4_TARGET))
-    else {
+    let Some(udp) = ipv4::udp(frame, offset) else { return false };
+    let (Some(source), Some(target)) = (ipv4::source(frame, offset), ipv4::destination(frame, offset)) else {
         return false;
     };
     is_kept_out(frame, udp, maps, |port| Endpoint::v4(target, port), |port| Endpoint::v4(source, port))
@@ -57,32 +34,29 @@ pub fn is_kept_out_v4<M: Maps>(frame: &Frame, offset: usize, maps: &M) -> bool {
 /// The same for IPv6. One with extension headers goes on: agents send none.
 #[inline(always)]
 pub fn is_kept_out_v6<M: Maps>(frame: &Frame, offset: usize, maps: &M) -> bool {
-    if frame.bytes::<1>(offset + IPV6_NEXT) != Some([UDP]) {
-        return false;
-    }
-    let (Some(source), Some(target)) = (frame.bytes(offset + IPV6_SOURCE), frame.bytes(offset + IPV6_TARGET))
-    else {
+    let Some(udp) = ipv6::udp(frame, offset) else { return false };
+    let (Some(source), Some(target)) = (ipv6::source(frame, offset), ipv6::destination(frame, offset)) else {
         return false;
     };
-    let udp = offset + IPV6_LEN;
     is_kept_out(frame, udp, maps, |port| Endpoint::v6(target, port), |port| Endpoint::v6(source, port))
 }
 
 #[inline(always)]
 fn is_kept_out<M: Maps>(
     frame: &Frame,
-    udp: usize,
+    offset: usize,
     maps: &M,
     target: impl Fn([u8; 2]) -> Endpoint,
     source: impl Fn([u8; 2]) -> Endpoint,
 ) -> bool {
-    let Some([from_high, from_low, to_high, to_low]) = frame.bytes(udp) else { return false };
-    if !maps.is_agent(&target([to_high, to_low])) {
+    let Some(to) = udp::destination(frame, offset) else { return false };
+    if !maps.is_agent(&target(to)) {
         return false;
     }
-    let (passed, counter) = match maps.admits(&source([from_high, from_low])) {
+    let Some(from) = udp::source(frame, offset) else { return false };
+    let (passed, counter) = match maps.admits(&source(from)) {
         Some(Admits::All) => return false,
-        Some(Admits::Payloads(bounds)) => match piece(frame, udp + UDP_LEN, &bounds) {
+        Some(Admits::Payloads(bounds)) => match piece(frame, offset + udp::LEN, &bounds) {
             Piece::New => return false,
             Piece::Stale => (STALE_PASSED, Counter::HeartbeatFlood),
             Piece::Other => (OTHERS_PASSED, Counter::HeartbeatFlood),

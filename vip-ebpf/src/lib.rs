@@ -5,9 +5,9 @@
 //! everything that only exists in the kernel are in the binary.
 #![cfg_attr(not(test), no_std)]
 
-pub mod arp;
 pub mod frame;
 pub mod heartbeat;
+pub mod packet;
 pub mod verdict;
 
 pub use frame::Frame;

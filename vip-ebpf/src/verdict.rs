@@ -10,9 +10,12 @@ use vip_common::{
 };
 
 use crate::{
-    arp::{self, Arp, Op, Unread},
     frame::{Frame, Network},
     heartbeat,
+    packet::{
+        arp::{self, Arp, Unread},
+        ipv4,
+    },
 };
 
 /// What to do with a frame.
@@ -46,19 +49,12 @@ pub trait Maps {
     fn event(&self, event: Event);
 }
 
-/// Offset of the source address in an IPv4 header.
-const IPV4_SOURCE: usize = 12;
-/// Offset of the destination address in an IPv4 header.
-const IPV4_DESTINATION: usize = 16;
-
 /// A frame that came in from the network.
 #[inline(always)]
 pub fn ingress<M: Maps>(frame: &Frame, maps: &M, ifindex: u32) -> Verdict {
     match frame.network() {
         Network::Ipv4(offset) => {
-            let Some(destination) = frame.bytes::<4>(offset + IPV4_DESTINATION) else {
-                return truncated(maps);
-            };
+            let Some(destination) = ipv4::destination(frame, offset) else { return truncated(maps) };
             if heartbeat::is_kept_out_v4(frame, offset, maps) {
                 return Verdict::Drop;
             }
@@ -82,7 +78,7 @@ pub fn ingress<M: Maps>(frame: &Frame, maps: &M, ifindex: u32) -> Verdict {
 pub fn egress<M: Maps>(frame: &Frame, maps: &M) -> Verdict {
     match frame.network() {
         Network::Ipv4(offset) => {
-            let Some(source) = frame.bytes::<4>(offset + IPV4_SOURCE) else { return truncated(maps) };
+            let Some(source) = ipv4::source(frame, offset) else { return truncated(maps) };
             let Some(vip) = maps.vip(source) else { return Verdict::Pass };
             gate(maps, vip, ip_out)
         }
@@ -111,9 +107,7 @@ pub fn egress<M: Maps>(frame: &Frame, maps: &M) -> Verdict {
 pub fn local<M: Maps>(frame: &Frame, maps: &M) -> Verdict {
     match frame.network() {
         Network::Ipv4(offset) => {
-            let Some(destination) = frame.bytes::<4>(offset + IPV4_DESTINATION) else {
-                return truncated(maps);
-            };
+            let Some(destination) = ipv4::destination(frame, offset) else { return truncated(maps) };
             let Some(vip) = maps.vip(destination) else { return Verdict::Pass };
             gate(maps, vip, ip_local)
         }
@@ -136,7 +130,7 @@ fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex
     if let Some(vip) = maps.vip(packet.sender) {
         claim(packet, vip, maps, ifindex);
     }
-    if packet.op != Op::Request || packet.target == packet.sender {
+    if !packet.is_request || packet.target == packet.sender {
         return Verdict::Pass;
     }
     let Some(vip) = maps.vip(packet.target) else { return Verdict::Pass };

@@ -4,30 +4,20 @@
 use crate::frame::Frame;
 
 /// Bytes of an ARP packet for IPv4 over Ethernet.
-pub const ARP_LEN: usize = 28;
+pub const LEN: usize = 28;
 
 /// Hardware type Ethernet, protocol type IPv4, lengths 6 and 4.
 const HEADER: [u8; 6] = [0, 1, 8, 0, 6, 4];
 
-const OP_REQUEST: u16 = 1;
-const OP_REPLY: u16 = 2;
-
-/// The operation of an ARP packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op {
-    /// Who has the target address?
-    Request,
-    /// The sender has the sender address.
-    Reply,
-    /// Reverse ARP and the like.
-    Other,
-}
+/// The operations, in network order.
+const OP_REQUEST: [u8; 2] = [0, 1];
+const OP_REPLY: [u8; 2] = [0, 2];
 
 /// The fields of an ARP packet that verdicts depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arp {
-    /// What is asked or said.
-    pub op: Op,
+    /// Does it ask who has the target address?
+    pub is_request: bool,
     /// Sender hardware address.
     pub sender_mac: [u8; 6],
     /// Sender protocol address; zero in an address probe (RFC 5227).
@@ -51,7 +41,7 @@ pub enum Unread {
 /// [`Unread`] when the packet is cut short or not IPv4 over Ethernet.
 #[inline(always)]
 pub fn read(frame: &Frame, offset: usize) -> Result<Arp, Unread> {
-    let Some(packet) = frame.at::<[u8; ARP_LEN]>(offset) else { return Err(Unread::Truncated) };
+    let Some(packet) = frame.at::<[u8; LEN]>(offset) else { return Err(Unread::Truncated) };
     // SAFETY: `at` checked that all of it is within the frame; bytes have no alignment.
     let packet = unsafe { &*packet };
     if packet[0] != HEADER[0]
@@ -63,13 +53,8 @@ pub fn read(frame: &Frame, offset: usize) -> Result<Arp, Unread> {
     {
         return Err(Unread::Foreign);
     }
-    let op = match u16::from_be_bytes([packet[6], packet[7]]) {
-        OP_REQUEST => Op::Request,
-        OP_REPLY => Op::Reply,
-        _ => Op::Other,
-    };
     Ok(Arp {
-        op,
+        is_request: [packet[6], packet[7]] == OP_REQUEST,
         sender_mac: [packet[8], packet[9], packet[10], packet[11], packet[12], packet[13]],
         sender: [packet[14], packet[15], packet[16], packet[17]],
         target: [packet[24], packet[25], packet[26], packet[27]],
@@ -86,7 +71,7 @@ pub fn read(frame: &Frame, offset: usize) -> Result<Arp, Unread> {
 #[must_use]
 pub fn answer(frame: &Frame, offset: usize, request: &Arp, vip: [u8; 4], mac: [u8; 6]) -> bool {
     let Some(ethernet) = frame.at::<[u8; 12]>(0) else { return false };
-    let Some(packet) = frame.at::<[u8; ARP_LEN]>(offset) else { return false };
+    let Some(packet) = frame.at::<[u8; LEN]>(offset) else { return false };
     // SAFETY: `at` checked the bounds of both; `offset` is at or behind the
     // end of the MAC addresses, so the two do not overlap.
     let (ethernet, packet) = unsafe { (&mut *ethernet, &mut *packet) };
@@ -101,8 +86,7 @@ pub fn answer(frame: &Frame, offset: usize, request: &Arp, vip: [u8; 4], mac: [u
         packet[18 + i] = to[i];
         i += 1;
     }
-    packet[6] = 0;
-    packet[7] = 2;
+    [packet[6], packet[7]] = OP_REPLY;
     i = 0;
     while i < 4 {
         packet[14 + i] = vip[i];

@@ -1,0 +1,42 @@
+//! IPv4 (RFC 791): the addresses of a packet, and where its UDP header is.
+
+use super::udp;
+use crate::frame::Frame;
+
+const FRAGMENT_AT: usize = 6;
+const PROTOCOL_AT: usize = 9;
+const SOURCE_AT: usize = 12;
+const DESTINATION_AT: usize = 16;
+
+/// Bytes of a header without options.
+const PLAIN_LEN: usize = 20;
+/// The first byte of such a header.
+const PLAIN: u8 = 0x45;
+/// The high part of a fragment's offset, without the flags that share its byte.
+const FRAGMENT_HIGH: u8 = 0x1f;
+
+/// Who sent the packet at `offset`; `None` if the frame ends before that.
+#[inline(always)]
+#[must_use]
+pub fn source(frame: &Frame, offset: usize) -> Option<[u8; 4]> {
+    frame.bytes(offset + SOURCE_AT)
+}
+
+/// Who the packet at `offset` is for; `None` if the frame ends before that.
+#[inline(always)]
+#[must_use]
+pub fn destination(frame: &Frame, offset: usize) -> Option<[u8; 4]> {
+    frame.bytes(offset + DESTINATION_AT)
+}
+
+/// Where the UDP header of the packet at `offset` begins. `None` for another
+/// protocol, for a header with options, and for any fragment but the first,
+/// which alone has ports.
+#[inline(always)]
+#[must_use]
+pub fn udp(frame: &Frame, offset: usize) -> Option<usize> {
+    let is_plain = frame.bytes(offset + PROTOCOL_AT) == Some([udp::PROTOCOL])
+        && frame.bytes(offset) == Some([PLAIN])
+        && frame.bytes(offset + FRAGMENT_AT).is_some_and(|[high, low]| high & FRAGMENT_HIGH == 0 && low == 0);
+    is_plain.then_some(offset + PLAIN_LEN)
+}
