@@ -1,6 +1,5 @@
-//! The per-VIP counters: one for every verdict and its reason.
-
-use crate::lease::Fence;
+//! The per-VIP counters: one for every verdict and its reason. Which of them a
+//! frame is counted in is [`crate::verdict`]'s to say.
 
 /// Defines [`Counter`] with, for each, the frame class, the verdict and the
 /// reason that metrics and `status` show.
@@ -109,65 +108,5 @@ impl Counters {
     #[must_use]
     pub const fn get(&self, counter: Counter) -> u64 {
         self.frames[counter as usize]
-    }
-}
-
-/// The counter for an ARP request for the VIP under this fence.
-#[inline(always)]
-#[must_use]
-pub const fn arp_request(fence: Fence) -> Counter {
-    match fence {
-        Fence::Open => Counter::ArpRequestAnswered,
-        Fence::NoLease => Counter::ArpRequestNoLease,
-        Fence::Expired => Counter::ArpRequestExpired,
-        Fence::Invalid => Counter::ArpRequestInvalid,
-    }
-}
-
-/// The counter for an IP packet to the VIP from the network under this fence.
-#[inline(always)]
-#[must_use]
-pub const fn ip_in(fence: Fence) -> Counter {
-    match fence {
-        Fence::Open => Counter::IpInPassed,
-        Fence::NoLease => Counter::IpInNoLease,
-        Fence::Expired => Counter::IpInExpired,
-        Fence::Invalid => Counter::IpInInvalid,
-    }
-}
-
-/// The counter for ARP that leaves with the VIP as sender under this fence.
-#[inline(always)]
-#[must_use]
-pub const fn arp_out(fence: Fence) -> Counter {
-    match fence {
-        Fence::Open => Counter::ArpOutPassed,
-        Fence::NoLease => Counter::ArpOutNoLease,
-        Fence::Expired => Counter::ArpOutExpired,
-        Fence::Invalid => Counter::ArpOutInvalid,
-    }
-}
-
-/// The counter for an IP packet that leaves with the VIP as source under this fence.
-#[inline(always)]
-#[must_use]
-pub const fn ip_out(fence: Fence) -> Counter {
-    match fence {
-        Fence::Open => Counter::IpOutPassed,
-        Fence::NoLease => Counter::IpOutNoLease,
-        Fence::Expired => Counter::IpOutExpired,
-        Fence::Invalid => Counter::IpOutInvalid,
-    }
-}
-
-/// The counter for an IP packet from this host to the VIP on this host under this fence.
-#[inline(always)]
-#[must_use]
-pub const fn ip_local(fence: Fence) -> Counter {
-    match fence {
-        Fence::Open => Counter::IpLocalPassed,
-        Fence::NoLease => Counter::IpLocalNoLease,
-        Fence::Expired => Counter::IpLocalExpired,
-        Fence::Invalid => Counter::IpLocalInvalid,
     }
 }

@@ -1,7 +1,7 @@
 //! What the kernel side and the user side must agree on: leases and the one
 //! definition of "may I answer?" ([`lease::fence`]), map keys and values,
-//! counters, events, datagrams between agents as the kernel sees them, and the
-//! names of maps and programs.
+//! counters, events, the table of verdicts ([`verdict::ruling`]), datagrams
+//! between agents as the kernel sees them, and the names of maps and programs.
 //!
 //! Nothing here does IO, reads a clock or allocates: the crate is `no_std` and
 //! is compiled into the XDP program, the agent and the simulator alike.
@@ -16,6 +16,7 @@ pub mod names;
 #[cfg(feature = "user")]
 mod pod;
 mod siphash;
+pub mod verdict;
 
 pub use counter::Counter;
 pub use layout::{GroupConfig, GroupIndex, GroupMode, IfaceConfig, VipEntry, VipSlot};

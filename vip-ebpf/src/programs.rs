@@ -7,7 +7,8 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use vip_ebpf::{Frame, Maps, Verdict, egress, ingress, local};
+use vip_common::verdict::Verdict;
+use vip_ebpf::{Frame, Maps, egress, ingress, local};
 
 use crate::{logged::LoggedMaps, maps::KernelMaps};
 

@@ -1,12 +1,13 @@
-//! What happens to a frame: the table of docs/frames.md, row by row.
+//! Finds the class of a frame, asks the fence, and does what the table of
+//! [`vip_common::verdict`] says.
 //!
 //! Nothing here knows where the maps live, and nothing but the maps decides.
 
 use vip_common::{
     Counter, Fence, GroupIndex, VipEntry, VipSlot,
-    counter::{arp_out, arp_request, ip_in, ip_local, ip_out},
-    event::{Event, EventKind},
+    event::Event,
     heartbeat::{Admits, Endpoint},
+    verdict::{Class, Verdict, ruling},
 };
 
 use crate::{
@@ -17,17 +18,6 @@ use crate::{
         ipv4,
     },
 };
-
-/// What to do with a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Let it go on, untouched.
-    Pass,
-    /// Drop it silently.
-    Drop,
-    /// It has been turned into an answer: send it back out where it came from.
-    Answer,
-}
 
 /// The maps, as the verdicts see them.
 pub trait Maps {
@@ -58,8 +48,7 @@ pub fn ingress<M: Maps>(frame: &Frame, maps: &M, ifindex: u32) -> Verdict {
             if heartbeat::is_kept_out_v4(frame, offset, maps) {
                 return Verdict::Drop;
             }
-            let Some(vip) = maps.vip(destination) else { return Verdict::Pass };
-            gate(maps, vip, ip_in)
+            gate(maps, destination, Class::IpIn)
         }
         Network::Arp(offset) => match arp::read(frame, offset) {
             Ok(packet) => arp_in(frame, offset, &packet, maps, ifindex),
@@ -79,14 +68,10 @@ pub fn egress<M: Maps>(frame: &Frame, maps: &M) -> Verdict {
     match frame.network() {
         Network::Ipv4(offset) => {
             let Some(source) = ipv4::source(frame, offset) else { return truncated(maps) };
-            let Some(vip) = maps.vip(source) else { return Verdict::Pass };
-            gate(maps, vip, ip_out)
+            gate(maps, source, Class::IpOut)
         }
         Network::Arp(offset) => match arp::read(frame, offset) {
-            Ok(packet) => {
-                let Some(vip) = maps.vip(packet.sender) else { return Verdict::Pass };
-                gate(maps, vip, arp_out)
-            }
+            Ok(packet) => gate(maps, packet.sender, Class::ArpOut),
             Err(Unread::Truncated) => truncated(maps),
             Err(Unread::Foreign) => Verdict::Pass,
         },
@@ -108,37 +93,41 @@ pub fn local<M: Maps>(frame: &Frame, maps: &M) -> Verdict {
     match frame.network() {
         Network::Ipv4(offset) => {
             let Some(destination) = ipv4::destination(frame, offset) else { return truncated(maps) };
-            let Some(vip) = maps.vip(destination) else { return Verdict::Pass };
-            gate(maps, vip, ip_local)
+            gate(maps, destination, Class::IpLocal)
         }
         Network::Arp(_) | Network::Ipv6(_) | Network::Other | Network::Tagged => Verdict::Pass,
         Network::Truncated => truncated(maps),
     }
 }
 
-/// Passes while the fence is open, drops else, and counts which.
+/// A frame about `address`: if that is a VIP, what the table says, counted.
 #[inline(always)]
-fn gate<M: Maps>(maps: &M, vip: VipEntry, counter: fn(Fence) -> Counter) -> Verdict {
-    let fence = maps.fence(vip.group);
-    maps.count(vip.slot, counter(fence));
-    if fence.is_open() { Verdict::Pass } else { Verdict::Drop }
+fn gate<M: Maps>(maps: &M, address: [u8; 4], class: Class) -> Verdict {
+    let Some(vip) = maps.vip(address) else { return Verdict::Pass };
+    let ruling = ruling(class, maps.fence(vip.group));
+    maps.count(vip.slot, ruling.counter);
+    // A gate answers nobody. The verdict itself would cost `vip_local` twelve
+    // instructions more.
+    if ruling.verdict == Verdict::Drop { Verdict::Drop } else { Verdict::Pass }
 }
 
 /// ARP from the network: a claim of a VIP by its sender, or a request for one.
+///
+/// It can be both: the holder of one VIP may well ask for another.
 #[inline(always)]
 fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex: u32) -> Verdict {
-    if let Some(vip) = maps.vip(packet.sender) {
-        claim(packet, vip, maps, ifindex);
+    let claimed = claim(packet, maps, ifindex);
+    if claimed != Verdict::Pass {
+        return claimed;
     }
     if !packet.is_request || packet.target == packet.sender {
         return Verdict::Pass;
     }
     let Some(vip) = maps.vip(packet.target) else { return Verdict::Pass };
-    let fence = maps.fence(vip.group);
-    if !fence.is_open() {
-        // The host's own stack has the VIP on `lo` and must never see this.
-        maps.count(vip.slot, arp_request(fence));
-        return Verdict::Drop;
+    let ruling = ruling(Class::ArpRequest, maps.fence(vip.group));
+    if ruling.verdict != Verdict::Answer {
+        maps.count(vip.slot, ruling.counter);
+        return ruling.verdict;
     }
     let Some(mac) = maps.mac(ifindex) else {
         maps.count(vip.slot, Counter::ArpRequestNoMac);
@@ -147,34 +136,30 @@ fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex
     if !arp::answer(frame, offset, packet, packet.target, mac) {
         return truncated(maps);
     }
-    maps.count(vip.slot, Counter::ArpRequestAnswered);
+    maps.count(vip.slot, ruling.counter);
     Verdict::Answer
 }
 
-/// Somebody says that the VIP is theirs.
-///
-/// That does not stop the frame: on a standby it is the holder's announcement,
-/// and the neighbour entry of this host's own clients follows it; and the
-/// holder of one VIP may well ask for another. The agent announces again.
+/// Somebody may say that a VIP is theirs.
 #[inline(always)]
-fn claim<M: Maps>(packet: &Arp, vip: VipEntry, maps: &M, ifindex: u32) {
+fn claim<M: Maps>(packet: &Arp, maps: &M, ifindex: u32) -> Verdict {
+    let Some(vip) = maps.vip(packet.sender) else { return Verdict::Pass };
     if maps.mac(ifindex) == Some(packet.sender_mac) {
-        return; // our own announcement, sent back to us by the network
+        return Verdict::Pass; // our own announcement, sent back to us by the network
     }
-    let (counter, kind) = if maps.fence(vip.group).is_open() {
-        (Counter::ArpClaimConflict, EventKind::ClaimConflict)
-    } else {
-        (Counter::ArpClaimSeen, EventKind::ClaimSeen)
-    };
-    maps.count(vip.slot, counter);
-    maps.event(Event {
-        kind: kind as u32,
-        group: vip.group,
-        ifindex,
-        vip: packet.sender,
-        mac: packet.sender_mac,
-        pad: [0; 2],
-    });
+    let ruling = ruling(Class::ArpClaim, maps.fence(vip.group));
+    maps.count(vip.slot, ruling.counter);
+    if let Some(kind) = ruling.event {
+        maps.event(Event {
+            kind: kind as u32,
+            group: vip.group,
+            ifindex,
+            vip: packet.sender,
+            mac: packet.sender_mac,
+            pad: [0; 2],
+        });
+    }
+    ruling.verdict
 }
 
 /// Too short to name a VIP: the stack will discard it.

@@ -11,13 +11,14 @@ use anyhow::{Context, Result};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use vip_common::{
     Counter::{self, *},
-    GroupMode, Lease, VipSlot,
+    Fence, GroupMode, Lease, VipSlot,
     counter::COUNTERS,
     event::EventKind,
     heartbeat::{
         Admits, HEADER_LEN, HEADER_TAG_AT, HeaderKey, KIND_DATA, SessionBounds, SessionKey, WIRE_VERSION,
     },
     names,
+    verdict::{CLASSES, Class, Verdict, ruling},
 };
 use vip_ctl::{
     clock,
@@ -62,6 +63,16 @@ enum State {
 
 const CLOSED: [(State, usize); 4] =
     [(State::NoLease, 0), (State::Expired, 1), (State::TooFar, 2), (State::ByHandInCluster, 2)];
+
+/// Every state of a lease, with what the fence says of it.
+const STATES: [(State, Fence); 6] = [
+    (State::Open, Fence::Open),
+    (State::OpenByHand, Fence::Open),
+    (State::NoLease, Fence::NoLease),
+    (State::Expired, Fence::Expired),
+    (State::TooFar, Fence::Invalid),
+    (State::ByHandInCluster, Fence::Invalid),
+];
 
 /// The programs over maps of their own, which are removed again.
 struct Bench {
@@ -189,6 +200,42 @@ fn ipv4(source: [u8; 4], destination: [u8; 4], fragment: u16, options: u8) -> Ve
 }
 
 const TAGS: [&[u16]; 4] = [&[], &[0x8100], &[0x88a8], &[0x88a8, 0x8100]];
+
+#[lab_test]
+fn every_cell_of_the_table_of_verdicts() -> Result<()> {
+    let mut bench = Bench::new("table")?;
+    for &class in CLASSES {
+        let (program, frame) = match class {
+            Class::ArpRequest => {
+                (names::PROG_INGRESS, ethernet(&[], 0x0806, &arp(1, CLIENT_MAC, CLIENT, VIP)))
+            }
+            Class::ArpClaim => (names::PROG_INGRESS, ethernet(&[], 0x0806, &arp(2, PEER_MAC, VIP, VIP))),
+            Class::IpIn => (names::PROG_INGRESS, ethernet(&[], 0x0800, &ipv4(CLIENT, VIP, 0, 0))),
+            Class::ArpOut => (names::PROG_EGRESS, ethernet(&[], 0x0806, &arp(2, OUR_MAC, VIP, CLIENT))),
+            Class::IpOut => (names::PROG_EGRESS, ethernet(&[], 0x0800, &ipv4(VIP, CLIENT, 0, 0))),
+            Class::IpLocal => (names::PROG_LOCAL, ethernet(&[], 0x0800, &ipv4(VIP, VIP, 0, 0))),
+        };
+        let is_ingress = program == names::PROG_INGRESS;
+        for (state, fence) in STATES {
+            bench.set(state)?;
+            let ((returned, _), rose) =
+                bench.counted(|b| if is_ingress { b.xdp(&frame) } else { b.tc(program, &frame) })?;
+            let ruling = ruling(class, fence);
+            let expected = match (ruling.verdict, is_ingress) {
+                (Verdict::Pass, true) => XDP_PASS,
+                (Verdict::Drop, true) => XDP_DROP,
+                (Verdict::Answer, true) => XDP_TX,
+                (Verdict::Drop, false) => TC_DROP,
+                (Verdict::Pass | Verdict::Answer, false) => TC_NEXT,
+            };
+            assert_eq!((returned, rose), (expected, vec![ruling.counter]), "{class:?} {state:?}");
+            let told = bench.events.next().map(|event| event.kind);
+            assert_eq!(told, ruling.event.map(|kind| kind as u32), "{class:?} {state:?}");
+            assert!(bench.events.next().is_none(), "{class:?} {state:?}");
+        }
+    }
+    Ok(())
+}
 
 #[lab_test]
 fn arp_requests() -> Result<()> {

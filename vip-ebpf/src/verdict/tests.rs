@@ -4,10 +4,12 @@ use std::{cell::RefCell, collections::BTreeMap};
 
 use vip_common::{
     Counter::{self, *},
+    event::EventKind,
     heartbeat::{
         HEADER_LEN, HEADER_TAG_AT, HeaderKey, KIND_DATA, OTHERS_PASSED, STALE_PASSED, STRANGERS_PASSED,
         SessionBounds, SessionKey, WIRE_VERSION,
     },
+    verdict::CLASSES,
 };
 
 use super::*;
@@ -112,6 +114,38 @@ fn run_in(fake: &Fake, bytes: &mut [u8]) -> Verdict {
 
 const FENCES: [Fence; 4] = [Fence::Open, Fence::NoLease, Fence::Expired, Fence::Invalid];
 
+/// Each fence with what is expected under it.
+fn under<T>(expected: [T; 4]) -> impl Iterator<Item = (Fence, T)> {
+    FENCES.into_iter().zip(expected)
+}
+
+#[test]
+fn every_cell_of_the_table_is_what_happens() {
+    for &class in CLASSES {
+        let mut frame = match class {
+            Class::ArpRequest => ethernet(0, 0x0806, &arp_packet(1, CLIENT_MAC, CLIENT, VIP)),
+            Class::ArpClaim => ethernet(0, 0x0806, &arp_packet(2, PEER_MAC, VIP, VIP)),
+            Class::ArpOut => ethernet(0, 0x0806, &arp_packet(2, OUR_MAC, VIP, CLIENT)),
+            Class::IpIn | Class::IpLocal => ethernet(0, 0x0800, &ipv4(CLIENT, VIP)),
+            Class::IpOut => ethernet(0, 0x0800, &ipv4(VIP, CLIENT)),
+        };
+        // The answer is written over the request: the open fence comes last.
+        for fence in FENCES.into_iter().rev() {
+            let fake = maps(fence);
+            let verdict = match class {
+                Class::ArpRequest | Class::ArpClaim | Class::IpIn => run_in(&fake, &mut frame),
+                Class::ArpOut | Class::IpOut => egress(&view(&mut frame), &fake),
+                Class::IpLocal => local(&view(&mut frame), &fake),
+            };
+            let ruling = ruling(class, fence);
+            assert_eq!(verdict, ruling.verdict, "{class:?} {fence:?}");
+            assert_eq!(*fake.counted.borrow(), [(SLOT, ruling.counter)], "{class:?} {fence:?}");
+            let told: Vec<_> = fake.events.borrow().iter().map(|event| event.kind).collect();
+            assert_eq!(told, Vec::from_iter(ruling.event.map(|kind| kind as u32)), "{class:?} {fence:?}");
+        }
+    }
+}
+
 #[test]
 fn arp_request_is_answered_with_our_mac_under_a_lease() {
     for tags in 0..=2 {
@@ -205,12 +239,12 @@ fn arp_about_others_is_passed_uncounted() {
 #[test]
 fn ip_to_the_vip_follows_the_lease() {
     for tags in 0..=2 {
-        for fence in FENCES {
+        for (fence, counter) in under([IpInPassed, IpInNoLease, IpInExpired, IpInInvalid]) {
             let fake = maps(fence);
             let mut frame = ethernet(tags, 0x0800, &ipv4(CLIENT, VIP));
             let expected = if fence == Fence::Open { Verdict::Pass } else { Verdict::Drop };
             assert_eq!(run_in(&fake, &mut frame), expected);
-            assert_eq!(*fake.counted.borrow(), [(SLOT, ip_in(fence))]);
+            assert_eq!(*fake.counted.borrow(), [(SLOT, counter)]);
         }
     }
 }
@@ -225,14 +259,20 @@ fn ip_to_others_is_passed_uncounted_whatever_the_lease() {
 
 #[test]
 fn egress_gate_holds_back_whatever_carries_the_vip_as_source() {
-    for fence in FENCES {
+    let counters = [
+        (IpOutPassed, ArpOutPassed),
+        (IpOutNoLease, ArpOutNoLease),
+        (IpOutExpired, ArpOutExpired),
+        (IpOutInvalid, ArpOutInvalid),
+    ];
+    for (fence, (ip, arp)) in under(counters) {
         let expected = if fence == Fence::Open { Verdict::Pass } else { Verdict::Drop };
         let fake = maps(fence);
         let mut packet = ethernet(0, 0x0800, &ipv4(VIP, CLIENT));
         assert_eq!(egress(&view(&mut packet), &fake), expected);
         let mut announcement = ethernet(1, 0x0806, &arp_packet(2, OUR_MAC, VIP, VIP));
         assert_eq!(egress(&view(&mut announcement), &fake), expected);
-        assert_eq!(*fake.counted.borrow(), [(SLOT, ip_out(fence)), (SLOT, arp_out(fence))]);
+        assert_eq!(*fake.counted.borrow(), [(SLOT, ip), (SLOT, arp)]);
     }
 }
 
@@ -251,12 +291,12 @@ fn egress_lets_everything_else_out() {
 
 #[test]
 fn local_gate_keeps_a_process_of_a_standby_from_its_own_host() {
-    for fence in FENCES {
+    for (fence, counter) in under([IpLocalPassed, IpLocalNoLease, IpLocalExpired, IpLocalInvalid]) {
         let fake = maps(fence);
         let mut frame = ethernet(0, 0x0800, &ipv4(CLIENT, VIP));
         let expected = if fence == Fence::Open { Verdict::Pass } else { Verdict::Drop };
         assert_eq!(local(&view(&mut frame), &fake), expected);
-        assert_eq!(*fake.counted.borrow(), [(SLOT, ip_local(fence))]);
+        assert_eq!(*fake.counted.borrow(), [(SLOT, counter)]);
     }
 }
 

@@ -1,0 +1,226 @@
+//! What happens to a frame that is about a VIP: one table, the class of the
+//! frame by what the fence of the VIP's group says ([`crate::fence`]).
+//!
+//! | class | `Open` | `NoLease` | `Expired` | `Invalid` |
+//! |---|---|---|---|---|
+//! | `ArpRequest` | answer: lease | drop: no_lease | drop: expired | drop: invalid |
+//! | `ArpClaim` | pass: conflict, tells `ClaimConflict` | pass: standby, tells `ClaimSeen` | pass: standby, tells `ClaimSeen` | pass: standby, tells `ClaimSeen` |
+//! | `IpIn` | pass: lease | drop: no_lease | drop: expired | drop: invalid |
+//! | `ArpOut` | pass: lease | drop: no_lease | drop: expired | drop: invalid |
+//! | `IpOut` | pass: lease | drop: no_lease | drop: expired | drop: invalid |
+//! | `IpLocal` | pass: lease | drop: no_lease | drop: expired | drop: invalid |
+//!
+//! Each cell is the verdict, the reason that its counter shows, and the event
+//! that the agent is told. A test compares these lines with the code.
+//!
+//! The data plane finds out of which class a frame is. It drops a request that
+//! it would answer if it knew the interface's MAC (`ArpRequestNoMac`). Frames
+//! about no VIP pass it, apart from unwanted datagrams to the agent's port.
+
+use crate::{counter::Counter, event::EventKind, lease::Fence};
+
+/// Frames that are treated alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// From the network: a request for the hardware address of a VIP.
+    ArpRequest,
+    /// From the network: somebody else says that they have a VIP.
+    ArpClaim,
+    /// From the network: an IP packet to a VIP.
+    IpIn,
+    /// To the network: ARP with a VIP as sender.
+    ArpOut,
+    /// To the network: an IP packet with a VIP as source.
+    IpOut,
+    /// From a process of this host: an IP packet to a VIP on this host.
+    IpLocal,
+}
+
+/// Every class.
+pub const CLASSES: &[Class] =
+    &[Class::ArpRequest, Class::ArpClaim, Class::IpIn, Class::ArpOut, Class::IpOut, Class::IpLocal];
+
+/// What to do with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Let it go on, untouched.
+    Pass,
+    /// Drop it silently.
+    Drop,
+    /// Turn it into its answer, and send that back out where the frame came from.
+    Answer,
+}
+
+/// A cell of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ruling {
+    /// What to do with the frame.
+    pub verdict: Verdict,
+    /// Where the frame is counted, in the VIP's slot.
+    pub counter: Counter,
+    /// What the agent is told.
+    pub event: Option<EventKind>,
+}
+
+/// The cell for a class of frames under this fence.
+#[inline(always)]
+#[must_use]
+pub const fn ruling(class: Class, fence: Fence) -> Ruling {
+    match (class, fence) {
+        (Class::ArpRequest, Fence::Open) => answer(Counter::ArpRequestAnswered),
+        // The host's own stack has the VIP on `lo` and must never see these.
+        (Class::ArpRequest, Fence::NoLease) => drop(Counter::ArpRequestNoLease),
+        (Class::ArpRequest, Fence::Expired) => drop(Counter::ArpRequestExpired),
+        (Class::ArpRequest, Fence::Invalid) => drop(Counter::ArpRequestInvalid),
+
+        // On a standby it is the holder's announcement, and the neighbour entry
+        // of this host's own clients follows it. The agent announces again.
+        (Class::ArpClaim, Fence::Open) => tell(Counter::ArpClaimConflict, EventKind::ClaimConflict),
+        (Class::ArpClaim, Fence::NoLease | Fence::Expired | Fence::Invalid) => {
+            tell(Counter::ArpClaimSeen, EventKind::ClaimSeen)
+        }
+
+        (Class::IpIn, Fence::Open) => pass(Counter::IpInPassed),
+        (Class::IpIn, Fence::NoLease) => drop(Counter::IpInNoLease),
+        (Class::IpIn, Fence::Expired) => drop(Counter::IpInExpired),
+        (Class::IpIn, Fence::Invalid) => drop(Counter::IpInInvalid),
+
+        (Class::ArpOut, Fence::Open) => pass(Counter::ArpOutPassed),
+        (Class::ArpOut, Fence::NoLease) => drop(Counter::ArpOutNoLease),
+        (Class::ArpOut, Fence::Expired) => drop(Counter::ArpOutExpired),
+        (Class::ArpOut, Fence::Invalid) => drop(Counter::ArpOutInvalid),
+
+        (Class::IpOut, Fence::Open) => pass(Counter::IpOutPassed),
+        (Class::IpOut, Fence::NoLease) => drop(Counter::IpOutNoLease),
+        (Class::IpOut, Fence::Expired) => drop(Counter::IpOutExpired),
+        (Class::IpOut, Fence::Invalid) => drop(Counter::IpOutInvalid),
+
+        (Class::IpLocal, Fence::Open) => pass(Counter::IpLocalPassed),
+        (Class::IpLocal, Fence::NoLease) => drop(Counter::IpLocalNoLease),
+        (Class::IpLocal, Fence::Expired) => drop(Counter::IpLocalExpired),
+        (Class::IpLocal, Fence::Invalid) => drop(Counter::IpLocalInvalid),
+    }
+}
+
+#[inline(always)]
+const fn answer(counter: Counter) -> Ruling {
+    Ruling { verdict: Verdict::Answer, counter, event: None }
+}
+
+#[inline(always)]
+const fn pass(counter: Counter) -> Ruling {
+    Ruling { verdict: Verdict::Pass, counter, event: None }
+}
+
+#[inline(always)]
+const fn drop(counter: Counter) -> Ruling {
+    Ruling { verdict: Verdict::Drop, counter, event: None }
+}
+
+/// Passes the frame and tells the agent.
+#[inline(always)]
+const fn tell(counter: Counter, event: EventKind) -> Ruling {
+    Ruling { verdict: Verdict::Pass, counter, event: Some(event) }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::{collections::BTreeMap, format, string::String, vec::Vec};
+
+    use super::*;
+    use crate::counter::COUNTERS;
+
+    const FENCES: [Fence; 4] = [Fence::Open, Fence::NoLease, Fence::Expired, Fence::Invalid];
+
+    fn cells() -> impl Iterator<Item = (Class, Fence, Ruling)> {
+        CLASSES.iter().flat_map(|&class| FENCES.map(|fence| (class, fence, ruling(class, fence))))
+    }
+
+    /// The class, the verdict and the reason as the counter shows them.
+    fn shown(class: Class, fence: Fence, verdict: Verdict) -> [&'static str; 3] {
+        let shown_class = match class {
+            Class::ArpRequest => "arp_request",
+            Class::ArpClaim => "arp_claim",
+            Class::IpIn => "ip_in",
+            Class::ArpOut => "arp_out",
+            Class::IpOut => "ip_out",
+            Class::IpLocal => "ip_local",
+        };
+        let verdict = match verdict {
+            Verdict::Pass => "pass",
+            Verdict::Drop => "drop",
+            Verdict::Answer => "answer",
+        };
+        let reason = match (class, fence) {
+            (Class::ArpClaim, Fence::Open) => "conflict",
+            (Class::ArpClaim, _) => "standby",
+            (_, Fence::Open) => "lease",
+            (_, Fence::NoLease) => "no_lease",
+            (_, Fence::Expired) => "expired",
+            (_, Fence::Invalid) => "invalid",
+        };
+        [shown_class, verdict, reason]
+    }
+
+    #[test]
+    fn the_table_of_the_docs_is_the_one_in_the_code() {
+        let source = include_str!("verdict.rs");
+        let documented: Vec<_> = source.lines().filter_map(|line| line.strip_prefix("//! | `")).collect();
+        let coded: Vec<_> = CLASSES
+            .iter()
+            .map(|class| {
+                let cells = FENCES.map(|fence| {
+                    let Ruling { counter, event, .. } = ruling(*class, fence);
+                    let tells = event.map_or(String::new(), |event| format!(", tells `{event:?}`"));
+                    format!("{}: {}{tells}", counter.verdict(), counter.reason())
+                });
+                format!("{class:?}` | {} |", cells.join(" | "))
+            })
+            .collect();
+        assert_eq!(documented, coded);
+    }
+
+    #[test]
+    fn every_cell_does_what_its_counter_says() {
+        for (class, fence, ruling) in cells() {
+            let counter = ruling.counter;
+            let counted = [counter.class(), counter.verdict(), counter.reason()];
+            assert_eq!(counted, shown(class, fence, ruling.verdict), "{class:?} {fence:?}");
+        }
+    }
+
+    #[test]
+    fn only_an_open_fence_lets_a_vip_through_and_it_drops_nothing() {
+        for (class, fence, ruling) in cells() {
+            let is_claim = class == Class::ArpClaim;
+            assert_eq!(ruling.verdict != Verdict::Drop, fence.is_open() || is_claim, "{class:?} {fence:?}");
+            assert_eq!(
+                ruling.verdict == Verdict::Answer,
+                fence.is_open() && class == Class::ArpRequest,
+                "{class:?} {fence:?}"
+            );
+            assert_eq!(ruling.event.is_some(), is_claim, "{class:?} {fence:?}");
+        }
+    }
+
+    #[test]
+    fn a_counter_of_a_vip_is_for_one_cell() {
+        let mut cells_of = BTreeMap::<_, usize>::new();
+        for (_, _, ruling) in cells() {
+            *cells_of.entry(ruling.counter as usize).or_default() += 1;
+        }
+        for &counter in COUNTERS {
+            let expected = match (counter, counter.class()) {
+                // Whatever it is that a standby lacks.
+                (Counter::ArpClaimSeen, _) => 3,
+                // Would be answered, if the interface's MAC were known.
+                (Counter::ArpRequestNoMac, _) | (_, "frame" | "heartbeat") => 0,
+                (_, _) => 1,
+            };
+            let cells = cells_of.get(&(counter as usize)).copied().unwrap_or(0);
+            assert_eq!(cells, expected, "{counter:?}");
+        }
+    }
+}
