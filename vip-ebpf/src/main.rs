@@ -10,6 +10,8 @@ mod maps;
 mod programs;
 
 /// The licence that the kernel asks for.
+// SAFETY: loaders read this section as text that ends with a zero, which it is;
+// nothing else has this name.
 #[cfg(target_arch = "bpf")]
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]

@@ -8,7 +8,12 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use vip_common::verdict::Verdict;
-use vip_ebpf::{Frame, Maps, egress, ingress, local};
+use vip_ebpf::{
+    Frame, Maps, egress,
+    frame::{ETH_LEN, VLAN_LEN, VLAN_TAGS_MAX},
+    ingress, local,
+    packet::arp,
+};
 
 use crate::{logged::LoggedMaps, maps::KernelMaps};
 
@@ -16,8 +21,9 @@ use crate::{logged::LoggedMaps, maps::KernelMaps};
 const TC_NEXT: i32 = -1;
 /// Drop (`TCX_DROP`, `TC_ACT_SHOT`).
 const TC_DROP: i32 = 2;
-/// Linear bytes that the egress verdicts may need: Ethernet, two tags, ARP.
-const EGRESS_LINEAR: u32 = 14 + 8 + 28;
+/// Linear bytes that the egress verdicts may need: Ethernet, its tags, ARP.
+#[expect(clippy::cast_possible_truncation, reason = "50 bytes")]
+const EGRESS_LINEAR: u32 = (ETH_LEN + VLAN_TAGS_MAX * VLAN_LEN + arp::LEN) as u32;
 
 /// The way in.
 #[xdp]

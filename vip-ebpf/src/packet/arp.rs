@@ -72,26 +72,28 @@ pub fn read(frame: &Frame, offset: usize) -> Result<Arp, Unread> {
 pub fn answer(frame: &Frame, offset: usize, request: &Arp, vip: [u8; 4], mac: [u8; 6]) -> bool {
     let Some(ethernet) = frame.at::<[u8; 12]>(0) else { return false };
     let Some(packet) = frame.at::<[u8; LEN]>(offset) else { return false };
-    // SAFETY: `at` checked the bounds of both; `offset` is at or behind the
-    // end of the MAC addresses, so the two do not overlap.
-    let (ethernet, packet) = unsafe { (&mut *ethernet, &mut *packet) };
     let to = request.sender_mac;
     let back = request.sender;
-    // Written byte by byte: the BPF target has no memcpy to call.
-    let mut i = 0;
-    while i < 6 {
-        ethernet[i] = to[i];
-        ethernet[6 + i] = mac[i];
-        packet[8 + i] = mac[i];
-        packet[18 + i] = to[i];
-        i += 1;
-    }
-    [packet[6], packet[7]] = OP_REPLY;
-    i = 0;
-    while i < 4 {
-        packet[14 + i] = vip[i];
-        packet[24 + i] = back[i];
-        i += 1;
+    // SAFETY: `at` checked the bounds of both; bytes have no alignment, and no
+    // reference is made, so that the two may overlap. Written byte by byte, so
+    // that the program calls no memcpy.
+    unsafe {
+        let mut i = 0;
+        while i < 6 {
+            (*ethernet)[i] = to[i];
+            (*ethernet)[6 + i] = mac[i];
+            (*packet)[8 + i] = mac[i];
+            (*packet)[18 + i] = to[i];
+            i += 1;
+        }
+        (*packet)[6] = OP_REPLY[0];
+        (*packet)[7] = OP_REPLY[1];
+        i = 0;
+        while i < 4 {
+            (*packet)[14 + i] = vip[i];
+            (*packet)[24 + i] = back[i];
+            i += 1;
+        }
     }
     true
 }
