@@ -9,73 +9,10 @@ use vip_common::BootNs;
 
 use super::{
     Engine,
-    config::{Epoch, GroupId, NodeId, NodeSet, PeerLoss},
+    config::{GroupId, NodeId, NodeSet, PeerLoss},
     group::Group,
-    io::{Command, Refusal},
+    io::{Command, Foreseen, GroupMove, Heir, Refusal},
 };
-
-/// A group's move, as far as it can be foreseen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct GroupMove {
-    /// The group.
-    pub group: GroupId,
-    /// The latest grant of it that this node knows of.
-    pub epoch: Epoch,
-    /// Its holder; `None` if nobody has it.
-    pub from: Option<NodeId>,
-    /// Who would take it; `None` if it would be released and nobody is ready.
-    pub to: Option<NodeId>,
-    /// Who would take it has other groups than this node: it is asked first,
-    /// and may say no.
-    pub is_asked: bool,
-}
-
-/// What a command would bring about.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Foreseen {
-    /// Nothing: it is so already.
-    Nothing,
-    /// One group moves.
-    Moves(GroupMove),
-    /// This node holds the group without a majority, whoever else may hold it.
-    Forced(GroupId),
-    /// A node goes on standby, and these groups move before that.
-    Standby(NodeId, Vec<GroupMove>),
-    /// A node takes groups again.
-    Unstandby(NodeId),
-    /// Automatic moves are switched off (`true`) or on again.
-    Paused(bool),
-}
-
-impl Foreseen {
-    /// The groups that move.
-    pub fn moves(&self) -> impl Iterator<Item = &GroupMove> {
-        let moves = match self {
-            Self::Moves(only) => std::slice::from_ref(only),
-            Self::Standby(_, moves) => moves,
-            Self::Nothing | Self::Forced(_) | Self::Unstandby(_) | Self::Paused(_) => &[],
-        };
-        moves.iter()
-    }
-}
-
-/// Who takes a group if its holder dies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Heir {
-    /// This node, when the lease has run out.
-    Node(NodeId),
-    /// This node, if it is ready, which only it can tell: it has other groups
-    /// than the one that says so.
-    Perhaps(NodeId),
-    /// Nobody: no other node is ready for it.
-    NobodyReady,
-    /// Nobody: automatic moves are switched off.
-    Paused,
-    /// Nobody: in pair mode with `hold`, a person has to say so.
-    PairHolds,
-    /// Nobody: this many voters would be left, too few for a majority.
-    NoMajority(usize),
-}
 
 impl Engine {
     /// What `command` would bring about if it were given at this node at `now`.

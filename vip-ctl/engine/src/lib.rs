@@ -38,8 +38,10 @@ pub use self::{
         HEARD_MIN, Incarnation, MEMBERS_MAX, NodeId, NodeSet, NodeSpec, PRIORITY_DEFAULT, Pause, PeerLoss,
         RANK_SLOT_MIN, RESERVE_MIN, RETRY_MIN, Remembered, Role, STOP_GRACE, Timing, VOTERS_MAX,
     },
-    foresight::{Foreseen, GroupMove, Heir},
-    io::{Command, Completed, GroupState, GroupStatus, Input, NodeStatus, Output, Reason, Refusal, Status},
+    io::{
+        Command, Completed, Foreseen, GroupMove, GroupState, GroupStatus, Heir, Input, NodeStatus, Output,
+        Reason, Refusal, Status,
+    },
     label::{FORMERS_MAX, Label, LabelSpec, Labels},
     message::{About, AskId, Ballot, Claim, Message, PAYLOAD_MAX, Packet, Refused, RequestId, Verdict},
     reload::Reloaded,

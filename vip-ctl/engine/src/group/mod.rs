@@ -18,6 +18,7 @@ mod proposer;
 mod release;
 #[cfg(feature = "mutants")]
 mod same_ballot;
+mod supersession;
 
 use vip_common::{BootNs, Lease};
 
