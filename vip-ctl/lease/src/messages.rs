@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -38,7 +38,7 @@ pub enum LeaseNotice {
         /// The group.
         group: GroupId,
         /// The VIP.
-        vip: Ipv4Addr,
+        vip: IpAddr,
         /// Who claims it.
         mac: [u8; 6],
     },
