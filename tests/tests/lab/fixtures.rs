@@ -2,7 +2,7 @@
 //! kernel, frame in, verdict, bytes and counters out, one row a branch.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
@@ -93,7 +93,7 @@ impl Bench {
         let dir = PathBuf::from(format!("/sys/fs/bpf/vip-fixtures-{}-{name}", std::process::id()));
         let mut loaded = load(&dir, 16)?;
         let group = loaded.plane.put_group("db", GroupMode::Cluster, HOLD)?;
-        loaded.plane.put_vips([(Ipv4Addr::from(VIP), group)])?;
+        loaded.plane.put_vips([(IpAddr::from(VIP), group)])?;
         loaded.plane.set_iface(TEST_IFINDEX, OUR_MAC)?;
         let events = Events::open(&dir)?;
         Ok(Self { loaded, events, dir })
@@ -131,7 +131,7 @@ impl Bench {
     /// Every counter of the VIP and of the node.
     fn counters(&self) -> Result<Vec<u64>> {
         let plane = &self.loaded.plane;
-        let entry = plane.vips()?.remove(&Ipv4Addr::from(VIP)).context("the VIP")?;
+        let entry = plane.vips()?.remove(&IpAddr::from(VIP)).context("the VIP")?;
         let mut all = plane.counters(entry.slot)?.frames.to_vec();
         all.extend(plane.counters(VipSlot::NODE)?.frames);
         Ok(all)
@@ -421,7 +421,7 @@ fn a_mac_that_is_not_known_is_not_made_up() -> Result<()> {
     let dir = PathBuf::from(format!("/sys/fs/bpf/vip-fixtures-{}-nomac", std::process::id()));
     let mut loaded = load(&dir, 16)?;
     let group = loaded.plane.put_group("db", GroupMode::Cluster, HOLD)?;
-    loaded.plane.put_vips([(Ipv4Addr::from(VIP), group)])?;
+    loaded.plane.put_vips([(IpAddr::from(VIP), group)])?;
     let events = Events::open(&dir)?;
     let mut bench = Bench { loaded, events, dir };
     bench.set(State::Open)?;

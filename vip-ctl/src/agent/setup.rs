@@ -41,10 +41,5 @@ pub fn whole_groups(config: &Config) -> Vec<GroupSetup> {
 }
 
 fn group_setup(name: &str, hold: Duration, vips: impl Iterator<Item = IpAddr>) -> GroupSetup {
-    GroupSetup {
-        name: name.to_owned(),
-        mode: GroupMode::Cluster,
-        hold,
-        vips: vips.filter_map(|vip| if let IpAddr::V4(vip) = vip { Some(vip) } else { None }).collect(),
-    }
+    GroupSetup { name: name.to_owned(), mode: GroupMode::Cluster, hold, vips: vips.collect() }
 }

@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     os::fd::{AsRawFd, OwnedFd},
 };
 
@@ -50,8 +50,12 @@ impl Announcer {
     /// # Errors
     /// If a frame can't be queued: ENOBUFS for one that the egress gate held
     /// back or a full queue dropped, EAGAIN where too many wait in the socket,
-    /// others for an interface that is down or gone.
-    pub fn announce(&self, ifindex: u32, mac: [u8; 6], vip: Ipv4Addr) -> io::Result<()> {
+    /// others for an interface that is down or gone; `Unsupported` for an IPv6
+    /// VIP, which ARP has no room for.
+    pub fn announce(&self, ifindex: u32, mac: [u8; 6], vip: IpAddr) -> io::Result<()> {
+        let IpAddr::V4(vip) = vip else {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "ARP has no room for an IPv6 address"));
+        };
         for op in FORMS {
             self.send(ifindex, &frame(op, mac, vip))?;
         }
@@ -114,5 +118,13 @@ mod tests {
             assert_eq!(frame[20..22], [0, op]);
             assert_eq!((&frame[28..32], &frame[38..42]), (&[10, 0, 1, 12][..], &[10, 0, 1, 12][..]));
         }
+    }
+
+    #[test]
+    fn an_ipv6_vip_is_refused() {
+        // No frame is made, so any file will do.
+        let announcer = Announcer { socket: std::fs::File::open("/dev/null").unwrap().into() };
+        let refused = announcer.announce(7, [2, 0, 0, 0, 0, 7], "2001:db8::12".parse().unwrap());
+        assert_eq!(refused.expect_err("it is no IPv4 address").kind(), io::ErrorKind::Unsupported);
     }
 }

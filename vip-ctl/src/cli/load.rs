@@ -1,6 +1,6 @@
 //! `vip-ctl load`: the data plane on this host, by hand.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use serde_json::json;
 use vip_common::{
@@ -30,7 +30,7 @@ pub(super) struct Args {
     iface: Vec<String>,
     /// An IPv4 address to guard; may be repeated.
     #[arg(long, value_name = "ADDRESS", value_parser = vip)]
-    vip: Vec<Ipv4Addr>,
+    vip: Vec<IpAddr>,
     /// The group that these VIPs move with.
     #[arg(long, default_value = "default", value_parser = group_name)]
     group: String,
@@ -52,18 +52,17 @@ pub(super) struct Args {
 }
 
 /// A VIP that can be one.
-fn vip(text: &str) -> Result<Ipv4Addr, String> {
-    let address: Ipv4Addr = text.parse().map_err(|_| {
-        if text.parse::<std::net::Ipv6Addr>().is_ok() {
-            "IPv6 VIPs are not there yet: give an IPv4 address".to_owned()
-        } else {
-            "not an IPv4 address: write it like 10.0.1.12, without a prefix length".to_owned()
+fn vip(text: &str) -> Result<IpAddr, String> {
+    match text.parse::<IpAddr>() {
+        Ok(IpAddr::V4(v4))
+            if v4.is_unspecified() || v4.is_loopback() || v4.is_multicast() || v4.is_broadcast() =>
+        {
+            Err("no host can have this address: give an ordinary unicast address".to_owned())
         }
-    })?;
-    if address.is_unspecified() || address.is_loopback() || address.is_multicast() || address.is_broadcast() {
-        return Err("no host can have this address: give an ordinary unicast address".to_owned());
+        Ok(address @ IpAddr::V4(_)) => Ok(address),
+        Ok(IpAddr::V6(_)) => Err("IPv6 VIPs are not there yet: give an IPv4 address".to_owned()),
+        Err(_) => Err("not an IPv4 address: write it like 10.0.1.12, without a prefix length".to_owned()),
     }
-    Ok(address)
 }
 
 /// A name that fits the map and a metrics label.

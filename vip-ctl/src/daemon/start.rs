@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, UdpSocket},
+    net::UdpSocket,
     sync::{
         Arc, Mutex,
         mpsc::{Receiver, Sender, channel},
@@ -90,7 +90,7 @@ pub(super) fn follow_table(config: &Config, paths: &Paths) -> Result<Follow, Age
 fn groups_in_maps(plane: &DataPlane) -> Result<Table, DataPlaneError> {
     let mut own: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for (vip, entry) in plane.vips()? {
-        own.entry(entry.group).or_default().push(IpAddr::V4(vip));
+        own.entry(entry.group).or_default().push(vip);
     }
     let mut of = |index| own.remove(&index).unwrap_or_default();
     Ok(Table::of_maps(plane.groups().into_iter().map(|group| (group.name, of(group.index))).collect()))

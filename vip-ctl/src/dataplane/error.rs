@@ -1,7 +1,7 @@
 //! What can go wrong between user space and the data plane, in sentences that
 //! name the place and the mend.
 
-use std::{io, net::Ipv4Addr, path::PathBuf};
+use std::{io, net::IpAddr, path::PathBuf};
 
 use aya::programs::{ProgramError, tc::TcError, xdp::XdpError};
 
@@ -76,9 +76,15 @@ pub enum DataPlaneError {
     #[error("the VIP {vip} is in group {group:?} already: unload it there first")]
     VipTaken {
         /// The VIP.
-        vip: Ipv4Addr,
+        vip: IpAddr,
         /// The group that has it.
         group: String,
+    },
+    /// The maps have no place for an IPv6 address.
+    #[error("the VIP {vip} is IPv6, which isn't there yet: remove it, or write an IPv4 address")]
+    Ipv6Vip {
+        /// The VIP.
+        vip: IpAddr,
     },
     /// No room.
     #[error("there is no room for another {what}: {limit} is the limit; unload and load with a higher one")]
@@ -155,7 +161,7 @@ impl DataPlaneError {
             | Self::Replaced { .. }
             | Self::Kernel { .. } => Exit::System,
             Self::NoSuchGroup { .. } => Exit::NoSuch,
-            Self::VipTaken { .. } => Exit::Usage,
+            Self::VipTaken { .. } | Self::Ipv6Vip { .. } => Exit::Usage,
         }
     }
 }

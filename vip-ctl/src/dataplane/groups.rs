@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
     time::Duration,
 };
 
@@ -66,7 +66,7 @@ impl DataPlane {
         if let Some(group) = self.groups().into_iter().find(|g| g.name == name) {
             return Ok(group);
         }
-        if let Ok(address) = name.parse::<Ipv4Addr>()
+        if let Ok(address) = name.parse::<IpAddr>()
             && let Some(entry) = self.vips()?.get(&address)
             && let Some(group) = self.group_at(entry.group)
         {
@@ -162,11 +162,12 @@ impl DataPlane {
     ///
     /// # Errors
     /// [`DataPlaneError::VipTaken`] if one is in another group,
-    /// [`DataPlaneError::Full`] if there is no room; those before it are there.
+    /// [`DataPlaneError::Ipv6Vip`] if one is IPv6, [`DataPlaneError::Full`] if
+    /// there is no room; those before it are there.
     pub fn put_vips(
         &mut self,
-        wanted: impl IntoIterator<Item = (Ipv4Addr, GroupIndex)>,
-    ) -> Result<Vec<Ipv4Addr>, DataPlaneError> {
+        wanted: impl IntoIterator<Item = (IpAddr, GroupIndex)>,
+    ) -> Result<Vec<IpAddr>, DataPlaneError> {
         let mut there = self.vips()?;
         let used: BTreeSet<u32> = there.values().map(|e| e.slot.0).collect();
         // Slot 0 is the node's own.
@@ -181,12 +182,13 @@ impl DataPlane {
                 let group = self.group_at(entry.group).map_or_else(String::new, |g| g.name);
                 return Err(DataPlaneError::VipTaken { vip, group });
             }
+            let key = key_of(vip)?;
             let slot = free.next().ok_or(DataPlaneError::Full { what: "VIP", limit: self.node.vips_max })?;
             let zero = PerCpuValues::try_from(vec![Counters::default(); cpus])
                 .map_err(|e| DataPlaneError::io("clear counters", e))?;
             self.counters.set(slot, zero, 0).map_err(|e| DataPlaneError::map("clear counters", e))?;
             let entry = VipEntry { group, slot: VipSlot(slot) };
-            self.vips.insert(vip.octets(), entry, 0).map_err(|e| DataPlaneError::map("write a VIP", e))?;
+            self.vips.insert(key, entry, 0).map_err(|e| DataPlaneError::map("write a VIP", e))?;
             there.insert(vip, entry);
             came.push(vip);
         }
@@ -209,12 +211,38 @@ impl DataPlane {
     /// it must be gone from the host before.
     ///
     /// # Errors
-    /// [`DataPlaneError::Kernel`] if the map can't be written.
-    pub fn remove_vip(&mut self, vip: Ipv4Addr) -> Result<(), DataPlaneError> {
-        self.vips.remove(&vip.octets()).map_err(|e| DataPlaneError::map("remove a VIP", e))
+    /// [`DataPlaneError::Kernel`] if the map can't be written,
+    /// [`DataPlaneError::Ipv6Vip`] if it has no place for the address.
+    pub fn remove_vip(&mut self, vip: IpAddr) -> Result<(), DataPlaneError> {
+        self.vips.remove(&key_of(vip)?).map_err(|e| DataPlaneError::map("remove a VIP", e))
     }
 
     fn write_group(&mut self, group: GroupIndex, config: GroupConfig) -> Result<(), DataPlaneError> {
         self.groups.set(group.0, config, 0).map_err(|e| DataPlaneError::map("write a group", e))
+    }
+}
+
+/// A VIP's key in the map `VIPS_V4`: the address in network order.
+fn key_of(vip: IpAddr) -> Result<[u8; 4], DataPlaneError> {
+    match vip {
+        IpAddr::V4(vip) => Ok(vip.octets()),
+        IpAddr::V6(_) => Err(DataPlaneError::Ipv6Vip { vip }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Exit;
+
+    #[test]
+    fn an_ipv6_vip_is_refused_at_the_map() {
+        assert_eq!(key_of([10, 0, 1, 12].into()).ok(), Some([10, 0, 1, 12]));
+        // Also where an IPv4 address is in it: the frames to it would be IPv6.
+        for vip in ["2001:db8::12", "::ffff:10.0.1.12"] {
+            let error = key_of(vip.parse().unwrap()).expect_err("the map has no place for it");
+            assert_eq!(error.exit(), Exit::Usage);
+            assert!(error.to_string().contains(vip), "{error}");
+        }
     }
 }

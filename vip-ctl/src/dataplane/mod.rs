@@ -17,7 +17,7 @@ pub mod observe;
 
 use std::{
     collections::BTreeMap,
-    net::Ipv4Addr,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
@@ -104,11 +104,11 @@ impl DataPlane {
     ///
     /// # Errors
     /// [`DataPlaneError::Kernel`] if the map can't be read.
-    pub fn vips(&self) -> Result<BTreeMap<Ipv4Addr, VipEntry>, DataPlaneError> {
+    pub fn vips(&self) -> Result<BTreeMap<IpAddr, VipEntry>, DataPlaneError> {
         let mut vips = BTreeMap::new();
         for entry in self.vips.iter() {
             let (address, entry) = entry.map_err(|e| DataPlaneError::map("read the VIPs", e))?;
-            vips.insert(Ipv4Addr::from(address), entry);
+            vips.insert(IpAddr::from(address), entry);
         }
         Ok(vips)
     }

@@ -1,11 +1,7 @@
 //! The agent and the cluster: who is heard, and whether what runs is what is
 //! installed.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    net::{IpAddr, UdpSocket},
-};
+use std::{collections::BTreeSet, fs, net::UdpSocket};
 
 use super::{Findings, Level, Patient};
 use crate::{
@@ -84,9 +80,9 @@ fn unguarded(patient: &Patient<'_>, found: &mut Findings) {
     let configured = patient.config.into_iter().flat_map(|config| &config.groups);
     let configured = configured.flat_map(|group| &group.vips).copied();
     let on_lo = Host::open(&patient.paths.run_dir).and_then(|host| {
-        let ours = Saved::read(&patient.paths.run_dir)?.addresses.into_iter().map(IpAddr::from);
+        let ours = Saved::read(&patient.paths.run_dir)?.addresses.into_iter();
         let vips: BTreeSet<_> = ours.chain(configured).collect();
-        let on_lo = host.addresses(LOOPBACK)?.into_iter().map(|(address, _)| IpAddr::from(address));
+        let on_lo = host.addresses(LOOPBACK)?.into_iter().map(|(address, _)| address);
         Ok(on_lo.filter(|address| vips.contains(address)).map(|vip| vip.to_string()).collect::<Vec<_>>())
     });
     match on_lo {

@@ -12,6 +12,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -23,7 +24,7 @@ use netlink_packet_route::{
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder, RuleAddRequest};
 use vip_common::layout::GROUPS_MAX;
 
-use super::{HostError, Saved, Tried};
+use super::{HostError, Saved, Tried, whole};
 
 /// Priority of our rules: before the local table's.
 const PREF_VIP: u32 = 50;
@@ -54,7 +55,7 @@ pub enum Place {
         /// The interface.
         ifindex: u32,
         /// The node's own address; `None` leaves the choice to the kernel.
-        source: Option<Ipv4Addr>,
+        source: Option<IpAddr>,
     },
 }
 
@@ -67,7 +68,7 @@ struct Rule {
     message: RuleMessage,
     pref: u32,
     table: u32,
-    to: Option<Ipv4Addr>,
+    to: Option<IpAddr>,
     /// See [`SPARED`].
     spared: bool,
 }
@@ -99,7 +100,7 @@ async fn rules(handle: &Handle) -> Result<Vec<Rule>, HostError> {
                 rule.pref = *pref;
             } else if let RuleAttribute::Table(table) = attribute {
                 rule.table = *table;
-            } else if let RuleAttribute::Destination(IpAddr::V4(to)) = attribute {
+            } else if let RuleAttribute::Destination(to) = attribute {
                 rule.to = Some(*to);
             } else if let RuleAttribute::Protocol(protocol) = attribute {
                 rule.spared = *protocol == SPARED;
@@ -219,7 +220,7 @@ impl Rules<'_> {
     }
 
     /// Adds a rule; that it is there already is no error.
-    async fn add(&self, request: RuleAddRequest<Ipv4Addr>) -> Result<(), rtnetlink::Error> {
+    async fn add<T>(&self, request: RuleAddRequest<T>) -> Result<(), rtnetlink::Error> {
         let mut request = request.action(RuleAction::ToTable);
         request.message_mut().attributes.push(RuleAttribute::Protocol(SPARED));
         (self.beat)();
@@ -247,25 +248,37 @@ pub(super) async fn missing_rules(handle: &Handle) -> Result<Vec<String>, HostEr
 }
 
 /// Writes or removes the route of a VIP's local clients.
-pub(super) async fn place(handle: &Handle, vip: Ipv4Addr, place: Place) -> Result<(), HostError> {
+pub(super) async fn place(handle: &Handle, vip: IpAddr, place: Place) -> Result<(), HostError> {
     let what = || format!("set the route of local clients of {vip} (table {TABLE})");
-    let route = || RouteMessageBuilder::<Ipv4Addr>::new().table_id(TABLE).destination_prefix(vip, 32);
+    let route = route(vip, place).map_err(|e| HostError::io(what(), e))?;
     match place {
-        Place::Here => {
-            // "Nowhere" is the kernel's word for any scope, "unspec" for anybody's.
-            let route = route().scope(RouteScope::NoWhere).protocol(RouteProtocol::Unspec).build();
-            unless(handle.route().del(route).execute().await, &ABSENT).tried(what)
-        }
-        Place::Out { ifindex, source } => {
-            let mut route = route().output_interface(ifindex).scope(RouteScope::Link).protocol(SPARED);
-            if let Some(source) = source {
-                route = route.pref_source(source);
-            }
-            handle.route().add(route.build()).replace().execute().await.tried(what)
-        }
+        Place::Here => unless(handle.route().del(route).execute().await, &ABSENT).tried(what),
+        Place::Out { .. } => handle.route().add(route).replace().execute().await.tried(what),
     }
 }
 
+/// The route of a VIP's local clients; for [`Place::Here`] the one to remove.
+///
+/// # Errors
+/// If the VIP and the source address are of two families.
+fn route(vip: IpAddr, place: Place) -> io::Result<RouteMessage> {
+    let route = RouteMessageBuilder::<IpAddr>::new().table_id(TABLE);
+    let route = route.destination_prefix(vip, whole(vip)).map_err(io::Error::other)?;
+    let route = match place {
+        // "Nowhere" is the kernel's word for any scope, "unspec" for anybody's.
+        Place::Here => route.scope(RouteScope::NoWhere).protocol(RouteProtocol::Unspec),
+        Place::Out { ifindex, source } => {
+            let route = route.output_interface(ifindex).scope(RouteScope::Link).protocol(SPARED);
+            match source {
+                Some(source) => route.pref_source(source).map_err(io::Error::other)?,
+                None => route,
+            }
+        }
+    };
+    Ok(route.build())
+}
+
+/// The routes of all tables: those of IPv4, as our rule is.
 async fn all_routes(handle: &Handle) -> Result<Vec<RouteMessage>, HostError> {
     let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
     handle.route().get(all).execute().try_collect().await.tried(|| "list the routes".into())
@@ -273,7 +286,7 @@ async fn all_routes(handle: &Handle) -> Result<Vec<RouteMessage>, HostError> {
 
 /// By VIP, where the routes in our table let local clients go; `None` for one
 /// that we would write in another way.
-pub(super) async fn routes(handle: &Handle) -> Result<BTreeMap<Ipv4Addr, Option<Place>>, HostError> {
+pub(super) async fn routes(handle: &Handle) -> Result<BTreeMap<IpAddr, Option<Place>>, HostError> {
     let mut found = BTreeMap::new();
     for route in all_routes(handle).await? {
         let Some(vip) = vip_of_route(&route) else { continue };
@@ -281,8 +294,8 @@ pub(super) async fn routes(handle: &Handle) -> Result<BTreeMap<Ipv4Addr, Option<
         for attribute in &route.attributes {
             if let RouteAttribute::Oif(ifindex) = attribute {
                 out = Some(*ifindex);
-            } else if let RouteAttribute::PrefSource(RouteAddress::Inet(address)) = attribute {
-                source = Some(*address);
+            } else if let RouteAttribute::PrefSource(address) = attribute {
+                source = ip_of(address);
             }
         }
         let place = out.filter(|_| route.header.protocol == SPARED);
@@ -299,13 +312,25 @@ fn table_of(route: &RouteMessage) -> Option<u32> {
 }
 
 /// The VIP whose local clients this route is for.
-pub(super) fn vip_of_route(route: &RouteMessage) -> Option<Ipv4Addr> {
-    if table_of(route) != Some(TABLE) || route.header.destination_prefix_length != 32 {
+pub(super) fn vip_of_route(route: &RouteMessage) -> Option<IpAddr> {
+    if table_of(route) != Some(TABLE) {
         return None;
     }
-    route.attributes.iter().find_map(|a| {
-        if let RouteAttribute::Destination(RouteAddress::Inet(vip)) = a { Some(*vip) } else { None }
-    })
+    let to = route
+        .attributes
+        .iter()
+        .find_map(|a| if let RouteAttribute::Destination(to) = a { ip_of(to) } else { None });
+    to.filter(|vip| route.header.destination_prefix_length == whole(*vip))
+}
+
+fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
+    if let RouteAddress::Inet(v4) = address {
+        Some(IpAddr::V4(*v4))
+    } else if let RouteAddress::Inet6(v6) = address {
+        Some(IpAddr::V6(*v6))
+    } else {
+        None
+    }
 }
 
 /// Lets the named errnos pass as success.
@@ -317,5 +342,24 @@ fn unless(result: Result<(), rtnetlink::Error>, fine: &[i32]) -> Result<(), rtne
             Ok(())
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_of_its_vips_family() {
+        let (vip, source) = (Ipv4Addr::new(10, 0, 1, 12), Ipv4Addr::new(10, 0, 1, 3));
+        let out = |source: &str| Place::Out { ifindex: 7, source: Some(source.parse().unwrap()) };
+        let written = route(vip.into(), out("10.0.1.3")).unwrap();
+        let wanted = RouteMessageBuilder::<Ipv4Addr>::new().table_id(TABLE).destination_prefix(vip, 32);
+        let wanted = wanted.output_interface(7).scope(RouteScope::Link).protocol(SPARED).pref_source(source);
+        assert_eq!(written, wanted.build());
+        assert_eq!(vip_of_route(&written), Some(vip.into()));
+        let other = "2001:db8::12".parse().unwrap();
+        assert_eq!(vip_of_route(&route(other, out("2001:db8::3")).unwrap()), Some(other));
+        assert!(route(other, out("10.0.1.3")).is_err() && route(vip.into(), out("2001:db8::3")).is_err());
     }
 }

@@ -13,13 +13,13 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::{
-    address::AddressAttribute,
+    address::{AddressAttribute, AddressMessage},
     link::{LinkAttribute, LinkFlags, LinkXdp, XdpAttached},
 };
 use rtnetlink::Handle;
@@ -135,7 +135,7 @@ pub struct Host {
     /// Called between the steps of what may take long.
     beat: fn(),
     /// Where local clients of VIPs were let go last.
-    placed: RefCell<BTreeMap<Ipv4Addr, Place>>,
+    placed: RefCell<BTreeMap<IpAddr, Place>>,
 }
 
 impl Host {
@@ -200,21 +200,19 @@ impl Host {
     ///
     /// # Errors
     /// [`HostError::Netlink`].
-    pub fn addresses(&self, ifindex: u32) -> Result<Vec<(Ipv4Addr, u8)>, HostError> {
+    pub fn addresses(&self, ifindex: u32) -> Result<Vec<(IpAddr, u8)>, HostError> {
         self.runtime.block_on(self.addresses_of(ifindex))
     }
 
-    async fn addresses_of(&self, ifindex: u32) -> Result<Vec<(Ipv4Addr, u8)>, HostError> {
+    async fn addresses_of(&self, ifindex: u32) -> Result<Vec<(IpAddr, u8)>, HostError> {
         let mut found = Vec::new();
         let mut addresses = self.handle.address().get().set_link_index_filter(ifindex).execute();
         while let Some(address) = addresses.try_next().await.tried(|| "list the addresses".into())? {
             if address.header.index != ifindex {
                 continue;
             }
-            for attribute in &address.attributes {
-                if let AddressAttribute::Local(IpAddr::V4(local)) = attribute {
-                    found.push((*local, address.header.prefix_len));
-                }
+            if let Some(local) = ipv4_of(&address) {
+                found.push((local, address.header.prefix_len));
             }
         }
         Ok(found)
@@ -229,7 +227,7 @@ impl Host {
     /// # Errors
     /// [`HostError`]; what was changed until then is written down and is put
     /// back by [`Host::restore`].
-    pub fn ensure<T>(&self, vips: &BTreeMap<Ipv4Addr, T>) -> Result<Vec<String>, HostError> {
+    pub fn ensure<T>(&self, vips: &BTreeMap<IpAddr, T>) -> Result<Vec<String>, HostError> {
         let mut saved = Saved::read(&self.run_dir)?;
         let mut done = Vec::new();
         self.ensure_settings(&mut saved, &mut done)?;
@@ -259,7 +257,7 @@ impl Host {
     fn ensure_addresses<T>(
         &self,
         saved: &mut Saved,
-        vips: &BTreeMap<Ipv4Addr, T>,
+        vips: &BTreeMap<IpAddr, T>,
         done: &mut Vec<String>,
     ) -> Result<(), HostError> {
         let present: BTreeSet<_> =
@@ -274,7 +272,7 @@ impl Host {
             for vip in missing {
                 self.handle
                     .address()
-                    .add(LOOPBACK, IpAddr::V4(*vip), 32)
+                    .add(LOOPBACK, *vip, whole(*vip))
                     .replace()
                     .execute()
                     .await
@@ -291,7 +289,7 @@ impl Host {
     ///
     /// # Errors
     /// [`HostError`].
-    pub fn remove_vips(&self, vips: &BTreeSet<Ipv4Addr>) -> Result<(), HostError> {
+    pub fn remove_vips(&self, vips: &BTreeSet<IpAddr>) -> Result<(), HostError> {
         if vips.is_empty() {
             return Ok(());
         }
@@ -310,14 +308,11 @@ impl Host {
 
     /// Takes those that are there off the loopback interface. They are listed
     /// once: there can be ten thousand.
-    async fn delete_addresses(&self, vips: &BTreeSet<Ipv4Addr>) -> Result<(), HostError> {
+    async fn delete_addresses(&self, vips: &BTreeSet<IpAddr>) -> Result<(), HostError> {
         let mut addresses = self.handle.address().get().set_link_index_filter(LOOPBACK).execute();
         let mut found = Vec::new();
         while let Some(address) = addresses.try_next().await.tried(|| "list the addresses".into())? {
-            let vip = address.attributes.iter().find_map(|a| {
-                let AddressAttribute::Local(IpAddr::V4(local)) = a else { return None };
-                vips.contains(local).then_some(*local)
-            });
+            let vip = ipv4_of(&address).filter(|local| vips.contains(local));
             if let Some(vip) = vip.filter(|_| address.header.index == LOOPBACK) {
                 found.push((vip, address));
             }
@@ -334,7 +329,7 @@ impl Host {
     ///
     /// # Errors
     /// [`HostError::Netlink`].
-    pub fn place_local_clients(&self, vip: Ipv4Addr, place: Place) -> Result<(), HostError> {
+    pub fn place_local_clients(&self, vip: IpAddr, place: Place) -> Result<(), HostError> {
         let done = self.runtime.block_on(local_clients::place(&self.handle, vip, place));
         let mut placed = self.placed.borrow_mut();
         match &done {
@@ -347,7 +342,7 @@ impl Host {
 
     /// Where local clients of a VIP were let go last; `None` if that is not known.
     #[must_use]
-    pub fn placed(&self, vip: Ipv4Addr) -> Option<Place> {
+    pub fn placed(&self, vip: IpAddr) -> Option<Place> {
         self.placed.borrow().get(&vip).copied()
     }
 
@@ -356,7 +351,7 @@ impl Host {
     ///
     /// # Errors
     /// [`HostError::Netlink`].
-    pub fn place_all(&self, places: &BTreeMap<Ipv4Addr, Place>) -> Result<Vec<String>, HostError> {
+    pub fn place_all(&self, places: &BTreeMap<IpAddr, Place>) -> Result<Vec<String>, HostError> {
         let there = self.runtime.block_on(local_clients::routes(&self.handle))?;
         let mut done = Vec::new();
         for (vip, place) in places {
@@ -378,7 +373,7 @@ impl Host {
     /// Is there to be a route for this VIP's local clients, as far as was said
     /// last?
     #[must_use]
-    pub fn needs_route(&self, vip: Ipv4Addr) -> bool {
+    pub fn needs_route(&self, vip: IpAddr) -> bool {
         self.placed(vip).is_some_and(|place| place != Place::Here)
     }
 
@@ -387,7 +382,7 @@ impl Host {
     ///
     /// # Errors
     /// [`HostError`].
-    pub fn take_off_loopback(&self, vips: &BTreeSet<Ipv4Addr>) -> Result<(), HostError> {
+    pub fn take_off_loopback(&self, vips: &BTreeSet<IpAddr>) -> Result<(), HostError> {
         self.runtime.block_on(self.delete_addresses(vips))
     }
 
@@ -412,20 +407,44 @@ impl Host {
 }
 
 /// The address that this host's own packets to `vip` should carry when they
-/// leave by an interface with these: one in the VIP's subnet, else the first;
-/// no VIP.
+/// leave by an interface with these: one in the VIP's subnet, else the first
+/// of its family; no VIP.
 #[must_use]
 pub fn source_among<T>(
-    addresses: &[(Ipv4Addr, u8)],
-    vip: Ipv4Addr,
-    vips: &BTreeMap<Ipv4Addr, T>,
-) -> Option<Ipv4Addr> {
-    let own = || addresses.iter().filter(|(address, _)| !vips.contains_key(address));
-    let same_subnet = own().find(|(address, prefix)| {
-        let mask = u32::MAX.checked_shl(32 - u32::from(*prefix)).unwrap_or(0);
-        u32::from(*address) & mask == u32::from(vip) & mask
-    });
+    addresses: &[(IpAddr, u8)],
+    vip: IpAddr,
+    vips: &BTreeMap<IpAddr, T>,
+) -> Option<IpAddr> {
+    let is_own = |address: &IpAddr| address.is_ipv4() == vip.is_ipv4() && !vips.contains_key(address);
+    let own = || addresses.iter().filter(|(address, _)| is_own(address));
+    let same_subnet = own().find(|(address, prefix)| common_bits(*address, vip) >= u32::from(*prefix));
     same_subnet.or_else(|| own().next()).map(|(address, _)| *address)
+}
+
+/// How many bits two addresses begin with in common; none if they are of two
+/// families.
+fn common_bits(one: IpAddr, other: IpAddr) -> u32 {
+    match (one, other) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => (one.to_bits() ^ other.to_bits()).leading_zeros(),
+        (IpAddr::V6(one), IpAddr::V6(other)) => (one.to_bits() ^ other.to_bits()).leading_zeros(),
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => 0,
+    }
+}
+
+/// The prefix length of an address that stands for itself alone, in bits.
+const fn whole(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    }
+}
+
+/// The IPv4 address that a message is about; `None` for one of IPv6, which the
+/// kernel lists beside them.
+fn ipv4_of(message: &AddressMessage) -> Option<IpAddr> {
+    message.attributes.iter().find_map(|attribute| {
+        if let AddressAttribute::Local(local @ IpAddr::V4(_)) = attribute { Some(*local) } else { None }
+    })
 }
 
 /// Reads what we need from a link message.
@@ -460,3 +479,32 @@ fn xdp_program(attributes: &[LinkXdp]) -> Option<(XdpMode, u32)> {
 
 pub use watch::{Watched, watch};
 mod watch;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn packets_to_a_vip_carry_an_address_of_its_subnet_or_else_the_first() {
+        let on = |texts: &[&str]| -> Vec<(IpAddr, u8)> {
+            let split = |text: &&str| text.split_once('/').map(|(a, b)| (address(a), b.parse().unwrap()));
+            texts.iter().filter_map(split).collect()
+        };
+        let all = on(&["fd00::1/64", "192.0.2.7/24", "10.0.0.12/24", "10.0.1.12/24", "10.0.1.3/24"]);
+        let vips = BTreeMap::from([(address("10.0.1.12"), ())]);
+        let source = |vip| source_among(&all, address(vip), &vips);
+        assert_eq!(source("10.0.1.12"), Some(address("10.0.1.3")), "a VIP is nobody's own");
+        assert_eq!(source("10.0.0.99"), Some(address("10.0.0.12")));
+        assert_eq!(source("198.51.100.1"), Some(address("192.0.2.7")));
+        assert_eq!(source("fd00:1::9"), Some(address("fd00::1")));
+        assert_eq!(source_among(&all[..1], address("10.0.1.12"), &vips), None);
+        assert_eq!(
+            source_among(&on(&["10.0.1.3/0"]), address("192.0.2.1"), &vips),
+            Some(address("10.0.1.3"))
+        );
+    }
+}

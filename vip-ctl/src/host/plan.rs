@@ -1,7 +1,7 @@
 //! What [`Host::ensure`] and [`Host::restore`] would still have to do, told
 //! without doing it.
 
-use std::{collections::BTreeSet, fs, net::Ipv4Addr};
+use std::{collections::BTreeSet, fs, net::IpAddr};
 
 use super::{Host, HostError, LOOPBACK, SETTINGS, Saved, WANTED, local_clients};
 
@@ -10,7 +10,7 @@ impl Host {
     ///
     /// # Errors
     /// [`HostError`] if the host can't be looked at.
-    pub fn missing(&self, vips: &BTreeSet<Ipv4Addr>) -> Result<Vec<String>, HostError> {
+    pub fn missing(&self, vips: &BTreeSet<IpAddr>) -> Result<Vec<String>, HostError> {
         let mut would = Vec::new();
         for (name, wanted) in WANTED {
             let path = format!("{SETTINGS}/{name}");

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     path::Path,
 };
 
@@ -24,7 +24,7 @@ pub struct Saved {
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
     /// VIPs that were put on `lo`.
-    pub addresses: BTreeSet<Ipv4Addr>,
+    pub addresses: BTreeSet<IpAddr>,
     /// True if the rule for the local table was moved behind ours.
     pub local_rule_moved: bool,
     /// Neighbour entries that were pinned.
@@ -65,5 +65,19 @@ impl Saved {
             }
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_an_earlier_version_reads_the_same() {
+        let text = r#"{"boot_id":"b","settings":{},"addresses":["9.0.0.2","10.0.1.12"],"local_rule_moved":true,"neighbours":{}}"#;
+        let saved: Saved = serde_json::from_str(text).unwrap();
+        let addresses: Vec<_> = saved.addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["9.0.0.2", "10.0.1.12"]);
+        assert_eq!(serde_json::to_string(&saved).unwrap(), text);
     }
 }

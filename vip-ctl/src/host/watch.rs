@@ -1,10 +1,6 @@
 //! Netlink watched: carrier, MACs, and others who tidy up what is ours.
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr},
-    time::Duration,
-};
+use std::{io, net::IpAddr, time::Duration};
 
 use futures_util::StreamExt;
 use netlink_packet_core::NetlinkPayload;
@@ -26,7 +22,7 @@ pub enum Watched {
     /// address that local clients may need.
     Disturbed,
     /// The route of this VIP's local clients was removed by somebody.
-    RouteGone(Ipv4Addr),
+    RouteGone(IpAddr),
     /// A neighbour entry that is watched has changed, or is gone.
     Neighbour,
     /// Anything may have changed: the watch begins, or something was missed.
@@ -119,6 +115,8 @@ fn understand(payload: NetlinkPayload<RouteNetlinkMessage>, addresses: &[IpAddr]
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
@@ -135,7 +133,7 @@ mod tests {
             let route = route.destination_prefix(VIP, length).build();
             understand(NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelRoute(route)), &[])
         };
-        assert!(matches!(route(0x56_4950, 32), Some(Watched::RouteGone(VIP))));
+        assert!(matches!(route(0x56_4950, 32), Some(Watched::RouteGone(vip)) if vip == VIP));
         assert!(route(0x56_4950, 24).is_none() && route(254, 32).is_none());
     }
 }

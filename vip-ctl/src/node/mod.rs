@@ -10,7 +10,7 @@ mod ways;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
     path::Path,
     time::Duration,
 };
@@ -43,7 +43,7 @@ pub struct GroupSetup {
     /// The longest lease; meaningless in manual mode.
     pub hold: Duration,
     /// Its VIPs.
-    pub vips: Vec<Ipv4Addr>,
+    pub vips: Vec<IpAddr>,
 }
 
 /// What the node is to have.
@@ -110,7 +110,7 @@ pub enum NodeError {
     )]
     OnInterface {
         /// The VIP.
-        vip: Ipv4Addr,
+        vip: IpAddr,
         /// The interface.
         iface: String,
     },
@@ -218,7 +218,7 @@ pub fn prune(paths: &Paths, keep: &[GroupSetup], ended: &[String]) -> Result<(),
 fn prune_vips(plane: &mut DataPlane, host: &Host, keep: &[GroupSetup]) -> Result<(), NodeError> {
     let keep: BTreeMap<_, _> = keep.iter().map(|kept| (kept.name.as_str(), &kept.vips)).collect();
     let kept = |group: &Group| keep.get(group.name.as_str()).copied();
-    let kept: BTreeMap<GroupIndex, BTreeSet<Ipv4Addr>> = plane
+    let kept: BTreeMap<GroupIndex, BTreeSet<IpAddr>> = plane
         .groups()
         .iter()
         .filter(|group| group.mode == GroupMode::Cluster)
@@ -410,7 +410,7 @@ impl Node {
     ///
     /// # Errors
     /// [`NodeError`]; it can be run again.
-    pub fn finish_change(&mut self, groups: &[GroupSetup]) -> Result<Vec<Ipv4Addr>, NodeError> {
+    pub fn finish_change(&mut self, groups: &[GroupSetup]) -> Result<Vec<IpAddr>, NodeError> {
         prune_groups(&mut self.plane, &self.host, groups)?;
         let came = self.put(groups)?;
         self.place()?;
@@ -419,7 +419,7 @@ impl Node {
     }
 
     /// Puts groups and their VIPs into the maps; the VIPs that came.
-    fn put(&mut self, groups: &[GroupSetup]) -> Result<Vec<Ipv4Addr>, NodeError> {
+    fn put(&mut self, groups: &[GroupSetup]) -> Result<Vec<IpAddr>, NodeError> {
         let places = self.put_groups(groups)?;
         let of = |(group, index): (&GroupSetup, GroupIndex)| {
             group.vips.iter().map(|vip| (*vip, index)).collect::<Vec<_>>()
@@ -515,7 +515,7 @@ impl Node {
     ///
     /// # Errors
     /// [`NodeError`] if the maps can't be read.
-    pub fn vip_groups(&self) -> Result<BTreeMap<Ipv4Addr, GroupIndex>, NodeError> {
+    pub fn vip_groups(&self) -> Result<BTreeMap<IpAddr, GroupIndex>, NodeError> {
         Ok(self.plane.vips()?.into_iter().map(|(vip, entry)| (vip, entry.group)).collect())
     }
 

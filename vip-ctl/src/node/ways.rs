@@ -1,6 +1,6 @@
 //! How local clients of groups that are held elsewhere leave this host.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use vip_common::GroupIndex;
 
@@ -17,13 +17,13 @@ pub struct Ways {
     pub ifindex: Option<u32>,
     /// The VIPs of each group, and the address that packets of their local
     /// clients carry; `None` leaves the choice to the kernel.
-    pub sources: BTreeMap<GroupIndex, Vec<(Ipv4Addr, Option<Ipv4Addr>)>>,
+    pub sources: BTreeMap<GroupIndex, Vec<(IpAddr, Option<IpAddr>)>>,
 }
 
 impl Ways {
     /// Where local clients of a group's VIPs are to go, if the group is here
     /// and if it is not; those without a way out stay here.
-    pub fn places(&self, group: GroupIndex, is_here: bool) -> impl Iterator<Item = (Ipv4Addr, Place)> {
+    pub fn places(&self, group: GroupIndex, is_here: bool) -> impl Iterator<Item = (IpAddr, Place)> {
         let out = self.ifindex.filter(|_| !is_here);
         let place = move |source| out.map_or(Place::Here, |ifindex| Place::Out { ifindex, source });
         let vips = self.sources.get(&group).into_iter().flatten();

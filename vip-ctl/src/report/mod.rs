@@ -4,7 +4,7 @@
 pub mod metrics;
 mod text;
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -303,7 +303,7 @@ impl Status {
 
 /// The VIPs of each group, in one pass: there may be ten thousand groups and
 /// ten times as many VIPs.
-fn by_group(vips: BTreeMap<Ipv4Addr, VipEntry>) -> BTreeMap<GroupIndex, Vec<(Ipv4Addr, VipSlot)>> {
+fn by_group(vips: BTreeMap<IpAddr, VipEntry>) -> BTreeMap<GroupIndex, Vec<(IpAddr, VipSlot)>> {
     let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for (address, entry) in vips {
         groups.entry(entry.group).or_default().push((address, entry.slot));
@@ -348,7 +348,7 @@ mod tests {
     #[test]
     fn each_group_gets_its_own_vips_in_order() {
         let entry = |group: u32, slot: u32| VipEntry { group: GroupIndex(group), slot: VipSlot(slot) };
-        let address = |last: u8| Ipv4Addr::new(10, 0, 1, last);
+        let address = |last: u8| IpAddr::from([10, 0, 1, last]);
         let vips = [(address(9), entry(2, 1)), (address(3), entry(2, 2)), (address(5), entry(1, 3))];
         let groups = by_group(vips.into());
         assert_eq!(groups.len(), 2);

@@ -9,7 +9,7 @@ mod queue;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::Ipv4Addr,
+    net::IpAddr,
     sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError},
     time::Duration,
 };
@@ -96,14 +96,14 @@ struct Seen {
     good_until: BootNs,
     groups: BTreeMap<GroupIndex, Group>,
     /// In the order of their addresses.
-    vips: BTreeMap<GroupIndex, Vec<Ipv4Addr>>,
+    vips: BTreeMap<GroupIndex, Vec<IpAddr>>,
     ifaces: BTreeMap<u32, [u8; 6]>,
 }
 
 impl Seen {
     fn read(plane: &DataPlane) -> Result<Self, DataPlaneError> {
         let at = clock::now();
-        let mut vips: BTreeMap<GroupIndex, Vec<Ipv4Addr>> = BTreeMap::new();
+        let mut vips: BTreeMap<GroupIndex, Vec<IpAddr>> = BTreeMap::new();
         for (vip, entry) in plane.vips()? {
             vips.entry(entry.group).or_default().push(vip);
         }

@@ -7,7 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
     time::Duration,
 };
 
@@ -62,7 +62,7 @@ pub(super) struct Turn {
     /// The group.
     pub(super) group: GroupIndex,
     /// The VIPs up to this one have had their turn.
-    pub(super) after: Option<Ipv4Addr>,
+    pub(super) after: Option<IpAddr>,
     /// Frames that may leave; those of one VIP in any case.
     pub(super) room: usize,
     /// When the group came here: what was read before may lack some of its VIPs.
@@ -73,12 +73,12 @@ pub(super) struct Turn {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     /// There are VIPs after this one.
-    Partly(Ipv4Addr),
+    Partly(IpAddr),
     /// To the group's last VIP.
     All,
     /// As many frames wait to leave as may: the VIPs after this one, or all of
     /// the group's, are to be tried again.
-    Held(Option<Ipv4Addr>),
+    Held(Option<IpAddr>),
     /// The group is not here any more.
     Lost,
 }
@@ -102,7 +102,7 @@ enum Stage {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     stage: Stage,
-    after: Option<Ipv4Addr>,
+    after: Option<IpAddr>,
     ordered: BootNs,
     /// Frames of this announcement that have left.
     frames: usize,
@@ -244,7 +244,7 @@ impl Queue {
         }
     }
 
-    fn go_on_after(&mut self, group: GroupIndex, vip: Option<Ipv4Addr>) {
+    fn go_on_after(&mut self, group: GroupIndex, vip: Option<IpAddr>) {
         if let Some(entry) = self.entries.get_mut(&group) {
             entry.after = vip;
         }

@@ -3,7 +3,7 @@
 //! of this host is asked once, not for each group. Ten thousand groups can
 //! move at once.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use vip_common::GroupIndex;
 
@@ -18,9 +18,9 @@ pub(super) trait Ground {
     /// The ways out of all groups.
     fn ways(&self) -> Result<Ways, NodeError>;
     /// Where a VIP's local clients were let go last.
-    fn placed(&self, vip: Ipv4Addr) -> Option<Place>;
+    fn placed(&self, vip: IpAddr) -> Option<Place>;
     /// Lets them go there.
-    fn place(&self, vip: Ipv4Addr, place: Place) -> Result<(), NodeError>;
+    fn place(&self, vip: IpAddr, place: Place) -> Result<(), NodeError>;
 }
 
 impl Ground for Node {
@@ -28,11 +28,11 @@ impl Ground for Node {
         Node::ways(self)
     }
 
-    fn placed(&self, vip: Ipv4Addr) -> Option<Place> {
+    fn placed(&self, vip: IpAddr) -> Option<Place> {
         self.host.placed(vip)
     }
 
-    fn place(&self, vip: Ipv4Addr, place: Place) -> Result<(), NodeError> {
+    fn place(&self, vip: IpAddr, place: Place) -> Result<(), NodeError> {
         Ok(self.host.place_local_clients(vip, place)?)
     }
 }
@@ -91,7 +91,10 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::{Cell, RefCell};
+    use std::{
+        cell::{Cell, RefCell},
+        net::Ipv4Addr,
+    };
 
     use super::*;
     use crate::host::HostError;
@@ -99,21 +102,21 @@ mod tests {
     /// A host's routes, with a count of what it was asked.
     #[derive(Default)]
     struct Routes {
-        placed: RefCell<BTreeMap<Ipv4Addr, Place>>,
+        placed: RefCell<BTreeMap<IpAddr, Place>>,
         questions: Cell<usize>,
         orders: Cell<usize>,
-        broken: Cell<Option<Ipv4Addr>>,
+        broken: Cell<Option<IpAddr>>,
     }
 
     const IFINDEX: u32 = 7;
     const OUT: Place = Place::Out { ifindex: IFINDEX, source: None };
 
     /// Each group has two VIPs.
-    fn vips(group: u32) -> [Ipv4Addr; 2] {
-        [0x0a00_0000 + group * 2, 0x0a00_0001 + group * 2].map(Ipv4Addr::from)
+    fn vips(group: u32) -> [IpAddr; 2] {
+        [0x0a00_0000 + group * 2, 0x0a00_0001 + group * 2].map(|address| Ipv4Addr::from(address).into())
     }
 
-    fn all<const N: usize>(groups: [(u32, Place); N]) -> BTreeMap<Ipv4Addr, Place> {
+    fn all<const N: usize>(groups: [(u32, Place); N]) -> BTreeMap<IpAddr, Place> {
         groups.iter().flat_map(|(group, place)| vips(*group).map(|vip| (vip, *place))).collect()
     }
 
@@ -125,11 +128,11 @@ mod tests {
             Ok(Ways { ifindex: Some(IFINDEX), sources })
         }
 
-        fn placed(&self, vip: Ipv4Addr) -> Option<Place> {
+        fn placed(&self, vip: IpAddr) -> Option<Place> {
             self.placed.borrow().get(&vip).copied()
         }
 
-        fn place(&self, vip: Ipv4Addr, place: Place) -> Result<(), NodeError> {
+        fn place(&self, vip: IpAddr, place: Place) -> Result<(), NodeError> {
             self.orders.set(self.orders.get() + 1);
             if self.broken.get() == Some(vip) {
                 let source = std::io::Error::from_raw_os_error(libc::ENETDOWN);

@@ -42,8 +42,12 @@ impl Sender {
         self.queue.order(order, self.now);
     }
 
-    fn vip(number: u8) -> Ipv4Addr {
-        Ipv4Addr::new(10, 0, 0, number)
+    fn vip(number: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, number])
+    }
+
+    fn number(vip: IpAddr) -> u8 {
+        if let IpAddr::V4(vip) = vip { vip.octets()[3] } else { panic!("{vip} is no VIP of this test") }
     }
 
     fn turn(&mut self, turn: &Turn) {
@@ -53,7 +57,7 @@ impl Sender {
         }
         let group = turn.group.0;
         let size = self.sizes.get(group as usize).copied().unwrap_or(1);
-        let first = turn.after.map_or(0, |after| after.octets()[3] + 1);
+        let first = turn.after.map_or(0, |after| Self::number(after) + 1);
         let fit = u8::try_from((turn.room / FRAMES_PER_VIP).max(1)).unwrap();
         let end = size.min(first.saturating_add(fit));
         for number in first..end {
