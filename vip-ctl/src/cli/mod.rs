@@ -25,8 +25,6 @@ mod status;
 mod support;
 mod switchover;
 mod unload;
-#[cfg(test)]
-mod walk;
 
 use std::{io::Write as _, process::ExitCode};
 
@@ -218,6 +216,8 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
 
 #[cfg(test)]
 mod tests {
+    mod walk;
+
     use super::*;
 
     #[test]

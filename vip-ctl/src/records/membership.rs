@@ -278,10 +278,9 @@ fn entry(last: Option<Membership>, next: Membership, me: &str) -> Result<Entry, 
 }
 
 #[cfg(test)]
-mod chains;
-
-#[cfg(test)]
 mod tests {
+    mod chains;
+
     use super::*;
 
     fn membership(generation: u32, voters: &[(&str, u8)], confirmed: &[&str]) -> Membership {

@@ -33,7 +33,7 @@ const SLOW_LEASE_TESTS: &[&str] = &[
     "transport::tests::forged::",
     "transport::tests::replay::",
 ];
-const SLOW_GLUE_TESTS: &[&str] = &["records::membership::chains::"];
+const SLOW_GLUE_TESTS: &[&str] = &["records::membership::tests::chains::"];
 
 /// vip-lease's tests in which engines vote and are given other groups: of these,
 /// the only ones that can notice an engine's mutant.

@@ -417,6 +417,4 @@ pub fn rules(config: &Config) -> Vec<GateRule> {
 }
 
 #[cfg(test)]
-mod cluster;
-#[cfg(test)]
 mod tests;

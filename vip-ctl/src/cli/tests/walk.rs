@@ -3,7 +3,7 @@
 
 use clap::{Command, CommandFactory as _, Parser as _};
 
-use super::Cli;
+use crate::cli::Cli;
 
 /// Verbs without `--dry-run`: they change nothing, or (`agent`) only `check`
 /// can tell beforehand, or (`man`, `convert`) they print unless told where to write.

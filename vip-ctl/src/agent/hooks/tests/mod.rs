@@ -1,5 +1,7 @@
 //! The thread with real processes: order, limits, and who is told what.
 
+mod cluster;
+
 use std::{
     path::Path,
     sync::{Mutex, mpsc::channel},

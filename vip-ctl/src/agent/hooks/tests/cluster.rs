@@ -16,10 +16,12 @@ use vip_lease::{
     transport::{Identity, KeyId, KeyRing, Psk, Transport},
 };
 
-use super::sequence::{Sequencer, Skipped};
-use crate::engine::{
-    Command, Completed, Engine, EngineConfig, GroupId, GroupSpec, GroupState, Incarnation, Label, LabelSpec,
-    Labels, NodeId, NodeSpec, Packet, Refusal, Role,
+use crate::{
+    agent::hooks::sequence::{Sequencer, Skipped},
+    engine::{
+        Command, Completed, Engine, EngineConfig, GroupId, GroupSpec, GroupState, Incarnation, Label,
+        LabelSpec, Labels, NodeId, NodeSpec, Packet, Refusal, Role,
+    },
 };
 
 const SEEDS: u64 = 24;

@@ -8,7 +8,7 @@
 
 use fastrand::Rng;
 
-use super::*;
+use super::super::*;
 
 const NAMES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
 const SEEDS: u64 = 3000;
