@@ -124,7 +124,8 @@ impl Cluster {
                 // knows of, or of one that begins its rounds anew.
                 Refused::Held { ballot: other, epoch, .. } => {
                     let engine = to.engine.as_ref().map(|engine| engine.status(now));
-                    let known = engine.and_then(|status| status.groups.first().map(|group| group.epoch));
+                    let known =
+                        engine.and_then(|status| status.groups.iter().next().map(|group| group.epoch));
                     listens(ballot)
                         || known < Some(epoch)
                         || to.latest < Some(other)

@@ -246,7 +246,7 @@ impl Cluster {
         let local = self.local(world, node);
         let Some(engine) = local.engine.as_ref().filter(|_| !local.is_stopped()) else { return false };
         let status = engine.status(self.scope.clock(node, world.tick));
-        status.groups.first().is_some_and(|group| match order {
+        status.groups.iter().next().is_some_and(|group| match order {
             Order::Fit => group.state == GroupState::Fault,
             Order::Stand => group.state == GroupState::Standby && group.holder.is_none(),
             Order::HandOver(_) | Order::Stop | Order::Unfit => group.state == GroupState::Active,

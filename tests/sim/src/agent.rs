@@ -7,8 +7,8 @@ use std::{collections::VecDeque, net::SocketAddr};
 
 use vip_common::{BootNs, Lease};
 use vip_engine::{
-    Command, CommandId, Completed, Engine, EngineConfig, Epoch, GroupId, Labels, NodeId, Packet, Refusal,
-    Role,
+    ByGroup, Command, CommandId, Completed, Engine, EngineConfig, Epoch, GroupId, Labels, NodeId, Packet,
+    Refusal, Role,
 };
 use vip_lease::{
     Core, Eligible, Hook, HookAsk, Io, LeaseNotice, Parts, Regroup,
@@ -171,7 +171,7 @@ pub(super) struct Beginning<'a> {
     /// Does it seal what it sends?
     pub is_sealed: bool,
     pub groups: Told,
-    pub rules: Vec<GateRule>,
+    pub rules: ByGroup<GateRule>,
 }
 
 /// A process.

@@ -166,7 +166,7 @@ impl World {
     /// Who may answer for `group` now, by what each node's kernel would say.
     pub(super) fn open_on(&self, group: GroupId) -> impl Iterator<Item = NodeId> + '_ {
         let open = self.nodes.iter().filter(move |node| {
-            let lease = node.map[usize::from(group.0)];
+            let lease = node.map[group.place()];
             let hold_ns_max = nanos(node.hold);
             fence_open(GroupMode::Cluster, lease, hold_ns_max, node.clock.at(self.now))
         });

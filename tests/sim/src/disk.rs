@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use vip_engine::{Epoch, Remembered};
+use vip_engine::{ByGroup, Epoch, Remembered};
 
 use super::{
     agent::Ask,
@@ -27,7 +27,11 @@ pub(super) struct Disk {
 impl Disk {
     /// One that nothing was ever written to.
     pub fn new(groups: usize) -> Self {
-        let empty = Remembered { epochs: vec![Epoch(0); groups], ceiling: Epoch(0), ..Remembered::default() };
+        let empty = Remembered {
+            epochs: ByGroup::from_fn(groups, |_| Epoch(0)),
+            ceiling: Epoch(0),
+            ..Remembered::default()
+        };
         Self { written: empty.clone(), known: empty, is_writing: false }
     }
 }

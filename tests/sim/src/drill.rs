@@ -187,7 +187,7 @@ impl World {
             }
             let paused = self.nodes.iter().position(|node| {
                 let status = node.engine().map(|engine| engine.status(node.clock.at(self.now)));
-                status.is_some_and(|status| status.groups[usize::from(group.0)].state == GroupState::Paused)
+                status.is_some_and(|status| status.groups[group].state == GroupState::Paused)
             });
             if let Some(node) = paused {
                 let to = self.nodes[node].id;
@@ -216,7 +216,7 @@ impl World {
     /// The best of those that say to the holder that they could have the group,
     /// by priority and then by number (rule 9).
     fn best_ready(&self, group: GroupId) -> Option<usize> {
-        let priorities = &self.plan.groups[usize::from(group.0)].priorities;
+        let priorities = &self.plan.groups[group.place()].priorities;
         let holder = self.holder(group)?;
         let ready = self.status_of(holder, group)?.ready.into_iter().map(|node| usize::from(node.0));
         ready.filter(|node| *node != holder).max_by_key(|node| (priorities[*node], Reverse(*node)))
@@ -225,7 +225,7 @@ impl World {
     /// No group that preempts is kept from a better node that could have it.
     fn require_preferred(&self) -> Result<(), Violation> {
         for group in self.groups() {
-            let GroupSpec { preempt, priorities } = &self.plan.groups[usize::from(group.0)];
+            let GroupSpec { preempt, priorities } = &self.plan.groups[group.place()];
             let (Some(holder), Some(best)) = (self.holder(group), self.best_ready(group)) else { continue };
             let place = |node: usize| (priorities[node], Reverse(node));
             if preempt.is_some() && place(best) > place(holder) {
@@ -262,7 +262,7 @@ impl World {
     }
 
     pub(super) fn holder(&self, group: GroupId) -> Option<usize> {
-        self.holdings[usize::from(group.0)].open.map(|node| usize::from(node.0))
+        self.holdings[group.place()].open.map(|node| usize::from(node.0))
     }
 
     /// Can the others go on without `node`, and is one of them no witness?
@@ -330,7 +330,7 @@ impl World {
 
     /// From `since` to the opening of the group's fence on another node than `from`.
     fn taken_over(&self, group: GroupId, from: usize, since: SimNs) -> Option<Duration> {
-        let holding = &self.holdings[usize::from(group.0)];
+        let holding = &self.holdings[group.place()];
         let taken = self.holder(group).is_some_and(|node| node != from);
         taken.then(|| holding.opened_at.since(since))
     }
@@ -350,7 +350,7 @@ impl World {
 
     /// The gap of a planned move that has been made, against its bound.
     fn require_gap(&mut self, drill: &'static str, group: GroupId, from: usize) -> Result<(), Violation> {
-        let closed = self.holdings[usize::from(group.0)].closed_at;
+        let closed = self.holdings[group.place()].closed_at;
         let gap = self.taken_over(group, from, closed);
         let bound = self.candidacy_bound();
         self.require_within(drill, group, gap, bound)?;
@@ -428,7 +428,7 @@ impl World {
         if self.epoch(group) <= epoch {
             return Err(Violation::EpochStays(group));
         }
-        let holder = self.holdings[usize::from(group.0)].open;
+        let holder = self.holdings[group.place()].open;
         let right = holder.is_some() && completed == Completed::HeldBy(holder.unwrap_or_default());
         if !right || wanted.is_some_and(|wanted| Some(wanted) != holder) {
             let why = format!("answered {completed:?}, holder is {holder:?}");
@@ -441,7 +441,7 @@ impl World {
         let group = group_id(0);
         let Some(from) = self.holder(group) else { return Ok(()) };
         let completed = self.obey("demote", group, Command::Demote { group })?;
-        let holder: Option<NodeId> = self.holdings[usize::from(group.0)].open;
+        let holder: Option<NodeId> = self.holdings[group.place()].open;
         let expected = match (self.candidates(), holder) {
             (1, _) => Completed::Released,
             (_, Some(holder)) => Completed::HeldBy(holder),
@@ -537,7 +537,7 @@ impl World {
     fn status_of(&self, node: usize, group: GroupId) -> Option<GroupStatus> {
         let node = &self.nodes[node];
         let status = node.engine()?.status(node.clock.at(self.now));
-        status.groups.into_iter().nth(usize::from(group.0))
+        status.groups.into_iter().nth(group.place())
     }
 
     /// The holder's agent is replaced: no fence moves. Of two voters that need

@@ -57,7 +57,7 @@ impl World {
 
     fn was_open_on(&self, index: usize, group: GroupId, at: BootNs) -> bool {
         let node = &self.nodes[index];
-        fence_open(GroupMode::Cluster, node.map[usize::from(group.0)], nanos(node.hold), at)
+        fence_open(GroupMode::Cluster, node.map[group.place()], nanos(node.hold), at)
     }
 
     /// The groups of which a holder's word lies unread in this node's socket.
@@ -139,7 +139,7 @@ impl World {
         }
         // A process that was stopped may tell late of a grant that is over.
         let is_open = self.is_open_on(index, group);
-        let holding = &mut self.holdings[usize::from(group.0)];
+        let holding = &mut self.holdings[group.place()];
         holding.epochs_may_repeat |= reason == Reason::Forced;
         if reason != Reason::Elected || holding.epochs_may_repeat {
             return Ok(());
@@ -156,7 +156,7 @@ impl World {
         let holder = self.holder(group).map(|node| &self.nodes[node]);
         holder.map_or_else(Epoch::default, |node| {
             let status = node.engine().map(|engine| engine.status(node.clock.at(self.now)));
-            status.map_or_else(Epoch::default, |status| status.groups[usize::from(group.0)].epoch)
+            status.map_or_else(Epoch::default, |status| status.groups[group].epoch)
         })
     }
 
@@ -218,7 +218,7 @@ impl World {
     fn is_paused_somewhere(&self, group: GroupId) -> bool {
         self.nodes.iter().any(|node| {
             let status = node.engine().map(|engine| engine.status(node.clock.at(self.now)));
-            status.is_some_and(|status| status.groups[usize::from(group.0)].state == GroupState::Paused)
+            status.is_some_and(|status| status.groups[group].state == GroupState::Paused)
         })
     }
 

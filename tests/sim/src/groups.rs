@@ -10,7 +10,7 @@ use std::{
 };
 
 use vip_common::Lease;
-use vip_engine::{GroupId, Label, LabelSpec, NodeId, Reloaded};
+use vip_engine::{ByGroup, GroupId, Label, LabelSpec, NodeId, Reloaded};
 use vip_lease::{
     LeaseNotice, Regroup,
     table::{Next, Table, TableGroup},
@@ -78,7 +78,7 @@ impl Groups {
         let mut groups: BTreeMap<String, Vec<IpAddr>> =
             self.table.groups().iter().map(|group| (group.name.clone(), Vec::new())).collect();
         for (vip, group) in &self.answered {
-            let name = &self.table.groups()[usize::from(group.0)].name;
+            let name = &self.table.groups()[*group].name;
             groups.entry(name.clone()).or_default().push(*vip);
         }
         (!self.answered.is_empty()).then(|| Table::of_maps(groups))
@@ -87,7 +87,7 @@ impl Groups {
     /// Takes away what is not to be answered any more.
     fn prune(&mut self, table: &Table) {
         let stays = |vip: &IpAddr, group: &GroupId| {
-            table.groups()[usize::from(group.0)].answered().any(|answered| answered == *vip)
+            table.groups()[*group].answered().any(|answered| answered == *vip)
         };
         self.answered.retain(|vip, group| stays(vip, group));
     }
@@ -179,8 +179,8 @@ impl World {
         );
         // What has ended has no lease any more.
         for group in &ended {
-            node.map[usize::from(group.0)] = Lease::NONE;
-            self.holdings[usize::from(group.0)].epochs_may_repeat = true;
+            node.map[group.place()] = Lease::NONE;
+            self.holdings[group.place()].epochs_may_repeat = true;
         }
         let node = &mut self.nodes[index];
         node.groups.under_way = None;
@@ -211,23 +211,23 @@ impl World {
         groups.prune(&next.table);
         self.note(|world| format!("{:<6} is to go on with groups {version}", world.name(index)));
         let node = &mut self.nodes[index];
-        let reloaded = |(group, was): (usize, &Option<GroupId>)| Reloaded {
+        let reloaded = |(group, was): (GroupId, &Option<GroupId>)| Reloaded {
             was: *was,
-            spec: self.plan.groups[group].clone(),
+            spec: self.plan.groups[group.place()].clone(),
             epoch: node.disk.known.epochs[group],
         };
         let regroup = Regroup {
             ended: next.ended.clone(),
-            groups: next.was.iter().enumerate().map(reloaded).collect(),
+            groups: next.was.with_ids().map(reloaded).collect(),
             labels: next.table.groups().iter().map(TableGroup::labels).collect(),
             table: version as u64 + 1,
-            index: Vec::new(),
+            index: ByGroup::new(),
             uncovered: next.table.uncovered(),
             mute: next.table.mute(),
             rules: self.plan.gate_rules(),
         };
         for group in &next.ended {
-            self.holdings[usize::from(group.0)].epochs_may_repeat = true;
+            self.holdings[group.place()].epochs_may_repeat = true;
         }
         node.groups.under_way = Some(next);
         self.ask(index, Ask::Regroup(Box::new(regroup)))
@@ -280,7 +280,7 @@ impl World {
     /// of it yet.
     pub(super) fn forget_fitness(&mut self, index: usize, ended: &[GroupId]) {
         for group in ended {
-            self.nodes[index].told[usize::from(group.0)] = Fitness::Unknown;
+            self.nodes[index].told[group.place()] = Fitness::Unknown;
         }
     }
 

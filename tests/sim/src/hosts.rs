@@ -168,7 +168,7 @@ impl SimNode {
     /// since a hook has failed?
     pub fn is_unfit(&self, group: GroupId) -> bool {
         let is_barred = self.agent.as_ref().is_some_and(|agent| agent.gates.barred().contains_key(&group));
-        is_barred || self.told[usize::from(group.0)] == Fitness::Unfit
+        is_barred || self.told[group.place()] == Fitness::Unfit
     }
 
     /// Would the process answer nothing of this group if it had the lease?
@@ -178,7 +178,7 @@ impl SimNode {
 
     /// May a word that opens the fence be stored?
     pub fn is_prepared(&self, plan: &Plan, group: GroupId) -> bool {
-        let place = usize::from(group.0);
+        let place = group.place();
         // A lease that goes on was opened before.
         let goes_on = self.map[place].expiry().is_some_and(|until| until > self.handled_at);
         !plan.hooks[place].0 || goes_on || self.prepared[place] == Prepared::Yes
@@ -330,7 +330,7 @@ impl World {
         node.agent = Some(agent::start(config, beginning, now));
         node.forget();
         for (group, _) in &held {
-            node.prepared[usize::from(group.0)] = Prepared::Yes;
+            node.prepared[group.place()] = Prepared::Yes;
         }
         for group in 0..node.eligible.len() {
             let word = node.word(group);

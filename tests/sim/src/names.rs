@@ -22,7 +22,7 @@ impl Names {
     /// What `group` is called.
     #[must_use]
     pub fn group(&self, group: GroupId) -> String {
-        self.groups.get(usize::from(group.0)).cloned().unwrap_or_else(|| format!("g{}", group.0))
+        self.groups.get(group.place()).cloned().unwrap_or_else(|| format!("g{}", group.0))
     }
 }
 

@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use vip_engine::{COMMAND_TIMEOUT, EPOCH_MARGIN, GroupSpec, NodeSpec, PeerLoss, Role, Timing, VOTERS_MAX};
+use vip_engine::{
+    ByGroup, COMMAND_TIMEOUT, EPOCH_MARGIN, GroupSpec, NodeSpec, PeerLoss, Role, Timing, VOTERS_MAX,
+};
 use vip_lease::gate::GateRule;
 
 use super::{
@@ -119,7 +121,7 @@ impl Plan {
     }
 
     /// What the groups' hooks ask of their gates.
-    pub fn gate_rules(&self) -> Vec<GateRule> {
+    pub fn gate_rules(&self) -> ByGroup<GateRule> {
         let accept = self.longest().accept;
         let rule = |(group, &(pre_promote, pre_demote)): (usize, &(bool, bool))| GateRule {
             name: group.to_string().into(),

@@ -150,7 +150,7 @@ impl World {
                 agent.command(command, agent.labels.table(), id);
             }
             Ask::Eligible { group, word } => {
-                node.told[usize::from(group.0)] = match word {
+                node.told[group.place()] = match word {
                     Eligible::Yes => Fitness::Fit,
                     Eligible::No => Fitness::Unfit,
                     Eligible::Unwell => Fitness::Unwell,
@@ -229,9 +229,9 @@ impl World {
                     self.push(end, Event::Look { group });
                 }
                 let node = &mut self.nodes[index];
-                node.map[usize::from(group.0)] = lease;
+                node.map[group.place()] = lease;
                 if lease == Lease::NONE {
-                    node.prepared[usize::from(group.0)] = Prepared::No;
+                    node.prepared[group.place()] = Prepared::No;
                 }
                 self.check_fence(group)
             }
@@ -244,7 +244,7 @@ impl World {
                 Ok(())
             }
             Act::Takeover { group } => {
-                let lease = node.map[usize::from(group.0)].expiry();
+                let lease = node.map[group.place()].expiry();
                 if lease.is_none_or(|until| until <= node.handled_at) {
                     return Err(Violation::BadAnnouncement(node.id, group));
                 }
@@ -253,7 +253,7 @@ impl World {
             Act::Tell(notice) => self.notice(index, notice),
             Act::Hook { hook, ticket, group } => {
                 if hook == Hook::PrePromote {
-                    node.prepared[usize::from(group.0)] = Prepared::By(ticket);
+                    node.prepared[group.place()] = Prepared::By(ticket);
                 }
                 let delay = Duration::from_nanos(self.rng.below(self.plan.hook_ns + 1));
                 let well = !self.rng.chance(self.plan.hooks_fail);
@@ -295,13 +295,13 @@ impl World {
         let known = &mut self.nodes[index].disk.known;
         match notice {
             LeaseNotice::Changed { group, epoch, state, reason, promoting, .. } => {
-                let highest = &mut known.epochs[usize::from(group.0)];
+                let highest = &mut known.epochs[group];
                 if epoch > *highest {
                     *highest = epoch;
                     self.write_later(index);
                 }
                 // The end of a `pre_promote` is no other grant.
-                let is_grant = promoting || !self.plan.hooks[usize::from(group.0)].0;
+                let is_grant = promoting || !self.plan.hooks[group.place()].0;
                 return if is_grant { self.note_grant(index, group, epoch, (state, reason)) } else { Ok(()) };
             }
             LeaseNotice::RaiseCeiling(ceiling) => {

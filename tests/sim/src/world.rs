@@ -255,7 +255,7 @@ impl World {
 
     /// Takes note of where a group's fence is open now.
     pub fn note_holder(&mut self, group: GroupId, open: Option<NodeId>) {
-        let (now, index) = (self.now, usize::from(group.0));
+        let (now, index) = (self.now, group.place());
         let holding = &mut self.holdings[index];
         if holding.open == open {
             return;

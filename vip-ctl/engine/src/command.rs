@@ -226,7 +226,7 @@ impl Engine {
     /// was this node's to do; else the sender looks again.
     fn serve_group(&mut self, requester: Requester, group: GroupId, epoch: Epoch, command: Command) -> bool {
         let me = self.node.me();
-        let Some(group) = self.groups.get_mut(usize::from(group.0)) else { return false };
+        let Some(group) = self.groups.get_mut(group) else { return false };
         // Whoever else may have it, and so only by a person at this very node.
         if matches!(command, Command::Force { .. }) {
             if requester.origin == me {

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use super::by_group::ByGroup;
+
 /// The most voters that a cluster can have.
 pub const VOTERS_MAX: usize = 7;
 /// The most members that a cluster can have, observers among them.
@@ -143,8 +145,8 @@ pub struct Remembered {
     pub standby: bool,
     /// The cluster's pause as last known.
     pub pause: Pause,
-    /// By [`GroupId`]: the highest epoch known.
-    pub epochs: Vec<Epoch>,
+    /// The highest epoch known of each group.
+    pub epochs: ByGroup<Epoch>,
     /// Former incarnations may have accepted a grant of any group up to this
     /// epoch and forgotten it; zero if `epochs` has all of them.
     pub floor: Epoch,
@@ -159,7 +161,7 @@ impl Default for Remembered {
         Self {
             standby: false,
             pause: Pause::default(),
-            epochs: Vec::new(),
+            epochs: ByGroup::new(),
             floor: Epoch(0),
             ceiling: Epoch(u64::MAX),
         }
@@ -175,8 +177,8 @@ pub struct EngineConfig {
     pub incarnation: Incarnation,
     /// All members, by [`NodeId`].
     pub nodes: Vec<NodeSpec>,
-    /// All groups, by [`GroupId`].
-    pub groups: Vec<GroupSpec>,
+    /// All groups.
+    pub groups: ByGroup<GroupSpec>,
     /// T_accept: how long an acceptor keeps what it accepted. The same on every
     /// node. Made for 20 ms to 75 s: below, timers are too coarse; above, the
     /// data plane does not believe the lease ([`vip_common::lease::LEASE_NS_MAX`]).
@@ -211,7 +213,7 @@ impl EngineConfig {
             me,
             incarnation,
             nodes,
-            groups,
+            groups: groups.into(),
             accept,
             silence: accept,
             startup_delay: Duration::ZERO,
@@ -281,7 +283,7 @@ impl EngineConfig {
 
     /// Every group.
     pub fn group_ids(&self) -> impl Iterator<Item = GroupId> + use<> {
-        (0..=u16::MAX).map(GroupId).take(self.groups.len())
+        self.groups.ids()
     }
 
     /// The role of `node`; `None` if there is no such node.
@@ -294,7 +296,7 @@ impl EngineConfig {
     #[must_use]
     pub fn priority(&self, group: GroupId, node: NodeId) -> u8 {
         self.groups
-            .get(usize::from(group.0))
+            .get(group)
             .and_then(|spec| spec.priorities.get(usize::from(node.0)))
             .copied()
             .unwrap_or(PRIORITY_DEFAULT)
@@ -303,7 +305,7 @@ impl EngineConfig {
     /// After which delay a node of higher priority asks for `group`, if it does.
     #[must_use]
     pub fn preempt(&self, group: GroupId) -> Option<Duration> {
-        self.groups.get(usize::from(group.0)).and_then(|spec| spec.preempt)
+        self.groups.get(group).and_then(|spec| spec.preempt)
     }
 
     /// The place of `node` among those that can hold `group`: 0 stands first.

@@ -22,7 +22,7 @@ impl GroupSet {
 
     /// Puts a group in.
     pub fn insert(&mut self, group: GroupId) {
-        let place = usize::from(group.0);
+        let place = group.place();
         if let Some(word) = self.0.get_mut(place / BITS) {
             *word |= 1 << (place % BITS);
         }
@@ -35,7 +35,7 @@ impl GroupSet {
             let mut left = std::mem::take(word);
             while left != 0 {
                 let group = place * BITS + left.trailing_zeros() as usize;
-                all.extend(u16::try_from(group).map(GroupId));
+                all.extend(GroupId::at(group));
                 left &= left - 1;
             }
         }

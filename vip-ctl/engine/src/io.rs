@@ -6,6 +6,7 @@ use std::fmt;
 use vip_common::{BootNs, Lease};
 
 use super::{
+    by_group::ByGroup,
     config::{CommandId, Epoch, GroupId, NodeId, Pause, Role},
     message::Packet,
 };
@@ -476,8 +477,8 @@ pub struct Status {
     pub grants_left: u64,
     /// By [`NodeId`].
     pub nodes: Vec<NodeStatus>,
-    /// By [`GroupId`].
-    pub groups: Vec<GroupStatus>,
+    /// All groups.
+    pub groups: ByGroup<GroupStatus>,
 }
 
 /// What is known of one node.

@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 use vip_common::BootNs;
 
 use super::{
+    by_group::ByGroup,
     config::{EngineConfig, GroupId, NodeId, NodeSet, PeerLoss, Timing},
     message::About,
     mutant::{Broken, Mutant},
@@ -196,8 +197,7 @@ pub struct Labels {
     majority: usize,
     pair: Option<PeerLoss>,
     timing: Timing,
-    /// By [`GroupId`].
-    entries: Vec<Entry>,
+    entries: ByGroup<Entry>,
     by_label: BTreeMap<Label, GroupId>,
     table: u64,
     /// Since when this node has had this table.
@@ -220,7 +220,7 @@ impl Labels {
             majority: config.majority(),
             pair: config.pair,
             timing: Timing::new(config.accept),
-            entries: Vec::new(),
+            entries: ByGroup::new(),
             by_label: BTreeMap::new(),
             table,
             since: now,
@@ -231,9 +231,9 @@ impl Labels {
         labels
     }
 
-    fn set(&mut self, entries: Vec<Entry>) {
+    fn set(&mut self, entries: ByGroup<Entry>) {
         self.by_label.clear();
-        for (id, entry) in (0..=u16::MAX).map(GroupId).zip(&entries) {
+        for (id, entry) in entries.with_ids() {
             for known in std::iter::once(&entry.current).chain(&entry.formers) {
                 self.by_label.insert(known.label, id);
             }
@@ -248,7 +248,7 @@ impl Labels {
     pub fn reload(&mut self, groups: &[(Option<GroupId>, LabelSpec)], table: u64, now: BootNs) {
         let votes_from = now.plus(self.timing.accept);
         let entry = |(was, spec): &(Option<GroupId>, LabelSpec)| {
-            let was = was.and_then(|was| self.entries.get(usize::from(was.0)));
+            let was = was.and_then(|was| self.entries.get(was));
             was.map_or_else(|| Entry::new(spec, votes_from), |was| was.changed(spec, votes_from, now))
         };
         let entries = groups.iter().map(entry).collect();
@@ -306,7 +306,7 @@ impl Labels {
     /// ends at most T_hold after that, and a candidacy takes some time.
     #[must_use]
     pub fn covered(&self, group: GroupId, lease: Option<BootNs>, now: BootNs) -> bool {
-        let Some(entry) = self.entries.get(usize::from(group.0)) else { return false };
+        let Some(entry) = self.entries.get(group) else { return false };
         let Some(since) = entry.asks_since else { return false };
         match lease.filter(|until| *until > now) {
             Some(until) => entry.formers.is_empty() || until > since.plus(self.timing.hold),
@@ -317,7 +317,7 @@ impl Labels {
     /// What leases of `group` are asked for at present, and what it should be.
     #[must_use]
     pub fn asked(&self, group: GroupId) -> Option<(Label, Label)> {
-        self.entries.get(usize::from(group.0)).map(|entry| (entry.asks, entry.current.label))
+        self.entries.get(group).map(|entry| (entry.asks, entry.current.label))
     }
 
     /// Stands for all groups and labels of this node.
@@ -357,7 +357,7 @@ impl WithPeer<'_> {
     /// The peer means `group`, by this label or by the current one: is that one
     /// here, and to be voted on now? Takes note of how the peer names it.
     fn takes(&mut self, group: GroupId, label: Option<Label>, usage: Use) -> bool {
-        let Some(entry) = self.labels.entries.get(usize::from(group.0)) else { return false };
+        let Some(entry) = self.labels.entries.get(group) else { return false };
         let former = label.filter(|label| *label != entry.current.label);
         let Some(known) = former.map_or(Some(entry.current), |label| entry.known(label)) else {
             return false;
@@ -378,7 +378,7 @@ impl WithPeer<'_> {
 
 impl Naming for WithPeer<'_> {
     fn label(&self, group: GroupId, usage: Use) -> Option<Label> {
-        let entry = self.labels.entries.get(usize::from(group.0))?;
+        let entry = self.labels.entries.get(group)?;
         let asked_by = self.labels.peers.get(&self.peer).and_then(|peer| peer.formers.get(&group));
         match (usage, asked_by) {
             (Use::Answer, Some(label)) => Some(*label),
@@ -394,7 +394,7 @@ impl Naming for WithPeer<'_> {
 
     fn by_number(&self, group: GroupId, usage: Use) -> bool {
         let peer = self.labels.peers.get(&self.peer).and_then(|peer| peer.table);
-        let Some(entry) = self.labels.entries.get(usize::from(group.0)) else { return false };
+        let Some(entry) = self.labels.entries.get(group) else { return false };
         let is_same = peer.is_some_and(|(table, ..)| table == self.labels.table);
         (is_same || self.labels.broken.is(Mutant::NumbersToAnybody))
             && self.label(group, usage) == Some(entry.current.label)

@@ -10,6 +10,7 @@
 //! the holder's clock, and takes a majority of acceptors, each of which keeps it
 //! for the longer T_accept.
 
+mod by_group;
 mod command;
 mod config;
 mod foresight;
@@ -32,6 +33,7 @@ use std::time::Duration;
 use vip_common::BootNs;
 
 pub use self::{
+    by_group::ByGroup,
     command::{COMMANDS_MAX, VERDICTS_MAX},
     config::{
         COMMAND_TIMEOUT, CommandId, EPOCH_MARGIN, EngineConfig, Epoch, GROUPS_MAX, GroupId, GroupSpec,
@@ -66,7 +68,7 @@ const HEARTBEAT_GROUPS: u16 = 2048;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Engine {
     node: Node,
-    groups: Vec<Group>,
+    groups: ByGroup<Group>,
     /// When each group's tick is due.
     timers: Timers,
     /// Groups that something was heard about since they were last judged.
@@ -113,10 +115,10 @@ impl Engine {
         assert!(config.role(config.me).is_some(), "this node is not in the configuration");
         assert!(config.groups.len() <= GROUPS_MAX, "more than {GROUPS_MAX} groups");
         let mut node = Node::new(config, now, broken);
-        let mut groups: Vec<_> =
+        let mut groups: ByGroup<_> =
             node.config.group_ids().map(|id| Group::new(id, node.silent_until, &node)).collect();
         for &(id, expiry) in held {
-            if let Some(group) = groups.get_mut(usize::from(id.0)) {
+            if let Some(group) = groups.get_mut(id) {
                 group.adopt(expiry, &mut node);
             }
         }
@@ -264,11 +266,9 @@ impl Engine {
     /// stand at any moment at which it might have stood with them, and others.
     pub fn forget_courtesies(&mut self) {
         self.node.heartbeat_at = self.node.now.plus(self.node.timing.heartbeat);
-        for index in 0..self.groups.len() {
-            let group = &mut self.groups[index];
+        for group in &mut self.groups {
             group.forget_courtesies(&self.node);
-            let (id, next) = (group.id, group.next_deadline(&self.node));
-            self.timers.set(id, next);
+            self.timers.set(group.id, group.next_deadline(&self.node));
         }
     }
 
@@ -279,7 +279,7 @@ impl Engine {
     }
 
     fn group(&self, id: GroupId) -> Option<&Group> {
-        self.groups.get(usize::from(id.0))
+        self.groups.get(id)
     }
 
     fn set_eligible(&mut self, id: GroupId, eligible: bool, clings: bool) {
@@ -287,7 +287,7 @@ impl Engine {
     }
 
     fn on_group(&mut self, id: GroupId, does: impl FnOnce(&mut Group, &mut Node)) {
-        if let Some(group) = self.groups.get_mut(usize::from(id.0)) {
+        if let Some(group) = self.groups.get_mut(id) {
             group.run_out_own(&mut self.node);
             does(group, &mut self.node);
             self.note(id);
@@ -322,7 +322,7 @@ impl Engine {
     /// [`Input::Clock`]: what is this node's own, and nothing else.
     fn run_out(&mut self) {
         for id in self.timers.due(self.node.now) {
-            let Some(group) = self.groups.get_mut(usize::from(id.0)) else { continue };
+            let Some(group) = self.groups.get_mut(id) else { continue };
             group.run_out_own(&mut self.node);
             group.drive_renewal(&mut self.node);
             group.report(&mut self.node);
@@ -335,7 +335,7 @@ impl Engine {
     /// Something was heard about a group: what follows from it is judged when
     /// everything is read that has arrived.
     fn note(&mut self, id: GroupId) {
-        if let Some(group) = self.groups.get_mut(usize::from(id.0)) {
+        if let Some(group) = self.groups.get_mut(id) {
             group.report(&mut self.node);
             self.unjudged.insert(id);
         }
@@ -359,8 +359,7 @@ impl Engine {
                 && group.lease.is_some_and(|lease| lease.renew_at > now && lease.renew_at <= soon)
         };
         for id in self.groups.iter().filter(waiting).map(|group| group.id).collect::<Vec<_>>() {
-            if let Some(lease) = self.groups.get_mut(usize::from(id.0)).and_then(|group| group.lease.as_mut())
-            {
+            if let Some(lease) = self.groups.get_mut(id).and_then(|group| group.lease.as_mut()) {
                 lease.renew_at = now;
             }
             self.touch(id);
@@ -370,8 +369,7 @@ impl Engine {
 
     /// Lets a group do what is due, then notes when it is due next and what changed.
     fn touch(&mut self, id: GroupId) {
-        let index = usize::from(id.0);
-        let Some(group) = self.groups.get_mut(index) else { return };
+        let Some(group) = self.groups.get_mut(id) else { return };
         group.recount(&mut self.node);
         group.tick(&mut self.node);
         group.report(&mut self.node);
@@ -403,7 +401,7 @@ impl Engine {
                 }
                 Message::Verdict { request, verdict } => self.on_verdict(request, verdict),
                 Message::Group { group: id, about } => {
-                    if let Some(group) = self.groups.get_mut(usize::from(id.0))
+                    if let Some(group) = self.groups.get_mut(id)
                         && group.waits_for(&about, &self.node)
                     {
                         group.run_out_own(&mut self.node);

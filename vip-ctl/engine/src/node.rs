@@ -10,6 +10,7 @@ use std::{
 use vip_common::BootNs;
 
 use super::{
+    by_group::ByGroup,
     config::{EngineConfig, Epoch, GroupId, NodeId, NodeSet, Pause, PeerLoss, Role, Timing},
     io::{Command, Output, Refusal},
     message::{About, AskId, Message, Packet, RequestId, Verdict},
@@ -38,8 +39,8 @@ pub(super) struct Leaving {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Peer {
     heard: Option<BootNs>,
-    /// By group, as it last said of itself.
-    ready: Vec<bool>,
+    /// As it last said of itself.
+    ready: ByGroup<bool>,
     /// It has other groups than this node, so that what it says of its own is
     /// not understood: whether it is ready, it has to be asked.
     differs: bool,
@@ -112,7 +113,7 @@ impl Node {
         }
         let peer = Peer {
             heard: None,
-            ready: vec![false; config.groups.len()],
+            ready: ByGroup::from_fn(config.groups.len(), |_| false),
             differs: false,
             standby: false,
             pause: Pause::default(),
@@ -254,14 +255,14 @@ impl Node {
         if node == self.config.me {
             return self.standby;
         }
-        self.peers.get(usize::from(node.0)).is_some_and(|peer| peer.standby)
+        self.peer(node).is_some_and(|peer| peer.standby)
     }
 
     /// Has every voter that is present taken note of this pause?
     pub fn all_know(&self, pause: Pause) -> bool {
         let mut present = self.config.voting_peers().into_iter().filter(|&node| self.present(node, self.now));
         self.broken.is(Mutant::PauseUnconfirmed)
-            || present.all(|node| self.peers.get(usize::from(node.0)).is_some_and(|peer| peer.pause >= pause))
+            || present.all(|node| self.peer(node).is_some_and(|peer| peer.pause >= pause))
     }
 
     /// How many votes make a lease, for a candidate (`stands`) or for its
@@ -285,7 +286,7 @@ impl Node {
         if first == GroupId(0) && !self.config.groups.is_empty() {
             peer.differs = ready.is_empty();
         }
-        let known = peer.ready.iter_mut().skip(usize::from(first.0));
+        let known = peer.ready.iter_mut().skip(first.place());
         for (known, &said) in known.zip(ready) {
             *known = said;
         }
@@ -296,19 +297,22 @@ impl Node {
         if let Some(peer) =
             self.peers.get_mut(usize::from(peer.0)).filter(|_| !self.broken.is(Mutant::TrustsTheDead))
         {
-            peer.ready.fill(false);
+            peer.ready.iter_mut().for_each(|ready| *ready = false);
             peer.differs = false;
         }
     }
 
     /// Groups have other numbers now: for each, its former one, if it had one.
-    pub fn renumber(&mut self, was: &[Option<GroupId>]) {
+    pub fn renumber(&mut self, was: &ByGroup<Option<GroupId>>) {
         for peer in &mut self.peers {
-            let ready = |was: &Option<GroupId>| {
-                was.and_then(|was| peer.ready.get(usize::from(was.0))).copied().unwrap_or(false)
-            };
+            let ready =
+                |was: &Option<GroupId>| was.and_then(|was| peer.ready.get(was)).copied().unwrap_or(false);
             peer.ready = was.iter().map(ready).collect();
         }
+    }
+
+    fn peer(&self, node: NodeId) -> Option<&Peer> {
+        self.peers.get(usize::from(node.0))
     }
 
     /// When `node` was last heard; this node hears itself always.
@@ -316,7 +320,7 @@ impl Node {
         if node == self.config.me {
             return Some(now);
         }
-        self.peers.get(usize::from(node.0)).and_then(|peer| peer.heard)
+        self.peer(node).and_then(|peer| peer.heard)
     }
 
     fn heard_within(&self, node: NodeId, window: Duration, now: BootNs) -> bool {
@@ -349,8 +353,8 @@ impl Node {
         self.config.peers().into_iter().filter(move |&node| {
             self.config.role(node) == Some(Role::Node)
                 && self.heard_within(node, self.timing.accept, now)
-                && self.peers.get(usize::from(node.0)).is_some_and(|peer| {
-                    let is_ready = peer.ready.get(usize::from(group.0)).copied().unwrap_or(false);
+                && self.peer(node).is_some_and(|peer| {
+                    let is_ready = peer.ready.get(group).copied().unwrap_or(false);
                     (is_ready && !peer.differs) || self.broken.is(Mutant::AnyTarget)
                 })
         })
@@ -358,7 +362,7 @@ impl Node {
 
     /// Has it other groups than this node, by what it last said?
     pub fn differs(&self, node: NodeId) -> bool {
-        self.peers.get(usize::from(node.0)).is_some_and(|peer| peer.differs)
+        self.peer(node).is_some_and(|peer| peer.differs)
     }
 
     /// Those that can't say of themselves whether they could take a group,

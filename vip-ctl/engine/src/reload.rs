@@ -5,7 +5,7 @@
 use vip_common::BootNs;
 
 use super::{
-    Engine,
+    ByGroup, Engine,
     config::{Epoch, GroupId, GroupSpec},
     group::Group,
     group_set::GroupSet,
@@ -30,7 +30,7 @@ impl Engine {
     /// does the outputs before [`Engine::reload`], which gives other numbers.
     pub fn retire(&mut self, id: GroupId, now: BootNs) {
         self.pass(now);
-        if let Some(group) = self.groups.get_mut(usize::from(id.0)) {
+        if let Some(group) = self.groups.get_mut(id) {
             group.abstaining = true;
             if group.lease.is_some() && !self.node.broken.is(Mutant::RetireKeeps) {
                 group.release(None, Reason::Removed, &mut self.node);
@@ -52,19 +52,15 @@ impl Engine {
     ///
     /// # Panics
     /// If there are more than [`super::GROUPS_MAX`] groups, or outputs left.
-    pub fn reload(&mut self, groups: Vec<Reloaded>, now: BootNs) {
+    pub fn reload(&mut self, groups: ByGroup<Reloaded>, now: BootNs) {
         assert!(groups.len() <= super::GROUPS_MAX, "more than {} groups", super::GROUPS_MAX);
         assert!(self.node.outputs.is_empty(), "outputs with old numbers are left");
         self.pass(now);
-        let was: Vec<_> = groups.iter().map(|group| group.was).collect();
-        let new_number = |old: GroupId| {
-            let place = was.iter().position(|was| *was == Some(old))?;
-            u16::try_from(place).ok().map(GroupId)
-        };
-        self.renumber_commands(new_number);
+        let was: ByGroup<_> = groups.iter().map(|group| group.was).collect();
+        self.renumber_commands(|old| was.find(|was| *was == Some(old)));
         self.node.renumber(&was);
-        let mut old: Vec<_> = std::mem::take(&mut self.groups).into_iter().map(Some).collect();
-        let mut epochs = Vec::new();
+        let mut old: ByGroup<_> = std::mem::take(&mut self.groups).into_iter().map(Some).collect();
+        let mut epochs = ByGroup::new();
         self.node.config.groups = groups
             .into_iter()
             .map(|group| {
@@ -73,8 +69,8 @@ impl Engine {
             })
             .collect();
         self.node.config.remembered.epochs = epochs;
-        for (id, was) in (0..=u16::MAX).map(GroupId).zip(was) {
-            let kept = was.and_then(|was| old.get_mut(usize::from(was.0))).and_then(Option::take);
+        for (id, was) in was.with_ids() {
+            let kept = was.and_then(|was| old.get_mut(was)).and_then(Option::take);
             let group = match kept {
                 Some(mut group) => {
                     group.id = id;

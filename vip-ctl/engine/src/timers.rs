@@ -9,7 +9,7 @@ use std::{
 
 use vip_common::BootNs;
 
-use super::GroupId;
+use super::{ByGroup, GroupId};
 
 /// How often each group is in the queue at most, on average.
 const STALE_MAX: usize = 16;
@@ -17,8 +17,7 @@ const STALE_MAX: usize = 16;
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Timers {
-    /// By group.
-    due: Vec<Option<BootNs>>,
+    due: ByGroup<Option<BootNs>>,
     /// By moment, the groups that were or are due then. The last one of the
     /// first moment is due then.
     queue: BTreeMap<BootNs, Vec<GroupId>>,
@@ -44,10 +43,10 @@ impl Hash for Timers {
 impl Timers {
     /// All of these groups are due at `now`.
     pub fn new(groups: usize, now: BootNs) -> Self {
-        let ids = (0..=u16::MAX).map(GroupId).take(groups).collect::<Vec<_>>();
+        let ids = GroupId::first(groups).collect::<Vec<_>>();
         let queued = ids.len();
         let queue = if ids.is_empty() { BTreeMap::new() } else { BTreeMap::from([(now, ids)]) };
-        Self { due: vec![Some(now); groups], queue, queued }
+        Self { due: ByGroup::from_fn(groups, |_| Some(now)), queue, queued }
     }
 
     /// When the first group is due.
@@ -71,7 +70,7 @@ impl Timers {
 
     /// A group is due then and not when it was before; `None`: never.
     pub fn set(&mut self, group: GroupId, at: Option<BootNs>) {
-        let Some(due) = self.due.get_mut(usize::from(group.0)) else { return };
+        let Some(due) = self.due.get_mut(group) else { return };
         let before = std::mem::replace(due, at);
         if before == at {
             return;
@@ -107,7 +106,7 @@ impl Timers {
     fn rebuild(&mut self) {
         self.queue.clear();
         self.queued = 0;
-        for (group, due) in (0..=u16::MAX).map(GroupId).zip(&self.due) {
+        for (group, due) in self.due.with_ids() {
             if let Some(at) = due {
                 self.queue.entry(*at).or_default().push(group);
                 self.queued += 1;
@@ -116,8 +115,8 @@ impl Timers {
     }
 }
 
-fn is_due(due: &[Option<BootNs>], group: GroupId, at: BootNs) -> bool {
-    due.get(usize::from(group.0)).copied().flatten() == Some(at)
+fn is_due(due: &ByGroup<Option<BootNs>>, group: GroupId, at: BootNs) -> bool {
+    due.get(group).copied().flatten() == Some(at)
 }
 
 #[cfg(test)]

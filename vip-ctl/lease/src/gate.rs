@@ -10,7 +10,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use vip_common::{BootNs, Lease};
-use vip_engine::{Epoch, GroupId, GroupState, NodeId, Reason};
+use vip_engine::{ByGroup, Epoch, GroupId, GroupState, NodeId, Reason};
 
 use crate::{
     messages::Eligible,
@@ -127,7 +127,7 @@ pub enum Verdict {
 /// The gates of all groups.
 #[derive(Debug)]
 pub struct Gates {
-    gates: Vec<Gate>,
+    gates: ByGroup<Gate>,
     /// Groups that this node stays away from, until when.
     barred: BTreeMap<GroupId, BootNs>,
     any_pre_demote: bool,
@@ -136,27 +136,26 @@ pub struct Gates {
 }
 
 impl Gates {
-    /// Gates by these rules, by [`GroupId`]. `held` are the leases that were
+    /// Gates by these rules. `held` are the leases that were
     /// found in the map: they are open and stay so.
     #[must_use]
-    pub fn new(rules: Vec<GateRule>, held: &[(GroupId, BootNs)]) -> Self {
+    pub fn new(rules: ByGroup<GateRule>, held: &[(GroupId, BootNs)]) -> Self {
         let held: BTreeMap<_, _> = held.iter().copied().collect();
         let any_pre_demote = rules.iter().any(|rule| rule.pre_demote.is_some());
-        let gates =
-            (0_u16..).zip(rules).map(|(group, rule)| Gate::new(rule, held.get(&GroupId(group)).copied()));
+        let gates = rules.ids().zip(rules).map(|(group, rule)| Gate::new(rule, held.get(&group).copied()));
         Self { gates: gates.collect(), barred: BTreeMap::new(), any_pre_demote, tickets: 0, grants: 0 }
     }
 
     /// Goes on with other groups, by their new numbers: `was` is what each was
     /// before, if it goes on. Those that end have been released before.
-    pub fn regroup(&mut self, was: &[Option<GroupId>], rules: Vec<GateRule>) {
+    pub fn regroup(&mut self, was: &ByGroup<Option<GroupId>>, rules: ByGroup<GateRule>) {
         self.any_pre_demote = rules.iter().any(|rule| rule.pre_demote.is_some());
-        let mut old: Vec<_> = std::mem::take(&mut self.gates).into_iter().map(Some).collect();
+        let mut old: ByGroup<_> = std::mem::take(&mut self.gates).into_iter().map(Some).collect();
         let barred = std::mem::take(&mut self.barred);
-        for ((new, was), rule) in (0_u16..).zip(was).zip(rules) {
-            let gate = was.and_then(|was| old.get_mut(usize::from(was.0))).and_then(Option::take);
+        for ((new, was), rule) in was.with_ids().zip(rules) {
+            let gate = was.and_then(|was| old.get_mut(was)).and_then(Option::take);
             if let Some(until) = was.and_then(|was| barred.get(&was)) {
-                self.barred.insert(GroupId(new), *until);
+                self.barred.insert(new, *until);
             }
             self.gates.push(match gate {
                 Some(gate) if !mutant::is(Mutant::GateForgets) => Gate { rule, ..gate },
@@ -166,7 +165,7 @@ impl Gates {
     }
 
     fn gate(&mut self, group: GroupId) -> Option<&mut Gate> {
-        self.gates.get_mut(usize::from(group.0))
+        self.gates.get_mut(group)
     }
 
     /// A ticket for a run.
@@ -241,9 +240,8 @@ impl Gates {
             passage == waits
                 || (mutant::is(Mutant::OpenByAnyRun) && matches!(passage, Passage::Waiting { .. }))
         };
-        let found = (0_u16..).zip(&mut self.gates).find(|(_, gate)| is_waiting(gate.passage));
+        let found = self.gates.with_ids_mut().find(|(_, gate)| is_waiting(gate.passage));
         let Some((group, gate)) = found else { return Verdict::Stale };
-        let group = GroupId(group);
         let Some(until) = gate.until.filter(|until| *until > now || mutant::is(Mutant::OpenTooLate)) else {
             return Verdict::Stale;
         };
@@ -268,30 +266,26 @@ impl Gates {
     /// Is the fence of this group open at `now`, as far as this gate knows?
     #[must_use]
     pub fn is_open(&self, group: GroupId, now: BootNs) -> bool {
-        let gate = self.gates.get(usize::from(group.0));
+        let gate = self.gates.get(group);
         gate.is_some_and(|gate| gate.passage == Passage::Open && gate.until.is_some_and(|until| until > now))
     }
 
     /// The groups whose fence is open at `now`.
     #[must_use]
     pub fn open(&self, now: BootNs) -> Vec<GroupId> {
-        self.groups().filter(|group| self.is_open(*group, now)).collect()
+        self.gates.ids().filter(|group| self.is_open(*group, now)).collect()
     }
 
     /// The groups that this node has the lease of, while their fence is kept shut.
     #[must_use]
     pub fn promoting(&self) -> Vec<GroupId> {
-        self.groups().filter(|group| self.is_promoting(*group)).collect()
-    }
-
-    fn groups(&self) -> impl Iterator<Item = GroupId> + use<> {
-        (0..u16::try_from(self.gates.len()).unwrap_or(u16::MAX)).map(GroupId)
+        self.gates.ids().filter(|group| self.is_promoting(*group)).collect()
     }
 
     /// Has this node the lease, while the fence is kept shut?
     #[must_use]
     pub fn is_promoting(&self, group: GroupId) -> bool {
-        let gate = self.gates.get(usize::from(group.0));
+        let gate = self.gates.get(group);
         gate.is_some_and(|gate| matches!(gate.passage, Passage::Waiting { .. } | Passage::Failed))
     }
 
@@ -304,7 +298,7 @@ impl Gates {
     /// How long the `pre_demote` of a group may take; `None`: there is none.
     #[must_use]
     pub fn pre_demote(&self, group: GroupId) -> Option<Duration> {
-        self.gates.get(usize::from(group.0)).and_then(|gate| gate.rule.pre_demote)
+        self.gates.get(group).and_then(|gate| gate.rule.pre_demote)
     }
 
     /// The longest that `pre_demote` may take, of that group or of all of them.
@@ -320,26 +314,26 @@ impl Gates {
     /// The name of a group.
     #[must_use]
     pub fn name(&self, group: GroupId) -> Arc<str> {
-        self.gates.get(usize::from(group.0)).map(|gate| Arc::clone(&gate.rule.name)).unwrap_or_default()
+        self.gates.get(group).map(|gate| Arc::clone(&gate.rule.name)).unwrap_or_default()
     }
 
     /// Number of this node's latest grant of a group.
     #[must_use]
     pub fn grant(&self, group: GroupId) -> Grant {
-        self.gates.get(usize::from(group.0)).map_or(Grant::FOUND, |gate| gate.number)
+        self.gates.get(group).map_or(Grant::FOUND, |gate| gate.number)
     }
 
     /// Has a group a `pre_promote`?
     #[must_use]
     pub fn prepares(&self, group: GroupId) -> bool {
-        self.gates.get(usize::from(group.0)).is_some_and(|gate| gate.rule.pre_promote)
+        self.gates.get(group).is_some_and(|gate| gate.rule.pre_promote)
     }
 
     /// When the lease of a group ends by the engine's latest word, in the map
     /// or kept back.
     #[must_use]
     pub fn until(&self, group: GroupId) -> Option<BootNs> {
-        self.gates.get(usize::from(group.0)).and_then(|gate| gate.until)
+        self.gates.get(group).and_then(|gate| gate.until)
     }
 
     /// Has any group a `pre_demote`?
@@ -351,7 +345,7 @@ impl Gates {
     /// The grant that this node was told of last.
     #[must_use]
     pub fn epoch(&self, group: GroupId) -> Epoch {
-        self.gates.get(usize::from(group.0)).map_or_else(Epoch::default, |gate| gate.grant.0)
+        self.gates.get(group).map_or_else(Epoch::default, |gate| gate.grant.0)
     }
 
     /// The event loop's word on eligibility; what the engine is to be told.
@@ -369,7 +363,7 @@ impl Gates {
         let free: Vec<_> =
             self.barred.iter().filter(|(_, until)| **until <= now).map(|(id, _)| *id).collect();
         let gates = &self.gates;
-        let eligible = |id: &GroupId| gates.get(usize::from(id.0)).map_or(Eligible::No, |gate| gate.eligible);
+        let eligible = |id: &GroupId| gates.get(*id).map_or(Eligible::No, |gate| gate.eligible);
         let told = free.iter().map(|id| (*id, eligible(id))).collect();
         self.barred.retain(|_, until| *until > now);
         told

@@ -11,7 +11,7 @@ use std::{
 
 use vip_common::{BootNs, Lease};
 use vip_engine::{
-    CommandId, Completed, Engine, Epoch, GroupId, Input, Labels, NodeId, Output, Packet, Refusal,
+    ByGroup, CommandId, Completed, Engine, Epoch, GroupId, Input, Labels, NodeId, Output, Packet, Refusal,
 };
 
 use crate::{
@@ -152,7 +152,7 @@ impl<I: Io> Core<I> {
             lateness: Lateness::default(),
             unread_turns: 0,
         };
-        core.prepare(&vec![None; core.gates.len()]);
+        core.prepare(&ByGroup::from_fn(core.gates.len(), |_| None));
         core.set_mute(mute);
         core
     }

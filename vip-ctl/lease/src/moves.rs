@@ -5,8 +5,8 @@
 
 use vip_common::{BootNs, Lease};
 use vip_engine::{
-    Command, CommandId, Epoch, Foreseen, GroupId, GroupMove, GroupState, Input, Label, Message, NodeId,
-    Packet, Reason, Refusal,
+    ByGroup, Command, CommandId, Epoch, Foreseen, GroupId, GroupMove, GroupState, Input, Label, Message,
+    NodeId, Packet, Reason, Refusal,
 };
 
 use crate::{
@@ -296,8 +296,8 @@ impl<I: Io> Core<I> {
 
     /// Tells the engine which groups have a `pre_promote`, where that is not
     /// what it was told before, by their numbers so far.
-    pub(super) fn prepare(&mut self, before: &[Option<bool>]) {
-        for (group, before) in (0..=u16::MAX).map(GroupId).zip(before) {
+    pub(super) fn prepare(&mut self, before: &ByGroup<Option<bool>>) {
+        for (group, before) in before.with_ids() {
             let on = self.gates.prepares(group);
             if on != before.unwrap_or(false) {
                 self.input(Input::Prepares { group, on });
@@ -307,7 +307,7 @@ impl<I: Io> Core<I> {
 
     /// Groups get other numbers: what was kept back can't be told any more
     /// what it was about. Returns whether the agent is to stop.
-    pub(super) fn regroup_moves(&mut self, was: &[Option<GroupId>], rules: Vec<GateRule>) -> bool {
+    pub(super) fn regroup_moves(&mut self, was: &ByGroup<Option<GroupId>>, rules: ByGroup<GateRule>) -> bool {
         self.gates.regroup(was, rules);
         let mut stops = false;
         for each in self.partings.drain() {

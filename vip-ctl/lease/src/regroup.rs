@@ -2,7 +2,7 @@
 //! and the rest goes on by new numbers.
 
 use vip_common::GroupIndex;
-use vip_engine::{GroupId, LabelSpec, Reloaded};
+use vip_engine::{ByGroup, GroupId, LabelSpec, Reloaded};
 
 use crate::{
     gate::GateRule,
@@ -16,26 +16,26 @@ pub struct Regroup {
     /// Groups that end or begin anew, by their numbers so far.
     pub ended: Vec<GroupId>,
     /// The groups, by their new numbers.
-    pub groups: Vec<Reloaded>,
+    pub groups: ByGroup<Reloaded>,
     /// Their labels.
     pub labels: Vec<LabelSpec>,
     /// The digest of all of them.
     pub table: u64,
     /// Their places in the maps, for whoever writes there; none on a witness.
-    pub index: Vec<GroupIndex>,
+    pub index: ByGroup<GroupIndex>,
     /// The groups whose leases may not have all of their VIPs yet.
     pub uncovered: Vec<GroupId>,
     /// Those of them of which nothing would be answered.
     pub mute: Vec<GroupId>,
     /// What their hooks ask, by their new numbers.
-    pub rules: Vec<GateRule>,
+    pub rules: ByGroup<GateRule>,
 }
 
 impl<I: Io> Core<I> {
     /// Leases of groups that end are given up before anything else changes.
     /// `replace` is called once they are, and before anything is said of groups
     /// by their new numbers: with the places in the maps.
-    pub fn regroup(&mut self, regroup: Regroup, replace: impl FnOnce(&mut I, Vec<GroupIndex>)) {
+    pub fn regroup(&mut self, regroup: Regroup, replace: impl FnOnce(&mut I, ByGroup<GroupIndex>)) {
         let Regroup { ended, groups, labels, table, index, uncovered, mute, rules } = regroup;
         for group in ended.into_iter().filter(|_| !mutant::is(Mutant::NotRetired)) {
             let now = self.io.now();
@@ -46,8 +46,8 @@ impl<I: Io> Core<I> {
         let labels: Vec<_> = groups.iter().map(|group| group.was).zip(labels).collect();
         self.labels.reload(&labels, table, now);
         replace(&mut self.io, index);
-        let was: Vec<_> = groups.iter().map(|group| group.was).collect();
-        let prepared: Vec<_> = was.iter().map(|was| was.map(|was| self.gates.prepares(was))).collect();
+        let was: ByGroup<_> = groups.iter().map(|group| group.was).collect();
+        let prepared: ByGroup<_> = was.iter().map(|was| was.map(|was| self.gates.prepares(was))).collect();
         let stops = self.regroup_moves(&was, rules);
         self.engine.reload(groups, now);
         self.uncovered = uncovered;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use vip_engine::{FORMERS_MAX, GroupId, Label, LabelSpec};
+use vip_engine::{ByGroup, FORMERS_MAX, GroupId, Label, LabelSpec};
 
 use crate::mutant::{self, Mutant};
 
@@ -51,8 +51,20 @@ pub struct TableGroup {
 
 /// All groups of a node, sorted by name: a group's place is its [`GroupId`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Table(Vec<TableGroup>);
+#[serde(from = "Vec<TableGroup>", into = "Vec<TableGroup>")]
+pub struct Table(ByGroup<TableGroup>);
+
+impl From<Vec<TableGroup>> for Table {
+    fn from(groups: Vec<TableGroup>) -> Self {
+        Self(groups.into())
+    }
+}
+
+impl From<Table> for Vec<TableGroup> {
+    fn from(table: Table) -> Self {
+        table.0.into()
+    }
+}
 
 impl TableGroup {
     fn new(name: &str, vips: &[IpAddr]) -> Self {
@@ -101,8 +113,8 @@ impl TableGroup {
 pub struct Next {
     /// The other table.
     pub table: Table,
-    /// By its places: which group it was; `None` for one that begins anew.
-    pub was: Vec<Option<GroupId>>,
+    /// Which group each was; `None` for one that begins anew.
+    pub was: ByGroup<Option<GroupId>>,
     /// Groups of the former table that end, or begin anew.
     pub ended: Vec<GroupId>,
 }
@@ -111,7 +123,7 @@ impl Next {
     /// The names of the groups that end, also where others begin by them.
     #[must_use]
     pub fn ended_names(&self, before: &Table) -> Vec<String> {
-        let name = |group: &GroupId| before.0.get(usize::from(group.0)).map(|group| group.name.clone());
+        let name = |group: &GroupId| before.0.get(*group).map(|group| group.name.clone());
         self.ended.iter().filter_map(name).collect()
     }
 }
@@ -131,15 +143,15 @@ impl Table {
 
     /// The groups.
     #[must_use]
-    pub fn groups(&self) -> &[TableGroup] {
+    pub const fn groups(&self) -> &ByGroup<TableGroup> {
         &self.0
     }
 
     /// The groups whose leases may not have all of their VIPs yet.
     #[must_use]
     pub fn uncovered(&self) -> Vec<GroupId> {
-        let groups = (0..=u16::MAX).map(GroupId).zip(&self.0);
-        groups
+        self.0
+            .with_ids()
             .filter(|(_, group)| !group.is_settled() && !mutant::is(Mutant::NothingUncovered))
             .map(|(id, _)| id)
             .collect()
@@ -149,8 +161,8 @@ impl Table {
     /// all that they have are new, and all that they had are gone.
     #[must_use]
     pub fn mute(&self) -> Vec<GroupId> {
-        let groups = (0..=u16::MAX).map(GroupId).zip(&self.0);
-        groups
+        self.0
+            .with_ids()
             .filter(|(_, group)| !group.is_settled() && group.answered().next().is_none())
             .map(|(id, _)| id)
             .collect()
@@ -158,7 +170,7 @@ impl Table {
 
     /// This node asks for leases of all of the group's VIPs from now on.
     pub fn settle(&mut self, group: GroupId) {
-        if let Some(group) = self.0.get_mut(usize::from(group.0)) {
+        if let Some(group) = self.0.get_mut(group) {
             group.asks.clone_from(&group.vips);
         }
     }
@@ -175,19 +187,19 @@ impl Table {
         for group in groups {
             owner.extend(group.vips().iter().map(|vip| (*vip, group.name())));
         }
-        let mut next = Next { table: Self::default(), was: Vec::new(), ended: Vec::new() };
-        let olds: BTreeMap<_, _> =
-            self.0.iter().enumerate().map(|(place, old)| (old.name.as_str(), place)).collect();
+        let mut next = Next { table: Self::default(), was: ByGroup::new(), ended: Vec::new() };
+        let olds: BTreeMap<_, _> = self.0.with_ids().map(|(id, old)| (old.name.as_str(), id)).collect();
         for group in groups {
             let old = olds.get(group.name()).copied();
-            let kept = old.and_then(|place| self.0[place].followed_by(group.vips(), &owner));
+            let kept = old.and_then(|id| self.0[id].followed_by(group.vips(), &owner));
             let goes_on = kept.is_some();
             next.table.0.push(kept.unwrap_or_else(|| TableGroup::new(group.name(), group.vips())));
-            next.was.push(old.filter(|_| goes_on).map(number));
+            next.was.push(old.filter(|_| goes_on));
         }
         let going_on: BTreeSet<_> = next.was.iter().flatten().copied().collect();
-        let all = (0..self.0.len()).map(number);
-        next.ended.extend(all.filter(|group| !going_on.contains(group) && !mutant::is(Mutant::NothingEnds)));
+        next.ended.extend(
+            self.0.ids().filter(|group| !going_on.contains(group) && !mutant::is(Mutant::NothingEnds)),
+        );
         next
     }
 }
@@ -213,10 +225,6 @@ impl TableGroup {
         }
         Some(Self { name: self.name.clone(), vips: now.to_vec(), formers, asks: self.asks.clone() })
     }
-}
-
-fn number(place: usize) -> GroupId {
-    GroupId(u16::try_from(place).unwrap_or(u16::MAX))
 }
 
 #[cfg(test)]

@@ -7,16 +7,16 @@ use vip_common::GroupIndex;
 use crate::{
     config::Config,
     dataplane::DataPlane,
-    engine::{GroupId, NodeId},
+    engine::{ByGroup, GroupId, NodeId},
 };
 
 /// Names for ids.
 #[derive(Clone, Debug)]
 pub struct Names {
     pub(super) nodes: BTreeMap<NodeId, String>,
-    pub(super) groups: Vec<String>,
-    /// Where the groups are in the maps, by their number; empty where there are no maps.
-    pub index: Vec<GroupIndex>,
+    pub(super) groups: ByGroup<String>,
+    /// Where the groups are in the maps; empty where there are no maps.
+    pub index: ByGroup<GroupIndex>,
 }
 
 impl Names {
@@ -26,7 +26,7 @@ impl Names {
         Self {
             nodes: config.cluster.nodes.iter().map(|n| (NodeId(n.id), n.name.clone())).collect(),
             groups: config.groups.iter().map(|g| g.name.clone()).collect(),
-            index: Vec::new(),
+            index: ByGroup::new(),
         }
     }
 
@@ -50,12 +50,12 @@ impl Names {
     /// The group's name, or `?`.
     #[must_use]
     pub fn group(&self, group: GroupId) -> &str {
-        self.groups.get(usize::from(group.0)).map_or("?", String::as_str)
+        self.groups.get(group).map_or("?", String::as_str)
     }
 
     /// Where the group is in the maps.
     #[must_use]
     pub fn index(&self, group: GroupId) -> Option<GroupIndex> {
-        self.index.get(usize::from(group.0)).copied()
+        self.index.get(group).copied()
     }
 }

@@ -34,7 +34,7 @@ pub use self::{
         report::{ConfigError, ConfigErrors, Place},
     },
 };
-use crate::engine::{self, PeerLoss, Role};
+use crate::engine::{self, GroupId, PeerLoss, Role};
 
 // What the reference tells of checks.
 #[cfg(test)]
@@ -219,6 +219,12 @@ impl Config {
     #[must_use]
     pub fn digest(&self) -> u64 {
         digest::digest(self)
+    }
+
+    /// The group with this number.
+    #[must_use]
+    pub fn group(&self, id: GroupId) -> Option<&Group> {
+        self.groups.get(id.place())
     }
 
     /// A number that is equal on nodes whose configurations have the same

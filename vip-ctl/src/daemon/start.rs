@@ -160,9 +160,10 @@ pub(super) fn identity(config: &Config, incarnation: u64, is_member: bool) -> Id
 /// The leases of an earlier incarnation that still run.
 pub(super) fn held(plane: Option<&Plane>, now: BootNs) -> Vec<(GroupId, BootNs)> {
     let Some(plane) = plane else { return Vec::new() };
-    (0_u16..)
-        .zip(plane.index())
-        .filter_map(|(group, index)| Some((GroupId(group), plane.maps.leases().load(*index).expiry()?)))
+    plane
+        .index()
+        .with_ids()
+        .filter_map(|(group, index)| Some((group, plane.maps.leases().load(*index).expiry()?)))
         .filter(|(_, expiry)| *expiry > now)
         .collect()
 }
@@ -234,7 +235,7 @@ pub(super) fn give_up(asker: &Asker, found: &[(GroupId, BootNs)], hold: Duration
     let are_own = || {
         let snapshot = asker.ask_for_blocking(Ask::Status);
         snapshot.is_none_or(|snapshot| {
-            let expiry = |group: GroupId| snapshot.engine.groups[usize::from(group.0)].expiry;
+            let expiry = |group: GroupId| snapshot.engine.groups[group].expiry;
             found.iter().all(|(group, expiry_found)| expiry(*group) != Some(*expiry_found))
         })
     };

@@ -234,7 +234,7 @@ impl Fact {
             Self::State { node, group, state } => {
                 let node = &world.nodes[*node];
                 let Some(engine) = node.engine() else { return Some("its agent does not run".to_owned()) };
-                let found = engine.status(node.clock.at(world.now)).groups[*group].state;
+                let found = engine.status(node.clock.at(world.now)).groups[group_id(*group)].state;
                 (found != *state).then(|| format!("it is {found}"))
             }
             Self::Completed { label } => match answer(label) {

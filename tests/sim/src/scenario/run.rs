@@ -165,7 +165,7 @@ fn give(
     world: &mut World,
     memory: &mut Memory,
 ) -> Result<(), Failed> {
-    let holder = command.group().and_then(|group| world.holdings[usize::from(group.0)].open);
+    let holder = command.group().and_then(|group| world.holdings[group.place()].open);
     let holder = holder.map(|node| usize::from(node.0));
     let able =
         |node: &usize| world.nodes[*node].agent.is_some() && world.nodes[*node].stalled_until.is_none();

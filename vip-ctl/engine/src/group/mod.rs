@@ -119,7 +119,7 @@ impl Group {
         Self {
             id,
             acceptor: Acceptor::new(
-                node.config.remembered.epochs.get(usize::from(id.0)).copied().unwrap_or_default(),
+                node.config.remembered.epochs.get(id).copied().unwrap_or_default(),
                 node.config.remembered.floor,
                 silent_until,
                 node.broken,

@@ -78,7 +78,7 @@ fn votes_that_come_when_the_lease_would_be_over_bring_none() {
     tell(&mut engine, C, promise(ballot), now);
     tell(&mut engine, C, About::Accept { ballot }, now);
     assert!(!done(&mut engine).0);
-    assert_eq!(engine.status(now).groups[0].expiry, None);
+    assert_eq!(engine.status(now).groups[GroupId(0)].expiry, None);
 }
 
 #[test]
@@ -86,11 +86,11 @@ fn a_renewal_that_comes_through_after_the_lease_is_over_brings_it_not_back() {
     let mut cluster = Cluster::settled();
     cluster.run(ms(5));
     let mut engine = cluster.engines.remove(&A).unwrap();
-    let due = engine.groups[0].renewal_due().expect("none is under way");
+    let due = engine.groups[GroupId(0)].renewal_due().expect("none is under way");
     engine.handle(Input::Clock, due);
     let begun = done(&mut engine).1;
     let Some((_, About::Propose { ballot, .. })) = begun.first() else { panic!("{begun:?}") };
-    let until = engine.status(due).groups[0].expiry.unwrap();
+    let until = engine.status(due).groups[GroupId(0)].expiry.unwrap();
     engine.handle(Input::Clock, until);
     tell(&mut engine, B, About::Accept { ballot: *ballot }, until);
     assert!(!done(&mut engine).0, "that is a new grant, and those are for candidates");
@@ -132,12 +132,12 @@ fn an_answer_to_an_earlier_question_hands_nothing_over() {
     cluster.isolate(A);
     let command = Command::Switchover { group: DB, to: Some(B) };
     cluster.give(A, Input::Command { id: CommandId(1 << 20), command });
-    let ask = cluster.engines[&A].groups[0].handover.expect("it asks").ask;
+    let ask = cluster.engines[&A].groups[GroupId(0)].handover.expect("it asks").ask;
     let engine = cluster.engines.get_mut(&A).unwrap();
     tell(engine, B, About::Ready { ask: AskId(ask.0 + 1), ready: true }, cluster.now);
-    assert!(engine.status(cluster.now).groups[0].expiry.is_some());
+    assert!(engine.status(cluster.now).groups[GroupId(0)].expiry.is_some());
     tell(engine, B, About::Ready { ask, ready: true }, cluster.now);
-    assert_eq!(engine.status(cluster.now).groups[0].expiry, None);
+    assert_eq!(engine.status(cluster.now).groups[GroupId(0)].expiry, None);
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn what_only_the_candidate_knows_counts() {
     let mut cluster = Cluster::new(&[Role::Node; 3]);
     cluster.kill(A);
     // Its own acceptor has no room for a grant, and makes no promise.
-    cluster.config.remembered.epochs = vec![Epoch(9)];
+    cluster.config.remembered.epochs = vec![Epoch(9)].into();
     cluster.config.remembered.ceiling = Epoch(0);
     cluster.start(A);
     cluster.run(ACCEPT * 3);

@@ -32,7 +32,7 @@ fn from_a(to: Option<NodeId>) -> GroupMove {
 }
 
 fn heir(cluster: &Cluster, at: NodeId) -> Heir {
-    cluster.engines[&at].status(cluster.now).groups[0].heir
+    cluster.engines[&at].status(cluster.now).groups[GroupId(0)].heir
 }
 
 #[test]

@@ -129,8 +129,8 @@ fn a_silent_holder_is_replaced_within_t_accept_and_a_slot() {
 fn the_first_survivor_waits_for_no_slot() {
     let mut cluster = Cluster::settled();
     cluster.run(ms(7));
-    let until = cluster.engines[&B].groups[0].acceptor.lease(cluster.now).unwrap().until;
-    let until = until.max(cluster.engines[&C].groups[0].acceptor.lease(cluster.now).unwrap().until);
+    let until = cluster.engines[&B].groups[GroupId(0)].acceptor.lease(cluster.now).unwrap().until;
+    let until = until.max(cluster.engines[&C].groups[GroupId(0)].acceptor.lease(cluster.now).unwrap().until);
     cluster.kill(A);
     let took = cluster.run_until(ACCEPT * 2, |cluster| cluster.holder() == Some(B)).unwrap();
     let rest = until.since(cluster.now.max(until)).max(Duration::ZERO);
@@ -305,7 +305,7 @@ fn after_a_long_stop_everything_has_run_out_before_old_packets_count() {
             assert!(!opened, "{output:?}");
         }
     }
-    assert_eq!(stopped.status(cluster.now).groups[0].state, GroupState::Standby);
+    assert_eq!(stopped.status(cluster.now).groups[GroupId(0)].state, GroupState::Standby);
     cluster.engines.insert(A, stopped);
     cluster.run(ACCEPT * 5);
     assert_eq!((cluster.holder(), cluster.state(A).holder), (Some(B), Some(B)));
@@ -355,7 +355,7 @@ fn a_refusal_by_the_holder_itself_ends_a_lease_of_the_same_epoch() {
         ((Claim::Held, 0), B, true, true),
     ] {
         let mut cluster = Cluster::settled();
-        let won = cluster.engines[&A].groups[0].lease.unwrap().ballot.unwrap();
+        let won = cluster.engines[&A].groups[GroupId(0)].lease.unwrap().ballot.unwrap();
         let ballot = if renews { Ballot { round: won.round + 1, ..won } } else { won };
         cluster.give(A, refusal(claim, from, ballot));
         let told = format!("{claim:?}, from {from:?}, a renewal {renews}");
@@ -369,7 +369,7 @@ fn a_refusal_by_the_holder_itself_ends_a_lease_of_the_same_epoch() {
 fn what_is_held_by_force_ends_no_lease_of_a_majority() {
     for (claim, stays) in [(Claim::Forced, true), (Claim::Held, false), (Claim::Asked, false)] {
         let mut cluster = Cluster::settled();
-        let mine = cluster.engines[&A].groups[0].lease.unwrap().ballot.unwrap();
+        let mine = cluster.engines[&A].groups[GroupId(0)].lease.unwrap().ballot.unwrap();
         let because = Refused::Held {
             ballot: Ballot { round: 99, incarnation: Incarnation(99), node: B },
             epoch: Epoch(2),

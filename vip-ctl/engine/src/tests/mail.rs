@@ -49,7 +49,7 @@ fn a_renewal_in_the_socket_is_read_before_its_sender_is_believed_gone() {
     assert!(!stands(&mut engine, Input::Clock, at), "by the clock alone");
     assert!(!stands(&mut engine, renewal(1_000), at), "by a message");
     assert!(!stands(&mut engine, Input::Wake, at), "all is read, and A is there");
-    assert_eq!(engine.status(at).groups[0].holder, Some(A));
+    assert_eq!(engine.status(at).groups[GroupId(0)].holder, Some(A));
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn other_groups_are_no_reason_to_believe_a_holder_gone_whose_renewal_is_unread()
         while engine.poll_output().is_some() {}
         let same = Reloaded { was: Some(DB), spec: GroupSpec::default(), epoch: Epoch(0) };
         let new = Reloaded { was: None, spec: GroupSpec::default(), epoch: Epoch(0) };
-        engine.reload(vec![same, new], at);
+        engine.reload(vec![same, new].into(), at);
         assert!(!stands(engine, Input::Clock, at), "by the reload");
         assert_eq!(engine.next_deadline().map(|due| due <= at), Some(true), "it is to be woken at once");
     };
@@ -85,10 +85,10 @@ fn other_groups_are_no_reason_to_believe_a_holder_gone_whose_renewal_is_unread()
 fn votes_in_the_socket_are_counted_before_an_attempt_is_given_up() {
     let mut cluster = Cluster::settled();
     cluster.run(ms(5));
-    let due = cluster.engines[&A].groups[0].renewal_due().expect("none is under way");
+    let due = cluster.engines[&A].groups[GroupId(0)].renewal_due().expect("none is under way");
     cluster.run(due.since(cluster.now) - ms(1));
     let mut engine = cluster.engines.remove(&A).unwrap();
-    let until = engine.status(due).groups[0].expiry.unwrap();
+    let until = engine.status(due).groups[GroupId(0)].expiry.unwrap();
     let ballot = begun(&mut engine, due).expect("a renewal begins when it is due");
     // The attempt has had its patience, and the answers wait in the socket.
     let at = BootNs(until.0 - 1_000_000);
@@ -99,7 +99,7 @@ fn votes_in_the_socket_are_counted_before_an_attempt_is_given_up() {
         engine.handle(Input::Message { from: B, packet }, at);
     }
     engine.handle(Input::Wake, at);
-    assert!(engine.status(at).groups[0].expiry > Some(until), "the vote did not count");
+    assert!(engine.status(at).groups[GroupId(0)].expiry > Some(until), "the vote did not count");
 }
 
 /// The ballot of an attempt that has begun with these outputs.
@@ -126,8 +126,8 @@ fn begun(engine: &mut Engine, now: BootNs) -> Option<Ballot> {
 fn a_late_clock_ends_this_nodes_own_lease_whatever_is_unread() {
     let mut cluster = Cluster::settled();
     let mut engine = cluster.engines.remove(&A).unwrap();
-    let until = engine.status(cluster.now).groups[0].expiry.unwrap();
+    let until = engine.status(cluster.now).groups[GroupId(0)].expiry.unwrap();
     engine.handle(Input::Clock, until);
-    assert_eq!(engine.status(until).groups[0].expiry, None);
-    assert_eq!(engine.status(until).groups[0].state, GroupState::Standby);
+    assert_eq!(engine.status(until).groups[GroupId(0)].expiry, None);
+    assert_eq!(engine.status(until).groups[GroupId(0)].state, GroupState::Standby);
 }

@@ -240,7 +240,7 @@ impl Cluster {
     }
 
     pub fn state(&self, node: NodeId) -> GroupStatus {
-        self.engines[&node].status(self.now).groups[0].clone()
+        self.engines[&node].status(self.now).groups[GroupId(0)].clone()
     }
 
     pub fn done(&self, id: CommandId) -> Option<Result<Completed, Refusal>> {

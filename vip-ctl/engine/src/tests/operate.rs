@@ -386,7 +386,7 @@ fn epochs_go_on_after_everybody_has_restarted() {
     cluster.run(ACCEPT * 3);
     // A majority knew of the last grant; two of them remember it.
     cluster.start(A);
-    cluster.config.remembered.epochs = vec![Epoch(4)];
+    cluster.config.remembered.epochs = vec![Epoch(4)].into();
     cluster.start(B);
     cluster.start(C);
     cluster.run(ACCEPT * 3);

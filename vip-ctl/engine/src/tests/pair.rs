@@ -108,7 +108,7 @@ fn a_replaced_agent_of_a_pair_keeps_its_lease_with_and_without_the_other() {
         cluster.kill(A);
         cluster.run(ms(40));
         cluster.log.clear();
-        cluster.config.remembered.epochs = vec![Epoch(1)];
+        cluster.config.remembered.epochs = vec![Epoch(1)].into();
         cluster.start(A);
         for _ in 0..100 {
             cluster.run(ms(5));

@@ -36,7 +36,7 @@ fn a_group_that_ends_clears_its_map_before_its_release_is_sent() {
     let untouched = |output: &Output| !matches!(output, Output::StoreLease { group: GroupId(0), .. });
     assert!(done.iter().all(untouched), "{done:?}");
     let status = engine.status(now);
-    assert_eq!((status.groups[0].holder, status.groups[1].expiry), (Some(A), None));
+    assert_eq!((status.groups[GroupId(0)].holder, status.groups[GroupId(1)].expiry), (Some(A), None));
 }
 
 /// Not even between its end and the reload.
@@ -64,17 +64,17 @@ fn a_group_that_stays_keeps_its_lease_and_one_that_is_new_is_silent() {
     let mut cluster = two_groups();
     let now = cluster.now;
     let engine = cluster.engines.get_mut(&A).unwrap();
-    let until = engine.status(now).groups[1].expiry;
+    let until = engine.status(now).groups[GroupId(1)].expiry;
     engine.retire(GroupId(0), now);
     outputs(engine);
     let new = Reloaded { was: None, ..same(0) };
-    engine.reload(vec![same(1), new], now);
+    engine.reload(vec![same(1), new].into(), now);
     let done = outputs(engine);
     assert!(!done.iter().any(|output| matches!(output, Output::StoreLease { .. })), "{done:?}");
     let status = engine.status(now);
-    assert_eq!((status.groups[0].expiry, status.groups[0].holder), (until, Some(A)));
+    assert_eq!((status.groups[GroupId(0)].expiry, status.groups[GroupId(0)].holder), (until, Some(A)));
     engine.handle(Input::Eligible { group: GroupId(1), eligible: true }, now);
-    assert!(!engine.status(now).groups[1].ready.contains(&A), "it may have been there before");
+    assert!(!engine.status(now).groups[GroupId(1)].ready.contains(&A), "it may have been there before");
     let ballot = Ballot { round: 1, incarnation: Incarnation(2), node: B };
     let packet =
         Packet { messages: vec![Message::Group { group: GroupId(1), about: About::Prepare { ballot } }] };
@@ -90,5 +90,5 @@ fn a_group_that_stays_keeps_its_lease_and_one_that_is_new_is_silent() {
     });
     assert!(refused, "{told:?}");
     engine.handle(Input::Wake, now.plus(ACCEPT));
-    assert!(engine.status(now.plus(ACCEPT)).groups[1].ready.contains(&A));
+    assert!(engine.status(now.plus(ACCEPT)).groups[GroupId(1)].ready.contains(&A));
 }

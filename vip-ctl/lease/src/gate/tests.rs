@@ -17,7 +17,7 @@ fn word(ms: u64) -> Lease {
 }
 
 fn gates(rule: GateRule, held: &[(GroupId, BootNs)]) -> Gates {
-    Gates::new(vec![rule], held)
+    Gates::new(vec![rule].into(), held)
 }
 
 fn waits() -> GateRule {
@@ -186,20 +186,20 @@ fn the_gap_is_from_the_end_before_to_the_write() {
 #[test]
 fn a_reload_keeps_each_group_with_what_it_waits_for() {
     let other = GateRule { name: "web".into(), ..GateRule::default() };
-    let mut gates = Gates::new(vec![waits()], &[]);
+    let mut gates = Gates::new(vec![waits()].into(), &[]);
     let ticket = win(&mut gates, 0);
-    gates.regroup(&[None, Some(GROUP)], vec![other.clone(), waits()]);
+    gates.regroup(&vec![None, Some(GROUP)].into(), vec![other.clone(), waits()].into());
     let moved = GroupId(1);
     assert!(gates.is_promoting(moved) && !gates.is_promoting(GROUP));
     assert_eq!(gates.word(moved, word(40), at(40)).store, None);
     assert_eq!(gates.word(GROUP, word(40), at(40)).store, Some(word(40)), "the new one has no hook");
     let Verdict::Release(group) = gates.ended(ticket, false, at(50)) else { panic!("it failed") };
     assert_eq!(group, moved);
-    gates.regroup(&[Some(moved)], vec![waits()]);
+    gates.regroup(&vec![Some(moved)].into(), vec![waits()].into());
     assert!(gates.is_promoting(GROUP), "and stays away from it");
     assert_eq!(gates.eligible(GROUP, Eligible::Yes), Eligible::No);
     // Gone, and another one in its place.
-    gates.regroup(&[None], vec![other]);
+    gates.regroup(&vec![None].into(), vec![other].into());
     assert!(!gates.is_promoting(GROUP));
     assert_eq!(gates.next_deadline(), None);
 }

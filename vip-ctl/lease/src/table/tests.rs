@@ -26,7 +26,7 @@ fn groups(groups: &[(&str, &[u8])]) -> Vec<Group> {
 }
 
 fn follow(tables: &[&[(&str, &[u8])]]) -> Next {
-    let mut next = Next { table: Table::of(&groups(tables[0])), was: Vec::new(), ended: Vec::new() };
+    let mut next = Next { table: Table::of(&groups(tables[0])), was: ByGroup::new(), ended: Vec::new() };
     for table in &tables[1..] {
         next = next.table.next(&groups(table));
     }
@@ -38,17 +38,17 @@ fn a_group_that_stays_goes_on_under_another_number() {
     let next = follow(&[&[("db", &[1]), ("web", &[2])], &[("app", &[3]), ("db", &[1])]]);
     assert_eq!(next.was, [None, Some(GroupId(0))]);
     assert_eq!(next.ended, [GroupId(1)]);
-    assert_eq!(next.table.groups()[1], TableGroup::new("db", &[vip(1)]));
+    assert_eq!(next.table.groups()[GroupId(1)], TableGroup::new("db", &[vip(1)]));
 }
 
 #[test]
 fn a_vip_that_is_added_is_not_answered_before_a_lease_has_it() {
     let mut next = follow(&[&[("db", &[1])], &[("db", &[1, 2])]]);
-    let db = &next.table.groups()[0];
+    let db = &next.table.groups()[GroupId(0)];
     assert_eq!(db.formers, [vec![vip(1)]]);
     assert_eq!(db.answered().collect::<Vec<_>>(), [vip(1)]);
     next.table.settle(GroupId(0));
-    assert_eq!(next.table.groups()[0].answered().collect::<Vec<_>>(), [vip(1), vip(2)]);
+    assert_eq!(next.table.groups()[GroupId(0)].answered().collect::<Vec<_>>(), [vip(1), vip(2)]);
 }
 
 #[test]
@@ -74,8 +74,8 @@ fn a_group_with_other_vips_only_is_mute_until_a_lease_has_them() {
 #[test]
 fn a_vip_that_is_removed_is_not_answered_at_once() {
     let next = follow(&[&[("db", &[1, 2])], &[("db", &[1])]]);
-    let db = &next.table.groups()[0];
-    assert_eq!((db.answered().collect::<Vec<_>>(), next.was), (vec![vip(1)], vec![Some(GroupId(0))]));
+    let db = &next.table.groups()[GroupId(0)];
+    assert_eq!((db.answered().collect::<Vec<_>>(), next.was), (vec![vip(1)], vec![Some(GroupId(0))].into()));
 }
 
 #[test]
@@ -94,18 +94,18 @@ fn a_vip_that_moves_in_two_steps_ends_nothing() {
     }
     let second = first.table.next(&groups(&[("db", &[1, 3]), ("web", &[2])]));
     assert!(second.ended.is_empty());
-    let [db, web] = second.table.groups() else { panic!("two groups") };
+    let [db, web] = second.table.groups().as_slice() else { panic!("two groups") };
     assert_eq!((db.formers.as_slice(), web.formers.as_slice()), ([vec![vip(1)]].as_slice(), [].as_slice()));
 }
 
 #[test]
 fn what_is_taken_back_is_as_it_was() {
     let next = follow(&[&[("db", &[1])], &[("db", &[1, 2])], &[("db", &[1])]]);
-    let db = &next.table.groups()[0];
+    let db = &next.table.groups()[GroupId(0)];
     assert!(db.is_settled());
     assert_eq!(
         (db.formers.as_slice(), next.was),
-        ([vec![vip(1), vip(2)]].as_slice(), vec![Some(GroupId(0))])
+        ([vec![vip(1), vip(2)]].as_slice(), vec![Some(GroupId(0))].into())
     );
 }
 
@@ -119,7 +119,7 @@ fn the_set_that_is_asked_for_is_never_forgotten() {
         &[("db", &[1, 5])],
         &[("db", &[1, 6])],
     ]);
-    let db = &next.table.groups()[0];
+    let db = &next.table.groups()[GroupId(0)];
     assert_eq!(db.formers.len(), FORMERS_MAX);
     assert!(db.formers.contains(&vec![vip(1)]));
 }
@@ -156,7 +156,7 @@ struct Host {
     table: Table,
     maps: Maps,
     /// The groups' places in the maps, by number.
-    index: Vec<usize>,
+    index: ByGroup<usize>,
     /// The table that the keeper is about to go on with.
     under_way: Option<Next>,
 }
@@ -200,7 +200,7 @@ impl Cluster {
                 labels: Labels::new(&config, &specs, digest(&table), now),
                 engine: Engine::new(config, &[], now),
                 maps: Maps::default(),
-                index: Vec::new(),
+                index: ByGroup::new(),
                 table: table.clone(),
                 under_way: None,
             };
@@ -226,8 +226,8 @@ impl Cluster {
     }
 
     fn make_eligible(&mut self, me: usize) {
-        for group in 0..self.hosts[me].table.groups().len() {
-            self.give(me, Input::Eligible { group: number(group), eligible: true });
+        for group in self.hosts[me].table.groups().ids() {
+            self.give(me, Input::Eligible { group, eligible: true });
         }
     }
 
@@ -245,7 +245,7 @@ impl Cluster {
                     let host = &mut self.hosts[me];
                     let had = host.word(group).expiry().is_some_and(|until| until > now);
                     self.took_over += u64::from(!had && lease != Lease::NONE);
-                    host.maps.words.insert(host.index[usize::from(group.0)], lease);
+                    host.maps.words.insert(host.index[group], lease);
                 }
                 Output::Send { to, packet } => {
                     let payloads = packet.encode_for(to, &mut self.hosts[me].labels, now);
@@ -313,7 +313,7 @@ impl Cluster {
 
     /// The keeper's first step, `Node::begin_change` of `vip-ctl`: VIPs that
     /// go are gone, groups that come have places.
-    fn begin_reload(&mut self, me: usize, groups: &[Group]) -> Vec<usize> {
+    fn begin_reload(&mut self, me: usize, groups: &[Group]) -> ByGroup<usize> {
         let host = &mut self.hosts[me];
         let next = host.table.next(groups);
         let index = host.maps.begin_change(&next.table);
@@ -324,7 +324,7 @@ impl Cluster {
 
     /// The lease loop's step: leases of groups that end are given up, and the
     /// outputs of that done, before anything else changes.
-    fn regroup(&mut self, me: usize, index: Vec<usize>) {
+    fn regroup(&mut self, me: usize, index: ByGroup<usize>) {
         let now = self.now;
         let Some(next) = self.hosts[me].under_way.clone() else { return };
         for group in &next.ended {
@@ -375,15 +375,15 @@ impl Cluster {
 
     fn holders(&self, name: &str) -> Vec<usize> {
         let holds = |host: &Host| {
-            let place = host.table.groups().iter().position(|group| group.name == name);
-            place.is_some_and(|place| host.word(number(place)).expiry().is_some_and(|until| until > self.now))
+            let group = host.table.groups().find(|group| group.name == name);
+            group.is_some_and(|group| host.word(group).expiry().is_some_and(|until| until > self.now))
         };
         (0..self.hosts.len()).filter(|me| holds(&self.hosts[*me])).collect()
     }
 }
 
 impl Maps {
-    fn begin_change(&mut self, table: &Table) -> Vec<usize> {
+    fn begin_change(&mut self, table: &Table) -> ByGroup<usize> {
         self.prune_vips(table);
         table.groups().iter().map(|group| self.put_group(&group.name)).collect()
     }
@@ -431,7 +431,7 @@ impl Maps {
 impl Host {
     /// A group's word in the map.
     fn word(&self, group: GroupId) -> Lease {
-        let place = self.index.get(usize::from(group.0));
+        let place = self.index.get(group);
         place.and_then(|place| self.maps.words.get(place)).copied().unwrap_or(Lease::NONE)
     }
 
@@ -442,9 +442,8 @@ impl Host {
         if self.under_way.is_some() {
             return;
         }
-        for place in 0..self.table.groups().len() {
-            let group = number(place);
-            if !self.table.groups()[place].is_settled()
+        for group in self.table.groups().ids() {
+            if !self.table.groups()[group].is_settled()
                 && self.labels.covered(group, self.word(group).expiry(), now)
             {
                 self.table.settle(group);
@@ -525,7 +524,7 @@ fn no_vip_is_ever_answered_twice_whatever_is_reloaded_where() {
                 5 => cluster.cut = None,
                 _ => {
                     cluster.commands += 1;
-                    let group = number(usize::try_from(dice.roll(4)).expect("small"));
+                    let group = GroupId(u16::try_from(dice.roll(4)).expect("small"));
                     let command = Command::Switchover { group, to: None };
                     cluster.give(me, Input::Command { id: CommandId(cluster.commands), command });
                 }

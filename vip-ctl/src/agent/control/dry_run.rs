@@ -187,7 +187,7 @@ impl Words<'_> {
     }
 
     fn group(&self, id: GroupId) -> &str {
-        self.config.groups.get(usize::from(id.0)).map_or("", |group| group.name.as_str())
+        self.config.group(id).map_or("", |group| group.name.as_str())
     }
 
     fn node(&self, id: NodeId) -> &str {

@@ -190,13 +190,13 @@ impl Server {
     }
 
     fn group_name(&self, group: GroupId) -> String {
-        self.config().groups.get(usize::from(group.0)).map_or_else(String::new, |g| g.name.clone())
+        self.config().group(group).map_or_else(String::new, |g| g.name.clone())
     }
 
     /// The group that is meant.
     fn group(&self, name: Option<String>) -> Result<GroupId, Response> {
         let place = lookup::group(name.as_deref(), &self.config().groups).map_err(missed)?;
-        u16::try_from(place).map(GroupId).map_err(|e| Response::error(Exit::Software, e.to_string()))
+        GroupId::at(place).ok_or_else(|| Response::error(Exit::Software, "no group has so high a number"))
     }
 
     fn node(&self, name: Option<String>) -> Result<Option<NodeId>, Response> {

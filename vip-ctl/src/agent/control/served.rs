@@ -11,7 +11,7 @@ use super::{Response, Server};
 use crate::{
     clock,
     config::{Config, hooks},
-    engine::{GroupId, NodeId},
+    engine::NodeId,
     events::{Event, Hook, Kind},
     exit::Exit,
 };
@@ -122,8 +122,8 @@ fn look(moving: &mut Moving, config: &Config, snapshot: &Snapshot, begun: BootNs
     let me = NodeId(config.me);
     let is_late = snapshot.now.since(begun) >= TAKEN_MAX;
     let mut rest = Moving::new();
-    let groups = (0..=u16::MAX).map(GroupId).zip(config.groups.iter().zip(&snapshot.engine.groups));
-    for (id, (group, known)) in groups {
+    let groups = config.groups.iter().zip(snapshot.engine.groups.with_ids());
+    for (group, (id, known)) in groups {
         let Some(by) = moving.remove(&group.name) else { continue };
         let by = match (by, known.holder) {
             (Some(by), holder) if holder != Some(by) => {

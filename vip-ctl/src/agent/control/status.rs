@@ -9,7 +9,7 @@ use super::{Response, Server, candidates};
 use crate::{
     config::{self, Config},
     dataplane::DataPlane,
-    engine::{EPOCH_MARGIN, GroupId, PeerLoss, Role},
+    engine::{EPOCH_MARGIN, PeerLoss, Role},
     exit::Exit,
     host::Host,
     report::{self, GroupStatus, NodeStatus, Status, VipStatus},
@@ -105,8 +105,7 @@ impl Server {
             });
         }
         let places = places(&status.groups);
-        for (id, (group, known)) in (0..).map(GroupId).zip(config.groups.iter().zip(&snapshot.engine.groups))
-        {
+        for (group, (id, known)) in config.groups.iter().zip(snapshot.engine.groups.with_ids()) {
             let place = places.get(&group.name).copied().unwrap_or_else(|| {
                 status.groups.push(bare(group));
                 status.groups.len() - 1

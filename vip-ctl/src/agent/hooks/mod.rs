@@ -37,7 +37,7 @@ use super::{
 use crate::{
     clock,
     config::{Config, Hooks, hooks::OnFailure},
-    engine::NodeId,
+    engine::{ByGroup, NodeId},
     events::{Change, Event, Events, HookRun, Kind, Outcome, history},
     paths::Paths,
 };
@@ -401,7 +401,7 @@ pub fn start(
 
 /// What the hooks of each group ask of its gate.
 #[must_use]
-pub fn rules(config: &Config) -> Vec<GateRule> {
+pub fn rules(config: &Config) -> ByGroup<GateRule> {
     let rule = |group: &crate::config::Group| {
         let hooks = &group.hooks;
         let has = |hook| hooks.commands.contains_key(&hook);

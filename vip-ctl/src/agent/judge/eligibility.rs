@@ -8,7 +8,7 @@ use vip_lease::Eligible;
 
 use crate::{
     config::{self, WhenAllFail},
-    engine::GroupId,
+    engine::{ByGroup, GroupId},
     host::Interface,
     mutant::{self, Mutant},
 };
@@ -24,18 +24,18 @@ pub struct News {
     pub why: Option<String>,
 }
 
-/// All groups, by [`GroupId`]. What it costs to judge goes by what has changed,
+/// All groups. What it costs to judge goes by what has changed,
 /// not by how many groups there are.
 #[derive(Debug)]
 pub struct Judge {
-    groups: Vec<Watched>,
-    by_name: BTreeMap<String, usize>,
+    groups: ByGroup<Watched>,
+    by_name: BTreeMap<String, GroupId>,
     /// The groups that track an interface.
-    tracked: BTreeMap<String, Vec<usize>>,
+    tracked: BTreeMap<String, Vec<GroupId>>,
     /// Groups about which something may be new.
-    unjudged: BTreeSet<usize>,
+    unjudged: BTreeSet<GroupId>,
     /// Groups that are not judged before everything of theirs is on this node.
-    withheld: BTreeSet<usize>,
+    withheld: BTreeSet<GroupId>,
     /// What kept this node from serving any, when it was last judged.
     trouble: Option<String>,
     /// Why tracked interfaces were down then.
@@ -74,15 +74,15 @@ impl Judge {
             when_all_fail: group.health.when_all_fail,
             told: None,
         });
-        let groups: Vec<Watched> = groups.collect();
-        let by_name = groups.iter().enumerate().map(|(place, group)| (group.name.clone(), place)).collect();
-        let mut tracked: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        for (place, group) in groups.iter().enumerate() {
+        let groups: ByGroup<Watched> = groups.collect();
+        let by_name = groups.with_ids().map(|(id, group)| (group.name.clone(), id)).collect();
+        let mut tracked: BTreeMap<String, Vec<GroupId>> = BTreeMap::new();
+        for (id, group) in groups.with_ids() {
             for name in &group.track {
-                tracked.entry(name.clone()).or_default().push(place);
+                tracked.entry(name.clone()).or_default().push(id);
             }
         }
-        let unjudged = (0..groups.len()).collect();
+        let unjudged = groups.ids().collect();
         let withheld = BTreeSet::new();
         Self { groups, by_name, tracked, unjudged, withheld, trouble: None, downs: BTreeMap::new() }
     }
@@ -93,7 +93,7 @@ impl Judge {
     pub fn regroup(&mut self, groups: &[config::Group], withheld: &BTreeSet<String>) {
         let old = std::mem::replace(self, Self::new(groups));
         for group in &mut self.groups {
-            let Some(was) = old.by_name.get(&group.name).map(|place| &old.groups[*place]) else { continue };
+            let Some(was) = old.by_name.get(&group.name).map(|id| &old.groups[*id]) else { continue };
             group.told = was.told.clone().filter(|_| mutant::is(Mutant::NotToldAnew));
             for (check, verdict) in &mut group.verdicts {
                 let known = group.checks.iter().find(|known| known.name == *check);
@@ -114,10 +114,10 @@ impl Judge {
 
     /// A verdict on a check: why it fails, or `None` if it passes.
     pub fn note(&mut self, group: &str, check: &str, trouble: Option<String>) {
-        let Some(&place) = self.by_name.get(group) else { return };
-        if let Some(known) = self.groups[place].verdicts.get_mut(check) {
+        let Some(&id) = self.by_name.get(group) else { return };
+        if let Some(known) = self.groups[id].verdicts.get_mut(check) {
             *known = Some(trouble.map_or(Verdict::Passes, Verdict::Fails));
-            self.unjudged.insert(place);
+            self.unjudged.insert(id);
         }
     }
 
@@ -130,7 +130,7 @@ impl Judge {
     /// The name of a group.
     #[must_use]
     pub fn name(&self, group: GroupId) -> &str {
-        self.groups.get(usize::from(group.0)).map_or("?", |group| group.name.as_str())
+        self.groups.get(group).map_or("?", |group| group.name.as_str())
     }
 
     /// Judges the groups about which something may be new. `trouble` is what
@@ -138,7 +138,7 @@ impl Judge {
     pub fn judge(&mut self, trouble: Option<&str>, links: &BTreeMap<u32, Interface>) -> Vec<News> {
         if self.trouble.as_deref() != trouble {
             self.trouble = trouble.map(str::to_owned);
-            self.unjudged.extend(0..self.groups.len());
+            self.unjudged.extend(self.groups.ids());
         }
         let down_now = |name: &String| Some((name.clone(), down(name, links)?));
         let downs: BTreeMap<_, _> = self.tracked.keys().filter_map(down_now).collect();
@@ -147,17 +147,15 @@ impl Judge {
         self.unjudged.extend(concerned);
         self.downs = downs;
         let mut news = Vec::new();
-        for place in std::mem::take(&mut self.unjudged) {
-            if self.withheld.contains(&place) {
+        for id in std::mem::take(&mut self.unjudged) {
+            if self.withheld.contains(&id) {
                 continue;
             }
-            let group = &mut self.groups[place];
+            let group = &mut self.groups[id];
             let now = group.judge(trouble, &self.downs);
-            if group.told.as_ref() != Some(&now)
-                && let Ok(number) = u16::try_from(place)
-            {
+            if group.told.as_ref() != Some(&now) {
                 group.told = Some(now.clone());
-                news.push(News { group: GroupId(number), word: now.0, why: now.1 });
+                news.push(News { group: id, word: now.0, why: now.1 });
             }
         }
         news
@@ -332,7 +330,7 @@ mod tests {
         judge.note("g500", "x", Some("refused".into()));
         judge.note("g500", "y", None);
         judge.note("nobody", "x", None);
-        assert_eq!(judge.unjudged.iter().copied().collect::<Vec<_>>(), [500]);
+        assert_eq!(judge.unjudged.iter().copied().collect::<Vec<_>>(), [GroupId(500)]);
         let news = judge.judge(None, &links(true));
         assert_eq!(said(&news), [(500, Some(Eligible::No), Some("check x: refused"))]);
         // Nobody forgets who is concerned by an interface, or by all of them.

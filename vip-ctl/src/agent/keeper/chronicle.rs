@@ -233,8 +233,8 @@ mod tests {
     fn names() -> Names {
         Names {
             nodes: [(A, "db-a".to_owned()), (B, "db-b".to_owned())].into(),
-            groups: vec!["db".into()],
-            index: Vec::new(),
+            groups: vec!["db".into()].into(),
+            index: crate::engine::ByGroup::new(),
         }
     }
 

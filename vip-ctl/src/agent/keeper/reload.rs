@@ -27,7 +27,7 @@ use crate::agent::{
 };
 use crate::{
     config::Config,
-    engine::{GroupId, GroupSpec, Reloaded},
+    engine::{ByGroup, GroupId, GroupSpec, Reloaded},
     exit::Exit,
     node::Setup,
     records::groups,
@@ -44,7 +44,7 @@ pub struct UnderWay {
 }
 
 /// What the engine is told of the groups of a configuration.
-pub fn specs(config: &Config) -> Vec<GroupSpec> {
+pub fn specs(config: &Config) -> ByGroup<GroupSpec> {
     let ids = config.cluster.nodes.iter().map(|node| usize::from(node.id) + 1).max().unwrap_or(0);
     let spec = |group: &crate::config::Group| {
         let mut priorities = vec![crate::config::PRIORITY_DEFAULT; ids];
@@ -102,11 +102,11 @@ impl<T: Tell> Keeper<T> {
             return Ok(None);
         }
         let setup = Setup { vips_max: self.setup.vips_max, ..node_setup(config, &next.table) };
-        let mut index = Vec::new();
+        let mut index = ByGroup::new();
         if let Some(node) = &mut self.node {
             // For all VIPs, also those that wait for a lease that has them.
             node.has_room_for(&Setup { groups: whole_groups(config), ..setup.clone() })?;
-            index = node.begin_change(&setup.groups)?;
+            index = node.begin_change(&setup.groups)?.into();
         }
         let epochs = config.groups.iter().map(|group| self.memory.epoch(&group.name));
         let groups = next.was.iter().zip(specs(config)).zip(epochs);
@@ -177,12 +177,10 @@ impl<T: Tell> Keeper<T> {
             // The loop looks again when it has the other groups.
             return;
         }
-        let current = |place: usize| self.table.groups()[place].labels().current;
-        let places: BTreeMap<_, _> = (0..self.table.groups().len()).map(|p| (current(p), p)).collect();
-        let known: Vec<_> = covered
-            .into_iter()
-            .filter_map(|label| Some((label, GroupId(u16::try_from(*places.get(&label)?).ok()?))))
-            .collect();
+        let groups = self.table.groups().with_ids();
+        let ids: BTreeMap<_, _> = groups.map(|(id, group)| (group.labels().current, id)).collect();
+        let known: Vec<_> =
+            covered.into_iter().filter_map(|label| Some((label, *ids.get(&label)?))).collect();
         if known.is_empty() {
             return;
         }
@@ -210,7 +208,7 @@ impl<T: Tell> Keeper<T> {
 fn changes(
     old: &Table,
     new: &Table,
-    was: &[Option<GroupId>],
+    was: &ByGroup<Option<GroupId>>,
     old_config: &Config,
     new_config: &Config,
 ) -> Changes {

@@ -45,7 +45,7 @@ use super::messages::{Announce, Ask, Notice, RunnerAsk};
 use crate::{
     clock,
     dataplane::{DataPlane, observe::Events},
-    engine::{Completed, GroupId, NodeId, Refusal},
+    engine::{ByGroup, Completed, GroupId, NodeId, Refusal},
 };
 
 /// Events taken from the ring buffer in one turn.
@@ -56,7 +56,7 @@ pub struct Plane {
     /// The lease store is in here.
     pub maps: DataPlane,
     /// By [`GroupId`].
-    index: Vec<GroupIndex>,
+    index: ByGroup<GroupIndex>,
     /// The other way round.
     groups: BTreeMap<GroupIndex, GroupId>,
     /// The ring buffer.
@@ -66,25 +66,25 @@ pub struct Plane {
 impl Plane {
     /// The maps, with the groups' places by [`GroupId`].
     #[must_use]
-    pub fn new(maps: DataPlane, index: Vec<GroupIndex>, events: Events) -> Self {
+    pub fn new(maps: DataPlane, index: ByGroup<GroupIndex>, events: Events) -> Self {
         let groups = numbers(&index);
         Self { maps, index, groups, events }
     }
 
     /// Where each group is in the maps, by [`GroupId`].
     #[must_use]
-    pub fn index(&self) -> &[GroupIndex] {
+    pub const fn index(&self) -> &ByGroup<GroupIndex> {
         &self.index
     }
 
-    fn regroup(&mut self, index: Vec<GroupIndex>) {
+    fn regroup(&mut self, index: ByGroup<GroupIndex>) {
         self.groups = numbers(&index);
         self.index = index;
     }
 }
 
-fn numbers(index: &[GroupIndex]) -> BTreeMap<GroupIndex, GroupId> {
-    index.iter().copied().zip((0..=u16::MAX).map(GroupId)).collect()
+fn numbers(index: &ByGroup<GroupIndex>) -> BTreeMap<GroupIndex, GroupId> {
+    index.iter().copied().zip(index.ids()).collect()
 }
 
 /// Everything that the loop owns.
@@ -140,7 +140,7 @@ impl Io for Doer {
 
     fn store(&mut self, group: GroupId, lease: Lease) {
         if let Some(plane) = &self.plane
-            && let Some(index) = plane.index.get(usize::from(group.0))
+            && let Some(index) = plane.index.get(group)
         {
             plane.maps.leases().store(*index, lease);
         }
@@ -185,7 +185,7 @@ impl Io for Doer {
 impl Doer {
     /// Straight to the announcer: how soon the network hears it is part of the gap.
     fn announce(&self, group: GroupId, order: impl Fn(GroupIndex) -> Announce) {
-        let index = self.plane.as_ref().and_then(|plane| plane.index.get(usize::from(group.0)));
+        let index = self.plane.as_ref().and_then(|plane| plane.index.get(group));
         if let Some(index) = index {
             // The announcer ends only with the process.
             let _ = self.announcer.send(order(*index));

@@ -22,8 +22,8 @@ use super::*;
 use crate::{
     agent::messages::{Asker, Tell as _},
     engine::{
-        Command, Engine, EngineConfig, Epoch, GroupSpec, GroupState, Incarnation, Label, LabelSpec, Labels,
-        NodeSpec, Reason, Reloaded, Role,
+        ByGroup, Command, Engine, EngineConfig, Epoch, GroupSpec, GroupState, Incarnation, Label, LabelSpec,
+        Labels, NodeSpec, Reason, Reloaded, Role,
     },
 };
 
@@ -69,7 +69,7 @@ fn start(groups: u16) -> Loop {
         uncovered: Vec::new(),
         mute: Vec::new(),
         transport: Transport::new(identity, keys, [1; 32]),
-        gates: Gates::new(vec![GateRule::default(); usize::from(groups)], &[]),
+        gates: Gates::new(vec![GateRule::default(); usize::from(groups)].into(), &[]),
         me: ME,
     };
     let lease_loop = LeaseLoop {
@@ -134,7 +134,7 @@ fn a_command_about_other_groups_than_the_loop_has_is_not_done() {
     // The number may be that of another group by now.
     assert_eq!(demote(TABLE + 1), Err(Refusal::Busy));
     let snapshot = lease_loop.asker.ask_for_blocking(Ask::Status).expect("an answer");
-    assert_eq!(snapshot.engine.groups[0].holder, Some(ME));
+    assert_eq!(snapshot.engine.groups[GroupId(0)].holder, Some(ME));
     assert!(lease_loop.asker.ask(Ask::Leave));
     lease_loop.end();
 }
@@ -149,13 +149,14 @@ fn groups_that_end_are_given_up_before_others_get_their_numbers() {
     // The first one ends, and the second one gets its number.
     let regroup = Regroup {
         ended: vec![GroupId(0)],
-        groups: vec![Reloaded { was: Some(GroupId(1)), spec: GroupSpec::default(), epoch: Epoch::default() }],
+        groups: vec![Reloaded { was: Some(GroupId(1)), spec: GroupSpec::default(), epoch: Epoch::default() }]
+            .into(),
         labels: vec![label(1)],
         table: TABLE + 1,
-        index: Vec::new(),
+        index: ByGroup::new(),
         uncovered: Vec::new(),
         mute: Vec::new(),
-        rules: vec![GateRule::default()],
+        rules: vec![GateRule::default()].into(),
     };
     assert!(lease_loop.asker.regroup(regroup));
     let change = lease_loop.next();

@@ -155,7 +155,7 @@ impl Host {
             uncovered: Vec::new(),
             mute: Vec::new(),
             transport: Transport::new(identity, keys, [1; 32]),
-            gates: Gates::new(vec![rule], held),
+            gates: Gates::new(vec![rule].into(), held),
             me: id,
         };
         Core::new(parts, Hands { now, acts: VecDeque::new() })
@@ -455,7 +455,8 @@ fn whatever_hooks_do_one_node_ends_with_an_open_fence_and_a_service_that_runs() 
             .collect();
         let serve: Vec<_> = world.hosts.iter().filter(|host| host.serves).map(|host| host.id).collect();
         let told = || {
-            let states = world.hosts.iter().map(|host| host.core.engine.status(now).groups[0].clone());
+            let states =
+                world.hosts.iter().map(|host| host.core.engine.status(now).groups[GroupId(0)].clone());
             states.collect::<Vec<_>>()
         };
         assert_eq!(open.len(), 1, "seed {seed}: nobody serves: {:#?}", told());
