@@ -239,7 +239,7 @@ impl Subject {
                 self.leases += u64::from(lease != Lease::NONE);
             }
             Output::Announce { .. }
-            | Output::Changed { .. }
+            | Output::Changed(_)
             | Output::RaiseCeiling { .. }
             | Output::Remember { .. }
             | Output::Done { .. }

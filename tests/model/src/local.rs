@@ -303,7 +303,7 @@ impl Local {
                 }
                 self.engine = None;
             }
-            Output::Changed { .. }
+            Output::Changed(_)
             | Output::RaiseCeiling { .. }
             | Output::Remember { .. }
             | Output::Done { .. } => {}

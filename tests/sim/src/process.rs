@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use vip_common::Lease;
-use vip_engine::{PAYLOAD_MAX, Packet};
+use vip_engine::{PAYLOAD_MAX, Packet, Transition};
 use vip_lease::{Eligible, Hook, LeaseNotice, transport::OVERHEAD};
 
 use super::{
@@ -294,7 +294,8 @@ impl World {
     fn notice(&mut self, index: usize, notice: LeaseNotice) -> Result<(), Violation> {
         let known = &mut self.nodes[index].disk.known;
         match notice {
-            LeaseNotice::Changed { group, epoch, state, reason, promoting, .. } => {
+            LeaseNotice::Changed { transition, promoting, .. } => {
+                let Transition { group, epoch, state, reason, .. } = transition;
                 let highest = &mut known.epochs[group];
                 if epoch > *highest {
                     *highest = epoch;

@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, fmt::Write as _, time::Duration};
 
 use vip_common::BootNs;
-use vip_engine::{About, Ballot, Claim, Command, Message, Packet, Refused, RequestId, Verdict};
+use vip_engine::{About, Ballot, Claim, Command, Message, Packet, Refused, RequestId, Transition, Verdict};
 use vip_lease::{Eligible, LeaseNotice};
 
 use super::{
@@ -199,7 +199,8 @@ pub(super) fn act(act: &Act, now: BootNs, names: &Names) -> Option<String> {
 
 fn notice_line(notice: &LeaseNotice, names: &Names) -> Option<String> {
     Some(match notice {
-        LeaseNotice::Changed { group, state, epoch, reason, holder, .. } => {
+        LeaseNotice::Changed { transition, .. } => {
+            let Transition { group, state, epoch, reason, holder } = transition;
             let mut line = format!("{} is {state} ({reason}), e{}", names.group(*group), epoch.0);
             if let Some(holder) = holder {
                 // Writing to a string does not fail.

@@ -204,18 +204,7 @@ pub enum Output {
         group: GroupId,
     },
     /// State or holder of a group has changed, as this node sees it.
-    Changed {
-        /// The group.
-        group: GroupId,
-        /// This node's state.
-        state: GroupState,
-        /// The latest grant that this node knows of.
-        epoch: Epoch,
-        /// What brought the change about.
-        reason: Reason,
-        /// Who holds it.
-        holder: Option<NodeId>,
-    },
+    Changed(Transition),
     /// No grant beyond `ceiling` will be accepted before that is on disk; to be
     /// answered by [`Input::Ceiling`]. Votes of that kind wait.
     RaiseCeiling {
@@ -479,6 +468,23 @@ pub struct Status {
     pub nodes: Vec<NodeStatus>,
     /// All groups.
     pub groups: ByGroup<GroupStatus>,
+}
+
+/// A group's state on a node, or its holder, as it has just become: one type
+/// from here to the keeper. What goes on from there by a group's name instead
+/// of its number (hooks, events) has types of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Transition {
+    /// The group.
+    pub group: GroupId,
+    /// This node's state.
+    pub state: GroupState,
+    /// The latest grant that this node knows of.
+    pub epoch: Epoch,
+    /// What brought the change about.
+    pub reason: Reason,
+    /// Who holds it.
+    pub holder: Option<NodeId>,
 }
 
 /// What is known of one node.

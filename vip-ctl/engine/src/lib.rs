@@ -42,7 +42,7 @@ pub use self::{
     },
     io::{
         Command, Completed, Foreseen, GroupMove, GroupState, GroupStatus, Heir, Input, NodeStatus, Output,
-        Reason, Refusal, Status,
+        Reason, Refusal, Status, Transition,
     },
     label::{FORMERS_MAX, Label, LabelSpec, Labels},
     message::{About, AskId, Ballot, Claim, Message, PAYLOAD_MAX, Packet, Refused, RequestId, Verdict},

@@ -10,7 +10,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use vip_common::{BootNs, Lease};
-use vip_engine::{ByGroup, Epoch, GroupId, GroupState, NodeId, Reason};
+use vip_engine::{ByGroup, Epoch, GroupId, GroupState, NodeId, Reason, Transition};
 
 use crate::{
     messages::Eligible,
@@ -194,14 +194,8 @@ impl Gates {
     }
 
     /// The engine has told a change.
-    pub fn changed(
-        &mut self,
-        group: GroupId,
-        state: GroupState,
-        holder: Option<NodeId>,
-        (epoch, reason): (Epoch, Reason),
-        now: BootNs,
-    ) -> Told {
+    pub fn changed(&mut self, transition: &Transition, now: BootNs) -> Told {
+        let Transition { group, state, epoch, reason, holder } = *transition;
         let Some(gate) = self.gate(group) else { return Told::default() };
         let mut told = Told::default();
         if state == GroupState::Active {

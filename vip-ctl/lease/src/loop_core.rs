@@ -332,9 +332,7 @@ impl<I: Io> Core<I> {
             Output::StoreLease { group, lease } => self.word(group, lease, now),
             Output::Send { to, packet } => self.send(to, &packet),
             Output::Announce { group } => self.takeover(group),
-            Output::Changed { group, state, epoch, reason, holder } => {
-                self.changed(group, state, holder, (epoch, reason), now);
-            }
+            Output::Changed(transition) => self.changed(transition, now),
             Output::RaiseCeiling { ceiling } => self.io.tell(LeaseNotice::RaiseCeiling(ceiling)),
             Output::Remember { standby, pause } => self.io.tell(LeaseNotice::Remember { standby, pause }),
             Output::Done { id, outcome } => {

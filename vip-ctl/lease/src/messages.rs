@@ -11,7 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use vip_common::BootNs;
-use vip_engine::{Command, Epoch, GroupId, GroupState, Label, NodeId, Pause, Reason, Status};
+use vip_engine::{Command, Epoch, GroupId, GroupState, Label, NodeId, Pause, Reason, Status, Transition};
 
 use crate::{
     gate::{Grant, Ticket},
@@ -44,16 +44,8 @@ pub enum LeaseNotice {
     },
     /// A group's state or holder has changed.
     Changed {
-        /// The group.
-        group: GroupId,
-        /// This node's state.
-        state: GroupState,
-        /// The grant.
-        epoch: Epoch,
-        /// Why.
-        reason: Reason,
-        /// Who holds it.
-        holder: Option<NodeId>,
+        /// What the engine says of it.
+        transition: Transition,
         /// Is the fence kept shut until `pre_promote` has ended?
         promoting: bool,
         /// The gap that it has ended.
@@ -165,7 +157,9 @@ impl fmt::Display for Hook {
     }
 }
 
-/// A group's state on this node, as it has just become.
+/// A group's state on this node, as it has just become, for its hooks. That is
+/// a [`Transition`] by the group's name: hooks wait longer than a number of a
+/// group is good for, which is until the next reload.
 #[derive(Clone, Debug)]
 pub struct Turned {
     /// The group.

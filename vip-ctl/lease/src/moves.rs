@@ -3,10 +3,12 @@
 //! partings; no hook is waited for here, only kept in mind. Whatever hooks
 //! follow from is told from here, since it is in order here and nowhere else.
 
+use std::time::Duration;
+
 use vip_common::{BootNs, Lease};
 use vip_engine::{
     ByGroup, Command, CommandId, Epoch, Foreseen, GroupId, GroupMove, GroupState, Input, Label, Message,
-    NodeId, Packet, Reason, Refusal,
+    NodeId, Packet, Refusal, Transition,
 };
 
 use crate::{
@@ -54,36 +56,32 @@ impl<I: Io> Core<I> {
     }
 
     /// State or holder has changed.
-    pub(super) fn changed(
-        &mut self,
-        group: GroupId,
-        state: GroupState,
-        holder: Option<NodeId>,
-        (epoch, reason): (Epoch, Reason),
-        now: BootNs,
-    ) {
-        let told = self.gates.changed(group, state, holder, (epoch, reason), now);
+    pub(super) fn changed(&mut self, transition: Transition, now: BootNs) {
+        let told = self.gates.changed(&transition, now);
         self.cancel(told.cancel);
-        if state != GroupState::Active {
-            let (free, late) = self.partings.lost(group);
+        if transition.state != GroupState::Active {
+            let (free, late) = self.partings.lost(transition.group);
             self.freed.extend(free);
             self.forget(late);
         }
-        let (promoting, gap) = (told.promoting, told.gap);
-        let changed = LeaseNotice::Changed { group, state, epoch, reason, holder, promoting, gap };
-        self.tell_change(changed, told.begin);
+        self.tell_change(transition, told.promoting, told.gap, told.begin);
     }
 
     /// Tells people of a change, and the hooks' thread, for which
     /// `pre_promote` is what waits for it if it is to be run now.
-    fn tell_change(&mut self, changed: LeaseNotice, pre_promote: Option<Ticket>) {
-        if let LeaseNotice::Changed { group, state, epoch, reason, holder, promoting, .. } = changed {
-            let grant = (state == GroupState::Active).then(|| self.gates.grant(group));
-            let group = self.gates.name(group);
-            let turned = Turned { group, state, grant, promoting, pre_promote, epoch, reason, holder };
-            self.io.hook(HookAsk::Turned(turned));
-        }
-        self.io.tell(changed);
+    fn tell_change(
+        &mut self,
+        transition: Transition,
+        promoting: bool,
+        gap: Option<Duration>,
+        pre_promote: Option<Ticket>,
+    ) {
+        let Transition { group, state, epoch, reason, holder } = transition;
+        let grant = (state == GroupState::Active).then(|| self.gates.grant(group));
+        let group = self.gates.name(group);
+        let turned = Turned { group, state, grant, promoting, pre_promote, epoch, reason, holder };
+        self.io.hook(HookAsk::Turned(turned));
+        self.io.tell(LeaseNotice::Changed { transition, promoting, gap });
     }
 
     fn cancel(&mut self, ticket: Option<Ticket>) {
@@ -113,9 +111,8 @@ impl<I: Io> Core<I> {
                 self.io.store(group, lease);
                 self.io.takeover(group);
                 let (state, holder) = (GroupState::Active, Some(self.me));
-                let promoting = false;
-                let changed = LeaseNotice::Changed { group, state, epoch, reason, holder, promoting, gap };
-                self.tell_change(changed, None);
+                let transition = Transition { group, state, epoch, reason, holder };
+                self.tell_change(transition, false, gap, None);
                 self.input(Input::Serving { group });
             }
             Verdict::Release(group) => self.input(Input::PromoteFailed { group }),

@@ -137,7 +137,9 @@ impl Kind {
     }
 }
 
-/// A change of a group's state on a node, or of its holder.
+/// A change of a group's state on a node, or of its holder: the engine's
+/// `Transition` with names instead of numbers, and what was before. It is the
+/// public format of events and of the history, so it is a type of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// This node's state before; null at the first one after a start.

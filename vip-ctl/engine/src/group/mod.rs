@@ -31,7 +31,7 @@ pub(crate) use self::{
 use self::{handover::Handover, proposer::Attempt, release::Releasing};
 use crate::{
     config::{Epoch, GroupId, NodeId, NodeSet},
-    io::{GroupState, Output, Reason},
+    io::{GroupState, Output, Reason, Transition},
     message::{About, Ballot},
     mutant::Mutant,
     node::Node,
@@ -466,7 +466,7 @@ impl Group {
         if self.reported != Some((state, holder, epoch)) {
             self.reported = Some((state, holder, epoch));
             let (group, reason) = (self.id, self.reason);
-            node.outputs.push_back(Output::Changed { group, state, epoch, reason, holder });
+            node.outputs.push_back(Output::Changed(Transition { group, state, epoch, reason, holder }));
         }
         let ready = self.ready(node);
         if ready != self.told_ready {

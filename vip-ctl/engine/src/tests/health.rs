@@ -14,8 +14,8 @@ fn eligible(cluster: &mut Cluster, node: NodeId, eligible: bool) {
 /// The reason of the last change that a node told of.
 fn reason(cluster: &Cluster, node: NodeId) -> Option<Reason> {
     cluster.log.iter().rev().find_map(|(_, by, output)| {
-        let Output::Changed { reason, .. } = output else { return None };
-        (*by == node).then_some(*reason)
+        let Output::Changed(transition) = output else { return None };
+        (*by == node).then_some(transition.reason)
     })
 }
 

@@ -148,7 +148,7 @@ impl Cluster {
                     self.log.push((self.now, node, Output::StoreLease { group, lease }));
                 }
                 Output::Announce { .. }
-                | Output::Changed { .. }
+                | Output::Changed(_)
                 | Output::RaiseCeiling { .. }
                 | Output::Remember { .. }
                 | Output::Done { .. }

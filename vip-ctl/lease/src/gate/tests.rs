@@ -20,6 +20,10 @@ fn gates(rule: GateRule, held: &[(GroupId, BootNs)]) -> Gates {
     Gates::new(vec![rule].into(), held)
 }
 
+fn transition(state: GroupState, holder: Option<NodeId>, (epoch, reason): (Epoch, Reason)) -> Transition {
+    Transition { group: GROUP, state, epoch, reason, holder }
+}
+
 fn waits() -> GateRule {
     GateRule { pre_promote: true, retry_after: Duration::from_secs(30), ..GateRule::default() }
 }
@@ -28,7 +32,7 @@ fn waits() -> GateRule {
 fn win(gates: &mut Gates, ms: u64) -> Ticket {
     let step = gates.word(GROUP, word(ms), at(ms));
     assert_eq!(step.store, None, "the fence stays shut");
-    let told = gates.changed(GROUP, GroupState::Active, Some(ME), GRANT, at(ms));
+    let told = gates.changed(&transition(GroupState::Active, Some(ME), GRANT), at(ms));
     assert!(told.promoting);
     told.begin.expect("the hook is to be run")
 }
@@ -79,7 +83,8 @@ fn a_lease_that_runs_out_while_the_hook_runs_never_opens_the_fence() {
     let ended = at(0).plus(LEASE);
     // Before the engine has noticed, and after it.
     assert_eq!(gates.ended(ticket, true, ended), Verdict::Stale);
-    let told = gates.changed(GROUP, GroupState::Standby, None, (GRANT.0, Reason::Expired), ended.plus(LEASE));
+    let told =
+        gates.changed(&transition(GroupState::Standby, None, (GRANT.0, Reason::Expired)), ended.plus(LEASE));
     assert_eq!(told.cancel, Some(ticket));
     assert_eq!(gates.ended(ticket, true, ended.plus(LEASE)), Verdict::Stale);
 }
@@ -91,7 +96,7 @@ fn the_end_of_a_hook_opens_no_later_grant() {
     // Ran out and was won again in one turn: nothing was told in between.
     let step = gates.word(GROUP, word(500), at(500));
     assert_eq!(step, Step { store: None, cancel: Some(first) });
-    let told = gates.changed(GROUP, GroupState::Active, Some(ME), (Epoch(8), Reason::Elected), at(500));
+    let told = gates.changed(&transition(GroupState::Active, Some(ME), (Epoch(8), Reason::Elected)), at(500));
     let second = told.begin.expect("its own hook");
     assert_ne!(first, second);
     assert_eq!(gates.ended(first, true, at(510)), Verdict::Stale);
@@ -108,7 +113,7 @@ fn an_adopted_lease_is_never_shut_and_runs_no_hook() {
     let mut gates = gates(waits(), &[(GROUP, at(100))]);
     assert!(gates.is_open(GROUP, at(10)));
     assert_eq!(gates.word(GROUP, word(20), at(20)).store, Some(word(20)));
-    let told = gates.changed(GROUP, GroupState::Active, Some(ME), (Epoch(3), Reason::Adopted), at(20));
+    let told = gates.changed(&transition(GroupState::Active, Some(ME), (Epoch(3), Reason::Adopted)), at(20));
     assert_eq!(told, Told::default());
     // Once it is lost, the next grant waits as any other.
     gates.word(GROUP, Lease::NONE, at(30));
@@ -155,32 +160,32 @@ fn the_gap_is_from_the_end_before_to_the_write() {
     // Another node's lease, seen to end.
     let mut plain = gates(GateRule::default(), &[]);
     let seen = (Epoch(6), Reason::HolderSeen);
-    plain.changed(GROUP, GroupState::Standby, Some(OTHER), seen, at(0));
-    plain.changed(GROUP, GroupState::Standby, None, (Epoch(6), Reason::HolderReleased), at(100));
+    plain.changed(&transition(GroupState::Standby, Some(OTHER), seen), at(0));
+    plain.changed(&transition(GroupState::Standby, None, (Epoch(6), Reason::HolderReleased)), at(100));
     plain.word(GROUP, word(103), at(103));
-    let told = plain.changed(GROUP, GroupState::Active, Some(ME), GRANT, at(103));
+    let told = plain.changed(&transition(GroupState::Active, Some(ME), GRANT), at(103));
     assert_eq!(told.gap, Some(Duration::from_millis(3)));
     // Told once.
-    assert_eq!(plain.changed(GROUP, GroupState::Active, Some(ME), GRANT, at(104)).gap, None);
+    assert_eq!(plain.changed(&transition(GroupState::Active, Some(ME), GRANT), at(104)).gap, None);
     // This node's own, run out unnoticed: from its end.
     plain.word(GROUP, word(1_000), at(1_000));
-    let told = plain.changed(GROUP, GroupState::Active, Some(ME), GRANT, at(1_000));
+    let told = plain.changed(&transition(GroupState::Active, Some(ME), GRANT), at(1_000));
     assert_eq!(told.gap, Some(at(1_000).since(at(103).plus(LEASE))));
 
     // With a hook it ends when the fence opens; a grant that never was open ends none.
     let mut hooked = gates(waits(), &[]);
-    hooked.changed(GROUP, GroupState::Standby, Some(OTHER), seen, at(0));
-    hooked.changed(GROUP, GroupState::Standby, None, (Epoch(6), Reason::HolderExpired), at(100));
+    hooked.changed(&transition(GroupState::Standby, Some(OTHER), seen), at(0));
+    hooked.changed(&transition(GroupState::Standby, None, (Epoch(6), Reason::HolderExpired)), at(100));
     win(&mut hooked, 110);
     hooked.word(GROUP, Lease::NONE, at(120));
-    hooked.changed(GROUP, GroupState::Standby, None, (Epoch(7), Reason::Superseded), at(120));
+    hooked.changed(&transition(GroupState::Standby, None, (Epoch(7), Reason::Superseded)), at(120));
     let ticket = win(&mut hooked, 200);
     let Verdict::Open { gap, .. } = hooked.ended(ticket, true, at(300)) else { panic!("it opens") };
     assert_eq!(gap, Some(Duration::from_millis(200)));
     // Nobody known before: not known.
     let mut first = gates(GateRule::default(), &[]);
     first.word(GROUP, word(0), at(0));
-    assert_eq!(first.changed(GROUP, GroupState::Active, Some(ME), GRANT, at(0)).gap, None);
+    assert_eq!(first.changed(&transition(GroupState::Active, Some(ME), GRANT), at(0)).gap, None);
 }
 
 #[test]

@@ -261,7 +261,7 @@ impl Cluster {
                     }
                 }
                 Output::Announce { .. }
-                | Output::Changed { .. }
+                | Output::Changed(_)
                 | Output::RaiseCeiling { .. }
                 | Output::Remember { .. }
                 | Output::Done { .. }

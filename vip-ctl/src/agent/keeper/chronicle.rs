@@ -9,7 +9,7 @@ use crate::agent::{messages::RunnerAsk, names::Names};
 use crate::{
     clock,
     config::Config,
-    engine::{Command, Epoch, GroupId, GroupState, NodeId, Pause, Reason},
+    engine::{Command, NodeId, Pause, Reason, Transition},
     events::{Change, Events, Kind},
     transport::Rejected,
 };
@@ -17,25 +17,6 @@ use crate::{
 /// For how long a change may follow from a command: the longest `pre_demote`,
 /// and what the command itself may take.
 const COMMAND_COUNTS: Duration = Duration::from_secs(15);
-
-/// What a change was, as the lease loop tells it.
-#[derive(Clone, Copy, Debug)]
-pub struct Changed {
-    /// The group.
-    pub group: GroupId,
-    /// This node's state.
-    pub state: GroupState,
-    /// The grant.
-    pub epoch: Epoch,
-    /// Why.
-    pub reason: Reason,
-    /// Who holds it.
-    pub holder: Option<NodeId>,
-    /// Is the fence kept shut until a hook has ended?
-    pub promoting: bool,
-    /// The gap that it has ended.
-    pub gap: Option<Duration>,
-}
 
 /// What was told of a group last.
 #[derive(Clone, Debug, Default)]
@@ -114,12 +95,19 @@ impl Chronicle {
         Some(command)
     }
 
-    /// State or holder of a group has changed.
-    pub fn changed(&mut self, names: &Names, changed: &Changed) {
-        let Changed { group, epoch, reason, holder, gap, .. } = *changed;
+    /// State or holder of a group has changed. `promoting`: is the fence kept
+    /// shut until a hook has ended? `gap` is the one that it has ended.
+    pub fn changed(
+        &mut self,
+        names: &Names,
+        transition: &Transition,
+        promoting: bool,
+        gap: Option<Duration>,
+    ) {
+        let Transition { group, state, epoch, reason, holder } = *transition;
         let group = names.group(group).to_owned();
         let command = self.command(&group, reason);
-        let to = if changed.promoting { "promoting".to_owned() } else { changed.state.to_string() };
+        let to = if promoting { "promoting".to_owned() } else { state.to_string() };
         let last = self.last.entry(group.clone()).or_default();
         let (from, before) = (last.state.replace(to.clone()), std::mem::replace(&mut last.holder, holder));
         let name = |node: Option<NodeId>| node.map(|node| names.node(node).to_owned());
@@ -225,6 +213,7 @@ mod tests {
     use std::sync::mpsc::channel;
 
     use super::*;
+    use crate::engine::{ByGroup, Epoch, GroupId, GroupState};
 
     const DB: GroupId = GroupId(0);
     const A: NodeId = NodeId(0);
@@ -234,7 +223,7 @@ mod tests {
         Names {
             nodes: [(A, "db-a".to_owned()), (B, "db-b".to_owned())].into(),
             groups: vec!["db".into()].into(),
-            index: crate::engine::ByGroup::new(),
+            index: ByGroup::new(),
         }
     }
 
@@ -243,9 +232,8 @@ mod tests {
         (Chronicle::new(events.clone(), channel().0), events)
     }
 
-    fn change(state: GroupState, reason: Reason, holder: Option<NodeId>) -> Changed {
-        let (promoting, gap) = (false, None);
-        Changed { group: DB, state, epoch: Epoch(4), reason, holder, promoting, gap }
+    fn change(state: GroupState, reason: Reason, holder: Option<NodeId>) -> Transition {
+        Transition { group: DB, state, epoch: Epoch(4), reason, holder }
     }
 
     #[test]
@@ -253,11 +241,11 @@ mod tests {
         let (mut chronicle, events) = chronicle();
         let names = names();
         chronicle.asked(&names, Command::Switchover { group: DB, to: Some(B) }, A);
-        chronicle.changed(&names, &change(GroupState::Standby, Reason::HolderReleased, None));
+        chronicle.changed(&names, &change(GroupState::Standby, Reason::HolderReleased, None), false, None);
         let grant = change(GroupState::Active, Reason::Elected, Some(B));
-        chronicle.changed(&names, &Changed { promoting: true, ..grant });
+        chronicle.changed(&names, &grant, true, None);
         let gap = Some(Duration::from_micros(1_200_400));
-        chronicle.changed(&names, &Changed { gap, ..grant });
+        chronicle.changed(&names, &grant, false, gap);
         let said: Vec<_> = events.recent().iter().map(|event| event.message.clone()).collect();
         assert_eq!(
             said,
@@ -274,7 +262,7 @@ mod tests {
         let (mut chronicle, events) = chronicle();
         let names = names();
         chronicle.asked(&names, Command::Demote { group: DB }, A);
-        chronicle.changed(&names, &change(GroupState::Standby, Reason::HolderExpired, None));
+        chronicle.changed(&names, &change(GroupState::Standby, Reason::HolderExpired, None), false, None);
         assert!(!events.recent()[0].message.contains("by demote"));
     }
 }

@@ -18,11 +18,7 @@ use vip_common::BootNs;
 use vip_lease::{LeaseNotice, table::Table, transport::Rejected};
 
 use self::places::Places;
-use self::{
-    chronicle::{Changed, Chronicle},
-    pins::Pins,
-    reload::UnderWay,
-};
+use self::{chronicle::Chronicle, pins::Pins, reload::UnderWay};
 use super::{
     checks::Applier,
     judge::{Handle, HostLinks},
@@ -33,7 +29,7 @@ use crate::{
     clock,
     config::Config,
     dataplane::{DataPlaneError, attach},
-    engine::{GroupId, GroupState, Label, NodeId},
+    engine::{GroupId, GroupState, Label, NodeId, Transition},
     host::{Interface, Watched, mac_text},
     node::{self, Node, NodeError, Setup},
     paths::Paths,
@@ -102,9 +98,9 @@ impl<T: Tell> Keeper<T> {
     /// anything is to be written.
     fn remember(&mut self, notice: &LeaseNotice) -> bool {
         match notice {
-            LeaseNotice::Changed { group, epoch, .. } => {
-                let name = self.names.group(*group);
-                self.memory.note_epoch(name, *epoch)
+            LeaseNotice::Changed { transition, .. } => {
+                let name = self.names.group(transition.group);
+                self.memory.note_epoch(name, transition.epoch)
             }
             LeaseNotice::RaiseCeiling(ceiling) => {
                 self.memory.ceiling = self.memory.ceiling.max(ceiling.0);
@@ -182,9 +178,9 @@ impl<T: Tell> Keeper<T> {
                 warn!(group, %vip, mac = mac_text(mac), "another node claims a VIP that this node holds");
             }
             LeaseNotice::Asked { command, at } => self.chronicle.asked(&self.names, command, at),
-            LeaseNotice::Changed { group, state, epoch, reason, holder, promoting, gap } => {
-                let told = Changed { group, state, epoch, reason, holder, promoting, gap };
-                self.chronicle.changed(&self.names, &told);
+            LeaseNotice::Changed { transition, promoting, gap } => {
+                self.chronicle.changed(&self.names, &transition, promoting, gap);
+                let Transition { group, state, epoch, reason, holder } = transition;
                 let holder = holder.map_or("nobody", |node| self.names.node(node));
                 let name = self.names.group(group);
                 info!(group = name, state = %state, promoting, epoch = epoch.0, reason = %reason, holder, "changed");

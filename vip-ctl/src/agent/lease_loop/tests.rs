@@ -95,8 +95,8 @@ impl Loop {
     fn next(&self) -> Option<(GroupId, GroupState, Reason)> {
         loop {
             let notice = self.notices.recv_timeout(PATIENCE).expect("a notice");
-            if let Notice::Lease(LeaseNotice::Changed { group, state, reason, .. }) = notice {
-                return Some((group, state, reason));
+            if let Notice::Lease(LeaseNotice::Changed { transition: told, .. }) = notice {
+                return Some((told.group, told.state, told.reason));
             }
             if matches!(notice, Notice::Lease(LeaseNotice::Regrouped)) {
                 return None;
@@ -113,8 +113,8 @@ impl Loop {
     fn end(self) -> Vec<(GroupId, GroupState)> {
         self.thread.join().expect("no panic").expect("no error");
         let change = |notice| {
-            if let Notice::Lease(LeaseNotice::Changed { group, state, .. }) = notice {
-                Some((group, state))
+            if let Notice::Lease(LeaseNotice::Changed { transition, .. }) = notice {
+                Some((transition.group, transition.state))
             } else {
                 None
             }

@@ -8,7 +8,7 @@ use vip_common::{BootNs, Lease};
 use vip_lease::gate::{GateRule, Gates, Told, Verdict};
 
 use super::*;
-use crate::engine::{Epoch, GroupId};
+use crate::engine::{Epoch, GroupId, Transition};
 
 const SEEDS: u64 = 600;
 const STEPS: usize = 400;
@@ -298,9 +298,14 @@ impl World {
         }
         self.held[group] = None;
         self.states[group] = if self.rng.bool() { GroupState::Standby } else { GroupState::Fault };
-        let grant = (Epoch(self.epochs), Reason::Expired);
-        let told = self.gates.changed(id, self.states[group], None, grant, self.now);
+        let told = self.changed(id, self.states[group], Reason::Expired);
         self.tell(group, told);
+    }
+
+    /// What the gate makes of a change of the latest grant.
+    fn changed(&mut self, group: GroupId, state: GroupState, reason: Reason) -> Told {
+        let epoch = Epoch(self.epochs);
+        self.gates.changed(&Transition { group, state, epoch, reason, holder: None }, self.now)
     }
 
     fn win(&mut self, group: usize, until: BootNs) {
@@ -310,8 +315,7 @@ impl World {
         self.states[group] = GroupState::Active;
         let step = self.gates.word(id, Lease::until(until), self.now);
         self.cancel(step.cancel);
-        let grant = (Epoch(self.epochs), Reason::Elected);
-        let told = self.gates.changed(id, GroupState::Active, None, grant, self.now);
+        let told = self.changed(id, GroupState::Active, Reason::Elected);
         self.tell(group, told);
     }
 
@@ -350,8 +354,7 @@ impl World {
                 self.gates.word(Self::id(group), Lease::NONE, self.now);
                 self.held[group] = None;
                 self.states[group] = GroupState::Fault;
-                let grant = (Epoch(self.epochs), Reason::PromoteFailed);
-                let told = self.gates.changed(Self::id(group), GroupState::Fault, None, grant, self.now);
+                let told = self.changed(Self::id(group), GroupState::Fault, Reason::PromoteFailed);
                 self.tell(group, told);
             }
         }
@@ -423,8 +426,7 @@ impl World {
             self.cancel(step.cancel);
             self.held[group] = None;
             self.states[group] = GroupState::Standby;
-            let grant = (Epoch(self.epochs), Reason::Stopping);
-            let told = self.gates.changed(Self::id(group), GroupState::Standby, None, grant, self.now);
+            let told = self.changed(Self::id(group), GroupState::Standby, Reason::Stopping);
             self.tell(group, told);
         }
         for _ in 0..1_000 {

@@ -245,7 +245,9 @@ impl World {
                     self.in_flight.insert((at, self.numbered), (self.hosts[host].id, to, packet));
                 }
             }
-            Act::Tell(LeaseNotice::Changed { state: GroupState::Active, promoting, .. }) => {
+            Act::Tell(LeaseNotice::Changed { transition, promoting, .. })
+                if transition.state == GroupState::Active =>
+            {
                 self.hosts[host].was_up = true;
                 self.grants += usize::from(!promoting);
             }
