@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::histogram::{Bounds, Buckets, Histogram};
+
 /// Upper bounds of the buckets, in microseconds; what is later is in none.
-pub const BOUNDS_US: [u64; 12] =
+pub const BOUNDS_US: Bounds =
     [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000];
 
 /// How often renewals were how late.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Lateness {
     /// By bucket, not cumulative; one more than [`BOUNDS_US`] for the rest.
-    pub counts: [u64; BOUNDS_US.len() + 1],
+    #[schema(value_type = Vec<u64>)]
+    pub counts: Buckets,
     /// The sum of all, in nanoseconds.
     pub sum_ns: u64,
     /// Renewals that began later than half of the margin.
@@ -25,18 +28,21 @@ impl Lateness {
     /// Takes note of a renewal. Returns whether it was later than half of `margin`.
     pub fn note(&mut self, by: Duration, margin: Duration) -> bool {
         let us = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(BOUNDS_US.len());
-        self.counts[bucket] += 1;
+        self.counts.note(us, &BOUNDS_US);
         self.sum_ns = self.sum_ns.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX));
         let is_late = by > margin / 2;
         self.late += u64::from(is_late);
         is_late
     }
 
-    /// How many renewals there were.
+    /// For the metrics.
     #[must_use]
-    pub fn count(&self) -> u64 {
-        self.counts.iter().sum()
+    pub fn histogram(&self) -> Histogram {
+        Histogram {
+            bounds: BOUNDS_US.map(|us| Duration::from_micros(us).as_secs_f64()),
+            buckets: self.counts,
+            sum: Duration::from_nanos(self.sum_ns).as_secs_f64(),
+        }
     }
 }
 
@@ -51,10 +57,10 @@ mod tests {
         assert!(!lateness.note(Duration::from_micros(50), margin));
         assert!(!lateness.note(Duration::from_millis(15), margin));
         assert!(lateness.note(Duration::from_secs(1), margin));
-        assert_eq!(lateness.counts[0], 1);
-        assert_eq!(lateness.counts[8], 1);
-        assert_eq!(lateness.counts[BOUNDS_US.len()], 1);
-        assert_eq!((lateness.count(), lateness.late), (3, 1));
+        assert_eq!(lateness.counts.0[0], 1);
+        assert_eq!(lateness.counts.0[8], 1);
+        assert_eq!(lateness.counts.0[BOUNDS_US.len()], 1);
+        assert_eq!((lateness.counts.count(), lateness.late), (3, 1));
         assert_eq!(lateness.sum_ns, 1_015_050_000);
     }
 }

@@ -7,6 +7,7 @@
 //! alone reads a file), and nothing of the threads around.
 
 pub mod gate;
+pub mod histogram;
 pub mod lateness;
 mod loop_core;
 pub mod messages;

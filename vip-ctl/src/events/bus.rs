@@ -13,6 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::{self, error::RecvError};
+use vip_lease::histogram::{Bounds, Buckets, Histogram};
 
 use super::{Event, Kind, Timestamp};
 
@@ -20,7 +21,7 @@ use super::{Event, Kind, Timestamp};
 pub const EVENTS_KEPT: usize = 1000;
 
 /// Upper bounds of the buckets of gaps, in milliseconds; what is longer is in none.
-pub const GAP_BOUNDS_MS: [u64; 12] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 5_000, 30_000];
+pub const GAP_BOUNDS_MS: Bounds = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 5_000, 30_000];
 
 /// What was counted of the events, for the metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -33,21 +34,31 @@ pub struct Tally {
     /// Measured gaps by bucket, not cumulative; one more than
     /// [`GAP_BOUNDS_MS`] for the rest.
     #[schema(value_type = Vec<u64>)]
-    pub gaps: [u64; GAP_BOUNDS_MS.len() + 1],
+    pub gaps: Buckets,
     /// The sum of all gaps, in milliseconds.
     pub gaps_sum_ms: u64,
     /// Records that the history did not get because its disk was too slow.
     pub history_lost: u64,
 }
 
+#[expect(clippy::cast_precision_loss, reason = "milliseconds of gaps stay far below 2^52")]
+fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1000.0
+}
+
 impl Tally {
+    /// The measured gaps, for the metrics.
+    #[must_use]
+    pub fn gaps(&self) -> Histogram {
+        Histogram { bounds: GAP_BOUNDS_MS.map(seconds), buckets: self.gaps, sum: seconds(self.gaps_sum_ms) }
+    }
+
     fn note(&mut self, event: &Event) {
         let group = || event.group.clone().unwrap_or_default();
         if let Kind::Changed(change) = &event.kind {
             *self.transitions.entry(group()).or_default().entry(change.reason.clone()).or_default() += 1;
             if let Some(gap) = change.gap_ms {
-                let bucket = GAP_BOUNDS_MS.iter().position(|bound| gap <= *bound);
-                self.gaps[bucket.unwrap_or(GAP_BOUNDS_MS.len())] += 1;
+                self.gaps.note(gap, &GAP_BOUNDS_MS);
                 self.gaps_sum_ms = self.gaps_sum_ms.saturating_add(gap);
             }
         } else if let Kind::Hook(run) = &event.kind
@@ -264,7 +275,7 @@ mod tests {
         let tally = events.tally();
         assert_eq!(tally.transitions["db"]["elected"], 4);
         assert_eq!(tally.hook_failures["db"]["pre_promote"], 2);
-        assert_eq!((tally.gaps[0], tally.gaps[2], tally.gaps[12]), (1, 1, 1));
+        assert_eq!((tally.gaps.0[0], tally.gaps.0[2], tally.gaps.0[12]), (1, 1, 1));
         assert_eq!(tally.gaps_sum_ms, 60_004);
     }
 }

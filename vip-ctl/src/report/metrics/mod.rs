@@ -1,18 +1,18 @@
 //! A status as Prometheus metrics. Every figure comes from a status, so that
 //! both always agree.
 
+mod histogram;
 mod tally;
 
 use std::{collections::BTreeMap, fmt, sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, NoLabelSet, text::encode},
-    metrics::{MetricType, counter::Counter, family::Family, gauge::Gauge},
+    encoding::text::encode,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 use vip_common::{Counter as Counted, counter::COUNTERS};
-use vip_lease::lateness::{BOUNDS_US, Lateness};
+use vip_lease::lateness::Lateness;
 
 use super::Status;
 use crate::dataplane::observe::counter_name;
@@ -20,6 +20,8 @@ use crate::dataplane::observe::counter_name;
 type Labels = Vec<(&'static str, String)>;
 type GaugeFamily = Family<Labels, Gauge>;
 type CounterFamily = Family<Labels, Counter>;
+
+const LATENESS: (&str, &str) = ("vip_lease_renew_lateness_seconds", "How late renewals began");
 
 /// The state that `vip_state` tells of every VIP, as 0 or 1, so that it can be
 /// asked whether anybody is in it. Of the others it tells only the one that is
@@ -227,9 +229,8 @@ fn count_checks(registry: &mut Registry, teller: &Teller, status: &Status) {
     }
 }
 
-/// Lateness was counted elsewhere, so the histogram is filled bucket by bucket.
 fn register_renewals(registry: &mut Registry, teller: &Teller, renewals: &Lateness) {
-    registry.register_collector(Box::new(Renewals { labels: teller.node(), lateness: renewals.clone() }));
+    histogram::register(registry, LATENESS, teller.node(), renewals.histogram());
     let late = CounterFamily::default();
     registry.register(
         "vip_lease_renew_late",
@@ -237,30 +238,6 @@ fn register_renewals(registry: &mut Registry, teller: &Teller, renewals: &Latene
         late.clone(),
     );
     late.get_or_create(&teller.node()).inc_by(renewals.late);
-}
-
-/// The histogram of how late renewals began.
-#[derive(Debug)]
-struct Renewals {
-    labels: Labels,
-    lateness: Lateness,
-}
-
-impl Collector for Renewals {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let bounds =
-            BOUNDS_US.iter().map(|us| Duration::from_micros(*us).as_secs_f64()).chain([f64::INFINITY]);
-        let buckets: Vec<_> = bounds.zip(self.lateness.counts).collect();
-        let mut metric = encoder.encode_descriptor(
-            "vip_lease_renew_lateness_seconds",
-            "How late renewals began",
-            None,
-            MetricType::Histogram,
-        )?;
-        let mut metric = metric.encode_family(&self.labels)?;
-        let sum = Duration::from_nanos(self.lateness.sum_ns).as_secs_f64();
-        metric.encode_histogram::<NoLabelSet>(sum, self.lateness.count(), &buckets, None)
-    }
 }
 
 fn count_frames(

@@ -1,16 +1,14 @@
 //! What the agent counts of changes, gaps and hooks.
 
-use std::fmt;
+use prometheus_client::registry::Registry;
 
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, NoLabelSet},
-    metrics::MetricType,
-    registry::Registry,
-};
+use super::{CounterFamily, Teller, and, histogram};
+use crate::events::Tally;
 
-use super::{CounterFamily, Labels, Teller, and};
-use crate::events::{GAP_BOUNDS_MS, Tally};
+const GAPS: (&str, &str) = (
+    "vip_failover_duration_seconds",
+    "From the end of the lease before, as far as this node knew, to this node's write into the map",
+);
 
 /// Adds them to the metrics of `teller`.
 pub(super) fn register(registry: &mut Registry, teller: &Teller, tally: &Tally) {
@@ -35,36 +33,7 @@ pub(super) fn register(registry: &mut Registry, teller: &Teller, tally: &Tally) 
     let lost = CounterFamily::default();
     registry.register("vip_history_lost", "Records that the history lost to a slow disk", lost.clone());
     lost.get_or_create(&teller.node()).inc_by(tally.history_lost);
-    registry.register_collector(Box::new(Gaps { labels: teller.node(), tally: tally.clone() }));
-}
-
-/// The histogram of measured gaps. They were counted elsewhere, so it is
-/// filled bucket by bucket.
-#[derive(Debug)]
-struct Gaps {
-    labels: Labels,
-    tally: Tally,
-}
-
-#[expect(clippy::cast_precision_loss, reason = "milliseconds of gaps stay far below 2^52")]
-fn seconds(ms: u64) -> f64 {
-    ms as f64 / 1000.0
-}
-
-impl Collector for Gaps {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let bounds = GAP_BOUNDS_MS.iter().map(|ms| seconds(*ms)).chain([f64::INFINITY]);
-        let buckets: Vec<_> = bounds.zip(self.tally.gaps).collect();
-        let mut metric = encoder.encode_descriptor(
-            "vip_failover_duration_seconds",
-            "From the end of the lease before, as far as this node knew, to this node's write into the map",
-            None,
-            MetricType::Histogram,
-        )?;
-        let mut metric = metric.encode_family(&self.labels)?;
-        let count = self.tally.gaps.iter().sum();
-        metric.encode_histogram::<NoLabelSet>(seconds(self.tally.gaps_sum_ms), count, &buckets, None)
-    }
+    histogram::register(registry, GAPS, teller.node(), tally.gaps());
 }
 
 #[cfg(test)]
@@ -77,7 +46,7 @@ mod tests {
         let mut tally = Tally { gaps_sum_ms: 1_203, history_lost: 5, ..Tally::default() };
         tally.transitions.entry("db".into()).or_default().insert("elected".into(), 2);
         tally.hook_failures.entry("db".into()).or_default().insert("pre_promote".into(), 1);
-        (tally.gaps[2], tally.gaps[10]) = (1, 1);
+        (tally.gaps.0[2], tally.gaps.0[10]) = (1, 1);
         let status = Status {
             node: "db-a".into(),
             cluster: Some("shop".into()),
