@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// As the agent calls it.
 const LEASE_THREAD: &str = "lease";
 /// How often it is looked whether the lease is there: a new holder takes longer.
-const LOOK: Duration = Duration::from_micros(200);
+const LEASE_POLL: Duration = Duration::from_micros(200);
 /// How long a cluster is left alone between two loads.
 const PAUSE: Duration = Duration::from_secs(6);
 
@@ -264,7 +264,7 @@ fn count_lost<T>(lab: &Lab, act: impl FnOnce() -> Result<T>) -> Result<(T, u64)>
                 let is_held = words.iter().any(|words| words.is_valid(0));
                 lost += u64::from(was_held && !is_held);
                 was_held = is_held;
-                std::thread::sleep(LOOK);
+                std::thread::sleep(LEASE_POLL);
             }
             lost
         });

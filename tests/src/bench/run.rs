@@ -29,9 +29,9 @@ const START_PATIENCE: Duration = Duration::from_secs(240);
 /// How long a check that fails may stay unheard, and a failover may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How often lease words are read while something is waited for.
-const LOOK: Duration = Duration::from_micros(500);
+const LEASE_POLL: Duration = Duration::from_micros(500);
 /// The same where all of them are read.
-const LOOK_AT_ALL: Duration = Duration::from_millis(5);
+const ALL_LEASES_POLL: Duration = Duration::from_millis(5);
 
 /// How long the other nodes leave all groups to the first one.
 const HEAD_START: Duration = Duration::from_secs(5);
@@ -191,7 +191,7 @@ impl<'a> Cluster<'a> {
                 );
             }
             lab.nodes().iter().try_for_each(Node::check_agent)?;
-            std::thread::sleep(LOOK_AT_ALL);
+            std::thread::sleep(ALL_LEASES_POLL);
         }
     }
 
@@ -212,7 +212,7 @@ impl<'a> Cluster<'a> {
         while self.leases[node].is_valid(group) {
             ensure!(clock::now() < deadline, "a check that fails on {name} is not heard within {PATIENCE:?}");
             ensure!(!cleanup::interrupted(), "interrupted");
-            std::thread::sleep(LOOK);
+            std::thread::sleep(LEASE_POLL);
         }
         Ok(clock::now().since(begun))
     }
@@ -225,7 +225,7 @@ impl<'a> Cluster<'a> {
                 return Ok(*node);
             }
             ensure!(clock::now() < deadline, "nobody takes the group whose check has failed");
-            std::thread::sleep(LOOK);
+            std::thread::sleep(LEASE_POLL);
         }
     }
 
@@ -243,7 +243,7 @@ impl<'a> Cluster<'a> {
                 self.case.groups
             );
             ensure!(!cleanup::interrupted(), "interrupted");
-            std::thread::sleep(LOOK_AT_ALL);
+            std::thread::sleep(ALL_LEASES_POLL);
         }
     }
 }

@@ -6,6 +6,7 @@
 //! It knows nothing of sockets, maps or configuration files ([`transport::keyfile`]
 //! alone reads a file), and nothing of the threads around.
 
+mod departures;
 pub mod gate;
 pub mod histogram;
 pub mod lateness;
@@ -13,15 +14,14 @@ mod loop_core;
 pub mod messages;
 mod moves;
 mod mutant;
-mod parting;
 mod regroup;
 pub mod table;
 pub mod transport;
 
 pub use self::{
+    departures::RUNS_MAX,
     loop_core::{Core, Io, Parts},
     messages::{Counts, Eligible, Hook, HookAsk, LeaseNotice, Order, Snapshot, Turned},
-    parting::RUNS_MAX,
     regroup::Regroup,
 };
 #[cfg(feature = "mutants")]

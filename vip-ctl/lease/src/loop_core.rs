@@ -15,11 +15,11 @@ use vip_engine::{
 };
 
 use crate::{
+    departures::Departures,
     gate::Gates,
     lateness::Lateness,
     messages::{Counts, HookAsk, LeaseNotice, Snapshot},
     moves::Move,
-    parting::Partings,
     transport::{Received, Rejected, Transport},
 };
 
@@ -101,7 +101,7 @@ pub struct Core<I: Io> {
     next_command: u64,
     pub(super) stopped: bool,
     /// Planned moves that wait for hooks.
-    pub(super) partings: Partings<Move<I::Reply>>,
+    pub(super) departures: Departures<Move<I::Reply>>,
     /// Those that need not wait any more, for after the input at hand.
     pub(super) freed: Vec<Move<I::Reply>>,
     troubles: BTreeMap<Trouble, BootNs>,
@@ -146,7 +146,7 @@ impl<I: Io> Core<I> {
             waiting: Vec::new(),
             next_command: 0,
             stopped: false,
-            partings: Partings::default(),
+            departures: Departures::default(),
             freed: Vec::new(),
             troubles: BTreeMap::new(),
             lateness: Lateness::default(),

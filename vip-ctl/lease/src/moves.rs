@@ -1,6 +1,6 @@
 //! Where hooks meet the lease loop: words that wait for `pre_promote`, planned
 //! moves that wait for `pre_demote`. What to do is decided by the gates and
-//! partings; no hook is waited for here, only kept in mind. Whatever hooks
+//! departures; no hook is waited for here, only kept in mind. Whatever hooks
 //! follow from is told from here, since it is in order here and nowhere else.
 
 use std::time::Duration;
@@ -60,7 +60,7 @@ impl<I: Io> Core<I> {
         let told = self.gates.changed(&transition, now);
         self.cancel(told.cancel);
         if transition.state != GroupState::Active {
-            let (free, late) = self.partings.lost(transition.group);
+            let (free, late) = self.departures.lost(transition.group);
             self.freed.extend(free);
             self.forget(late);
         }
@@ -101,7 +101,7 @@ impl<I: Io> Core<I> {
     pub fn hook_ended(&mut self, hook: Hook, ticket: Ticket, well: bool) {
         let now = self.io.now();
         if hook == Hook::PreDemote {
-            let free = self.partings.ended(ticket, now);
+            let free = self.departures.ended(ticket, now);
             self.go_ahead(free);
             return;
         }
@@ -136,7 +136,7 @@ impl<I: Io> Core<I> {
         for (group, word) in self.gates.unbarred(now) {
             self.eligible(group, word);
         }
-        let over = self.partings.overdue(now);
+        let over = self.departures.overdue(now);
         self.go_ahead(over.free);
         self.forget(over.late);
         for group in over.stayed {
@@ -147,9 +147,9 @@ impl<I: Io> Core<I> {
         }
     }
 
-    /// When [`Running::moves_due`] has something next.
+    /// When [`Core::moves_due`] has something next.
     pub(super) fn moves_deadline(&self) -> Option<BootNs> {
-        [self.gates.next_deadline(), self.partings.next_deadline()].into_iter().flatten().min()
+        [self.gates.next_deadline(), self.departures.next_deadline()].into_iter().flatten().min()
     }
 
     fn order_for(&mut self, group: GroupId, hook: Hook, ticket: Option<Ticket>, reason: &str) {
@@ -189,7 +189,7 @@ impl<I: Io> Core<I> {
                 self.engine.wait_longer(id, self.gates.pre_demote_max(command.group()));
             }
         } else {
-            self.partings.keep(Move::Command(command, reply), &waits_for);
+            self.departures.keep(Move::Command(command, reply), &waits_for);
         }
     }
 
@@ -219,11 +219,11 @@ impl<I: Io> Core<I> {
         }
         let now = self.io.now();
         let open = self.gates.open(now);
-        let waits_for = self.begin_partings(open, "stopping");
+        let waits_for = self.begin_departures(open, "stopping");
         if waits_for.is_empty() {
             self.input(Input::Stop);
         } else {
-            self.partings.keep(Move::Stop, &waits_for);
+            self.departures.keep(Move::Stop, &waits_for);
         }
     }
 
@@ -249,7 +249,7 @@ impl<I: Io> Core<I> {
         let Message::Request { request, epoch, command } = message else { return false };
         // It is repeated until it is answered.
         let is_same = |kept: &Move<I::Reply>| matches!(kept, Move::Request { message: Message::Request { request: other, .. }, .. } if other == request);
-        if self.partings.kept().any(is_same) {
+        if self.departures.kept().any(is_same) {
             return true;
         }
         if !request.command.is_own() {
@@ -257,14 +257,14 @@ impl<I: Io> Core<I> {
         }
         let waits_for = self.waits_for(*command, Some(*epoch));
         if !waits_for.is_empty() {
-            self.partings.keep(Move::Request { from, message: message.clone() }, &waits_for);
+            self.departures.keep(Move::Request { from, message: message.clone() }, &waits_for);
         }
         !waits_for.is_empty()
     }
 
     /// The groups whose `pre_demote` a command has to wait for; it begins by that.
     fn waits_for(&mut self, command: Command, epoch: Option<Epoch>) -> Vec<GroupId> {
-        if !self.gates.any_pre_demote() || self.partings.is_full() {
+        if !self.gates.any_pre_demote() || self.departures.is_full() {
             return Vec::new();
         }
         // A request names the grant that it is about, if it is about one.
@@ -273,18 +273,18 @@ impl<I: Io> Core<I> {
         let leaves = foreseen.moves().filter(|moves| moves.from == Some(self.me));
         let is_meant = |moves: &&GroupMove| epoch.is_none_or(|epoch| epoch == moves.epoch);
         let leaves = leaves.filter(is_meant).map(|moves| moves.group).collect();
-        self.begin_partings(leaves, "asked_for")
+        self.begin_departures(leaves, "asked_for")
     }
 
-    fn begin_partings(&mut self, mut groups: Vec<GroupId>, reason: &str) -> Vec<GroupId> {
+    fn begin_departures(&mut self, mut groups: Vec<GroupId>, reason: &str) -> Vec<GroupId> {
         let now = self.io.now();
         groups.retain(|group| self.gates.pre_demote(*group).is_some() && self.gates.is_open(*group, now));
-        let waits_for = self.partings.waiting(&groups);
+        let waits_for = self.departures.waiting(&groups);
         for &group in &waits_for {
             let Some(limit) = self.gates.pre_demote(group) else { continue };
-            if !self.partings.is_running(group) {
+            if !self.departures.is_running(group) {
                 let ticket = self.gates.ticket();
-                self.partings.begin(group, ticket, limit, now);
+                self.departures.begin(group, ticket, limit, now);
                 self.order_for(group, Hook::PreDemote, Some(ticket), reason);
             }
         }
@@ -307,7 +307,7 @@ impl<I: Io> Core<I> {
     pub(super) fn regroup_moves(&mut self, was: &ByGroup<Option<GroupId>>, rules: ByGroup<GateRule>) -> bool {
         self.gates.regroup(was, rules);
         let mut stops = false;
-        for each in self.partings.drain() {
+        for each in self.departures.drain() {
             match each {
                 Move::Command(_, reply) => self.io.reply(reply, Err(Refusal::Busy)),
                 // It is repeated.

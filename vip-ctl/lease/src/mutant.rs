@@ -99,13 +99,13 @@ mutants! {
     /// Groups forget at a reload what they wait for.
     GateForgets = "gate-forgets-what-it-waits-for-at-a-reload";
     /// A move goes ahead when the first of its hooks has ended.
-    FirstHookFrees = "parting-waits-for-one-hook-only";
+    FirstHookFrees = "departure-waits-for-one-hook-only";
     /// A move that waits goes on waiting when its lease is lost.
-    LostHoldsUp = "parting-waits-for-a-lost-lease";
+    LostHoldsUp = "departure-waits-for-a-lost-lease";
     /// A hook that does not end holds a move up for ever.
-    HookHoldsUp = "parting-waits-for-ever";
+    HookHoldsUp = "departure-waits-for-ever";
     /// The hook of a repeated request runs again.
-    HookAgain = "parting-runs-the-hook-of-each-repetition";
+    HookAgain = "departure-runs-the-hook-of-each-repetition";
     /// A former set is kept although one of its VIPs is in another group now.
     MovedVipKept = "table-keeps-a-set-whose-vip-has-moved";
     /// VIPs that were added are answered before a lease has them.

@@ -5,7 +5,7 @@ use std::{io, thread, time::Duration};
 use crate::clock;
 
 /// How often it is looked whether a thread has ended.
-const LOOK: Duration = Duration::from_millis(1);
+const EXIT_POLL: Duration = Duration::from_millis(1);
 
 /// A thread could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +43,7 @@ pub fn ends_while<T>(thread: &thread::JoinHandle<T>, has_a_point: impl Fn() -> b
         if !has_a_point() {
             return false;
         }
-        thread::sleep(LOOK);
+        thread::sleep(EXIT_POLL);
     }
     true
 }

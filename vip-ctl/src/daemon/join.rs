@@ -28,7 +28,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// Datagrams taken from the socket before it is looked at the time again.
 const DATAGRAMS_PER_TURN: usize = 64;
 /// How often it is looked whether a challenge is due, at least.
-const LOOK: Duration = Duration::from_millis(100);
+const CHALLENGE_POLL: Duration = Duration::from_millis(100);
 
 /// Checks the configured membership against the one that this node took part
 /// in before (rule 10).
@@ -101,7 +101,7 @@ fn transmit(transport: &mut Transport, socket: &UdpSocket, nodes: &[Node]) {
 }
 
 fn wait(socket: &UdpSocket, until: BootNs) -> io::Result<()> {
-    let most = LOOK.min(until.since(clock::now())).as_millis();
+    let most = CHALLENGE_POLL.min(until.since(clock::now())).as_millis();
     let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
     match poll(&mut fds, PollTimeout::try_from(most).unwrap_or(PollTimeout::ZERO)) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),

@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// How often it is looked whether leases can be handed over.
-const LOOK: Duration = Duration::from_millis(5);
+const HANDOVER_POLL: Duration = Duration::from_millis(5);
 
 /// Brings the node up, or changes one that is up, and tells what was done.
 pub(super) fn bring_up(paths: &Paths, setup: &Setup, ended: &[String]) -> Result<Node, AgentError> {
@@ -240,7 +240,7 @@ pub(super) fn give_up(asker: &Asker, found: &[(GroupId, BootNs)], hold: Duration
         })
     };
     while clock::now() < until && !are_own() {
-        std::thread::sleep(LOOK);
+        std::thread::sleep(HANDOVER_POLL);
     }
     let _ = asker.ask(Ask::Stop);
 }

@@ -38,7 +38,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait before listening is tried again.
 const LISTEN_PAUSE: Duration = Duration::from_secs(5);
 /// How often it is looked whether the files have changed.
-const LOOK: Duration = Duration::from_secs(5);
+const FILES_POLL: Duration = Duration::from_secs(5);
 
 /// Why a file of `[api]` can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +117,7 @@ pub(super) async fn serve(api: Api, app: Arc<App>) {
     let slots = Arc::new(Slots::default());
     let mut gate: Option<Gate> = None;
     let mut read: Option<Vec<Stamp>> = None;
-    let mut look = interval(LOOK);
+    let mut look = interval(FILES_POLL);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

@@ -40,8 +40,8 @@ use crate::{
 /// Who may wait at once until a group is served; more wait for their turn.
 const WAITS_MAX: usize = 16;
 /// How often, and how many times, it is looked whether a reload has come to its end.
-const RELOAD_LOOK: Duration = Duration::from_millis(20);
-const RELOAD_LOOKS: u32 = 50;
+const RELOAD_POLL: Duration = Duration::from_millis(20);
+const RELOAD_POLLS: u32 = 50;
 
 /// What requests are answered from, those of `vip-ctl` and those by HTTP.
 pub(crate) struct Server {
@@ -212,14 +212,14 @@ impl Server {
 
     /// What the lease loop knows, with the configuration that it has.
     async fn snapshot(&self) -> Result<(Arc<Config>, Snapshot), Response> {
-        for _ in 0..RELOAD_LOOKS {
+        for _ in 0..RELOAD_POLLS {
             let config = self.config();
             let snapshot = self.asker.ask_for(Ask::Status).await.ok_or_else(ending)?;
             if snapshot.table == config.groups_digest() {
                 return Ok((config, snapshot));
             }
             // A reload is under way.
-            tokio::time::sleep(RELOAD_LOOK).await;
+            tokio::time::sleep(RELOAD_POLL).await;
         }
         Err(Response::error(Exit::Busy, "the agent is reloading its configuration: try again"))
     }

@@ -22,8 +22,8 @@ const SERVED_MAX: Duration = hooks::TIMEOUT_MAX.saturating_add(Duration::from_se
 /// How long to wait until somebody has a group that was given away or back.
 const TAKEN_MAX: Duration = Duration::from_secs(2);
 /// How soon to look again, at first and later.
-const LOOK_FIRST: Duration = Duration::from_millis(5);
-const LOOK_LATER: Duration = Duration::from_millis(100);
+const SERVED_POLL_FIRST: Duration = Duration::from_millis(5);
+const SERVED_POLL_LATER: Duration = Duration::from_millis(100);
 
 /// Groups on their way, and who has got the lease of each, if anybody is known to.
 pub(super) type Moving = BTreeMap<String, Option<NodeId>>;
@@ -53,7 +53,7 @@ impl Server {
         // The semaphore is never closed.
         let _place = self.waits.acquire().await.ok();
         let (begun, known) = (clock::now(), self.events().recent().last().map_or(0, |event| event.seq));
-        let mut pause = LOOK_FIRST;
+        let mut pause = SERVED_POLL_FIRST;
         loop {
             let (config, snapshot) = self.snapshot().await?;
             if let Some(lost) = look(&mut moving, &config, &snapshot, begun) {
@@ -71,7 +71,7 @@ impl Server {
                 return Err(Response::error(Exit::Timeout, message));
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LOOK_LATER);
+            pause = (pause * 2).min(SERVED_POLL_LATER);
         }
     }
 
@@ -80,7 +80,7 @@ impl Server {
         let Lost { group, by, mut holder } = lost;
         let begun = clock::now();
         while holder.is_none() && clock::now().since(begun) < TAKEN_MAX {
-            tokio::time::sleep(LOOK_LATER).await;
+            tokio::time::sleep(SERVED_POLL_LATER).await;
             let (config, snapshot) = self.snapshot().await?;
             let mut groups = config.groups.iter().zip(&snapshot.engine.groups);
             holder = groups.find(|(named, _)| named.name == group).and_then(|(_, known)| known.holder);

@@ -51,7 +51,7 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 /// How long it then waits for the last changes to be posted.
 const POST_MAX: Duration = Duration::from_secs(2);
 /// How often it is looked whether anything is overdue.
-const LOOK: Duration = Duration::from_millis(500);
+const OVERDUE_POLL: Duration = Duration::from_millis(500);
 
 /// What is known of a group.
 #[derive(Clone, Debug)]
@@ -143,7 +143,7 @@ impl<R: Report> Runner<R> {
             if close_at.is_some_and(|at| is_idle || at <= clock::now()) {
                 break;
             }
-            let wait = close_at.map_or(LOOK, |at| LOOK.min(at.since(clock::now())));
+            let wait = close_at.map_or(OVERDUE_POLL, |at| OVERDUE_POLL.min(at.since(clock::now())));
             // Without anything to look after there is nothing to wake up for.
             let ask = if is_idle && close_at.is_none() {
                 asks.recv().map_err(|_| RecvTimeoutError::Disconnected)

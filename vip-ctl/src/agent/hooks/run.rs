@@ -30,7 +30,7 @@ const TERM_GRACE: Duration = Duration::from_secs(1);
 /// left behind may write on for ever.
 const REST: Duration = Duration::from_millis(20);
 /// How long an end that closed no pipe may go unnoticed.
-const LOOK_MS: u16 = 10;
+const EXIT_POLL_MS: u16 = 10;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -96,7 +96,7 @@ impl Running {
     /// Reads what it prints until it has ended; `None` if it is to end.
     fn wait(&mut self, deadline: BootNs, stop: impl Fn() -> bool) -> io::Result<Option<ExitStatus>> {
         loop {
-            self.read_for(LOOK_MS)?;
+            self.read_for(EXIT_POLL_MS)?;
             if let Some(status) = self.child.try_wait()? {
                 let until = clock::now().plus(REST);
                 while self.pipe.is_some() && clock::now() < until && self.read_for(0)? {}
@@ -145,7 +145,7 @@ impl Running {
                 let _ = killpg(group, Signal::SIGKILL);
                 break;
             }
-            let _ = self.read_for(LOOK_MS);
+            let _ = self.read_for(EXIT_POLL_MS);
             let _ = self.child.try_wait();
         }
         // Of a group that is gone the number may be another's: no signal then.

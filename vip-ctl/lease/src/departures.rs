@@ -31,7 +31,7 @@ const QUEUE_MAX: Duration = Duration::from_secs(10);
 
 /// A group whose hook runs, or has ended lately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Parting {
+enum Departure {
     /// It is waited for until then.
     Running { ticket: Ticket, until: BootNs },
     /// The move may come until then.
@@ -45,7 +45,7 @@ struct Kept<T> {
     waits_for: BTreeSet<GroupId>,
 }
 
-/// What [`Partings::overdue`] finds.
+/// What [`Departures::overdue`] finds.
 #[derive(Debug)]
 pub struct Overdue<T> {
     /// What may go ahead because its hooks have had their time.
@@ -58,21 +58,21 @@ pub struct Overdue<T> {
 
 /// What is kept back, and why.
 #[derive(Debug)]
-pub struct Partings<T> {
-    groups: BTreeMap<GroupId, Parting>,
+pub struct Departures<T> {
+    groups: BTreeMap<GroupId, Departure>,
     kept: Vec<Kept<T>>,
 }
 
-impl<T> Default for Partings<T> {
+impl<T> Default for Departures<T> {
     fn default() -> Self {
         Self { groups: BTreeMap::new(), kept: Vec::new() }
     }
 }
 
-impl<T> Partings<T> {
+impl<T> Departures<T> {
     /// Which of these groups' hooks are still to end before a move.
     pub fn waiting(&self, groups: &[GroupId]) -> Vec<GroupId> {
-        let is_done = |group: &&GroupId| !matches!(self.groups.get(group), Some(Parting::Done { .. }));
+        let is_done = |group: &&GroupId| !matches!(self.groups.get(group), Some(Departure::Done { .. }));
         groups.iter().filter(is_done).copied().collect()
     }
 
@@ -88,17 +88,17 @@ impl<T> Partings<T> {
 
     /// Does this group's hook run?
     pub fn is_running(&self, group: GroupId) -> bool {
-        matches!(self.groups.get(&group), Some(Parting::Running { .. }))
+        matches!(self.groups.get(&group), Some(Departure::Running { .. }))
     }
 
     /// A group's hook is to be run; it may take `limit` from its begin on, for
     /// which it may have to wait until others have ended.
     pub fn begin(&mut self, group: GroupId, ticket: Ticket, limit: Duration, now: BootNs) {
         let running =
-            self.groups.values().filter(|parting| matches!(parting, Parting::Running { .. })).count();
+            self.groups.values().filter(|departure| matches!(departure, Departure::Running { .. })).count();
         let turns = u32::try_from(running / RUNS_MAX).unwrap_or(u32::MAX).saturating_add(1);
         let until = now.plus(limit.saturating_mul(turns).min(QUEUE_MAX.max(limit))).plus(GRACE);
-        self.groups.insert(group, Parting::Running { ticket, until });
+        self.groups.insert(group, Departure::Running { ticket, until });
     }
 
     /// Keeps `what` back until the hooks of these groups have ended.
@@ -108,8 +108,9 @@ impl<T> Partings<T> {
 
     /// A hook has ended; what may go ahead by that.
     pub fn ended(&mut self, ticket: Ticket, now: BootNs) -> Vec<T> {
-        let is_it = |parting: &Parting| matches!(parting, Parting::Running { ticket: t, .. } if *t == ticket);
-        let found = self.groups.iter().find(|(_, parting)| is_it(parting)).map(|(group, _)| *group);
+        let is_it =
+            |departure: &Departure| matches!(departure, Departure::Running { ticket: t, .. } if *t == ticket);
+        let found = self.groups.iter().find(|(_, departure)| is_it(departure)).map(|(group, _)| *group);
         found.map_or_else(Vec::new, |group| self.done(group, now))
     }
 
@@ -122,7 +123,7 @@ impl<T> Partings<T> {
     fn done(&mut self, group: GroupId, now: BootNs) -> Vec<T> {
         // Requests are repeated for as long.
         let lasts = if mutant::is(Mutant::HookAgain) { Duration::ZERO } else { COMMAND_TIMEOUT };
-        self.groups.insert(group, Parting::Done { until: now.plus(lasts) });
+        self.groups.insert(group, Departure::Done { until: now.plus(lasts) });
         self.free(group)
     }
 
@@ -144,34 +145,34 @@ impl<T> Partings<T> {
         match self.groups.remove(&group) {
             None => (Vec::new(), None),
             Some(_) if mutant::is(Mutant::LostHoldsUp) => (Vec::new(), None),
-            Some(Parting::Running { ticket, .. }) => (self.free(group), Some(ticket)),
-            Some(Parting::Done { .. }) => (self.free(group), None),
+            Some(Departure::Running { ticket, .. }) => (self.free(group), Some(ticket)),
+            Some(Departure::Done { .. }) => (self.free(group), None),
         }
     }
 
     /// What is over by now.
     pub fn overdue(&mut self, now: BootNs) -> Overdue<T> {
         let mut over = Overdue { free: Vec::new(), stayed: Vec::new(), late: Vec::new() };
-        for (group, parting) in self.groups.clone() {
-            match parting {
-                Parting::Running { ticket, until } if until <= now && !mutant::is(Mutant::HookHoldsUp) => {
+        for (group, departure) in self.groups.clone() {
+            match departure {
+                Departure::Running { ticket, until } if until <= now && !mutant::is(Mutant::HookHoldsUp) => {
                     over.free.extend(self.done(group, now));
                     over.late.push(ticket);
                 }
-                Parting::Done { until } if until <= now => {
+                Departure::Done { until } if until <= now => {
                     self.groups.remove(&group);
                     over.stayed.push(group);
                 }
-                Parting::Running { .. } | Parting::Done { .. } => {}
+                Departure::Running { .. } | Departure::Done { .. } => {}
             }
         }
         over
     }
 
-    /// When [`Partings::overdue`] has something next.
+    /// When [`Departures::overdue`] has something next.
     pub fn next_deadline(&self) -> Option<BootNs> {
-        let until = |parting: &Parting| match parting {
-            Parting::Running { until, .. } | Parting::Done { until } => *until,
+        let until = |departure: &Departure| match departure {
+            Departure::Running { until, .. } | Departure::Done { until } => *until,
         };
         self.groups.values().map(until).min()
     }
@@ -189,44 +190,44 @@ mod tests {
 
     #[test]
     fn a_move_goes_ahead_when_all_its_hooks_have_ended() {
-        let mut partings = Partings::default();
+        let mut departures = Departures::default();
         let groups = [GroupId(0), GroupId(1)];
-        assert_eq!(partings.waiting(&groups), groups);
-        partings.begin(GroupId(0), Ticket(1), LIMIT, at(0));
-        partings.begin(GroupId(1), Ticket(2), LIMIT, at(0));
-        partings.keep("standby", &groups);
-        assert!(partings.ended(Ticket(9), at(1)).is_empty(), "another run");
-        assert!(partings.ended(Ticket(1), at(1)).is_empty());
-        assert_eq!(partings.ended(Ticket(2), at(2)), ["standby"]);
+        assert_eq!(departures.waiting(&groups), groups);
+        departures.begin(GroupId(0), Ticket(1), LIMIT, at(0));
+        departures.begin(GroupId(1), Ticket(2), LIMIT, at(0));
+        departures.keep("standby", &groups);
+        assert!(departures.ended(Ticket(9), at(1)).is_empty(), "another run");
+        assert!(departures.ended(Ticket(1), at(1)).is_empty());
+        assert_eq!(departures.ended(Ticket(2), at(2)), ["standby"]);
         // A repeated request runs nothing again, for a while.
-        let over = partings.overdue(at(2).plus(COMMAND_TIMEOUT / 2));
-        assert!(over.stayed.is_empty() && partings.waiting(&groups).is_empty());
-        let over = partings.overdue(at(2).plus(COMMAND_TIMEOUT));
+        let over = departures.overdue(at(2).plus(COMMAND_TIMEOUT / 2));
+        assert!(over.stayed.is_empty() && departures.waiting(&groups).is_empty());
+        let over = departures.overdue(at(2).plus(COMMAND_TIMEOUT));
         assert!(over.free.is_empty() && over.late.is_empty());
         assert_eq!(over.stayed, groups, "nothing came of it");
-        assert_eq!(partings.waiting(&groups), groups);
+        assert_eq!(departures.waiting(&groups), groups);
     }
 
     #[test]
     fn a_hook_that_does_not_end_holds_a_move_up_for_its_time_only() {
-        let mut partings = Partings::default();
-        partings.begin(GroupId(0), Ticket(1), LIMIT, at(0));
-        partings.keep("switchover", &[GroupId(0)]);
-        let due = partings.next_deadline().expect("it is waited for");
+        let mut departures = Departures::default();
+        departures.begin(GroupId(0), Ticket(1), LIMIT, at(0));
+        departures.keep("switchover", &[GroupId(0)]);
+        let due = departures.next_deadline().expect("it is waited for");
         assert!(due <= at(0).plus(LIMIT).plus(Duration::from_secs(1)));
-        assert!(partings.overdue(at(100)).free.is_empty());
-        let over = partings.overdue(due);
+        assert!(departures.overdue(at(100)).free.is_empty());
+        let over = departures.overdue(due);
         assert_eq!((over.free, over.late), (vec!["switchover"], vec![Ticket(1)]));
     }
 
     #[test]
     fn whose_hook_has_to_wait_for_others_has_its_time_all_the_same_but_not_for_ever() {
-        let mut partings = Partings::<()>::default();
+        let mut departures = Departures::<()>::default();
         let mut until = Vec::new();
         for number in 0..200_u16 {
             let ticket = Ticket(u64::from(number));
-            partings.begin(GroupId(number), ticket, LIMIT, at(0));
-            let Some(Parting::Running { until: own, .. }) = partings.groups.get(&GroupId(number)) else {
+            departures.begin(GroupId(number), ticket, LIMIT, at(0));
+            let Some(Departure::Running { until: own, .. }) = departures.groups.get(&GroupId(number)) else {
                 panic!("it runs")
             };
             until.push(*own);
@@ -238,11 +239,11 @@ mod tests {
 
     #[test]
     fn a_lost_lease_holds_up_nothing() {
-        let mut partings = Partings::default();
-        partings.begin(GroupId(0), Ticket(1), LIMIT, at(0));
-        partings.keep("stop", &[GroupId(0)]);
-        assert_eq!(partings.lost(GroupId(0)), (vec!["stop"], Some(Ticket(1))));
-        assert_eq!(partings.lost(GroupId(0)), (Vec::new(), None));
-        assert_eq!(partings.next_deadline(), None);
+        let mut departures = Departures::default();
+        departures.begin(GroupId(0), Ticket(1), LIMIT, at(0));
+        departures.keep("stop", &[GroupId(0)]);
+        assert_eq!(departures.lost(GroupId(0)), (vec!["stop"], Some(Ticket(1))));
+        assert_eq!(departures.lost(GroupId(0)), (Vec::new(), None));
+        assert_eq!(departures.next_deadline(), None);
     }
 }
