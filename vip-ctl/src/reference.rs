@@ -18,7 +18,7 @@ use crate::{
         CHECKS_MAX, COMM_LEN_MAX, DELAY_MAX, FALL_DEFAULT, Hooks, LEASE_DEFAULT, LEASE_MAX, LEASE_MIN,
         PREEMPT_DELAY_DEFAULT, PRIORITY_DEFAULT, PRIORITY_MAX, RISE_DEFAULT, hooks, keys,
     },
-    events::{Change, Events, Hook, HookRun, Kind, Outcome, Tally},
+    events::{Change, Events, Hook, HookOutcome, HookRun, Kind, Tally},
     exit::Exit,
     report::{self, Status, metrics},
     transport::Rejected,
@@ -274,7 +274,7 @@ fn tally() -> Tally {
     events.publish(Some("db"), Kind::Changed(change), "");
     let run = HookRun {
         hook: Hook::PrePromote,
-        outcome: Outcome::Failed,
+        outcome: HookOutcome::Failed,
         exit: Some(1),
         duration_ms: 1,
         output: Vec::new(),

@@ -141,7 +141,7 @@ struct Known {
 
 /// One group.
 #[derive(Clone, Debug)]
-struct Entry {
+struct GroupLabels {
     current: Known,
     /// Newest first.
     formers: Vec<Known>,
@@ -150,7 +150,7 @@ struct Entry {
     asks_since: Option<BootNs>,
 }
 
-impl Entry {
+impl GroupLabels {
     fn new(spec: &LabelSpec, now: BootNs) -> Self {
         let known = |label| Known { label, votes_from: now };
         Self {
@@ -197,7 +197,7 @@ pub struct Labels {
     majority: usize,
     pair: Option<PeerLoss>,
     timing: Timing,
-    entries: ByGroup<Entry>,
+    entries: ByGroup<GroupLabels>,
     by_label: BTreeMap<Label, GroupId>,
     table: u64,
     /// Since when this node has had this table.
@@ -227,11 +227,11 @@ impl Labels {
             peers: BTreeMap::new(),
             broken: Broken::chosen(),
         };
-        labels.set(specs.iter().map(|spec| Entry::new(spec, now)).collect());
+        labels.set(specs.iter().map(|spec| GroupLabels::new(spec, now)).collect());
         labels
     }
 
-    fn set(&mut self, entries: ByGroup<Entry>) {
+    fn set(&mut self, entries: ByGroup<GroupLabels>) {
         self.by_label.clear();
         for (id, entry) in entries.with_ids() {
             for known in std::iter::once(&entry.current).chain(&entry.formers) {
@@ -249,7 +249,7 @@ impl Labels {
         let votes_from = now.plus(self.timing.accept);
         let entry = |(was, spec): &(Option<GroupId>, LabelSpec)| {
             let was = was.and_then(|was| self.entries.get(was));
-            was.map_or_else(|| Entry::new(spec, votes_from), |was| was.changed(spec, votes_from, now))
+            was.map_or_else(|| GroupLabels::new(spec, votes_from), |was| was.changed(spec, votes_from, now))
         };
         let entries = groups.iter().map(entry).collect();
         self.set(entries);

@@ -104,7 +104,7 @@ pub struct Told {
 
 /// What follows from the end of a `pre_promote`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Promotion {
     /// Nothing: what it was run for is over.
     Stale,
     /// The word goes into the map, and the change is told.
@@ -228,27 +228,27 @@ impl Gates {
     }
 
     /// `pre_promote` has ended, well or not.
-    pub fn ended(&mut self, ticket: Ticket, well: bool, now: BootNs) -> Verdict {
+    pub fn ended(&mut self, ticket: Ticket, well: bool, now: BootNs) -> Promotion {
         let waits = Passage::Waiting { ticket, begun: true };
         let is_waiting = |passage: Passage| {
             passage == waits
                 || (mutant::is(Mutant::OpenByAnyRun) && matches!(passage, Passage::Waiting { .. }))
         };
         let found = self.gates.with_ids_mut().find(|(_, gate)| is_waiting(gate.passage));
-        let Some((group, gate)) = found else { return Verdict::Stale };
+        let Some((group, gate)) = found else { return Promotion::Stale };
         let Some(until) = gate.until.filter(|until| *until > now || mutant::is(Mutant::OpenTooLate)) else {
-            return Verdict::Stale;
+            return Promotion::Stale;
         };
         if well || gate.rule.ignore_failure || mutant::is(Mutant::OpenInVain) {
             gate.passage = Passage::Open;
             let (epoch, reason) = gate.grant;
             let gap = gate.vacated.take().map(|since| now.since(since));
-            return Verdict::Open { group, lease: Lease::until(until), epoch, reason, gap };
+            return Promotion::Open { group, lease: Lease::until(until), epoch, reason, gap };
         }
         gate.passage = Passage::Failed;
         let until = now.plus(gate.rule.retry_after);
         self.barred.insert(group, until);
-        Verdict::Release(group)
+        Promotion::Release(group)
     }
 
     /// How many groups there are.

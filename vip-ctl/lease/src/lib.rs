@@ -21,7 +21,7 @@ pub mod transport;
 pub use self::{
     departures::RUNS_MAX,
     loop_core::{Core, Io, Parts},
-    messages::{Counts, Eligible, Hook, HookAsk, LeaseNotice, Order, Snapshot, Turned},
+    messages::{Counts, Eligible, Hook, HookAsk, HookOrder, LeaseNotice, Snapshot, Turned},
     regroup::Regroup,
 };
 #[cfg(feature = "mutants")]

@@ -110,7 +110,7 @@ pub enum HookAsk {
     /// A group's state has changed: what follows from it is to be run.
     Turned(Turned),
     /// Run a hook in the midst of a grant, if there is one.
-    Run(Order),
+    Run(HookOrder),
     /// What this run was for is over.
     Cancel(Ticket),
     /// What this run was for goes on without it: it is not begun any more.
@@ -182,7 +182,7 @@ pub struct Turned {
 
 /// A hook to be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Order {
+pub struct HookOrder {
     /// For which group.
     pub group: Arc<str>,
     /// Which.
@@ -201,7 +201,7 @@ pub struct Order {
     pub holder: Option<NodeId>,
 }
 
-impl Order {
+impl HookOrder {
     /// What follows from a change.
     #[must_use]
     pub fn of(turned: &Turned, hook: Hook) -> Self {

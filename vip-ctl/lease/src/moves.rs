@@ -12,9 +12,9 @@ use vip_engine::{
 };
 
 use crate::{
-    gate::{GateRule, Ticket, Verdict},
+    gate::{GateRule, Promotion, Ticket},
     loop_core::{Core, Io},
-    messages::{Eligible, Hook, HookAsk, LeaseNotice, Order, Turned},
+    messages::{Eligible, Hook, HookAsk, HookOrder, LeaseNotice, Turned},
     mutant::{self, Mutant},
 };
 
@@ -106,8 +106,8 @@ impl<I: Io> Core<I> {
             return;
         }
         match self.gates.ended(ticket, well, now) {
-            Verdict::Stale => {}
-            Verdict::Open { group, lease, epoch, reason, gap } => {
+            Promotion::Stale => {}
+            Promotion::Open { group, lease, epoch, reason, gap } => {
                 self.io.store(group, lease);
                 self.io.takeover(group);
                 let (state, holder) = (GroupState::Active, Some(self.me));
@@ -115,7 +115,7 @@ impl<I: Io> Core<I> {
                 self.tell_change(transition, false, gap, None);
                 self.input(Input::Serving { group });
             }
-            Verdict::Release(group) => self.input(Input::PromoteFailed { group }),
+            Promotion::Release(group) => self.input(Input::PromoteFailed { group }),
         }
     }
 
@@ -153,7 +153,7 @@ impl<I: Io> Core<I> {
     }
 
     fn order_for(&mut self, group: GroupId, hook: Hook, ticket: Option<Ticket>, reason: &str) {
-        let order = Order {
+        let order = HookOrder {
             group: self.gates.name(group),
             hook,
             ticket,

@@ -12,7 +12,7 @@ use crate::clock;
 
 /// A thread that the watchdog asks after, besides the lease thread.
 #[derive(Clone, Copy, Debug)]
-pub enum Beat {
+pub enum WatchedThread {
     /// The keeper.
     Keeper,
     /// The judge; a node that never holds has none.
@@ -24,23 +24,23 @@ pub enum Beat {
 static BEATS: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 
 /// This thread is at work, or has nothing to do.
-pub fn beat(of: Beat) {
+pub fn beat(of: WatchedThread) {
     BEATS[of as usize].store(clock::now().0, Ordering::Relaxed);
 }
 
 /// [`beat`] of the keeper.
 pub fn keeper_beat() {
-    beat(Beat::Keeper);
+    beat(WatchedThread::Keeper);
 }
 
 /// When a thread was last at work; zero if it has not begun.
 #[must_use]
-pub fn last(of: Beat) -> BootNs {
+pub fn last(of: WatchedThread) -> BootNs {
     BootNs(BEATS[of as usize].load(Ordering::Relaxed))
 }
 
 /// How long a thread has not been seen at work.
 #[must_use]
-pub fn idle_for(of: Beat) -> Duration {
+pub fn idle_for(of: WatchedThread) -> Duration {
     clock::now().since(last(of))
 }

@@ -195,10 +195,10 @@ fn text(entries: &[Entry]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::{Events, Outcome};
+    use crate::events::{Events, HookOutcome};
 
     fn run(hook: Hook) -> Kind {
-        let (outcome, exit, output) = (Outcome::Failed, Some(3), vec!["no".into(), "why".into()]);
+        let (outcome, exit, output) = (HookOutcome::Failed, Some(3), vec!["no".into(), "why".into()]);
         Kind::Hook(HookRun { hook, outcome, exit, duration_ms: 12, output, epoch: 1 })
     }
 

@@ -13,7 +13,7 @@ use super::support::{
 use crate::{
     agent::control::{Request, Response},
     announce::arp::Announcer,
-    dataplane::{DataPlane, DataPlaneError, Group},
+    dataplane::{DataPlane, DataPlaneError, MapGroup},
     exit::Exit,
     host::Host,
     lock::Lock,
@@ -137,7 +137,7 @@ pub(super) fn tell(response: Response, format: Format) -> Result<Exit, Failure> 
 }
 
 /// The node, the group that is meant and the lock.
-fn open(args: &Args, paths: &Paths) -> Result<(Node, Group, Lock), Failure> {
+fn open(args: &Args, paths: &Paths) -> Result<(Node, MapGroup, Lock), Failure> {
     let lock = Lock::take(paths, false)?;
     let plane = DataPlane::open(&paths.bpf_dir)?;
     let group = find(args, &plane)?;
@@ -146,7 +146,7 @@ fn open(args: &Args, paths: &Paths) -> Result<(Node, Group, Lock), Failure> {
 }
 
 /// The group that is meant, if it can be moved by hand.
-fn find(args: &Args, plane: &DataPlane) -> Result<Group, Failure> {
+fn find(args: &Args, plane: &DataPlane) -> Result<MapGroup, Failure> {
     let group = match &args.group {
         Some(name) => plane.find_group(name)?,
         None => only_group(plane)?,
@@ -159,7 +159,7 @@ fn find(args: &Args, plane: &DataPlane) -> Result<Group, Failure> {
     }
 }
 
-fn only_group(plane: &DataPlane) -> Result<Group, Failure> {
+fn only_group(plane: &DataPlane) -> Result<MapGroup, Failure> {
     let mut groups = plane.groups();
     match (groups.pop(), groups.is_empty()) {
         (Some(only), true) => Ok(only),
@@ -176,7 +176,7 @@ fn only_group(plane: &DataPlane) -> Result<Group, Failure> {
 }
 
 /// Announces a group's VIPs on every interface, some times over.
-fn announce(node: &Node, group: &Group) -> Result<(), Failure> {
+fn announce(node: &Node, group: &MapGroup) -> Result<(), Failure> {
     let failed = |e| Failure::new(Exit::System, format!("promoted, but could not announce it: {e}"));
     let announcer = Announcer::open().map_err(failed)?;
     let (vips, ifaces) = (node.vip_groups()?, node.plane.ifaces()?);
@@ -198,7 +198,7 @@ fn announce(node: &Node, group: &Group) -> Result<(), Failure> {
     Ok(())
 }
 
-fn said(format: Format, group: &Group, active: bool, was_so: bool) -> Result<Exit, Failure> {
+fn said(format: Format, group: &MapGroup, active: bool, was_so: bool) -> Result<Exit, Failure> {
     let state = if active { "active" } else { "standby" };
     match format {
         Format::Json => print_json(&json!({ "group": group.name, "state": state, "changed": !was_so }))?,

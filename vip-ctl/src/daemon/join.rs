@@ -19,7 +19,7 @@ use crate::{
     config::{Config, Node},
     mutant::{self, Mutant},
     paths::Paths,
-    records::membership::{Entry, Membership, MembershipError},
+    records::membership::{Admission, Membership, MembershipError},
     transport::{KeyRing, PAYLOAD_LEN_MAX, Received, Transport},
 };
 
@@ -36,12 +36,13 @@ const CHALLENGE_POLL: Duration = Duration::from_millis(100);
 /// # Errors
 /// [`AgentError::Membership`] if it can't follow that one, and
 /// [`AgentError::System`] if the record can't be read.
-pub(super) fn take_part(config: &Config, config_path: &Path, paths: &Paths) -> Result<Entry, AgentError> {
+pub(super) fn take_part(config: &Config, config_path: &Path, paths: &Paths) -> Result<Admission, AgentError> {
     let last = Membership::load(&paths.state_dir).map_err(AgentError::system(format!(
         "read the record of the membership in {} (move a broken membership.json away)",
         paths.state_dir.display()
     )))?;
-    Entry::new(last, config).map_err(|source| AgentError::Membership { path: config_path.to_owned(), source })
+    Admission::new(last, config)
+        .map_err(|source| AgentError::Membership { path: config_path.to_owned(), source })
 }
 
 /// Waits until a voter is heard that takes part in the configured membership.

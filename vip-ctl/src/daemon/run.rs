@@ -30,9 +30,9 @@ use crate::{
     agent::{
         checks::{Board, Checks},
         control::Server,
-        heartbeat::{self, Beat},
+        heartbeat::{self, WatchedThread},
         hooks::{self, People},
-        judge::Lanes,
+        judge::Listeners,
         keeper::{self, Keeper, chronicle::Chronicle, pins::Pins},
         lease_loop::{LeaseLoop, Plane, SourceGuard},
         messages::{Ask, Asker, Notice, RunnerAsk},
@@ -52,7 +52,7 @@ use crate::{
     realtime,
     records::{
         groups,
-        membership::{Entry, Membership},
+        membership::{Admission, Membership},
         memory::Memory,
         votes,
     },
@@ -102,7 +102,7 @@ fn prepare(config_path: &Path, paths: &Paths) -> Result<Prepared, AgentError> {
         http::check(api)?;
     }
     let lock = Lock::take(paths, true)?;
-    let Entry { membership, is_recorded, doubt } = take_part(&config, config_path, paths)?;
+    let Admission { membership, is_recorded, doubt } = take_part(&config, config_path, paths)?;
     let memory = Memory::load(&paths.state_dir).map_err(AgentError::system(format!(
         "read what this node remembers in {} (move a broken memory.json away)",
         paths.state_dir.display()
@@ -261,11 +261,11 @@ struct Rest {
     people: People,
     board: Arc<Board>,
     checks: Option<Checks>,
-    lanes: Lanes,
+    listeners: Listeners,
 }
 
 /// The whole agent.
-struct Running {
+struct Agent {
     config: Config,
     lock: Lock,
     silence: Duration,
@@ -275,7 +275,7 @@ struct Running {
 }
 
 /// From here on there are leases: if anything fails, they are handed over.
-fn start_rest(leasing: Leasing, paths: &Paths) -> Result<Running, AgentError> {
+fn start_rest(leasing: Leasing, paths: &Paths) -> Result<Agent, AgentError> {
     let Leasing { config, lock, membership, memory, table, setup, node, names, .. } = leasing;
     let Leasing { silence, found, lease, asker, notices, hooks, .. } = leasing;
     lock_memory();
@@ -317,10 +317,10 @@ fn start_rest(leasing: Leasing, paths: &Paths) -> Result<Running, AgentError> {
         };
         systemd::start(&asker)?;
         let keeper = spawn("keeper", move || keeper.run(&notices))?;
-        Ok(Rest { keeper, people, board, checks, lanes: Lanes { keeper: tell, judge: heard } })
+        Ok(Rest { keeper, people, board, checks, listeners: Listeners { keeper: tell, judge: heard } })
     };
     match rest() {
-        Ok(rest) => Ok(Running { config, lock, silence, lease, asker, rest }),
+        Ok(rest) => Ok(Agent { config, lock, silence, lease, asker, rest }),
         Err(e) => {
             start::give_up(&asker, &found, Timing::new(config.cluster.lease).hold);
             // What has become of it matters less than what went wrong first.
@@ -341,7 +341,7 @@ fn lock_memory() {
     }
 }
 
-impl Running {
+impl Agent {
     /// What the log says of the start, which took `start`.
     fn tell_start(&self, start: Duration) {
         let cluster = &self.config.cluster;
@@ -359,11 +359,11 @@ impl Running {
     }
 
     fn serve(&self, config_path: &Path, paths: &Paths) -> Result<Ended, AgentError> {
-        let Rest { people, board, lanes, .. } = &self.rest;
+        let Rest { people, board, listeners, .. } = &self.rest;
         let aside = Aside {
             api: self.config.api.clone(),
             pinned: Pins::watched(&self.config),
-            lanes: lanes.clone(),
+            listeners: listeners.clone(),
             accept: self.config.cluster.lease,
             silence: self.silence,
         };
@@ -372,7 +372,7 @@ impl Running {
             config_path,
             paths,
             &self.asker,
-            &lanes.keeper,
+            &listeners.keeper,
             Arc::clone(board),
             people.events.clone(),
         );
@@ -390,7 +390,7 @@ impl Running {
         paths: &Paths,
     ) -> Result<(), AgentError> {
         let Self { config, lock, lease, asker, rest, .. } = self;
-        let Rest { keeper, people, board: _, checks, lanes } = rest;
+        let Rest { keeper, people, board: _, checks, listeners } = rest;
         let lease_hold = Timing::new(config.cluster.lease).hold;
         let ended = served.as_ref().unwrap_or(&Ended::Stop);
         if matches!(ended, Ended::Replace(_)) {
@@ -409,14 +409,14 @@ impl Running {
         let _ = asker.ask(if leave { Ask::Leave } else { Ask::Stop });
         let ended = lease.join();
         drop(checks);
-        drop((lanes, asker));
+        drop((listeners, asker));
         // The keeper ends when the last notice is dealt with: routes follow the
         // release. But a disk that hangs under what it writes is not waited for,
         // and who takes over from this agent waits for nothing.
         let ended_well = if leave {
             threads::ends_within(&keeper, lease_hold / 8)
         } else {
-            threads::ends_while(&keeper, || heartbeat::idle_for(Beat::Keeper) < KEEPER_MAX)
+            threads::ends_while(&keeper, || heartbeat::idle_for(WatchedThread::Keeper) < KEEPER_MAX)
         };
         if !ended_well {
             warn!("the keeper hangs, as with a disk that is too slow, and is not waited for");

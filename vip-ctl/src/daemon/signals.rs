@@ -15,7 +15,7 @@ use super::{
 use crate::{
     agent::{
         control::{Request, Response, Server, socket},
-        judge::Lanes,
+        judge::Listeners,
     },
     config::Api,
     host,
@@ -37,7 +37,7 @@ pub(super) struct Aside {
     /// Peers whose neighbour entries are watched.
     pub(super) pinned: Vec<IpAddr>,
     /// Whom netlink's news are told.
-    pub(super) lanes: Lanes,
+    pub(super) listeners: Listeners,
     /// T_accept.
     pub(super) accept: Duration,
     /// How long votes of former processes may count, from the start on.
@@ -70,7 +70,7 @@ pub(super) fn serve(
             socket::listen(&path).map_err(AgentError::system(format!("listen on {}", path.display())))?;
         let signals = Signals::watch()?;
         systemd::ready();
-        tokio::spawn(watch_netlink(aside.pinned, aside.lanes));
+        tokio::spawn(watch_netlink(aside.pinned, aside.listeners));
         tokio::spawn(settle_votes(paths.run_dir.clone(), aside.accept, aside.silence));
         tokio::spawn(socket::serve(listener, Arc::clone(&server)));
         Ok(signals.obey(&server, has_ended, has_hooks).await)
@@ -190,8 +190,8 @@ async fn settle_votes(run_dir: PathBuf, accept: Duration, silence: Duration) {
 }
 
 /// Tells judge and keeper what netlink says, for as long as they listen.
-async fn watch_netlink(addresses: Vec<IpAddr>, lanes: Lanes) {
-    let ended = host::watch(addresses, |watched| lanes.watched(watched)).await;
+async fn watch_netlink(addresses: Vec<IpAddr>, listeners: Listeners) {
+    let ended = host::watch(addresses, |watched| listeners.watched(watched)).await;
     if let Err(e) = ended {
         warn!("netlink can't be watched ({e}): loss of carrier will not be noticed");
     }

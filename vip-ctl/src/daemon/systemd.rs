@@ -16,7 +16,7 @@ use vip_lease::Snapshot;
 use super::AgentError;
 use crate::{
     agent::{
-        heartbeat::{self, Beat},
+        heartbeat::{self, WatchedThread},
         messages::{Ask, Asker},
     },
     clock,
@@ -68,9 +68,9 @@ pub(super) fn start(asker: &Asker) -> Result<(), AgentError> {
     let feed = move || {
         while let Some(snapshot) = asker.ask_for_blocking(Ask::Status) {
             let hangs = |of| hangs(heartbeat::last(of), clock::now(), limit);
-            if hangs(Beat::Keeper) {
+            if hangs(WatchedThread::Keeper) {
                 error!("the keeper hangs: the watchdog is not fed, and systemd starts this agent again");
-            } else if hangs(Beat::Judge) {
+            } else if hangs(WatchedThread::Judge) {
                 error!("the judge hangs: the watchdog is not fed, and systemd starts this agent again");
             } else {
                 let text = status(&snapshot);

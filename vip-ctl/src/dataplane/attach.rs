@@ -38,7 +38,7 @@ const CLSACT_HANDLE: u16 = 1;
 
 /// Netlink's word on an interface, by its index: the id of the XDP program
 /// that runs there. The kernel tells it of this namespace's interfaces only.
-pub type Running<'a> = &'a dyn Fn(u32) -> Result<Option<u32>, DataPlaneError>;
+pub type XdpOn<'a> = &'a dyn Fn(u32) -> Result<Option<u32>, DataPlaneError>;
 
 /// How to run XDP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -98,7 +98,7 @@ pub fn attach(
     dir: &Path,
     iface: &str,
     how: How,
-    running: Running<'_>,
+    running: XdpOn<'_>,
 ) -> Result<Attached, DataPlaneError> {
     let ifindex = ifindex_of(iface)?;
     // The gate first: while the way in is not there yet, nothing is answered.
@@ -261,7 +261,7 @@ fn attach_xdp(
     dir: &Path,
     (ifindex, iface): (u32, &str),
     how: How,
-    running: Running<'_>,
+    running: XdpOn<'_>,
 ) -> Result<Option<Mode>, DataPlaneError> {
     let pin = link_path(dir, "xdp", ifindex);
     let name = if how.frame_log { names::PROG_INGRESS_LOGGED } else { names::PROG_INGRESS };

@@ -21,7 +21,7 @@ use super::{DataPlane, DataPlaneError};
 
 /// A group as the maps have it.
 #[derive(Clone, Debug)]
-pub struct Group {
+pub struct MapGroup {
     /// Its place.
     pub index: GroupIndex,
     /// Its name.
@@ -32,7 +32,7 @@ pub struct Group {
     pub hold_ns_max: u64,
 }
 
-impl Group {
+impl MapGroup {
     /// What the kernel says about this group at `now`, under this lease.
     #[must_use]
     pub const fn fence(&self, lease: Lease, now: BootNs) -> Fence {
@@ -43,11 +43,11 @@ impl Group {
 impl DataPlane {
     /// Every group.
     #[must_use]
-    pub fn groups(&self) -> Vec<Group> {
+    pub fn groups(&self) -> Vec<MapGroup> {
         (0..GROUPS_MAX).filter_map(|index| self.group_at(GroupIndex(index))).collect()
     }
 
-    fn group_at(&self, index: GroupIndex) -> Option<Group> {
+    fn group_at(&self, index: GroupIndex) -> Option<MapGroup> {
         let config = self.groups_view.get(index.0)?;
         let mode = GroupMode::from_word(config.mode);
         if mode == GroupMode::Unused {
@@ -55,14 +55,14 @@ impl DataPlane {
         }
         let len = config.name.iter().position(|b| *b == 0).unwrap_or(GROUP_NAME_LEN);
         let name = String::from_utf8_lossy(&config.name[..len]).into_owned();
-        Some(Group { index, name, mode, hold_ns_max: config.hold_ns_max })
+        Some(MapGroup { index, name, mode, hold_ns_max: config.hold_ns_max })
     }
 
     /// The group with this name, or the one that has this VIP.
     ///
     /// # Errors
     /// [`DataPlaneError::NoSuchGroup`].
-    pub fn find_group(&self, name: &str) -> Result<Group, DataPlaneError> {
+    pub fn find_group(&self, name: &str) -> Result<MapGroup, DataPlaneError> {
         if let Some(group) = self.groups().into_iter().find(|g| g.name == name) {
             return Ok(group);
         }

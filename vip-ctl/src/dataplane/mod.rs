@@ -31,7 +31,7 @@ use vip_common::{
 
 pub use self::{
     error::DataPlaneError,
-    groups::Group,
+    groups::MapGroup,
     leases::{LeaseTable, Mapped},
 };
 

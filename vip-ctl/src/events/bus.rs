@@ -203,7 +203,7 @@ mod tests {
     use std::sync::mpsc::sync_channel;
 
     use super::*;
-    use crate::events::{Change, Hook, HookRun, Outcome};
+    use crate::events::{Change, Hook, HookOutcome, HookRun};
 
     fn changed(gap_ms: Option<u64>) -> Kind {
         Kind::Changed(Change { to: "active".into(), reason: "elected".into(), gap_ms, ..Change::default() })
@@ -261,7 +261,8 @@ mod tests {
         for gap in [None, Some(1), Some(3), Some(60_000)] {
             events.publish(Some("db"), changed(gap), "");
         }
-        for outcome in [Outcome::Done, Outcome::Failed, Outcome::TimedOut, Outcome::Cancelled] {
+        for outcome in [HookOutcome::Done, HookOutcome::Failed, HookOutcome::TimedOut, HookOutcome::Cancelled]
+        {
             let run = HookRun {
                 hook: Hook::PrePromote,
                 outcome,

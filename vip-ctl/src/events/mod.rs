@@ -167,7 +167,7 @@ pub struct Change {
 /// How a hook has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum HookOutcome {
     /// With exit code 0.
     Done,
     /// With another exit code, or by a signal that was not ours.
@@ -180,7 +180,7 @@ pub enum Outcome {
     NotStarted,
 }
 
-impl Outcome {
+impl HookOutcome {
     /// Is it anything but what was wanted?
     #[must_use]
     pub const fn is_failure(self) -> bool {
@@ -197,7 +197,7 @@ pub struct HookRun {
     /// Which.
     pub hook: Hook,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: HookOutcome,
     /// Its exit code; null if it did not exit by itself.
     pub exit: Option<i32>,
     /// How long it took, in milliseconds.

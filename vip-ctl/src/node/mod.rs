@@ -21,7 +21,7 @@ use vip_common::{GroupIndex, GroupMode, Lease};
 use crate::{
     clock,
     dataplane::{
-        DataPlane, DataPlaneError, Group,
+        DataPlane, DataPlaneError, MapGroup,
         attach::{self, Attached, How, Mode},
         bpffs,
         load::{load, load_under},
@@ -207,7 +207,7 @@ pub fn prune(paths: &Paths, keep: &[GroupSetup], ended: &[String]) -> Result<(),
         Err(DataPlaneError::NotLoaded { .. }) => return Ok(()),
         Err(e) => return Err(e.into()),
     };
-    let is_over = |group: &&Group| group.mode == GroupMode::Cluster && ended.contains(&group.name);
+    let is_over = |group: &&MapGroup| group.mode == GroupMode::Cluster && ended.contains(&group.name);
     for group in plane.groups().iter().filter(is_over) {
         plane.leases().store(group.index, Lease::NONE);
     }
@@ -217,7 +217,7 @@ pub fn prune(paths: &Paths, keep: &[GroupSetup], ended: &[String]) -> Result<(),
 
 fn prune_vips(plane: &mut DataPlane, host: &Host, keep: &[GroupSetup]) -> Result<(), NodeError> {
     let keep: BTreeMap<_, _> = keep.iter().map(|kept| (kept.name.as_str(), &kept.vips)).collect();
-    let kept = |group: &Group| keep.get(group.name.as_str()).copied();
+    let kept = |group: &MapGroup| keep.get(group.name.as_str()).copied();
     let kept: BTreeMap<GroupIndex, BTreeSet<IpAddr>> = plane
         .groups()
         .iter()
@@ -240,7 +240,7 @@ fn prune_groups(plane: &mut DataPlane, host: &Host, keep: &[GroupSetup]) -> Resu
     // gone by then, or nothing would guard them.
     prune_vips(plane, host, keep)?;
     let keep: BTreeSet<_> = keep.iter().map(|kept| kept.name.as_str()).collect();
-    let goes = |group: &Group| group.mode == GroupMode::Cluster && !keep.contains(group.name.as_str());
+    let goes = |group: &MapGroup| group.mode == GroupMode::Cluster && !keep.contains(group.name.as_str());
     let going = plane.groups().into_iter().filter(goes).map(|group| group.index).collect();
     Ok(plane.remove_groups(&going)?)
 }
@@ -332,7 +332,7 @@ fn refuse_taken(plane: &DataPlane, setup: &Setup) -> Result<(), NodeError> {
         for vip in &group.vips {
             let owner = vips.get(vip).and_then(|entry| groups.get(&entry.group).copied());
             let is_moving =
-                |owner: &&Group| owner.mode == GroupMode::Cluster && group.mode == GroupMode::Cluster;
+                |owner: &&MapGroup| owner.mode == GroupMode::Cluster && group.mode == GroupMode::Cluster;
             if let Some(owner) = owner.filter(|owner| owner.name != group.name && !is_moving(owner)) {
                 return Err(DataPlaneError::VipTaken { vip: *vip, group: owner.name.clone() }.into());
             }

@@ -225,7 +225,7 @@ fn names(names: impl Iterator<Item = impl AsRef<str>>) -> String {
 
 /// How a node comes into the membership that is configured.
 #[derive(Debug)]
-pub struct Entry {
+pub struct Admission {
     /// What is to be recorded; only by an agent that is about to vote by it.
     pub membership: Membership,
     /// Is it recorded as it is?
@@ -237,7 +237,7 @@ pub struct Entry {
     pub doubt: Option<MembershipError>,
 }
 
-impl Entry {
+impl Admission {
     /// Checks the configured membership against the `last` one that this node
     /// took part in (rule 10).
     ///
@@ -254,7 +254,7 @@ impl Entry {
     }
 }
 
-fn entry(last: Option<Membership>, next: Membership, me: &str) -> Result<Entry, MembershipError> {
+fn entry(last: Option<Membership>, next: Membership, me: &str) -> Result<Admission, MembershipError> {
     let generation = next.generation;
     // Another cluster's record says nothing about this one.
     let Some(last) = last.filter(|last| last.cluster == next.cluster || mutant::is(Mutant::AnyCluster))
@@ -263,15 +263,15 @@ fn entry(last: Option<Membership>, next: Membership, me: &str) -> Result<Entry, 
         let doubt = (generation > 1 && !mutant::is(Mutant::NoDoubt))
             .then_some(MembershipError::NoRecord { generation });
         let membership = if doubt.is_some() { next.joined_by(me) } else { next };
-        return Ok(Entry { membership, is_recorded: false, doubt });
+        return Ok(Admission { membership, is_recorded: false, doubt });
     };
     match last.followed_by(next.clone()) {
-        Ok(membership) => Ok(Entry { is_recorded: membership == last, membership, doubt: None }),
+        Ok(membership) => Ok(Admission { is_recorded: membership == last, membership, doubt: None }),
         // It may have missed what the others did meanwhile.
         Err(doubt @ (MembershipError::Leap { .. } | MembershipError::Unconfirmed { .. }))
             if generation > last.generation =>
         {
-            Ok(Entry { membership: next.joined_by(me), is_recorded: false, doubt: Some(doubt) })
+            Ok(Admission { membership: next.joined_by(me), is_recorded: false, doubt: Some(doubt) })
         }
         Err(e) => Err(e),
     }

@@ -14,7 +14,7 @@ use vip_lease::lateness::Lateness;
 pub use self::text::text;
 use crate::{
     clock,
-    dataplane::{DataPlane, DataPlaneError, Group, attach, observe},
+    dataplane::{DataPlane, DataPlaneError, MapGroup, attach, observe},
     events::Tally,
     host::{Host, HostError, XdpMode},
 };
@@ -311,7 +311,7 @@ fn by_group(vips: BTreeMap<IpAddr, VipEntry>) -> BTreeMap<GroupIndex, Vec<(IpAdd
     groups
 }
 
-fn group_status(group: &Group, lease: Lease, node: &str, now: BootNs) -> GroupStatus {
+fn group_status(group: &MapGroup, lease: Lease, node: &str, now: BootNs) -> GroupStatus {
     let fence = group.fence(lease, now);
     let state = match fence {
         Fence::Open => "active",

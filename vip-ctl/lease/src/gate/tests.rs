@@ -56,12 +56,13 @@ fn the_newest_word_goes_into_the_map_when_the_hook_has_ended() {
         assert_eq!(gates.word(GROUP, word(ms), at(ms)), Step::default());
         assert!(gates.is_promoting(GROUP) && !gates.is_open(GROUP, at(ms)));
     }
-    let Verdict::Open { group: GROUP, lease, epoch, reason, gap } = gates.ended(ticket, true, at(210)) else {
+    let Promotion::Open { group: GROUP, lease, epoch, reason, gap } = gates.ended(ticket, true, at(210))
+    else {
         panic!("it opens");
     };
     assert_eq!((lease, epoch, reason, gap), (word(200), GRANT.0, GRANT.1, None));
     assert_eq!(gates.word(GROUP, word(240), at(240)).store, Some(word(240)), "and those after it");
-    assert_eq!(gates.ended(ticket, true, at(241)), Verdict::Stale, "once");
+    assert_eq!(gates.ended(ticket, true, at(241)), Promotion::Stale, "once");
 }
 
 #[test]
@@ -72,7 +73,7 @@ fn a_release_while_the_hook_runs_never_opens_the_fence() {
     let step = gates.word(GROUP, Lease::NONE, at(50));
     assert_eq!(step, Step { store: Some(Lease::NONE), cancel: Some(ticket) });
     for well in [true, false] {
-        assert_eq!(gates.ended(ticket, well, at(51)), Verdict::Stale);
+        assert_eq!(gates.ended(ticket, well, at(51)), Promotion::Stale);
     }
 }
 
@@ -82,11 +83,11 @@ fn a_lease_that_runs_out_while_the_hook_runs_never_opens_the_fence() {
     let ticket = win(&mut gates, 0);
     let ended = at(0).plus(LEASE);
     // Before the engine has noticed, and after it.
-    assert_eq!(gates.ended(ticket, true, ended), Verdict::Stale);
+    assert_eq!(gates.ended(ticket, true, ended), Promotion::Stale);
     let told =
         gates.changed(&transition(GroupState::Standby, None, (GRANT.0, Reason::Expired)), ended.plus(LEASE));
     assert_eq!(told.cancel, Some(ticket));
-    assert_eq!(gates.ended(ticket, true, ended.plus(LEASE)), Verdict::Stale);
+    assert_eq!(gates.ended(ticket, true, ended.plus(LEASE)), Promotion::Stale);
 }
 
 #[test]
@@ -99,13 +100,13 @@ fn the_end_of_a_hook_opens_no_later_grant() {
     let told = gates.changed(&transition(GroupState::Active, Some(ME), (Epoch(8), Reason::Elected)), at(500));
     let second = told.begin.expect("its own hook");
     assert_ne!(first, second);
-    assert_eq!(gates.ended(first, true, at(510)), Verdict::Stale);
-    assert!(matches!(gates.ended(second, true, at(520)), Verdict::Open { .. }));
+    assert_eq!(gates.ended(first, true, at(510)), Promotion::Stale);
+    assert!(matches!(gates.ended(second, true, at(520)), Promotion::Open { .. }));
     // The same after a release.
     gates.word(GROUP, Lease::NONE, at(530));
     let third = win(&mut gates, 540);
-    assert_eq!(gates.ended(second, true, at(550)), Verdict::Stale);
-    assert!(matches!(gates.ended(third, true, at(560)), Verdict::Open { .. }));
+    assert_eq!(gates.ended(second, true, at(550)), Promotion::Stale);
+    assert!(matches!(gates.ended(third, true, at(560)), Promotion::Open { .. }));
 }
 
 #[test]
@@ -131,13 +132,13 @@ fn a_failed_hook_asks_for_a_release_and_bars_the_group_for_a_while() {
     let mut gates = gates(waits(), &[]);
     assert_eq!(gates.eligible(GROUP, Eligible::Yes), Eligible::Yes);
     let ticket = win(&mut gates, 0);
-    assert_eq!(gates.ended(ticket, false, at(10)), Verdict::Release(GROUP));
+    assert_eq!(gates.ended(ticket, false, at(10)), Promotion::Release(GROUP));
     assert!(gates.is_promoting(GROUP));
     assert_eq!(gates.eligible(GROUP, Eligible::Yes), Eligible::No, "barred");
     assert_eq!(gates.eligible(GROUP, Eligible::Unwell), Eligible::No);
     // Whatever the engine still says of this grant.
     assert_eq!(gates.word(GROUP, word(40), at(40)).store, None);
-    assert_eq!(gates.ended(ticket, true, at(41)), Verdict::Stale);
+    assert_eq!(gates.ended(ticket, true, at(41)), Promotion::Stale);
     assert_eq!(gates.word(GROUP, Lease::NONE, at(42)).store, Some(Lease::NONE));
     assert!(!gates.is_promoting(GROUP));
     let free = at(10).plus(Duration::from_secs(30));
@@ -151,7 +152,7 @@ fn a_failed_hook_asks_for_a_release_and_bars_the_group_for_a_while() {
 fn a_failed_hook_that_is_to_be_ignored_opens() {
     let mut gates = gates(GateRule { ignore_failure: true, ..waits() }, &[]);
     let ticket = win(&mut gates, 0);
-    assert!(matches!(gates.ended(ticket, false, at(10)), Verdict::Open { .. }));
+    assert!(matches!(gates.ended(ticket, false, at(10)), Promotion::Open { .. }));
     assert_eq!(gates.next_deadline(), None);
 }
 
@@ -180,7 +181,7 @@ fn the_gap_is_from_the_end_before_to_the_write() {
     hooked.word(GROUP, Lease::NONE, at(120));
     hooked.changed(&transition(GroupState::Standby, None, (Epoch(7), Reason::Superseded)), at(120));
     let ticket = win(&mut hooked, 200);
-    let Verdict::Open { gap, .. } = hooked.ended(ticket, true, at(300)) else { panic!("it opens") };
+    let Promotion::Open { gap, .. } = hooked.ended(ticket, true, at(300)) else { panic!("it opens") };
     assert_eq!(gap, Some(Duration::from_millis(200)));
     // Nobody known before: not known.
     let mut first = gates(GateRule::default(), &[]);
@@ -198,7 +199,7 @@ fn a_reload_keeps_each_group_with_what_it_waits_for() {
     assert!(gates.is_promoting(moved) && !gates.is_promoting(GROUP));
     assert_eq!(gates.word(moved, word(40), at(40)).store, None);
     assert_eq!(gates.word(GROUP, word(40), at(40)).store, Some(word(40)), "the new one has no hook");
-    let Verdict::Release(group) = gates.ended(ticket, false, at(50)) else { panic!("it failed") };
+    let Promotion::Release(group) = gates.ended(ticket, false, at(50)) else { panic!("it failed") };
     assert_eq!(group, moved);
     gates.regroup(&vec![Some(moved)].into(), vec![waits()].into());
     assert!(gates.is_promoting(GROUP), "and stays away from it");

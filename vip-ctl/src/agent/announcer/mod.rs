@@ -22,7 +22,7 @@ use super::messages::Announce;
 use crate::{
     announce::arp::{Announcer, FORMS},
     clock,
-    dataplane::{DataPlane, DataPlaneError, Group},
+    dataplane::{DataPlane, DataPlaneError, MapGroup},
 };
 
 /// For how long at least what was read of the maps is good for more than one
@@ -94,7 +94,7 @@ struct Seen {
     at: BootNs,
     /// Until when it is good.
     good_until: BootNs,
-    groups: BTreeMap<GroupIndex, Group>,
+    groups: BTreeMap<GroupIndex, MapGroup>,
     /// In the order of their addresses.
     vips: BTreeMap<GroupIndex, Vec<IpAddr>>,
     ifaces: BTreeMap<u32, [u8; 6]>,

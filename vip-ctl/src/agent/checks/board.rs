@@ -11,10 +11,10 @@ use crate::{config, report::CheckStatus};
 
 /// The board, by group.
 #[derive(Debug, Default)]
-pub struct Board(Mutex<BTreeMap<String, Entry>>);
+pub struct Board(Mutex<BTreeMap<String, GroupHealth>>);
 
 #[derive(Debug, Default)]
-struct Entry {
+struct GroupHealth {
     eligible: bool,
     /// Why not.
     why: Option<String>,
@@ -42,7 +42,7 @@ pub struct Seen {
 }
 
 impl Board {
-    fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<String, GroupHealth>> {
         // Whoever panicked with it left whole entries behind.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

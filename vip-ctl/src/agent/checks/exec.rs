@@ -57,9 +57,9 @@ pub(super) struct Program {
 }
 
 /// Kills the group when it is dropped, however the run ended.
-struct Group(Option<Pid>);
+struct ProcessGroup(Option<Pid>);
 
-impl Group {
+impl ProcessGroup {
     fn kill(&self) {
         if let Some(leader) = self.0 {
             // It may be gone already. Its number is not another's: the leader
@@ -69,7 +69,7 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         self.kill();
     }
@@ -97,7 +97,7 @@ impl Program {
         let (words, environment) = (self.words.clone(), self.environment.clone());
         let mut child = self.starting.run(limit, move || start(&words, environment)).await?;
         let leader = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-        let mut group = Group(leader);
+        let mut group = ProcessGroup(leader);
         let mut output = Vec::new();
         let Ok(ended) = timeout_at(until, end_of(&mut child, &mut output)).await else {
             group.kill();

@@ -39,7 +39,7 @@ type Wanted = BTreeMap<(String, String), Check>;
 
 /// What the thread is told.
 #[derive(Debug)]
-enum Order {
+enum Ask {
     Run(Wanted),
     End,
 }
@@ -53,7 +53,7 @@ pub struct Checks {
 
 /// By which the checks that are run are changed.
 #[derive(Clone, Debug)]
-pub struct Applier(UnboundedSender<Order>);
+pub struct Applier(UnboundedSender<Ask>);
 
 impl Applier {
     /// Runs the checks of these groups and no others. What ran before and is
@@ -63,7 +63,7 @@ impl Applier {
         let wanted =
             groups.iter().flat_map(|group| group.health.checks.iter().map(move |check| of(group, check)));
         // The thread may have ended, with the agent.
-        let _ = self.0.send(Order::Run(wanted.collect()));
+        let _ = self.0.send(Ask::Run(wanted.collect()));
     }
 }
 
@@ -105,16 +105,16 @@ impl Checks {
 impl Drop for Checks {
     fn drop(&mut self) {
         // It may have ended by a panic, which was told.
-        let _ = self.applier.0.send(Order::End);
+        let _ = self.applier.0.send(Ask::End);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-async fn run(mut orders: UnboundedReceiver<Order>, board: &Arc<Board>, judge: &Sender<Heard>) {
+async fn run(mut orders: UnboundedReceiver<Ask>, board: &Arc<Board>, judge: &Sender<Heard>) {
     let mut running: BTreeMap<(String, String), (Check, AbortHandle)> = BTreeMap::new();
-    while let Some(Order::Run(wanted)) = orders.recv().await {
+    while let Some(Ask::Run(wanted)) = orders.recv().await {
         running.retain(|key, (check, task)| {
             let stays = wanted.get(key) == Some(check);
             if !stays {

@@ -21,7 +21,7 @@ use std::{
 use tracing::{info, warn};
 use vip_common::BootNs;
 use vip_lease::{
-    Hook, HookAsk, Order, Turned,
+    Hook, HookAsk, HookOrder, Turned,
     gate::{GateRule, Ticket},
 };
 
@@ -38,7 +38,7 @@ use crate::{
     clock,
     config::{Config, Hooks, hooks::OnFailure},
     engine::{ByGroup, NodeId},
-    events::{Change, Event, Events, HookRun, Kind, Outcome, history},
+    events::{Change, Event, Events, HookOutcome, HookRun, Kind, history},
     paths::Paths,
 };
 
@@ -62,9 +62,9 @@ struct Known {
 }
 
 /// A run under way.
-struct Running {
+struct Run {
     number: u64,
-    order: Order,
+    order: HookOrder,
     cancel: Arc<AtomicBool>,
     give_up: BootNs,
 }
@@ -81,7 +81,7 @@ pub struct Runner<R> {
     own: Sender<RunnerAsk>,
     webhooks: Option<Webhooks>,
     sequencer: Sequencer,
-    running: Vec<Running>,
+    running: Vec<Run>,
     /// Is a hook running, or waiting for its turn?
     is_at_work: Arc<AtomicBool>,
 }
@@ -191,7 +191,7 @@ impl<R: Report> Runner<R> {
         self.skip(skipped);
     }
 
-    fn add(&mut self, order: Order) {
+    fn add(&mut self, order: HookOrder) {
         let known = self.groups.get(&*order.group);
         let skipped = self.sequencer.add(order, |hook| has(known, hook));
         self.skip(skipped);
@@ -226,7 +226,7 @@ impl<R: Report> Runner<R> {
         }
     }
 
-    fn start(&mut self, number: u64, order: Order) {
+    fn start(&mut self, number: u64, order: HookOrder) {
         let Some(task) = self.task(&order) else {
             // A reload has taken it away meanwhile: who waits for it need not.
             self.sequencer.ended(number);
@@ -244,7 +244,7 @@ impl<R: Report> Runner<R> {
         match thread::Builder::new().name("hook".into()).spawn(body) {
             Ok(_) => {
                 let give_up = clock::now().plus(limit).plus(GIVE_UP);
-                self.running.push(Running { number, order, cancel, give_up });
+                self.running.push(Run { number, order, cancel, give_up });
             }
             Err(e) => {
                 self.sequencer.ended(number);
@@ -261,7 +261,7 @@ impl<R: Report> Runner<R> {
     }
 
     /// The command, with what keepalived's notify scripts are given as well.
-    fn task(&self, order: &Order) -> Option<Task> {
+    fn task(&self, order: &HookOrder) -> Option<Task> {
         let known = self.groups.get(&*order.group)?;
         let mut command = known.hooks.commands.get(&order.hook)?.clone();
         let holder = order.holder.and_then(|node| self.nodes.get(&node)).cloned().unwrap_or_default();
@@ -284,28 +284,29 @@ impl<R: Report> Runner<R> {
     fn give_up(&mut self) {
         let now = clock::now();
         while let Some(place) = self.running.iter().position(|run| run.give_up <= now) {
-            let ended = HookEnded { outcome: Outcome::TimedOut, ..not_run("it hangs, and can't be killed") };
+            let ended =
+                HookEnded { outcome: HookOutcome::TimedOut, ..not_run("it hangs, and can't be killed") };
             self.end(place, ended);
         }
     }
 
-    fn report_ended(&self, order: &Order, well: bool) {
+    fn report_ended(&self, order: &HookOrder, well: bool) {
         if let Some(ticket) = order.ticket {
             self.report.ended(order.hook, ticket, well);
         }
     }
 
     /// Tells everybody how a hook has ended.
-    fn tell(&self, order: &Order, ended: HookEnded) {
+    fn tell(&self, order: &HookOrder, ended: HookEnded) {
         let (hook, group) = (order.hook, &*order.group);
         let duration_ms = u64::try_from(ended.took.as_millis()).unwrap_or(u64::MAX);
         let how = match (ended.outcome, ended.exit) {
-            (Outcome::Done, _) => "done".to_owned(),
-            (Outcome::Failed, Some(code)) => format!("failed with exit code {code}"),
-            (Outcome::Failed, None) => "was killed by a signal".to_owned(),
-            (Outcome::TimedOut, _) => "took too long and was killed".to_owned(),
-            (Outcome::Cancelled, _) => "was killed, since the lease is lost".to_owned(),
-            (Outcome::NotStarted, _) => "could not be started".to_owned(),
+            (HookOutcome::Done, _) => "done".to_owned(),
+            (HookOutcome::Failed, Some(code)) => format!("failed with exit code {code}"),
+            (HookOutcome::Failed, None) => "was killed by a signal".to_owned(),
+            (HookOutcome::TimedOut, _) => "took too long and was killed".to_owned(),
+            (HookOutcome::Cancelled, _) => "was killed, since the lease is lost".to_owned(),
+            (HookOutcome::NotStarted, _) => "could not be started".to_owned(),
         };
         let output = ended.output.join(" | ");
         let colon = if output.is_empty() { "" } else { ": " };
@@ -314,7 +315,7 @@ impl<R: Report> Runner<R> {
         let run = HookRun { hook, outcome, exit, duration_ms, output, epoch: order.epoch };
         // Before what follows from its end can be: it belongs to that in the history.
         self.events.publish(Some(group), Kind::Hook(run), message.clone());
-        self.report_ended(order, outcome == Outcome::Done);
+        self.report_ended(order, outcome == HookOutcome::Done);
         if outcome.is_failure() {
             warn!(group, %hook, exit, duration_ms, "{message}");
         } else {
@@ -329,11 +330,16 @@ fn has(known: Option<&Known>, hook: Hook) -> bool {
 }
 
 fn not_run(why: &str) -> HookEnded {
-    HookEnded { outcome: Outcome::NotStarted, exit: None, took: Duration::ZERO, output: vec![why.to_owned()] }
+    HookEnded {
+        outcome: HookOutcome::NotStarted,
+        exit: None,
+        took: Duration::ZERO,
+        output: vec![why.to_owned()],
+    }
 }
 
 /// The state as keepalived's notify scripts expect it.
-fn notify_state(order: &Order) -> &'static str {
+fn notify_state(order: &HookOrder) -> &'static str {
     match order.hook {
         Hook::PrePromote | Hook::PostPromote => "MASTER",
         Hook::OnFault => "FAULT",

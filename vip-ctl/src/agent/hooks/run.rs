@@ -16,7 +16,7 @@ use nix::{
 };
 use vip_common::BootNs;
 
-use crate::{agent::messages::HookEnded, clock, events::Outcome, outbound::process};
+use crate::{agent::messages::HookEnded, clock, events::HookOutcome, outbound::process};
 
 /// Bytes of output that are kept; the rest is read and dropped.
 const OUTPUT_MAX: usize = 4096;
@@ -54,24 +54,24 @@ pub fn run(task: &Task, cancel: &AtomicBool) -> HookEnded {
     };
     let (child, pipe) = match start(task) {
         Ok(started) => started,
-        Err(e) => return ended(Outcome::NotStarted, None, e.to_string().as_bytes()),
+        Err(e) => return ended(HookOutcome::NotStarted, None, e.to_string().as_bytes()),
     };
-    let mut running = Running { child, pipe: Some(pipe), output: Vec::new() };
+    let mut running = Process { child, pipe: Some(pipe), output: Vec::new() };
     let deadline = begun.plus(task.limit);
     let stop = || cancel.load(Ordering::Relaxed);
     match running.wait(deadline, stop) {
         Ok(Some(status)) => {
-            let outcome = if status.success() { Outcome::Done } else { Outcome::Failed };
+            let outcome = if status.success() { HookOutcome::Done } else { HookOutcome::Failed };
             ended(outcome, status.code(), &running.output)
         }
         Ok(None) => {
-            let outcome = if stop() { Outcome::Cancelled } else { Outcome::TimedOut };
+            let outcome = if stop() { HookOutcome::Cancelled } else { HookOutcome::TimedOut };
             running.kill();
             ended(outcome, None, &running.output)
         }
         Err(e) => {
             running.kill();
-            ended(Outcome::Failed, None, e.to_string().as_bytes())
+            ended(HookOutcome::Failed, None, e.to_string().as_bytes())
         }
     }
 }
@@ -85,14 +85,14 @@ fn start(task: &Task) -> io::Result<(Child, PipeReader)> {
     Ok((child, reader))
 }
 
-struct Running {
+struct Process {
     child: Child,
     /// `None` once nobody writes any more.
     pipe: Option<PipeReader>,
     output: Vec<u8>,
 }
 
-impl Running {
+impl Process {
     /// Reads what it prints until it has ended; `None` if it is to end.
     fn wait(&mut self, deadline: BootNs, stop: impl Fn() -> bool) -> io::Result<Option<ExitStatus>> {
         loop {
@@ -182,19 +182,19 @@ mod tests {
     #[test]
     fn output_of_both_streams_exit_code_and_environment_are_told() {
         let ended = run_alone(&sh("echo $VIP_GROUP; echo oh >&2; exit 3", LONG));
-        assert_eq!((ended.outcome, ended.exit), (Outcome::Failed, Some(3)));
+        assert_eq!((ended.outcome, ended.exit), (HookOutcome::Failed, Some(3)));
         assert_eq!(ended.output, ["db", "oh"]);
         let ended = run_alone(&sh("", LONG));
-        assert_eq!((ended.outcome, ended.exit), (Outcome::Done, Some(0)));
+        assert_eq!((ended.outcome, ended.exit), (HookOutcome::Done, Some(0)));
         let ended = run_alone(&Task { command: vec!["/nonexistent/hook".into()], ..sh("", LONG) });
-        assert_eq!((ended.outcome, ended.exit), (Outcome::NotStarted, None));
+        assert_eq!((ended.outcome, ended.exit), (HookOutcome::NotStarted, None));
         assert!(!ended.output.is_empty(), "it says why");
     }
 
     #[test]
     fn a_hook_that_prints_without_end_is_limited_and_does_not_block() {
         let ended = run_alone(&sh("yes | head -c 1000000; exit 0", LONG));
-        assert_eq!((ended.outcome, ended.output.len()), (Outcome::Done, LINES_MAX));
+        assert_eq!((ended.outcome, ended.output.len()), (HookOutcome::Done, LINES_MAX));
         let ended = run_alone(&sh("head -c 5000 /dev/zero", LONG));
         assert_eq!(ended.output, [" ".repeat(LINE_MAX)]);
     }
@@ -211,7 +211,7 @@ mod tests {
         let marker = format!("8642.{}", std::process::id());
         let script = format!("trap '' TERM; sleep {marker} & sleep {marker}; wait");
         let ended = run_alone(&sh(&script, Duration::from_millis(300)));
-        assert_eq!((ended.outcome, ended.exit), (Outcome::TimedOut, None));
+        assert_eq!((ended.outcome, ended.exit), (HookOutcome::TimedOut, None));
         assert!(ended.took >= Duration::from_millis(300) && ended.took < Duration::from_secs(30));
         let gone = (0..200).any(|_| {
             std::thread::sleep(Duration::from_millis(10));
@@ -229,7 +229,7 @@ mod tests {
             cancel.store(true, Ordering::Relaxed);
             run.join().unwrap()
         });
-        assert_eq!(ended.outcome, Outcome::Cancelled);
+        assert_eq!(ended.outcome, HookOutcome::Cancelled);
         assert!(ended.took < LONG / 2);
     }
 
@@ -237,7 +237,7 @@ mod tests {
     fn what_a_hook_leaves_in_the_background_is_not_waited_for() {
         let marker = format!("7531.{}", std::process::id());
         let ended = run_alone(&sh(&format!("echo up; sleep {marker} & echo $!"), LONG));
-        assert_eq!((ended.outcome, ended.output[0].as_str()), (Outcome::Done, "up"));
+        assert_eq!((ended.outcome, ended.output[0].as_str()), (HookOutcome::Done, "up"));
         assert!(ended.took < LONG / 2);
         let pid: i32 = ended.output[1].parse().unwrap();
         // For a moment in execve a process has no command line.

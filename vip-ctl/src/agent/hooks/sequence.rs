@@ -13,7 +13,7 @@ use std::{
 };
 
 use vip_lease::{
-    Hook, Order, RUNS_MAX, Turned,
+    Hook, HookOrder, RUNS_MAX, Turned,
     gate::{Grant, Ticket},
 };
 
@@ -24,7 +24,7 @@ use crate::engine::{GroupState, Reason};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
     /// The order.
-    pub order: Order,
+    pub order: HookOrder,
     /// Why it is not run; `None` if there is nothing to run, and whoever waits
     /// for it need not.
     pub why: Option<&'static str>,
@@ -67,7 +67,7 @@ struct Line {
     up: Option<Up>,
     /// The latest grant for which a `pre_promote` or `post_promote` has begun.
     begun: Option<Grant>,
-    waiting: VecDeque<Order>,
+    waiting: VecDeque<HookOrder>,
     running: Option<u64>,
     /// In which pool's queue it stands.
     turn: Option<Pool>,
@@ -116,32 +116,32 @@ impl Sequencer {
             // What was never begun, and never served, has nothing to end.
             if over.opened || begun == Some(over.grant) {
                 let state = if turned.grant.is_some() { GroupState::Standby } else { turned.state };
-                let order = Order {
+                let order = HookOrder {
                     state: state.to_string(),
                     grant: over.grant,
                     epoch: over.epoch,
-                    ..Order::of(turned, Hook::PostDemote)
+                    ..HookOrder::of(turned, Hook::PostDemote)
                 };
                 self.push(order, &has, &mut skipped);
             }
         }
         if let Some(ticket) = turned.pre_promote {
-            let order = Order { ticket: Some(ticket), ..Order::of(turned, Hook::PrePromote) };
+            let order = HookOrder { ticket: Some(ticket), ..HookOrder::of(turned, Hook::PrePromote) };
             self.push(order, &has, &mut skipped);
         }
         // Who adopts a lease goes on with it: nothing was promoted.
         if opens && turned.reason != Reason::Adopted {
-            self.push(Order::of(turned, Hook::PostPromote), &has, &mut skipped);
+            self.push(HookOrder::of(turned, Hook::PostPromote), &has, &mut skipped);
         }
         if turned.state == GroupState::Fault && before != Some(GroupState::Fault) {
-            self.push(Order::of(turned, Hook::OnFault), &has, &mut skipped);
+            self.push(HookOrder::of(turned, Hook::OnFault), &has, &mut skipped);
         }
         skipped
     }
 
     /// A hook is to run in the midst of a grant. Returns what comes to nothing
     /// by that: this one, if the grant is over.
-    pub fn add(&mut self, order: Order, has: impl Fn(Hook) -> bool) -> Vec<Skipped> {
+    pub fn add(&mut self, order: HookOrder, has: impl Fn(Hook) -> bool) -> Vec<Skipped> {
         let mut skipped = Vec::new();
         let up = self.lines.get(&order.group).and_then(|line| line.up);
         if up.is_some_and(|up| up.grant == order.grant) {
@@ -152,7 +152,7 @@ impl Sequencer {
         skipped
     }
 
-    fn push(&mut self, order: Order, has: &impl Fn(Hook) -> bool, skipped: &mut Vec<Skipped>) {
+    fn push(&mut self, order: HookOrder, has: &impl Fn(Hook) -> bool, skipped: &mut Vec<Skipped>) {
         if !has(order.hook) {
             skipped.push(Skipped { order, why: None });
             return;
@@ -177,7 +177,7 @@ impl Sequencer {
 
     /// Whoever waits for this run does so no more. Returns it if it was to
     /// begin yet.
-    pub fn remove_waiting(&mut self, ticket: Ticket) -> Option<Order> {
+    pub fn remove_waiting(&mut self, ticket: Ticket) -> Option<HookOrder> {
         let group = self.tickets.get(&ticket).map(Arc::clone)?;
         let line = self.lines.get(&group)?;
         let place = line.waiting.iter().position(|order| order.ticket == Some(ticket))?;
@@ -185,14 +185,14 @@ impl Sequencer {
     }
 
     fn drop_pre_promote(&mut self, group: &Arc<str>, grant: Grant) {
-        let is_it = |order: &Order| order.hook == Hook::PrePromote && order.grant == grant;
+        let is_it = |order: &HookOrder| order.hook == Hook::PrePromote && order.grant == grant;
         let place = self.lines.get(group).and_then(|line| line.waiting.iter().position(is_it));
         if let Some(place) = place {
             self.remove(group, place);
         }
     }
 
-    fn remove(&mut self, group: &Arc<str>, place: usize) -> Option<Order> {
+    fn remove(&mut self, group: &Arc<str>, place: usize) -> Option<HookOrder> {
         let order = self.lines.get_mut(group)?.waiting.remove(place)?;
         self.waiting -= 1;
         if let Some(ticket) = order.ticket {
@@ -215,7 +215,7 @@ impl Sequencer {
     }
 
     /// What may begin now, with the number of its run.
-    pub fn next(&mut self) -> Option<(u64, Order)> {
+    pub fn next(&mut self) -> Option<(u64, HookOrder)> {
         let pools = Pool::ALL.into_iter().filter(|pool| {
             self.running.values().filter(|(_, running)| running == pool).nth(RUNS_MAX - 1).is_none()
         });
@@ -267,7 +267,7 @@ impl Line {
     }
 
     /// Traffic waits for a `pre_promote`, and what has begun has to be ended.
-    fn may_be_dropped(&self, order: &Order) -> bool {
+    fn may_be_dropped(&self, order: &HookOrder) -> bool {
         match order.hook {
             Hook::PrePromote => false,
             Hook::PostDemote => self.begun != Some(order.grant),

@@ -44,7 +44,7 @@ pub struct Judge {
 
 /// What is known of a check after its first verdict.
 #[derive(Clone, Debug)]
-enum Verdict {
+enum CheckResult {
     Passes,
     /// And why.
     Fails(String),
@@ -55,7 +55,7 @@ struct Watched {
     name: String,
     checks: Vec<config::Check>,
     /// By check.
-    verdicts: BTreeMap<String, Option<Verdict>>,
+    verdicts: BTreeMap<String, Option<CheckResult>>,
     track: Vec<String>,
     when_all_fail: WhenAllFail,
     /// What was said last.
@@ -116,7 +116,7 @@ impl Judge {
     pub fn note(&mut self, group: &str, check: &str, trouble: Option<String>) {
         let Some(&id) = self.by_name.get(group) else { return };
         if let Some(known) = self.groups[id].verdicts.get_mut(check) {
-            *known = Some(trouble.map_or(Verdict::Passes, Verdict::Fails));
+            *known = Some(trouble.map_or(CheckResult::Passes, CheckResult::Fails));
             self.unjudged.insert(id);
         }
     }
@@ -173,8 +173,8 @@ impl Watched {
             return (Some(if keeps { Eligible::Unwell } else { Eligible::No }), Some(trouble.to_owned()));
         }
         let failing = self.verdicts.iter().find_map(|(name, verdict)| match verdict {
-            Some(Verdict::Fails(trouble)) => Some(format!("check {name}: {trouble}")),
-            Some(Verdict::Passes) | None => None,
+            Some(CheckResult::Fails(trouble)) => Some(format!("check {name}: {trouble}")),
+            Some(CheckResult::Passes) | None => None,
         });
         let down = || self.track.iter().find_map(|name| downs.get(name).cloned());
         if let Some(why) = failing.or_else(down) {

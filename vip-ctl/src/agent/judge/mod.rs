@@ -24,7 +24,7 @@ use vip_lease::Eligible;
 use self::eligibility::{Judge, News, down};
 use super::{
     checks::Board,
-    heartbeat::{self, Beat},
+    heartbeat::{self, WatchedThread},
     messages::{Heard, Notice, Tell},
 };
 use crate::{
@@ -43,14 +43,14 @@ const POLLS_WITHOUT: u32 = 5;
 
 /// Both ways into the agent for what netlink and the checks have to say.
 #[derive(Clone)]
-pub struct Lanes {
+pub struct Listeners {
     /// To the keeper, which takes one after the other.
     pub keeper: Sender<Notice>,
     /// To the judge; a node that never holds has none.
     pub judge: Option<Sender<Heard>>,
 }
 
-impl Lanes {
+impl Listeners {
     /// Tells both what netlink said; false if nobody listens any more.
     #[must_use]
     pub fn watched(&self, watched: Watched) -> bool {
@@ -189,7 +189,7 @@ pub fn run<T: Tell, L: Links>(
     heard: &Receiver<Heard>,
     tell: &Sender<Notice>,
 ) {
-    heartbeat::beat(Beat::Judge);
+    heartbeat::beat(WatchedThread::Judge);
     let first = {
         let mut serving = lock(serving);
         serving.look_at_programs();
@@ -199,7 +199,7 @@ pub fn run<T: Tell, L: Links>(
     first.into_iter().for_each(|notice| drop(tell.send(notice)));
     let mut polled = clock::now();
     loop {
-        heartbeat::beat(Beat::Judge);
+        heartbeat::beat(WatchedThread::Judge);
         if clock::now().since(polled) >= PROGRAM_POLL {
             polled = clock::now();
             lock(serving).poll_programs().into_iter().for_each(|notice| drop(tell.send(notice)));

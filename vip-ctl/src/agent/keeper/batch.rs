@@ -64,14 +64,14 @@ impl Due {
 }
 
 /// The keeper at work.
-pub(super) struct Turn<T> {
+pub(super) struct KeeperLoop<T> {
     keeper: Keeper<T>,
     due: Due,
     /// `None` where there could be no thread: then the keeper writes itself.
     writer: Option<Writer>,
 }
 
-impl<T: Tell + Clone + Send + 'static> Turn<T> {
+impl<T: Tell + Clone + Send + 'static> KeeperLoop<T> {
     pub(super) fn new(mut keeper: Keeper<T>) -> Self {
         if let Some(node) = &mut keeper.node {
             node.host.beat_with(heartbeat::keeper_beat);

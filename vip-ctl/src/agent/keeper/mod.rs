@@ -89,7 +89,7 @@ const TOLD_MAX: usize = 10;
 impl<T: Tell + Clone + Send + 'static> Keeper<T> {
     /// Runs until the channel closes.
     pub fn run(self, notices: &Receiver<Notice>) {
-        batch::Turn::new(self).run(notices);
+        batch::KeeperLoop::new(self).run(notices);
     }
 }
 

@@ -12,7 +12,7 @@ pub use self::asker::{Ask, Asker};
 use crate::{
     config::Config,
     engine::{Epoch, GroupId, Label},
-    events::Outcome,
+    events::HookOutcome,
     exit::Exit,
     host::Watched,
     node::NodeError,
@@ -104,7 +104,7 @@ pub trait Report: Send {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookEnded {
     /// In one word.
-    pub outcome: Outcome,
+    pub outcome: HookOutcome,
     /// Its exit code, if it exited by itself.
     pub exit: Option<i32>,
     /// How long it took.

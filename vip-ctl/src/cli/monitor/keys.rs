@@ -3,7 +3,7 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::state::{Doing, Monitor, Order};
+use super::state::{Action, Doing, Monitor};
 use crate::agent::control::Request;
 
 /// What follows from a key outside of the dashboard.
@@ -49,7 +49,7 @@ impl Monitor {
             && self.may_ask()
             && let Some(status) = &self.status
         {
-            self.doing = Doing::Confirm(Order::Pause { on: !status.paused });
+            self.doing = Doing::Confirm(Action::Pause { on: !status.paused });
         }
         Effect::Nothing
     }
@@ -74,7 +74,7 @@ impl Monitor {
         }
         if key == KeyCode::Enter {
             let to = targets.into_iter().nth(marked).flatten();
-            self.doing = Doing::Confirm(Order::Switchover { group, to });
+            self.doing = Doing::Confirm(Action::Switchover { group, to });
             return Effect::Nothing;
         }
         let marked = if is_up(key) {
@@ -88,7 +88,7 @@ impl Monitor {
         Effect::Nothing
     }
 
-    fn confirm(&mut self, key: KeyCode, order: Order) -> Effect {
+    fn confirm(&mut self, key: KeyCode, order: Action) -> Effect {
         if key == KeyCode::Esc || key == KeyCode::Char('n') || key == KeyCode::Char('q') {
             return Effect::Nothing;
         }
@@ -97,11 +97,11 @@ impl Monitor {
             return Effect::Nothing;
         }
         let (waiting, request) = match order {
-            Order::Switchover { group, to } => {
+            Action::Switchover { group, to } => {
                 (format!("moving {group}"), Request::Switchover { group: Some(group), to, wait: true })
             }
-            Order::Pause { on: true } => ("pausing".to_owned(), Request::Pause { on: true }),
-            Order::Pause { on: false } => ("resuming".to_owned(), Request::Pause { on: false }),
+            Action::Pause { on: true } => ("pausing".to_owned(), Request::Pause { on: true }),
+            Action::Pause { on: false } => ("resuming".to_owned(), Request::Pause { on: false }),
         };
         self.waiting = Some(waiting);
         Effect::Ask(request)

@@ -28,7 +28,7 @@ pub(super) enum Seen {
 
 /// What is to be done once a person has confirmed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Order {
+pub(super) enum Action {
     /// Move a group.
     Switchover {
         /// The group.
@@ -59,7 +59,7 @@ pub(super) enum Doing {
         marked: usize,
     },
     /// Asked whether it is meant.
-    Confirm(Order),
+    Confirm(Action),
 }
 
 /// Everything that is shown.

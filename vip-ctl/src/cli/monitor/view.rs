@@ -13,7 +13,7 @@ use ratatui::{
 
 use super::{
     rates::Frames,
-    state::{Doing, Monitor, Order},
+    state::{Action, Doing, Monitor},
 };
 use crate::report::{GroupStatus, NodeStatus, Status};
 
@@ -387,19 +387,19 @@ fn draw_dialog(frame: &mut Frame<'_>, area: Rect, monitor: &Monitor, theme: Them
 }
 
 /// What is about to be done, with what it means.
-fn question(order: &Order) -> String {
+fn question(order: &Action) -> String {
     match order {
-        Order::Switchover { group, to: Some(to) } => {
+        Action::Switchover { group, to: Some(to) } => {
             format!("Move {group} to {to} now? Its TCP connections are reset. (y/n)")
         }
-        Order::Switchover { group, to: None } => {
+        Action::Switchover { group, to: None } => {
             format!("Move {group} away from its holder now? Its TCP connections are reset. (y/n)")
         }
-        Order::Pause { on: true } => {
+        Action::Pause { on: true } => {
             "Pause the whole cluster? Leases go on, and nothing moves by itself until it is resumed. (y/n)"
                 .into()
         }
-        Order::Pause { on: false } => "Resume? Groups move by themselves again. (y/n)".into(),
+        Action::Pause { on: false } => "Resume? Groups move by themselves again. (y/n)".into(),
     }
 }
 

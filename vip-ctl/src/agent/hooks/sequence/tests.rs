@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use fastrand::Rng;
 use vip_common::{BootNs, Lease};
-use vip_lease::gate::{GateRule, Gates, Told, Verdict};
+use vip_lease::gate::{GateRule, Gates, Promotion, Told};
 
 use super::*;
 use crate::engine::{Epoch, GroupId, Transition};
@@ -150,9 +150,9 @@ fn what_there_is_no_hook_for_keeps_nobody_waiting_and_what_is_late_is_said() {
     let mut sequencer = Sequencer::default();
     let skipped = sequencer.turned(&promoting(1), |_| false);
     assert_eq!((skipped[0].order.ticket, skipped[0].why), (Some(Ticket(1)), None));
-    let leave = |grant| Order {
+    let leave = |grant| HookOrder {
         ticket: Some(Ticket(9)),
-        ..Order::of(&turned(GroupState::Active, Some(grant)), Hook::PreDemote)
+        ..HookOrder::of(&turned(GroupState::Active, Some(grant)), Hook::PreDemote)
     };
     assert_eq!(sequencer.add(leave(1), all), []);
     sequencer.turned(&promoting(2), all);
@@ -163,7 +163,7 @@ fn what_there_is_no_hook_for_keeps_nobody_waiting_and_what_is_late_is_said() {
 
 /// A run of the world's.
 struct Run {
-    order: Order,
+    order: HookOrder,
     until: BootNs,
     well: bool,
 }
@@ -332,7 +332,7 @@ impl World {
             ..turned(GroupState::Active, None)
         };
         let hooks = self.hooks[group].clone();
-        let order = Order { ticket: Some(ticket), ..Order::of(&turned, Hook::PreDemote) };
+        let order = HookOrder { ticket: Some(ticket), ..HookOrder::of(&turned, Hook::PreDemote) };
         let skipped = self.sequencer.add(order, |hook| hooks.contains(&hook));
         self.skip(skipped);
         if self.rng.bool() {
@@ -345,11 +345,11 @@ impl World {
             return;
         }
         match self.gates.ended(ticket, well, self.now) {
-            Verdict::Stale => {}
-            Verdict::Open { group, .. } => {
+            Promotion::Stale => {}
+            Promotion::Open { group, .. } => {
                 self.tell(usize::from(group.0), Told::default());
             }
-            Verdict::Release(group) => {
+            Promotion::Release(group) => {
                 let group = usize::from(group.0);
                 self.gates.word(Self::id(group), Lease::NONE, self.now);
                 self.held[group] = None;
@@ -397,7 +397,7 @@ impl World {
         let over = self.running.iter().filter(|(_, run)| run.until <= self.now).map(|(n, _)| *n);
         for number in over.collect::<Vec<_>>() {
             let run = self.running.remove(&number).unwrap();
-            let is_waiting = |order: &Order| order.hook == Hook::PrePromote;
+            let is_waiting = |order: &HookOrder| order.hook == Hook::PrePromote;
             let line = &self.sequencer.lines[&run.order.group];
             self.waited +=
                 usize::from(run.order.hook == Hook::PostDemote && line.waiting.iter().any(is_waiting));

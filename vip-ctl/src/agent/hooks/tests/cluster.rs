@@ -11,7 +11,7 @@ use std::{
 use fastrand::Rng;
 use vip_common::{BootNs, GroupMode, Lease, fence_open, lease::LEASE_NS_MAX};
 use vip_lease::{
-    Core, Eligible, Hook, HookAsk, Io, LeaseNotice, Order, Parts,
+    Core, Eligible, Hook, HookAsk, HookOrder, Io, LeaseNotice, Parts,
     gate::{GateRule, Gates, Grant, Ticket},
     transport::{Identity, KeyId, KeyRing, Psk, Transport},
 };
@@ -81,7 +81,7 @@ impl Io for Hands {
 }
 
 struct Run {
-    order: Order,
+    order: HookOrder,
     until: BootNs,
     well: bool,
 }

@@ -93,8 +93,8 @@ fn turned(group: &str, grant: Option<u64>, promoting: Option<u64>) -> Turned {
     }
 }
 
-fn order(group: &str, hook: Hook, grant: u64, ticket: Option<u64>) -> Order {
-    Order {
+fn order(group: &str, hook: Hook, grant: u64, ticket: Option<u64>) -> HookOrder {
+    HookOrder {
         group: group.into(),
         hook,
         ticket: ticket.map(Ticket),
@@ -163,8 +163,11 @@ fn a_hook_that_fails_or_hangs_is_told_to_whom_waits_for_it() {
     told.sort_unstable();
     assert_eq!(told, [(Ticket(1), false), (Ticket(2), false)]);
     runs.sort_by_key(|run| run.exit);
-    assert_eq!((runs[0].outcome, runs[0].exit), (Outcome::TimedOut, None));
-    assert_eq!((runs[1].outcome, runs[1].exit, runs[1].output[0].as_str()), (Outcome::Failed, Some(3), "no"));
+    assert_eq!((runs[0].outcome, runs[0].exit), (HookOutcome::TimedOut, None));
+    assert_eq!(
+        (runs[1].outcome, runs[1].exit, runs[1].output[0].as_str()),
+        (HookOutcome::Failed, Some(3), "no")
+    );
 }
 
 #[test]
@@ -176,7 +179,7 @@ fn a_run_whose_lease_is_lost_is_killed_and_one_that_waits_is_not_begun() {
         rig.asks.send(RunnerAsk::Lease(HookAsk::Cancel(Ticket(ticket)))).unwrap();
     }
     let (runs, told) = rig.finish();
-    assert_eq!(runs.iter().map(|run| run.outcome).collect::<Vec<_>>(), [Outcome::Cancelled]);
+    assert_eq!(runs.iter().map(|run| run.outcome).collect::<Vec<_>>(), [HookOutcome::Cancelled]);
     assert_eq!(told, [(Ticket(1), false)]);
 }
 
@@ -232,5 +235,8 @@ fn a_run_that_comes_too_late_is_not_begun_and_one_that_has_begun_goes_on() {
     let (mut runs, told) = rig.finish();
     assert_eq!(told, [(Ticket(2), false), (Ticket(1), true)]);
     runs.sort_by_key(|run| run.duration_ms);
-    assert_eq!(runs.iter().map(|run| run.outcome).collect::<Vec<_>>(), [Outcome::NotStarted, Outcome::Done]);
+    assert_eq!(
+        runs.iter().map(|run| run.outcome).collect::<Vec<_>>(),
+        [HookOutcome::NotStarted, HookOutcome::Done]
+    );
 }
