@@ -1,5 +1,6 @@
-//! Puts the BPF object where `vip-ctl` embeds it from: `$OUT_DIR/vip-ebpf.o`.
-//! Only copies: compiling it takes another compiler, and is `cargo xtask build`'s.
+//! Puts the BPF object where `vip-ctl` embeds it from: `$OUT_DIR/vip-ebpf.o`. It
+//! only copies: compiling the object takes another compiler, and is the job of
+//! `cargo xtask build`.
 
 use std::{env, fs, path::PathBuf};
 
@@ -27,7 +28,8 @@ fn embed() -> Result<(), String> {
     fs::write(&target, bytes).map_err(|error| format!("cannot write {}: {error}", target.display()))
 }
 
-/// Where `cargo xtask build` puts it, whatever target directory is in use.
+/// Where `cargo xtask build` puts the object, whatever target directory is in
+/// use.
 fn built_object() -> Result<PathBuf, String> {
     let manifest = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let root = manifest.parent().ok_or("vip-ctl has no parent directory")?;

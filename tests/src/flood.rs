@@ -2,8 +2,7 @@
 //! `docs/security.md`. Each load runs for some seconds against a cluster in
 //! network namespaces, from a host on its switch without the key.
 //!
-//! The lab has the means; here is only which loads there are and what is
-//! measured.
+//! The lab sends and records; this module lists the loads and measures.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,13 +24,13 @@ const CHALLENGE: u8 = 1;
 pub const RESPONSE: u8 = 2;
 /// How many different frames a load has.
 const FRAMES: usize = 1024;
-/// Bytes of a datagram that is made up: as many as a renewal has.
+/// Bytes of a made-up datagram: as many as a renewal has.
 const PAYLOAD_LEN: usize = 200;
 /// How long the cluster may take to come up.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// As the agent calls it.
+/// The agent's name for it.
 const LEASE_THREAD: &str = "lease";
-/// How often it is looked whether the lease is there: a new holder takes longer.
+/// How often to check whether the lease is there: a new holder takes longer.
 const LEASE_POLL: Duration = Duration::from_micros(200);
 /// How long a cluster is left alone between two loads.
 const PAUSE: Duration = Duration::from_secs(6);
@@ -64,22 +63,23 @@ pub struct FloodArgs {
     pub json: Option<std::path::PathBuf>,
 }
 
-/// What is sent.
+/// The datagrams of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
-    /// Nothing: what the cluster does by itself.
+    /// None: what the cluster does by itself.
     Nothing,
     /// Random bytes from an address that is no node's.
     RandomFromStranger,
     /// Random bytes with the other nodes' addresses.
     RandomFromPeers,
-    /// The headers of genuine challenges, each of another life, with made-up tags.
+    /// The headers of genuine challenges, each of another incarnation, with
+    /// made-up tags.
     ForgedChallenges,
     /// Recorded datagrams as they were.
     Recorded,
     /// The same with an address that is no node's.
     RecordedFromStranger,
-    /// Recorded challenges of lives before.
+    /// Recorded challenges of former incarnations.
     RecordedChallenges,
     /// The headers of new payloads of the running session, with made-up tags.
     ForgedPayloads,
@@ -101,7 +101,7 @@ impl Load {
         Self::AlteredPayloads,
     ];
 
-    /// As the table names it.
+    /// Its name in the table.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -118,7 +118,7 @@ impl Load {
     }
 }
 
-/// A cluster that is about to be flooded, and what was recorded of it.
+/// A cluster that is about to be flooded, and its recorded datagrams.
 #[derive(Debug)]
 pub struct Target {
     /// The cluster.
@@ -193,7 +193,7 @@ impl Target {
                 let mut forged = Vec::new();
                 for frame in lasts.iter().cycle().take(if lasts.is_empty() { 0 } else { FRAMES }) {
                     let mut payload = frame.payload().to_vec();
-                    // Far ahead of what the session has reached.
+                    // Far ahead of the session's counter.
                     payload[COUNTER_AT..COUNTER_AT + 8].copy_from_slice(&[0x7f; 8]);
                     let end = payload.len();
                     payload[end - 8..].copy_from_slice(&draw::<8>()?);
@@ -237,13 +237,13 @@ pub struct Row {
     pub load: &'static str,
     /// Datagrams a second that left the sender.
     pub per_second: f64,
-    /// What of a core the holder's lease thread used, in percent.
+    /// How much of a core the holder's lease thread used, in percent.
     pub lease_thread_percent: f64,
     /// How often no node had the lease any more.
     pub leases_lost: u64,
     /// The longest time that this machine kept a thread of higher priority than
-    /// the agents' waiting, in milliseconds: what a lease can be lost by here that
-    /// would not be elsewhere.
+    /// the agents' waiting, in milliseconds: a lease can be lost by that here,
+    /// but not on another machine.
     pub stall_ms: f64,
     /// Datagrams a second that the holder's agent sent.
     pub sent_per_second: f64,
@@ -253,7 +253,7 @@ pub struct Row {
     pub rejected_per_second: BTreeMap<String, f64>,
 }
 
-/// While `act` runs: how often the lease was lost, as the nodes' kernels have it.
+/// Counts how often the lease was lost, by the nodes' kernels, while `act` runs.
 fn count_lost<T>(lab: &Lab, act: impl FnOnce() -> Result<T>) -> Result<(T, u64)> {
     let words = lab.nodes().iter().map(Leases::open).collect::<Result<Vec<_>>>()?;
     let is_over = AtomicBool::new(false);

@@ -1,5 +1,5 @@
-//! The per-VIP counters: one for every verdict and its reason. Which of them a
-//! frame is counted in is [`crate::verdict`]'s to say.
+//! The per-VIP counters: one for every verdict and its reason. [`crate::verdict`]
+//! says which one counts a frame.
 
 /// Defines [`Counter`] with, for each, the frame class, the verdict and the
 /// reason that metrics and `status` show.
@@ -38,9 +38,11 @@ counters! {
     ArpRequestInvalid = ("arp_request", "drop", "invalid"),
     /// ARP request for the VIP, dropped: this interface's MAC is not in the map.
     ArpRequestNoMac = ("arp_request", "drop", "no_mac"),
-    /// ARP from another node that claims the VIP while we hold it: a conflict.
+    /// ARP from another node that claims the VIP while this node holds it: a
+    /// conflict.
     ArpClaimConflict = ("arp_claim", "pass", "conflict"),
-    /// ARP from another node that claims the VIP while we don't: the holder's, as a rule.
+    /// ARP from another node that claims the VIP while this node doesn't hold it:
+    /// usually from the holder.
     ArpClaimSeen = ("arp_claim", "pass", "standby"),
     /// IP packet to the VIP, passed.
     IpInPassed = ("ip_in", "pass", "lease"),
@@ -76,13 +78,15 @@ counters! {
     IpLocalInvalid = ("ip_local", "drop", "invalid"),
     /// Frame that ends before its headers do (slot 0 only: it names no VIP).
     FrameTruncated = ("frame", "pass", "truncated"),
-    /// Frame with more VLAN tags than are looked through (slot 0 only).
+    /// Frame with more VLAN tags than the data plane looks through (slot 0 only).
     FrameTagged = ("frame", "pass", "tagged"),
-    /// Datagram for the agent's port from no peer's address (slot 0 only).
+    /// Datagram to the agent's port from an address that is no peer's (slot 0
+    /// only).
     HeartbeatStranger = ("heartbeat", "drop", "stranger"),
-    /// Datagram for the agent's port from a flooded peer's address, no new payload (slot 0 only).
+    /// Datagram to the agent's port from a peer's address that is being flooded,
+    /// and no new payload (slot 0 only).
     HeartbeatFlood = ("heartbeat", "drop", "flood"),
-    /// Event that found the ring buffer full (slot 0 only).
+    /// Event that was lost because the ring buffer was full (slot 0 only).
     EventLost = ("frame", "pass", "event_lost"),
 }
 

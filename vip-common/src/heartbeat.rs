@@ -1,31 +1,34 @@
-//! Datagrams between agents, as far as the kernel looks at them: where their
-//! header has what, and which of them it lets in while their port is flooded.
+//! Datagrams between agents as the kernel sees them: the offsets of the header's
+//! fields, and which datagrams the data plane lets in while the agent's port is
+//! flooded.
 //!
-//! Nothing that is let in is believed: that takes the tag of the whole, which
-//! the agent checks. The header's own tag only tells cheaply what nobody with
-//! the key has sent, and its keys are for nothing else.
+//! The data plane believes nothing that it lets in: the agent checks the tag of
+//! the whole datagram. The header's own tag is only a cheap test that drops what
+//! nobody with the key has sent; its keys serve nothing else.
 
 use core::fmt;
 
 use crate::siphash;
 
-/// Version of the datagram's layout and meaning; a datagram of any other is rejected.
+/// Version of the datagram's layout and meaning. Agents reject datagrams of any
+/// other version.
 pub const WIRE_VERSION: u8 = 7;
 /// The kind of a datagram that carries a payload.
 pub const KIND_DATA: u8 = 3;
-/// Where the version is in a datagram, in bytes from its beginning; so for those below.
+/// Offset of the version in a datagram, in bytes; the constants below are offsets
+/// too.
 pub const VERSION_AT: usize = 0;
-/// Where the kind is.
+/// Offset of the kind.
 pub const KIND_AT: usize = 1;
-/// Where the id of the key is.
+/// Offset of the key's id.
 pub const KEY_ID_AT: usize = 2;
-/// Where the sender's incarnation is.
+/// Offset of the sender's incarnation.
 pub const SENDER_INCARNATION_AT: usize = 30;
-/// Where the receiver's incarnation is.
+/// Offset of the receiver's incarnation.
 pub const RECEIVER_INCARNATION_AT: usize = 38;
-/// Where the counter is.
+/// Offset of the counter.
 pub const COUNTER_AT: usize = 46;
-/// Where the header's tag is, over all that is before it.
+/// Offset of the header's tag, which covers everything before it.
 pub const HEADER_TAG_AT: usize = 54;
 /// Bytes of the header.
 pub const HEADER_LEN: usize = HEADER_TAG_AT + 8;
@@ -33,14 +36,15 @@ pub const HEADER_LEN: usize = HEADER_TAG_AT + 8;
 /// Keys that a session accepts: one, and during a rotation another.
 pub const SESSION_KEYS: usize = 2;
 
-/// Of datagrams from no peer's address the way in passes one in so many on to
-/// the agent's socket, which lets in a few of them, to be told of.
+/// Of datagrams from no peer's address, the ingress program passes one in this
+/// many on to the agent, so that the agent can report them.
 pub const STRANGERS_PASSED: u32 = 16;
-/// The same of what a peer may have sent that has no session, from its address
-/// while that is flooded.
+/// While a peer's address is flooded, the ingress program passes on one in this
+/// many of the datagrams that the peer may have sent without a session.
 pub const OTHERS_PASSED: u32 = 16;
-/// The same of what names the running session and is no new payload of it,
-/// which is of use to nobody.
+/// While a peer's address is flooded, the ingress program passes on one in this
+/// many of the datagrams that name the running session and are no new payload.
+/// Nobody needs those.
 pub const STALE_PASSED: u32 = 1024;
 /// Peers that the `PEERS` map has room for.
 pub const PEERS_MAX: u32 = 256;
@@ -78,7 +82,7 @@ impl Endpoint {
     }
 }
 
-/// What is let in of a peer's address.
+/// Which datagrams from a peer's address the data plane lets in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admits {
     /// Everything.
@@ -89,8 +93,8 @@ pub enum Admits {
     Few,
 }
 
-/// What the tags of headers are made with: SipHash-2-4, as little-endian words.
-/// Whoever has it can get by the way in, and then fails at the agent.
+/// The key of headers' tags: SipHash-2-4, as little-endian words. A forged tag
+/// under it passes the data plane, and then fails at the agent.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct HeaderKey([u64; 2]);
@@ -103,7 +107,7 @@ impl HeaderKey {
         Self([k0, k1])
     }
 
-    /// The tag of a header, whose own place for it is not looked at.
+    /// The tag of a header; ignores the tag that the header already has.
     #[inline(always)]
     #[must_use]
     pub fn tag(&self, header: &[u8; HEADER_LEN]) -> u64 {
@@ -120,7 +124,7 @@ impl HeaderKey {
             .finish()
     }
 
-    /// Has a header the tag that it should have?
+    /// Does the header have the right tag?
     #[inline(always)]
     #[must_use]
     pub fn is_tagged(&self, header: &[u8; HEADER_LEN]) -> bool {
@@ -147,7 +151,7 @@ impl fmt::Debug for HeaderKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct SessionKey {
-    /// The id, 0 to 255; more is none.
+    /// The id, 0 to 255; a higher number means that there is no key.
     id: u64,
     key: HeaderKey,
 }
@@ -169,7 +173,7 @@ impl Default for SessionKey {
     }
 }
 
-/// What a payload has to be like to be a new one.
+/// What tells a new payload of a session from all else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct SessionBounds {
@@ -177,9 +181,9 @@ pub struct SessionBounds {
     pub from: u64,
     /// This node's incarnation.
     pub to: u64,
-    /// The highest counter received; all are new that are higher.
+    /// The highest counter received so far; every higher counter is new.
     pub highest: u64,
-    /// What tags are made with.
+    /// The keys of the headers' tags.
     pub keys: [SessionKey; SESSION_KEYS],
 }
 
@@ -218,7 +222,8 @@ impl SessionBounds {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Admission {
-    /// 1: everything, 2: new payloads and a few of the rest; else a few.
+    /// 1: everything; 2: new payloads and a few of the rest; any other value: a
+    /// few.
     pub admits: u32,
     /// Always zero.
     pub pad: u32,

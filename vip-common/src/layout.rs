@@ -10,7 +10,7 @@ pub const LAYOUT_VERSION: u32 = 3;
 pub const GROUPS_MAX: u32 = 16_384;
 /// Interfaces that one node can have the data plane on.
 pub const IFACES_MAX: u32 = 64;
-/// VIPs that the maps have room for unless `load` is told otherwise.
+/// VIPs that the maps have room for, unless `load` is given another number.
 pub const VIPS_DEFAULT: u32 = 1_024;
 /// The most VIPs that `load` can be asked to make room for.
 pub const VIPS_MAX: u32 = 1_048_576;
@@ -26,7 +26,7 @@ pub struct GroupIndex(pub u32);
 
 /// A VIP's place in the `COUNTERS` map of one node.
 ///
-/// Slot 0 belongs to no VIP: it counts what can't be laid at a VIP's door.
+/// Slot 0 belongs to no VIP: it counts frames that belong to no particular VIP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct VipSlot(pub u32);

@@ -1,8 +1,8 @@
 //! The lease word and the fence: who may answer for a group, and until when.
 //!
-//! A lease is one `u64` in the `LEASES` map, written by one thread of one
-//! process and read by the kernel for every packet. Who *gets* a lease is the
-//! engine's business and deliberately not here.
+//! A lease is one `u64` in the `LEASES` map. One thread of one process writes it,
+//! and the kernel reads it for every packet. The engine decides who *gets* a
+//! lease; nothing here does.
 
 use core::time::Duration;
 
@@ -92,9 +92,9 @@ impl Fence {
 
 /// May this node answer for a group at `now`?
 ///
-/// The one definition, used by XDP, the egress gate, `status`, the engine's
-/// tests and the simulator. `hold_ns_max` is the longest lease this group can
-/// have, in nanoseconds; [`LEASE_NS_MAX`] caps it.
+/// The one definition, used by XDP, the egress gate, `status`, the engine's tests
+/// and the simulator. `hold_ns_max` is the longest lease this group can have, in
+/// nanoseconds; [`LEASE_NS_MAX`] caps it.
 #[inline(always)]
 #[must_use]
 pub const fn fence(mode: GroupMode, lease: Lease, hold_ns_max: u64, now: BootNs) -> Fence {

@@ -11,11 +11,11 @@
 //! | `IpLocal` | pass: lease | drop: no_lease | drop: expired | drop: invalid |
 //!
 //! Each cell is the verdict, the reason that its counter shows, and the event
-//! that the agent is told. A test compares these lines with the code.
+//! that goes to the agent. A test compares these lines with the code.
 //!
-//! The data plane finds out of which class a frame is. It drops a request that
-//! it would answer if it knew the interface's MAC (`ArpRequestNoMac`). Frames
-//! about no VIP pass it, apart from unwanted datagrams to the agent's port.
+//! The data plane determines the class of a frame. It drops a request that it
+//! would answer if it knew the interface's MAC (`ArpRequestNoMac`). Frames about
+//! no VIP pass, apart from unwanted datagrams to the agent's port.
 
 use crate::{counter::Counter, event::EventKind, lease::Fence};
 
@@ -24,7 +24,7 @@ use crate::{counter::Counter, event::EventKind, lease::Fence};
 pub enum Class {
     /// From the network: a request for the hardware address of a VIP.
     ArpRequest,
-    /// From the network: somebody else says that they have a VIP.
+    /// From the network: somebody else claims a VIP.
     ArpClaim,
     /// From the network: an IP packet to a VIP.
     IpIn,
@@ -58,7 +58,7 @@ pub struct Ruling {
     pub verdict: Verdict,
     /// Where the frame is counted, in the VIP's slot.
     pub counter: Counter,
-    /// What the agent is told.
+    /// The event that goes to the agent, if any.
     pub event: Option<EventKind>,
 }
 

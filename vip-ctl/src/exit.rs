@@ -22,20 +22,21 @@ pub enum Exit {
     Software = 70,
     /// EX_OSERR: the kernel refused.
     System = 71,
-    /// EX_CANTCREAT: something else is where it would go, or it can't be made there.
+    /// EX_CANTCREAT: something else is in the place of the file or program, or it
+    /// can't be created there.
     Occupied = 73,
     /// EX_TEMPFAIL: busy; try again.
     Busy = 75,
     /// EX_PROTOCOL: the other side speaks another version.
     Protocol = 76,
-    /// EX_NOPERM: permission is lacking.
+    /// EX_NOPERM: a permission is missing.
     NoPermission = 77,
     /// EX_CONFIG: the configuration or the key is wrong.
     Config = 78,
     /// Pacemaker's CRM_EX_NOSUCH: no such group, VIP or node.
     NoSuch = 105,
-    /// Pacemaker's CRM_EX_QUORUM: no quorum, or nobody was heard who takes part in
-    /// this membership.
+    /// Pacemaker's CRM_EX_QUORUM: no quorum, or this node heard no voter that
+    /// takes part in its membership.
     NoQuorum = 106,
     /// Pacemaker's CRM_EX_UNSAFE: it would be unsafe now.
     Unsafe = 107,

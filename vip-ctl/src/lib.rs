@@ -1,7 +1,7 @@
 //! Command line and agent of vip, as a library: the data plane's user side, the
-//! host's addresses and routes, and the threads around what decides: the lease
-//! engine ([`vip_engine`]) and the core of the lease thread ([`vip_lease`]), which
-//! are packages of their own.
+//! host's addresses and routes, and the threads around the lease engine
+//! ([`vip_engine`]) and the core of the lease thread ([`vip_lease`]), which are
+//! packages of their own.
 
 pub mod agent;
 pub mod announce;

@@ -1,5 +1,6 @@
-//! The node's lock: whoever has it is the only writer of leases and of the
-//! host's configuration. The agent keeps it for its life, a verb for a moment.
+//! The node's lock: the process that has it is the only writer of leases and of
+//! the host's configuration. The agent keeps it for its life, a verb for a
+//! moment.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -16,7 +17,7 @@ use crate::{
     paths::Paths,
 };
 
-/// How often, and at what interval, a busy lock is tried again.
+/// How many times, and how far apart, to try a busy lock again.
 const TRIES: u32 = 50;
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -29,13 +30,13 @@ pub struct Lock {
 /// Why the lock was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// The agent has it.
+    /// An agent has it.
     #[error("the agent (pid {pid}) runs this node: stop it first, or ask it (`vip-ctl status`)")]
     Agent {
         /// Its process id.
         pid: u32,
     },
-    /// Another verb has it, and does not let go.
+    /// Another verb has it, and does not release it.
     #[error("another vip-ctl (pid {pid}) is at work on this node: wait for it to end, and try again")]
     Busy {
         /// Its process id.
@@ -46,7 +47,7 @@ pub enum LockError {
     Io {
         /// The file.
         path: String,
-        /// Why not.
+        /// Why it can't be used.
         source: io::Error,
     },
 }
@@ -75,8 +76,8 @@ impl Lock {
                 Ok(mut file) => {
                     let owner = format!("{} {}\n", if agent { "agent" } else { "verb" }, std::process::id());
                     if Owner::write(&mut file, owner.as_bytes()).is_err() {
-                        // On a full disk the lock is as good without its owner's
-                        // name; no other's must be there.
+                        // On a full disk the lock works without its owner's name, but
+                        // must not keep another's.
                         let _ = file.set_len(0);
                     }
                     return Ok(Self { _file: file });
@@ -96,8 +97,8 @@ impl Lock {
 }
 
 impl Lock {
-    /// The process id of the agent that has the lock, if it lives. It is not
-    /// tried: who starts meanwhile would find the lock taken.
+    /// The process id of the agent that has the lock, if it lives. Does not try
+    /// the lock: an agent that starts at that moment would find it taken.
     #[must_use]
     pub fn agent(paths: &Paths) -> Option<u32> {
         let owner = Owner::read(&mut File::open(paths.lock()).ok()?);
@@ -106,10 +107,10 @@ impl Lock {
         (owner.agent && is_ours).then_some(owner.pid)
     }
 
-    /// Sees whether the lock could be taken, without making its file.
+    /// Checks whether the lock could be taken, without creating its file.
     ///
     /// # Errors
-    /// [`LockError`], as [`Lock::take`] would have it.
+    /// [`LockError`], like [`Lock::take`].
     pub fn check(paths: &Paths) -> Result<(), LockError> {
         if !paths.lock().exists() {
             return Ok(());
@@ -118,14 +119,14 @@ impl Lock {
     }
 }
 
-/// Who wrote itself into the lock file.
+/// The process that wrote itself into the lock file.
 struct Owner {
     agent: bool,
     pid: u32,
 }
 
 impl Owner {
-    /// Writes before it cuts off: what is overwritten needs no new room.
+    /// Writes before it truncates: overwriting needs no free space.
     fn write(file: &mut File, owner: &[u8]) -> io::Result<()> {
         file.rewind()?;
         file.write_all(owner)?;
@@ -134,7 +135,7 @@ impl Owner {
 
     fn read(file: &mut File) -> Self {
         let mut text = String::new();
-        // An unreadable owner is "some verb": then we wait, and time out.
+        // An unreadable owner counts as "some verb": then we wait, and time out.
         let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
         let mut words = text.split_whitespace();
         let agent = words.next() == Some("agent");

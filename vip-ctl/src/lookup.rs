@@ -1,9 +1,9 @@
-//! Finding what a person names: a group by its name or by one of its VIPs, a
-//! node by its name. One rule, and one sentence for what is not there.
+//! Finds what a person names: a group by its name or by one of its VIPs, a node
+//! by its name. One rule, and one sentence for a miss.
 
 use crate::{config, exit::Exit, report};
 
-/// Something that goes by a name, and may have VIPs.
+/// Something that has a name, and may have VIPs.
 pub trait Named {
     /// Its name.
     fn name(&self) -> &str;
@@ -40,7 +40,7 @@ impl Named for config::Node {
     }
 }
 
-/// Nothing of this name, or no name where one is needed.
+/// Nothing has this name, or a name is needed and none was given.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Miss {
@@ -56,11 +56,11 @@ impl Miss {
     }
 }
 
-/// The place of the group that is meant: by its name, by a VIP of it, or the
-/// only one if none is named.
+/// The place of the group that a person means: by its name, by one of its VIPs,
+/// or the only group if they name none.
 ///
 /// # Errors
-/// What there is instead.
+/// [`Miss`], which lists the groups that there are.
 pub fn group<T: Named>(wanted: Option<&str>, groups: &[T]) -> Result<usize, Miss> {
     match (wanted, groups) {
         (_, []) => Err(Miss::no_such("this node has no group: add a [[group]] to its vip.toml".into())),
@@ -79,11 +79,11 @@ pub fn group<T: Named>(wanted: Option<&str>, groups: &[T]) -> Result<usize, Miss
     }
 }
 
-/// The place of the node of this name; those that are named where it is not
-/// there are the ones that `is_told`.
+/// The place of the node with this name. If there is none, the error lists the
+/// nodes that `is_told` selects.
 ///
 /// # Errors
-/// What there is instead.
+/// [`Miss`], which lists those nodes.
 pub fn node(name: &str, nodes: &[config::Node], is_told: fn(&config::Node) -> bool) -> Result<usize, Miss> {
     nodes.iter().position(|node| node.name == name).ok_or_else(|| {
         let known = names(nodes.iter().filter(|node| is_told(node)));
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(group(Some("web"), &all), Ok(1));
         assert_eq!(group(Some("10.0.0.8"), &all), Ok(1));
         assert_eq!(group(None, &all[..1]), Ok(0));
-        // A name comes before a VIP, also where somebody gives a group such a name.
+        // A name takes precedence over a VIP, even if a group has a VIP for its name.
         let odd = [Thing("db", "10.0.0.9"), Thing("10.0.0.9", "10.0.0.8")];
         assert_eq!(group(Some("10.0.0.9"), &odd), Ok(1));
     }

@@ -1,23 +1,24 @@
-//! Glue that is broken on purpose, each time in one line of its own: whoever
-//! checks it must find what that does, or the check proves nothing. Where a
-//! line is broken is said there; which lines there are, is here. The lease
-//! engine and what the lease thread decides have lists of their own.
+//! Code that is broken on purpose, each time in one line: a check must find what
+//! that does, or it proves nothing. This file lists the mutants; the broken line
+//! itself says how it is broken. The lease engine and the lease thread's core
+//! have lists of their own.
 //!
-//! Without the feature `mutants`, which nothing that ships has, asking is
-//! `false` at compile time.
+//! Without the feature `mutants`, which no release has, asking is `false` at
+//! compile time.
 
 vip_lease::mutants! {
     list: "glue";
     others: choose_other;
-    /// Which votes may be given is not written down.
+    /// The record of votes that may be given is not written.
     VotesUnrecorded = "votes-not-recorded";
-    /// A start writes down its own lease, not the longest whose votes count.
+    /// A start records its own lease, not the longest whose votes count.
     VotesShortened = "votes-shortened-by-a-start";
-    /// The silence is as long as this lease, whatever was voted for before.
+    /// The silence is as long as this process's lease, whatever was voted for
+    /// before.
     OwnSilence = "votes-silence-for-the-own-lease-only";
     /// Votes from before this boot count for nothing.
     BootForgets = "votes-forgotten-by-a-boot";
-    /// Votes are those of this boot, whichever gave them.
+    /// Votes count as those of this boot, whichever boot they are from.
     AnyBoot = "votes-of-another-boot-are-of-this-one";
     /// Epochs may fall.
     EpochsFall = "memory-epochs-fall";
@@ -25,13 +26,13 @@ vip_lease::mutants! {
     EndKeepsCeiling = "memory-keeps-its-ceiling";
     /// An orderly end makes up for a crash before it.
     EndForgetsFloor = "memory-forgets-the-crash-before";
-    /// What can't be read was never written.
+    /// A record that can't be read counts as never written.
     BrokenIsEmpty = "memory-broken-record-is-empty";
     /// Two voters come or go in one step (rule 10).
     TwoAtOnce = "membership-two-voters-at-once";
     /// A generation may be left out (rule 10).
     Leap = "membership-leaps-over-a-generation";
-    /// Nobody is waited for before the next generation (rule 10).
+    /// The next generation waits for no voter (rule 10).
     Unconfirmed = "membership-waits-for-nobody";
     /// A voter that left no trace can be removed unheard, whether it was added lately or not.
     RemoveUnheard = "membership-removes-an-old-voter-unheard";
@@ -41,11 +42,11 @@ vip_lease::mutants! {
     AnyCluster = "membership-of-another-cluster";
     /// A voter may get another id.
     Renumbered = "membership-renumbers-a-voter";
-    /// Whoever is not in the membership itself vouches for it.
+    /// A node that is not in the membership itself vouches for it.
     AnybodyVouches = "join-believes-who-is-joining-too";
-    /// Who takes part in another generation vouches for this one.
+    /// A node that takes part in another generation vouches for this one.
     AnyGeneration = "join-believes-another-generation";
-    /// What was said of a group's eligibility is not said again after a reload.
+    /// After a reload, a group's eligibility is not told again.
     NotToldAnew = "eligibility-not-told-after-a-reload";
     /// Verdicts are forgotten at a reload.
     VerdictsForgotten = "eligibility-verdicts-forgotten-by-a-reload";
@@ -55,7 +56,7 @@ vip_lease::mutants! {
     WellUnseen = "eligibility-before-a-verdict";
     /// A cable that was pulled out is no trouble.
     CarrierUnseen = "eligibility-without-carrier";
-    /// Who can't serve keeps its leases, where the unwell do.
+    /// A node that can't serve keeps its leases, as an unwell one does.
     KeepsInTrouble = "eligibility-keeps-what-it-cannot-serve";
     /// A group that came later is announced first.
     LastFirst = "announcer-last-come-first-served";
@@ -65,9 +66,9 @@ vip_lease::mutants! {
     AnnouncedOnce = "announcer-repeats-nothing";
     /// An interface that is stuck is tried for ever.
     TriedForEver = "announcer-tries-for-ever";
-    /// Repairs wait until nothing is told any more.
+    /// Repairs wait until the keeper has no notices any more.
     RepairsLate = "keeper-repairs-only-when-idle";
-    /// What is to be remembered is written by chance only.
+    /// The memory is only written when something else happens.
     WritesLate = "keeper-writes-when-something-else-happens";
     /// A verdict rises by one run too few.
     RisesEarly = "verdict-rises-one-run-early";
@@ -81,7 +82,7 @@ vip_lease::mutants! {
     SharedLock = "lock-shared";
 }
 
-/// Breaks what is below, if this is the name of one of its mutants.
+/// Breaks one of the packages below, if this is the name of one of its mutants.
 ///
 /// # Panics
 /// If it is not: then there is no such mutant.

@@ -1,5 +1,5 @@
-//! Where a node keeps its things; the environment can move them, so that
-//! several nodes fit on one machine for a test.
+//! Where a node keeps its files; the environment can move them, so that several
+//! nodes fit on one machine for a test.
 
 use std::path::PathBuf;
 

@@ -1,6 +1,5 @@
-//! What keeps a busy machine from holding up the lease loop: real-time
-//! priority for its thread, and memory that is there before it is needed and is
-//! not paged out.
+//! Keeps a busy machine from holding up the lease loop: real-time priority for
+//! its thread, and memory that is in RAM before it is needed and stays there.
 
 use std::{
     fs::File,
@@ -10,7 +9,8 @@ use std::{
 
 /// Bytes of a page; a larger one is touched several times.
 const PAGE: usize = 4096;
-/// Stack that the deepest path of a takeover stays below, with what it calls.
+/// More stack than the deepest path of a takeover needs, with everything that it
+/// calls.
 const STACK: usize = 256 * 1024;
 
 /// A thread that must not wait for ordinary work. Its priority is in the middle
@@ -27,10 +27,10 @@ pub enum Role {
 /// Gives the calling thread real-time priority.
 ///
 /// # Errors
-/// If it is not allowed (CAP_SYS_NICE or RLIMIT_RTPRIO).
+/// If this process may not (CAP_SYS_NICE or RLIMIT_RTPRIO).
 pub fn prioritise(role: Role) -> io::Result<()> {
-    // The kernel's `struct sched_param` is this one number. The system call
-    // itself, since musl's function of that name only says ENOSYS.
+    // The kernel's `struct sched_param` is this one number. Uses the system call
+    // itself, since musl's function of that name only returns ENOSYS.
     let priority = role as libc::c_int;
     // Children must not inherit it.
     let policy: libc::c_int = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
@@ -42,20 +42,19 @@ pub fn prioritise(role: Role) -> io::Result<()> {
 /// Locks the process's memory as it is touched, now and later.
 ///
 /// # Errors
-/// If it is not allowed (CAP_IPC_LOCK or RLIMIT_MEMLOCK).
+/// If this process may not (CAP_IPC_LOCK or RLIMIT_MEMLOCK).
 pub fn lock_memory() -> io::Result<()> {
     // SAFETY: takes flags only.
     let result = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Pages in what this program is: its code and constants, and those of the
-/// libraries that it is linked to, so that nothing of them is read from a disk
-/// when a lease is taken for the first time. Returns how many bytes that are.
-/// With [`lock_memory`] before, they stay.
+/// Pages in this program's code and constants, and those of its libraries, so
+/// that the first takeover reads nothing from a disk. Returns how many bytes that
+/// are. After [`lock_memory`], they stay.
 ///
 /// # Errors
-/// If the kernel does not tell what is mapped.
+/// If the kernel does not list the mappings.
 pub fn page_in_program() -> io::Result<usize> {
     let mut bytes = 0;
     for line in BufReader::new(File::open("/proc/self/maps")?).lines() {
@@ -69,15 +68,15 @@ pub fn page_in_program() -> io::Result<usize> {
         };
         // Before Linux 5.14: into the page cache at least.
         if advise(libc::MADV_POPULATE_READ) != 0 {
-            // Then it is paged in when it is needed, as ever.
+            // Then the kernel pages it in on demand, as usual.
             let _ = advise(libc::MADV_WILLNEED);
         }
     }
     Ok(bytes)
 }
 
-/// The addresses in a line of `/proc/self/maps`, where it is about a part of a
-/// program file that is only read (proc_pid_maps(5)).
+/// The addresses in a line of `/proc/self/maps`, if the line is about a read-only
+/// part of a program file (proc_pid_maps(5)).
 fn program_pages(line: &str) -> Option<Range<usize>> {
     let mut fields = line.split_ascii_whitespace();
     let (start, end) = fields.next()?.split_once('-')?;
@@ -158,7 +157,7 @@ mod tests {
         usage.minor_page_faults() + usage.major_page_faults()
     }
 
-    /// Goes as deep as a takeover may.
+    /// Uses as much stack as a takeover may.
     #[inline(never)]
     fn deep() -> u8 {
         let mut stack = [0_u8; STACK - 64 * 1024];
@@ -173,7 +172,7 @@ mod tests {
     fn a_stack_that_was_touched_costs_no_fault() {
         let run = |touched: bool| {
             let body = move || {
-                // What is paged in by asking.
+                // Asking for the number itself may page something in.
                 faults();
                 if touched {
                     touch_stack();

@@ -1,7 +1,6 @@
-//! `docs/reference.md`, made from the code: every key of the configuration,
-//! every metric, every exit code and verb. These tests fail when the file is
-//! not what the code says; `VIP_UPDATE_DOCS=1 cargo test -p vip-ctl reference`
-//! writes it anew.
+//! `docs/reference.md`, made from the code: every key of the configuration, every
+//! metric, every exit code and verb. These tests fail if the file differs from
+//! the code; `VIP_UPDATE_DOCS=1 cargo test -p vip-ctl reference` writes it anew.
 
 mod rules;
 
@@ -24,7 +23,8 @@ use crate::{
     transport::Rejected,
 };
 
-/// What each key is. One of a table that this version does not have is left out.
+/// What each key means. A key of a table that this version does not have is left
+/// out.
 const MEANINGS: &[(&str, &str, &str)] = &[
     ("[node]", "name", "This node's name, as under `[[cluster.node]]`; default: the host's name."),
     (
@@ -189,7 +189,7 @@ const MEANINGS: &[(&str, &str, &str)] = &[
     ("[hooks]", "webhook", "URL that gets a JSON object by POST for each change; `\"\"`: none."),
 ];
 
-/// The tables whose keys are those of another one, and what is to be said of that.
+/// Tables that have the keys of another one, and the sentence for that.
 const SAME: &[(&str, &str, &str)] = &[(
     "[group.hooks]",
     "[hooks]",
@@ -205,7 +205,7 @@ fn meaning(table: &str, key: &str) -> Option<String> {
     Some(text)
 }
 
-/// The code's defaults and limits, by their places in [`MEANINGS`].
+/// The code's defaults and limits, by their keys in [`MEANINGS`].
 fn limits() -> Vec<(&'static str, String)> {
     let time = |duration: Duration| format!("`\"{}\"`", humantime::format_duration(duration));
     let of = Hooks::default();
@@ -239,8 +239,8 @@ fn limits() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// A status in which everything is there, so that every metric is. As JSON, so
-/// that what is added to it and may be left out, may be left out here.
+/// A status that has everything, so that every metric appears. Made from JSON, so
+/// that a new field that may be left out there may be left out here.
 pub(crate) fn full() -> Status {
     let status = serde_json::json!({
         "node": "db-a", "cluster": "shop", "quorate": true, "mode": "cluster", "pair": "take", "generation": 1,
@@ -255,7 +255,8 @@ pub(crate) fn full() -> Status {
         "counters": {}, "warnings": [],
     });
     let status: Status = serde_json::from_value(status).expect("a status");
-    // What an agent counts comes from what counts there, under the names that it has there.
+    // The agent's counters come from its code, under the names that they have
+    // there.
     Status {
         version: Some(report::version()),
         agent: counted(&Default::default()),
@@ -266,7 +267,7 @@ pub(crate) fn full() -> Status {
     }
 }
 
-/// What is counted of a takeover and a hook that failed.
+/// The counts of a takeover and a hook that failed.
 fn tally() -> Tally {
     let events = Events::new("db-a", None);
     let change =

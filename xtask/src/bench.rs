@@ -17,7 +17,7 @@ pub(crate) fn run(place: &Place, args: &[OsString]) -> anyhow::Result<ExitCode> 
     let [vip_ctl, vip_bench] = build::lab_program(place, "vip-bench")?;
     let mut command = Command::new(vip_bench);
     command.args(args);
-    // Without a subcommand it says what there is.
+    // Without a subcommand it prints its help.
     if !args.is_empty() && !args.iter().any(|arg| arg == "--help" || arg == "-h") {
         command.arg("--vip-ctl").arg(vip_ctl);
     }

@@ -1,8 +1,8 @@
-//! `cargo xtask mutants`: does anybody notice when the engine, or the glue
+//! `cargo xtask mutants`: does any check notice when the engine, or the code
 //! around it, is broken on purpose? Each mutant is one line of the code; the
-//! programs that check the code are built once, and told which one to be.
+//! programs that check the code are built once, and told which mutant to be.
 //!
-//! [`ask`] runs them, and [`verdict`] says what their answers mean.
+//! [`ask`] runs them, and [`verdict`] judges their answers.
 
 mod ask;
 mod verdict;
@@ -26,12 +26,11 @@ use self::{
 };
 use crate::{place::Place, process};
 
-/// Seeds of the simulation for a mutant that nobody has noticed before.
+/// Seeds of the simulation for a mutant that no other check has noticed.
 const SEEDS: u64 = 2_000;
 /// The same in CI.
 const SEEDS_IN_CI: u64 = 200;
-/// How long CI asks; mutants that it has not come to by then are left to the
-/// whole list.
+/// How long CI runs; it leaves the remaining mutants to a run of the whole list.
 const CI_LIMIT: Duration = Duration::from_secs(180);
 
 /// Arguments of `cargo xtask mutants`.
@@ -54,8 +53,8 @@ pub(crate) fn run(place: &Place, args: &MutantsArgs) -> anyhow::Result<ExitCode>
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What fits in a few minutes: each mutant as by default, with fewer seeds.
-/// Returns whether all were caught that were come to.
+/// A part that fits in a few minutes: each mutant as by default, with fewer
+/// seeds. Returns whether all mutants that it got to were caught.
 ///
 /// # Errors
 /// When something does not build.
@@ -108,7 +107,7 @@ fn ask(place: &Place, names: &[String], seeds: u64, limit: Option<Duration>) -> 
     Ok(sum.is_good())
 }
 
-/// Who is asked, the quick ones first.
+/// The checkers to run, the quick ones first.
 fn checkers(mutant: &Mutant, seeds: u64) -> Vec<Checker> {
     let (unit_tests, others): (&[_], &[_]) = match mutant.home {
         Home::Engine => (
@@ -121,7 +120,7 @@ fn checkers(mutant: &Mutant, seeds: u64) -> Vec<Checker> {
         ),
         Home::Glue => (&[Checker::NearGlueTests, Checker::SlowGlueTests, Checker::GlueTests], &[]),
     };
-    // Of what is harmless, nothing is to be found that would be worth a long search.
+    // A harmless mutant is not worth a long search.
     let others = if mutant.harmless.is_some() { &[] } else { others };
     [unit_tests, others].concat()
 }

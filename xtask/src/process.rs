@@ -24,11 +24,11 @@ use nix::{
     sys::signal::{self, SaFlags, SigAction, SigHandler, SigSet, Signal},
 };
 
-/// How often a running child is looked at.
+/// How often to check a running child.
 const POLL: Duration = Duration::from_millis(50);
 /// The same for one of many short ones.
 const WATCH: Duration = Duration::from_millis(10);
-/// How often progress is told where no terminal shows a moving line.
+/// How often to report progress if no terminal shows a moving line.
 const TELL: Duration = Duration::from_secs(10);
 /// How long a program that was asked to end gets for its own cleaning up.
 const GRACE: Duration = Duration::from_secs(10);

@@ -1,5 +1,5 @@
-//! Counts tests from what libtest prints, and says the sum. Running them is
-//! [`crate::test`]'s.
+//! Counts tests in what libtest prints, and reports the sum. [`crate::test`] runs
+//! the tests.
 
 use std::fmt;
 
@@ -53,15 +53,15 @@ pub(crate) struct Reader {
     seen: Tally,
     /// The names below the last `failures:`.
     named: Vec<String>,
-    /// Whether a line spoke of what no noise explains.
+    /// Was there a line about something that no noise explains?
     unsafe_seen: bool,
 }
 
-/// What lab tests say when two nodes had the VIP, or one without a lease: see
+/// Lines of lab tests when two nodes had the VIP, or one without a lease: see
 /// `Rig::expect_move`, `Rig::expect_silence` and the tests of `tests/`.
 const UNSAFE: [&str; 4] = ["answered by two", "answered in turns", "VIP as source", "two holders"];
 
-/// Of how many failures at once noise is the likely reason.
+/// Up to this many failures at once may come from noise.
 const EXCUSABLE_MAX: usize = 2;
 
 impl Reader {
@@ -76,9 +76,9 @@ impl Reader {
         }
     }
 
-    /// The tests of a program with a failure that may have come from a machine
-    /// that stood still: few, all known by name, and none about safety. Whoever
-    /// asks has to know that the machine did stand still.
+    /// The tests of a program whose failures may come from a machine that stood
+    /// still: few, all known by name, and none about safety. The caller must know
+    /// that the machine did stand still.
     pub(crate) fn excusable(&self) -> Option<&[String]> {
         let summed_up = self.announced.is_none() && self.told.failed == self.named.len();
         let few = (1..=EXCUSABLE_MAX).contains(&self.named.len());
@@ -164,8 +164,8 @@ fn parse_summary(line: &str) -> Option<Tally> {
     Some(Tally { passed: count("passed")?, failed: count("failed")?, skipped: count("ignored")? })
 }
 
-/// How many different tests the file of skips names, and what it says of each.
-/// A line is `skipped: NAME: why`.
+/// How many different tests the file of skips names, and why it skips each. A
+/// line is `skipped: NAME: why`.
 pub(crate) fn parse_skips(text: &str) -> Vec<&str> {
     let mut names = Vec::new();
     let mut lines = Vec::new();

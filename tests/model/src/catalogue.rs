@@ -4,9 +4,9 @@
 //! The last ones have other numbers of voters than three, or a step from one
 //! number to another (rule 10).
 //!
-//! Pair mode (rule 13) claims less, and what it claims is explored: one holder
-//! while the nodes hear each other, one holder always for a pair that holds,
-//! and that a pair that takes can indeed come to two.
+//! Pair mode (rule 13) claims less, and the explorations check those claims: one
+//! holder while the nodes hear each other, one holder always for a pair that
+//! holds, and that a pair that takes can indeed have two.
 
 use vip_engine::{PeerLoss, Role};
 
@@ -204,8 +204,8 @@ pub(super) const HOLDER_REMOVED: Scope = Scope {
     ..FOURTH_ADDED
 };
 
-/// A step of the membership that breaks rule 10: it must be found to lead to
-/// two holders, and the step that it should have been must not.
+/// A step of the membership that breaks rule 10: the exploration must find that
+/// it leads to two holders, and that the right step does not.
 #[derive(Clone, Copy, Debug)]
 pub struct Leap {
     /// What it does.

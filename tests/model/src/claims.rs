@@ -1,5 +1,5 @@
-//! What must never be, and what must be seen for that to mean anything. Who
-//! may answer is [`vip_common::fence_open`]'s to say, never the engine's.
+//! States that must never be, and states that must be seen for that to mean
+//! anything. [`vip_common::fence_open`] decides who may answer, never the engine.
 
 use stateright::Property;
 use vip_engine::{About, Refused};
@@ -38,7 +38,7 @@ pub enum Claim {
 }
 
 impl Claim {
-    /// As it stands in the report.
+    /// Its name in the report.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -74,7 +74,7 @@ impl Claim {
     }
 }
 
-/// What is checked of every state of `cluster`.
+/// The claims about every state of `cluster`.
 pub(super) fn properties(cluster: &Cluster) -> Vec<Property<Cluster>> {
     let mut properties =
         vec![Property::always("no output is impossible", |_: &Cluster, world: &World| world.fault.is_none())];

@@ -1,15 +1,15 @@
 //! The model check of the shipped engine: every schedule of a small cluster,
 //! not some of them.
 //!
-//! The nodes are [`vip_engine::Engine`]s themselves ([`local`]), the
-//! network is a set of messages that may come at any time or never
-//! ([`network`]), time is part of the state ([`world`]), and whether a fence is
-//! open is what [`vip_common::fence_open`] says ([`claims`]). What is explored
-//! is in [`catalogue`], and in [`mutants`] what must be found.
+//! The nodes are [`vip_engine::Engine`]s themselves ([`local`]), the network is a
+//! set of messages that may come at any time or never ([`network`]), time is part
+//! of the state ([`world`]), and [`vip_common::fence_open`] decides whether a
+//! fence is open ([`claims`]). [`catalogue`] lists the explorations, and
+//! [`mutants`] the faults that they must find.
 //!
-//! Everything happens at ticks of true time, of which a run has a few; a
-//! process may be late with everything. Nodes hear each other at all times, as
-//! far as the quorum is concerned, which is more than can be.
+//! Everything happens at ticks of true time, of which a run has a few; a process
+//! may be late with everything. As far as the quorum is concerned, nodes hear
+//! each other at all times, which is more than real nodes do.
 //!
 //! There are up to five voters, and while a step of the membership lasts, each
 //! has its own generation's ([`Membership`]).

@@ -41,12 +41,12 @@ pub(super) enum Event {
     Continue,
 }
 
-/// What must never happen on a node, whoever else holds.
+/// What must never happen on a node, whichever node holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
-    /// A lease that is over, or longer than any lease, was to be stored.
+    /// The engine wanted a lease stored that is over, or longer than any lease.
     BadLease,
-    /// A takeover was to be announced without a lease in the map.
+    /// The engine wanted a takeover announced without a lease in the map.
     BadAnnouncement,
     /// A node said that it has stopped, with a lease in its map.
     StoppedWithLease,
@@ -68,7 +68,7 @@ pub(super) struct Outcome {
 pub(super) struct Local {
     /// Its place. No two nodes are equal.
     place: u8,
-    /// By which configuration its process runs.
+    /// The configuration that its process runs with.
     pub generation: Generation,
     /// `None` when the process has ended.
     pub engine: Option<Engine>,
@@ -204,15 +204,16 @@ impl Local {
         self.execute_held(&mut Run::default());
     }
 
-    /// Every node is heard at all times, and says that it is ready.
+    /// It hears every node at all times, and every node says that it is ready.
     ///
-    /// This is more than can be: a real node hears some peers only sometimes,
-    /// and then keeps quiet. Presence and readiness only decide whether a node
-    /// stands and to whom it hands over; no vote and no lease depends on them.
+    /// This is more than real nodes do: one of those hears some peers only
+    /// sometimes, and then keeps quiet. Presence and readiness only decide
+    /// whether a node stands and to whom it hands over; no vote and no lease
+    /// depends on them.
     ///
-    /// In pair mode a vote may depend on it: a node that hears nobody counts
-    /// its own alone. So there it is explored both ways: nodes that hear each
-    /// other always, and nodes that do so only by what is delivered.
+    /// In pair mode a vote may depend on it: a node that hears nobody counts its
+    /// own vote alone. So the explorations there cover both: nodes that hear each
+    /// other always, and nodes that hear only what is delivered.
     fn hear_peers(&mut self, scope: &Scope, node: usize, now: BootNs, run: &mut Run) {
         if self.heard == now || (scope.deaf && now > scope.clock(node, 0)) {
             return;
@@ -259,7 +260,7 @@ impl Local {
         }
     }
 
-    /// Carries out what comes before the first map write, and stops there.
+    /// Carries out the outputs before the first map write, and stops there.
     fn until_store(mut self, sent: Vec<Envelope>, node: usize) -> Option<(Self, Vec<Envelope>)> {
         let mut run = Run { sent, ..Run::default() };
         while let Some(output) = self.held_back.pop_front() {
@@ -319,8 +320,8 @@ impl Local {
         }
         let about = match about {
             About::Refuse { ballot, because } => {
-                // How long it would be in vain to ask again is a courtesy, too:
-                // without it, a candidate may ask sooner, or as late.
+                // How long it would be useless to ask again is a courtesy, too: without
+                // it, a candidate may ask sooner, or as late.
                 let remaining = Duration::ZERO;
                 let because = match because {
                     Refused::Held { ballot, epoch, .. } => {

@@ -1,5 +1,5 @@
-//! The mutants, each with the scope in which it is looked for: as small as the
-//! fault allows, and found clean without the mutant.
+//! The mutants, each with the scope in which to look for it: as small as the
+//! fault allows, and clean without the mutant.
 
 use vip_engine::Mutant;
 
@@ -66,8 +66,8 @@ const FOUR_AT_ONCE: Scope = Scope { name: "four voters at once", restarts: 0, ho
 
 const FIVE_SHORTLY: Scope = Scope { name: "five voters, shortly", horizon: 1, ..FIVE };
 
-/// All of them; some once more, where another scope must show that it finds
-/// what there is to be found.
+/// All of them; some twice, where another scope must show that it finds their
+/// fault too.
 pub const MUTANTS: [(Mutant, Scope); 14] = [
     (Mutant::ShortSilence, RESTARTED_VOTER),
     (Mutant::ShortAcceptor, ONE_CANDIDATE),

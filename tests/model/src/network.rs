@@ -1,9 +1,9 @@
-//! What is on the way. Messages are a set that grows: each may arrive at any
-//! later moment, in any order, any number of times, or never. That is loss,
-//! delay, reordering and duplication at once.
+//! Messages on the way. They are a set that grows: each may arrive at any later
+//! moment, in any order, any number of times, or never. That is loss, delay,
+//! reordering and duplication at once.
 //!
-//! Everything else here keeps the set small, by leaving out what can have no
-//! effect. The argument stands with each rule.
+//! Everything else here keeps the set small, by leaving out messages that can
+//! have no effect. Each rule has its argument beside it.
 
 use std::mem::discriminant;
 
@@ -25,8 +25,8 @@ impl Cluster {
         world.net.iter().map(|&message| self.table.message(message))
     }
 
-    /// Puts messages on their way; `carried` says whether a new ballot's first
-    /// word gets there.
+    /// Puts messages on their way; `carried`: the first message of a new ballot
+    /// gets there.
     pub(super) fn send(&self, world: &mut World, sent: &[MessageId], carried: bool) {
         let new: Vec<_> =
             sent.iter().copied().filter(|&message| self.would_add(world, message, carried)).collect();
@@ -92,9 +92,9 @@ impl Cluster {
         })
     }
 
-    /// Takes out what can have no effect any more.
+    /// Removes messages that can have no effect any more.
     pub(super) fn prune(&self, world: &mut World) {
-        // Who starts anew may be impressed by anything.
+        // Any message may affect a process that starts anew.
         if self.scope.old_datagrams && world.restarts > 0 {
             return;
         }
@@ -153,12 +153,12 @@ impl Cluster {
         !changes && step.sent.iter().all(|&sent| !self.carries(sent, true))
     }
 
-    /// Nobody waits for an answer to this any more: does the acceptor, too,
-    /// have nothing to learn from it, now and for ever? It never goes back
-    /// behind what it has promised or seen released. So it has not if it says
-    /// that the ballot is too low, or promises what it had promised before. A
-    /// Propose that it had accepted before is another matter: the next time,
-    /// its lease would last longer.
+    /// Nobody waits for an answer to this any more. Will it also never change the
+    /// acceptor? An acceptor never goes back behind what it has promised or seen
+    /// released. So it has nothing to learn if it answers that the ballot is too
+    /// low, or promises what it had promised before. A Propose that it had
+    /// accepted before is different: accepting it again would make its lease last
+    /// longer.
     fn is_settled(&self, world: &World, message: MessageId) -> bool {
         let low = discriminant(&Refused::Promised { ballot: Ballot::default() });
         let (changes, step) = self.try_out(world, message);

@@ -1,5 +1,5 @@
-//! Explores a scope and says what came of it: how much there was, what was
-//! violated or never seen, and by which steps.
+//! Explores a scope and reports the result: how much there was, what was violated
+//! or never seen, and by which steps.
 
 use std::{
     fmt::{self, Write as _},
@@ -17,10 +17,10 @@ use super::{
     world::{Action, Cluster, World},
 };
 
-/// What came of an exploration.
+/// The result of an exploration.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// What was explored.
+    /// The scope.
     pub scope: Scope,
     /// Different states.
     pub states: usize,
@@ -28,17 +28,17 @@ pub struct Outcome {
     pub steps: usize,
     /// The most steps from the beginning.
     pub depth: usize,
-    /// How often an engine ran; the rest was known already.
+    /// How many times an engine ran; all other results were known already.
     pub runs: usize,
     /// How long it took.
     pub took: Duration,
-    /// Was everything looked at?
+    /// Was every state explored?
     pub exhausted: bool,
-    /// What was seen of what had to be, with the number of steps that it takes.
+    /// What had to be seen and was, with the number of steps that it takes.
     pub reached: Vec<(&'static str, usize)>,
-    /// What was not.
+    /// What had to be seen and was not.
     pub missed: Vec<&'static str>,
-    /// What was violated, and how.
+    /// The violated claim, and the steps to it.
     pub violated: Option<Violation>,
 }
 
@@ -54,7 +54,7 @@ pub struct Violation {
 }
 
 impl Outcome {
-    /// Is everything as it should be?
+    /// Is the result as it should be?
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.exhausted && self.missed.is_empty() && self.violated.is_none()
@@ -149,7 +149,7 @@ pub fn explore_to(scope: Scope, limit: Duration, depth: Option<usize>) -> Outcom
 }
 
 impl Cluster {
-    /// A path, as something to read.
+    /// A path as text.
     fn tell(&self, path: &[(World, Option<Action>)]) -> String {
         let mut story = String::new();
         for (index, (world, action)) in path.iter().enumerate() {

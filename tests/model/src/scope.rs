@@ -1,6 +1,6 @@
-//! What one exploration covers: who takes part, how fast clocks run, how long
-//! it lasts and how many faults there may be. Which explorations there are is
-//! in [`super::catalogue`].
+//! What one exploration covers: which nodes take part, how fast clocks run, how
+//! long it lasts and how many faults there may be. [`super::catalogue`] lists the
+//! explorations.
 
 use std::{fmt, time::Duration};
 
@@ -33,8 +33,8 @@ pub(super) const fn voters(roles: &[Role]) -> [Role; PLACES] {
 /// the next one has is there from the start, as one that has not started yet
 /// is no other than one that is late with everything. A voter that only the
 /// former one has, stays in it: its next process finds that it is no member.
-/// Nodes of both hear each other, as neighbours do; whom its own generation
-/// does not have, a node does not listen to, which is the engine's to see to.
+/// Nodes of both generations hear each other, as neighbouring generations do; the
+/// engine has to ignore nodes that its own generation does not have.
 #[derive(Clone, Copy, Debug)]
 pub struct Membership {
     /// The voters of the next generation.
@@ -145,8 +145,8 @@ pub enum Order {
     Stop,
 }
 
-/// What one exploration covers: all of it, in whatever order things happen,
-/// whatever is lost, comes twice or late, and whoever is late.
+/// What one exploration covers: everything that can happen within it, in any
+/// order, with any message lost, repeated or late, and any process late.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope {
     /// What it is called in the report.
@@ -192,12 +192,12 @@ pub struct Scope {
     pub late_accepts: bool,
     /// Pair mode (rule 13), for two nodes; the third one's place is vacant.
     pub pair: Option<PeerLoss>,
-    /// Do nodes hear each other only at tick 0, besides what is delivered?
-    /// It matters in pair mode alone; see [`super::local`].
+    /// Do nodes hear each other only at tick 0, and otherwise only what is
+    /// delivered? It matters in pair mode alone; see [`super::local`].
     pub deaf: bool,
     /// Is one holder at a time claimed? It is, but for a pair that takes.
     pub one_holder: bool,
-    /// What must be seen in it.
+    /// What the exploration must see.
     pub reaches: &'static [Claim],
     /// How all engines are broken.
     #[cfg(feature = "mutants")]

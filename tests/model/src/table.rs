@@ -1,6 +1,6 @@
-//! What has been seen before, by number: nodes, messages, and what an event
-//! did to a node. Worlds are made of numbers, so that they are small and
-//! compared at once; the engine runs once for each node and event.
+//! Numbers for everything that was seen before: nodes, messages, and what an
+//! event did to a node. Worlds consist of numbers, so that they are small and
+//! quick to compare; the engine runs once for each node and event.
 //!
 //! Numbers stand for things that are equal in every field, not for hashes.
 
@@ -56,7 +56,7 @@ pub(super) struct Step {
     pub next: LocalId,
     pub sent: Box<[MessageId]>,
     pub stored: bool,
-    /// Is a ballot among what was sent that the node had not used before?
+    /// Does a sent message have a ballot that the node had not used before?
     pub new_ballot: bool,
     /// Is it a candidate's?
     pub stands: bool,

@@ -1,4 +1,4 @@
-//! The whole cluster as a state, what may happen next, and what comes of it.
+//! The whole cluster as a state, the next events, and what they lead to.
 
 use std::sync::Arc;
 
@@ -89,7 +89,7 @@ impl Cluster {
         }
     }
 
-    /// Puts what a step has brought about into the world.
+    /// Adds the result of a step to the world.
     fn apply(&self, world: &mut World, node: usize, step: &Step, stopped: bool) {
         let (next, sent) = match &step.stopped_before {
             Some((local, sent)) if stopped => (*local, sent),
@@ -106,9 +106,9 @@ impl Cluster {
     /// Time goes on. A process whose timers have nothing to tell anybody does
     /// what is due at once; any other may be late, which is a choice.
     ///
-    /// To be late with what nobody sees is the same as to do it in time: an
-    /// engine lets run out what ran out by then before it looks at its input,
-    /// and what it wants to do after that, it may be late with all the same.
+    /// Being late with something that nobody sees is the same as doing it in
+    /// time: an engine first lets run out what ran out before its input, and it
+    /// may still be late with everything that it wants to do after that.
     fn tick(&self, world: &mut World) {
         world.tick += 1;
         for node in 0..PLACES {
@@ -285,7 +285,7 @@ impl Model for Cluster {
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
-        // What follows a violation is of no interest.
+        // Nothing after a violation matters.
         if world.fault.is_some() || world.open.count_ones() > 1 {
             return;
         }

@@ -1,7 +1,7 @@
 //! The agent on a node: the shipped core of its lease loop, with the shipped
-//! transport, and hands that do nothing yet. What they were told to do is done
-//! by the world, one act after the other, since a process may be stopped in
-//! between.
+//! transport, and an [`Io`](vip_lease::Io) that only records what the core wants
+//! done. The world then does it, one act after the other, since a process may be
+//! stopped in between.
 
 use std::{collections::VecDeque, net::SocketAddr};
 
@@ -18,25 +18,25 @@ use vip_lease::{
 
 use super::groups::Told;
 
-/// What a process is to do to its world.
+/// An act of a process on its world.
 #[derive(Debug)]
 pub(super) enum Act {
     /// Put a word into the map.
     Store { group: GroupId, lease: Lease },
-    /// Send a datagram: what it says, if it is no part of a handshake, and its
+    /// Send a datagram: its packet, if it is no part of a handshake, and its
     /// bytes, if there is a transport.
     Send { to: NodeId, said: Option<Packet>, bytes: Option<Vec<u8>> },
     /// Tell the network that a group is here.
     Takeover { group: GroupId },
     /// Tell the keeper.
     Tell(LeaseNotice),
-    /// Run a hook that is waited for.
+    /// Run a hook that the lease loop waits for.
     Hook { hook: Hook, ticket: Ticket, group: GroupId },
     /// Answer a command.
     Reply { id: CommandId, outcome: Result<Completed, Refusal> },
 }
 
-/// What a process is asked by others on its host.
+/// A request of others on the host to a process.
 pub(super) enum Ask {
     Command { id: CommandId, command: Command },
     Eligible { group: GroupId, word: Eligible },
@@ -56,13 +56,13 @@ pub(super) struct Mail {
     pub bytes: Option<Vec<u8>>,
 }
 
-/// Takes note of what is to be done.
+/// Records what the core wants done.
 #[derive(Debug)]
 pub(super) struct Hands {
     pub now: BootNs,
     pub acts: VecDeque<Act>,
     is_sealed: bool,
-    /// What the next datagrams to this node say.
+    /// The packet of the next datagrams to this node.
     said: Option<(NodeId, Packet)>,
 }
 
@@ -157,16 +157,16 @@ impl Keys {
     }
 }
 
-/// What a process begins with, besides what its engine is told.
+/// What a process begins with, besides its engine's configuration.
 #[derive(Debug)]
 pub(super) struct Beginning<'a> {
     /// Leases that were found in the map.
     pub held: &'a [(GroupId, BootNs)],
     pub generation: u64,
-    /// Stands for what all nodes must agree on.
+    /// The digest of what all nodes must agree on.
     pub config_digest: u64,
     pub keys: Keys,
-    /// Nonces are drawn from that.
+    /// The entropy for nonces.
     pub entropy: [u8; 32],
     /// Does it seal what it sends?
     pub is_sealed: bool,
@@ -205,7 +205,7 @@ pub(super) fn start(config: EngineConfig, beginning: Beginning<'_>, now: BootNs)
     Core::new(parts, Hands { now, acts: VecDeque::new(), is_sealed, said: None })
 }
 
-/// What the process's loop does with a datagram. Returns why it was dropped, if so.
+/// Has the process's loop take a datagram. Returns why it was dropped, if it was.
 pub(super) fn read(agent: &mut Agent, mail: Mail) -> Option<&'static str> {
     // No address is ever forged here.
     let source = SocketAddr::from(([0, 0, 0, 0], 0));

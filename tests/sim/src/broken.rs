@@ -1,26 +1,26 @@
-//! Worlds that are broken on purpose, and what the simulation must notice of
-//! each: a check that finds nothing anywhere proves nothing.
+//! Worlds that are broken on purpose, and the violation that the simulation must
+//! find in each: a check that finds nothing anywhere proves nothing.
 
 use std::sync::atomic::AtomicBool;
 
 use super::{Mutant, Violation, parallel::in_order, run_mutant};
 
-/// Seeds within which each must have been noticed.
+/// Seeds within which the simulation must find each violation.
 const SEEDS: u64 = 300;
 
-/// A broken world that was, or was not, noticed.
+/// A broken world, and whether the simulation noticed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Noticed {
     /// What is broken.
     pub mutant: Mutant,
-    /// The seed that has shown it, and as what.
+    /// The seed that has shown it, and with which violation.
     pub by: Option<(u64, Violation)>,
-    /// What must not come of it, and did.
+    /// A violation that must not come of it, and did.
     pub wrong: Option<(u64, Violation)>,
 }
 
 impl Noticed {
-    /// Is it as it must be?
+    /// Is the result as it must be?
     #[must_use]
     pub const fn is_good(&self) -> bool {
         self.by.is_some() && self.wrong.is_none()
@@ -52,7 +52,7 @@ impl Mutant {
         Self::HastySteps,
     ];
 
-    /// Is this what must come of it?
+    /// Is this the violation that must come of it?
     const fn shows_as(self, violation: &Violation) -> bool {
         match self {
             Self::TimersBeforeMail => matches!(violation, Violation::StandsUnread(..)),
@@ -70,8 +70,8 @@ impl Mutant {
         }
     }
 
-    /// Looks for a seed that shows it. Where nothing worse must come of it, all
-    /// of them are tried.
+    /// Looks for a seed that shows it. If nothing worse must come of it, tries
+    /// all of them.
     fn look_for(self) -> Noticed {
         let mut noticed = Noticed { mutant: self, by: None, wrong: None };
         for seed in 0..SEEDS {

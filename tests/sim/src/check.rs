@@ -36,7 +36,7 @@ pub enum Violation {
     NoAnswer(NodeId, CommandId),
     /// A node asked to be woken without end at one moment.
     Spinning(NodeId),
-    /// A packet that an engine made did not decode to what it was, or is too long.
+    /// The packet of an engine was too long, or did not decode to itself.
     BadPacket(NodeId),
     /// A node that can't serve a group keeps its lease (rule 12).
     KeepsUnfit(NodeId, GroupId),
@@ -58,7 +58,8 @@ pub enum Violation {
     EpochStays(GroupId),
     /// Two grants of a group have the same epoch, or the later one a lower one.
     EpochRepeats(GroupId, Epoch, Epoch),
-    /// Commands, none of them by force, have left a group without a holder.
+    /// Commands have left a group without a holder, and none of them was by
+    /// force.
     LeftAlone(GroupId, String),
     /// The holder of a group does not answer for all of its VIPs.
     Unanswered(GroupId, NodeId),
@@ -72,7 +73,7 @@ pub enum Violation {
         drill: &'static str,
         /// For which group.
         group: GroupId,
-        /// How long it took, if it came to an end at all.
+        /// How long it took; `None` if it never ended.
         took: Option<Duration>,
         /// How long it may take.
         bound: Duration,
@@ -163,7 +164,7 @@ impl fmt::Display for Violation {
 }
 
 impl World {
-    /// Who may answer for `group` now, by what each node's kernel would say.
+    /// The nodes that may answer for `group` now, by each node's kernel.
     pub(super) fn open_on(&self, group: GroupId) -> impl Iterator<Item = NodeId> + '_ {
         let open = self.nodes.iter().filter(move |node| {
             let lease = node.map[group.place()];
@@ -173,14 +174,14 @@ impl World {
         open.map(|node| node.id)
     }
 
-    /// The rule that everything is about: at most one. Asked for a group
+    /// The rule that everything is about: at most one. Checked for a group
     /// whenever a lease of it is stored or ends: nothing else moves a fence.
     pub(super) fn check_fence(&mut self, group: GroupId) -> Result<(), Violation> {
         let mut open = self.open_on(group);
         let (first, second) = (open.next(), open.next());
         drop(open);
         if self.plan.versions.len() > 1 {
-            // Groups are what VIPs they have: two may have two of one name.
+            // A group is its VIPs: two nodes may have different groups of one name.
             self.check_vips()?;
         } else if second.is_some() && !self.two_may_hold {
             return Err(Violation::TwoHolders { group, nodes: self.open_on(group).collect() });

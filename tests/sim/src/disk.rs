@@ -1,6 +1,6 @@
-//! What a host's disk has of its agent, as the agent writes it: late, one
-//! record after the other, each whole or not at all, and none when the process
-//! is gone before it is written. Now and then a disk is full.
+//! A host's disk, and how the agent writes it: late, one record after the other,
+//! each whole or not at all, and none if the process ends before. Now and then a
+//! disk is full.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// One that nothing was ever written to.
+    /// An empty disk.
     pub fn new(groups: usize) -> Self {
         let empty = Remembered {
             epochs: ByGroup::from_fn(groups, |_| Epoch(0)),
@@ -37,7 +37,7 @@ impl Disk {
 }
 
 impl World {
-    /// What a process that starts is told.
+    /// What a process that starts is told of former ones.
     pub(super) fn remembered(&mut self, index: usize) -> Remembered {
         let disk = &mut self.nodes[index].disk;
         disk.is_writing = false;
@@ -45,7 +45,7 @@ impl World {
         disk.known.clone()
     }
 
-    /// The process has learned what is to outlive it.
+    /// The process has learned something that shall outlive it.
     pub(super) fn write_later(&mut self, index: usize) {
         let delay = Duration::from_nanos(self.rng.below(self.plan.disk_ns + 1));
         let node = &mut self.nodes[index];
@@ -82,7 +82,7 @@ impl World {
         if is_full { Ok(()) } else { self.ask(index, Ask::Ceiling(ceiling)) }
     }
 
-    /// The process ends as it should: what it writes last has everything.
+    /// The process ends in good order: its last record has everything.
     pub(super) fn write_last(&mut self, index: usize) {
         let is_full = self.rng.chance(self.plan.disk_full);
         let disk = &mut self.nodes[index].disk;

@@ -19,7 +19,7 @@ use super::{
 };
 
 impl World {
-    /// Heals the world, and sees to it that it is well again.
+    /// Heals the world, and waits until it is well again.
     pub(super) fn liveness_phase(&mut self) -> Result<(), Violation> {
         self.heal()?;
         self.wait_for_answers()?;
@@ -33,7 +33,7 @@ impl World {
         self.run_for(accept * 2 + Duration::from_millis(100))?;
         let preempts = self.plan.groups.iter().any(|group| group.preempt.is_some());
         if preempts {
-            // Until every group is where it is wanted; a wish may have to be repeated.
+            // Until every group is where it should be; a command may have to be repeated.
             let end = self.now.plus(accept * 4 + COMMAND_TIMEOUT * 3);
             while self.now < end && !self.is_as_wanted() {
                 self.run_for(accept)?;
@@ -179,7 +179,8 @@ impl World {
         Ok(done)
     }
 
-    /// A group that was demoted everywhere waits for a person: be that person.
+    /// A group that was demoted everywhere waits for a person: the drill plays
+    /// that person.
     fn end_pauses(&mut self) -> Result<(), Violation> {
         for group in self.groups() {
             if self.open_on(group).next().is_some() {
@@ -235,7 +236,7 @@ impl World {
         Ok(())
     }
 
-    /// Is a slot longer than what candidates' clocks and ways can differ by, so
+    /// Is a slot longer than the difference of candidates' clocks and delays, so
     /// that they stand in the order of their ranks?
     fn is_by_rank(&self) -> bool {
         let ppm = self.plan.ppm.iter().map(|ppm| ppm.unsigned_abs()).max().unwrap_or_default();
@@ -403,7 +404,7 @@ impl World {
         let end = self.now.plus(COMMAND_TIMEOUT / 2);
         let answer = |world: &Self| world.answers.iter().rev().find(|answer| answer.1 == id).copied();
         self.run_until_or(end, |world| answer(world).is_some())?;
-        // What a moment later is still so was no coincidence.
+        // If it is still so a moment later, it was no coincidence.
         self.run_for(self.plan.timing.accept * 2)?;
         match answer(self) {
             Some((_, _, outcome)) => outcome.map_err(|refusal| refused(refusal.to_string())),
@@ -488,9 +489,9 @@ impl World {
         }
     }
 
-    /// A node that is cut off takes a group by force and keeps it. When it is
-    /// heard again, whoever has the group by right goes on, and so does it
-    /// if nobody else has.
+    /// A node that is cut off takes a group by force and keeps it. When the
+    /// others hear it again, the node that has the group by right goes on; if
+    /// there is none, this one does.
     fn drill_force(&mut self) -> Result<(), Violation> {
         let candidates = self.plan.nodes.iter().enumerate().filter(|(_, spec)| spec.role == Role::Node);
         let candidates: Vec<_> = candidates.map(|(node, _)| node).collect();
@@ -545,7 +546,8 @@ impl World {
     fn drill_restart(&mut self) -> Result<(), Violation> {
         let others_go_on = self.plan.pair.is_some() || self.voters() != 2;
         let Some(node) = self.holder(group_id(0)).filter(|_| others_go_on) else { return Ok(()) };
-        // It has to be known again, is told of a higher ballot, and asks in two phases.
+        // Its peers have to adopt it again, it meets a higher ballot, and asks in two
+        // phases.
         let ways = if self.plan.is_sealed { 8 } else { 6 };
         let needed = self.delay_max() * ways + Duration::from_nanos(self.plan.lateness_ns) * ways;
         let Timing { hold, renew, .. } = self.plan.timing;

@@ -22,8 +22,8 @@ use super::{
 const COMMANDS_MAX: u64 = 4;
 
 impl World {
-    /// A process has done everything that it had to do: what is still so then,
-    /// is so for a while.
+    /// A process has done everything that was due: whatever is wrong now will be
+    /// so for a while.
     pub(super) fn check_duties(&mut self, index: usize) -> Result<(), Violation> {
         let now = self.now;
         let node = &self.nodes[index];
@@ -60,10 +60,10 @@ impl World {
         fence_open(GroupMode::Cluster, node.map[group.place()], nanos(node.hold), at)
     }
 
-    /// The groups of which a holder's word lies unread in this node's socket.
+    /// The groups whose holder has an unread message in this node's socket.
     pub(super) fn unread_words(&self, index: usize) -> Vec<GroupId> {
         if !self.plan.is_sealed {
-            // What lies there may be of a process that is gone.
+            // Such a message may be from a process that is gone.
             return Vec::new();
         }
         let mut groups = Vec::new();
@@ -83,8 +83,8 @@ impl World {
     }
 
     /// Does a packet that is about to leave ask for a lease that its node must
-    /// not ask for? It is judged by what was so when the engine made it: the
-    /// process may have been stopped before it sends it.
+    /// not ask for? Judges by the state in which the engine made it: the process
+    /// may have been stopped before it sends it.
     pub(super) fn check_candidacies(&self, index: usize, packet: &Packet) -> Result<(), Violation> {
         let node = &self.nodes[index];
         let Some(engine) = node.engine() else { return Ok(()) };
@@ -124,8 +124,8 @@ impl World {
         Ok(())
     }
 
-    /// A new grant has a higher epoch than any before it, whatever was forgotten
-    /// with hosts. Not so by force, in pair mode, where two may hold, or when a
+    /// A new grant has a higher epoch than any before it, whatever hosts have
+    /// forgotten. Not so by force, in pair mode, where two may hold, or when a
     /// majority is replaced in two steps.
     pub(super) fn note_grant(
         &mut self,
@@ -137,7 +137,7 @@ impl World {
         if state != GroupState::Active || self.plan.pair.is_some() || self.plan.last_generation() > 2 {
             return Ok(());
         }
-        // A process that was stopped may tell late of a grant that is over.
+        // A process that was stopped may report late a grant that is over.
         let is_open = self.is_open_on(index, group);
         let holding = &mut self.holdings[group.place()];
         holding.epochs_may_repeat |= reason == Reason::Forced;
@@ -185,8 +185,8 @@ impl World {
         Ok(())
     }
 
-    /// Whatever a person asks for, in whatever order and however soon, leaves
-    /// no group without a holder that could have one; force apart, and
+    /// Whatever commands a person gives, in whatever order and however soon, no
+    /// group is left without a holder if one is possible; except by force, and by
     /// demotion, which asks for that.
     pub(super) fn drill_commands(&mut self) -> Result<(), Violation> {
         if self.plan.pair == Some(PeerLoss::Hold) {
@@ -222,7 +222,7 @@ impl World {
         })
     }
 
-    /// A command that a person may give without a second thought.
+    /// A command that a person may give without thinking twice.
     fn wish(&mut self) -> Command {
         let group = group_id(self.rng.index(self.plan.groups.len()));
         let candidates: Vec<NodeId> = (0..self.plan.nodes.len())

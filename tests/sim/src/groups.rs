@@ -1,7 +1,7 @@
-//! Which VIPs the groups have: by each node's configuration, which is exchanged
-//! at another time on each node, and in each node's kernel, as the agent's
-//! keeper brings it about in three steps: VIPs that go are taken away, the lease
-//! loop goes on with the other groups, VIPs that come are put there.
+//! The VIPs of the groups: in each node's configuration, which changes at another
+//! time on each node, and in each node's kernel, where the agent's keeper changes
+//! them in three steps: it removes VIPs that go, the lease loop goes on with the
+//! other groups, and the keeper adds VIPs that come.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,7 +32,7 @@ pub(super) type Version = Vec<Vec<u8>>;
 /// Numbers of VIPs that come and go; below are those that each group keeps.
 const COMING: std::ops::RangeInclusive<u8> = 100..=120;
 
-/// What a node has of the groups.
+/// A node's groups.
 #[derive(Clone, Debug)]
 pub(super) struct Groups {
     /// Its configuration, by its place in [`Plan::versions`].
@@ -43,11 +43,12 @@ pub(super) struct Groups {
     recorded: Option<Table>,
     /// A reload that the lease loop is busy with.
     under_way: Option<Next>,
-    /// In the kernel: what is answered, and by the word of which group.
+    /// In the kernel: the VIPs that it answers, each with the group whose lease
+    /// decides.
     answered: BTreeMap<IpAddr, GroupId>,
 }
 
-/// What a process that starts is told of its groups.
+/// The groups that a process starts with.
 #[derive(Clone, Debug)]
 pub(super) struct Told {
     pub labels: Vec<LabelSpec>,
@@ -73,7 +74,7 @@ impl Groups {
         self.recorded = None;
     }
 
-    /// What the kernel has, where no record tells; none after a boot.
+    /// The groups that the kernel has, if there is no record; none after a boot.
     fn of_maps(&self) -> Option<Table> {
         let mut groups: BTreeMap<String, Vec<IpAddr>> =
             self.table.groups().iter().map(|group| (group.name.clone(), Vec::new())).collect();
@@ -84,7 +85,7 @@ impl Groups {
         (!self.answered.is_empty()).then(|| Table::of_maps(groups))
     }
 
-    /// Takes away what is not to be answered any more.
+    /// Removes VIPs that the node must not answer any more.
     fn prune(&mut self, table: &Table) {
         let stays = |vip: &IpAddr, group: &GroupId| {
             table.groups()[*group].answered().any(|answered| answered == *vip)
@@ -92,8 +93,8 @@ impl Groups {
         self.answered.retain(|vip, group| stays(vip, group));
     }
 
-    /// What is to be answered is. A VIP that another group has had was taken
-    /// away from it before.
+    /// Adds VIPs that the node shall answer. A VIP that another group had has
+    /// been removed there before.
     fn put(&mut self) {
         let table = std::mem::take(&mut self.table);
         self.prune(&table);
@@ -125,7 +126,7 @@ fn configured(version: &Version) -> Vec<(String, Vec<IpAddr>)> {
     version.iter().enumerate().map(group).collect()
 }
 
-/// One VIP for each group, and then what people make of that.
+/// One VIP for each group, and then what people change about that.
 pub(super) fn some_versions(rng: &mut Rng, groups: usize, changes: u64) -> Vec<Version> {
     let own = |group: usize| u8::try_from(group).unwrap_or(u8::MAX) + 1;
     let mut versions: Vec<Version> = vec![(0..groups).map(|group| vec![own(group)]).collect()];
@@ -164,8 +165,8 @@ fn change(rng: &mut Rng, version: &mut Version) {
 }
 
 impl World {
-    /// What follows for a process that starts now, from the record of the one
-    /// before and the node's configuration.
+    /// The table of a process that starts now, from the record of the one before
+    /// and the node's configuration.
     pub(super) fn begin_groups(&mut self, index: usize) -> Told {
         let node = &mut self.nodes[index];
         let configuration = configured(&self.plan.versions[node.groups.version]);
@@ -197,7 +198,7 @@ impl World {
         }
     }
 
-    /// Somebody reloads the agent with that configuration of the groups. Step 1.
+    /// Somebody reloads the agent with that version of the groups. Step 1.
     pub(super) fn reload(&mut self, index: usize, version: usize) -> Result<(), Violation> {
         let node = &mut self.nodes[index];
         let groups = &mut node.groups;
@@ -233,7 +234,7 @@ impl World {
         self.ask(index, Ask::Regroup(Box::new(regroup)))
     }
 
-    /// The keeper hears of the groups, when it comes to it.
+    /// The keeper handles the notice about new groups, when its turn comes.
     pub(super) fn keep_later(&mut self, index: usize, notice: LeaseNotice) {
         let delay = Duration::from_nanos(self.rng.below(self.plan.keeper_ns + 1));
         let node = &mut self.nodes[index];
@@ -244,7 +245,7 @@ impl World {
         self.push(at, Event::Keeper { node: index, life, notice });
     }
 
-    /// Step 3, and what a group's lease has by now.
+    /// Step 3, and the VIPs that a group's lease has by now.
     pub(super) fn keep(&mut self, index: usize, notice: &LeaseNotice) -> Result<(), Violation> {
         if let LeaseNotice::Covered { label } = notice {
             return self.cover(index, *label);
@@ -276,15 +277,15 @@ impl World {
         self.check_vips()
     }
 
-    /// The lease loop has given up a group that begins anew: nothing was said
-    /// of it yet.
+    /// The lease loop has given up a group that begins anew, and has reported
+    /// nothing of it yet.
     pub(super) fn forget_fitness(&mut self, index: usize, ended: &[GroupId]) {
         for group in ended {
             self.nodes[index].told[group.place()] = Fitness::Unknown;
         }
     }
 
-    /// Who may answer for each VIP: one node at most.
+    /// Checks the nodes that may answer for each VIP: one at most.
     pub(super) fn check_vips(&self) -> Result<(), Violation> {
         if self.two_may_hold {
             return Ok(());
@@ -318,7 +319,7 @@ impl World {
         Ok(())
     }
 
-    /// Whoever has a group answers for all of its VIPs.
+    /// The holder of a group answers for all of its VIPs.
     pub(super) fn require_answers(&self) -> Result<(), Violation> {
         let Some(last) = self.plan.versions.last().filter(|_| self.plan.versions.len() > 1) else {
             return Ok(());

@@ -1,5 +1,5 @@
-//! The hosts of a simulated cluster and the agents on them: how they start,
-//! stop, hang and die, and how they are spoken to.
+//! The hosts of a simulated cluster and the agents on them: how they start, stop,
+//! hang and die, and how the world sends them input.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -25,7 +25,7 @@ use super::{
 /// Datagrams that wait in a stopped process's socket; more are lost.
 const MAIL_MAX: usize = 256;
 
-/// What a process was told of whether its node can serve a group.
+/// The verdict on whether its node can serve a group, as the process knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fitness {
     /// Nothing so far.
@@ -34,7 +34,7 @@ pub(super) enum Fitness {
     Fit,
     /// It can't.
     Unfit,
-    /// It is not well, and keeps what nobody else can take.
+    /// It is not well, and keeps the group if nobody else can take it.
     Unwell,
 }
 
@@ -48,17 +48,17 @@ pub(super) enum Prepared {
     Yes,
 }
 
-/// How far a process's loop is: it looks at the clock, reads everything that
-/// has arrived, judges what follows from silence, and does what it is asked.
+/// The stage of a process's loop: it checks the clock, reads everything that has
+/// arrived, judges what follows from silence, and does requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// For a timer or a datagram.
+    /// It waits for a timer or a datagram.
     Waiting,
-    /// Woken: the clock is to be looked at.
+    /// It has woken up: next it checks the clock.
     Woken,
     /// Reading.
     Reading,
-    /// Judged; what others ask is to be done.
+    /// It has judged: next it does requests.
     Asked,
 }
 
@@ -82,7 +82,7 @@ pub(super) struct SimNode {
     pub life: u64,
     /// Its groups and their VIPs.
     pub groups: Groups,
-    /// When its keeper comes to what it was told last.
+    /// When its keeper handles its last notices.
     pub kept_at: SimNs,
     /// How far it is with the rotation of keys.
     pub keys: Keys,
@@ -109,14 +109,14 @@ pub(super) struct SimNode {
     pub restarts: bool,
     /// In the process's socket.
     pub mail: VecDeque<Mail>,
-    /// What others on the host ask of the process.
+    /// Requests of others on the host to the process.
     pub asks: VecDeque<Ask>,
     /// What the process's loop does next.
     pub turn: Turn,
     pub wake_at: Option<SimNs>,
     pub handled_at: BootNs,
-    /// When its loop has last judged what follows from silence, and how often at
-    /// that very moment.
+    /// When its loop last judged what follows from silence, and how often at that
+    /// very moment.
     pub judged_at: BootNs,
     pub spins: u32,
 }
@@ -184,12 +184,12 @@ impl SimNode {
         !plan.hooks[place].0 || goes_on || self.prepared[place] == Prepared::Yes
     }
 
-    /// What the keeper says of a group.
+    /// Passes on the keeper's verdict on a group.
     pub fn word(&self, group: usize) -> Eligible {
         if self.eligible[group] { Eligible::Yes } else { Eligible::No }
     }
 
-    /// What is in the process's hands and its socket is lost with it.
+    /// The input and outputs of the process are lost with it.
     fn forget(&mut self) {
         self.stalled_until = None;
         self.stall_with_output = None;
@@ -204,7 +204,7 @@ impl SimNode {
 }
 
 impl World {
-    /// The only place that says what an engine of a simulation is told.
+    /// The only place that makes the configuration of a simulated engine.
     fn engine_config(&mut self, index: usize) -> EngineConfig {
         let incarnation = Incarnation(self.rng.draw());
         let (nodes, groups) = (self.plan.members(self.nodes[index].generation), self.plan.groups.clone());
@@ -223,8 +223,8 @@ impl World {
         later.unwrap_or(self.plan.accept[index])
     }
 
-    /// How long a process that starts has to be silent, which it writes down,
-    /// as `vip-ctl`'s votes do.
+    /// How long a process that starts has to be silent; writes that down, as
+    /// `vip-ctl`'s votes do.
     fn begin_votes(&mut self, index: usize) -> Duration {
         let accept = self.accept(index);
         let is_forgotten = self.mutant == Mutant::VotesUnrecorded;
@@ -235,13 +235,13 @@ impl World {
         silence
     }
 
-    /// The record says how long votes count that the last process may have
-    /// given; none longer than its own, if it has outlived its silence.
+    /// For how long votes of the last process may count, by the record; for no
+    /// longer than its own T_accept, if it has outlived its silence.
     fn settle_votes(&mut self, index: usize) {
         let (accept, longest) = (self.accept(index), self.plan.longest().accept);
         let node = &mut self.nodes[index];
         if node.handled_at == BootNs(0) {
-            // The host was off, for who knows how long.
+            // Nobody knows how long the host was off.
             node.votes.0 = longest;
         } else if node.handled_at >= node.votes.1 {
             node.votes.0 = accept;
@@ -269,7 +269,7 @@ impl World {
                 || self.mutant == Mutant::HastySteps
                 || voters.all(|(_, node)| node.generation >= generation);
             let has_gone = is_member(generation) && !is_member(generation + 1);
-            // Who is yet to come has nothing to stay with.
+            // A node that is yet to come has no former membership.
             let is_due = !is_member(generation) || self.rng.chance(400);
             if !is_open || has_gone || !is_due {
                 break;
@@ -375,7 +375,7 @@ impl World {
         self.check_fences()
     }
 
-    /// The process is stopped; what comes in waits.
+    /// Stops the process; datagrams wait.
     pub fn stall(&mut self, index: usize, how_long: Duration) {
         let until = self.now.plus(how_long);
         self.note(|world| format!("{:<6} is stopped", world.name(index)));
@@ -395,7 +395,7 @@ impl World {
         self.wake(index)
     }
 
-    /// Nothing gets through from or to this node, or everything.
+    /// Cuts the node off from all others, or reconnects it.
     pub fn cut_off(&mut self, index: usize, on: bool) {
         self.note(|world| {
             format!("{:<6} is {}", world.name(index), if on { "cut off" } else { "heard again" })
@@ -444,7 +444,7 @@ impl World {
         Ok(Some(id))
     }
 
-    /// Asks something of a node's process, and lets it run if it can.
+    /// Sends a request to a node's process, and lets it run if it can.
     pub fn ask(&mut self, index: usize, ask: Ask) -> Result<(), Violation> {
         let node = &mut self.nodes[index];
         if node.agent.is_some() {

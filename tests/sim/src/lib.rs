@@ -9,12 +9,12 @@
 //! and for good; and then a drill (crash, stop, switchover, demotion, agent
 //! restart) is timed.
 //!
-//! The same world can be told what to do: [`scenario`] reads and replays
-//! files in which a person wrote what happens and what must come of it.
+//! A scenario can steer the same world: [`scenario`] reads and replays files in
+//! which a person wrote what happens and what must come of it.
 //!
-//! What a node runs is in [`agent`]: the core of the agent's lease loop, and
-//! half of the clusters seal their datagrams with the shipped transport. What
-//! is not simulated: the data plane, the loop's own system calls, the keeper.
+//! [`agent`] has what a node runs: the core of the agent's lease loop; half of
+//! the clusters seal their datagrams with the shipped transport. The data plane,
+//! the loop's own system calls and the keeper are not simulated.
 
 mod agent;
 mod broken;
@@ -53,7 +53,7 @@ pub use self::{
     summary::{Spread, Summary},
 };
 
-/// Trace lines that are kept of a failing run: the last ones matter.
+/// Trace lines to keep of a failing run: the last ones matter.
 const TRACE_LINES: usize = 400;
 
 /// Ways to break the world around the engine, in order to see that the
@@ -71,7 +71,7 @@ pub enum Mutant {
     NoSilence,
     /// Every other node counts T_accept half as long: shorter than T_hold (rule 4).
     ShortAcceptor,
-    /// A loop looks at its timers before it reads what has arrived.
+    /// A loop checks its timers before it reads what has arrived.
     TimersBeforeMail,
     /// An agent with a new T_accept is silent for that long only, whatever it
     /// voted for under the former one (rule 5).
@@ -86,7 +86,7 @@ pub enum Mutant {
     HastyKeys,
 }
 
-/// What a run without a violation has to tell.
+/// The figures of a run without a violation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Simulated true time.
@@ -116,7 +116,7 @@ pub struct Failure {
     pub trace: Vec<String>,
 }
 
-/// What came of one seed.
+/// The result of one seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// The seed.
@@ -144,8 +144,8 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Breaks every agent of this process, if the environment says which way
-/// (`VIP_MUTANT`). For whoever checks that the simulation notices.
+/// Breaks every agent of this process by the mutant that the environment names
+/// (`VIP_MUTANT`), to check that the simulation notices.
 ///
 /// # Panics
 /// If there is no such mutant, or engines were made before.
@@ -169,7 +169,7 @@ pub fn run_mutant(seed: u64, mutant: Mutant) -> Outcome {
     match run_world(seed, mutant, 0) {
         (Ok(()), world) => Outcome { seed, result: Ok(world.stats) },
         (Err(_), _) => {
-            // The same again, this time taking notes.
+            // Runs it again, this time with a trace.
             let (result, world) = run_world(seed, mutant, TRACE_LINES);
             let violation = result.err().unwrap_or(Violation::NotReproducible);
             Outcome { seed, result: Err(Failure { violation, trace: world.trace.into_lines() }) }
@@ -177,7 +177,8 @@ pub fn run_mutant(seed: u64, mutant: Mutant) -> Outcome {
     }
 }
 
-/// Runs one seed and tells everything that happens in it, well or not.
+/// Runs one seed and traces everything that happens in it, with or without a
+/// violation.
 #[must_use]
 pub fn trace(seed: u64) -> (Outcome, Vec<String>) {
     let (result, world) = run_world(seed, Mutant::None, usize::MAX);
@@ -204,7 +205,7 @@ fn survive<T>(
     world: &mut World,
     act: impl FnOnce(&mut World) -> Result<T, Violation>,
 ) -> Result<T, Violation> {
-    // The world is only looked at afterwards, never run again.
+    // Nobody runs the world again after this, only reads it.
     panic::catch_unwind(AssertUnwindSafe(|| act(world))).unwrap_or_else(|payload| {
         let text = payload.downcast_ref::<String>().cloned();
         let text = text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));

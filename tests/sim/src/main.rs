@@ -1,5 +1,5 @@
-//! The program behind `cargo xtask sim`: arguments in, exit code out. All it
-//! does is in `the library`.
+//! The program behind `cargo xtask sim`: arguments in, exit code out. Everything
+//! else is in the library.
 
 use std::{
     fs,
@@ -88,7 +88,7 @@ fn main() -> anyhow::Result<ExitCode> {
         let json = summary.to_json().context("cannot write the summary as JSON")?;
         fs::write(&file, json).with_context(|| format!("cannot write {}", file.display()))?;
     }
-    // No seed run has shown nothing.
+    // Without a seed, the run has shown nothing.
     let passed = summary.failed.is_empty() && summary.schedules > 0;
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -127,7 +127,7 @@ fn replay(file: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints a trace, which may be long: whoever reads it may have seen enough.
+/// Prints a trace, which may be long: the reader may stop early.
 fn print(lines: &[String]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     lines.iter().try_for_each(|line| writeln!(out, "{line}")).context("cannot print the trace")
@@ -142,7 +142,7 @@ fn stop_on_interrupt(stop: Arc<AtomicBool>) -> nix::Result<()> {
     thread::spawn(move || {
         if interrupt.wait().is_ok() {
             stop.store(true, Ordering::Relaxed);
-            // The next one does what it always did.
+            // The next Ctrl-C has its default effect again.
             let _ = interrupt.thread_unblock();
             loop {
                 thread::park();

@@ -1,9 +1,9 @@
-//! What the nodes and groups of a simulation are called: by the names of a
-//! scenario, or by their numbers.
+//! The names of the nodes and groups of a simulation: those of a scenario, or
+//! their numbers.
 
 use vip_engine::{GroupId, NodeId};
 
-/// Names by [`NodeId`] and [`GroupId`]; what has none is called `n0` or `g0`.
+/// Names by [`NodeId`] and [`GroupId`]; without one, it is `n0` or `g0`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
     /// By [`NodeId`].
@@ -13,13 +13,13 @@ pub struct Names {
 }
 
 impl Names {
-    /// What `node` is called.
+    /// The name of `node`.
     #[must_use]
     pub fn node(&self, node: NodeId) -> String {
         self.nodes.get(usize::from(node.0)).cloned().unwrap_or_else(|| format!("n{}", node.0))
     }
 
-    /// What `group` is called.
+    /// The name of `group`.
     #[must_use]
     pub fn group(&self, group: GroupId) -> String {
         self.groups.get(group.place()).cloned().unwrap_or_else(|| format!("g{}", group.0))

@@ -1,5 +1,5 @@
-//! The network between the nodes: what becomes of a datagram on its way, and
-//! the taps with which a scenario keeps datagrams of a kind for later.
+//! The network between the nodes: what happens to a datagram on its way, and the
+//! taps with which a scenario keeps datagrams of a kind for later.
 
 use vip_engine::{About, Message, Packet};
 
@@ -18,10 +18,10 @@ use super::{
 pub(super) struct Datagram {
     pub from: usize,
     pub to: usize,
-    /// Of its sender: what the transport would look at, where there is none.
+    /// What the transport would check of its sender, where there is none.
     generation: u64,
     is_later: bool,
-    /// What it says; nothing for people to read if it is part of a handshake.
+    /// Its packet; `None` if it is part of a handshake.
     said: Option<Packet>,
     bytes: Option<Vec<u8>>,
 }
@@ -96,7 +96,7 @@ impl MessageKind {
 /// What a tap does with the datagrams that it picks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keep {
-    /// They don't arrive before they are delivered by hand.
+    /// They don't arrive until a scenario delivers them.
     Hold,
     /// They arrive, and a copy is kept.
     Record,
@@ -106,7 +106,7 @@ pub(super) enum Keep {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tap {
     pub keep: Keep,
-    /// None means every kind.
+    /// Empty means every kind.
     pub kinds: Vec<MessageKind>,
     pub from: usize,
     pub to: usize,
@@ -163,9 +163,9 @@ impl World {
         self.push(SimNs(self.now.0 + delay_ns), Event::Deliver(datagram));
     }
 
-    /// Sends on what taps have kept on this link: what was held back is gone
-    /// afterwards, what was recorded can be replayed again. Returns how many
-    /// datagrams there were.
+    /// Delivers what taps have kept on this link: removes what was held back, and
+    /// keeps what was recorded for another replay. Returns how many datagrams
+    /// there were.
     pub(super) fn send_kept(&mut self, keep: Keep, from: usize, to: usize) -> usize {
         let chosen = |kept: &(Keep, Datagram)| kept.0 == keep && (kept.1.from, kept.1.to) == (from, to);
         let datagrams: Vec<_> =
@@ -186,8 +186,8 @@ impl World {
         count
     }
 
-    /// A datagram has arrived. Where there is no transport, what it would drop
-    /// for another configuration is dropped here.
+    /// A datagram has arrived. Without a transport, this drops what it would drop
+    /// because of another configuration.
     pub(super) fn deliver(&mut self, datagram: Datagram) -> Result<(), Violation> {
         let Datagram { from, to, generation, is_later, said, bytes } = datagram;
         let is_mixed = self.mutant == Mutant::MixedLeases;

@@ -1,6 +1,6 @@
-//! What a seed decides before the world begins to turn: the cluster, its
-//! clocks, its network, and how rough it gets. What happens when is decided
-//! on the way, in [`super::chaos`].
+//! What a seed decides before the world begins: the cluster, its clocks, its
+//! network, and how rough it gets. [`super::chaos`] decides on the way what
+//! happens when.
 
 use std::time::Duration;
 
@@ -45,20 +45,20 @@ pub(super) struct Plan {
     pub groups: Vec<GroupSpec>,
     /// The groups' VIPs: at first, and as reloads of each node have them.
     pub versions: Vec<Version>,
-    /// How long it takes until a keeper comes to what it was told, at most.
+    /// How long at most it takes a keeper to handle a notice.
     pub keeper_ns: u64,
     /// By group: has it a `pre_promote` and a `pre_demote`?
     pub hooks: Vec<(bool, bool)>,
     /// How long hooks take, at most.
     pub hook_ns: u64,
-    /// How often in a thousand times they fail.
+    /// How many hooks of a thousand fail.
     pub hooks_fail: u64,
     /// Who comes or goes while the agents are restarted one by one: the first
     /// leads from generation 1 to 2. Another node each.
     pub changes: Vec<Change>,
     /// Pair mode, for two nodes (rule 13).
     pub pair: Option<PeerLoss>,
-    /// How long no node stands by itself after its start.
+    /// How long after its start no node stands by itself.
     pub startup_delay: Duration,
     /// By node: T_accept. The same everywhere, except for one mutant.
     pub accept: Vec<Duration>,
@@ -86,9 +86,8 @@ pub(super) struct Plan {
     pub disk_lost: u64,
     /// See [`vip_engine::EPOCH_MARGIN`].
     pub epoch_margin: u64,
-    /// Datagrams are sealed by the shipped transport, which drops what was meant
-    /// for, or comes from, a former incarnation; without it the engine has to
-    /// cope alone.
+    /// The shipped transport seals the datagrams, and drops those for, or from, a
+    /// former incarnation; without it the engine has to cope alone.
     pub is_sealed: bool,
     /// The nodes get another key, step by step, each at some restart.
     pub rotates: bool,
@@ -112,8 +111,8 @@ impl Plan {
         nodes
     }
 
-    /// How long it takes until a command is answered, at most: it waits for a
-    /// `pre_demote`, and for what comes of it.
+    /// How long at most the answer to a command takes: it waits for a
+    /// `pre_demote`, and for the command's outcome.
     pub fn answer_max(&self) -> Duration {
         let waits = self.hooks.iter().any(|(_, pre_demote)| *pre_demote);
         let hook = if waits { self.longest().accept + Duration::from_secs(1) } else { Duration::ZERO };
@@ -190,7 +189,7 @@ impl Plan {
         for _ in 0..witnesses {
             nodes[rng.index(count)].role = Role::Witness;
         }
-        // A pair is two nodes and nothing else; others may have one that looks on.
+        // A pair has two nodes and nothing else; other clusters may have an observer.
         let pair = if count == 2 && witnesses == 0 {
             rng.pick(&[None, Some(PeerLoss::Take), Some(PeerLoss::Hold)])
         } else {

@@ -1,6 +1,6 @@
-//! What a process does: turns of its loop as the agent's lease loop makes them,
-//! step by step, and what each step is to do to the world, act by act. It may
-//! be stopped before each act.
+//! What a process does: turns of its loop like those of the agent's lease loop,
+//! step by step, and the acts of each step on the world. It may be stopped before
+//! each act.
 
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ use super::{
     world::{Event, World},
 };
 
-/// Wake-ups that a node may ask for at one and the same moment.
+/// Wake-ups that a node may ask for at the same moment.
 const SPINS_MAX: u32 = 8;
 
 impl World {
-    /// A process does what its loop does: the acts of a step, one by one, then
-    /// the next step.
+    /// A process runs its loop: the acts of a step, one by one, then the next
+    /// step.
     pub(super) fn run_process(&mut self, index: usize) -> Result<(), Violation> {
         loop {
             if self.nodes[index].stalled_until.is_some() {
@@ -62,7 +62,7 @@ impl World {
     }
 
     /// The next step of the process's loop: the time, everything that has
-    /// arrived, what follows from silence, what others ask. False if it waits.
+    /// arrived, what follows from silence, requests. False if it waits.
     fn step(&mut self, index: usize) -> Result<bool, Violation> {
         let (now, unread) = (self.nodes[index].clock.at(self.now), self.unread_words(index));
         let node = &mut self.nodes[index];
@@ -91,7 +91,7 @@ impl World {
                     self.answer(index, ask);
                 } else {
                     agent.look_at_uncovered();
-                    // What has come meanwhile wakes it at once.
+                    // Anything that came meanwhile wakes it at once.
                     node.turn = if node.mail.is_empty() { Turn::Waiting } else { Turn::Woken };
                 }
             }
@@ -207,7 +207,7 @@ impl World {
         }
     }
 
-    /// Something is done to the world.
+    /// Does one act on the world.
     fn act(&mut self, index: usize, act: Act) -> Result<(), Violation> {
         if self.trace.wanted()
             && let Some(line) = trace::act(&act, self.nodes[index].clock.at(self.now), &self.plan.names)
@@ -273,10 +273,10 @@ impl World {
         }
     }
 
-    /// Does a packet fit into a datagram, and come out as what it was?
+    /// Does a packet fit into a datagram, and decode to itself?
     fn check_packet(&self, index: usize, said: &Packet, bytes: Option<&[u8]>) -> Result<(), Violation> {
         let is_right = match bytes {
-            // What comes out is looked at where it arrives.
+            // The receiver checks the decoded packet.
             Some(bytes) => bytes.len() <= PAYLOAD_MAX + OVERHEAD,
             None => {
                 let payloads = said.encode();

@@ -173,7 +173,8 @@ pub(super) fn ask(ask: &Ask, names: &Names) -> String {
     }
 }
 
-/// What a node does when its clock shows `now`; nothing that is worth a line, maybe.
+/// What a node does when its clock shows `now`; empty if that is not worth a
+/// line.
 pub(super) fn act(act: &Act, now: BootNs, names: &Names) -> Option<String> {
     Some(match act {
         Act::Store { group, lease } => {

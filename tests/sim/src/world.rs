@@ -1,7 +1,7 @@
-//! The world: true time and the queue of events. The nodes are in
-//! [`super::hosts`], what their processes do in [`super::process`], the network
-//! is in [`super::network`]; what fate does to them is in [`super::chaos`] and
-//! [`super::drill`], what a person does to them in [`super::scenario`].
+//! The world: true time and the queue of events. [`super::hosts`] has the nodes,
+//! [`super::process`] what their processes do, [`super::network`] the network,
+//! [`super::chaos`] and [`super::drill`] what fate does to them, and
+//! [`super::scenario`] what a person does to them.
 
 use std::{
     cmp::Reverse,
@@ -41,13 +41,13 @@ pub(super) enum Event {
         life: u64,
         record: Box<Remembered>,
     },
-    /// The keeper of this node comes to what it was told.
+    /// The keeper of this node handles its notices.
     Keeper {
         node: usize,
         life: u64,
         notice: LeaseNotice,
     },
-    /// A hook ends that the lease loop of this node waits for.
+    /// A hook ends for which the lease loop of this node waits.
     HookEnds {
         node: usize,
         life: u64,
@@ -98,7 +98,7 @@ pub(super) struct Holding {
     pub moves: u64,
     /// The epochs of its grants.
     pub granted: BTreeSet<Epoch>,
-    /// It was taken by force, or a disk was lost: nothing is promised of them.
+    /// It was taken by force, or a disk was lost: its epochs promise nothing.
     pub epochs_may_repeat: bool,
 }
 
@@ -192,8 +192,8 @@ impl World {
         self.run_until_or(end, |_| false).map(|_| ())
     }
 
-    /// Lets the world turn until `end`, or until something is so. Returns
-    /// whether it was.
+    /// Lets the world turn until `end`, or until something holds. Returns whether
+    /// it does.
     pub fn run_until_or(
         &mut self,
         end: SimNs,

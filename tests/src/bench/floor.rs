@@ -1,8 +1,8 @@
-//! What sending and receiving alone costs here: a bare loop on the holder that
-//! sends as many datagrams of the same size to the other nodes as its agent did,
-//! at the same pace, and reads as many answers. It seals, decides and stores
-//! nothing; what it takes, no agent can save on this machine, whose virtual links
-//! have the sender pay for the receiver's side, too.
+//! The cost of sending and receiving alone: a bare loop on the holder that sends
+//! as many datagrams of the same size to the other nodes as its agent did, at the
+//! same pace, and reads as many answers. It seals, decides and stores nothing; no
+//! agent on this machine can take less, since on virtual links the sender also
+//! pays for the receiver's side.
 
 use std::net::{SocketAddrV4, UdpSocket};
 use std::os::fd::AsFd;
@@ -18,17 +18,17 @@ use vip_common::BootNs;
 use super::usage::Spent;
 use crate::lab::{Lab, clock};
 
-/// Nobody else's here.
+/// Nobody else uses it here.
 const PORT: u16 = 7099;
-/// How long it is watched.
+/// How long to measure.
 const WINDOW: Duration = Duration::from_secs(5);
 /// Ethernet, IPv4 and UDP.
 const HEADERS: usize = 42;
 /// The least and the most that a datagram has.
 const LEN: std::ops::RangeInclusive<usize> = 1..=1_400;
 
-/// CPU of the loop, of one core, for what the holder has spent in `window`. No
-/// agent may be running.
+/// CPU of the loop, of one core, for as much as the holder has sent in `window`.
+/// No agent may be running.
 ///
 /// # Errors
 /// When it can't be run.
@@ -64,7 +64,7 @@ fn joined<T>(thread: JoinHandle<Result<Result<T>>>) -> Result<T> {
     }
 }
 
-/// Sends what comes back to where it came from.
+/// Sends each datagram back to where it came from.
 fn echo(at: SocketAddrV4, end: BootNs) -> Result<()> {
     let socket = UdpSocket::bind(at).with_context(|| format!("binding {at}"))?;
     socket.set_read_timeout(Some(Duration::from_millis(100)))?;

@@ -1,5 +1,5 @@
-//! How often a holder loses its lease although nothing is broken: while the
-//! machine is idle, and while it has other things to do.
+//! How often a holder loses its lease although nothing is broken: on an idle
+//! machine, and on a busy one.
 
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ pub struct HoldArgs {
     pub vip_ctl: Option<PathBuf>,
 }
 
-/// What else there is to do.
+/// The load on the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Load {
@@ -50,14 +50,14 @@ pub enum Load {
     Conntrack,
 }
 
-/// So many lines of each agent's log are kept.
+/// Lines to keep of each agent's log.
 const LOG_MAX: usize = 100;
 const LOADS: [Load; 5] = [Load::Idle, Load::Hogs2, Load::Hogs16, Load::Link, Load::Conntrack];
 
-/// What was measured.
+/// The figures of a row.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// What else there was to do.
+    /// The load on the machine.
     pub load: Load,
     /// T_accept.
     pub lease_ms: u64,
@@ -67,16 +67,16 @@ pub struct Row {
     pub lost: u64,
     /// Renewals.
     pub renewals: u64,
-    /// Those that began later than half of what they may.
+    /// Renewals that began later than half of the margin.
     pub late: u64,
     /// Heartbeats that kernels dropped.
     pub dropped: u64,
-    /// How long the machine itself stood still at most, by a thread of higher
-    /// priority than the agents'.
+    /// The longest time that the machine itself stood still, as a thread of
+    /// higher priority than the agents' saw it.
     pub stall_ms: f64,
-    /// What the load was, counted.
+    /// The size of the load.
     pub told: String,
-    /// When the machine stood still, and what the agents said of leases that were lost.
+    /// When the machine stood still, and the agents' log about lost leases.
     pub log: Vec<String>,
 }
 
@@ -119,7 +119,7 @@ fn line(row: &Row) -> String {
     )
 }
 
-/// What must stay until it was watched for long enough.
+/// Everything that must stay until the measurement ends.
 #[derive(Default)]
 struct Running {
     _hogs: Vec<Hog>,

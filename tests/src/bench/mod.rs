@@ -1,7 +1,7 @@
-//! The benches of the agent. `agent`: three real agents in a lab, with many
-//! groups, and what that costs them; `run` measures one row, `usage` reads
-//! what the kernel knows of it, `floor` measures what sending and receiving
-//! alone would cost. `hold`: whether a lease is lost where nothing is broken.
+//! The benches of the agent. `agent`: three real agents in a lab with many
+//! groups, and what that costs; `run` measures one row, `usage` reads the
+//! kernel's figures, `floor` measures the cost of sending and receiving alone.
+//! `hold`: is a lease lost where nothing is broken?
 
 mod floor;
 mod hold;
@@ -70,12 +70,12 @@ const GROUPS: [u32; 4] = [1, 100, 1_000, 10_000];
 const LEASES_MS: [u64; 3] = [50, 200, 1_000];
 /// The rows of `--quick`.
 const QUICK: [(u32, u64); 3] = [(1, 200), (100, 50), (100, 200)];
-/// Leases that two cores renew in a second, far beyond what was ever measured:
-/// groups by the second divided by the lease. More is not tried.
+/// Renewals a second on two cores, far more than ever measured: groups divided by
+/// the lease in seconds. The bench tries no more.
 const PER_SECOND_MAX: u64 = 20_000;
 
 impl Case {
-    /// Why this row is not tried; `None` if it is.
+    /// Why the bench leaves this row out; `None` if it does not.
     fn is_too_much(self) -> Option<String> {
         let lease_ms = u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX).max(1);
         let per_second = u64::from(self.groups) * 1_000 / lease_ms;
@@ -84,7 +84,7 @@ impl Case {
     }
 }
 
-/// What was measured.
+/// The figures of a row.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
     /// Groups, of one VIP each.
@@ -105,8 +105,8 @@ pub struct Row {
     pub lost: u64,
     /// Of how many that were sent.
     pub sent: u64,
-    /// From a check's failing to the lease's end in the holder's kernel, the
-    /// worse of both moments.
+    /// From the failure of a check to the lease's end in the holder's kernel: the
+    /// worse of the two figures below.
     pub check_heard_ms: f64,
     /// While nothing else happens.
     pub check_heard_idle_ms: f64,
@@ -139,8 +139,8 @@ pub struct Report {
 /// Runs the bench and prints its table.
 ///
 /// # Errors
-/// When nothing can be measured here: no privilege, a tool is missing. A row
-/// that can't be measured is told in the report instead.
+/// When nothing can be measured here: no privilege, a tool is missing. The report
+/// names a row that can't be measured.
 pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     let args = match &args.what {
         What::Agent(args) => args,
@@ -172,7 +172,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     Ok(if report.rows.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Writes what was measured so far, after each row: it is not lost with what comes.
+/// Writes the rows so far, after each one: a later failure does not lose them.
 fn store(report: &impl Serialize, file: Option<&Path>) -> Result<()> {
     let Some(file) = file else { return Ok(()) };
     let text = serde_json::to_string_pretty(report)?;

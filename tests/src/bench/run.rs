@@ -1,6 +1,6 @@
 //! One row of the bench: a cluster of three nodes of which the first holds all
-//! groups, watched while nothing happens; then a health check of the last group
-//! fails, once at such a moment, and once when the holder has just been killed.
+//! groups. Measures it while nothing happens; then a health check of the last
+//! group fails, once in the calm, and once when the holder has just been killed.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -15,22 +15,23 @@ use super::{Case, Row};
 use crate::lab::leases::Leases;
 use crate::lab::{GroupSpec, Lab, LabSpec, Node, cleanup, clock};
 
-/// How long usage is watched.
+/// How long to measure usage.
 const WINDOW: Duration = Duration::from_secs(5);
 /// How long all groups must have had their holder before that.
 const CALM: Duration = Duration::from_secs(2);
 /// The agent's thread that announces VIPs, as it calls it.
 const ANNOUNCER: &str = "announcer";
-/// It is done if it does next to nothing for so long, which is longer than it
-/// waits for anything when there is much to do.
+/// It is done once it does next to nothing for this long, which is longer than it
+/// waits for anything when it is busy.
 const ANNOUNCER_CALM: Duration = Duration::from_secs(2);
 /// How long agents may take to have all groups.
 const START_PATIENCE: Duration = Duration::from_secs(240);
-/// How long a check that fails may stay unheard, and a failover may take.
+/// How long a failed check may take to end the lease, and how long a failover may
+/// take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often lease words are read while something is waited for.
+/// How often to read lease words while waiting.
 const LEASE_POLL: Duration = Duration::from_micros(500);
-/// The same where all of them are read.
+/// The same when all of them are read.
 const ALL_LEASES_POLL: Duration = Duration::from_millis(5);
 
 /// How long the other nodes leave all groups to the first one.
@@ -114,7 +115,8 @@ fn lab(case: Case, vip_ctl: &Path) -> Result<Lab> {
             flag(node).display()
         );
         if place > 0 {
-            // The first one is to have all of them: who stands at the same time gets some.
+            // The first node shall hold all groups: another one that stands at the same
+            // time would get some.
             let delay = format!("[node]\nstartup_delay = \"{}ms\"\n", HEAD_START.as_millis());
             ensure!(text.contains("[node]\n"), "{} has no [node]", node.config_file().display());
             text = text.replacen("[node]\n", &delay, 1);
@@ -134,8 +136,8 @@ fn mend_check(node: &Node) -> Result<()> {
     std::fs::write(flag(node), "").with_context(|| format!("writing {}", flag(node).display()))
 }
 
-/// Waits until what was taken has been announced as often as it is to be: ten
-/// thousand VIPs take a while.
+/// Waits until all announcements and repeats are sent: ten thousand VIPs take a
+/// while.
 fn wait_announced(holder: &Node) -> Result<()> {
     let deadline = clock::now().plus(START_PATIENCE);
     let mut before = holder.thread_time(ANNOUNCER)?;
@@ -151,7 +153,7 @@ fn wait_announced(holder: &Node) -> Result<()> {
     }
 }
 
-/// The running cluster, and what its kernels answer by.
+/// The running cluster, and its kernels' lease words.
 struct Cluster<'a> {
     lab: &'a Lab,
     case: Case,
@@ -200,8 +202,8 @@ impl<'a> Cluster<'a> {
         self.leases[node].valid(self.case.groups)
     }
 
-    /// Makes the check of `group` fail on a node that holds it; how long it has
-    /// the lease after that.
+    /// Makes the check of `group` fail on a node that holds it; returns how much
+    /// longer the node has the lease.
     fn fail_check(&self, node: usize, group: u32) -> Result<Duration> {
         let name = self.lab.nodes()[node].name();
         ensure!(self.leases[node].is_valid(group), "{name} does not hold the group with the check");
@@ -217,7 +219,7 @@ impl<'a> Cluster<'a> {
         Ok(clock::now().since(begun))
     }
 
-    /// Waits until one of these nodes holds `group`; which.
+    /// Waits until one of these nodes holds `group`; returns which.
     fn wait_holder_of(&self, group: u32, nodes: &[usize]) -> Result<usize> {
         let deadline = clock::now().plus(PATIENCE);
         loop {

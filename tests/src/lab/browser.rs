@@ -19,7 +19,7 @@ use super::{Netns, clock, wait_until};
 
 /// How long the browser may take for an answer, and a page to become what is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Where the browser expects what it is told, and where it answers.
+/// The file descriptors by which the browser reads commands and writes answers.
 const COMMANDS_FD: i32 = 3;
 const ANSWERS_FD: i32 = 4;
 /// What it may be called.

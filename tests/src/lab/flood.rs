@@ -1,8 +1,8 @@
-//! Floods of datagrams for the agents' port, bounded in number and time, and
-//! what they are made of: bytes made up, and datagrams of the nodes' own,
-//! recorded at the switch. Frames are sent as they are, with any source.
+//! Floods of datagrams to the agents' port, limited in number and time, and their
+//! datagrams: made-up bytes, and the nodes' own datagrams, recorded at the
+//! switch. Frames are sent as they are, with any source.
 //!
-//! Nothing here leaves the lab's namespaces, and nothing judges what came of it.
+//! Nothing here leaves the lab's namespaces, and nothing judges the result.
 
 use std::io::IoSliceMut;
 use std::net::Ipv4Addr;
@@ -84,19 +84,19 @@ impl AgentFrame {
         octets.into()
     }
 
-    /// Where it says that it comes from.
+    /// The sender that it names.
     #[must_use]
     pub fn source(&self) -> Ipv4Addr {
         self.address(ETHERNET + 12)
     }
 
-    /// Whom it is for.
+    /// The receiver that it names.
     #[must_use]
     pub fn target(&self) -> Ipv4Addr {
         self.address(ETHERNET + 16)
     }
 
-    /// What it carries.
+    /// Its payload.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         &self.0[HEADERS..]
@@ -125,7 +125,7 @@ struct Shared {
     stop: AtomicBool,
 }
 
-/// Records what the nodes' agents say, at the switch.
+/// Records the agents' datagrams, at the switch.
 #[derive(Debug)]
 pub struct Recorder {
     shared: Arc<Shared>,
@@ -133,7 +133,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Starts to record what comes in by the ports of these nodes.
+    /// Starts to record the datagrams that come in by the ports of these nodes.
     ///
     /// # Errors
     /// When a socket is refused.
@@ -145,7 +145,7 @@ impl Recorder {
                 let socket = packet_socket()?;
                 setsockopt(&socket, sockopt::RcvBufForce, &QUEUE_BYTES)?;
                 setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(0, POLL_US))?;
-                // A port of its own: what floods another one is not even looked at.
+                // On that port alone: a flood on another one costs nothing here.
                 bind(socket.as_raw_fd(), &link(if_nametoindex(node.name())?, libc::ETH_P_ALL)?)?;
                 ignore_outgoing(&socket)?;
                 Ok::<_, anyhow::Error>(socket)
@@ -223,7 +223,7 @@ pub fn mac_of(ns: &Netns) -> Result<[u8; 6]> {
 /// Frames to be sent over and over.
 #[derive(Clone, Debug)]
 pub struct Flood {
-    /// What is sent, in turns.
+    /// The frames, sent in turns.
     pub frames: Vec<AgentFrame>,
     /// How many a second at most.
     pub per_second: u32,
@@ -231,12 +231,12 @@ pub struct Flood {
     pub lasts: Duration,
 }
 
-/// What a flood came to.
+/// The size of a flood that was sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
     /// Frames that left.
     pub frames: u64,
-    /// In what time.
+    /// The time that took.
     pub took: Duration,
 }
 
@@ -333,7 +333,7 @@ fn send_all(socket: &OwnedFd, frames: &[&[u8]], per_second: u32, lasts: Duration
     Ok(Sent { frames: sent, took: begun.elapsed() })
 }
 
-/// The address of an interface; of what comes in there, only one protocol.
+/// The address of an interface, for one protocol.
 fn link(ifindex: u32, protocol: libc::c_int) -> Result<LinkAddr> {
     let address = libc::sockaddr_ll {
         sll_family: u16::try_from(libc::AF_PACKET)?,
@@ -374,7 +374,7 @@ impl<'a> Batch<'a> {
         Self { headers, _parts: parts, _frames: frames }
     }
 
-    /// Sends the frames once; how many left.
+    /// Sends the frames once; returns how many left.
     fn send(&mut self, socket: &OwnedFd) -> Result<u64> {
         let length = u32::try_from(self.headers.len())?;
         // SAFETY: the headers and what they point to live in this value, and

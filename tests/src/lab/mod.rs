@@ -2,9 +2,8 @@
 //! namespace of its own, with the real kernel and the real `vip-ctl` in it.
 //! Shared by the demo and the integration tests.
 //!
-//! Nothing here judges vip: probes and the capture report what was on the
-//! wire, tests and the demo decide what that is worth. Nothing here touches
-//! the host's own network.
+//! Nothing here judges vip: probes and the capture report what was on the wire;
+//! tests and the demo judge it. Nothing here touches the host's own network.
 
 pub mod account;
 pub mod browser;
@@ -50,9 +49,9 @@ pub const SERVICE_PORT: u16 = 7000;
 pub const GROUP: &str = "db";
 /// The VIP that [`LabSpec::three_nodes`] has.
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
-/// T_accept where a test is about what happens, and not about how fast: so long
-/// that a machine which stands still for some hundred milliseconds, as a busy
-/// virtual one does, moves nothing that the test did not move.
+/// T_accept for tests about what happens, not about how fast: so long that a
+/// machine which stands still for some hundred milliseconds, as a busy virtual
+/// one does, moves nothing that the test did not move.
 pub const LEASE: Duration = Duration::from_secs(1);
 /// Most nodes and most clients of a lab: both fit the one /24 beside the VIPs.
 const HOSTS_MAX: usize = 50;
@@ -81,7 +80,7 @@ pub struct GroupSpec {
     pub vips: Vec<Ipv4Addr>,
 }
 
-/// What a lab shall consist of.
+/// The parts of a lab.
 #[derive(Clone, Debug)]
 pub struct LabSpec {
     /// The nodes, in the order of their addresses.
@@ -274,10 +273,10 @@ impl Lab {
     }
 
     /// Waits until exactly one node says that it is `active` in `group`, and
-    /// every other running agent names it as the holder; that node.
+    /// every other running agent names it as the holder; returns that node.
     ///
     /// # Errors
-    /// When `patience` is over: with what each node said last.
+    /// When `patience` is over; the message has what each node said last.
     pub fn wait_holder(&self, group: &str, patience: Duration) -> Result<&Node> {
         let deadline = clock::now().plus(patience);
         loop {
@@ -416,7 +415,7 @@ fn config_text(spec: &LabSpec, lab: &Lab, node: &Node) -> String {
 }
 
 /// Calls `ready` every few milliseconds until it is true or `deadline` has
-/// passed; whether it became true.
+/// passed; returns whether it became true.
 pub fn wait_until(deadline: BootNs, mut ready: impl FnMut() -> bool) -> bool {
     loop {
         if ready() {
@@ -448,9 +447,9 @@ pub fn find_vip_ctl() -> Result<PathBuf> {
         .context("there is no release build of vip-ctl: run `cargo xtask build`")
 }
 
-/// What a program that builds labs for people does first: signals are caught,
-/// and it is looked whether it may, before it says so in the name of `what`.
-/// Returns the `vip-ctl` to run.
+/// The first step of a program that builds labs for people: catches signals, and
+/// checks that this process may build a lab. `what` names the program in
+/// messages. Returns the `vip-ctl` to run.
 ///
 /// # Errors
 /// When this process may not build a lab, or there is no such `vip-ctl`.

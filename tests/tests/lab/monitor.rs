@@ -102,7 +102,7 @@ fn an_agent_that_is_gone_is_said_and_found_again() -> Result<()> {
     node.kill_agent()?;
     terminal.wait("that it is gone", |screen| said(screen, "no agent answers at"))?;
     terminal.press("s")?;
-    terminal.wait("a refusal", |screen| said(screen, "nothing can be asked of it"))?;
+    terminal.wait("a refusal", |screen| said(screen, "this key does nothing"))?;
     node.start_agent()?;
     terminal.wait("the agent again", |screen| {
         screen.contains("quorate") && !said(screen, "no agent answers at")

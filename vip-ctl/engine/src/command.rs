@@ -1,6 +1,6 @@
-//! Commands: given at any node, forwarded to the one that can do them, and
-//! answered when the outcome has been seen here. What the holder does with
-//! one is in [`super::group`].
+//! Commands: any node takes one, forwards it to the node that can do it, and
+//! answers when it has seen the outcome itself. [`super::group`] has what the
+//! holder does with a command.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,22 +16,23 @@ use super::{
     node::{Leaving, Requester},
 };
 
-/// The most commands that may be under way at one node; more are [`Refusal::Busy`].
+/// The most commands that may be under way at one node; a node refuses more with
+/// [`Refusal::Busy`].
 pub const COMMANDS_MAX: usize = 64;
-/// The most verdicts that are remembered for repeated requests; further
-/// requests are [`Refusal::Busy`] until old ones are forgotten.
+/// The most verdicts that a node remembers for repeated requests. It refuses
+/// further requests with [`Refusal::Busy`] until it has forgotten old ones.
 pub const VERDICTS_MAX: usize = 256;
 
-/// How long a verdict is remembered: longer than any request is repeated, also
-/// one that waits for a hook ([`Engine::wait_longer`]).
+/// How long a node remembers a verdict: longer than anybody repeats a request,
+/// also one that waits for a hook ([`Engine::wait_longer`]).
 const SERVED_MAX: Duration = COMMAND_TIMEOUT.saturating_mul(8);
 
 /// A command given at this node, not answered yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Pending {
     command: Command,
-    /// The grant that it is about, once it is known: a later one is not
-    /// touched, or a repeated request would move the group twice.
+    /// The grant that the command is about, once known. The command leaves later
+    /// grants alone: a repeated request would otherwise move the group twice.
     bound: Option<(NodeId, Epoch)>,
     /// The verdict's successor, once there is a verdict.
     started: Option<Option<NodeId>>,
@@ -39,7 +40,8 @@ struct Pending {
     until: BootNs,
 }
 
-/// What was made of a request; `verdict` is `None` while it is under way.
+/// What this node has made of a request; `verdict` is `None` while the request is
+/// under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Served {
     verdict: Option<Verdict>,
@@ -81,8 +83,8 @@ impl Engine {
         self.commands.pending.insert(id, Pending { command, bound: None, started: None, resend: now, until });
     }
 
-    /// A command that is still under way may take so much longer: its holder has
-    /// something to do first. To be called once, after it was given.
+    /// Gives a command that is under way this much more time: its holder has
+    /// something to do first. Call it once, after giving the command.
     pub fn wait_longer(&mut self, id: CommandId, by: Duration) {
         if let Some(pending) = self.commands.pending.get_mut(&id) {
             pending.until = pending.until.plus(by);
@@ -97,7 +99,7 @@ impl Engine {
         }
     }
 
-    /// Groups have other numbers now; those without one are gone.
+    /// Groups have new numbers: drops the commands about groups that have none.
     pub(super) fn renumber_commands(&mut self, new_number: impl Fn(GroupId) -> Option<GroupId>) {
         for (id, mut pending) in std::mem::take(&mut self.commands.pending) {
             match pending.command.group().map(&new_number) {
@@ -130,13 +132,13 @@ impl Engine {
         self.admit(command)
     }
 
-    /// Sends commands on their way, takes in verdicts, and answers what has come about.
-    /// What has no answer is overdue only when `is_judged`: then everything is
-    /// read that has arrived.
+    /// Sends commands on their way, takes in verdicts, and answers commands whose
+    /// outcome is seen. A command times out only when `is_judged`, that is when
+    /// this node has read everything that has arrived.
     pub(super) fn drive_commands(&mut self, is_judged: bool) {
         let now = self.node.now;
         self.commands.served.retain(|_, served| served.until > now);
-        // What is so already needs nobody's doing.
+        // A command whose outcome is there already needs nobody.
         self.answer_commands(is_judged);
         let due = self.commands.pending.iter().filter(|(_, pending)| pending.resend <= now);
         for id in due.map(|(&id, _)| id).collect::<Vec<_>>() {
@@ -161,7 +163,8 @@ impl Engine {
         self.group(group).and_then(|group| group.view(&self.node, self.node.now))
     }
 
-    /// Sends a command to whom it concerns, again if it was sent before.
+    /// Sends a command to the node that has to do it, again if it was sent
+    /// before.
     fn dispatch(&mut self, id: CommandId) {
         let request = RequestId { incarnation: self.node.config.incarnation, command: id };
         let (now, retry) = (self.node.now, self.node.timing.heartbeat);
@@ -195,7 +198,7 @@ impl Engine {
         }
     }
 
-    /// A request has arrived (or is this node's own): does it, once.
+    /// A request has arrived (or is this node's own): does it once.
     pub(super) fn serve(&mut self, requester: Requester, epoch: Epoch, command: Command) {
         if let Some(served) = self.commands.served.get(&requester)
             && !self.node.broken.is(Mutant::ServesTwice)
@@ -222,12 +225,13 @@ impl Engine {
         }
     }
 
-    /// Does what a request wants of this node's group. Returns whether that
-    /// was this node's to do; else the sender looks again.
+    /// Does what a request wants of this node's group. Returns whether this node
+    /// was the one to do it; if not, the sender looks for another.
     fn serve_group(&mut self, requester: Requester, group: GroupId, epoch: Epoch, command: Command) -> bool {
         let me = self.node.me();
         let Some(group) = self.groups.get_mut(group) else { return false };
-        // Whoever else may have it, and so only by a person at this very node.
+        // A lease by force ignores any other holder, so only a person at this very node
+        // may ask for it.
         if matches!(command, Command::Force { .. }) {
             if requester.origin == me {
                 group.force(&mut self.node);
@@ -265,8 +269,8 @@ impl Engine {
         true
     }
 
-    /// Does what a request wants of this node as a whole. Returns whether that
-    /// was this node's to do, now; else it is asked again.
+    /// Does what a request wants of this node as a whole. Returns whether this
+    /// node could do it now; if not, the sender asks again.
     fn serve_node(&mut self, requester: Requester, command: Command) -> bool {
         let Command::Standby { node, on, force } = command else { return false };
         if node != self.node.me() {
@@ -281,10 +285,11 @@ impl Engine {
         true
     }
 
-    /// Standby that leaves no group without a holder that could have one: this
-    /// node hands over first, and is on standby when others have everything.
+    /// Standby that leaves no group without a holder if one is possible: this
+    /// node hands over first, and goes on standby when others have everything.
     fn leave(&mut self, requester: Requester) -> bool {
-        // What others may be about to hand over here, they count on.
+        // Other nodes count on this one for the groups that they are about to hand over
+        // to it.
         if self.groups.iter().any(|group| group.is_expected(&self.node)) {
             return false;
         }
@@ -317,8 +322,8 @@ impl Engine {
         self.note_all();
     }
 
-    /// A node that leaves is on standby when others have all that it held. If
-    /// that does not come about it stays, with what it still has.
+    /// Puts a leaving node on standby when others have all that it held. If that
+    /// does not happen in time, the node stays, with what it still has.
     pub(super) fn drive_leaving(&mut self) {
         let Some(leaving) = self.node.leaving else { return };
         let is_done = |group: &Group| group.lease.is_none() && group.is_covered(&self.node);
@@ -331,7 +336,7 @@ impl Engine {
         }
     }
 
-    /// This node does not leave after all.
+    /// This node gives up leaving.
     fn end_leaving(&mut self, verdict: Verdict) {
         let Some(leaving) = self.node.leaving.take() else { return };
         for group in &mut self.groups {
@@ -375,8 +380,8 @@ impl Engine {
         }
     }
 
-    /// Has a command come to its end? By what this node's own acceptor says,
-    /// not by what anybody promised.
+    /// Has a command come to its end? This node's own acceptor decides that, not
+    /// a promise of another node.
     fn outcome_of(&self, pending: &Pending, is_judged: bool) -> Option<Result<Completed, Refusal>> {
         let outcome = match pending.command {
             Command::Pause { on } => {

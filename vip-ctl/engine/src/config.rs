@@ -1,6 +1,6 @@
-//! Who takes part, and how long everything lasts: ids, roles, priorities and
-//! the times that follow from T_accept. Reading a configuration file is not
-//! here; the caller has checked it.
+//! The members of a cluster and its times: ids, roles, priorities and the
+//! durations that follow from T_accept. The caller reads and checks the
+//! configuration file.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub const VOTERS_MAX: usize = 7;
 pub const MEMBERS_MAX: usize = 32;
 /// The most groups that a cluster can have (the room of the `LEASES` map).
 pub const GROUPS_MAX: usize = vip_common::layout::GROUPS_MAX as usize;
-/// Priority of a node that a group gives none (field standard: 1–254).
+/// Priority of a node for a group that sets none (the usual range is 1–254).
 pub const PRIORITY_DEFAULT: u8 = 100;
 /// What each place in the ranking delays candidacy by, at least (rule 9).
 pub const RANK_SLOT_MIN: Duration = Duration::from_millis(3);
@@ -20,17 +20,17 @@ pub const RANK_SLOT_MIN: Duration = Duration::from_millis(3);
 pub const RESERVE_MIN: Duration = Duration::from_millis(20);
 /// The shortest pause between an attempt that failed and the next one.
 pub const RETRY_MIN: Duration = Duration::from_millis(1);
-/// How far a ceiling is set above the highest epoch: so many grants of one
-/// group need no word from the disk, and after a crash so many numbers are
-/// left out at most.
+/// How far above the highest epoch a node sets its ceiling: a group can have this
+/// many grants before the disk has to answer, and a crash skips at most this many
+/// numbers.
 pub const EPOCH_MARGIN: u64 = 1_000;
 /// How long a candidate waits for an acceptor's disk before it asks again.
 pub const CEILING_WAIT: Duration = Duration::from_millis(5);
-/// How long a command may take before it is answered with a timeout.
+/// How long a command may take before this node answers it with a timeout.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a stopping node waits for its releases to be confirmed.
 pub const STOP_GRACE: Duration = Duration::from_millis(50);
-/// The shortest time after which a node that is not heard counts as gone for the quorum.
+/// The shortest time after which a silent node counts as gone for the quorum.
 pub const HEARD_MIN: Duration = Duration::from_millis(500);
 
 /// Index into the name-sorted node list of the configuration, the same on every node.
@@ -47,7 +47,7 @@ pub struct Incarnation(pub u64);
 
 /// Number of the grant: rises with every new grant, a renewal keeps it.
 ///
-/// It tells people and services which grant they look at. No vote rests on it:
+/// It tells people and services which grant they see. No vote rests on it:
 /// ballots and expiries decide those. But a holder gives way to a later grant
 /// that a refusal names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,7 +70,7 @@ impl CommandId {
     /// Marks the numbers of commands that the engine gives itself.
     pub(super) const OWN: u64 = 1 << 63;
 
-    /// Has an engine given this command to itself, and not a person?
+    /// Did an engine give itself this command (and not a person)?
     #[must_use]
     pub const fn is_own(self) -> bool {
         self.0 & Self::OWN != 0
@@ -86,7 +86,7 @@ pub enum Role {
     Witness,
     /// Learns who holds what, and neither votes nor stands (rule 11).
     Observer,
-    /// No member has this id, or none any more (rule 10).
+    /// No member has this id, or no longer (rule 10).
     Vacant,
 }
 
@@ -108,11 +108,11 @@ pub struct NodeSpec {
 /// One group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupSpec {
-    /// By [`NodeId`], 1..=254; the highest stands first. A missing one is
-    /// [`PRIORITY_DEFAULT`]; that of a node that never stands is ignored.
+    /// By [`NodeId`], 1..=254; the highest stands first. A missing entry means
+    /// [`PRIORITY_DEFAULT`]; the engine ignores that of a node that never stands.
     pub priorities: Vec<u8>,
-    /// How long a node of higher priority must have been ready before it asks
-    /// the holder for the lease; `None`: it never does (rule 9).
+    /// How long a node of higher priority must have been ready before it asks the
+    /// holder for the lease; with `None` it never asks (rule 9).
     pub preempt: Option<Duration>,
 }
 
@@ -168,7 +168,7 @@ impl Default for Remembered {
     }
 }
 
-/// Everything an engine has to be told.
+/// Everything that an engine needs to know at its start.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EngineConfig {
     /// This node.
@@ -181,13 +181,14 @@ pub struct EngineConfig {
     pub groups: ByGroup<GroupSpec>,
     /// T_accept: how long an acceptor keeps what it accepted. The same on every
     /// node. Made for 20 ms to 75 s: below, timers are too coarse; above, the
-    /// data plane does not believe the lease ([`vip_common::lease::LEASE_NS_MAX`]).
+    /// data plane does not believe the lease
+    /// ([`vip_common::lease::LEASE_NS_MAX`]).
     pub accept: Duration,
-    /// How long this start is followed by silence (rule 5), if that is longer
-    /// than `accept`: as long as any vote of this node's former incarnations
-    /// may still count, whatever T_accept they were configured with.
+    /// How long this node is silent after this start (rule 5), if that is longer
+    /// than `accept`: as long as any vote of its former incarnations may still
+    /// count, whatever T_accept they were configured with.
     pub silence: Duration,
-    /// How long after its start this node does not stand by itself.
+    /// How long after its start this node waits before it stands by itself.
     pub startup_delay: Duration,
     /// Pair mode (rule 13), for exactly two voters that both can hold; `None`
     /// for the rule of the majority.
@@ -199,8 +200,8 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
-    /// A configuration in which everything that has a default has it: silence
-    /// for T_accept, no startup delay, the rule of the majority, no memory.
+    /// A configuration with every default: silence for T_accept, no startup
+    /// delay, the rule of the majority, no memory.
     #[must_use]
     pub fn new(
         me: NodeId,
@@ -229,9 +230,9 @@ impl EngineConfig {
         self.voters().len() / 2 + 1
     }
 
-    /// Is no lease possible without the vote of every voter, this node's own
-    /// among them? So it is with one or two, and in pair mode a lease without
-    /// the other's vote has at least this node's own.
+    /// Does every lease need the vote of every voter, this node included? With
+    /// one or two voters it does. In pair mode, a lease without the other node's
+    /// vote still has this node's own.
     #[must_use]
     pub fn needs_all(&self) -> bool {
         self.majority() == self.voters().len()
@@ -302,7 +303,8 @@ impl EngineConfig {
             .unwrap_or(PRIORITY_DEFAULT)
     }
 
-    /// After which delay a node of higher priority asks for `group`, if it does.
+    /// How long after it is ready a node of higher priority asks for `group`;
+    /// `None` if it never asks.
     #[must_use]
     pub fn preempt(&self, group: GroupId) -> Option<Duration> {
         self.groups.get(group).and_then(|spec| spec.preempt)
@@ -310,7 +312,8 @@ impl EngineConfig {
 
     /// The place of `node` among those that can hold `group`: 0 stands first.
     ///
-    /// By priority, ties by id; who never stands has none and is not counted (rule 9).
+    /// By priority, ties by id; nodes that never stand have no rank and do not
+    /// count (rule 9).
     #[must_use]
     pub fn rank(&self, group: GroupId, node: NodeId) -> Option<u32> {
         if self.role(node) != Some(Role::Node) {
@@ -335,7 +338,8 @@ pub struct Timing {
     pub hold: Duration,
     /// r = T_hold/4: a lease this old is renewed (rule 6).
     pub renew: Duration,
-    /// r/2: who has not answered is asked again, under the same ballot.
+    /// r/2: after this a voter that has not answered is asked again, under the
+    /// same ballot.
     pub retry: Duration,
     /// 2·r: an attempt this old gives way to a new ballot.
     ///
@@ -344,11 +348,12 @@ pub struct Timing {
     pub patience: Duration,
     /// T_accept/4: each peer hears at least this often.
     pub heartbeat: Duration,
-    /// max(2·T_accept, [`HEARD_MIN`]): who was not heard for longer does not count for the quorum.
+    /// max(2·T_accept, [`HEARD_MIN`]): a peer that was silent for longer does not
+    /// count for the quorum.
     pub heard: Duration,
-    /// T_accept·3/200, at least [`RANK_SLOT_MIN`], so 3 ms at the default of
-    /// 200 ms: each place in the ranking delays candidacy by this. A longer
-    /// lease is what slower networks have, and there a slot must be longer too.
+    /// T_accept·3/200, at least [`RANK_SLOT_MIN`], so 3 ms at the default of 200
+    /// ms: each place in the ranking delays candidacy by this. It grows with the
+    /// lease because slower networks have longer leases and need longer slots.
     pub slot: Duration,
     /// 2·r, at least [`RESERVE_MIN`], so 80 ms at the default of 200 ms: the
     /// successor has the group to itself for as long as an attempt may take.
@@ -383,7 +388,8 @@ impl Timing {
 pub struct NodeSet(u32);
 
 impl NodeSet {
-    /// Adds `node`. Ids from [`MEMBERS_MAX`] on are no members and are left out.
+    /// Adds `node`, unless its id is [`MEMBERS_MAX`] or more: no member has such
+    /// an id.
     pub fn insert(&mut self, node: NodeId) {
         if usize::from(node.0) < MEMBERS_MAX {
             self.0 |= 1 << node.0;

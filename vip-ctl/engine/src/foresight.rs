@@ -1,9 +1,9 @@
-//! What a command would bring about, and who would take a group: answered once,
-//! for the engine's own check of a command, for the hooks that a planned move
-//! has to wait for, and for whoever tells people. Nothing here changes anything.
+//! Predicts what a command would do, and who would take a group. One answer
+//! serves the engine's own check of a command, the hooks that a planned move has
+//! to wait for, and the texts for people. Nothing here changes anything.
 //!
-//! It goes by what this node knows at this moment. Another node may know
-//! better, and has the last word on what is its own.
+//! The prediction uses what this node knows now. Another node may know better,
+//! and has the last word about itself.
 
 use vip_common::BootNs;
 
@@ -15,10 +15,10 @@ use super::{
 };
 
 impl Engine {
-    /// What `command` would bring about if it were given at this node at `now`.
+    /// What `command` would do if a person gave it at this node at `now`.
     ///
     /// # Errors
-    /// The refusal that it would meet, as far as this node can tell.
+    /// The refusal that the command would meet, as far as this node can tell.
     pub fn foresee(&self, command: Command, now: BootNs) -> Result<Foreseen, Refusal> {
         let now = now.max(self.node.now);
         let command = self.as_meant(command);
@@ -53,7 +53,8 @@ impl Engine {
         }
     }
 
-    /// With a quorum nothing has to be forced.
+    /// With a quorum nothing needs force: such a command becomes an ordinary
+    /// promotion.
     pub(super) fn as_meant(&self, command: Command) -> Command {
         match command {
             Command::Force { group }
@@ -70,7 +71,7 @@ impl Engine {
         }
     }
 
-    /// Refuses what this node knows for sure that nobody can do.
+    /// Refuses a command if this node knows for sure that nobody can do it.
     pub(super) fn admit(&self, command: Command) -> Result<(), Refusal> {
         if let Some(to) = command.to() {
             self.node.can_hold(to)?;
@@ -93,7 +94,7 @@ impl Engine {
                 self.node.can_hold(node)?;
                 if self.node.present(node, self.node.now) { Ok(()) } else { Err(Refusal::TargetSilent) }
             }
-            // Who has just started may not know the latest word yet.
+            // A node that has just started may not know the latest pause yet.
             Command::Pause { .. } if self.node.silent => Err(Refusal::Starting),
             Command::Pause { .. } => Ok(()),
         }
@@ -102,7 +103,7 @@ impl Engine {
     /// Can the group be moved, as far as this node can tell?
     fn admit_move(&self, group: GroupId, command: Command) -> Result<(), Refusal> {
         let group = self.known(group)?;
-        // What this node holds it can give away, whoever else is there.
+        // A node can always give away what it holds, whoever else is there.
         if group.lease.is_some() {
             return Ok(());
         }
@@ -153,8 +154,8 @@ impl Engine {
             return Err(Refusal::TargetSilent);
         }
         let is_asked = self.node.differs(to);
-        // Who was demoted by hand takes it only when asked by name, which of
-        // itself this node knows.
+        // A node that was demoted by hand takes the group only when a person names it.
+        // This node knows that only about itself.
         let can_take = if to == self.node.me() {
             group.able(&self.node)
         } else {
@@ -166,7 +167,7 @@ impl Engine {
         Ok(Foreseen::Moves(GroupMove { group: id, epoch: group.epoch(), from, to: Some(to), is_asked }))
     }
 
-    /// From its holder to whoever is best; `None` if nobody has it.
+    /// A move from the holder to the best node; `None` if nobody holds the group.
     fn foresee_leaving(&self, group: &Group, now: BootNs) -> Option<GroupMove> {
         let from = group.holder(&self.node, now)?;
         let mut except = NodeSet::default();
@@ -176,14 +177,16 @@ impl Engine {
         Some(GroupMove { group: group.id, epoch: group.epoch(), from: Some(from), to, is_asked })
     }
 
-    /// Who would be asked first to take this group, this node among them.
+    /// The node that the holder would ask first to take this group; this node
+    /// counts too.
     fn best_for(&self, group: &Group, except: NodeSet, now: BootNs) -> Option<NodeId> {
         let me = self.node.me();
         let me = Some(me).filter(|&me| !except.contains(me) && group.ready(&self.node));
         self.node.best_target(group.id, except, me, now)
     }
 
-    /// Who takes this group if its holder dies, or takes it now if nobody has it.
+    /// Who takes this group if its holder dies, or takes it now if nobody holds
+    /// it.
     pub(super) fn heir(&self, group: &Group, now: BootNs) -> Heir {
         let node = &self.node;
         if node.pause.on {

@@ -1,16 +1,17 @@
-//! A set of groups, a bit for each: with thousands of them, all are put in and
-//! taken out again several times for each renewal.
+//! A set of groups, a bit for each: with thousands of groups, the engine inserts
+//! and removes all of them several times for each renewal.
 
 use super::GroupId;
 
 const BITS: usize = u64::BITS as usize;
 
-/// See the module. Sets of as many groups are equal if they have the same in them.
+/// See the module. Two sets made for the same number of groups are equal if they
+/// have the same members.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct GroupSet(Vec<u64>);
 
 impl GroupSet {
-    /// None of so many groups.
+    /// An empty set for this many groups.
     pub fn none_of(groups: usize) -> Self {
         Self(vec![0; groups.div_ceil(BITS)])
     }
@@ -28,7 +29,7 @@ impl GroupSet {
         }
     }
 
-    /// Takes all out, by their numbers.
+    /// Empties the set and returns its groups by rising number.
     pub fn take(&mut self) -> Vec<GroupId> {
         let mut all = Vec::new();
         for (place, word) in self.0.iter_mut().enumerate() {

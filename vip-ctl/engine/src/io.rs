@@ -1,5 +1,5 @@
-//! What goes into the engine and what comes out of it, as types. Doing it (a
-//! socket, a map, a clock) is the event loop's business.
+//! The engine's inputs and outputs as types. The event loop carries the outputs
+//! out (on a socket, a map, a clock).
 
 use std::fmt;
 
@@ -14,13 +14,14 @@ use super::{
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// Time has passed, and packets that have arrived may be unread: this
-    /// node's own leases run out and their renewals begin, and nothing is
-    /// concluded from what was not heard.
+    /// Time has passed, and there may be unread packets: this node's own leases
+    /// run out and their renewals begin, but the engine concludes nothing from
+    /// anybody's silence.
     Clock,
-    /// Time has passed, and the packets that had arrived were handed over
-    /// before: now it is judged what follows from silence. Who is late itself
-    /// would else believe others gone whose words lie in its socket.
+    /// Time has passed, and the event loop has handed over every packet that had
+    /// arrived: now the engine judges what follows from silence. A node that was
+    /// late itself would otherwise take peers for gone whose packets wait in its
+    /// socket.
     Wake,
     /// A packet has arrived, authenticated, from the peer's adopted incarnation.
     Message {
@@ -29,14 +30,15 @@ pub enum Input {
         /// What it says.
         packet: Packet,
     },
-    /// The peer's process is another one than the one that was heard before:
-    /// what that one said of itself holds no longer. Comes before the first
-    /// packet of the new one.
+    /// The peer's process is another one than before: what the former process
+    /// said of itself no longer counts. Comes before the first packet of the new
+    /// one.
     PeerStarted {
         /// Which peer.
         peer: NodeId,
     },
-    /// From now on the disk has this as the floor of the next incarnation's epochs.
+    /// From now on this ceiling is on disk, as the floor of the next
+    /// incarnation's epochs.
     Ceiling {
         /// The epoch.
         ceiling: Epoch,
@@ -49,18 +51,18 @@ pub enum Input {
         /// Carrier, health checks and the like, all taken together.
         eligible: bool,
     },
-    /// This node could serve a group, but is not well, and the group is to stay
-    /// where it is for as long as no other node is ready to take it (rule 12):
-    /// a lease goes on until then, and without one the node is not eligible.
-    /// Ends with the next [`Input::Eligible`].
+    /// This node could serve a group but is not well, and the group shall stay
+    /// where it is until another node is ready to take it (rule 12): this node
+    /// keeps a lease until then, and without one it is not eligible. Ends with
+    /// the next [`Input::Eligible`].
     Unwell {
         /// The group.
         group: GroupId,
     },
     /// Whether this node would answer none of the group's VIPs if it had the
-    /// lease: those that it has are in no majority's configuration yet. Then it
-    /// takes no lease, and keeps the one that it has. [`super::Engine::reload`]
-    /// ends it for all groups.
+    /// lease, because no majority has those VIPs in its configuration yet. Then
+    /// it takes no lease, and keeps the one that it has.
+    /// [`super::Engine::reload`] ends it for all groups.
     Mute {
         /// The group.
         group: GroupId,
@@ -68,29 +70,29 @@ pub enum Input {
         on: bool,
     },
     /// Whether this node has something to do between a grant of this group and
-    /// its service. Then it does not call itself ready from a grant on until
-    /// [`Input::Serving`]: so others see whether its fence is open.
+    /// its service. If so, it does not call itself ready between a grant and
+    /// [`Input::Serving`]; so others see whether its fence is open.
     Prepares {
         /// The group.
         group: GroupId,
         /// True if it has.
         on: bool,
     },
-    /// What had to be done after the grant is done: the group is served.
+    /// This node has done what it had to do after the grant: it serves the group.
     Serving {
         /// The group.
         group: GroupId,
     },
-    /// It has failed: the lease goes to the best node that is ready, also in a
-    /// pause, or to nobody. This node is not eligible until the next
+    /// It has failed: the lease goes to the best node that is ready, or to
+    /// nobody, also in a pause. This node is not eligible until the next
     /// [`Input::Eligible`].
     PromoteFailed {
         /// The group.
         group: GroupId,
     },
-    /// Somebody wants something; answered by [`Output::Done`], always.
+    /// A person or a program gives a command; [`Output::Done`] always answers it.
     Command {
-        /// The caller's number for it.
+        /// The caller's number for the command.
         id: CommandId,
         /// What is wanted.
         command: Command,
@@ -102,16 +104,16 @@ pub enum Input {
 /// A command, given at any node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Command {
-    /// Give the lease to `to`: by switchover if another node holds it, by
-    /// standing at once if nobody does.
+    /// Give the lease to `to`: by switchover if another node holds it; if nobody
+    /// does, `to` stands at once.
     Promote {
         /// The group.
         group: GroupId,
         /// Who shall have it.
         to: NodeId,
     },
-    /// The holder hands over to the best other node; without one it releases
-    /// and stays away until promoted, or until another node has held the group.
+    /// The holder hands over to the best other node. Without one it releases, and
+    /// stays away until a person promotes it or another node has held the group.
     Demote {
         /// The group.
         group: GroupId,
@@ -123,14 +125,14 @@ pub enum Command {
         /// To whom; `None` leaves the choice to the holder.
         to: Option<NodeId>,
     },
-    /// This node takes the lease by its own vote alone, whoever else may have
-    /// it: two nodes may then answer. Given to the node that shall have it.
+    /// This node takes the lease by its own vote alone, whoever else may have it:
+    /// two nodes may then answer. Give it to the node that shall have the lease.
     Force {
         /// The group.
         group: GroupId,
     },
-    /// A node hands over what it holds and takes nothing more, or is back
-    /// among those that may.
+    /// A node hands over what it holds and takes nothing more, or may take leases
+    /// again.
     Standby {
         /// Which node.
         node: NodeId,
@@ -139,7 +141,7 @@ pub enum Command {
         /// Release also groups that nobody else can take at present.
         force: bool,
     },
-    /// No automatic moves in the whole cluster, or again some.
+    /// Switch automatic moves off in the whole cluster, or on again.
     Pause {
         /// True to pause.
         on: bool,
@@ -205,14 +207,14 @@ pub enum Output {
     },
     /// State or holder of a group has changed, as this node sees it.
     Changed(Transition),
-    /// No grant beyond `ceiling` will be accepted before that is on disk; to be
-    /// answered by [`Input::Ceiling`]. Votes of that kind wait.
+    /// This node votes for no grant beyond `ceiling` until that is on disk, which
+    /// [`Input::Ceiling`] tells. Such votes wait.
     RaiseCeiling {
         /// The epoch.
         ceiling: Epoch,
     },
-    /// What is to be remembered beyond this incarnation has changed; the
-    /// epochs are told by [`Output::Changed`].
+    /// What shall outlive this incarnation has changed; [`Output::Changed`] has
+    /// the epochs.
     Remember {
         /// Is this node on standby?
         standby: bool,
@@ -245,7 +247,7 @@ pub enum GroupState {
     Paused,
     /// Votes only.
     Witness,
-    /// Looks on only.
+    /// Learns only, without a vote.
     Observer,
 }
 
@@ -284,7 +286,7 @@ pub enum Reason {
     Promoted,
     /// Carrier, health checks or the like.
     Eligibility,
-    /// What had to be done between the grant and the service has failed.
+    /// What this node had to do between the grant and the service has failed.
     PromoteFailed,
     /// The agent is stopping.
     Stopping,
@@ -300,7 +302,8 @@ pub enum Reason {
     HolderExpired,
     /// Another node released its lease.
     HolderReleased,
-    /// The group is no longer in the configuration, or another one by now.
+    /// The group is no longer in the configuration, or its label is another one
+    /// now.
     Removed,
 }
 
@@ -329,7 +332,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What a command has brought about, as seen by this node's own acceptor.
+/// The outcome of a command, as this node's own acceptor sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Completed {
     /// This node has the lease now.
@@ -342,7 +345,7 @@ pub enum Completed {
     Paused(bool),
 }
 
-/// Why a command was not done. The lease is where it was, unless stated.
+/// Why a node did not do a command. Unless stated, the lease is where it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum Refusal {
     /// The configuration has no such group.
@@ -351,7 +354,7 @@ pub enum Refusal {
     /// The configuration has no such node.
     #[error("no such node")]
     NoSuchNode,
-    /// Less than a majority of the voters is heard.
+    /// This node hears less than a majority of the voters.
     #[error("no quorum: this node does not hear a majority of the voters")]
     NoQuorum,
     /// This node has just started and does not know the holder yet.
@@ -369,8 +372,8 @@ pub enum Refusal {
     /// The target can't serve the group at present.
     #[error("the target is not ready to take the group")]
     TargetNotReady,
-    /// The target does not answer.
-    #[error("the target is not heard")]
+    /// This node does not hear the target.
+    #[error("this node does not hear the target")]
     TargetSilent,
     /// No other node can take the group at present.
     #[error("no other node is ready to take the group")]
@@ -381,8 +384,8 @@ pub enum Refusal {
     /// Another command for the group is under way, or too many commands are.
     #[error("another command is under way; try again")]
     Busy,
-    /// No outcome was seen in time; it may still come.
-    #[error("timed out: no outcome was seen")]
+    /// This node has seen no outcome in time; it may still come.
+    #[error("timed out: this node saw no outcome")]
     Timeout,
 }
 
@@ -452,16 +455,16 @@ pub enum Heir {
 /// What the engine knows at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Status {
-    /// Is a majority of the voters heard, this node included?
+    /// Does this node hear a majority of the voters, itself included?
     pub quorate: bool,
     /// Is this node keeping its silence after the start (rule 5)?
     pub silent: bool,
     /// Are automatic moves switched off in the cluster?
     pub paused: bool,
-    /// Pair mode: has the other node not been heard for T_accept, so that
-    /// this one acts on its own vote (rule 13)?
+    /// Pair mode: has this node not heard the other for T_accept, so that it acts
+    /// on its own vote (rule 13)?
     pub alone: bool,
-    /// How many more grants this node can vote for before its disk has a
+    /// How many more grants this node can vote for before its disk must have a
     /// higher ceiling.
     pub grants_left: u64,
     /// By [`NodeId`].
@@ -487,23 +490,24 @@ pub struct Transition {
     pub holder: Option<NodeId>,
 }
 
-/// What is known of one node.
+/// What this node knows of one node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NodeStatus {
     /// What it does.
     pub role: Role,
-    /// When it was last heard, on this node's clock; this node itself: now.
+    /// When this node last heard it, on its own clock; for this node itself: now.
     pub last_heard: Option<BootNs>,
-    /// Was it heard lately enough to count for the quorum, if it has a vote?
+    /// Did this node hear it recently enough for it to count for the quorum (if
+    /// it has a vote)?
     pub present: bool,
     /// Is it on standby, by what it last said?
     pub standby: bool,
-    /// Has it other groups than this node, so that whether it is ready for one
-    /// is not known here and has to be asked?
+    /// Does it have other groups than this node? Then this node can't know
+    /// whether it is ready for one, and has to ask.
     pub differs: bool,
 }
 
-/// What is known of one group.
+/// What this node knows of one group.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GroupStatus {
     /// This node's state.
@@ -516,7 +520,7 @@ pub struct GroupStatus {
     pub expiry: Option<BootNs>,
     /// Is that lease held by force, without a majority?
     pub forced: bool,
-    /// Present nodes that could take the lease, by what they last said of themselves.
+    /// Present nodes that could take the lease, as each last said of itself.
     pub ready: Vec<NodeId>,
     /// Who takes it if its holder dies, or now if it has none.
     pub heir: Heir,

@@ -1,24 +1,25 @@
-//! What groups are called between nodes, and which of them a node may vote on.
+//! The names of groups between nodes, and which groups a node may vote on.
 //!
-//! A lease is about a set of addresses. So a group's *label* is made of its
-//! name and its VIPs, and a node that does not know a label has no vote on it.
-//! While the nodes of a cluster are given another set of groups, one after the
-//! other, this keeps two of them from answering for one VIP under two groups:
+//! A lease is about a set of addresses. So a group's *label* is made of its name
+//! and its VIPs, and a node that does not know a label has no vote on it. The
+//! nodes of a cluster get another set of groups one after the other; meanwhile
+//! these rules keep two nodes from answering for one VIP under two groups:
 //!
-//! - A voter votes on the sets that it has, and on the one that a group had
-//!   before its last change. The caller names that one only if none of its
+//! - A voter votes on the sets that its groups have, and on the ones that a group
+//!   had before its last changes. The caller names those only if none of their
 //!   VIPs, nor of the new set's, has gone from one group to another; else the
 //!   group is a new one to this node.
-//! - On a new or changed set it does not vote until T_accept after the change:
-//!   by then whatever it voted on before, which may have had a VIP in another
-//!   group, has run out.
+//! - A voter does not vote on a new or changed set until T_accept after the
+//!   change: by then the lease that it voted for before, which may have had a VIP
+//!   in another group, has run out.
 //!
-//! Two leases with a VIP in common would need two majorities, which have a
-//! voter in common, and that one has never had votes for both.
+//! Two leases with a VIP in common would need two majorities. These have a voter
+//! in common, and that voter never votes for both.
 //!
-//! A node that asks goes on with the former set until a majority has had the
-//! new one for long enough to vote on it. VIPs that are new in a group are not
-//! to be answered before its lease is one of the new set: [`Labels::covered`].
+//! A node that asks for leases goes on with the former set until a majority has
+//! had the new one for long enough to vote on it. It answers for VIPs that are
+//! new in a group only after its lease is one of the new set:
+//! [`Labels::covered`].
 
 use std::collections::BTreeMap;
 
@@ -35,14 +36,15 @@ use super::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label(pub u64);
 
-/// A group's labels as a process finds them at its start, newest first.
+/// A group's labels as a process finds them at its start.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LabelSpec {
     /// The set that it has.
     pub current: Label,
-    /// Sets that it had before its last changes, if they may still be voted on.
+    /// Sets that it had before its last changes, newest first, if voters may
+    /// still vote on them.
     pub formers: Vec<Label>,
-    /// The one of all these that leases are asked for.
+    /// The one of all these under which this node asks for leases.
     pub asks: Label,
 }
 
@@ -54,13 +56,13 @@ impl LabelSpec {
     }
 }
 
-/// Former sets of a group that are still voted on; older ones are forgotten.
+/// Former sets of a group that a node still votes on; it forgets older ones.
 pub const FORMERS_MAX: usize = 3;
 
 /// How a message about a group names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
-    /// A vote is asked for: Prepare and Propose.
+    /// A request for a vote: Prepare and Propose.
     Vote,
     /// An answer, which names the group as the question did.
     Answer,
@@ -84,25 +86,26 @@ impl Use {
 
 /// Turns groups into labels and back, for one peer.
 pub(super) trait Naming {
-    /// What `group` is called in a message to the peer; `None` if it can't be
-    /// spoken of.
+    /// The label of `group` in a message to the peer; `None` if no message to the
+    /// peer can name it.
     fn label(&self, group: GroupId, usage: Use) -> Option<Label>;
-    /// The group that the peer means; `None` if there is none here, or none to
-    /// vote on now.
+    /// The group that the peer means; `None` if this node does not have it, or
+    /// may not vote on it now.
     fn group(&mut self, label: Label, usage: Use) -> Option<GroupId>;
-    /// May a message to the peer name `group` by its number? Only if that is
-    /// the same there, and stands for what [`Naming::label`] would say.
+    /// May a message to the peer name `group` by its number? Only if the number
+    /// is the same there, and stands for the label that [`Naming::label`] would
+    /// give.
     fn by_number(&self, group: GroupId, usage: Use) -> bool;
-    /// The peer, which has our table, has named `group` by its number. Is that
-    /// one here, and to be voted on now?
+    /// The peer, which has our table, has named `group` by its number. Does this
+    /// node have that group, and may it vote on it now?
     fn numbered(&mut self, group: GroupId, usage: Use) -> bool;
-    /// Stands for all groups and labels of this node.
+    /// The digest of all groups and labels of this node.
     fn table(&self) -> u64;
-    /// The peer's table has come. Are its numbers of groups ours?
+    /// The peer has sent the digest of its table. Are its numbers of groups ours?
     fn hear_table(&mut self, table: u64) -> bool;
 }
 
-/// Groups are called by their numbers: for clusters whose groups never change.
+/// Names groups by their numbers: for clusters whose groups never change.
 pub(super) struct ByNumber;
 
 impl Naming for ByNumber {
@@ -145,7 +148,8 @@ struct GroupLabels {
     current: Known,
     /// Newest first.
     formers: Vec<Known>,
-    /// What leases are asked for, and since when if it is the current one.
+    /// The label under which this node asks for leases; and since when, if it is
+    /// the current one.
     asks: Label,
     asks_since: Option<BootNs>,
 }
@@ -161,8 +165,8 @@ impl GroupLabels {
         }
     }
 
-    /// The same group with other sets. One that is new here gets its votes
-    /// from `votes_from` on; one that was there keeps its time.
+    /// The same group with other sets. A set that is new here gets its votes from
+    /// `votes_from` on; one that was there before keeps its time.
     fn changed(&self, spec: &LabelSpec, votes_from: BootNs, now: BootNs) -> Self {
         let known = |label| self.known(label).unwrap_or(Known { label, votes_from });
         let went_on = self.current.label == spec.current && self.asks == spec.current;
@@ -180,16 +184,18 @@ impl GroupLabels {
     }
 }
 
-/// What a peer has said.
+/// What a peer has said of its groups.
 #[derive(Clone, Debug, Default)]
 struct PeerTable {
-    /// Its table, since when it has been this one, and when it said so last.
+    /// The digest of its table, since when it has been this one, and when the
+    /// peer last sent it.
     table: Option<(u64, BootNs, BootNs)>,
-    /// How it named a group last, where that is not the current label.
+    /// The label by which it last named a group, where that is not the current
+    /// one.
     formers: BTreeMap<GroupId, Label>,
 }
 
-/// All labels of a node, and what its peers say of theirs.
+/// All labels of a node, and what its peers have said of theirs.
 #[derive(Clone, Debug)]
 pub struct Labels {
     me: NodeId,
@@ -207,11 +213,11 @@ pub struct Labels {
 }
 
 impl Labels {
-    /// The labels of a node whose engine starts at `now`. What it may vote on
-    /// at first is the engine's to say, by its silence.
+    /// The labels of a node whose engine starts at `now`. The engine decides by
+    /// its silence from when on the node votes.
     ///
-    /// `table` stands for all groups and labels: equal on nodes that have the
-    /// same, and on others different.
+    /// `table` is a digest of all groups and labels: equal on nodes that have the
+    /// same ones, different on others.
     #[must_use]
     pub fn new(config: &EngineConfig, specs: &[LabelSpec], table: u64, now: BootNs) -> Self {
         let mut labels = Self {
@@ -242,9 +248,9 @@ impl Labels {
     }
 
     /// Takes over another set of groups: for each its sets, and the number that
-    /// it had before. A group that was not there, or whose set that leases are
-    /// asked for is not to be voted on any more, is a new one: the engine is
-    /// silent about it at first.
+    /// it had before. A group begins anew if it was not there, or if voters no
+    /// longer vote on the set under which this node asks for its leases: the
+    /// engine is silent about it at first.
     pub fn reload(&mut self, groups: &[(Option<GroupId>, LabelSpec)], table: u64, now: BootNs) {
         let votes_from = now.plus(self.timing.accept);
         let entry = |(was, spec): &(Option<GroupId>, LabelSpec)| {
@@ -262,7 +268,8 @@ impl Labels {
         }
     }
 
-    /// Lets go on to the current set what a majority can vote on by now.
+    /// Goes on to the current set of each group on which a majority can vote by
+    /// now.
     pub fn advance(&mut self, now: BootNs) {
         if self.entries.iter().all(|entry| entry.asks_since.is_some()) || !self.is_settled(now) {
             return;
@@ -275,8 +282,8 @@ impl Labels {
         }
     }
 
-    /// Has a majority had this table for longer than T_accept, by whatever
-    /// clock?
+    /// Has a majority had this table for longer than T_accept, whichever clock
+    /// counts it?
     fn is_settled(&self, now: BootNs) -> bool {
         let wait = self.timing.accept.saturating_add(self.timing.accept / 4);
         let has_it = |node: NodeId| {
@@ -293,17 +300,17 @@ impl Labels {
             table.is_some_and(|(_, _, last)| now.since(last) <= self.timing.heard)
         };
         let have_it = self.voters.into_iter().filter(|&node| has_it(node)).count();
-        // In pair mode a node goes on by itself where the other is not there.
+        // In pair mode a node goes on by itself if it does not hear the other.
         let alone =
             self.pair.is_some() && !self.voters.into_iter().any(|node| node != self.me && heard(node));
         have_it >= self.majority || (alone && has_it(self.me))
     }
 
-    /// Are the VIPs that are new in `group` part of any lease that this node
-    /// has or gets from now on? `lease` is what its map has.
+    /// Does every lease that this node has, or gets from now on, include the VIPs
+    /// that are new in `group`? `lease` is the end of its lease in the map.
     ///
-    /// A lease that was asked for before this node went on to the current set
-    /// ends at most T_hold after that, and a candidacy takes some time.
+    /// A lease that this node asked for before it went on to the current set ends
+    /// at most T_hold after that, and a candidacy takes some time.
     #[must_use]
     pub fn covered(&self, group: GroupId, lease: Option<BootNs>, now: BootNs) -> bool {
         let Some(entry) = self.entries.get(group) else { return false };
@@ -314,13 +321,14 @@ impl Labels {
         }
     }
 
-    /// What leases of `group` are asked for at present, and what it should be.
+    /// The label under which this node asks for leases of `group` at present, and
+    /// the one that it should have.
     #[must_use]
     pub fn asked(&self, group: GroupId) -> Option<(Label, Label)> {
         self.entries.get(group).map(|entry| (entry.asks, entry.current.label))
     }
 
-    /// Stands for all groups and labels of this node.
+    /// The digest of all groups and labels of this node.
     #[must_use]
     pub const fn table(&self) -> u64 {
         self.table
@@ -332,15 +340,14 @@ impl Labels {
         self.by_label.get(&label).copied()
     }
 
-    /// Voters other than this node whose groups are not this node's, by what
-    /// they last said.
+    /// Voters other than this node that have other groups, as each last said.
     #[must_use]
     pub fn differing(&self) -> Vec<NodeId> {
         let differs = |peer: &PeerTable| peer.table.is_some_and(|(table, ..)| table != self.table);
         self.peers.iter().filter(|(_, peer)| differs(peer)).map(|(node, _)| *node).collect()
     }
 
-    /// These labels in messages to and from `peer` at `now`.
+    /// These labels, for messages to and from `peer` at `now`.
     pub(super) fn with(&mut self, peer: NodeId, now: BootNs) -> WithPeer<'_> {
         WithPeer { labels: self, peer, now }
     }
@@ -354,8 +361,9 @@ pub(super) struct WithPeer<'a> {
 }
 
 impl WithPeer<'_> {
-    /// The peer means `group`, by this label or by the current one: is that one
-    /// here, and to be voted on now? Takes note of how the peer names it.
+    /// The peer means `group`, by this label or by the current one: does this
+    /// node have that one, and may it vote on it now? Takes note of the peer's
+    /// label.
     fn takes(&mut self, group: GroupId, label: Option<Label>, usage: Use) -> bool {
         let Some(entry) = self.labels.entries.get(group) else { return false };
         let former = label.filter(|label| *label != entry.current.label);

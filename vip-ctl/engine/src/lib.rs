@@ -1,14 +1,14 @@
 //! The lease engine: which groups this node may answer for, and until when.
 //!
-//! Sans-IO: inputs and the time go in, outputs come out. No clock, no
-//! randomness, no socket and no map is in here, so that what ships is what is
-//! simulated. A comment that says "rule N" means rule N of `docs/protocol.md`.
+//! Sans-IO: inputs and the time go in, outputs come out. Without a clock,
+//! randomness, socket or map in here, the simulation runs exactly the code that
+//! ships. A comment that says "rule N" means rule N of `docs/protocol.md`.
 //!
-//! Every node runs an acceptor per group, which votes. Nodes that are no
-//! witnesses also ask for leases and hand them over ([`group`]). A lease counts
-//! from the moment at which its attempt's first message was sent, lasts T_hold on
-//! the holder's clock, and takes a majority of acceptors, each of which keeps it
-//! for the longer T_accept.
+//! Every node runs an acceptor per group, which votes. Every node that can hold
+//! also asks for leases and hands them over ([`group`]). A lease counts from the
+//! moment at which its attempt's first message was sent, lasts T_hold on the
+//! holder's clock, and takes a majority of acceptors, each of which keeps it for
+//! the longer T_accept.
 
 mod by_group;
 mod command;
@@ -61,7 +61,7 @@ use self::{
     timers::Timers,
 };
 
-/// Groups that one heartbeat message speaks of.
+/// Groups that one heartbeat message covers.
 const HEARTBEAT_GROUPS: u16 = 2048;
 
 /// The engine of one node.
@@ -71,12 +71,12 @@ pub struct Engine {
     groups: ByGroup<Group>,
     /// When each group's tick is due.
     timers: Timers,
-    /// Groups that something was heard about since they were last judged.
+    /// Groups about which something was heard since they were last judged.
     unjudged: GroupSet,
     commands: Commands,
     /// Is the startup delay over?
     started: bool,
-    /// When the node is gone at the latest, while it is stopping.
+    /// While the node is stopping: when it leaves at the latest.
     stop_at: Option<BootNs>,
 }
 
@@ -136,11 +136,11 @@ impl Engine {
         }
     }
 
-    /// Takes an input at `now`. What it leads to besides its answer, such as a
-    /// candidacy, waits for the next [`Input::Wake`], which is due at once then.
+    /// Takes an input at `now`. Its consequences besides the answer, such as a
+    /// candidacy, wait for the next [`Input::Wake`], which is then due at once.
     ///
-    /// `now` must have been read *after* the input came in. An acceptor that
-    /// counts from an earlier moment would forget a lease before its holder does.
+    /// Read `now` *after* the input came in. An acceptor that counts from an
+    /// earlier moment would forget a lease before its holder does.
     pub fn handle(&mut self, input: Input, now: BootNs) {
         let is_clock = matches!(input, Input::Clock);
         let input =
@@ -169,7 +169,7 @@ impl Engine {
         self.settle(is_judged);
     }
 
-    /// [`Input::Wake`]: what follows from silence.
+    /// [`Input::Wake`]: judges what follows from silence.
     fn judge(&mut self, now: BootNs) {
         let became_alone = self.node.advance(now);
         self.advance();
@@ -240,8 +240,8 @@ impl Engine {
         }
     }
 
-    /// How late the latest of the renewals is that are due at `now` and have
-    /// not begun; `None` if none is due.
+    /// Of the renewals that are due at `now` and have not begun, how late the
+    /// latest one is; `None` if none is due.
     #[must_use]
     pub fn lateness(&self, now: BootNs) -> Option<Duration> {
         if self.timers.first().is_none_or(|at| at > now) {
@@ -251,19 +251,20 @@ impl Engine {
         due.filter(|at| *at <= now).min().map(|at| now.since(at))
     }
 
-    /// How late a renewal can begin before its lease has run out: T_hold - r.
+    /// How late a renewal may begin and still leave the lease a chance: T_hold -
+    /// r.
     #[must_use]
     pub fn margin(&self) -> Duration {
         self.node.timing.hold.saturating_sub(self.node.timing.renew)
     }
 
-    /// Forgets what makes candidates wait for one another, when the next
-    /// heartbeat is due, and what has been told to people.
+    /// Forgets the delays between candidates, when the next heartbeat is due, and
+    /// what was last reported.
     ///
-    /// For the model check: engines that differ in nothing else become equal.
-    /// No vote and no lease depends on any of it. Slots and back-offs keep
-    /// candidates from disturbing each other, and without them a candidate may
-    /// stand at any moment at which it might have stood with them, and others.
+    /// For the model check: engines that differ in nothing else become equal. No
+    /// vote and no lease depends on any of it. Slots and back-offs only keep
+    /// candidates from disturbing each other: without them a candidate may stand
+    /// at every moment at which it might have stood with them, and at others too.
     pub fn forget_courtesies(&mut self) {
         self.node.heartbeat_at = self.node.now.plus(self.node.timing.heartbeat);
         for group in &mut self.groups {
@@ -305,8 +306,8 @@ impl Engine {
             self.started = true;
             self.touch_all();
         }
-        // Each group once: what comes due by its own tick waits for the next
-        // wake-up, so that one input always takes a bounded time.
+        // Each group once: what comes due by its own tick waits for the next wake-up, so
+        // that one input always takes a bounded time.
         let unjudged = self.unjudged.take();
         for id in self.timers.due(now) {
             if unjudged.binary_search(&id).is_err() {
@@ -319,7 +320,7 @@ impl Engine {
         self.renew_together();
     }
 
-    /// [`Input::Clock`]: what is this node's own, and nothing else.
+    /// [`Input::Clock`]: handles this node's own leases, and nothing else.
     fn run_out(&mut self) {
         for id in self.timers.due(self.node.now) {
             let Some(group) = self.groups.get_mut(id) else { continue };
@@ -332,8 +333,8 @@ impl Engine {
         self.renew_together();
     }
 
-    /// Something was heard about a group: what follows from it is judged when
-    /// everything is read that has arrived.
+    /// Something was heard about a group: the engine judges it when everything
+    /// that has arrived is read.
     fn note(&mut self, id: GroupId) {
         if let Some(group) = self.groups.get_mut(id) {
             group.report(&mut self.node);
@@ -456,7 +457,7 @@ impl Engine {
                 self.touch(id);
             }
         }
-        // One that is due soon goes with what is sent now, in the same datagram.
+        // A heartbeat that is due soon goes now, in the same datagram.
         let soon = if self.node.says_something() { self.node.timing.heartbeat / 2 } else { Duration::ZERO };
         if self.node.heartbeat_at <= now.plus(soon) {
             self.node.heartbeat_at = now.plus(self.node.timing.heartbeat);

@@ -1,6 +1,6 @@
-//! What nodes say to each other: ballots, messages and packets as types. How
-//! they look as bytes is in [`super::wire`]; who may send them, and how that
-//! is authenticated, is the transport's business.
+//! What nodes say to each other: ballots, messages and packets as types.
+//! [`super::wire`] has their bytes; the transport decides who may send them, and
+//! authenticates them.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use super::{
     io::{Command, Refusal},
 };
 
-/// The most bytes that an encoded [`Packet`] has: what fits an IPv6 minimum
-/// MTU of 1280 with room for the transport's header and tag.
+/// The most bytes of an encoded [`Packet`]: fits an IPv6 minimum MTU of 1280 with
+/// room for the transport's header and tag.
 pub const PAYLOAD_MAX: usize = 1200;
 
 /// Number of an attempt to get a lease (rule 1). One ballot, one value.
@@ -24,27 +24,27 @@ pub struct Ballot {
     pub node: NodeId,
 }
 
-/// By what a node has a lease that it asks acceptors to keep.
+/// On what grounds a node asks acceptors to keep a lease for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Claim {
-    /// It has not: it is a candidate, as far as is known.
+    /// It asks for the lease: it is a candidate, as far as the sender knows.
     Asked,
     /// By the votes of a majority.
     Held,
-    /// By its own vote alone, by force. What a majority has voted for does not
-    /// give way to it.
+    /// It holds the lease by its own vote alone, by force. A lease of a majority
+    /// does not give way to it.
     Forced,
 }
 
 impl Claim {
-    /// Does its owner hold the lease, by whatever?
+    /// Does its owner hold the lease, by a majority or by force?
     #[must_use]
     pub const fn is_held(self) -> bool {
         !matches!(self, Self::Asked)
     }
 }
 
-/// Why an acceptor does not go along.
+/// Why an acceptor refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refused {
     /// It holds another owner's unexpired lease (rule 3).
@@ -53,7 +53,7 @@ pub enum Refused {
         ballot: Ballot,
         /// The number of its grant.
         epoch: Epoch,
-        /// By what its owner has it.
+        /// On what grounds its owner has it.
         claim: Claim,
         /// How long the acceptor will keep it.
         remaining: Duration,
@@ -63,15 +63,15 @@ pub enum Refused {
         /// The ballot to exceed.
         ballot: Ballot,
     },
-    /// The group is kept for a successor (rule 8).
+    /// The acceptor keeps the group for a successor (rule 8).
     Reserved {
         /// Who that is.
         successor: NodeId,
         /// How much longer.
         remaining: Duration,
     },
-    /// It has just started and keeps silence (rule 5), or it waits for its disk
-    /// before it votes for a higher epoch.
+    /// The acceptor has just started and keeps silence (rule 5), or it waits for
+    /// its disk before it votes for a higher epoch.
     Silent {
         /// How much longer.
         remaining: Duration,
@@ -82,7 +82,8 @@ pub enum Refused {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AskId(pub u64);
 
-/// A command as the cluster knows it: the sender completes it.
+/// A command as the cluster knows it: unique together with the node that sends
+/// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId {
     /// The start of the node that the command was given to.
@@ -91,15 +92,15 @@ pub struct RequestId {
     pub command: CommandId,
 }
 
-/// What the node that a command was forwarded to makes of it.
+/// The answer of the node to which a command was forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// It is under way; the outcome is for the asking node to see.
+    /// It is under way; the asking node watches for the outcome itself.
     Started {
-        /// Who takes the lease; `None` if it is released to nobody.
+        /// Who takes the lease; `None` if the holder releases it to nobody.
         successor: Option<NodeId>,
     },
-    /// It is not done, and the lease stays where it is.
+    /// The node does not do it, and the lease stays where it is.
     Refused(Refusal),
 }
 
@@ -119,14 +120,14 @@ pub enum Message {
         standby: bool,
         /// The cluster's pause, as the sender knows it.
         pause: Pause,
-        /// The highest epoch that it may have accepted, in any group.
+        /// The highest epoch that the sender may have accepted, in any group.
         highest: Epoch,
     },
     /// A command for the holder (or, if nobody holds, for the node to promote).
     Request {
         /// The command's number.
         request: RequestId,
-        /// The grant that it was meant for: a later one is not touched by it.
+        /// The grant that the command was meant for: it leaves a later one alone.
         epoch: Epoch,
         /// The command.
         command: Command,
@@ -155,7 +156,7 @@ pub enum About {
         /// The ballot.
         ballot: Ballot,
     },
-    /// It may; lower ones may not any more.
+    /// It may; lower ballots may no longer.
     Promise {
         /// The ballot that was asked for.
         ballot: Ballot,
@@ -170,7 +171,7 @@ pub enum About {
         ballot: Ballot,
         /// Number of the grant.
         epoch: Epoch,
-        /// By what the sender has the lease, or wants to.
+        /// On what grounds the sender has the lease, or asks for it.
         claim: Claim,
     },
     /// Noted.
@@ -178,9 +179,9 @@ pub enum About {
         /// The ballot that was proposed.
         ballot: Ballot,
     },
-    /// A majority has accepted this ballot: the sender holds the lease. For
-    /// people and commands; nobody's vote depends on it, and if it is lost,
-    /// the next renewal tells the same.
+    /// A majority has accepted this ballot: the sender holds the lease. This is
+    /// for people and commands: no vote depends on it, and if it is lost, the
+    /// next renewal says the same.
     Holding {
         /// The ballot that won.
         ballot: Ballot,
@@ -196,10 +197,10 @@ pub enum About {
     Release {
         /// The highest ballot that this incarnation of the sender has used.
         ballot: Ballot,
-        /// Who shall have the lease next (rule 8).
+        /// The node that shall have the lease next (rule 8).
         successor: Option<NodeId>,
     },
-    /// A Release has arrived.
+    /// The sender has received a Release.
     Released {
         /// The ballot of that Release.
         ballot: Ballot,
@@ -218,8 +219,8 @@ pub enum About {
     },
 }
 
-/// What one input has for one peer, in as many datagrams as it takes; or what
-/// came in one of those.
+/// What one input has for one peer, in as many datagrams as that takes; or the
+/// content of one received datagram.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Packet {
     /// In the order of sending.

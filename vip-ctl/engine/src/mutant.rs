@@ -1,14 +1,15 @@
-//! Engines that are broken on purpose, each in one line of its own: whoever
-//! checks the engine must find what they do, or the check proves nothing. Where
-//! a line is broken is said there; which lines there are, is here.
+//! Engines that are broken on purpose, each in one line: a check of the engine
+//! must find what they do, or the check proves nothing. This file lists the
+//! mutants; the broken line itself says how it is broken.
 //!
-//! Without the feature `mutants`, which nothing that ships has, [`Broken`] is
-//! empty, and asking it is `false` at compile time.
+//! Without the feature `mutants`, which no release has, [`Broken`] is empty, and
+//! asking it is `false` at compile time.
 
 #[cfg(feature = "mutants")]
 use std::sync::OnceLock;
 
-/// Defines [`Mutant`], with a name for people and why it does no harm, if so.
+/// Defines [`Mutant`], with a name for people and, where it does no harm, the
+/// reason.
 macro_rules! mutants {
     ($($(#[doc = $doc:literal])* $variant:ident = $name:literal $(, harmless = $why:literal)?;)*) => {
         /// One way to break the engine.
@@ -29,7 +30,7 @@ macro_rules! mutants {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// Why nothing can notice it, if nothing can.
+            /// Why no check can notice it; `None` if one can.
             #[must_use]
             pub const fn harmless(self) -> Option<&'static str> {
                 match self { $(Self::$variant => mutants!(@why $($why)?),)* }
@@ -89,9 +90,10 @@ mutants! {
     ReleasesReborn = "release-of-a-former-incarnation";
     /// A late release takes a newer lease of the same process away (rule 7).
     ReleasesNewer = "late-release-takes-a-newer-lease";
-    /// Who takes note believes a lease that its own process has released.
+    /// An acceptor that takes note believes a lease that its own process has
+    /// released.
     LearnsReleased = "believes-what-was-released";
-    /// Who takes note believes whoever spoke last.
+    /// An acceptor that takes note believes the last message, whoever sent it.
     LearnsAnything = "believes-the-last-word";
     /// An acceptor that accepts keeps the reservation before it.
     KeepsReservation = "reservation-outlives-the-lease", harmless = "it ends before the lease does, and a release replaces it";
@@ -135,7 +137,7 @@ mutants! {
     RenewsLate = "retries-renewals-late";
     /// Candidates that lost a duel stand again at once.
     NoBackOff = "duels-without-back-off";
-    /// Who has not answered is not asked again.
+    /// An acceptor that has not answered is not asked again.
     NeverRepeats = "asks-once-only";
     /// A lease by force never becomes an ordinary one.
     ForcedForEver = "forced-for-ever";
@@ -173,7 +175,8 @@ mutants! {
     NoStartupDelay = "no-startup-delay";
     /// Priority delays nobody's candidacy (rule 9).
     NoRank = "everybody-is-first";
-    /// Not only the best of those that could asks for the lease (rule 9).
+    /// Every node that could hold the lease asks for it, not only the best one
+    /// (rule 9).
     AnyPreempts = "anybody-preempts";
     /// Preemption goes on in a pause.
     PreemptsInAPause = "preempts-in-a-pause";
@@ -209,7 +212,7 @@ mutants! {
     PairTakesHearing = "pair-takes-what-it-hears";
     /// A pair that holds takes what it does not hear (rule 13).
     PairHoldTakes = "pair-that-holds-takes";
-    /// Who never said that it is ready is asked to take over.
+    /// A holder asks a node to take over that never said that it is ready.
     AnyTarget = "any-node-is-a-target";
     /// A grant is accepted whose epoch the disk does not know of.
     BeyondCeiling = "accepts-beyond-the-ceiling";
@@ -247,7 +250,7 @@ mutants! {
 #[cfg(feature = "mutants")]
 static CHOSEN: OnceLock<Option<Mutant>> = OnceLock::new();
 
-/// Breaks every engine that this process makes from now on, but those that
+/// Breaks every engine that this process makes from now on, except those that
 /// [`crate::Engine::mutated`] makes.
 ///
 /// # Panics

@@ -1,5 +1,5 @@
-//! What all groups of a node share: configuration, the time of the current
-//! input, what is known of the peers, and what waits to go out. Nothing here
+//! What all groups of a node share: configuration, the time of the current input,
+//! what this node knows of its peers, and what waits to go out. Nothing here
 //! decides about a lease.
 
 use std::{
@@ -17,7 +17,7 @@ use super::{
     mutant::{Broken, Mutant},
 };
 
-/// Whom a command's verdict goes to.
+/// Where a command's verdict goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Requester {
     pub origin: NodeId,
@@ -29,20 +29,21 @@ pub(super) struct Requester {
 pub(super) struct Leaving {
     /// Who waits for the verdict.
     pub requester: Requester,
-    /// It stays if it is not done by then.
+    /// If others do not have everything by then, the node stays.
     pub until: BootNs,
     /// Nobody can take one of its groups.
     pub failed: bool,
 }
 
-/// What is known of the peers.
+/// What this node knows of its peers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Peer {
     heard: Option<BootNs>,
     /// As it last said of itself.
     ready: ByGroup<bool>,
-    /// It has other groups than this node, so that what it says of its own is
-    /// not understood: whether it is ready, it has to be asked.
+    /// The peer has other groups than this node, so that this node can't
+    /// understand what it says of its own: the holder has to ask it whether it is
+    /// ready.
     differs: bool,
     /// What it last said of itself and the cluster.
     standby: bool,
@@ -73,9 +74,9 @@ pub(super) struct Node {
     pub quorate: bool,
     /// Pair mode: the other node has not been heard for T_accept.
     pub alone: bool,
-    /// When that will be so, unless it is heard.
+    /// When it becomes so, unless this node hears the other.
     alone_at: BootNs,
-    /// When it was first found that it should have been heard.
+    /// When this node first noticed that it should have heard the other.
     overdue_at: Option<BootNs>,
     /// The highest round that an attempt of this node has had, in any group.
     pub round: u64,
@@ -92,9 +93,9 @@ pub(super) struct Node {
     outbox: BTreeMap<NodeId, Vec<Message>>,
     peers: Vec<Peer>,
     asks: u64,
-    /// No grant beyond it is accepted: it is on disk.
+    /// This epoch is on disk: the node accepts no grant beyond it.
     ceiling: Epoch,
-    /// What was asked to be on disk.
+    /// The ceiling that this node has asked its disk for.
     ceiling_asked: Epoch,
     /// The highest epoch that this node may have accepted, in any group.
     highest: Epoch,
@@ -164,12 +165,12 @@ impl Node {
         self.config.votes(self.config.me)
     }
 
-    /// A new input at `now`, from which nothing is concluded about others.
+    /// A new input at `now`: concludes nothing about others from it.
     pub fn pass(&mut self, now: BootNs) {
         self.now = self.now.max(now);
     }
 
-    /// A new input at `now`, with everything read that has arrived. Returns
+    /// A new input at `now`, after everything that has arrived was read. Returns
     /// whether this node is alone from now on.
     pub fn advance(&mut self, now: BootNs) -> bool {
         self.pass(now);
@@ -182,9 +183,8 @@ impl Node {
         if self.config.pair.is_none() || self.alone || self.now < self.alone_at {
             return false;
         }
-        // This process may have been stopped: what the other node said
-        // meanwhile waits in the socket then, and is read before this is
-        // looked at again, not much later.
+        // This process may have been stopped. Then what the other node said meanwhile
+        // waits in the socket; this node reads that, and checks again a little later.
         let slot = self.timing.slot;
         match self.overdue_at {
             Some(at) if self.now < at.plus(slot) => {}
@@ -194,13 +194,14 @@ impl Node {
         self.alone
     }
 
-    /// When [`Node::advance`] has to look again whether this node is alone.
+    /// When [`Node::advance`] has to check again whether this node is alone.
     pub fn alone_deadline(&self) -> Option<BootNs> {
         let look_at = self.overdue_at.map_or(self.alone_at, |at| at.plus(self.timing.slot));
         (self.config.pair.is_some() && !self.alone).then_some(look_at)
     }
 
-    /// Takes note that `peer` was heard now. Returns whether the quorum is back by that.
+    /// Takes note that `peer` was heard now. Returns whether that brought the
+    /// quorum back.
     pub fn hear(&mut self, peer: NodeId) -> bool {
         if let Some(peer) = self.peers.get_mut(usize::from(peer.0)) {
             peer.heard = Some(self.now);
@@ -210,7 +211,7 @@ impl Node {
             self.alone_at = self.now.plus(self.timing.accept);
             self.overdue_at = None;
         }
-        // That it is lost is judged when all is read.
+        // Its loss is judged after everything is read.
         let is_back = !self.quorate && self.quorate_at(self.now);
         self.quorate |= is_back;
         is_back
@@ -233,13 +234,13 @@ impl Node {
         is_newer
     }
 
-    /// Sets the pause, and sees to it that it is told and remembered.
+    /// Sets the pause, and has it sent to the peers and remembered.
     pub fn set_pause(&mut self, pause: Pause) {
         self.pause = pause;
         self.remember();
     }
 
-    /// Sets standby, and sees to it that it is told and remembered.
+    /// Sets standby, and has it sent to the peers and remembered.
     pub fn set_standby(&mut self, standby: bool) {
         self.standby = standby;
         self.remember();
@@ -265,9 +266,9 @@ impl Node {
             || present.all(|node| self.peer(node).is_some_and(|peer| peer.pause >= pause))
     }
 
-    /// How many votes make a lease, for a candidate (`stands`) or for its
-    /// holder. Pair mode counts the own vote alone where the other can't be
-    /// asked; a holder always may go on by it, because the other node takes
+    /// How many votes make a lease, for a candidate (`stands`) or for its holder.
+    /// Pair mode counts this node's own vote alone where it can't ask the other.
+    /// A holder may always go on by its own vote, because the other node takes
     /// nothing without this one's vote while it hears this one (rule 13).
     pub fn votes_needed(&self, stands: bool) -> usize {
         match self.config.pair {
@@ -279,8 +280,8 @@ impl Node {
         }
     }
 
-    /// Takes note of what `peer` said about its readiness: nothing, if it has
-    /// other groups.
+    /// Takes note of what `peer` said about its readiness; ignores it if the peer
+    /// has other groups.
     pub fn hear_ready(&mut self, peer: NodeId, first: GroupId, ready: &[bool]) {
         let Some(peer) = self.peers.get_mut(usize::from(peer.0)) else { return };
         if first == GroupId(0) && !self.config.groups.is_empty() {
@@ -302,7 +303,8 @@ impl Node {
         }
     }
 
-    /// Groups have other numbers now: for each, its former one, if it had one.
+    /// Groups have new numbers: `was` has the former number of each, if it had
+    /// one.
     pub fn renumber(&mut self, was: &ByGroup<Option<GroupId>>) {
         for peer in &mut self.peers {
             let ready =
@@ -336,7 +338,7 @@ impl Node {
     /// pair mode: may this node act, with the other's vote or without it?
     ///
     /// A node that hears no majority can't win one either: it keeps quiet, so
-    /// that its ever higher ballots don't disturb those who can.
+    /// that its ever higher ballots don't disturb nodes that can.
     pub fn quorate_at(&self, now: BootNs) -> bool {
         match self.config.pair {
             Some(PeerLoss::Take) => return true,
@@ -360,13 +362,13 @@ impl Node {
         })
     }
 
-    /// Has it other groups than this node, by what it last said?
+    /// Does `node` have other groups than this node, by what it last said?
     pub fn differs(&self, node: NodeId) -> bool {
         self.peer(node).is_some_and(|peer| peer.differs)
     }
 
-    /// Those that can't say of themselves whether they could take a group,
-    /// since they have others than this node.
+    /// Peers that can't announce that they are ready for a group, because they
+    /// have other groups than this node.
     fn differing_peers(&self, now: BootNs) -> impl Iterator<Item = NodeId> + '_ {
         self.config.peers().into_iter().filter(move |&node| {
             self.config.role(node) == Some(Role::Node)
@@ -375,13 +377,13 @@ impl Node {
         })
     }
 
-    /// The first of these by rank in `group`: highest priority, then lowest id.
+    /// The first of `nodes` by rank in `group`: highest priority, then lowest id.
     fn first(&self, group: GroupId, nodes: impl Iterator<Item = NodeId>, except: NodeSet) -> Option<NodeId> {
         nodes.filter(|&node| !except.contains(node)).min_by_key(|&node| self.config.rank(group, node))
     }
 
-    /// The best node that is ready for `group`, but for these; `me` is this
-    /// node where it counts among them.
+    /// The best node that is ready for `group`, except for `except`; `me` is this
+    /// node if it shall count too.
     pub fn best_ready(
         &self,
         group: GroupId,
@@ -393,7 +395,7 @@ impl Node {
     }
 
     /// The best node to ask whether it takes `group`: one that is ready, or else
-    /// one that can't say so by itself.
+    /// one with other groups, which can't announce that.
     pub fn best_target(
         &self,
         group: GroupId,
@@ -422,7 +424,7 @@ impl Node {
         }
     }
 
-    /// Notes a verdict for whoever waits for it.
+    /// Notes a verdict for the requester.
     pub fn decide(&mut self, requester: Option<Requester>, verdict: Verdict) {
         self.decided.extend(requester.map(|requester| (requester, verdict)));
     }
@@ -435,21 +437,21 @@ impl Node {
         self.timing.accept
     }
 
-    /// May a grant of this epoch be accepted? Only if the next incarnation will
-    /// know that it may have been, whatever else is forgotten with the host.
+    /// May this node accept a grant of this epoch? Only if its next incarnation
+    /// will know that it may have, even if the host forgets all else.
     pub fn is_below_ceiling(&mut self, epoch: Epoch) -> bool {
         self.see_epoch(epoch);
         self.is_on_disk(epoch)
     }
 
-    /// Is it below the ceiling by now? A pair promises nothing about epochs
-    /// (rule 13), and is not kept waiting.
+    /// Is the epoch below the ceiling now? A pair promises nothing about epochs
+    /// (rule 13), so it never waits.
     pub fn is_on_disk(&self, epoch: Epoch) -> bool {
         epoch <= self.ceiling || self.config.pair.is_some() || self.broken.is(Mutant::BeyondCeiling)
     }
 
-    /// There is, or may have been, a grant of this epoch somewhere: has the
-    /// ceiling raised in time for the next ones.
+    /// There is, or may have been, a grant of this epoch somewhere: asks for a
+    /// higher ceiling in time for the next ones.
     fn see_epoch(&mut self, epoch: Epoch) {
         if self.ceiling == Epoch(u64::MAX) {
             return;
@@ -462,13 +464,13 @@ impl Node {
         }
     }
 
-    /// How many epochs there are up to the ceiling.
+    /// How many epochs are left up to the ceiling.
     pub fn grants_left(&self) -> u64 {
         self.ceiling.0.saturating_sub(self.highest.0)
     }
 
-    /// The highest epoch that this node may have accepted, in any group. Others
-    /// are told, so that their disks are ahead of the next grant.
+    /// The highest epoch that this node may have accepted, in any group. Its
+    /// peers learn it, so that their disks are ahead of the next grant.
     pub fn highest(&self) -> Epoch {
         self.highest
     }
@@ -484,8 +486,8 @@ impl Node {
         AskId(self.asks)
     }
 
-    /// Puts the next heartbeat on the way soon, to tell of a change. Not at
-    /// once, so that many changes together make one heartbeat.
+    /// Makes the next heartbeat due soon, to tell of a change. Not at once, so
+    /// that many changes together make one heartbeat.
     pub fn heartbeat_soon(&mut self) {
         self.heartbeat_at = self.heartbeat_at.min(self.now.plus(self.timing.slot));
     }
@@ -524,9 +526,9 @@ impl Node {
         self.send_all(&Message::Group { group, about });
     }
 
-    /// Turns what is queued into a packet for each peer: all groups together.
-    /// They come after everything else that this input has caused, so that a
-    /// map write is always done before the message that tells of it (rule 7).
+    /// Turns what is queued into a packet for each peer, with all groups. They
+    /// come after all other outputs of this input, so that a map write is always
+    /// done before the message that tells of it (rule 7).
     pub fn flush(&mut self) {
         for (to, messages) in std::mem::take(&mut self.outbox) {
             self.outputs.push_back(Output::Send { to, packet: Packet { messages } });

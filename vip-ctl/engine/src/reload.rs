@@ -1,6 +1,6 @@
-//! Another set of groups for a running engine. Groups that stay keep their
-//! votes and leases and notice nothing; what VIPs they have is not known here
-//! ([`super::label`] is about that).
+//! Another set of groups for a running engine. Groups that stay keep their votes
+//! and leases and notice nothing. The engine does not know their VIPs
+//! ([`super::label`] is about those).
 
 use vip_common::BootNs;
 
@@ -26,8 +26,8 @@ pub struct Reloaded {
 }
 
 impl Engine {
-    /// Releases a group that will not be there any more, to nobody. The caller
-    /// does the outputs before [`Engine::reload`], which gives other numbers.
+    /// Releases a group that will no longer exist, to nobody. The caller does the
+    /// outputs before [`Engine::reload`], which gives new numbers.
     pub fn retire(&mut self, id: GroupId, now: BootNs) {
         self.pass(now);
         if let Some(group) = self.groups.get_mut(id) {
@@ -43,12 +43,12 @@ impl Engine {
         self.settle(self.node.broken.is(Mutant::ReloadJudges));
     }
 
-    /// Goes on with another set of groups; a group's place is its new number.
-    /// All outputs must have been taken. Commands about groups that are gone
-    /// are refused.
+    /// Goes on with another set of groups; a group's place is its new number. The
+    /// caller must have taken all outputs. The engine refuses commands about
+    /// groups that are gone.
     ///
-    /// A group that is new here is silent for T_accept: this node may have had
-    /// it before, or another group with its VIPs, and have forgotten its votes.
+    /// A group that is new here is silent for T_accept: this node may have had it
+    /// before, or another group with its VIPs, and have forgotten its votes.
     ///
     /// # Panics
     /// If there are more than [`super::GROUPS_MAX`] groups, or outputs left.
@@ -79,7 +79,7 @@ impl Engine {
                     group
                 }
                 None => {
-                    // It may have been there before, with other VIPs or votes.
+                    // This node may have had it before, with other VIPs or votes.
                     let silent_until = self.node.now.plus(self.node.timing.accept);
                     let is_loud = self.node.broken.is(Mutant::NewGroupVotes);
                     let silent_until = if is_loud { self.node.now } else { silent_until };
@@ -95,8 +95,8 @@ impl Engine {
         self.settle(self.node.broken.is(Mutant::ReloadJudges));
     }
 
-    /// What follows from silence is judged by the next [`super::Input::Wake`]:
-    /// mail may have come since the last one.
+    /// The next [`super::Input::Wake`] judges what follows from silence: messages
+    /// may have come since the last one.
     fn pass(&mut self, now: BootNs) {
         if self.node.broken.is(Mutant::ReloadJudges) {
             self.node.advance(now);

@@ -1,6 +1,6 @@
-//! When each group's tick is due. Renewals go together, so that many groups
-//! are due at one moment, and each is put off several times for each renewal:
-//! what is put off stays where it is until its former moment has come.
+//! When each group's tick is due. Renewals go together, so that many groups are
+//! due at one moment, and each is put off several times for each renewal. A group
+//! that is put off stays in the queue until its former moment has come.
 
 use std::{
     collections::BTreeMap,
@@ -18,14 +18,15 @@ const STALE_MAX: usize = 16;
 #[derive(Clone, Debug, Default)]
 pub struct Timers {
     due: ByGroup<Option<BootNs>>,
-    /// By moment, the groups that were or are due then. The last one of the
-    /// first moment is due then.
+    /// By moment, the groups that were or are due then. The last group of the
+    /// first moment is really due then.
     queue: BTreeMap<BootNs, Vec<GroupId>>,
     /// Groups in the queue, each as often as it is there.
     queued: usize,
 }
 
-/// What was put off makes no difference.
+/// Equal if the same groups are due at the same moments; leftovers in the queue
+/// make no difference.
 impl PartialEq for Timers {
     fn eq(&self, other: &Self) -> bool {
         self.due == other.due
@@ -68,7 +69,7 @@ impl Timers {
         all
     }
 
-    /// A group is due then and not when it was before; `None`: never.
+    /// Makes a group due at `at` instead of its former moment; never, if `None`.
     pub fn set(&mut self, group: GroupId, at: Option<BootNs>) {
         let Some(due) = self.due.get_mut(group) else { return };
         let before = std::mem::replace(due, at);
@@ -87,7 +88,8 @@ impl Timers {
         }
     }
 
-    /// Forgets what was put off, up to the first group that is due.
+    /// Drops leftovers of groups that were put off, up to the first group that is
+    /// due.
     fn drop_stale(&mut self) {
         while let Some(mut first) = self.queue.first_entry() {
             let at = *first.key();
@@ -102,7 +104,7 @@ impl Timers {
         }
     }
 
-    /// Forgets all that was put off.
+    /// Drops all leftovers.
     fn rebuild(&mut self) {
         self.queue.clear();
         self.queued = 0;

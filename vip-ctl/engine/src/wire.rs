@@ -1,8 +1,7 @@
-//! Packets as bytes, and back. Numbers are big-endian; a message is a kind
-//! byte and its fields, a packet is one message after another up to its end.
-//! A group goes by its label ([`super::label`]), or with others by its number
-//! ([`runs`]).
-//! Authentication, sequence numbers and the wire version are the transport's.
+//! Packets as bytes, and back. Numbers are big-endian; a message is a kind byte
+//! and its fields, a packet is one message after another up to its end. A message
+//! names a group by its label ([`super::label`]), or by its number ([`runs`]).
+//! The transport has authentication, sequence numbers and the wire version.
 
 mod runs;
 
@@ -108,19 +107,19 @@ const fn refusal_number(refusal: Refusal) -> u8 {
 
 impl Packet {
     /// The packet for `to`, in as few payloads as it fits, each of at most
-    /// [`PAYLOAD_MAX`] bytes: with groups by their labels, or by their numbers
-    /// where those are the same there. Messages about a group that `to` can't be
-    /// told of are left out.
+    /// [`PAYLOAD_MAX`] bytes. It names groups by their labels, or by their
+    /// numbers where `to` has the same ones, and leaves out messages about groups
+    /// that it can't name to `to`.
     #[must_use]
     pub fn encode_for(&self, to: NodeId, labels: &mut Labels, now: BootNs) -> Vec<Vec<u8>> {
         self.payloads(&labels.with(to, now))
     }
 
-    /// The packet that `bytes` from `from` stand for. Messages about groups
-    /// that are not here, or not to be voted on now, are left out.
+    /// The packet that `bytes` from `from` stand for, without messages about
+    /// groups that this node does not have, or may not vote on now.
     ///
     /// # Errors
-    /// If they are none, or longer than [`PAYLOAD_MAX`].
+    /// If they are no packet, or longer than [`PAYLOAD_MAX`].
     pub fn decode_from(
         bytes: &[u8],
         from: NodeId,
@@ -130,7 +129,7 @@ impl Packet {
         Self::decode_with(bytes, &mut labels.with(from, now))
     }
 
-    /// [`Packet::encode_for`] whoever has the same groups: by their numbers.
+    /// [`Packet::encode_for`] a node with the same groups: by their numbers.
     #[must_use]
     pub fn encode(&self) -> Vec<Vec<u8>> {
         self.payloads(&ByNumber)
@@ -151,12 +150,12 @@ impl Packet {
     }
 
     /// The packet that one payload stands for, all of it, with groups by their
-    /// numbers. A payload has one form only, but for how runs are cut, and the
-    /// bits that pad a heartbeat's last byte: those are ignored, and encoded as
-    /// zeros.
+    /// numbers. A packet has only one payload, except for where runs are cut, and
+    /// the padding bits of a heartbeat's last byte: those are ignored, and
+    /// encoded as zeros.
     ///
     /// # Errors
-    /// If they are none, or longer than [`PAYLOAD_MAX`].
+    /// If they are no packet, or longer than [`PAYLOAD_MAX`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         Self::decode_with(bytes, &mut ByNumber)
     }
@@ -190,7 +189,7 @@ fn put_message(out: &mut Vec<u8>, message: &Message, naming: &impl Naming) {
             out.push(HEARTBEAT);
             out.extend(naming.table().to_be_bytes());
             out.extend(first.0.to_be_bytes());
-            // The engine speaks of a bounded number of groups at a time.
+            // The engine puts a bounded number of groups into one heartbeat.
             let told = u16::try_from(ready.len()).unwrap_or(u16::MAX);
             out.extend(told.to_be_bytes());
             for eight in ready[..usize::from(told)].chunks(8) {
@@ -405,7 +404,8 @@ impl Reader<'_> {
         Ok(RequestId { incarnation: Incarnation(self.u64()?), command: CommandId(self.u64()?) })
     }
 
-    /// The next message; `None` if it is about a group that is not meant here.
+    /// The next message; `None` if this node has no such group, or may not vote
+    /// on it.
     fn message(&mut self, naming: &mut impl Naming) -> Result<Option<Message>, DecodeError> {
         match self.u8()? {
             HEARTBEAT => self.heartbeat(naming).map(Some),
@@ -458,7 +458,7 @@ impl Reader<'_> {
         let bytes = self.0.split_at_checked(told.div_ceil(8));
         let (bytes, rest) = bytes.ok_or(DecodeError::Truncated)?;
         self.0 = rest;
-        // Numbers of another table are other groups': nothing is said of ours.
+        // Numbers of another table mean other groups: they say nothing of ours.
         let told = if naming.hear_table(table) { told } else { 0 };
         let ready = (0..told).map(|bit| bytes[bit / 8] & (1 << (bit % 8)) != 0);
         Ok(Message::Heartbeat { first, ready: ready.collect() })
@@ -485,7 +485,7 @@ impl Reader<'_> {
             return Err(DecodeError::Unknown { what: "command", byte: kind });
         }
         let group = if is_of_nodes { Some(GroupId::default()) } else { naming.group(label, Use::Other) };
-        // What is wrong is wrong for any group.
+        // A command that is wrong is wrong for any group.
         let command = Self::command_about(kind, group.unwrap_or_default(), to)?;
         Ok(group.map(|_| command))
     }

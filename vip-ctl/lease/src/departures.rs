@@ -1,9 +1,9 @@
-//! Planned moves that wait for `pre_demote`: the command is kept back until
-//! the hook of every group that it takes from this node has ended or had its
-//! time, while the leases are renewed. A lease that is lost meanwhile is lost
-//! at once; nothing here keeps one.
+//! Planned moves that wait for `pre_demote`: holds back the command until the
+//! hook of every group that it takes from this node has ended or had its time,
+//! while the leases are renewed. A lease that is lost meanwhile is lost at once;
+//! nothing here keeps one.
 //!
-//! Sans-IO, and generic over what is kept back.
+//! Sans-IO, and generic over what it holds back.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,27 +18,27 @@ use crate::{
     mutant::{self, Mutant},
 };
 
-/// Hooks of one kind that run at the same time; more wait. Ten thousand groups
-/// can move at once.
+/// How many hooks of one kind run at the same time; more wait. Ten thousand
+/// groups can move at once.
 pub const RUNS_MAX: usize = 16;
-/// The most that is kept back at a time; more goes ahead at once.
+/// The most moves that it holds back at a time; more go ahead at once.
 const KEPT_MAX: usize = 64;
-/// What a hook's process and its end may take beyond the hook's limit, which
-/// is kept by whoever runs it.
+/// How much longer than the hook's limit its process and the report of its end
+/// may take; the thread that runs hooks enforces the limit itself.
 const GRACE: Duration = Duration::from_millis(500);
-/// How long a move waits in all where more hooks are to run than run at a time.
+/// How long in all a move waits if there are more hooks than run at a time.
 const QUEUE_MAX: Duration = Duration::from_secs(10);
 
-/// A group whose hook runs, or has ended lately.
+/// A group whose hook runs, or has recently ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Departure {
-    /// It is waited for until then.
+    /// A move waits for it until then.
     Running { ticket: Ticket, until: BootNs },
-    /// The move may come until then.
+    /// The hook has ended; the move may come until then.
     Done { until: BootNs },
 }
 
-/// Something kept back.
+/// A move that is held back.
 #[derive(Debug)]
 struct Kept<T> {
     what: T,
@@ -48,15 +48,15 @@ struct Kept<T> {
 /// What [`Departures::overdue`] finds.
 #[derive(Debug)]
 pub struct Overdue<T> {
-    /// What may go ahead because its hooks have had their time.
+    /// The moves that may go ahead because their hooks have had their time.
     pub free: Vec<T>,
-    /// The groups that were not moved although their hook has ended.
+    /// The groups that did not move although their hook has ended.
     pub stayed: Vec<GroupId>,
-    /// Runs that come too late if they have not begun.
+    /// Runs that must not begin any more.
     pub late: Vec<Ticket>,
 }
 
-/// What is kept back, and why.
+/// The moves that are held back, and why.
 #[derive(Debug)]
 pub struct Departures<T> {
     groups: BTreeMap<GroupId, Departure>,
@@ -70,18 +70,18 @@ impl<T> Default for Departures<T> {
 }
 
 impl<T> Departures<T> {
-    /// Which of these groups' hooks are still to end before a move.
+    /// Which of these groups' hooks have still to end before a move?
     pub fn waiting(&self, groups: &[GroupId]) -> Vec<GroupId> {
         let is_done = |group: &&GroupId| !matches!(self.groups.get(group), Some(Departure::Done { .. }));
         groups.iter().filter(is_done).copied().collect()
     }
 
-    /// Is there no room to keep anything back?
+    /// Is there no room to hold anything back?
     pub fn is_full(&self) -> bool {
         self.kept.len() >= KEPT_MAX
     }
 
-    /// What is kept back.
+    /// Everything that is held back.
     pub fn kept(&self) -> impl Iterator<Item = &T> {
         self.kept.iter().map(|kept| &kept.what)
     }
@@ -91,8 +91,8 @@ impl<T> Departures<T> {
         matches!(self.groups.get(&group), Some(Departure::Running { .. }))
     }
 
-    /// A group's hook is to be run; it may take `limit` from its begin on, for
-    /// which it may have to wait until others have ended.
+    /// A group's hook is going to run. It may take `limit` from its begin, and
+    /// may first have to wait until others have ended.
     pub fn begin(&mut self, group: GroupId, ticket: Ticket, limit: Duration, now: BootNs) {
         let running =
             self.groups.values().filter(|departure| matches!(departure, Departure::Running { .. })).count();
@@ -101,12 +101,12 @@ impl<T> Departures<T> {
         self.groups.insert(group, Departure::Running { ticket, until });
     }
 
-    /// Keeps `what` back until the hooks of these groups have ended.
+    /// Holds `what` back until the hooks of these groups have ended.
     pub fn keep(&mut self, what: T, waits_for: &[GroupId]) {
         self.kept.push(Kept { what, waits_for: waits_for.iter().copied().collect() });
     }
 
-    /// A hook has ended; what may go ahead by that.
+    /// A hook has ended: returns the moves that may go ahead now.
     pub fn ended(&mut self, ticket: Ticket, now: BootNs) -> Vec<T> {
         let is_it =
             |departure: &Departure| matches!(departure, Departure::Running { ticket: t, .. } if *t == ticket);
@@ -114,14 +114,15 @@ impl<T> Departures<T> {
         found.map_or_else(Vec::new, |group| self.done(group, now))
     }
 
-    /// Forgets everything, since groups get other numbers; what was kept back.
+    /// Forgets everything, since groups get new numbers; returns what was held
+    /// back.
     pub fn drain(&mut self) -> Vec<T> {
         self.groups.clear();
         std::mem::take(&mut self.kept).into_iter().map(|kept| kept.what).collect()
     }
 
     fn done(&mut self, group: GroupId, now: BootNs) -> Vec<T> {
-        // Requests are repeated for as long.
+        // A sender repeats its request for this long.
         let lasts = if mutant::is(Mutant::HookAgain) { Duration::ZERO } else { COMMAND_TIMEOUT };
         self.groups.insert(group, Departure::Done { until: now.plus(lasts) });
         self.free(group)
@@ -139,8 +140,8 @@ impl<T> Departures<T> {
         free.into_iter().map(|kept| kept.what).collect()
     }
 
-    /// The lease of this group is gone, whatever took it: what may go ahead by
-    /// that, and the run that comes too late if it has not begun.
+    /// The lease of this group is gone, for whatever reason: returns the moves
+    /// that may go ahead now, and the run that must not begin any more.
     pub fn lost(&mut self, group: GroupId) -> (Vec<T>, Option<Ticket>) {
         match self.groups.remove(&group) {
             None => (Vec::new(), None),
@@ -150,7 +151,7 @@ impl<T> Departures<T> {
         }
     }
 
-    /// What is over by now.
+    /// The moves, groups and runs whose time is over at `now`.
     pub fn overdue(&mut self, now: BootNs) -> Overdue<T> {
         let mut over = Overdue { free: Vec::new(), stayed: Vec::new(), late: Vec::new() };
         for (group, departure) in self.groups.clone() {

@@ -1,11 +1,11 @@
-//! Between the engine's words and the map: a group that has a `pre_promote`
-//! hook is kept shut from the grant until the hook has ended well, while its
-//! lease is renewed. Also what the gap before a grant was, and which groups a
-//! failed hook keeps this node from.
+//! Holds back a new lease from the map until `pre_promote` has succeeded, while
+//! the engine renews it: the group's fence stays shut meanwhile. Also measures
+//! the gap before each grant, and keeps this node away from groups whose hook
+//! failed.
 //!
-//! Sans-IO. It can only keep a word back: what it gives out is always the
-//! engine's latest word, not run out, and of the grant that the hook was run
-//! for.
+//! Sans-IO. It only ever holds a word back: what it lets through is always the
+//! engine's latest word, has not run out, and belongs to the grant that the hook
+//! ran for.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ pub struct Ticket(pub u64);
 pub struct Grant(pub u64);
 
 impl Grant {
-    /// Of a former agent, found in the map.
+    /// A grant of a former agent, found in the map.
     pub const FOUND: Self = Self(0);
 }
 
@@ -38,9 +38,9 @@ pub struct GateRule {
     pub name: Arc<str>,
     /// Is there a `pre_promote`?
     pub pre_promote: bool,
-    /// Is the fence opened also if it fails?
+    /// Does the fence open even if it fails?
     pub ignore_failure: bool,
-    /// How long this node stays away after it has failed.
+    /// How long this node stays away from the group after it has failed.
     pub retry_after: Duration,
     /// How long `pre_demote` may take; `None`: there is none.
     pub pre_demote: Option<Duration>,
@@ -53,7 +53,7 @@ enum Passage {
     Shut,
     /// Its hook is to begin, or runs.
     Waiting { ticket: Ticket, begun: bool },
-    /// Its hook has failed: never to be opened.
+    /// Its hook has failed: the fence never opens for this grant.
     Failed,
     /// The engine's words go into the map.
     Open,
@@ -70,44 +70,44 @@ struct Gate {
     /// one since.
     vacant_since: Option<BootNs>,
     holder: Option<NodeId>,
-    /// When the lease before this grant ended, until the gap is told.
+    /// When the lease before this grant ended, until the gap is reported.
     vacated: Option<BootNs>,
     /// Number of the latest grant.
     number: Grant,
-    /// What the engine said of it.
+    /// The epoch and reason that the engine gave for it.
     grant: (Epoch, Reason),
-    /// The event loop's last word on eligibility.
+    /// The judge's last verdict on eligibility.
     eligible: Eligible,
 }
 
-/// What is to be done about a word of the engine, in this order.
+/// What to do about a word of the engine, in this order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Step {
-    /// Into the map.
+    /// Write this into the map.
     pub store: Option<Lease>,
-    /// The run that has lost its meaning.
+    /// Cancel this run: nobody needs it any more.
     pub cancel: Option<Ticket>,
 }
 
-/// What is to be told of a change, and done about it.
+/// What to report of a change, and what to do about it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     /// The lease is this node's, and the fence is shut until its hook has ended.
     pub promoting: bool,
-    /// The gap that the grant has ended.
+    /// The time without a lease that the grant has ended.
     pub gap: Option<Duration>,
-    /// `pre_promote` is to be run.
+    /// Run `pre_promote`.
     pub begin: Option<Ticket>,
-    /// The run that has lost its meaning.
+    /// Cancel this run: nobody needs it any more.
     pub cancel: Option<Ticket>,
 }
 
-/// What follows from the end of a `pre_promote`.
+/// What to do at the end of a `pre_promote`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promotion {
-    /// Nothing: what it was run for is over.
+    /// Nothing: the grant that it ran for is over.
     Stale,
-    /// The word goes into the map, and the change is told.
+    /// Write the word into the map, and report the change.
     Open {
         /// The group.
         group: GroupId,
@@ -120,7 +120,7 @@ pub enum Promotion {
         /// The gap that it has ended.
         gap: Option<Duration>,
     },
-    /// The lease of this group is to be released.
+    /// Release the lease of this group.
     Release(GroupId),
 }
 
@@ -128,7 +128,7 @@ pub enum Promotion {
 #[derive(Debug)]
 pub struct Gates {
     gates: ByGroup<Gate>,
-    /// Groups that this node stays away from, until when.
+    /// Groups that this node stays away from, and until when.
     barred: BTreeMap<GroupId, BootNs>,
     any_pre_demote: bool,
     tickets: u64,
@@ -146,8 +146,8 @@ impl Gates {
         Self { gates: gates.collect(), barred: BTreeMap::new(), any_pre_demote, tickets: 0, grants: 0 }
     }
 
-    /// Goes on with other groups, by their new numbers: `was` is what each was
-    /// before, if it goes on. Those that end have been released before.
+    /// Goes on with other groups, by their new numbers: `was` has the former
+    /// number of each that goes on. Groups that end have been released before.
     pub fn regroup(&mut self, was: &ByGroup<Option<GroupId>>, rules: ByGroup<GateRule>) {
         self.any_pre_demote = rules.iter().any(|rule| rule.pre_demote.is_some());
         let mut old: ByGroup<_> = std::mem::take(&mut self.gates).into_iter().map(Some).collect();
@@ -227,7 +227,7 @@ impl Gates {
         told
     }
 
-    /// `pre_promote` has ended, well or not.
+    /// `pre_promote` has ended; `well`: it has succeeded.
     pub fn ended(&mut self, ticket: Ticket, well: bool, now: BootNs) -> Promotion {
         let waits = Passage::Waiting { ticket, begun: true };
         let is_waiting = |passage: Passage| {
@@ -270,20 +270,20 @@ impl Gates {
         self.gates.ids().filter(|group| self.is_open(*group, now)).collect()
     }
 
-    /// The groups that this node has the lease of, while their fence is kept shut.
+    /// The groups whose lease this node has, while their fence is shut.
     #[must_use]
     pub fn promoting(&self) -> Vec<GroupId> {
         self.gates.ids().filter(|group| self.is_promoting(*group)).collect()
     }
 
-    /// Has this node the lease, while the fence is kept shut?
+    /// Does this node have the lease, while the fence is shut?
     #[must_use]
     pub fn is_promoting(&self, group: GroupId) -> bool {
         let gate = self.gates.get(group);
         gate.is_some_and(|gate| matches!(gate.passage, Passage::Waiting { .. } | Passage::Failed))
     }
 
-    /// Groups that this node stays away from, until when.
+    /// Groups that this node stays away from, and until when.
     #[must_use]
     pub const fn barred(&self) -> &BTreeMap<GroupId, BootNs> {
         &self.barred
@@ -317,32 +317,32 @@ impl Gates {
         self.gates.get(group).map_or(Grant::FOUND, |gate| gate.number)
     }
 
-    /// Has a group a `pre_promote`?
+    /// Does the group have a `pre_promote`?
     #[must_use]
     pub fn prepares(&self, group: GroupId) -> bool {
         self.gates.get(group).is_some_and(|gate| gate.rule.pre_promote)
     }
 
-    /// When the lease of a group ends by the engine's latest word, in the map
-    /// or kept back.
+    /// When the lease of a group ends by the engine's latest word, whether that
+    /// is in the map or held back.
     #[must_use]
     pub fn until(&self, group: GroupId) -> Option<BootNs> {
         self.gates.get(group).and_then(|gate| gate.until)
     }
 
-    /// Has any group a `pre_demote`?
+    /// Does any group have a `pre_demote`?
     #[must_use]
     pub const fn any_pre_demote(&self) -> bool {
         self.any_pre_demote
     }
 
-    /// The grant that this node was told of last.
+    /// The epoch that the engine last reported.
     #[must_use]
     pub fn epoch(&self, group: GroupId) -> Epoch {
         self.gates.get(group).map_or_else(Epoch::default, |gate| gate.grant.0)
     }
 
-    /// The event loop's word on eligibility; what the engine is to be told.
+    /// Takes the judge's verdict on eligibility; returns the one for the engine.
     pub fn eligible(&mut self, group: GroupId, eligible: Eligible) -> Eligible {
         let is_barred = self.barred.contains_key(&group) && !mutant::is(Mutant::NotBarred);
         if let Some(gate) = self.gate(group) {
@@ -351,8 +351,8 @@ impl Gates {
         if is_barred { Eligible::No } else { eligible }
     }
 
-    /// Groups that this node need not stay away from any more, and the word
-    /// on them.
+    /// Groups that this node need no longer stay away from, and the verdict on
+    /// each.
     pub fn unbarred(&mut self, now: BootNs) -> Vec<(GroupId, Eligible)> {
         let free: Vec<_> =
             self.barred.iter().filter(|(_, until)| **until <= now).map(|(id, _)| *id).collect();
@@ -363,7 +363,7 @@ impl Gates {
         told
     }
 
-    /// When [`Gates::unbarred`] has something next.
+    /// When [`Gates::unbarred`] next returns something.
     #[must_use]
     pub fn next_deadline(&self) -> Option<BootNs> {
         self.barred.values().min().copied()
@@ -371,7 +371,7 @@ impl Gates {
 }
 
 impl Gate {
-    /// `held`: until when a lease goes on that was found in the map.
+    /// `held`: the end of a lease that was found in the map.
     fn new(rule: GateRule, held: Option<BootNs>) -> Self {
         Self {
             rule,
@@ -390,7 +390,7 @@ impl Gate {
         }
     }
 
-    /// A new grant. Returns the run that it makes meaningless.
+    /// A new grant. Returns the run that nobody needs any more.
     fn begin(&mut self, ticket: Ticket, number: Grant, now: BootNs) -> Option<Ticket> {
         let former = self.shut(now);
         self.number = number;
@@ -403,17 +403,17 @@ impl Gate {
         former
     }
 
-    /// The lease is over. Returns the run that has lost its meaning.
+    /// The lease is over. Returns the run that nobody needs any more.
     fn shut(&mut self, now: BootNs) -> Option<Ticket> {
         let former = std::mem::replace(&mut self.passage, Passage::Shut);
         let until = self.until.take();
         match former {
             Passage::Open => {
-                // It ran out, or was released just now.
+                // It ran out, or the engine has just released it.
                 self.vacant_since = until.map(|until| until.min(now));
                 None
             }
-            // What was never open has ended no gap.
+            // A gate that was never open has ended no gap.
             Passage::Waiting { ticket, .. } => {
                 self.vacant_since = self.vacated.take();
                 Some(ticket)

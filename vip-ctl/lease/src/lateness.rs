@@ -1,6 +1,6 @@
-//! How late renewals begin: a histogram, and what is late enough to warn of.
+//! How late renewals begin: a histogram, and which are late enough for a warning.
 //! A lease is renewed r after its last Prepare and lasts T_hold from there, so
-//! T_hold - r is the margin that lateness eats up.
+//! lateness eats up a margin of T_hold - r.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::histogram::{Bounds, Buckets, Histogram};
 
-/// Upper bounds of the buckets, in microseconds; what is later is in none.
+/// Upper bounds of the buckets, in microseconds; anything later is in no bucket.
 pub const BOUNDS_US: Bounds =
     [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000];
 
-/// How often renewals were how late.
+/// How many renewals were how late.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Lateness {
     /// By bucket, not cumulative; one more than [`BOUNDS_US`] for the rest.

@@ -1,10 +1,9 @@
-//! What the lease thread of a node decides: which datagram is whose, what the
-//! engine makes of it, and what waits for a hook. Sans-IO: the thread, the
-//! simulation and the tests of hooks run these very lines, each with an [`Io`]
-//! of its own.
+//! The decisions of a node's lease thread: who sent a datagram, what the engine
+//! makes of it, and what waits for a hook. Sans-IO: the thread, the simulation
+//! and the tests of hooks run this same code, each with an [`Io`] of its own.
 //!
-//! It knows nothing of sockets, maps or configuration files ([`transport::keyfile`]
-//! alone reads a file), and nothing of the threads around.
+//! It knows no sockets, maps or configuration files ([`transport::keyfile`] alone
+//! reads a file), and none of the other threads.
 
 mod departures;
 pub mod gate;

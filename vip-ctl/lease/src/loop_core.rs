@@ -1,7 +1,7 @@
-//! What the lease loop does with what comes in, and in which order: between
-//! the datagrams, the engine, the gates and the map. Sans-IO: the time is asked
-//! of an [`Io`], and everything that is done to the world goes through it, so
-//! that the simulation runs these very lines.
+//! What the lease loop does with its inputs, and in which order: between the
+//! datagrams, the engine, the gates and the map. Sans-IO: it asks an [`Io`] for
+//! the time and acts on the world through it alone, so that the simulation runs
+//! this same code.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,25 +23,26 @@ use crate::{
     transport::{Received, Rejected, Transport},
 };
 
-/// Turns after which it is judged what follows from silence, however much is
-/// left unread: whoever floods this socket must not keep a node from standing.
+/// After this many turns the loop judges what follows from silence, however much
+/// is left unread: a flood of this socket must not keep a node from standing.
 const UNREAD_TURNS_MAX: u32 = 16;
-/// How often at most the keeper is told of the same trouble: whoever can send
-/// frames or datagrams here must not be able to fill its queue, or the log.
+/// How often at most the loop tells the keeper of the same trouble: anybody who
+/// can send frames or datagrams here could otherwise fill its queue, or the log.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
 
-/// What is only told now and then.
+/// Troubles that the loop reports only now and then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Trouble {
-    /// Datagrams in this node's name are rejected; `None` for no peer's.
+    /// The transport rejects datagrams in this node's name; `None`: from an
+    /// address that is no peer's.
     Rejected(Option<NodeId>),
-    /// A VIP of this group is claimed by another node.
+    /// Another node claims a VIP of this group.
     Claim(GroupId),
     /// Renewals begin late.
     Late,
 }
 
-/// The world around the core. Each thing is done when its method returns, in
+/// The world around the core. Each method has done its work when it returns, in
 /// the order of the calls: a word is in the map before a datagram leaves that
 /// follows from it (rule 7).
 pub trait Io {
@@ -54,20 +55,20 @@ pub trait Io {
     /// Puts a group's word into the map.
     fn store(&mut self, group: GroupId, lease: Lease);
 
-    /// A packet is about to leave in the datagrams that come next, for whoever
-    /// watches.
+    /// For observers such as tests: a packet is about to leave in the datagrams
+    /// that come next.
     fn says(&mut self, _to: NodeId, _packet: &Packet) {}
 
     /// Sends a datagram, by the next [`Io::flush`] at the latest.
     fn send(&mut self, to: NodeId, datagram: Vec<u8>);
 
-    /// Sends what was not sent yet.
+    /// Sends everything that is still queued.
     fn flush(&mut self);
 
     /// Tells the network that a group has come here.
     fn takeover(&mut self, group: GroupId);
 
-    /// Tells the keeper.
+    /// Tells the keeper of something.
     fn tell(&mut self, notice: LeaseNotice);
 
     /// Asks something of the thread that runs hooks.
@@ -77,32 +78,33 @@ pub trait Io {
     fn reply(&mut self, reply: Self::Reply, outcome: Result<Completed, Refusal>);
 }
 
-/// Everything that decides. See the module.
+/// The state of the lease loop. See the module.
 pub struct Core<I: Io> {
-    /// Decides.
+    /// Decides about leases.
     pub engine: Engine,
-    /// What groups are called between nodes.
+    /// The names of groups between nodes.
     pub labels: Labels,
     /// The groups whose leases may not have all of their VIPs yet.
     pub uncovered: Vec<GroupId>,
-    /// Those of them of which nothing would be answered.
+    /// Those of them of which this node would answer none of the VIPs.
     pub mute: BTreeSet<GroupId>,
     /// Seals and opens.
     pub transport: Transport,
-    /// Between the engine's words and the map.
+    /// Holds back new leases from the map until their `pre_promote` has
+    /// succeeded.
     pub gates: Gates,
     /// This node.
     pub me: NodeId,
     /// The world.
     pub io: I,
-    /// What was counted here.
+    /// The loop's counters.
     counts: Counts,
     waiting: Vec<(CommandId, I::Reply)>,
     next_command: u64,
     pub(super) stopped: bool,
     /// Planned moves that wait for hooks.
     pub(super) departures: Departures<Move<I::Reply>>,
-    /// Those that need not wait any more, for after the input at hand.
+    /// Planned moves that no longer wait, to be done after the current input.
     pub(super) freed: Vec<Move<I::Reply>>,
     troubles: BTreeMap<Trouble, BootNs>,
     lateness: Lateness,
@@ -110,7 +112,7 @@ pub struct Core<I: Io> {
     unread_turns: u32,
 }
 
-/// What a [`Core`] begins with.
+/// The parts of a new [`Core`].
 pub struct Parts {
     /// See [`Core::engine`].
     pub engine: Engine,
@@ -129,7 +131,7 @@ pub struct Parts {
 }
 
 impl<I: Io> Core<I> {
-    /// A core that has done nothing but tell its engine of the hooks.
+    /// A core that has only told its engine which groups have a `pre_promote`.
     #[must_use]
     pub fn new(parts: Parts, io: I) -> Self {
         let Parts { engine, labels, uncovered, mute, transport, gates, me } = parts;
@@ -157,19 +159,19 @@ impl<I: Io> Core<I> {
         core
     }
 
-    /// Has it released everything, or been told to end?
+    /// Has the core released everything, or been told to end?
     #[must_use]
     pub const fn is_stopped(&self) -> bool {
         self.stopped
     }
 
-    /// What was counted here.
+    /// The loop's counters.
     #[must_use]
     pub const fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// When something is due here next; it may lie in the past.
+    /// When something is next due here; this may lie in the past.
     #[must_use]
     pub fn next_deadline(&self) -> Option<BootNs> {
         [self.engine.next_deadline(), self.transport.next_deadline(), self.moves_deadline()]
@@ -178,9 +180,9 @@ impl<I: Io> Core<I> {
             .min()
     }
 
-    /// Time first for this node's own leases: what ran out while we slept has
-    /// run out, whatever waits in the socket. What does wait is to be received
-    /// next, and then [`Core::judge`] to be called.
+    /// First this node's own leases: one that ran out while the process slept has
+    /// run out, whatever waits in the socket. After this, receive what waits
+    /// there, and then call [`Core::judge`].
     pub fn begin_turn(&mut self) {
         self.note_lateness();
         self.input(Input::Clock);
@@ -188,8 +190,9 @@ impl<I: Io> Core<I> {
         self.transmit();
     }
 
-    /// Mail before judgement: whoever was late itself would else believe a peer
-    /// gone whose renewal lies in the socket. `is_drained`: was all mail read?
+    /// Mail before judgement: a node that was late itself would otherwise believe
+    /// a peer gone whose renewal waits in the socket. `is_drained`: was all mail
+    /// read?
     pub fn judge(&mut self, is_drained: bool) {
         self.unread_turns = if is_drained { 0 } else { self.unread_turns + 1 };
         if is_drained || self.unread_turns >= UNREAD_TURNS_MAX {
@@ -228,20 +231,21 @@ impl<I: Io> Core<I> {
         self.transmit();
     }
 
-    /// Takes a packet that came from that peer for sure.
+    /// Takes a packet that the transport has authenticated as that peer's.
     pub fn message(&mut self, from: NodeId, mut packet: Packet) {
         self.keep_requests_back(from, &mut packet);
         self.input(Input::Message { from, packet });
     }
 
-    /// VIPs that have come to a group are answered as soon as its leases have them.
+    /// Has VIPs that were added to a group answered as soon as its lease covers
+    /// them.
     pub fn look_at_uncovered(&mut self) {
         if self.uncovered.is_empty() {
             return;
         }
         let now = self.io.now();
         self.labels.advance(now);
-        // Also of a lease whose word is kept back.
+        // Also for a lease whose word the gate holds back.
         let is_covered = |group: &GroupId| self.labels.covered(*group, self.gates.until(*group), now);
         let (covered, uncovered): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.uncovered).into_iter().partition(is_covered);
@@ -256,7 +260,7 @@ impl<I: Io> Core<I> {
         }
     }
 
-    /// This node takes no lease of these groups until their VIPs are covered.
+    /// Has this node take no lease of these groups until their VIPs are covered.
     pub(super) fn set_mute(&mut self, groups: Vec<GroupId>) {
         for group in &groups {
             self.input(Input::Mute { group: *group, on: true });
@@ -264,15 +268,16 @@ impl<I: Io> Core<I> {
         self.mute = groups.into_iter().collect();
     }
 
-    /// A VIP of this group is claimed by another node. Each claim is answered
-    /// elsewhere; people are told now and then.
+    /// Another node claims a VIP of this group. The announcer answers each claim;
+    /// this tells people of it now and then.
     pub fn claimed(&mut self, group: GroupId, notice: LeaseNotice) {
         if self.is_due(Trouble::Claim(group)) {
             self.io.tell(notice);
         }
     }
 
-    /// What it knows at this moment; what the socket counted is the caller's to add.
+    /// What the core knows at this moment; the caller adds what the socket
+    /// counted.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let now = self.io.now();
@@ -296,12 +301,13 @@ impl<I: Io> Core<I> {
         }
     }
 
-    /// The memory on disk has this ceiling.
+    /// This ceiling is on disk now.
     pub fn ceiling(&mut self, ceiling: Epoch) {
         self.input(Input::Ceiling { ceiling });
     }
 
-    /// Lateness is what a busy host does to us before it costs a lease.
+    /// Reports late renewals: a busy host makes them late before it costs a
+    /// lease.
     fn note_lateness(&mut self) {
         let Some(by) = self.engine.lateness(self.io.now()) else { return };
         let margin = self.engine.margin();
@@ -310,7 +316,8 @@ impl<I: Io> Core<I> {
         }
     }
 
-    /// Feeds the engine, and does what it says before anything else.
+    /// Gives the engine an input, and does all of its outputs before anything
+    /// else.
     pub(super) fn input(&mut self, input: Input) {
         let now = self.io.now();
         self.engine.handle(input, now);
@@ -326,7 +333,7 @@ impl<I: Io> Core<I> {
         self.go_ahead(freed);
     }
 
-    /// `now` is when the engine was given what led to it.
+    /// Does one output; `now` is when the engine was given the input.
     fn output(&mut self, output: Output, now: BootNs) {
         match output {
             Output::StoreLease { group, lease } => self.word(group, lease, now),
@@ -345,8 +352,8 @@ impl<I: Io> Core<I> {
         }
     }
 
-    /// Sent with those that follow from the same input, in the order of the
-    /// engine's outputs: a word that came before is in the map.
+    /// Sends a packet together with the others of the same input, in the order of
+    /// the engine's outputs: a word that came before is in the map.
     fn send(&mut self, to: NodeId, packet: &Packet) {
         self.io.says(to, packet);
         for payload in packet.encode_for(to, &mut self.labels, self.io.now()) {
@@ -364,7 +371,7 @@ impl<I: Io> Core<I> {
         self.io.flush();
     }
 
-    /// A command gets a number and goes to the engine.
+    /// Gives a command a number and hands it to the engine.
     pub(super) fn number(&mut self, reply: I::Reply) -> CommandId {
         self.next_command += 1;
         let id = CommandId(self.next_command);
@@ -372,12 +379,13 @@ impl<I: Io> Core<I> {
         id
     }
 
-    /// Nothing was told of trouble with the groups that there are now.
+    /// Forgets which troubles were reported, because groups have new numbers.
     pub(super) fn forget_troubles(&mut self) {
         self.troubles.clear();
     }
 
-    /// True if this trouble has not been told for a while; then it is to be told now.
+    /// True if this trouble has not been reported for a while: then report it
+    /// now.
     fn is_due(&mut self, trouble: Trouble) -> bool {
         let now = self.io.now();
         let is_due = self.troubles.get(&trouble).is_none_or(|told| now.since(*told) >= TROUBLE_PAUSE);

@@ -1,5 +1,4 @@
-//! What the lease loop tells other threads, and what it is told. Nothing is
-//! decided here.
+//! Messages between the lease loop and other threads. Nothing here decides.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,21 +18,22 @@ use crate::{
     transport::Rejected,
 };
 
-/// The word on a group.
+/// The judge's verdict on a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Eligible {
     /// This node can serve it, and is well.
     Yes,
     /// It can't, or is not well.
     No,
-    /// It can, but is not well, and keeps what nobody else is ready to take.
+    /// It can, but is not well: it keeps the group if no other node is ready to
+    /// take it.
     Unwell,
 }
 
 /// What the lease loop tells the keeper.
 #[derive(Debug)]
 pub enum LeaseNotice {
-    /// Another node claims a VIP that is held here.
+    /// Another node claims a VIP that this node holds.
     Claim {
         /// The group.
         group: GroupId,
@@ -46,16 +46,16 @@ pub enum LeaseNotice {
     Changed {
         /// What the engine says of it.
         transition: Transition,
-        /// Is the fence kept shut until `pre_promote` has ended?
+        /// Does the fence stay shut until `pre_promote` has ended?
         promoting: bool,
-        /// The gap that it has ended.
+        /// The time without a holder that this change has ended.
         gap: Option<Duration>,
     },
-    /// A person wants something.
+    /// A person has given a command.
     Asked {
-        /// What.
+        /// The command.
         command: Command,
-        /// At which node.
+        /// The node that it was given at.
         at: NodeId,
     },
     /// A peer's incarnation was adopted.
@@ -66,12 +66,12 @@ pub enum LeaseNotice {
         restarted: bool,
         /// Number of its membership.
         generation: u64,
-        /// Does it take part in that, or ask to?
+        /// Does the peer take part in that membership (or only ask to)?
         is_member: bool,
     },
-    /// No grant beyond this epoch is accepted before that is on disk.
+    /// The loop accepts no grant beyond this epoch until it is on disk.
     RaiseCeiling(Epoch),
-    /// What is to outlive this incarnation has changed.
+    /// What shall outlive this incarnation has changed.
     Remember {
         /// Is this node on standby?
         standby: bool,
@@ -89,15 +89,15 @@ pub enum LeaseNotice {
     Rejected {
         /// Why.
         reason: Rejected,
-        /// Who it claims to be from.
+        /// The peer that it claims to be from.
         from: Option<NodeId>,
         /// The address that it came from.
         source: SocketAddr,
     },
-    /// The lease loop has gone on to the other groups: what it says from here
-    /// on is about those.
+    /// The lease loop has gone on to the new groups: its notices from here on are
+    /// about those.
     Regrouped,
-    /// A group's leases have all of its VIPs from here on.
+    /// From here on, all leases of a group include all of its VIPs.
     Covered {
         /// Its label.
         label: Label,
@@ -107,13 +107,13 @@ pub enum LeaseNotice {
 /// What the lease loop asks of the thread that runs hooks.
 #[derive(Debug)]
 pub enum HookAsk {
-    /// A group's state has changed: what follows from it is to be run.
+    /// A group's state has changed: run the hooks that follow from that.
     Turned(Turned),
     /// Run a hook in the midst of a grant, if there is one.
     Run(HookOrder),
-    /// What this run was for is over.
+    /// The reason for this run is gone: end it.
     Cancel(Ticket),
-    /// What this run was for goes on without it: it is not begun any more.
+    /// The lease loop no longer waits for this run: do not begin it any more.
     Forget(Ticket),
 }
 
@@ -129,7 +129,7 @@ pub enum Hook {
     PreDemote,
     /// The lease is gone.
     PostDemote,
-    /// The node can't serve the group.
+    /// The node has become unable to serve the group.
     OnFault,
 }
 
@@ -168,9 +168,9 @@ pub struct Turned {
     pub state: GroupState,
     /// This node's grant, if it has the lease.
     pub grant: Option<Grant>,
-    /// Is the fence kept shut until `pre_promote` has ended?
+    /// Does the fence stay shut until `pre_promote` has ended?
     pub promoting: bool,
-    /// Who waits for `pre_promote`, if it is to be run now.
+    /// The ticket of `pre_promote`, if it has to run now.
     pub pre_promote: Option<Ticket>,
     /// The latest grant that this node knows of, as the cluster counts them.
     pub epoch: Epoch,
@@ -180,20 +180,20 @@ pub struct Turned {
     pub holder: Option<NodeId>,
 }
 
-/// A hook to be run.
+/// A hook to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookOrder {
-    /// For which group.
+    /// The group that it runs for.
     pub group: Arc<str>,
-    /// Which.
+    /// Which hook.
     pub hook: Hook,
-    /// Who waits for it.
+    /// The ticket, if the lease loop waits for it.
     pub ticket: Option<Ticket>,
-    /// This node's state: one of `status`.
+    /// This node's state, by a name that `status` uses.
     pub state: String,
     /// The grant that it is about, by this node's count.
     pub grant: Grant,
-    /// The same by the cluster's count.
+    /// The same grant by the cluster's count.
     pub epoch: u64,
     /// What brought the change about.
     pub reason: String,
@@ -202,7 +202,7 @@ pub struct HookOrder {
 }
 
 impl HookOrder {
-    /// What follows from a change.
+    /// The run of `hook` for this change.
     #[must_use]
     pub fn of(turned: &Turned, hook: Hook) -> Self {
         let state = if turned.promoting { "promoting".to_owned() } else { turned.state.to_string() };
@@ -221,11 +221,12 @@ impl HookOrder {
 
 /// What the loop knows at one moment.
 pub struct Snapshot {
-    /// The digest of the groups that the view is of.
+    /// The digest of the groups that the view is about.
     pub table: u64,
     /// Nodes that have other groups, by what they last said.
     pub differing: Vec<NodeId>,
-    /// Groups of which this node would answer nothing, see [`crate::Core::mute`].
+    /// Groups of which this node would answer none of the VIPs, see
+    /// [`crate::Core::mute`].
     pub mute: BTreeSet<GroupId>,
     /// The engine's view.
     pub engine: Status,
@@ -233,13 +234,13 @@ pub struct Snapshot {
     pub now: BootNs,
     /// What was counted.
     pub counts: Counts,
-    /// Rejected datagrams by reason, those that are zero left out.
+    /// Rejected datagrams by reason, without those that are zero.
     pub rejected: Vec<(&'static str, u64)>,
     /// How late renewals began.
     pub lateness: Lateness,
-    /// Groups that are held here while their fence is kept shut.
+    /// Groups that this node holds while their fence is shut.
     pub promoting: Vec<GroupId>,
-    /// Groups that this node stays away from, until when.
+    /// Groups that this node stays away from, and until when.
     pub barred: BTreeMap<GroupId, BootNs>,
 }
 

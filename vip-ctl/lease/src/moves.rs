@@ -18,11 +18,11 @@ use crate::{
     mutant::{self, Mutant},
 };
 
-/// A planned move that is kept back.
+/// A planned move that the loop holds back.
 pub(super) enum Move<R> {
-    /// Asked for at this node.
+    /// A command given at this node.
     Command(Command, R),
-    /// Asked for at another node.
+    /// A request from another node.
     Request { from: NodeId, message: Message },
     /// The agent is to stop.
     Stop,
@@ -38,14 +38,14 @@ impl<I: Io> Core<I> {
         self.cancel(step.cancel);
     }
 
-    /// A group has come here: told to the network once its fence is open.
+    /// A group has come here: announces it once its fence is open.
     pub(super) fn takeover(&mut self, group: GroupId) {
         if !self.gates.is_promoting(group) {
             self.io.takeover(group);
         }
     }
 
-    /// Tells the network where a group is, if it is here: it has new VIPs.
+    /// Announces a group again, if it is here: it has new VIPs.
     pub fn announce_again(&mut self, label: Label) {
         let now = self.io.now();
         if let Some(group) = self.labels.find(label)
@@ -90,14 +90,14 @@ impl<I: Io> Core<I> {
         }
     }
 
-    /// Runs that nobody waits for any more, and that come too late to begin.
+    /// Forgets runs that nobody waits for any more and that have not begun.
     fn forget(&mut self, late: impl IntoIterator<Item = Ticket>) {
         for ticket in late {
             self.io.hook(HookAsk::Forget(ticket));
         }
     }
 
-    /// A hook that was waited for has ended.
+    /// A hook that the loop waited for has ended.
     pub fn hook_ended(&mut self, hook: Hook, ticket: Ticket, well: bool) {
         let now = self.io.now();
         if hook == Hook::PreDemote {
@@ -119,7 +119,7 @@ impl<I: Io> Core<I> {
         }
     }
 
-    /// The keeper's word on a group, unless this node stays away from it.
+    /// Takes the judge's verdict on a group, unless this node stays away from it.
     pub fn eligible(&mut self, group: GroupId, word: Eligible) {
         let word = match self.gates.eligible(group, word) {
             Eligible::Yes => Input::Eligible { group, eligible: true },
@@ -129,8 +129,8 @@ impl<I: Io> Core<I> {
         self.input(word);
     }
 
-    /// What is due of hooks: groups that may be had again, moves that have
-    /// waited long enough.
+    /// Does what is due: groups that this node need no longer stay away from, and
+    /// moves that have waited long enough.
     pub(super) fn moves_due(&mut self) {
         let now = self.io.now();
         for (group, word) in self.gates.unbarred(now) {
@@ -140,7 +140,7 @@ impl<I: Io> Core<I> {
         self.go_ahead(over.free);
         self.forget(over.late);
         for group in over.stayed {
-            // Its service was told to get ready to leave, and stays.
+            // `pre_demote` told its service to get ready to leave, and the group stays.
             if self.gates.is_open(group, now) {
                 self.order_for(group, Hook::PostPromote, None, "not_moved");
             }
@@ -166,8 +166,9 @@ impl<I: Io> Core<I> {
         self.io.hook(HookAsk::Run(order));
     }
 
-    /// Does a command that was asked for at this node, or keeps it back. Its
-    /// groups go by their numbers in `table`: with another one, it is busy.
+    /// Does a command that was given at this node, or holds it back. It names
+    /// groups by their numbers in `table`; if the loop has another table by now,
+    /// the answer is "busy".
     pub fn command(&mut self, command: Command, table: u64, reply: I::Reply) {
         if table != self.labels.table() && !mutant::is(Mutant::OtherTable) {
             self.io.reply(reply, Err(Refusal::Busy));
@@ -177,7 +178,7 @@ impl<I: Io> Core<I> {
         let waits_for = self.waits_for(command, None);
         if waits_for.is_empty() {
             let id = self.command_now(command, reply);
-            // Its holder may be another node, whose hooks are most likely the same.
+            // The holder may be another node, whose hooks are most likely the same.
             let is_move = matches!(
                 command,
                 Command::Promote { .. }
@@ -193,8 +194,8 @@ impl<I: Io> Core<I> {
         }
     }
 
-    /// What a command would bring about, told instead of done. Groups go by
-    /// their numbers in `table`.
+    /// What a command would do, without doing it. It names groups by their
+    /// numbers in `table`.
     ///
     /// # Errors
     /// The refusal that the command would meet, as far as this node can tell.
@@ -212,7 +213,7 @@ impl<I: Io> Core<I> {
         id
     }
 
-    /// The agent is to stop: releases everything, planned as it is.
+    /// Stops the agent: releases everything, after the hooks of a planned move.
     pub fn stop(&mut self) {
         if mutant::is(Mutant::StopsAtOnce) {
             return self.leave();
@@ -227,13 +228,13 @@ impl<I: Io> Core<I> {
         }
     }
 
-    /// The agent ends at once and leaves the leases as they are, to the next one
-    /// or to time.
+    /// Ends the agent at once and leaves the leases as they are: the next agent
+    /// adopts them, or they run out.
     pub const fn leave(&mut self) {
         self.stopped = true;
     }
 
-    /// Takes out of a packet what is to be kept back.
+    /// Takes requests out of a packet that have to wait for hooks.
     pub(super) fn keep_requests_back(&mut self, from: NodeId, packet: &mut Packet) {
         if !packet.messages.iter().any(|message| matches!(message, Message::Request { .. })) {
             return;
@@ -247,7 +248,7 @@ impl<I: Io> Core<I> {
 
     fn keeps_back(&mut self, from: NodeId, message: &Message) -> bool {
         let Message::Request { request, epoch, command } = message else { return false };
-        // It is repeated until it is answered.
+        // The sender repeats its request until it has an answer.
         let is_same = |kept: &Move<I::Reply>| matches!(kept, Move::Request { message: Message::Request { request: other, .. }, .. } if other == request);
         if self.departures.kept().any(is_same) {
             return true;
@@ -262,7 +263,8 @@ impl<I: Io> Core<I> {
         !waits_for.is_empty()
     }
 
-    /// The groups whose `pre_demote` a command has to wait for; it begins by that.
+    /// The groups whose `pre_demote` a command has to wait for; begins those
+    /// hooks.
     fn waits_for(&mut self, command: Command, epoch: Option<Epoch>) -> Vec<GroupId> {
         if !self.gates.any_pre_demote() || self.departures.is_full() {
             return Vec::new();
@@ -291,8 +293,8 @@ impl<I: Io> Core<I> {
         waits_for
     }
 
-    /// Tells the engine which groups have a `pre_promote`, where that is not
-    /// what it was told before, by their numbers so far.
+    /// Tells the engine which groups have a `pre_promote`, where that differs
+    /// from `before`, by their former numbers.
     pub(super) fn prepare(&mut self, before: &ByGroup<Option<bool>>) {
         for (group, before) in before.with_ids() {
             let on = self.gates.prepares(group);
@@ -302,15 +304,16 @@ impl<I: Io> Core<I> {
         }
     }
 
-    /// Groups get other numbers: what was kept back can't be told any more
-    /// what it was about. Returns whether the agent is to stop.
+    /// Gives the gates the new numbers of groups. Moves that wait still name the
+    /// old ones: refuses the commands, and drops the requests. Returns whether
+    /// the agent has to stop.
     pub(super) fn regroup_moves(&mut self, was: &ByGroup<Option<GroupId>>, rules: ByGroup<GateRule>) -> bool {
         self.gates.regroup(was, rules);
         let mut stops = false;
         for each in self.departures.drain() {
             match each {
                 Move::Command(_, reply) => self.io.reply(reply, Err(Refusal::Busy)),
-                // It is repeated.
+                // The sender repeats it.
                 Move::Request { .. } => {}
                 Move::Stop => stops = true,
             }
@@ -318,7 +321,7 @@ impl<I: Io> Core<I> {
         stops
     }
 
-    /// Does what was kept back.
+    /// Does moves that were held back.
     pub(super) fn go_ahead(&mut self, moves: Vec<Move<I::Reply>>) {
         for each in moves {
             match each {

@@ -1,16 +1,16 @@
-//! Glue between the engine and the world that is broken on purpose, each time
-//! in one line of its own: whoever checks it must find what that does, or the
-//! check proves nothing. Where a line is broken is said there; which lines there
-//! are, is here. The engine has a list of its own, and so has `vip-ctl`.
+//! Code between the engine and the world that is broken on purpose, each time in
+//! one line: a check must find what that does, or it proves nothing. This file
+//! lists the mutants; the broken line itself says how it is broken. The engine
+//! has a list of its own, and so has `vip-ctl`.
 //!
-//! Without the feature `mutants`, which nothing that ships has, asking is
-//! `false` at compile time.
+//! Without the feature `mutants`, which no release has, asking is `false` at
+//! compile time.
 
-/// Defines `Mutant`, with a name for people and why it does no harm, if so, and
-/// `is`, which asks for one. A name begins with the module whose tests are asked
-/// first. The one that this process is comes from the environment
-/// (`VIP_MUTANT`); `others` is told its name if it is none of these. A test prints
-/// them all, as those of `list`.
+/// Defines `Mutant`, with a name for people and, where it does no harm, the
+/// reason; and `is`, which asks for one. A name begins with the module whose
+/// tests run first. The environment (`VIP_MUTANT`) chooses the one for this
+/// process; if the name is none of these, `others` gets it. A test named `list`
+/// prints them all.
 #[macro_export]
 macro_rules! mutants {
     (
@@ -26,7 +26,8 @@ macro_rules! mutants {
 
         #[cfg(feature = "mutants")]
         impl Mutant {
-            /// All of them, each with its name, and why nothing can notice it, if nothing can.
+            /// All of them, each with its name, and why no check can notice it, if none
+            /// can.
             pub(crate) const ALL: &[(Self, &str, Option<&str>)] =
                 &[$((Self::$variant, $name, $crate::mutants!(@why $($why)?))),*];
 
@@ -100,7 +101,7 @@ mutants! {
     GateForgets = "gate-forgets-what-it-waits-for-at-a-reload";
     /// A move goes ahead when the first of its hooks has ended.
     FirstHookFrees = "departure-waits-for-one-hook-only";
-    /// A move that waits goes on waiting when its lease is lost.
+    /// A move goes on waiting when its lease is lost.
     LostHoldsUp = "departure-waits-for-a-lost-lease";
     /// A hook that does not end holds a move up for ever.
     HookHoldsUp = "departure-waits-for-ever";
@@ -118,7 +119,7 @@ mutants! {
     LabelOfName = "table-label-is-the-name";
     /// No VIP waits for a lease that has it, for all that the loop is told.
     NothingUncovered = "table-waits-for-no-cover";
-    /// The window takes note of a datagram that nobody sealed.
+    /// The window takes note of a datagram before its tag was verified.
     WindowBeforeTag = "transport-window-before-the-tag";
     /// The window forgets the oldest that it should tell.
     WindowShort = "transport-window-tells-one-too-many";
@@ -144,7 +145,7 @@ mutants! {
     SameBothWays = "transport-one-key-both-ways";
     /// The kernel is told one of a session's keys.
     OneHeaderKey = "transport-bounds-with-one-key";
-    /// Payloads of an unknown life use up what is looked at of handshakes.
+    /// Payloads of an unknown incarnation use up the limit for handshakes.
     OneLimit = "transport-one-limit-for-all-kinds";
     /// A key file that others can read is taken.
     OpenKeyFile = "keyfile-readable-by-others";
@@ -156,8 +157,8 @@ mutants! {
     StopsAtOnce = "loop-stops-without-a-release";
 }
 
-/// Has the engines of this process broken by the mutant of this name, if that
-/// is one of theirs; whether it is.
+/// Breaks the engines of this process by the mutant of this name; false if that
+/// is none of theirs.
 #[cfg(feature = "mutants")]
 fn choose_engine(name: &str) -> bool {
     let engines = vip_engine::Mutant::by_name(name);
@@ -167,16 +168,16 @@ fn choose_engine(name: &str) -> bool {
     })
 }
 
-/// Is this the name of a mutant of the engine or of this package? An engine's
-/// is chosen by that.
+/// Is this the name of a mutant of the engine or of this package? If it is one of
+/// the engine's, chooses it.
 #[cfg(feature = "mutants")]
 #[must_use]
 pub fn is_one(name: &str) -> bool {
     Mutant::by_name(name).is_some() || choose_engine(name)
 }
 
-/// Has this process broken, with its engines, if the environment says which way
-/// (`VIP_MUTANT`). To be called before any engine is made.
+/// Breaks this process, with its engines, by the mutant that the environment
+/// names (`VIP_MUTANT`). Call it before making any engine.
 ///
 /// # Panics
 /// If there is no such mutant.

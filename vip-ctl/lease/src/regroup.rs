@@ -1,5 +1,5 @@
-//! Other groups for a loop that runs: leases of those that end are given up,
-//! and the rest goes on by new numbers.
+//! New groups for a running loop: it gives up the leases of groups that end, and
+//! goes on with the rest by new numbers.
 
 use vip_common::GroupIndex;
 use vip_engine::{ByGroup, GroupId, LabelSpec, Reloaded};
@@ -11,7 +11,7 @@ use crate::{
     mutant::{self, Mutant},
 };
 
-/// Other groups for a loop that runs.
+/// New groups for a running loop.
 pub struct Regroup {
     /// Groups that end or begin anew, by their numbers so far.
     pub ended: Vec<GroupId>,
@@ -21,20 +21,21 @@ pub struct Regroup {
     pub labels: Vec<LabelSpec>,
     /// The digest of all of them.
     pub table: u64,
-    /// Their places in the maps, for whoever writes there; none on a witness.
+    /// Their places in the maps, for the thread that writes there; empty on a
+    /// witness.
     pub index: ByGroup<GroupIndex>,
     /// The groups whose leases may not have all of their VIPs yet.
     pub uncovered: Vec<GroupId>,
-    /// Those of them of which nothing would be answered.
+    /// Those of them of which this node would answer none of the VIPs.
     pub mute: Vec<GroupId>,
-    /// What their hooks ask, by their new numbers.
+    /// What their hooks ask of the gates, by their new numbers.
     pub rules: ByGroup<GateRule>,
 }
 
 impl<I: Io> Core<I> {
-    /// Leases of groups that end are given up before anything else changes.
-    /// `replace` is called once they are, and before anything is said of groups
-    /// by their new numbers: with the places in the maps.
+    /// Gives up the leases of groups that end before anything else changes. Then
+    /// calls `replace` with the places in the maps, before any message about a
+    /// group by its new number.
     pub fn regroup(&mut self, regroup: Regroup, replace: impl FnOnce(&mut I, ByGroup<GroupIndex>)) {
         let Regroup { ended, groups, labels, table, index, uncovered, mute, rules } = regroup;
         for group in ended.into_iter().filter(|_| !mutant::is(Mutant::NotRetired)) {
@@ -52,7 +53,7 @@ impl<I: Io> Core<I> {
         self.engine.reload(groups, now);
         self.uncovered = uncovered;
         self.forget_troubles();
-        // What is said of groups from here on goes by their new numbers.
+        // All notices from here on name groups by their new numbers.
         self.io.tell(LeaseNotice::Regrouped);
         self.outputs(now);
         self.prepare(&prepared);

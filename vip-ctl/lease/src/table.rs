@@ -1,7 +1,7 @@
-//! The groups and VIPs that a node has, and what becomes of them when another
-//! set comes: which groups go on, which begin anew, and under which sets of
-//! VIPs other nodes, that may not have the new set yet, are still voted for.
-//! What follows for votes is [`vip_engine::Labels`]' business.
+//! The groups and VIPs that a node has, and what a new set does to them: which
+//! groups go on, which begin anew, and under which sets of VIPs this node still
+//! votes for nodes that may not have the new set yet. [`vip_engine::Labels`] has
+//! what follows for votes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,11 +41,12 @@ pub struct TableGroup {
     pub name: String,
     /// The VIPs that it has by the configuration.
     pub vips: Vips,
-    /// Sets that it had before, newest first, which others may still hold it with.
+    /// Sets that it had before, newest first, under which others may still hold
+    /// it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub formers: Vec<Vips>,
-    /// The one of all these that this node asks leases for; none but its VIPs
-    /// are answered.
+    /// The one of all these under which this node asks for leases; it answers
+    /// only for VIPs in it.
     pub asks: Vips,
 }
 
@@ -71,13 +72,13 @@ impl TableGroup {
         Self { name: name.to_owned(), vips: vips.to_vec(), formers: Vec::new(), asks: vips.to_vec() }
     }
 
-    /// VIPs that may be answered when this node has the lease: not those that
-    /// are gone, and not yet those that no lease has been asked for.
+    /// VIPs that this node may answer when it has the lease: neither those that
+    /// are gone from the configuration, nor those that no lease covers yet.
     pub fn answered(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.vips.iter().copied().filter(|vip| self.asks.contains(vip) || mutant::is(Mutant::AnswersAtOnce))
     }
 
-    /// Are all of its VIPs answered?
+    /// May the node answer for all of its VIPs?
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.asks == self.vips
@@ -97,7 +98,7 @@ impl TableGroup {
         Label(u64::from_be_bytes(first))
     }
 
-    /// What the group is called between nodes.
+    /// The group's label.
     #[must_use]
     pub fn labels(&self) -> LabelSpec {
         LabelSpec {
@@ -108,10 +109,10 @@ impl TableGroup {
     }
 }
 
-/// Another table, and how it follows from the one before.
+/// A new table, and how it follows from the one before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Next {
-    /// The other table.
+    /// The new table.
     pub table: Table,
     /// Which group each was; `None` for one that begins anew.
     pub was: ByGroup<Option<GroupId>>,
@@ -120,7 +121,7 @@ pub struct Next {
 }
 
 impl Next {
-    /// The names of the groups that end, also where others begin by them.
+    /// The names of the groups that end, even if a new group has the same name.
     #[must_use]
     pub fn ended_names(&self, before: &Table) -> Vec<String> {
         let name = |group: &GroupId| before.0.get(*group).map(|group| group.name.clone());
@@ -129,7 +130,8 @@ impl Next {
 }
 
 impl Table {
-    /// What is in the maps, where no record tells: groups with their VIPs.
+    /// The table that the maps show, where there is no record: groups with their
+    /// VIPs.
     #[must_use]
     pub fn of_maps(groups: BTreeMap<String, Vec<IpAddr>>) -> Self {
         Self(groups.iter().map(|(name, vips)| TableGroup::new(name, vips)).collect())
@@ -157,8 +159,8 @@ impl Table {
             .collect()
     }
 
-    /// The groups of which none of the VIPs would be answered with a lease:
-    /// all that they have are new, and all that they had are gone.
+    /// The groups of which this node, with the lease, would answer no VIP: all
+    /// that they have are new, and all that they had are gone.
     #[must_use]
     pub fn mute(&self) -> Vec<GroupId> {
         self.0
@@ -175,12 +177,12 @@ impl Table {
         }
     }
 
-    /// What the groups of a configuration make of this table.
+    /// The table that follows from this one by a new configuration.
     ///
-    /// A former set is kept unless one of its VIPs is now in another group: at
-    /// any time, the sets that are voted on under two groups have no VIP in
-    /// common. A group goes on if the set that leases are asked for is kept;
-    /// else it begins anew.
+    /// Keeps a former set unless one of its VIPs is now in another group: at any
+    /// time, the sets that a voter votes on under two groups have no VIP in
+    /// common. A group goes on if it keeps the set under which this node asks for
+    /// its leases; else it begins anew.
     #[must_use]
     pub fn next(&self, groups: &[impl Configured]) -> Next {
         let mut owner = BTreeMap::new();
@@ -217,7 +219,7 @@ impl TableGroup {
         if self.asks != now && !formers.contains(&self.asks) {
             return None;
         }
-        // The oldest is forgotten, but never the one that is asked for.
+        // Forgets the oldest set, but never the one under which this node asks.
         while formers.len() > FORMERS_MAX {
             let oldest =
                 formers.iter().rposition(|vips| *vips != self.asks || mutant::is(Mutant::ForgetsAsked))?;

@@ -1,5 +1,5 @@
-//! Signs of life of the threads that the watchdog asks after, besides the lease
-//! thread: each says when it was last at work. Who is told is the daemon's business.
+//! Signs of life of the threads that the watchdog checks besides the lease
+//! thread: each records when it was last at work. The daemon reads them.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -10,7 +10,7 @@ use vip_common::BootNs;
 
 use crate::clock;
 
-/// A thread that the watchdog asks after, besides the lease thread.
+/// A thread that the watchdog checks, besides the lease thread.
 #[derive(Clone, Copy, Debug)]
 pub enum WatchedThread {
     /// The keeper.
@@ -19,11 +19,11 @@ pub enum WatchedThread {
     Judge,
 }
 
-/// When each was last seen at work; zero before its first beat. One for the
-/// process, as the watchdog is.
+/// When each was last at work; zero before its first beat. One table for the
+/// process, like the watchdog.
 static BEATS: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 
-/// This thread is at work, or has nothing to do.
+/// Records that this thread is at work, or has nothing to do.
 pub fn beat(of: WatchedThread) {
     BEATS[of as usize].store(clock::now().0, Ordering::Relaxed);
 }
@@ -39,7 +39,7 @@ pub fn last(of: WatchedThread) -> BootNs {
     BootNs(BEATS[of as usize].load(Ordering::Relaxed))
 }
 
-/// How long a thread has not been seen at work.
+/// How long a thread has not been at work.
 #[must_use]
 pub fn idle_for(of: WatchedThread) -> Duration {
     clock::now().since(last(of))

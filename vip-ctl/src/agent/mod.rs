@@ -1,15 +1,16 @@
-//! The agent's threads, a module each, and what they share. The process around
-//! them is [`crate::daemon`].
+//! The agent's threads, a module each, and what they share. [`crate::daemon`] is
+//! the process around them.
 //!
 //! - `lease_loop` owns engine, transport and lease store, and does nothing else.
 //! - `judge` says which groups this node can serve, and waits for nobody.
 //! - `keeper` owns the host's side: routes, repairs, the log.
 //! - `announcer` sends gratuitous ARP.
-//! - `hooks` runs what is to be run when a group moves.
+//! - `hooks` runs hooks when a group moves.
 //! - `checks` runs the health checks.
 //! - `control` answers `vip-ctl` and HTTP, on their threads.
 //!
-//! Where one of the first five panics the process aborts: the kernel fences.
+//! If one of the first five panics, the process aborts, and the kernel fences the
+//! node.
 
 pub mod announcer;
 pub mod checks;

@@ -1,4 +1,4 @@
-//! What a configuration asks of the node under the agent.
+//! What a configuration needs from the node under the agent.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -12,11 +12,11 @@ use crate::{
     node::{GroupSetup, Setup},
 };
 
-/// Room in the maps for VIPs that come later, as a multiple of those configured.
+/// How many times the configured VIPs the maps have room for, for VIPs that come
+/// later.
 const VIPS_HEADROOM: u32 = 2;
 
-/// What the configuration asks of the node, with the VIPs that it may answer
-/// for by now.
+/// The node that a configuration needs, with the VIPs that it may answer for now.
 pub fn node_setup(config: &Config, table: &Table) -> Setup {
     let hold = Timing::new(config.cluster.lease).hold;
     let groups: Vec<_> =

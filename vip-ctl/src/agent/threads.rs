@@ -4,7 +4,7 @@ use std::{io, thread, time::Duration};
 
 use crate::clock;
 
-/// How often it is looked whether a thread has ended.
+/// How often to check whether a thread has ended.
 const EXIT_POLL: Duration = Duration::from_millis(1);
 
 /// A thread could not be started.
@@ -31,13 +31,14 @@ pub fn spawn<T: Send + 'static>(
         .map_err(|source| ThreadError { name: name.into(), source })
 }
 
-/// Waits for the end of a thread, for at most so long. Returns whether it came.
+/// Waits for the end of a thread, for at most `limit`. Returns whether it ended.
 pub fn ends_within<T>(thread: &thread::JoinHandle<T>, limit: Duration) -> bool {
     let until = clock::now().plus(limit);
     ends_while(thread, || clock::now() < until)
 }
 
-/// Waits for the end of a thread, as long as that has a point. Returns whether it came.
+/// Waits for the end of a thread, as long as `has_a_point`. Returns whether it
+/// ended.
 pub fn ends_while<T>(thread: &thread::JoinHandle<T>, has_a_point: impl Fn() -> bool) -> bool {
     while !thread.is_finished() {
         if !has_a_point() {

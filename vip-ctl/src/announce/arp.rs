@@ -1,8 +1,8 @@
-//! Gratuitous ARP: telling the network, and every client's neighbour table,
-//! where the VIP is now.
+//! Gratuitous ARP: tells the network, and every client's neighbour table, where
+//! the VIP is now.
 //!
-//! Whether such a frame may leave is not decided here but by the egress gate,
-//! on the same lease: an announcement that comes late poisons nobody.
+//! The egress gate decides whether such a frame may leave, by the same lease: so
+//! a late announcement misleads nobody.
 
 use std::{
     io,
@@ -29,7 +29,7 @@ const AF_PACKET: u16 = libc::AF_PACKET as u16;
 #[expect(clippy::cast_possible_truncation, reason = "a sockaddr_ll has 20 bytes")]
 const ADDRESS_LEN: libc::socklen_t = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
 
-/// A socket that announcements leave by.
+/// A socket that sends announcements.
 pub struct Announcer {
     socket: OwnedFd,
 }

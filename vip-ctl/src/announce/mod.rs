@@ -1,3 +1,3 @@
-//! Telling the network, and the neighbours' tables, where a VIP is now.
+//! Tells the network, and the neighbours' tables, where a VIP is now.
 
 pub mod arp;

@@ -16,8 +16,8 @@ pub(super) struct Args {
     /// What to log: error, warn, info, debug, or a tracing filter.
     #[arg(long, env = "VIP_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
-    /// On SIGTERM or SIGINT, end without releasing the leases: an agent that
-    /// is back within them goes on as if nothing had been, for an upgrade.
+    /// On SIGTERM or SIGINT, end without releasing the leases: an agent that is
+    /// up again before they run out goes on with them, for an upgrade.
     #[arg(long)]
     hold: bool,
     /// Say whether an agent could start here now, and do nothing.

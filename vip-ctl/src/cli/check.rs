@@ -1,5 +1,5 @@
-//! `vip-ctl check`: what a configuration means, or everything that is wrong
-//! with it. Nothing is changed, and no agent is asked.
+//! `vip-ctl check`: what a configuration means, or everything that is wrong with
+//! it. It changes nothing and asks no agent.
 
 mod meaning;
 #[cfg(test)]
@@ -33,12 +33,12 @@ pub(super) struct Args {
     no_host: bool,
 }
 
-/// What this host has to say about a configuration.
+/// What this host lacks for a configuration, or doubts about it.
 #[derive(Default)]
 struct Findings {
     /// What keeps an agent from starting, or this node from holding a group.
     errors: Vec<String>,
-    /// What may be meant so.
+    /// What may be a mistake.
     warnings: Vec<String>,
 }
 
@@ -92,9 +92,9 @@ fn files(main: &Path) -> Result<Vec<String>, Failure> {
     Ok(all.map(|path| path.display().to_string()).collect())
 }
 
-/// Files that lie among those of the configuration, and are not read.
+/// Files beside those of the configuration that the agent does not read.
 fn unread(main: &Path) -> Vec<String> {
-    // A directory that can't be listed is told of by whoever needs it.
+    // Reading the configuration reports a directory that can't be listed.
     let files = unread_files(main).unwrap_or_default();
     let said = files
         .iter()
@@ -102,7 +102,7 @@ fn unread(main: &Path) -> Vec<String> {
     said.collect()
 }
 
-/// What is right, and hardly ever meant.
+/// What is valid but hardly ever intended.
 fn doubtful(config: &Config) -> Vec<String> {
     let vips = config.groups.iter().flat_map(|group| group.vips.iter().map(move |vip| (group, vip)));
     let local = vips.filter(|(_, vip)| matches!(vip, IpAddr::V4(vip) if vip.is_link_local()));
@@ -116,7 +116,7 @@ fn doubtful(config: &Config) -> Vec<String> {
     said.collect()
 }
 
-/// A mistake for a program.
+/// A mistake as JSON.
 fn mistake(error: &ConfigError) -> Value {
     json!({
         "file": error.path.display().to_string(),
@@ -127,7 +127,7 @@ fn mistake(error: &ConfigError) -> Value {
     })
 }
 
-/// A mistake for a person, with the line that it is in.
+/// A mistake as text, with the line that it is in.
 fn shown(error: &ConfigError) -> String {
     let mut out = format!("{error}\n");
     if let Some(place) = error.place.filter(|_| !error.line.trim().is_empty()) {
@@ -139,7 +139,7 @@ fn shown(error: &ConfigError) -> String {
     out
 }
 
-/// What an agent would meet on this host.
+/// What an agent would find on this host.
 fn of_host(config: &Config) -> Findings {
     let mut findings = Findings::default();
     if let Err(e) = KeyRing::load(&config.cluster.key_file) {

@@ -13,7 +13,7 @@ use crate::{convert, exit::Exit, paths::Paths};
 
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "What could not be carried over, and what is to be filled in, is told on stderr with its line.\n\nExamples:\n  vip-ctl convert /etc/keepalived/keepalived.conf --node db-a\n  vip-ctl convert keepalived.conf --out /etc/vip/vip.toml"
+    after_help = "stderr lists what could not be carried over and what you have to fill in, each with its line.\n\nExamples:\n  vip-ctl convert /etc/keepalived/keepalived.conf --node db-a\n  vip-ctl convert keepalived.conf --out /etc/vip/vip.toml"
 )]
 pub(super) struct Args {
     /// keepalived's configuration.
@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args, _paths: &Paths, format: Format) -> Result<Exit, F
     }
     for note in &converted.notes {
         let line = note.line.map(|line| format!("{line}:")).unwrap_or_default();
-        // Nobody who has closed stderr wants to hear of it.
+        // If stderr is closed, nobody wants to read this.
         let _ = writeln!(io::stderr(), "{file}:{line} {}: {}", note.kind.name(), note.says);
     }
     match &args.out {

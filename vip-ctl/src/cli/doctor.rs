@@ -15,7 +15,7 @@ use crate::{
     paths::Paths,
 };
 
-/// Where the configuration is looked for unless another is named.
+/// Where to look for the configuration unless the command line names another.
 const CONFIG: &str = "/etc/vip/vip.toml";
 
 #[derive(clap::Args, Debug)]

@@ -19,7 +19,7 @@ pub(super) struct Args {
     /// Only this group (or the group of this VIP).
     #[arg(value_name = "GROUP|VIP")]
     group: Option<String>,
-    /// Go on with those that come, until interrupted.
+    /// Go on with new events, until interrupted.
     #[arg(short, long)]
     follow: bool,
 }
@@ -27,8 +27,8 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
     let request = Request::Events { group: args.group.clone(), follow: args.follow };
     if args.follow {
-        // Between two events may be days, so that silence tells nothing then:
-        // an agent that hangs is found out beforehand.
+        // There may be days between two events, so silence says nothing later: ask now
+        // whether the agent hangs.
         match client::ask(paths, &Request::Status) {
             Err(failure) if failure.exit == Exit::Timeout => return Err(failure),
             Ok(_) | Err(_) => {}
@@ -65,7 +65,8 @@ mod tests {
 
     use super::*;
 
-    /// A stopped agent is a socket that takes connections, and nobody behind it.
+    /// A stopped agent still has a socket that takes connections, but nobody
+    /// answers.
     #[test]
     fn an_agent_that_hangs_is_not_waited_for() {
         let dir = std::env::temp_dir().join(format!("vip-events-{}", std::process::id()));

@@ -1,5 +1,5 @@
 //! `vip-ctl explain`: why a group is where it is and not elsewhere, and what
-//! would happen next. From this node's status and history.
+//! would happen next. It uses this node's status and history.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -29,18 +29,18 @@ pub(super) struct Args {
     group: Option<String>,
 }
 
-/// Everything that there is to say about where a group is.
+/// Everything that `explain` says of one group.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Explanation {
     group: String,
-    /// Who says all this.
+    /// The node that says all this.
     node: String,
     /// The answering node's state for the group.
     state: String,
     holder: Option<String>,
     /// Since when, as far as this node's history goes.
     since: Option<Timestamp>,
-    /// Why it came there.
+    /// Why the group came there.
     reason: Option<String>,
     command: Option<String>,
     gap_ms: Option<u64>,
@@ -63,7 +63,7 @@ struct Standing {
 }
 
 pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
-    // Not the maps, where an agent does not answer: they know no cluster.
+    // Asks only the agent: the maps know no cluster.
     let Response::Status(status) = client::ask_agent(paths, &Request::Status, "explain")? else {
         return Err(client::strange());
     };
@@ -124,7 +124,7 @@ fn standing(status: &Status, group: &GroupStatus, candidate: &Candidate) -> Stan
     } else if !heard {
         match known.and_then(|node| node.last_heard_ms) {
             Some(ms) => {
-                // Nobody counts the milliseconds of what is gone.
+                // Whole seconds are enough for a node that is gone.
                 let ago = Duration::from_secs(ms / 1000);
                 format!(
                     "has not been heard for {}",
@@ -170,7 +170,7 @@ fn standing(status: &Status, group: &GroupStatus, candidate: &Candidate) -> Stan
     Standing { candidate: candidate.clone(), heard, standby, because }
 }
 
-/// What follows if the holder dies, or why nobody holds.
+/// What happens if the holder dies, or why nobody holds.
 fn next(status: &Status, group: &GroupStatus) -> Vec<String> {
     let voters: Vec<_> = status.nodes.iter().filter(|node| node.role != "observer").collect();
     let (all, majority) = (voters.len(), voters.len() / 2 + 1);
@@ -322,7 +322,7 @@ mod tests {
 
     fn said(status: &Status, history: &[Event]) -> String {
         let text = text(&explain(status, &status.groups[0], history));
-        // The time is another one each time.
+        // The time differs in each run.
         text.lines()
             .map(|line| {
                 line.split_once("since ").map_or(line.to_owned(), |(before, after)| {
@@ -399,7 +399,7 @@ mod tests {
         let paths = Paths { bpf_dir: dir.clone(), run_dir: dir.clone(), state_dir: dir.clone() };
         let args = Args { group: None };
         assert_eq!(run(&args, &paths, Format::Text).unwrap_err().exit, Exit::NotLoaded);
-        // A stopped agent's socket takes connections, and nobody is behind it.
+        // A stopped agent still has a socket that takes connections, but nobody answers.
         let _agent = std::os::unix::net::UnixListener::bind(paths.socket()).unwrap();
         let failure = run(&args, &paths, Format::Text).unwrap_err();
         assert_eq!(failure.exit, Exit::Timeout, "{}", failure.message);

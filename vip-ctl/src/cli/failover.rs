@@ -1,4 +1,4 @@
-//! `vip-ctl failover`: the lease to a node, with or without the old holder.
+//! `vip-ctl failover`: gives the lease to a node, with or without the old holder.
 
 use super::{
     promote,
@@ -18,9 +18,9 @@ pub(super) struct Args {
     /// The node that shall hold it; this one if left out.
     #[arg(long, value_name = "NODE")]
     to: Option<String>,
-    /// Also without a quorum, by this node's vote alone: another node that is
-    /// not heard may then answer too, and what is written to one of the two is
-    /// lost. Make sure first that the others are off.
+    /// Also without a quorum, by this node's vote alone: a node that this one
+    /// does not hear may then answer too, and one of the two loses what clients
+    /// write to it. Make sure first that the other nodes are off.
     #[arg(long)]
     force: bool,
     #[command(flatten)]

@@ -1,11 +1,11 @@
-//! `vip-ctl frame-log`: what the way in looks up, for debugging.
+//! `vip-ctl frame-log`: what the program on the way in looks up, for debugging.
 
 use std::time::Duration;
 
 use super::support::{log, output::Failure};
 use crate::{dataplane::attach, exit::Exit, paths::Paths};
 
-/// How often what was logged is fetched.
+/// How often to fetch new lines of the log.
 const FETCH: Duration = Duration::from_millis(50);
 
 #[derive(clap::Args, Debug)]

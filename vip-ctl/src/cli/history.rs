@@ -1,5 +1,5 @@
-//! `vip-ctl history`: what moved when and why, from the state directory, so
-//! that it needs no agent.
+//! `vip-ctl history`: what moved when and why. It reads the state directory, and
+//! needs no agent.
 
 use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
 
@@ -22,10 +22,10 @@ pub(super) struct Args {
     /// Only this group.
     #[arg(value_name = "GROUP")]
     group: Option<String>,
-    /// At most so many changes, the latest ones.
+    /// At most this many changes, the latest ones.
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
-    /// Only what is not older than this, such as 1h or 7d.
+    /// Only changes that are not older than this, such as 1h or 7d.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     since: Option<Duration>,
 }
@@ -57,9 +57,9 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
     Ok(Exit::Ok)
 }
 
-/// Is there such a group, for all that can be told? One that has never moved
-/// is known to the agent alone; without one, a name that is not among others
-/// is taken for a typo.
+/// Does this group exist, as far as this node can tell? Only the agent knows a
+/// group that has never moved. Without an agent, a name that the history does not
+/// have counts as a typo.
 fn known(
     group: &str,
     mut known: BTreeSet<String>,
@@ -103,8 +103,8 @@ pub(super) fn read(paths: &Paths) -> Result<Vec<Event>, Failure> {
 }
 
 /// Puts the hooks to the changes that they ran for: `pre_demote` to the change
-/// that came after it, others to what they followed from. A hook can be told
-/// of before its change is, which another thread tells.
+/// that came after it, others to the change that they followed from. Another
+/// thread records changes, so a hook's record may come before that of its change.
 fn entries(events: Vec<Event>) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut before: Vec<(Option<String>, HookRun)> = Vec::new();
@@ -145,8 +145,9 @@ fn entries(events: Vec<Event>) -> Vec<Entry> {
     entries
 }
 
-/// Does a hook that was told of before belong to that change? Not if its own
-/// is still to come; but if it never came, better there than nowhere.
+/// Does a hook that was recorded before this change belong to it? Not if its own
+/// change is still to come; but if that never came, this is better than dropping
+/// it.
 fn may_be_of(change: &Change, run: &HookRun) -> bool {
     run.hook == Hook::PreDemote || is_cause(change, run) || change.epoch > run.epoch
 }
@@ -155,14 +156,14 @@ fn may_be_of(change: &Change, run: &HookRun) -> bool {
 fn is_cause(change: &Change, run: &HookRun) -> bool {
     let (from, to) = (change.from.as_deref(), change.to.as_str());
     let is_up = |state: Option<&str>| matches!(state, Some("active" | "promoting"));
-    // Whoever loses a lease may know of a later grant by then.
+    // A node that loses a lease may already know of a later grant.
     let is_epoch = change.epoch == run.epoch || run.hook == Hook::PostDemote && change.epoch > run.epoch;
     is_epoch
         && match run.hook {
             Hook::PreDemote => false,
             Hook::PrePromote => to == "promoting",
             Hook::PostPromote => to == "active" && from != Some("active"),
-            // The first change after a start follows from what was before it.
+            // The first change after a start follows from the state before the start.
             Hook::PostDemote => !is_up(Some(to)) && (from.is_none() || is_up(from)),
             Hook::OnFault => to == "fault" && from != Some("fault"),
         }
@@ -226,7 +227,7 @@ mod tests {
         events.publish(Some("db"), change("standby", "promoting", 1), "won");
         events.publish(Some("db"), change("promoting", "active", 1), "open");
         events.publish(Some("db"), run(Hook::PostDemote), "");
-        // Another node's grant is known by then.
+        // By then this node knows of another node's grant.
         events.publish(Some("db"), change("active", "standby", 2), "lost");
         let recent = events.recent().iter().map(|event| Event::clone(event)).collect();
         let entries = entries(recent);

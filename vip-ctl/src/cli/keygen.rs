@@ -46,7 +46,7 @@ pub(super) fn run(args: &Args, format: Format) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// Why there is no new key, and what to do.
+/// Why `keygen` wrote no key, and what to do.
 fn failed(file: &Path, e: &KeyFileError) -> Failure {
     match e {
         KeyFileError::Write { source, .. } => {
@@ -70,7 +70,7 @@ fn failed(file: &Path, e: &KeyFileError) -> Failure {
     }
 }
 
-/// The directory that `file` would be in, if that is missing.
+/// The directory for `file`, if it does not exist.
 fn directory(file: &Path) -> Option<&Path> {
     file.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists())
 }

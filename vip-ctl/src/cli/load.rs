@@ -43,7 +43,7 @@ pub(super) struct Args {
     /// Keep a log of frames, for `vip-ctl frame-log`; slow, for debugging only.
     #[arg(long)]
     frame_log: bool,
-    /// Room for how many VIPs; fixed until the next unload.
+    /// For how many VIPs to make room; fixed until the next unload.
     #[arg(long, default_value_t = VIPS_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(VIPS_MAX)))]
     vips_max: u32,
     /// Say what would happen, and do nothing.
@@ -51,7 +51,7 @@ pub(super) struct Args {
     dry_run: bool,
 }
 
-/// A VIP that can be one.
+/// Parses an IPv4 address that can be a VIP.
 fn vip(text: &str) -> Result<IpAddr, String> {
     match text.parse::<IpAddr>() {
         Ok(IpAddr::V4(v4))
@@ -65,7 +65,7 @@ fn vip(text: &str) -> Result<IpAddr, String> {
     }
 }
 
-/// A name that fits the map and a metrics label.
+/// Checks that a name fits the map and a metrics label.
 fn group_name(text: &str) -> Result<String, String> {
     let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
     if text.is_empty() || text.len() > GROUP_NAME_LEN || !text.chars().all(fine) {

@@ -20,8 +20,8 @@ const SECTION: &str = "8";
     after_help = "Examples:\n  vip-ctl man > vip-ctl.8\n  vip-ctl man /usr/local/share/man/man8  # a page for each verb"
 )]
 pub(super) struct Args {
-    /// The directory that a page for each verb is written into; made if it is
-    /// not there. Without it, the page of vip-ctl itself is printed.
+    /// The directory to write a page for each verb into; created if it does not
+    /// exist. Without it, vip-ctl prints its own page.
     #[arg(value_name = "DIR")]
     dir: Option<PathBuf>,
 }

@@ -95,7 +95,8 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
         }
         What::Remove { name, dry_run } => (Edit::Remove { name }, *dry_run),
     };
-    // What others have done is not known to a node that has taken part in nothing.
+    // A node that has taken part in no membership does not know what others have
+    // done.
     let Some(record) = record.filter(|record| record.cluster == config.cluster.name) else {
         return Err(Failure::new(
             Exit::Unsafe,
@@ -143,13 +144,13 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
     said(&args.config, &next, &edit, format)
 }
 
-/// What is to be changed.
+/// The change to make.
 enum Edit<'a> {
     Add { name: &'a str, address: SocketAddr, witness: bool, observer: bool },
     Remove { name: &'a str },
 }
 
-/// The text of the configuration after a change. Comments and order stay.
+/// The text of the configuration after the change. Comments and order stay.
 fn edited(text: &str, config: &Config, edit: &Edit<'_>) -> Result<String, Failure> {
     let broken = |what: &str| {
         Failure::new(Exit::Config, format!("{what}: write the nodes as [[cluster.node]] tables"))
@@ -169,8 +170,8 @@ fn edited(text: &str, config: &Config, edit: &Edit<'_>) -> Result<String, Failur
         .get_mut("node")
         .and_then(Item::as_array_of_tables_mut)
         .ok_or_else(|| broken("the nodes can't be edited"))?;
-    // From now on ids are written out: the place among the names is no longer
-    // the same in both generations.
+    // Writes all ids out from now on: a node's place among the names differs
+    // between the two generations.
     for table in nodes.iter_mut() {
         let id = table.get("name").and_then(Item::as_str).and_then(|name| id_of(config, name));
         if let Some(id) = id {
@@ -223,7 +224,7 @@ fn remove(nodes: &mut ArrayOfTables, config: &Config, name: &str) -> Result<(), 
     Ok(())
 }
 
-/// A node that is gone has no priorities.
+/// Removes the priorities of a node that is gone.
 fn remove_priorities(document: &mut DocumentMut, name: &str) {
     let Some(groups) = document.get_mut("group").and_then(Item::as_array_of_tables_mut) else { return };
     for group in groups.iter_mut() {
@@ -237,8 +238,8 @@ fn id_of(config: &Config, name: &str) -> Option<u8> {
     config.cluster.nodes.iter().find(|node| node.name == name).map(|node| node.id)
 }
 
-/// An id that no node has; the one after the highest, so that a removed
-/// node's is not given to another one soon.
+/// An id that no node has: the one after the highest, so that no node soon gets
+/// the id of one that was removed.
 fn free_id(config: &Config) -> Result<u8, Failure> {
     let taken = |id: &u8| config.cluster.nodes.iter().any(|node| node.id == *id);
     let last = u8::try_from(NODES_MAX - 1).unwrap_or(u8::MAX);
@@ -251,7 +252,7 @@ fn free_id(config: &Config) -> Result<u8, Failure> {
 
 /// Replaces the file as a whole, with the permissions that it has.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
-    // A link stays a link.
+    // Keeps a symbolic link.
     let path = path.canonicalize()?;
     let mode = fs::metadata(&path)?.permissions().mode();
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -261,7 +262,7 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
         .and_then(|()| fs::set_permissions(&new, fs::Permissions::from_mode(mode)))
         .and_then(|()| fs::rename(&new, &path));
     if written.is_err() {
-        // Whatever was written of it; the first error is the one to tell.
+        // Removes whatever was written; the first error is the one to report.
         let _ = fs::remove_file(&new);
     }
     written

@@ -59,7 +59,7 @@ fn sample(line: &str) -> Option<Sample> {
     Some(Sample { name: name.to_owned(), labels, value: value.trim().to_owned() })
 }
 
-/// A label's value up to its closing quote, and what comes after that.
+/// A label's value up to its closing quote, and the text after it.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut characters = text.char_indices();

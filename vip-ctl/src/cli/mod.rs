@@ -85,7 +85,8 @@ enum Verb {
     Explain(explain::Args),
     /// Add or remove a node of the cluster, one at a time.
     Member(member::Args),
-    /// Let this node's agent read its configuration again, and go on with its groups.
+    /// Let this node's agent read its configuration again and take its groups
+    /// over.
     Reload(reload::Args),
     /// Run this node's agent, in the foreground.
     Agent(agent::Args),
@@ -93,7 +94,7 @@ enum Verb {
     Check(check::Args),
     /// Make a key for a cluster.
     Keygen(keygen::Args),
-    /// Follow what the way in looks up; for debugging.
+    /// Follow what the program on the way in looks up; for debugging.
     FrameLog(frame_log::Args),
     /// Watch the cluster in the terminal, and move groups from there.
     Monitor(monitor::Args),
@@ -103,7 +104,7 @@ enum Verb {
     Convert(convert::Args),
     /// Look at everything on this host that decides whether a VIP works here.
     Doctor(doctor::Args),
-    /// Print what completes vip-ctl's command lines in a shell.
+    /// Print a completion script for a shell.
     Completions(completions::Args),
     /// Print the manual page, or write those of all verbs into a directory.
     Man(man::Args),
@@ -147,7 +148,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// What is wrong with a command line, without how it is to be.
+/// What is wrong with a command line, without clap's usage text.
 fn usage(e: &clap::Error) -> String {
     let no_verb = [ErrorKind::MissingSubcommand, ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand];
     if no_verb.contains(&e.kind()) {

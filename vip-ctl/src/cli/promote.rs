@@ -43,13 +43,14 @@ pub(super) struct Wait {
     /// Wait until the new holder serves, which its `pre_promote` delays. The default.
     #[arg(long, overrides_with = "no_wait")]
     wait: bool,
-    /// Wait until the lease has moved only; whether the new holder then serves is not told.
+    /// Wait only until the lease has moved, and don't tell whether the new holder
+    /// then serves.
     #[arg(long)]
     no_wait: bool,
 }
 
 impl Wait {
-    /// Is to be waited?
+    /// Shall the verb wait?
     pub(super) const fn is_on(&self) -> bool {
         self.wait || !self.no_wait
     }
@@ -67,7 +68,7 @@ pub(super) fn promote(args: &Args, paths: &Paths, format: Format) -> Result<Exit
     let (node, group, _lock) = open(args, paths)?;
     let held = node.plane.leases().load(group.index) == Lease::MANUAL;
     node.plane.leases().store(group.index, Lease::MANUAL);
-    // From here on the kernel answers; what follows only speeds things up.
+    // From here on the kernel answers; the rest only makes clients notice sooner.
     node.place_group(group.index, true)?;
     announce(&node, &group)?;
     said(format, &group, true, held)
@@ -89,7 +90,7 @@ pub(super) fn demote(args: &Args, paths: &Paths, format: Format) -> Result<Exit,
     said(format, &group, false, !held)
 }
 
-/// The dry run of both: the agent's if one runs, else that of the maps alone.
+/// The dry run of both: the agent's if one runs, else from the maps alone.
 fn rehearse(args: &Args, active: bool, paths: &Paths, format: Format) -> Result<Exit, Failure> {
     let group = args.group.clone();
     let wait = false;
@@ -108,13 +109,13 @@ fn rehearse(args: &Args, active: bool, paths: &Paths, format: Format) -> Result<
     dry_run::tell(happen.as_slice(), format)
 }
 
-/// Tells what came of a command to the agent.
+/// Prints the result of a command to the agent.
 pub(super) fn tell(response: Response, format: Format) -> Result<Exit, Failure> {
     match response {
         Response::Done { group, holder, risk } => {
             let mut told = json!({ "group": group, "holder": holder });
             if let Some(risk) = risk {
-                // A reader that went away is no error of ours.
+                // If the reader went away, that is no error of this verb.
                 let _ = writeln!(std::io::stderr(), "vip-ctl: by force: {risk}");
                 told["risk"] = risk.into();
             }
@@ -136,7 +137,7 @@ pub(super) fn tell(response: Response, format: Format) -> Result<Exit, Failure> 
     }
 }
 
-/// The node, the group that is meant and the lock.
+/// The node, the group that the command names, and the lock.
 fn open(args: &Args, paths: &Paths) -> Result<(Node, MapGroup, Lock), Failure> {
     let lock = Lock::take(paths, false)?;
     let plane = DataPlane::open(&paths.bpf_dir)?;
@@ -145,7 +146,7 @@ fn open(args: &Args, paths: &Paths) -> Result<(Node, MapGroup, Lock), Failure> {
     Ok((node, group, lock))
 }
 
-/// The group that is meant, if it can be moved by hand.
+/// The group that the command names, if it can be moved by hand.
 fn find(args: &Args, plane: &DataPlane) -> Result<MapGroup, Failure> {
     let group = match &args.group {
         Some(name) => plane.find_group(name)?,
@@ -175,7 +176,7 @@ fn only_group(plane: &DataPlane) -> Result<MapGroup, Failure> {
     }
 }
 
-/// Announces a group's VIPs on every interface, some times over.
+/// Announces a group's VIPs on every interface, several times.
 fn announce(node: &Node, group: &MapGroup) -> Result<(), Failure> {
     let failed = |e| Failure::new(Exit::System, format!("promoted, but could not announce it: {e}"));
     let announcer = Announcer::open().map_err(failed)?;
@@ -187,7 +188,7 @@ fn announce(node: &Node, group: &MapGroup) -> Result<(), Failure> {
         for (ifindex, mac) in &ifaces {
             for (vip, _) in vips.iter().filter(|(_, index)| **index == group.index) {
                 match announcer.announce(*ifindex, *mac, *vip) {
-                    // An interface that is down or gone hears nothing anyway.
+                    // An interface that is down or gone has no neighbours to tell.
                     Err(e)
                         if matches!(e.raw_os_error(), Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV)) => {}
                     other => other.map_err(failed)?,

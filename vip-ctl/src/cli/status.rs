@@ -26,23 +26,24 @@ pub(super) fn run(_args: &Args, paths: &Paths, format: Format) -> Result<Exit, F
     Ok(Exit::Ok)
 }
 
-/// The agent's status if one runs and answers, else what the maps alone say.
+/// The agent's status if one runs and answers; otherwise the status from the maps
+/// alone.
 pub(super) fn read(paths: &Paths) -> Result<Status, Failure> {
     match client::ask(paths, &Request::Status) {
         Ok(Some(Response::Status(status))) => Ok(*status),
         Ok(Some(_)) => Err(client::strange()),
         Ok(None) => of_maps(paths),
-        // The maps tell what the kernel does, whatever became of the agent.
+        // The maps show what the kernel does, whatever the state of the agent.
         Err(failure) if failure.exit == Exit::Timeout => {
             let mut status = of_maps(paths)?;
-            status.warnings.push(format!("{}; this is what the maps alone say", failure.message));
+            status.warnings.push(format!("{}; this is the status from the maps alone", failure.message));
             Ok(status)
         }
         Err(failure) => Err(failure),
     }
 }
 
-/// What the maps alone say.
+/// The status from the maps alone.
 pub(super) fn of_maps(paths: &Paths) -> Result<Status, Failure> {
     let plane = DataPlane::open(&paths.bpf_dir)?;
     let mut status = Status::of_maps(&plane, &host_name())?;

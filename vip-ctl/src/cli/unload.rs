@@ -1,4 +1,5 @@
-//! `vip-ctl unload`: everything off this host, and the host as it was.
+//! `vip-ctl unload`: removes everything from this host, and puts the host back as
+//! it was.
 
 use super::support::{
     dry_run,

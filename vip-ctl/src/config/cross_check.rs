@@ -1,5 +1,5 @@
-//! What values mean to each other: names and addresses that must differ,
-//! voters that must be able to form a majority, and which node is this one.
+//! Checks the values against each other: names and addresses that must differ,
+//! voters that must be able to form a majority, and which node this one is.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::engine::Role;
 
-/// The configuration that `draft` makes; `None` if anything is reported by now.
+/// The configuration that `draft` makes; `None` if any mistake was reported.
 pub(super) fn check(draft: Draft, path: &Path, host_name: &str, report: &mut Report<'_>) -> Option<Config> {
     let Draft { node, cluster, groups, api, hooks } = draft;
     let no_nodes: &[NodeDraft] = &[];
@@ -44,7 +44,7 @@ pub(super) fn check(draft: Draft, path: &Path, host_name: &str, report: &mut Rep
     Some(Config { startup_delay: node.startup_delay, api, ..config })
 }
 
-/// Puts together what was found to be right.
+/// Builds the configuration from values that are all right.
 fn build(
     node_name: String,
     interfaces: Vec<String>,
@@ -124,7 +124,7 @@ fn voters(cluster: &ClusterDraft, report: &mut Report<'_>) {
     } else if voters > VOTERS_MAX {
         format!("{voters} voters are too many: keep {VOTERS_MAX} at most, and let others observe")
     } else if cluster.pair.is_some() || cluster.generation > 1 {
-        // On the way from one odd number to another there is an even one.
+        // A growing cluster passes through an even number of voters.
         return;
     } else if voters == 2 && holders == 2 {
         let names: Vec<_> =
@@ -143,8 +143,8 @@ fn voters(cluster: &ClusterDraft, report: &mut Report<'_>) {
     report.add(last.span.clone(), message);
 }
 
-/// Reports addresses by which nodes can't reach each other: no other host
-/// reaches a loopback address, and an agent's one socket is of one family.
+/// Reports addresses at which nodes can't reach each other: no other host reaches
+/// a loopback address, and an agent's one socket has one address family.
 fn addresses_meet(nodes: &[NodeDraft], report: &mut Report<'_>) {
     let addresses: Vec<_> = nodes.iter().filter_map(|node| node.address.as_ref()).collect();
     let is_loopback = |address: &SocketAddr| address.ip().to_canonical().is_loopback();
@@ -174,7 +174,7 @@ fn addresses_meet(nodes: &[NodeDraft], report: &mut Report<'_>) {
     }
 }
 
-/// Ids are given to all nodes or to none, and each to one.
+/// Either all nodes have an id or none has, and no two have the same.
 fn ids(nodes: &[NodeDraft], report: &mut Report<'_>) {
     let mut first: BTreeMap<u8, Range<usize>> = BTreeMap::new();
     for id in nodes.iter().filter_map(|node| node.id.as_ref()) {
@@ -244,8 +244,8 @@ fn distinct_nodes(nodes: &[NodeDraft], report: &mut Report<'_>) {
     }
 }
 
-/// The name of the node that this configuration is for, once it is clear that
-/// there is such a node and that it has all it needs.
+/// The name of the node that this configuration is for, if there is such a node
+/// and it has everything that it needs.
 fn this_name(
     node: &ThisNode,
     nodes: &[NodeDraft],

@@ -1,6 +1,6 @@
-//! The digest by which nodes notice that their configurations differ. What is
-//! a node's own business (its name, interfaces, the key file's path, how it
-//! looks after its health) is not in it.
+//! The digests by which nodes notice that their configurations differ. They leave
+//! out what may differ between nodes (a node's name, its interfaces, the key
+//! file's path, its checks and hooks).
 
 use std::net::IpAddr;
 
@@ -25,9 +25,9 @@ pub(super) fn digest(config: &Config) -> u64 {
     encoder.finish()
 }
 
-/// What a reload can change, and is the same everywhere when all nodes have
-/// had it. Priorities that are the default say nothing, so that a node that
-/// comes or goes changes none.
+/// The groups, as far as all nodes must have the same once each has reloaded.
+/// Leaves out default priorities, so that a node that comes or goes changes
+/// nothing here.
 pub(super) fn groups(groups: &[Group]) -> u64 {
     let mut encoder = Encoder(blake3::Hasher::new_derive_key(GROUPS_CONTEXT));
     encoder.length(groups.len());
@@ -54,7 +54,7 @@ pub(super) fn groups(groups: &[Group]) -> u64 {
 pub(super) fn nodes(config: &Config) -> u64 {
     let mut encoder = Encoder(blake3::Hasher::new_derive_key(NODES_CONTEXT));
     encoder.length(config.cluster.nodes.len());
-    // Hardware is exchanged, and is no matter of the cluster's.
+    // Hardware gets replaced, and does not concern the cluster.
     for Node { id, name, address, role, mac: _ } in &config.cluster.nodes {
         let role = match role {
             Role::Node | Role::Vacant => 0,
@@ -67,7 +67,7 @@ pub(super) fn nodes(config: &Config) -> u64 {
 }
 
 /// Feeds a hash so that different configurations never feed it the same bytes:
-/// what varies in length is preceded by its length.
+/// puts its length before each value of variable length.
 struct Encoder(blake3::Hasher);
 
 impl Encoder {

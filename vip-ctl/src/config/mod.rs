@@ -1,12 +1,12 @@
-//! `vip.toml` and the files of `conf.d`: what they may say, and the validated [`Config`] that the rest of
-//! the program trusts. Nothing here looks at interfaces, opens the key file
-//! or talks to anybody: a configuration is right or wrong by its text alone.
+//! `vip.toml` and the files of `conf.d`: what they may say, and the validated
+//! [`Config`] that the rest of the program trusts. Nothing here looks at
+//! interfaces, opens the key file or uses the network: a configuration is right
+//! or wrong by its text alone.
 //!
-//! The texts go through three steps. `sections` takes each value on its own out
-//! of the TOML, `cross_check` compares them with each other, and what is left
-//! makes the `Config`. All that is wrong in any file is
-//! reported at once, each with its file, line and column and a sentence that
-//! names the mend.
+//! The texts go through three steps. `sections` takes each value out of the TOML
+//! and checks it on its own, `cross_check` compares them with each other, and the
+//! result is the `Config`. All mistakes in all files are reported at once, each
+//! with its file, line and column and a sentence that says how to mend it.
 
 mod cross_check;
 mod digest;
@@ -36,7 +36,7 @@ pub use self::{
 };
 use crate::engine::{self, GroupId, PeerLoss, Role};
 
-// What the reference tells of checks.
+// What the reference says of checks.
 #[cfg(test)]
 pub(crate) use self::sections::health::{
     CHECKS_MAX, COMM_LEN_MAX, COUNT_MAX as CHECK_COUNT_MAX, FALL_DEFAULT, INTERVAL as CHECK_INTERVAL,
@@ -44,15 +44,15 @@ pub(crate) use self::sections::health::{
     TIMEOUT_MIN as CHECK_TIMEOUT_MIN,
 };
 
-/// The shortest lease that can be configured: what timers reach with
-/// real-time priority.
+/// The shortest `lease` that can be configured (T_accept): what timers manage
+/// with real-time priority.
 pub const LEASE_MIN: Duration = Duration::from_millis(20);
-/// The longest lease that can be configured. A restarted node keeps silent
-/// for that long.
+/// The longest `lease` that can be configured (T_accept). A restarted node keeps
+/// silent for that long.
 pub const LEASE_MAX: Duration = Duration::from_secs(10);
-/// The lease where none is configured.
+/// The `lease` (T_accept) if none is configured.
 pub const LEASE_DEFAULT: Duration = Duration::from_millis(200);
-/// The priority of a node for a group that does not name it.
+/// The priority of a node for a group that sets none.
 pub const PRIORITY_DEFAULT: u8 = 100;
 /// The highest priority; 0 and 255 are left free, as in VRRP.
 pub const PRIORITY_MAX: u8 = 254;
@@ -60,8 +60,8 @@ pub const PRIORITY_MAX: u8 = 254;
 pub const VOTERS_MAX: usize = engine::VOTERS_MAX;
 /// The most nodes that a cluster can have, observers among them.
 pub const NODES_MAX: usize = engine::MEMBERS_MAX;
-/// How long a node of higher priority waits before it takes a group over,
-/// where none is configured.
+/// How long a node of higher priority must have been ready before it takes a
+/// group over, if the group sets `preempt` without a delay.
 pub const PREEMPT_DELAY_DEFAULT: Duration = Duration::from_secs(30);
 /// The longest startup or preemption delay.
 pub const DELAY_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -77,15 +77,16 @@ pub struct Config {
     pub node_name: String,
     /// This node's [`Node::id`].
     pub me: u8,
-    /// How long after its start this node takes nothing by itself.
+    /// How long after its start this node takes no group by itself.
     pub startup_delay: Duration,
-    /// The interfaces that the data plane goes on; never empty on a node that can hold.
+    /// The interfaces to attach the data plane to; never empty on a node that can
+    /// hold.
     pub interfaces: Vec<String>,
-    /// What makes the cluster.
+    /// The cluster.
     pub cluster: Cluster,
-    /// The groups, sorted by name; a group's index is what names it on the wire.
+    /// The groups, sorted by name; a group's index is its number on the wire.
     pub groups: Vec<Group>,
-    /// HTTP by TCP, if it is wanted.
+    /// HTTP over TCP, if it is configured.
     pub api: Option<Api>,
 }
 
@@ -99,7 +100,8 @@ pub struct Cluster {
     pub key_file: PathBuf,
     /// `T_accept` of the lease rules: how long an acceptor keeps a grant.
     pub lease: Duration,
-    /// Pair mode, and what a node does that does not hear the other one.
+    /// Pair mode, and what a node does that does not hear the other one; `None`:
+    /// a majority decides.
     pub pair: Option<PeerLoss>,
     /// Number of the membership: rises by one with each node added or removed
     /// (docs/protocol.md, rule 10).
@@ -111,14 +113,14 @@ pub struct Cluster {
 /// A member of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// What names it on the wire, below [`NODES_MAX`]: as configured, or its
-    /// place among the names.
+    /// Its number on the wire, below [`NODES_MAX`]: as configured, or its place
+    /// among the names.
     pub id: u8,
     /// Its name.
     pub name: String,
     /// Where its agent listens, by UDP.
     pub address: SocketAddr,
-    /// What it does.
+    /// Its role.
     pub role: Role,
     /// Its hardware address, for peers on its link to pin.
     pub mac: Option<[u8; 6]>,
@@ -144,9 +146,9 @@ pub struct Group {
     /// How long a node of higher priority must have been ready before it takes
     /// the group over; `None`: it never does.
     pub preempt: Option<Duration>,
-    /// What must be well on a node that is to hold it.
+    /// Conditions that a node must meet to hold it.
     pub health: Health,
-    /// What is run and told when it moves; on this node.
+    /// The hooks and webhook for its moves on this node.
     pub hooks: Hooks,
 }
 
@@ -164,7 +166,7 @@ impl Config {
     /// says otherwise.
     ///
     /// # Errors
-    /// Everything that is wrong with them.
+    /// All mistakes in them.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let mut files = vec![File::read(path, "name another with --config")];
         files.extend(File::read_more(path));
@@ -181,23 +183,23 @@ impl Config {
     /// directory `conf.d` next to it.
     ///
     /// # Errors
-    /// Everything that is wrong with them.
+    /// All mistakes in them.
     pub fn parse_with_more(text: &str, path: &Path, host_name: &str) -> Result<Self, ConfigErrors> {
         let mut files = vec![File::new(path, text)];
         files.extend(File::read_more(path));
         Self::of_files(path, &files, host_name)
     }
 
-    /// Validates `text` alone; `path` is what errors name, and what a relative
-    /// key file is relative to.
+    /// Validates `text` alone; `path` is the file that errors name, and to whose
+    /// directory a relative key file belongs.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// All mistakes in it.
     pub fn parse(text: &str, path: &Path, host_name: &str) -> Result<Self, ConfigErrors> {
         Self::of_files(path, &[File::new(path, text)], host_name)
     }
 
-    /// Validates files, the main one, at `path`, first.
+    /// Validates files; the main one, at `path`, comes first.
     fn of_files(path: &Path, files: &[File], host_name: &str) -> Result<Self, ConfigErrors> {
         let mut report = text::files::report(files);
         let tables = text::files::parse(files, &mut report);
@@ -206,7 +208,7 @@ impl Config {
         let more: Vec<_> = more.iter().flat_map(|(_, table)| sections::groups(table, &mut report)).collect();
         let has_more = !more.is_empty() || !whole;
         let draft = main.first().map(|(_, table)| sections::document(table, has_more, &mut report));
-        // What is left of a broken file would raise errors that are none.
+        // The rest of a broken file would cause errors that are not real.
         let Some(mut draft) = draft.filter(|_| whole) else { return Err(report.into_errors()) };
         draft.groups.extend(more);
         let config = cross_check::check(draft, path, host_name, &mut report);
@@ -214,8 +216,8 @@ impl Config {
         config.ok_or_else(|| report.into_errors())
     }
 
-    /// A number that is equal on nodes whose configurations agree in what must
-    /// be the same at any time: the cluster's name, lease and mode.
+    /// A digest that is equal on nodes whose configurations agree in what must be
+    /// the same at any time: the cluster's name, lease and mode.
     #[must_use]
     pub fn digest(&self) -> u64 {
         digest::digest(self)
@@ -226,7 +228,6 @@ impl Config {
     pub fn group(&self, id: GroupId) -> Option<&Group> {
         self.groups.get(id.place())
     }
-
     /// A number that is equal on nodes whose configurations have the same
     /// nodes. Within one generation it must be; see [`Cluster::generation`].
     #[must_use]
@@ -234,15 +235,15 @@ impl Config {
         digest::nodes(self)
     }
 
-    /// A number that is equal on nodes whose configurations have the same
-    /// groups. While groups are changed, one node after the other, it is not.
+    /// A digest that is equal on nodes whose configurations have the same groups.
+    /// It differs while the nodes get other groups, one after the other.
     #[must_use]
     pub fn groups_digest(&self) -> u64 {
         digest::groups(&self.groups)
     }
 
-    /// What is different in `next` that an agent only takes from its start on;
-    /// each as it stands in the file.
+    /// The keys that differ in `next` and that an agent only reads at its start;
+    /// each as the file has it.
     #[must_use]
     pub fn needs_restart(&self, next: &Self) -> Vec<&'static str> {
         let (now, then) = (&self.cluster, &next.cluster);

@@ -1,5 +1,5 @@
-//! The commands of the old file, taken apart as keepalived does it, and what
-//! they are here. keepalived runs no shell: it splits the words by itself, and
+//! The commands of the old file, split as keepalived splits them, and their
+//! counterparts here. keepalived runs no shell: it splits the words itself, and
 //! in the quotes around a command there are quotes again (keepalived.conf(5),
 //! "Quoted strings").
 
@@ -13,7 +13,8 @@ use super::{BLANK, Notes, tree::Entry};
 
 /// The longest name of a process, in bytes: the kernel's TASK_COMM_LEN less its NUL.
 const COMM_LEN_MAX: usize = 15;
-/// What may be thrown away without a shell, as nobody reads it here.
+/// Redirections that can be dropped without a shell, as nobody reads that output
+/// here.
 const NOWHERE: [&str; 7] =
     [">/dev/null", "1>/dev/null", "2>/dev/null", "&>/dev/null", "2>&1", ">&/dev/null", "&>>/dev/null"];
 
@@ -22,9 +23,9 @@ const NOWHERE: [&str; 7] =
 pub(super) struct Command {
     /// Where it is, from 1.
     pub(super) line: usize,
-    /// Does it say whose rights it has?
+    /// Does it name the user to run as?
     pub(super) has_user: bool,
-    /// As it was written, for a shell.
+    /// As the file has it, for a shell.
     text: String,
     words: Vec<Word>,
 }
@@ -37,7 +38,7 @@ struct Word {
     bare: bool,
 }
 
-/// Whose rights a command has.
+/// The user and group that a command runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct User {
     line: usize,
@@ -46,7 +47,7 @@ pub(super) struct User {
 }
 
 impl User {
-    /// Out of the words `USER [[:]GROUP]`.
+    /// Parses the words `USER [[:]GROUP]`.
     pub(super) fn of(line: usize, words: &[String]) -> Option<Self> {
         let group = words.get(1).map(|group| group.trim_start_matches(':').to_owned());
         Some(Self { line, name: words.first()?.clone(), group: group.filter(|group| !group.is_empty()) })
@@ -56,15 +57,15 @@ impl User {
 /// What a check looks at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Looks {
-    /// For a process of that name.
+    /// A process of that name.
     Process(String),
-    /// For an active unit of systemd.
+    /// An active unit of systemd.
     Systemd(String),
-    /// Whether somebody listens there.
+    /// A port that accepts connections.
     Tcp(String),
-    /// Whether a file is there.
+    /// A file that exists.
     File(String),
-    /// How a program ends.
+    /// A program's exit code.
     Exec(Vec<String>),
 }
 
@@ -84,7 +85,7 @@ impl Command {
         Self::of(entry, parts, notes)
     }
 
-    /// The command of a `notify_…`, behind which there may be a user and a group.
+    /// The command of a `notify_…`, after which there may be a user and a group.
     pub(super) fn of_notify(entry: &Entry, notes: &mut Notes) -> Option<Self> {
         let parts = entry.escaped.get(1..).unwrap_or_default();
         let (command, user) = parts.split_at(parts.len().min(1));
@@ -133,7 +134,8 @@ impl Command {
     /// The program and its arguments.
     pub(super) fn run(&self, notes: &mut Notes) -> Vec<String> {
         if self.words.iter().any(is_shell) {
-            // To another shell they are something else, and a check may always pass.
+            // Another shell reads these signs differently, and a check may then always
+            // pass.
             let is_bash = ["[[", "&>", "<("].iter().any(|sign| self.text.contains(sign));
             let shell = if is_bash { "/bin/bash" } else { "/bin/sh" };
             notes.changed(
@@ -156,7 +158,7 @@ impl Command {
         words
     }
 
-    /// What it looks at as a check.
+    /// What it checks, if it is a check.
     pub(super) fn looks(&self, notes: &mut Notes) -> Looks {
         let found = redirected(&self.text).or_else(|| {
             let words =
@@ -182,7 +184,7 @@ impl Command {
     }
 }
 
-/// Says how to be the user that keepalived was.
+/// Notes how to run it as the user that keepalived ran it as.
 pub(super) fn other_user(what: &str, user: &User, notes: &mut Notes) {
     let User { line, name, group } = user;
     if name == "root" {
@@ -231,7 +233,7 @@ fn one(characters: &mut Peekable<Chars<'_>>) -> Option<Word> {
     quote.is_none().then_some(word)
 }
 
-/// The character that is written behind a backslash.
+/// The character that a backslash escapes.
 fn escaped(characters: &mut Peekable<Chars<'_>>) -> Option<char> {
     let c = characters.next()?;
     let mut digits = |first: u32, radix: u32, more: usize| {
@@ -250,7 +252,7 @@ fn escaped(characters: &mut Peekable<Chars<'_>>) -> Option<char> {
         't' => Some('\t'),
         'v' => Some('\u{b}'),
         'x' => match digits(0, 16, 2) {
-            // There are no digits, or what no argument can have in it.
+            // There are no digits, or the character can't be in an argument.
             0 => Some('x'),
             byte => char::from_u32(byte),
         },
@@ -259,7 +261,7 @@ fn escaped(characters: &mut Peekable<Chars<'_>>) -> Option<char> {
     }
 }
 
-/// Does the word mean anything to a shell alone?
+/// Does the word need a shell?
 fn is_shell(word: &Word) -> bool {
     let text = word.text.as_str();
     let from = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '&');

@@ -1,5 +1,5 @@
-//! The groups of the new configuration: which VIPs move together, and what
-//! each group says of priorities, checks and hooks.
+//! The groups of the new configuration: which VIPs move together, and each
+//! group's priorities, checks and hooks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,22 +21,22 @@ use crate::config::{Config, NAME_LEN_MAX, PRIORITY_DEFAULT, PRIORITY_MAX};
 
 /// The shortest and the longest pause between two runs of a check.
 const INTERVAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
-/// The shortest time that a check may be given.
+/// The shortest timeout of a check.
 const TIMEOUT_MIN: Duration = Duration::from_millis(10);
-/// The most passes or failures that can be asked for.
+/// The most passes or failures that can be configured.
 const COUNT_MAX: u32 = 1000;
 
-/// VIPs that move together, out of one instance or a sync group of them.
+/// VIPs that move together, from one instance or a sync group of them.
 pub(super) struct Group<'a> {
     line: usize,
     name: String,
     /// Is it a sync group?
     is_sync: bool,
     instances: Vec<&'a Instance>,
-    /// Of the sync group first, which has the last word.
+    /// The sync group's first: it takes precedence.
     commons: Vec<&'a Common>,
-    /// Those that can be carried over, each once in the whole configuration;
-    /// none if they are to be filled in.
+    /// The VIPs that can be carried over, each once in the whole configuration;
+    /// empty if a person has to fill them in.
     pub(super) vips: Vec<Vip>,
 }
 
@@ -87,7 +87,7 @@ fn of_sync<'a>(sync: &'a SyncGroup, instances: Vec<&'a Instance>, notes: &mut No
     Group { line: sync.line, name: sync.name.clone(), is_sync: true, instances, commons, vips: Vec::new() }
 }
 
-/// Gives each group a name that it can have here, and no other one has.
+/// Gives each group a valid name that no other group has.
 fn names(groups: &mut [Group<'_>], notes: &mut Notes) {
     let mut names: BTreeSet<String> = BTreeSet::new();
     for group in groups {
@@ -98,14 +98,14 @@ fn names(groups: &mut [Group<'_>], notes: &mut Notes) {
         if name != group.name {
             notes.changed(
                 group.line,
-                format!("{} is called {name} here, also in what hooks are told", group.name),
+                format!("{} is called {name} here, also in the arguments of hooks", group.name),
             );
         }
         group.name = name;
     }
 }
 
-/// The name, or the name with the first number that makes it another.
+/// The name, or the name with the first number that makes it unique.
 fn unique(name: &str, len_max: usize, names: &mut BTreeSet<String>) -> String {
     let mut unique = name.to_owned();
     for number in 2.. {
@@ -117,7 +117,8 @@ fn unique(name: &str, len_max: usize, names: &mut BTreeSet<String>) -> String {
     unique
 }
 
-/// Finds the VIPs of a group; false if it is left out. `known` are those of the groups before.
+/// Finds the VIPs of a group; false to leave the group out. `known` are those of
+/// the groups before.
 fn vips(
     group: &mut Group<'_>,
     old: &Old,
@@ -171,7 +172,7 @@ fn vips(
     true
 }
 
-/// Why an address is none that a server has.
+/// Why a server can't have this address.
 fn no_servers(address: IpAddr) -> Option<&'static str> {
     if address.is_multicast() {
         Some("a multicast address")
@@ -193,7 +194,7 @@ fn takes_ipv6() -> bool {
     Config::parse(SAMPLE, Path::new("sample"), "a").is_ok()
 }
 
-/// Writes a group. `names` are this node's and what stands for the others',
+/// Writes a group. `names` are this node's and the placeholders for the others',
 /// `interfaces` those that the data plane is on.
 pub(super) fn write(
     out: &mut Out,
@@ -254,7 +255,8 @@ fn preemption(out: &mut Out, group: &Group<'_>, notes: &mut Notes) {
     }
 }
 
-/// Interfaces that count for the group beyond those that the data plane is on, which count anyway.
+/// Interfaces that the group tracks beyond those that the data plane is on, which
+/// count anyway.
 fn tracked(out: &mut Out, group: &Group<'_>, interfaces: &[String], notes: &mut Notes) {
     let mut tracked: Vec<&String> = Vec::new();
     let carrying = group.instances.iter().filter(|instance| !instance.ignores_interface);
@@ -327,7 +329,7 @@ fn check(out: &mut Out, name: &str, script: &Script, command: &Command, old: &Ol
         }
     };
     out.say(command.line, looks);
-    // keepalived's own defaults (keepalived.conf(5)), which are not ours.
+    // keepalived's defaults (keepalived.conf(5)), which differ from ours.
     let second = Duration::from_secs(1);
     let written = |time: &Option<Lined<f64>>| {
         let time = time.as_ref().map(|time| Duration::try_from_secs_f64(time.value).unwrap_or(Duration::MAX));
@@ -368,7 +370,7 @@ fn check(out: &mut Out, name: &str, script: &Script, command: &Command, old: &Ol
     }
 }
 
-/// Says whose rights a command has for which nobody has said it.
+/// Notes that a command runs as root if the file names no user for it.
 fn as_root(command: &Command, old: &Old, notes: &mut Notes) {
     if !command.has_user && !old.has_script_user {
         notes.changed_once(
@@ -379,7 +381,7 @@ fn as_root(command: &Command, old: &Old, notes: &mut Notes) {
 }
 
 fn hooks(out: &mut Out, group: &Group<'_>, old: &Old, notes: &mut Notes) {
-    // The sync group's word counts before its instances'.
+    // The sync group's key takes precedence over its instances'.
     let mut of = |keyword: &str| {
         let mut found = group.commons.iter().filter_map(|common| common.notify.get(keyword));
         let first = found.next()?;
@@ -414,7 +416,7 @@ fn hooks(out: &mut Out, group: &Group<'_>, old: &Old, notes: &mut Notes) {
     }
 }
 
-/// What is different with hooks, told once.
+/// Notes once how hooks differ here.
 fn differences(
     group: &Group<'_>,
     first: &Command,
@@ -423,12 +425,12 @@ fn differences(
     notes: &mut Notes,
 ) {
     if let Some(any) = any.filter(|_| group.is_sync) {
-        notes.changed_once(any.line, "notify is told INSTANCE where keepalived says GROUP for a sync group");
+        notes.changed_once(any.line, "notify gets INSTANCE where keepalived says GROUP for a sync group");
     }
     if any.is_none_or(|any| !any.is_same(first)) {
         notes.changed_once(
             first.line,
-            "hooks are told INSTANCE, the group, the state and the priority behind their own arguments, as keepalived does with notify alone",
+            "hooks get INSTANCE, the group, the state and the priority behind their own arguments, as keepalived does with notify alone",
         );
     }
     notes.changed_once(
@@ -447,7 +449,8 @@ fn differences(
     }
 }
 
-/// A bare key, or a quoted one where a bare one may not have its characters.
+/// A bare key, or a quoted one if the name has characters that a bare key may
+/// not.
 fn key(name: &str) -> String {
     if name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
         name.to_owned()

@@ -1,7 +1,7 @@
-//! `keepalived.conf` to `vip.toml`: what can be carried over is, and whatever
-//! can't is named with its line and why. keepalived's file tells of one node
-//! only, so parts of the result are left to be filled in; they are written so
-//! that the configuration is refused until they are.
+//! `keepalived.conf` to `vip.toml`: carries over what it can, and notes
+//! everything else with its line and the reason. keepalived's file describes one
+//! node only, so a person has to fill in parts of the result; until then vip
+//! refuses the configuration.
 //!
 //! Nothing here touches a file: text comes in, text and notes go out.
 
@@ -22,7 +22,7 @@ use serde::Serialize;
 use self::out::Out;
 use crate::config::Config;
 
-/// In the place of what only a person knows. It is refused where it stands: no
+/// The placeholder for what only a person knows. vip refuses it everywhere: no
 /// address, path or number begins so, and no name has the colon that follows.
 const BLANK: &str = "FILL-IN";
 
@@ -30,18 +30,18 @@ const BLANK: &str = "FILL-IN";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// It can't be told from the old file: fill it in.
+    /// The old file does not tell it: a person has to fill it in.
     FillIn,
     /// It has no counterpart and was left out.
     Lost,
-    /// It was carried over, and is refused as it is.
+    /// It was carried over, but vip refuses it as it is.
     Mend,
-    /// It is done in another way.
+    /// It works in another way here.
     Changed,
 }
 
 impl Kind {
-    /// As it is printed.
+    /// The word that `convert` prints.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -56,7 +56,8 @@ impl Kind {
 /// Something that a person has to know about the result.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Note {
-    /// Which line of the old file it is about, from 1; `None` for what is not in it.
+    /// The line of the old file that it is about, from 1; `None` if it is about
+    /// none.
     pub line: Option<usize>,
     /// What kind of attention it needs.
     pub kind: Kind,
@@ -69,7 +70,7 @@ pub struct Note {
 pub struct Converted {
     /// The text of `vip.toml`.
     pub toml: String,
-    /// What is to be known about it, in the order of the old file.
+    /// Notes about it, in the order of the old file.
     pub notes: Vec<Note>,
 }
 
@@ -77,7 +78,7 @@ pub struct Converted {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{line}: {says}")]
 pub struct ConvertError {
-    /// Where, from 1.
+    /// The line, from 1.
     pub line: usize,
     /// What is wrong with it.
     pub says: String,
@@ -103,7 +104,7 @@ impl Notes {
         self.add(Kind::Changed, line, says);
     }
 
-    /// What is told at the first place that it is true of.
+    /// Adds a note only at the first line that it applies to.
     fn changed_once(&mut self, line: usize, says: &str) {
         if !self.0.iter().any(|note| note.says == says) {
             self.changed(line, says);
@@ -119,8 +120,8 @@ impl Notes {
 /// the new cluster; else it is keepalived's `router_id`, or `host_name`.
 ///
 /// # Errors
-/// If the text is none of keepalived's, or there is no `vrrp_instance` in it
-/// that anything could be carried over from.
+/// If the text is not keepalived's, or it has no `vrrp_instance` of which
+/// anything could be carried over.
 pub fn convert(text: &str, node: Option<&str>, host_name: &str) -> Result<Converted, ConvertError> {
     let tree = tree::parse(text)?;
     let mut notes = Notes::default();
@@ -134,13 +135,13 @@ pub fn convert(text: &str, node: Option<&str>, host_name: &str) -> Result<Conver
     let out = write::write(&old, node, host_name, &mut notes)?;
     mistakes(&out, &mut notes);
     let mut notes = notes.0;
-    // What is not in the old file comes last.
+    // Notes without a line come last.
     notes.sort_by_key(|note| (note.line.unwrap_or(usize::MAX), note.kind));
     Ok(Converted { toml: out.text, notes })
 }
 
-/// What the configuration's own reader has against the result, once it is
-/// filled in: better told now than when it is.
+/// Notes the mistakes that the configuration would have once it is filled in:
+/// better now than then.
 fn mistakes(out: &Out, notes: &mut Notes) {
     let Err(errors) = Config::parse(&out::filled_in(&out.text), Path::new("vip.toml"), "") else { return };
     for error in errors.errors() {

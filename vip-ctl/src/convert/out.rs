@@ -1,5 +1,5 @@
-//! The text of the new configuration as it grows, and where each line of it
-//! comes from.
+//! The text of the new configuration as it grows, and the line of the old file
+//! that each of its lines comes from.
 
 use std::collections::VecDeque;
 
@@ -8,11 +8,11 @@ use super::BLANK;
 /// The port that agents listen on, unless told otherwise.
 pub(super) const PORT: u16 = 7077;
 
-/// A text whose lines are known to come from lines of another.
+/// A text with the origin of each line.
 #[derive(Debug, Default)]
 pub(super) struct Out {
     pub(super) text: String,
-    /// One for each line; `None` for what is not in the old file.
+    /// One for each line; `None` if nothing in the old file led to it.
     lines: Vec<Option<usize>>,
 }
 
@@ -31,8 +31,8 @@ impl Out {
     }
 }
 
-/// The text with something that could be meant in every place that is to be
-/// filled in, so that what is wrong besides shows. Its lines stay the same.
+/// The text with an example value in every place that a person has to fill in, so
+/// that all other mistakes show. Its lines stay the same.
 pub(super) fn filled_in(text: &str) -> String {
     // Addresses that nobody has (RFC 1112, section 4), each another one.
     let mut spare: VecDeque<_> = (1..=u8::MAX).map(|number| format!("240.0.0.{number}")).collect();
@@ -56,17 +56,17 @@ pub(super) fn filled_in(text: &str) -> String {
     out
 }
 
-/// What [`filled_in`] has made of a text, as it was.
+/// Undoes [`filled_in`] in a message.
 pub(super) fn as_written(text: &str) -> String {
     text.replace(&format!("{BLANK}-"), &format!("{BLANK}:"))
 }
 
-/// What stands for the name of a node, by its number.
+/// The placeholder for the name of a node, by its number.
 pub(super) fn stand_in(number: usize) -> String {
     format!("{BLANK}:node-{number}")
 }
 
-/// What stands for an address that the agent of a node is reached by.
+/// The placeholder for the address of a node's agent.
 pub(super) fn blank_address() -> String {
     format!("{BLANK}:{PORT}")
 }

@@ -15,14 +15,14 @@ pub(super) struct Lined<T> {
     pub(super) value: T,
 }
 
-/// What was understood of the old file.
+/// Everything that was understood of the old file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Old {
     pub(super) router_id: Option<Lined<String>>,
     pub(super) startup_delay: Option<Lined<f64>>,
-    /// Where addresses go that no interface is named for.
+    /// The interface of addresses that name none.
     pub(super) default_interface: Option<String>,
-    /// Is it said whose rights scripts have?
+    /// Does the file name the user for scripts?
     pub(super) has_script_user: bool,
     pub(super) instances: Vec<Instance>,
     pub(super) sync_groups: Vec<SyncGroup>,
@@ -34,9 +34,9 @@ pub(super) struct Old {
 pub(super) struct Instance {
     pub(super) line: usize,
     pub(super) name: String,
-    /// What VRRP is spoken on, and where addresses go that name no other.
+    /// The interface of VRRP, and of addresses that name no other.
     pub(super) interface: Option<Lined<String>>,
-    /// Its failure is none.
+    /// A failure of the interface does not count.
     pub(super) ignores_interface: bool,
     pub(super) is_master: bool,
     pub(super) priority: Option<Lined<u32>>,
@@ -55,7 +55,7 @@ pub(super) struct Instance {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Vip {
     pub(super) line: usize,
-    /// As it was written, with its length.
+    /// As the file has it, with its prefix length.
     pub(super) text: String,
     /// The interface that it names.
     pub(super) device: Option<String>,
@@ -90,21 +90,21 @@ pub(super) struct Script {
     pub(super) timeout: Option<Lined<f64>>,
     pub(super) rise: Option<Lined<u32>>,
     pub(super) fall: Option<Lined<u32>>,
-    /// It says no where others say yes.
+    /// The script's result counts the other way round.
     pub(super) is_reverse: bool,
-    /// Whose rights it has.
+    /// The user that it runs as.
     pub(super) user: Option<User>,
 }
 
 /// Hooks that have a counterpart.
 const NOTIFY: &[&str] = &["notify_master", "notify_backup", "notify_fault", "notify_stop", "notify"];
 
-/// What an instance may say that has no counterpart, and why.
+/// Keys of an instance that have no counterpart, and why.
 const LOST: &[(&str, &str)] = &[
     ("authentication", "nodes are told apart by the cluster's key, which is not sent: `vip-ctl keygen`"),
     ("virtual_routes", "routes are not moved: put them on every node, once"),
     ("virtual_rules", "routing rules are not moved: put them on every node, once"),
-    ("track_bfd", "BFD is not followed: a node that is cut off loses its lease by itself"),
+    ("track_bfd", "vip does not use BFD: a node that is cut off loses its lease by itself"),
     ("track_process", "write a check of it: process = \"NAME\" under [[group.check]]"),
     ("track_file", "write a check of it: file = \"PATH\" under [[group.check]]"),
     ("smtp_alert", "mail is not sent: use a hook, or webhook"),
@@ -124,8 +124,8 @@ const LOST: &[(&str, &str)] = &[
     ("vmac_xmit_base", "no MAC address moves"),
 ];
 
-/// What an instance may say that needs no counterpart: it is so anyway, or
-/// about VRRP's own packets, which there are none of.
+/// Keys of an instance that need no counterpart: it is so anyway, or they are
+/// about VRRP's own packets, which vip does not send.
 const NEEDLESS: &[&str] = &[
     "accept",
     "check_unicast_src",
@@ -224,7 +224,8 @@ pub(super) fn read(tree: &[Entry], notes: &mut Notes) -> Old {
     old
 }
 
-/// What is of keepalived's language, and not of what it configures; false if it is none of that.
+/// Handles a line of keepalived's language rather than its configuration; false
+/// if the line is not one.
 fn preprocessed(key: &str, entry: &Entry, notes: &mut Notes) -> bool {
     if let Some((name, value)) = tree::definition(key) {
         let whole = std::iter::once(value).chain(entry.words.iter().skip(1).map(String::as_str));
@@ -235,7 +236,7 @@ fn preprocessed(key: &str, entry: &Entry, notes: &mut Notes) -> bool {
     if key.starts_with(['$', '@', '~']) {
         notes.lost(
             entry.line,
-            format!("{key} is a definition or a condition, which is not followed: write it out"),
+            format!("{key} is a definition or a condition, which vip-ctl does not follow: write it out"),
         );
         return true;
     }
@@ -321,12 +322,12 @@ fn instance(entry: &Entry, notes: &mut Notes) -> Instance {
     instance
 }
 
-/// A VIP's line: `ADDRESS[/LENGTH] [dev IFACE] [label L] [scope S]`. What else
-/// an address on an interface can have, one on lo need not.
+/// A VIP's line: `ADDRESS[/LENGTH] [dev IFACE] [label L] [scope S]`. A VIP on lo
+/// needs none of the other options that an address on an interface can have.
 fn vip(entry: &Entry, notes: &mut Notes) -> Vip {
     let after = |keyword: &str| entry.words.iter().skip_while(|word| *word != keyword).nth(1);
     let mut device = after("dev").and_then(|name| device(entry, name, notes));
-    // Then it is reached by a route to the host, by whatever interface that has.
+    // Then a route to the host leads to it, by whatever interface that route has.
     if device.as_deref() == Some("lo") {
         device = None;
         notes.changed(
@@ -337,8 +338,8 @@ fn vip(entry: &Entry, notes: &mut Notes) -> Vip {
     Vip { line: entry.line, text: entry.key().to_owned(), device }
 }
 
-/// An interface, also by the name of an alias of it, such as `eth0:1`. `None`
-/// for a definition that is not in this file.
+/// An interface, also by the name of an alias of it, such as `eth0:1`. `None` for
+/// a definition that is not in this file.
 fn device(entry: &Entry, name: &str, notes: &mut Notes) -> Option<String> {
     if name.contains('$') {
         notes.lost(entry.line, format!("the interface {name} is not defined in this file"));
@@ -371,7 +372,8 @@ fn sync_group(entry: &Entry, notes: &mut Notes) -> SyncGroup {
     group
 }
 
-/// Reads what instances and sync groups share; false if it is none of that.
+/// Reads a key that instances and sync groups share; false if it is none of
+/// those.
 fn common(entry: &Entry, common: &mut Common, notes: &mut Notes) -> bool {
     match entry.key() {
         "track_script" => {
@@ -397,8 +399,8 @@ fn common(entry: &Entry, common: &mut Common, notes: &mut Notes) -> bool {
     true
 }
 
-/// A weight changes the priority; here it is a matter of yes or no. False for
-/// what counts the other way round, which there is no counterpart for.
+/// A weight changes the priority; here a check only says yes or no. False for a
+/// reversed weight, which has no counterpart.
 fn weight(entry: &Entry, notes: &mut Notes) -> bool {
     if entry.words.iter().any(|word| word == "reverse") {
         notes.lost(

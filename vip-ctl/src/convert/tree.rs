@@ -1,5 +1,5 @@
-//! keepalived's format, as a tree: lines of words, some of them with a block
-//! in braces. What the words mean is not known here.
+//! keepalived's format as a tree: lines of words, some of them with a block in
+//! braces. It does not know what the words mean.
 
 use std::collections::BTreeMap;
 
@@ -7,19 +7,19 @@ use super::ConvertError;
 
 /// Blocks in blocks, at most; keepalived has five.
 const DEPTH_MAX: usize = 32;
-/// The longest value of a definition, in bytes; one may be made of others.
+/// The longest value of a definition, in bytes; definitions may contain others.
 const VALUE_LEN_MAX: usize = 1024;
 
-/// A line, and the block behind it.
+/// A line, and the block after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     /// Where it begins, from 1.
     pub(super) line: usize,
-    /// Its words, quotes and backslashes taken off; never empty.
+    /// Its words, without quotes and backslashes; never empty.
     pub(super) words: Vec<String>,
-    /// The same words with their backslashes: a command is taken apart once more.
+    /// The same words with their backslashes: a command is split once more.
     pub(super) escaped: Vec<String>,
-    /// What stands in its braces.
+    /// The lines in its braces.
     pub(super) block: Option<Vec<Entry>>,
 }
 
@@ -29,12 +29,12 @@ impl Entry {
         self.words.first().map_or("", String::as_str)
     }
 
-    /// The word behind the key.
+    /// The word after the key.
     pub(super) fn value(&self) -> Option<&str> {
         self.words.get(1).map(String::as_str)
     }
 
-    /// All words behind the key, as they might have been written.
+    /// All words after the key, as the file might have them.
     pub(super) fn rest(&self) -> String {
         self.words.get(1..).unwrap_or_default().join(" ")
     }
@@ -67,7 +67,8 @@ fn block(
     depth: usize,
 ) -> Result<Vec<Entry>, ConvertError> {
     let mut entries: Vec<Entry> = Vec::new();
-    // Words go on with the entry begun on their line; a brace may come later.
+    // Further words belong to the entry that their line began; a brace may come
+    // later.
     let mut begun = false;
     while let Some((line, token)) = tokens.next() {
         match token {
@@ -174,11 +175,11 @@ fn in_a_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-/// The line with the values of what is defined in the place of `$NAME` and
-/// `${NAME}`. What is not stays, as it does with keepalived.
+/// The line with the values of definitions in the place of `$NAME` and `${NAME}`.
+/// Unknown names stay, as in keepalived.
 fn written_out(line: &str, known: &BTreeMap<String, String>) -> String {
     let Some(first) = line.find('$').filter(|_| !known.is_empty()) else { return line.to_owned() };
-    // The name of a definition is not to be replaced by its former value.
+    // The name of a definition must not be replaced by its former value.
     let first = if definition(line).is_some() { first + 1 } else { first };
     let (mut out, mut rest) = (line[..first].to_owned(), &line[first..]);
     while let Some(at) = rest.find('$') {
@@ -215,8 +216,8 @@ impl Word {
     }
 }
 
-/// The word at the front, quotes taken off, and what comes after it. `None`
-/// if a quote is not closed.
+/// The first word, without quotes, and the text after it. `None` if a quote is
+/// not closed.
 fn word(text: &str) -> Option<(Word, &str)> {
     let mut word = Word::default();
     let mut quote = None;
@@ -234,7 +235,7 @@ fn word(text: &str) -> Option<(Word, &str)> {
                     word.push(next);
                 }
             }
-            // A definition that is not known.
+            // An unknown definition.
             (None, '{') if word.text.ends_with('$') => {
                 let whole = text[at..].split_inclusive('}').next().unwrap_or_default();
                 whole.chars().for_each(|c| word.push(c));
@@ -242,7 +243,7 @@ fn word(text: &str) -> Option<(Word, &str)> {
                     characters.next();
                 }
             }
-            // A comment begins anywhere but in quotes.
+            // A comment can begin anywhere but in quotes.
             (None, '{' | '}' | '#' | '!') => return Some((word, &text[at..])),
             (None, _) if c.is_whitespace() => return Some((word, &text[at..])),
             (None | Some(_), _) => word.push(c),

@@ -1,5 +1,5 @@
-//! The text of the new configuration, but for its groups. What is not known
-//! stands in it in a form that is refused until somebody fills it in.
+//! The text of the new configuration, except for its groups. Unknown values get a
+//! placeholder that vip refuses until a person fills it in.
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
@@ -43,7 +43,7 @@ pub(super) fn write(
     Ok(out)
 }
 
-/// Tells of the scripts that nothing tracks.
+/// Notes scripts that nothing tracks.
 fn untracked(old: &Old, notes: &mut Notes) {
     let commons = old.instances.iter().map(|instance| &instance.common);
     let commons = commons.chain(old.sync_groups.iter().map(|sync| &sync.common));
@@ -80,7 +80,7 @@ fn own_name(old: &Old, node: Option<&str>, host_name: &str, notes: &mut Notes) -
     name
 }
 
-/// Writes `[node]`; returns its interfaces: those that addresses were put on.
+/// Writes `[node]`; returns its interfaces: those that had addresses.
 fn this_node(out: &mut Out, old: &Old, groups: &[Group<'_>], me: &str, notes: &mut Notes) -> Vec<String> {
     let mut vips: Vec<_> = groups.iter().flat_map(|group| &group.vips).collect();
     vips.sort_by_key(|vip| vip.line);
@@ -120,7 +120,7 @@ fn this_node(out: &mut Out, old: &Old, groups: &[Group<'_>], me: &str, notes: &m
     interfaces
 }
 
-/// Writes `[cluster]`; returns what stands for the names of the other nodes.
+/// Writes `[cluster]`; returns the placeholders for the names of the other nodes.
 fn cluster(out: &mut Out, old: &Old, me: &str, notes: &mut Notes) -> Vec<String> {
     out.say(None, "\n[cluster]\nname = \"main\"\nkey_file = \"/etc/vip/cluster.key\"");
     lease(out, old, notes);
@@ -180,14 +180,14 @@ fn cluster(out: &mut Out, old: &Old, me: &str, notes: &mut Notes) -> Vec<String>
     others
 }
 
-/// The addresses that the agents reach each other by.
+/// The addresses at which the agents reach each other.
 struct Reached<'a> {
     own: Option<String>,
     peers: Vec<&'a Lined<String>>,
 }
 
-/// Takes the addresses of one instance: those of another are in another net,
-/// and are of the same hosts.
+/// Takes the addresses of one instance: those of another are the same hosts' in
+/// another network.
 fn reached<'a>(old: &'a Old, notes: &mut Notes) -> Reached<'a> {
     let address = |instance: &Instance| instance.own.clone().filter(|own| own.parse::<IpAddr>().is_ok());
     let Some(chosen) = old.instances.iter().find(|instance| !instance.peers.is_empty()) else {
@@ -228,7 +228,7 @@ fn socket(address: &str) -> String {
     if address.contains(':') { format!("[{address}]:{PORT}") } else { format!("{address}:{PORT}") }
 }
 
-/// A lease that fails over at least as fast as three adverts did, within reason.
+/// A lease that fails over at least as fast as three adverts did, within limits.
 fn lease(out: &mut Out, old: &Old, notes: &mut Notes) {
     let adverts = old.instances.iter().filter_map(|instance| instance.advert_int.as_ref());
     let Some(advert) = adverts.min_by(|a, b| a.value.total_cmp(&b.value)) else {
@@ -248,7 +248,7 @@ fn lease(out: &mut Out, old: &Old, notes: &mut Notes) {
     out.say(advert.line, format!("lease = {}", quoted(&lease)));
 }
 
-/// A delay as it can be configured.
+/// A delay within the limits of the configuration.
 pub(super) fn delay_of(what: &str, delay: &Lined<f64>, notes: &mut Notes) -> Duration {
     let written = Duration::try_from_secs_f64(delay.value).unwrap_or(Duration::MAX);
     if written > DELAY_MAX {
@@ -258,7 +258,7 @@ pub(super) fn delay_of(what: &str, delay: &Lined<f64>, notes: &mut Notes) -> Dur
     written.min(DELAY_MAX)
 }
 
-/// A name with everything that can't be in it replaced.
+/// A name in which all invalid characters are replaced.
 pub(super) fn spelled(text: &str, len_max: usize, fine: impl Fn(char) -> bool) -> String {
     let name: String =
         text.chars().map(|c| if fine(c) || "-_.".contains(c) { c } else { '-' }).take(len_max).collect();

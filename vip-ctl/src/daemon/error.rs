@@ -23,36 +23,36 @@ pub enum AgentError {
     /// The configured membership can't follow the one before.
     #[error("{path}: {source}", path = path.display())]
     Membership {
-        /// The configuration.
+        /// The configuration's file.
         path: PathBuf,
-        /// Why not.
+        /// Why it can't.
         source: MembershipError,
     },
-    /// This node can't tell by its own record that the configured membership
-    /// may be entered, and nobody who takes part in it was heard.
+    /// This node can't tell by its own record that it may enter the configured
+    /// membership, and heard no voter that takes part in it.
     #[error(
-        "{path}: {source}; no voter that takes part in this generation was heard within {waited}",
+        "{path}: {source}; this node heard no voter that takes part in this generation within {waited}",
         path = path.display(),
         waited = humantime::format_duration(super::join::PATIENCE)
     )]
     Unvouched {
-        /// The configuration.
+        /// The configuration's file.
         path: PathBuf,
-        /// What it can't tell.
+        /// Why it can't tell.
         source: MembershipError,
     },
-    /// Another agent, or a verb at work.
+    /// Another agent or verb has the lock.
     #[error(transparent)]
     Lock(#[from] LockError),
     /// The data plane or the host.
     #[error(transparent)]
     Node(#[from] NodeError),
-    /// Anything of the system's.
+    /// A system call failed.
     #[error("could not {what}: {source}")]
     System {
-        /// What was tried.
+        /// What the agent tried.
         what: String,
-        /// Why not.
+        /// Why it failed.
         source: io::Error,
     },
     /// The lease loop has ended by itself; leases run out.
@@ -71,7 +71,7 @@ impl AgentError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Config(_) | Self::Key(_) | Self::Api(_) | Self::Membership { .. } => Exit::Config,
-            // The others may come up yet: to be tried again, as systemd does.
+            // The other voters may still come up: worth another try, as systemd does.
             Self::Unvouched { .. } => Exit::NoQuorum,
             Self::Lock(LockError::Agent { .. } | LockError::Busy { .. }) => Exit::Busy,
             Self::Lock(LockError::Io { source, .. }) | Self::System { source, .. }

@@ -1,7 +1,7 @@
-//! Coming into a membership that this node can't vouch for by its own record
-//! (rule 10): it asks the voters, over the same transport as ever, and takes
-//! part in nothing until one answers that takes part in it. Whoever does knew
-//! that every voter has the generation before.
+//! Entering a membership that this node's own record does not confirm (rule 10).
+//! The node asks the voters, over the usual transport, and takes part in nothing
+//! until one answers that takes part in the membership. Such a voter knew that
+//! every voter had the generation before.
 
 use std::{io, net::UdpSocket, os::fd::AsFd as _, path::Path, time::Duration};
 
@@ -23,18 +23,18 @@ use crate::{
     transport::{KeyRing, PAYLOAD_LEN_MAX, Received, Transport},
 };
 
-/// How long it is asked. Then the agent ends, to be started again.
+/// How long the agent asks. Then it ends, for systemd to start it again.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-/// Datagrams taken from the socket before it is looked at the time again.
+/// Datagrams to take from the socket before checking the time again.
 const DATAGRAMS_PER_TURN: usize = 64;
-/// How often it is looked whether a challenge is due, at least.
+/// How often at least to check whether a challenge is due.
 const CHALLENGE_POLL: Duration = Duration::from_millis(100);
 
 /// Checks the configured membership against the one that this node took part
 /// in before (rule 10).
 ///
 /// # Errors
-/// [`AgentError::Membership`] if it can't follow that one, and
+/// [`AgentError::Membership`] if the configured one can't follow it, and
 /// [`AgentError::System`] if the record can't be read.
 pub(super) fn take_part(config: &Config, config_path: &Path, paths: &Paths) -> Result<Admission, AgentError> {
     let last = Membership::load(&paths.state_dir).map_err(AgentError::system(format!(
@@ -45,10 +45,11 @@ pub(super) fn take_part(config: &Config, config_path: &Path, paths: &Paths) -> R
         .map_err(|source| AgentError::Membership { path: config_path.to_owned(), source })
 }
 
-/// Waits until a voter is heard that takes part in the configured membership.
+/// Waits until this node hears a voter that takes part in the configured
+/// membership.
 ///
 /// # Errors
-/// [`AgentError::Unvouched`] if there is none, with what was in `doubt`.
+/// [`AgentError::Unvouched`] if it hears none, with `doubt` as the reason.
 pub(super) fn ask(
     config: &Config,
     config_path: &Path,
@@ -65,7 +66,7 @@ pub(super) fn ask(
         transport.wake(clock::now());
         transmit(&mut transport, socket, &config.cluster.nodes);
         wait(socket, until).map_err(AgentError::system("wait for the other voters"))?;
-        // Who floods this node keeps it from nothing.
+        // A flood must not keep this loop from checking the time.
         for _ in 0..DATAGRAMS_PER_TURN {
             let Ok((len, source)) = socket.recv_from(&mut buffer) else { break };
             let received = transport.receive_from(guard.peer_at(source), &buffer[..len], clock::now());
@@ -83,7 +84,7 @@ pub(super) fn ask(
     Err(AgentError::Unvouched { path: config_path.to_owned(), source: doubt })
 }
 
-/// The voter that takes part in the configured membership, if this says so.
+/// The voter behind this datagram, if it takes part in the configured membership.
 fn voucher<'a>(config: &'a Config, received: &Received) -> Option<&'a Node> {
     let Received::Adopted { peer, generation, is_member, .. } = received else { return None };
     let is_in = *is_member || mutant::is(Mutant::AnybodyVouches);
@@ -95,7 +96,7 @@ fn voucher<'a>(config: &'a Config, received: &Received) -> Option<&'a Node> {
 fn transmit(transport: &mut Transport, socket: &UdpSocket, nodes: &[Node]) {
     while let Some((to, datagram)) = transport.poll_transmit() {
         if let Some(node) = nodes.iter().find(|node| node.id == to) {
-            // What is lost is said again.
+            // The transport repeats what is lost.
             let _ = socket.send_to(&datagram, node.address);
         }
     }

@@ -1,5 +1,5 @@
-//! The agent's process, above all of its threads: how it begins, what signals do
-//! to it, and how it ends. It knows everybody; only `cli` knows it.
+//! The agent's process, above all of its threads: its start, its signals, and its
+//! end. It knows every other module; only `cli` knows it.
 
 mod error;
 mod join;

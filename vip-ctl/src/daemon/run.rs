@@ -1,4 +1,4 @@
-//! The agent from its start to its end, in stages that hand on what they have.
+//! The agent from start to end, in stages: each hands a struct on to the next.
 
 use std::{
     collections::BTreeMap,
@@ -59,14 +59,15 @@ use crate::{
     transport::KeyRing,
 };
 
-/// How long an agent that ends waits for a keeper that does nothing.
+/// How long the agent waits at its end for a keeper that shows no sign of life.
 const KEEPER_MAX: Duration = Duration::from_secs(5);
 
-/// Runs an agent until it is told to stop. With `hold`, a signal ends it
-/// without a release, for the next agent to go on with the leases in time.
+/// Runs an agent until it is told to stop. With `hold`, a signal ends it without
+/// a release; the next agent goes on with the leases if it starts in time.
 ///
 /// # Errors
-/// [`AgentError`]; before the node was touched for anything that can be known before.
+/// [`AgentError`]; mistakes that can be known beforehand, before it touches the
+/// node.
 pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentError> {
     let begun = clock::now();
     let prepared = prepare(config_path, paths)?;
@@ -80,7 +81,7 @@ pub fn run(config_path: &Path, paths: &Paths, hold: bool) -> Result<(), AgentErr
     running.wind_down(served, start, hold, paths)
 }
 
-/// What is read and taken before anything of the node is touched.
+/// Everything that the agent reads and locks before it touches the node.
 struct Prepared {
     config: Config,
     keys: KeyRing,
@@ -91,7 +92,7 @@ struct Prepared {
     memory: Memory,
     socket: UdpSocket,
     guard: SourceGuard,
-    /// How long other voters were asked whether this node may take part.
+    /// How long this node asked other voters whether it may take part.
     asked: Duration,
 }
 
@@ -122,20 +123,21 @@ fn prepare(config_path: &Path, paths: &Paths) -> Result<Prepared, AgentError> {
     Ok(Prepared { config, keys, lock, membership, is_recorded, memory, socket, guard, asked })
 }
 
-/// The node as far as leases need it, and what of it the process before has left.
+/// The node, as far as leases need it, and what the former process left.
 struct Claimed {
     prepared: Prepared,
     table: Table,
     setup: Setup,
-    /// `None` on a node that never holds, and where programs and addresses can wait.
+    /// `None` on a node that never holds, and where programs and addresses can
+    /// wait.
     node: Option<Node>,
     names: Names,
     plane: Option<Plane>,
-    /// How long votes of former processes may count.
+    /// For how long votes of former processes may still count.
     silence: Duration,
-    /// Leases that the process before has left.
+    /// Leases that the former process left.
     found: Vec<(GroupId, BootNs)>,
-    /// What of the time of this start the next one does not take.
+    /// The part of this start's time that the next start does not need.
     once: Duration,
 }
 
@@ -146,14 +148,14 @@ fn claim(mut prepared: Prepared, paths: &Paths) -> Result<Claimed, AgentError> {
     let can_hold = config.this_node().can_hold();
     let before = clock::now();
     let mut node = None;
-    // What the process before has left complete stays as it is for now: leases
-    // come first, and the kernel takes long to look at programs.
+    // If the former process left everything complete, the agent leaves it alone
+    // for now: leases come first, and the kernel takes long to check programs.
     if can_hold && !(ended.is_empty() && is_in_maps(paths, &setup)) {
         node = Some(bring_up(paths, &setup, &ended)?);
     }
-    // Who comes after this process has nothing of that to do first.
+    // The next process does not have to do this first.
     let once = prepared.asked + if node.is_some() { clock::now().since(before) } else { Duration::ZERO };
-    // Only now: what has ended has no lease any more.
+    // Only now, when groups that have ended have no lease any more.
     if !is_known && let Err(e) = groups::store(&table, &paths.state_dir) {
         warn!("the record of the groups could not be written to {}: {e}", paths.state_dir.display());
     }
@@ -168,7 +170,8 @@ fn claim(mut prepared: Prepared, paths: &Paths) -> Result<Claimed, AgentError> {
         Some(maps) => Some(Plane::new(maps, names.index.clone(), Events::open(&paths.bpf_dir)?)),
         None => None,
     };
-    // Not again what is there: a full disk must not keep an agent from coming back.
+    // Doesn't write again what is there: a full disk must not keep an agent from
+    // coming back.
     if !prepared.is_recorded {
         prepared.membership.store(&paths.state_dir).map_err(AgentError::system(format!(
             "keep the record of the membership in {}",
@@ -255,7 +258,7 @@ fn start_lease(claimed: Claimed, paths: &Paths) -> Result<Leasing, AgentError> {
     })
 }
 
-/// All that runs besides the lease loop.
+/// Everything that runs besides the lease loop.
 struct Rest {
     keeper: JoinHandle<()>,
     people: People,
@@ -274,7 +277,7 @@ struct Agent {
     rest: Rest,
 }
 
-/// From here on there are leases: if anything fails, they are handed over.
+/// From here on there are leases: if a step fails, the agent hands them over.
 fn start_rest(leasing: Leasing, paths: &Paths) -> Result<Agent, AgentError> {
     let Leasing { config, lock, membership, memory, table, setup, node, names, .. } = leasing;
     let Leasing { silence, found, lease, asker, notices, hooks, .. } = leasing;
@@ -323,26 +326,27 @@ fn start_rest(leasing: Leasing, paths: &Paths) -> Result<Agent, AgentError> {
         Ok(rest) => Ok(Agent { config, lock, silence, lease, asker, rest }),
         Err(e) => {
             start::give_up(&asker, &found, Timing::new(config.cluster.lease).hold);
-            // What has become of it matters less than what went wrong first.
+            // Its result matters less than the first error.
             let _ = lease.join();
             Err(e)
         }
     }
 }
 
-/// Paging must not delay the lease, the first takeover's code included.
+/// Locks the agent's memory: paging must not delay the lease, not even at the
+/// first takeover.
 fn lock_memory() {
     if let Err(e) = realtime::lock_memory() {
         warn!("memory is not locked ({e}): paging can delay the lease; run as root or with CAP_IPC_LOCK");
     }
-    // Locked or not: the first takeover reads no code from a disk.
+    // In any case: the first takeover must not read code from a disk.
     if let Err(e) = realtime::page_in_program() {
         warn!("the program's own pages could not be read before they are needed: {e}");
     }
 }
 
 impl Agent {
-    /// What the log says of the start, which took `start`.
+    /// Logs the start, which took `start`.
     fn tell_start(&self, start: Duration) {
         let cluster = &self.config.cluster;
         if let Some(loss) = cluster.pair {
@@ -380,8 +384,8 @@ impl Agent {
         signals::serve(server, aside, paths, has_ended, has_hooks)
     }
 
-    /// However serving ended, the leases are released in good order if they
-    /// can be, unless the next agent is to find them.
+    /// However serving ended, releases the leases in good order if possible,
+    /// unless the next agent shall find them.
     fn wind_down(
         self,
         served: Result<Ended, AgentError>,
@@ -398,30 +402,31 @@ impl Agent {
         } else {
             systemd::stopping();
         }
-        // A hook that runs would be nobody's, and its group's next one not wait for it.
+        // A hook that runs now would have no agent, and the group's next hook would not
+        // wait for it.
         let has_hooks = people.has_hooks_at_work() && *ended != Ended::Restart;
         let leave = !has_hooks && (hold || ended.can_be_back(start, lease_hold));
         if has_hooks && (hold || *ended != Ended::Stop) {
-            info!("hooks are running: handing over");
+            info!("hooks are running, so this agent hands its leases over");
         } else if !leave && *ended != Ended::Stop {
-            info!(?start, hold = ?lease_hold, "a start takes too long for the leases to last: handing over");
+            info!(?start, hold = ?lease_hold, "the leases would not outlast the next start, so this agent hands them over");
         }
         let _ = asker.ask(if leave { Ask::Leave } else { Ask::Stop });
         let ended = lease.join();
         drop(checks);
         drop((listeners, asker));
-        // The keeper ends when the last notice is dealt with: routes follow the
-        // release. But a disk that hangs under what it writes is not waited for,
-        // and who takes over from this agent waits for nothing.
+        // The keeper ends when it has handled the last notice: routes follow the release.
+        // But the agent does not wait for a disk that hangs; and if a next process takes
+        // over, hardly at all.
         let ended_well = if leave {
             threads::ends_within(&keeper, lease_hold / 8)
         } else {
             threads::ends_while(&keeper, || heartbeat::idle_for(WatchedThread::Keeper) < KEEPER_MAX)
         };
         if !ended_well {
-            warn!("the keeper hangs, as with a disk that is too slow, and is not waited for");
+            warn!("the keeper hangs, maybe on a slow disk: this agent ends without it");
         }
-        // Then the last hooks; but who takes over from this agent is not kept waiting.
+        // Then the last hooks; but a next process that takes over does not wait for them.
         if !leave {
             people.finish();
             if let Err(e) = Pins::release(paths) {
@@ -445,14 +450,15 @@ impl Agent {
     }
 }
 
-/// Could an agent start here now, where another one runs? Changes nothing.
+/// Could an agent start here now, beside the one that runs? Changes nothing.
 ///
 /// # Errors
-/// Why it could not, as far as that can be known before.
+/// Why it could not, as far as that can be known beforehand.
 pub fn try_out(config_path: &Path, paths: &Paths) -> Result<(), AgentError> {
     let config = Config::load(config_path)?;
     KeyRing::load(&config.cluster.key_file)?;
-    // The port is in use where an agent runs; whether this host has the address can be told.
+    // The running agent has the port; but whether this host has the address can
+    // be checked.
     let address = config.this_node().address;
     UdpSocket::bind((address.ip(), 0)).map_err(AgentError::system(format!("listen on {}", address.ip())))?;
     if let Some(api) = &config.api {
@@ -473,7 +479,7 @@ pub fn try_out(config_path: &Path, paths: &Paths) -> Result<(), AgentError> {
     Ok(())
 }
 
-/// Rule 13 asks for it to be loud.
+/// Rule 13: warns of pair mode.
 fn warn_of_pair(loss: PeerLoss) {
     match loss {
         PeerLoss::Take => warn!(

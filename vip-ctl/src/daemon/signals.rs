@@ -1,5 +1,5 @@
-//! The main thread while the agent runs: the socket for `vip-ctl`, netlink, and
-//! what signals ask for.
+//! The main thread while the agent runs: it serves the socket for `vip-ctl`,
+//! watches netlink, and obeys signals.
 
 use std::{fs, io, net::IpAddr, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
@@ -30,23 +30,23 @@ const ALIVE_POLL: Duration = Duration::from_millis(200);
 /// For how many polls in a row no hook may run before another program goes on.
 const CALM_POLLS: u32 = 2;
 
-/// What is served besides requests.
+/// What the main thread serves besides requests on the socket.
 pub(super) struct Aside {
     /// HTTP by TCP, if it is configured.
     pub(super) api: Option<Api>,
-    /// Peers whose neighbour entries are watched.
+    /// Peers whose neighbour entries netlink watches.
     pub(super) pinned: Vec<IpAddr>,
-    /// Whom netlink's news are told.
+    /// Who gets netlink's messages.
     pub(super) listeners: Listeners,
     /// T_accept.
     pub(super) accept: Duration,
-    /// How long votes of former processes may count, from the start on.
+    /// For how long after the start votes of former processes may count.
     pub(super) silence: Duration,
 }
 
 /// Serves until a signal says to stop, or the lease loop `has_ended`. Another
-/// program goes on once no hook is at work: who is none the wiser would run the
-/// next one beside it.
+/// program goes on only once no hook is at work: it would not know of that hook,
+/// and would run the group's next one beside it.
 ///
 /// # Errors
 /// [`AgentError::System`] if a socket can't be made or a signal can't be watched.
@@ -75,13 +75,13 @@ pub(super) fn serve(
         tokio::spawn(socket::serve(listener, Arc::clone(&server)));
         Ok(signals.obey(&server, has_ended, has_hooks).await)
     });
-    // So that nobody asks an agent that is about to end.
+    // Removes the socket, so that nobody asks an agent that is about to end.
     let _ = fs::remove_file(&path);
     runtime.shutdown_background();
     served
 }
 
-/// The installed program, if it could go on.
+/// The check whether the installed program could go on, and that program's path.
 type Trial = Pin<Box<dyn Future<Output = io::Result<PathBuf>>>>;
 
 struct Signals {
@@ -102,7 +102,7 @@ impl Signals {
         })
     }
 
-    /// Does what they ask for, until that is to end.
+    /// Obeys signals, until one ends the agent.
     async fn obey(
         mut self,
         server: &Arc<Server>,
@@ -110,9 +110,9 @@ impl Signals {
         has_hooks: impl Fn() -> bool,
     ) -> Ended {
         let mut poll = tokio::time::interval(ALIVE_POLL);
-        // The trial of the installed version, beside everything else.
+        // Tries the installed version, while everything else goes on.
         let mut trial: OptionFuture<Trial> = None.into();
-        // For how many polls no hook has run since that version was asked for.
+        // For how many polls no hook has run since a signal asked for that version.
         let mut calm: Option<u32> = None;
         loop {
             tokio::select! {
@@ -142,7 +142,7 @@ impl Signals {
                     if has_ended() {
                         return Ended::Stop;
                     }
-                    // One hook may be ordered for the end of another.
+                    // The end of one hook may order another.
                     calm = calm.map(|polls| if has_hooks() { 0 } else { polls + 1 });
                     if calm.take_if(|polls| *polls >= CALM_POLLS).is_some() {
                         let find: Trial = Box::pin(successor::find());
@@ -161,7 +161,7 @@ async fn reload(server: Arc<Server>) {
     }
 }
 
-/// SIGTERM: to end, or to make way for the next process, if that could start.
+/// SIGTERM: ends, or makes way for the next process if that could start in time.
 async fn terminated() -> Ended {
     if !successor::is_restart().await {
         info!("SIGTERM: ending");
@@ -181,7 +181,7 @@ async fn terminated() -> Ended {
     }
 }
 
-/// Notes the end of the silence.
+/// Records the end of the silence.
 async fn settle_votes(run_dir: PathBuf, accept: Duration, silence: Duration) {
     tokio::time::sleep(silence).await;
     if let Err(e) = votes::settle(&run_dir, accept) {
@@ -189,7 +189,7 @@ async fn settle_votes(run_dir: PathBuf, accept: Duration, silence: Duration) {
     }
 }
 
-/// Tells judge and keeper what netlink says, for as long as they listen.
+/// Passes netlink's messages to judge and keeper, for as long as they listen.
 async fn watch_netlink(addresses: Vec<IpAddr>, listeners: Listeners) {
     let ended = host::watch(addresses, |watched| listeners.watched(watched)).await;
     if let Err(e) = ended {

@@ -1,5 +1,5 @@
-//! What an agent begins with: the groups as they follow from those of the
-//! process before, the node under them, the engine.
+//! The first steps of an agent: the groups as they follow from those of the
+//! former process, the node under them, the engine.
 
 use std::{
     collections::BTreeMap,
@@ -40,10 +40,10 @@ use crate::{
     transport::{Identity, KeyRing, Transport},
 };
 
-/// How often it is looked whether leases can be handed over.
+/// How often to check whether the leases can be handed over.
 const HANDOVER_POLL: Duration = Duration::from_millis(5);
 
-/// Brings the node up, or changes one that is up, and tells what was done.
+/// Brings the node up, or changes one that is up, and logs what was done.
 pub(super) fn bring_up(paths: &Paths, setup: &Setup, ended: &[String]) -> Result<Node, AgentError> {
     prune(paths, &setup.groups, ended)?;
     let node = set_up(paths, setup)?;
@@ -59,12 +59,13 @@ pub(super) fn bring_up(paths: &Paths, setup: &Setup, ended: &[String]) -> Result
     Ok(node)
 }
 
-/// The groups as they follow from those of the process before.
+/// The groups as they follow from those of the former process.
 pub(super) struct Follow {
     pub(super) table: Table,
-    /// The names of those that have ended, whether or not others begin by them.
+    /// The names of the groups that have ended, even if a new group has the same
+    /// name.
     pub(super) ended: Vec<String>,
-    /// Is this what the record has?
+    /// Does the record have this table already?
     pub(super) is_recorded: bool,
 }
 
@@ -76,7 +77,7 @@ pub(super) fn follow_table(config: &Config, paths: &Paths) -> Result<Follow, Age
     )))?;
     let before = match recorded.clone() {
         Some(table) => Some(table),
-        // The maps may have leases of groups by the same names with other VIPs.
+        // The maps may have leases of groups with the same names and other VIPs.
         None => DataPlane::open(&paths.bpf_dir).ok().map(|plane| groups_in_maps(&plane)).transpose()?,
     };
     let Some(before) = before else {
@@ -131,7 +132,7 @@ pub(super) fn decide(
     Ok((engine, labels, Transport::new(identity(config, incarnation, true), keys, entropy)))
 }
 
-/// A new incarnation, and what nonces are drawn from.
+/// A new incarnation, and the entropy for challenge nonces.
 pub(super) fn draw() -> Result<(u64, [u8; 32]), AgentError> {
     let mut incarnation = [0; 8];
     let mut entropy = [0; 32];
@@ -142,7 +143,7 @@ pub(super) fn draw() -> Result<(u64, [u8; 32]), AgentError> {
     Ok((u64::from_ne_bytes(incarnation), entropy))
 }
 
-/// Who this node is to the others.
+/// This node's identity for the transport.
 pub(super) fn identity(config: &Config, incarnation: u64, is_member: bool) -> Identity {
     let cluster = &config.cluster;
     Identity {
@@ -172,13 +173,13 @@ pub(super) fn start_announcer(paths: &Paths, has_plane: bool) -> Result<Sender<A
     let (orders, orders_rx): (_, Receiver<Announce>) = channel();
     if has_plane {
         let plane = DataPlane::open(&paths.bpf_dir)?;
-        // Who can't announce must not take a lease: clients would go on to the
-        // node that had it.
+        // A node that can't announce must not take a lease: clients would go on sending
+        // to the former holder.
         let socket = Announcer::open().map_err(AgentError::system(
             "open a packet socket to announce VIPs by (run as root or with CAP_NET_RAW)",
         ))?;
         spawn("announcer", move || {
-            // The lease loop has warned if it is not allowed.
+            // The lease loop has already warned if real-time priority is not allowed.
             let _ = realtime::prioritise(realtime::Role::Announcer);
             realtime::touch_stack();
             announcer::run(&plane, &socket, &orders_rx);
@@ -187,7 +188,7 @@ pub(super) fn start_announcer(paths: &Paths, has_plane: bool) -> Result<Sender<A
     Ok(orders)
 }
 
-/// Makes room in the socket for what a cluster of this size sends.
+/// Asks the kernel for socket buffers that fit a cluster of this size.
 pub(super) fn make_room(socket: &UdpSocket, config: &Config) {
     let Room { wanted, given } =
         lease_loop::make_room(socket, config.groups.len(), config.cluster.nodes.len());
@@ -198,7 +199,8 @@ pub(super) fn make_room(socket: &UdpSocket, config: &Config) {
     }
 }
 
-/// Starts the judge: what the keeper has of it, and where the checks tell.
+/// Starts the judge: returns the keeper's handle to it, and where the checks send
+/// verdicts.
 pub(super) fn start_judge(
     config: &Config,
     setup: &Setup,
@@ -226,10 +228,11 @@ pub(super) fn start_judge(
     Ok((handle, heard))
 }
 
-/// Hands over what a lease loop has that was started already: once the leases
-/// that it `found` are renewed, and so its own by the others' votes, since
-/// nobody lets go of a lease on a stranger's word; but not later than one of
-/// `hold` lasts.
+/// Hands over the leases of a lease loop that has already started, when the start
+/// fails. First waits until the leases that the loop `found` are renewed: only
+/// then does this process have them by the others' votes, and acceptors end no
+/// lease on a stranger's release. Waits for at most half of `hold`, while they
+/// last.
 pub(super) fn give_up(asker: &Asker, found: &[(GroupId, BootNs)], hold: Duration) {
     let until = clock::now().plus(hold / 2);
     let are_own = || {

@@ -1,7 +1,7 @@
-//! Another program, or another run of this one, that goes on with this agent's
-//! leases: it leaves them as they are, and what it holds the next one finds in
-//! the maps. For an upgrade it becomes, in the same process, the `vip-ctl` that
-//! is installed now; for a restart it makes way for the next process.
+//! The process that goes on with this agent's leases. This agent leaves them in
+//! the maps, where the next one finds them. For an upgrade it becomes, in the
+//! same process, the `vip-ctl` that is installed now; for a restart it makes way
+//! for the next process.
 
 use std::{
     convert::Infallible,
@@ -18,11 +18,11 @@ use tokio::{process::Command, time::timeout};
 /// Why serving ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// A signal said so, or the lease loop has ended.
+    /// A signal ended it, or the lease loop has ended.
     Stop,
-    /// systemd ends it, to start it again at once.
+    /// systemd ends this process, and starts the unit again at once.
     Restart,
-    /// This program, installed meanwhile, is to go on in this process.
+    /// This program, installed meanwhile, goes on in this process.
     Replace(PathBuf),
 }
 
@@ -32,10 +32,9 @@ const RESTART: Duration = Duration::from_millis(60);
 const REPLACE: Duration = Duration::from_millis(10);
 
 impl Ended {
-    /// Can who comes next go on with leases that last for `hold`, if its start
-    /// takes as long as this one's did? Else they are better handed over than
-    /// left to run out. With room: a lease may be half over, and the next start
-    /// twice as slow.
+    /// Will the next process be up before leases of `hold` expire, if its start
+    /// takes as long as this one's did? If not, the agent hands them over. Leaves
+    /// room: a lease may be half over, and the next start twice as slow.
     pub(super) fn can_be_back(&self, start: Duration, hold: Duration) -> bool {
         let besides = match self {
             Self::Stop => return false,
@@ -48,19 +47,19 @@ impl Ended {
 
 /// What Linux adds to the path of a program whose file was replaced.
 const DELETED: &str = " (deleted)";
-/// How long the installed program may take to say that it could go on.
+/// How long the installed program may take to say whether it could go on.
 const TRIAL_MAX: Duration = Duration::from_secs(10);
-/// The argument by which it is asked.
+/// The argument that asks it.
 const TRIAL: &str = "--trial";
-/// How long systemd may take to say why it ends us.
+/// How long systemd may take to say why it ends this process.
 const JOB_MAX: Duration = Duration::from_secs(1);
 
-/// The program that is installed where this one was, if an agent could start
-/// with it, here and now, by this one's arguments.
+/// The program that is installed in this one's place, if an agent could start
+/// with it here and now, with this one's arguments.
 ///
 /// # Errors
-/// If there is none, or it can't: then the one that runs had better go on, or
-/// hand over before it ends.
+/// If there is none, or it can't start an agent: then the running agent had
+/// better go on, or hand over before it ends.
 pub(super) async fn find() -> io::Result<PathBuf> {
     let own = fs::read_link("/proc/self/exe")?;
     let path = own.to_str().and_then(|path| path.strip_suffix(DELETED)).map_or(own.clone(), PathBuf::from);
@@ -77,24 +76,24 @@ pub(super) async fn find() -> io::Result<PathBuf> {
 }
 
 /// Becomes `program`, with this process's arguments; returns only if that fails.
-/// Signals that say less than "end" are ignored, and so not the end of a
-/// program that does not listen to them yet: that is inherited (execve(2)).
+/// Ignores SIGHUP and the like first: the new program inherits that (execve(2)),
+/// and so survives them until it has handlers of its own.
 ///
 /// # Errors
-/// Why it could not be started.
+/// Why `program` could not be started.
 pub(super) fn become_it(program: &Path) -> io::Result<Infallible> {
     for asked in [Signal::SIGHUP, Signal::SIGUSR2] {
-        // SAFETY: to ignore a signal runs no handler of ours.
+        // SAFETY: ignoring a signal runs no handler.
         unsafe { signal(asked, SigHandler::SigIgn) }?;
     }
     Err(process::Command::new(program).args(env::args_os().skip(1)).exec())
 }
 
-/// Does systemd end this process to start its unit again at once? False where
-/// it can't be asked: then the leases had better be handed over.
+/// Does systemd end this process to start its unit again at once? False if
+/// systemd can't be asked: then the agent hands the leases over.
 pub(super) async fn is_restart() -> bool {
     let cgroup = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    // Set for what systemd has started (systemd.exec(5)).
+    // systemd sets it for the processes that it starts (systemd.exec(5)).
     let Some(unit) = unit_of(&cgroup).filter(|_| env::var_os("INVOCATION_ID").is_some()) else {
         return false;
     };

@@ -1,10 +1,10 @@
-//! What systemd is told (sd_notify(3)): that the agent is ready, what it holds,
-//! that it ends, and that its lease thread is alive. Without systemd, nothing.
+//! Messages to systemd (sd_notify(3)): the agent is ready, what it holds, it
+//! ends, its lease thread is alive. Without systemd they do nothing.
 //!
-//! The watchdog is fed from the lease thread's own answer, by a thread that
-//! has nothing else to do: who can't decide about leases any more is ended. So is
-//! who can't tell any more whether this node can serve, or keep it fit to: the
-//! judge's and the keeper's beats are asked for, too.
+//! A thread of its own feeds the watchdog, but only after the lease thread has
+//! answered: systemd ends an agent that can no longer decide about leases. It
+//! also checks the beats of the judge, without which the node can't tell whether
+//! it can serve, and of the keeper, which keeps the host fit for that.
 
 use std::{thread, time::Duration};
 
@@ -23,10 +23,10 @@ use crate::{
     engine::GroupState,
 };
 
-/// How often the status text is renewed where there is no watchdog.
+/// How often to renew the status text where there is no watchdog.
 const RENEW: Duration = Duration::from_secs(2);
 
-/// Has a thread that has begun not been at work for longer than the watchdog's limit?
+/// Has a thread that has begun been silent for longer than the watchdog's limit?
 fn hangs(beat: BootNs, now: BootNs, limit: Option<Duration>) -> bool {
     beat != BootNs(0) && limit.is_some_and(|limit| now.since(beat) > limit)
 }
@@ -41,7 +41,7 @@ pub(super) fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// Another program goes on in this process's place.
+/// Another program goes on in this process.
 pub(super) fn replaced() {
     tell(&[NotifyState::Status("going on as the installed version")]);
 }
@@ -52,15 +52,15 @@ fn tell(state: &[NotifyState<'_>]) {
     }
 }
 
-/// Begins to feed the watchdog, and to say what this node holds.
+/// Begins to feed the watchdog, and to report what this node holds.
 ///
 /// # Errors
-/// [`AgentError::System`] if there is no thread for it.
+/// [`AgentError::System`] if the thread can't be started.
 pub(super) fn start(asker: &Asker) -> Result<(), AgentError> {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return Ok(());
     }
-    // Three times within the limit: one that is late does no harm.
+    // Three times within the limit, so that one late message does no harm.
     let limit = sd_notify::watchdog_enabled();
     let pause = limit.map_or(RENEW, |limit| (limit / 3).min(RENEW));
     let asker = asker.clone();

@@ -1,7 +1,7 @@
-//! Attaching: XDP on the way in, the egress gate on the way out, the local
-//! gate on `lo`; links are pinned, and replaced without a gap.
+//! Attaches the programs: XDP on the way in, the egress gate on the way out, the
+//! local gate on `lo`. Links are pinned, and replaced without a gap.
 //!
-//! Which interfaces those are, is the caller's business.
+//! The caller decides which interfaces those are.
 
 use std::{
     collections::BTreeMap,
@@ -30,20 +30,20 @@ use super::{DataPlane, DataPlaneError, bpffs, error::errno_of, load::program};
 const LOOPBACK: (u32, &str) = (1, "lo");
 /// ENOLINK: the link's interface is gone.
 const GONE: i32 = libc::ENOLINK;
-/// Where our filters are on a clsact qdisc ("vi" in ASCII), so that the next
-/// process can replace them in place.
+/// The priority of our filters on a clsact qdisc ("vi" in ASCII), by which the
+/// next process finds and replaces them in place.
 const CLSACT_PRIORITY: u16 = 0x7669;
-/// See [`CLSACT_PRIORITY`].
+/// The handle of our filters there, see [`CLSACT_PRIORITY`].
 const CLSACT_HANDLE: u16 = 1;
 
-/// Netlink's word on an interface, by its index: the id of the XDP program
-/// that runs there. The kernel tells it of this namespace's interfaces only.
+/// Asks netlink for the id of the XDP program that runs on an interface, by its
+/// index. The kernel tells it of this namespace's interfaces only.
 pub type XdpOn<'a> = &'a dyn Fn(u32) -> Result<Option<u32>, DataPlaneError>;
 
 /// How to run XDP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
-    /// In the driver where it can, else in the stack; it is said which.
+    /// In the driver where it can, else in the stack; vip-ctl says which.
     #[default]
     Auto,
     /// In the driver, or not at all.
@@ -71,23 +71,23 @@ pub struct How {
     pub mode: Mode,
     /// Which hook the gates use.
     pub gate: Gate,
-    /// Whether the way in keeps a frame log ([`frame_log`]).
+    /// Does the program on the way in keep a frame log ([`frame_log`])?
     pub frame_log: bool,
 }
 
-/// What was attached to an interface.
+/// What an interface has now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attached {
-    /// [`Mode::Native`] or [`Mode::Generic`]; `None` if an existing link was
-    /// taken over with the mode that it has.
+    /// [`Mode::Native`] or [`Mode::Generic`]; `None` if this process took over a
+    /// link with the mode that it has.
     pub xdp: Option<Mode>,
     /// [`Gate::Tcx`] or [`Gate::Clsact`].
     pub gate: Gate,
 }
 
 /// Attaches both programs to an interface, or replaces those that an earlier
-/// process pinned there. On error nothing is taken away: the address may be on
-/// `lo`, and then the gate must be where it is.
+/// process pinned there. On error it removes nothing: the address may be on `lo`,
+/// and then the gate must stay.
 ///
 /// # Errors
 /// [`DataPlaneError::Occupied`] (with an empty owner) if another XDP program
@@ -101,7 +101,8 @@ pub fn attach(
     running: XdpOn<'_>,
 ) -> Result<Attached, DataPlaneError> {
     let ifindex = ifindex_of(iface)?;
-    // The gate first: while the way in is not there yet, nothing is answered.
+    // The gate first: without the program on the way in, this node answers
+    // nothing yet.
     let gate = attach_gate(ebpf, dir, (ifindex, iface), names::PROG_EGRESS, how.gate)?;
     let xdp = attach_xdp(ebpf, dir, (ifindex, iface), how, running)?;
     Ok(Attached { xdp, gate })
@@ -115,8 +116,8 @@ pub fn attach_local(ebpf: &mut Ebpf, dir: &Path, gate: Gate) -> Result<Gate, Dat
     attach_gate(ebpf, dir, LOOPBACK, names::PROG_LOCAL, gate)
 }
 
-/// The interfaces that have the way in pinned below `dir`, by index; one that
-/// is gone from the host is left out.
+/// The interfaces for which the program on the way in is pinned below `dir`, by
+/// index, without those that are gone from the host.
 ///
 /// # Errors
 /// [`DataPlaneError::Kernel`] if the directory can't be read.
@@ -134,8 +135,8 @@ pub fn interfaces(dir: &Path) -> Result<BTreeMap<u32, String>, DataPlaneError> {
         .collect())
 }
 
-/// Removes the pins and the MACs of interfaces that are gone; nothing runs
-/// behind them, and there is room for some tens of MACs only.
+/// Removes the pins and the MACs of interfaces that are gone: nothing runs there,
+/// and the map has room for only some tens of MACs.
 ///
 /// # Errors
 /// [`DataPlaneError::Kernel`] if the directory or the map can't be read or changed.
@@ -155,7 +156,7 @@ pub fn sweep(plane: &mut DataPlane) -> Result<(), DataPlaneError> {
 
 /// The name that an interface has now; `None` if it is gone.
 fn name_of(ifindex: u32) -> Option<String> {
-    // The crate answers with an empty name where there is no such index.
+    // The crate answers with an empty name if there is no such index.
     nix::net::if_::if_indextoname(ifindex).ok()?.into_string().ok().filter(|name| !name.is_empty())
 }
 
@@ -163,7 +164,7 @@ fn ifindex_of(iface: &str) -> Result<u32, DataPlaneError> {
     nix::net::if_::if_nametoindex(iface).map_err(|_| DataPlaneError::NoInterface { name: iface.to_owned() })
 }
 
-/// The program with this id, as a person finds it in `bpftool prog`.
+/// The program with this id, as `bpftool prog` shows it.
 #[must_use]
 pub fn program_name(id: u32) -> String {
     let name = aya::programs::loaded_programs()
@@ -174,10 +175,10 @@ pub fn program_name(id: u32) -> String {
     format!("{name:?} (id {id})")
 }
 
-/// The programs of others at the tcx egress hook of an interface.
+/// Programs of others at the tcx egress hook of an interface.
 ///
 /// # Errors
-/// [`DataPlaneError::Kernel`] where the kernel has no tcx or doesn't tell.
+/// [`DataPlaneError::Kernel`] if the kernel has no tcx or doesn't tell.
 pub fn others_on_egress(iface: &str) -> Result<Vec<String>, DataPlaneError> {
     let (_, programs) = SchedClassifier::query_tcx(iface, TcAttachType::Egress)
         .map_err(|e| DataPlaneError::from_source(format!("list the programs on {iface}"), &e))?;
@@ -185,8 +186,8 @@ pub fn others_on_egress(iface: &str) -> Result<Vec<String>, DataPlaneError> {
     Ok(others.map(|program| program_name(program.id())).collect())
 }
 
-/// The tag of the program that the pinned way in on an interface runs; `None`
-/// if nothing is pinned, or it has lost its program.
+/// The tag of the program behind the pinned link on an interface; `None` if
+/// nothing is pinned, or the link has lost its program.
 ///
 /// # Errors
 /// [`DataPlaneError::Kernel`] if the pin can't be read.
@@ -201,23 +202,22 @@ pub fn tag(dir: &Path, ifindex: u32) -> Result<Option<u64>, DataPlaneError> {
     Ok(programs.into_iter().find(|program| program.id() == id).map(|program| program.tag()))
 }
 
-/// True if the way in is pinned for the interface with this index.
+/// True if the program on the way in is pinned for the interface with this index.
 #[must_use]
 pub fn is_attached(dir: &Path, ifindex: u32) -> bool {
     link_path(dir, "xdp", ifindex).exists()
 }
 
-/// True if the program that runs on the interface with this index, by
-/// netlink's word, is the pinned way in. A link that was detached still has its
-/// pin and its program.
+/// True if netlink says that the pinned program runs on the interface with this
+/// index. A link that was detached still has its pin and its program.
 #[must_use]
 pub fn runs_on(dir: &Path, ifindex: u32, running: Option<u32>) -> bool {
     let Ok(Some(link)) = reusable(&link_path(dir, "xdp", ifindex)) else { return false };
     link.info().is_ok_and(|info| Some(info.program_id()) == running)
 }
 
-/// Has the program gone from the interface with this index? What can't be looked
-/// at is taken to be there.
+/// Has the program gone from the interface with this index? If that can't be
+/// read, it counts as there.
 #[must_use]
 pub fn is_gone(dir: &Path, ifindex: u32, running: Option<u32>) -> bool {
     match reusable(&link_path(dir, "xdp", ifindex)) {
@@ -227,7 +227,8 @@ pub fn is_gone(dir: &Path, ifindex: u32, running: Option<u32>) -> bool {
     }
 }
 
-/// The frame log of the way in on an interface: what [`How::frame_log`] asked for.
+/// The frame log of the program on the way in of an interface: what
+/// [`How::frame_log`] asked for.
 ///
 /// # Errors
 /// [`DataPlaneError::NoFrameLog`] if the program there keeps none.
@@ -239,7 +240,7 @@ pub fn frame_log(dir: &Path, ifindex: u32) -> Result<EbpfLogger<&'static dyn log
     EbpfLogger::init_from_id(id).map_err(|_| DataPlaneError::NoFrameLog)
 }
 
-/// Takes everything off an interface. It is no error if nothing is there.
+/// Removes everything from an interface; succeeds if nothing is there.
 ///
 /// # Errors
 /// [`DataPlaneError::Kernel`].
@@ -248,7 +249,7 @@ pub fn detach(dir: &Path, ifindex: u32, iface: &str) -> Result<(), DataPlaneErro
     detach_gate(dir, (ifindex, iface), names::PROG_EGRESS)
 }
 
-/// Takes the local gate off the loopback interface.
+/// Removes the local gate from the loopback interface.
 ///
 /// # Errors
 /// [`DataPlaneError::Kernel`].
@@ -275,7 +276,7 @@ fn attach_xdp(
         match xdp.attach_to_link(link) {
             // The pin still names the same link.
             Ok(_) if running(ifindex)? == Some(id_of(xdp.info(), name)?) => return Ok(None),
-            // It lives in another namespace, on an interface of the same index.
+            // It is in another namespace, on an interface with the same index.
             Ok(_) => {}
             Err(e) if errno_of(&e) == Some(GONE) => unpin(&pin)?,
             Err(e) => return Err(DataPlaneError::from_source(format!("replace the program on {iface}"), &e)),
@@ -291,8 +292,8 @@ fn attach_xdp(
         },
     };
     let link = xdp.take_link(id).map_err(|e| DataPlaneError::from_source("take the link".into(), &e))?;
-    // aya falls back to a netlink attach, which dies with nobody and can't be
-    // pinned, if the kernel answers EINVAL: that is a kernel without XDP links.
+    // If the kernel answers EINVAL, it has no XDP links, and aya falls back to a
+    // netlink attachment: that outlives its process but can't be pinned.
     let link = FdLink::try_from(link).map_err(|e| {
         DataPlaneError::from_source(format!("attach a link to {iface} (Linux 5.9 or newer is needed)"), &e)
     })?;
@@ -344,7 +345,7 @@ fn attach_gate(
             .map_err(|e: LinkError| DataPlaneError::from_source(format!("adopt the gate on {iface}"), &e))?;
         match tc.attach_to_link(link) {
             Ok(_) if is_there(id_of(tc.info(), name)?)? => return Ok(Gate::Tcx),
-            // It lives in another namespace, on an interface of the same index.
+            // It is in another namespace, on an interface with the same index.
             Ok(_) => {}
             Err(e) if errno_of(&e) == Some(GONE) => unpin(&pin)?,
             Err(e) => return Err(DataPlaneError::from_source(format!("replace the gate on {iface}"), &e)),
@@ -360,7 +361,7 @@ fn attach_gate(
                     .map_err(|e| DataPlaneError::from_source(format!("pin the gate on {iface}"), &e))?;
                 unpin(&pin)?;
                 pin_link(link, &pin)?;
-                // One gate is enough: the new one is in place.
+                // One gate is enough, and the new one is in place.
                 detach_clsact(iface, name)?;
                 return Ok(Gate::Tcx);
             }
@@ -373,8 +374,8 @@ fn attach_gate(
     Ok(Gate::Clsact)
 }
 
-/// A filter on the clsact qdisc. It has no link and stays until it is taken
-/// off; one that is there is replaced in place.
+/// Attaches a filter on the clsact qdisc. It has no link and stays until somebody
+/// removes it; one that is there is replaced in place.
 fn attach_clsact(tc: &mut SchedClassifier, iface: &str, name: &'static str) -> Result<(), DataPlaneError> {
     let what = || format!("attach the gate to {iface} by clsact ({name})");
     if let Err(e) = qdisc_add_clsact(iface)
@@ -385,8 +386,9 @@ fn attach_clsact(tc: &mut SchedClassifier, iface: &str, name: &'static str) -> R
     let (priority, handle) = (CLSACT_PRIORITY, TcHandle::new(0, CLSACT_HANDLE));
     let there = SchedClassifierLink::attached(iface, TcAttachType::Egress, priority, handle, None)
         .map_err(|e| DataPlaneError::io(what(), e))?;
-    // Where an earlier version put its own, that one stays behind ours and asks
-    // the same maps again; it goes with ours, by their name.
+    // If an earlier version put its filter elsewhere, that one stays behind ours
+    // and asks the same maps again; detaching ours removes it too, by the
+    // program's name.
     let attached = tc.attach_to_link(there).or_else(|_| {
         let options = NlOptions { priority, handle, classid: None };
         tc.attach_with_options(iface, TcAttachType::Egress, TcAttachOptions::Netlink(options))
@@ -402,7 +404,7 @@ fn detach_clsact(iface: &str, name: &str) -> Result<(), DataPlaneError> {
     match qdisc_detach_program(iface, TcAttachType::Egress, name) {
         Ok(()) => Ok(()),
         Err(aya::programs::tc::TcError::IoError(e)) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        // No clsact qdisc there, or no such interface: then no filter either.
+        // Without a clsact qdisc, or without the interface, there is no filter either.
         Err(e)
             if matches!(
                 errno_of(&e),
@@ -420,8 +422,8 @@ fn detach_gate(dir: &Path, (ifindex, iface): (u32, &str), name: &'static str) ->
     detach_clsact(iface, name)
 }
 
-/// The pin of a link. Named by the interface's index, which a new interface
-/// of the same name does not inherit, and because bpffs takes no dot in a name.
+/// The pin of a link. It is named by the interface's index, which a new interface
+/// of the same name does not inherit, and because bpffs allows no dot in a name.
 fn link_path(dir: &Path, what: &str, ifindex: u32) -> PathBuf {
     bpffs::links_dir(dir).join(format!("{what}-{ifindex}"))
 }
@@ -439,12 +441,12 @@ fn reusable(pin: &Path) -> Result<Option<FdLink>, DataPlaneError> {
     }
 }
 
-/// True if the link runs the very program that was loaded, where it is looked
-/// for: then there is nothing to replace, and `ip link` shows the same program
-/// id as before. The tag is the kernel's hash of the instructions; what differs
-/// beyond it are the maps, and a link is never pinned beside other maps than its
-/// own. A link that was detached still names its program, so that `is_there` is
-/// asked.
+/// True if the link runs the very program that was loaded, and `is_there`: then
+/// there is nothing to replace, and `ip link` shows the same program id as
+/// before. The tag is the kernel's hash of the instructions. Beyond it, programs
+/// differ only in their maps, and a link is never pinned beside maps other than
+/// its own. A link that was detached still names its program, so `is_there` has
+/// to look at the interface.
 fn runs(
     link: &FdLink,
     loaded: Result<ProgramInfo, ProgramError>,
@@ -465,7 +467,7 @@ fn pin_link(link: FdLink, pin: &Path) -> Result<(), DataPlaneError> {
     link.pin(pin).map(drop).map_err(|e| DataPlaneError::from_source(format!("pin {}", pin.display()), &e))
 }
 
-/// Removes a pin, and with it the last hold on the link.
+/// Removes a pin, the last thing that keeps the link.
 fn unpin(pin: &Path) -> Result<(), DataPlaneError> {
     match fs::remove_file(pin) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {

@@ -1,5 +1,5 @@
-//! The BPF file system: where things are pinned, and mounting it where nobody
-//! has.
+//! The BPF file system: where the data plane is pinned, and mounting that file
+//! system where nobody has.
 
 use std::{
     fs, io,
@@ -33,7 +33,7 @@ pub fn links_dir(dir: &Path) -> PathBuf {
 /// Makes sure that `dir` exists on a BPF file system, mounting that if needed.
 ///
 /// # Errors
-/// [`DataPlaneError::NoPermission`] without privilege, else
+/// [`DataPlaneError::NoPermission`] without the privilege to do so, else
 /// [`DataPlaneError::Kernel`].
 pub fn prepare(dir: &Path) -> Result<(), DataPlaneError> {
     let mount_point = Path::new(MOUNT_POINT);
@@ -54,8 +54,8 @@ pub fn prepare(dir: &Path) -> Result<(), DataPlaneError> {
     Ok(())
 }
 
-/// Removes every pin below `dir`, and `dir` itself. The record goes first, as
-/// it came last: where it is, everything else is, too.
+/// Removes every pin below `dir`, and `dir` itself. Removes the record first, as
+/// it was pinned last: where it is, everything else is, too.
 ///
 /// # Errors
 /// [`DataPlaneError::Kernel`] if something can't be removed.

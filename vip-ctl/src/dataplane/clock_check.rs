@@ -1,4 +1,4 @@
-//! The check that this process and the BPF helpers read the same clock.
+//! Checks that this process and the BPF helpers read the same clock.
 
 use aya::{
     Ebpf,

@@ -1,5 +1,5 @@
-//! What can go wrong between user space and the data plane, in sentences that
-//! name the place and the mend.
+//! Errors between user space and the data plane, in sentences that say where and
+//! what to do.
 
 use std::{io, net::IpAddr, path::PathBuf};
 
@@ -13,10 +13,10 @@ pub enum DataPlaneError {
     /// Nothing is pinned.
     #[error("no data plane is loaded at {}: run `vip-ctl load --iface IFACE --vip ADDRESS`, or start the agent", dir.display())]
     NotLoaded {
-        /// Where it was looked for.
+        /// Where vip-ctl looked for it.
         dir: PathBuf,
     },
-    /// Other maps are pinned than this version writes.
+    /// The pinned maps have another layout than those of this version.
     #[error(
         "the pinned maps have layout {found}, this vip-ctl has {ours}: run `vip-ctl unload` with the version that loaded them"
     )]
@@ -26,18 +26,18 @@ pub enum DataPlaneError {
         /// The number of this version.
         ours: u32,
     },
-    /// Other maps are pinned, or none, than those that this process has open.
+    /// The maps that this process has open are no longer pinned.
     #[error(
         "the maps pinned at {} are no longer those that this agent's leases are in: did somebody remove them, or mount another BPF file system there?", dir.display()
     )]
     Replaced {
-        /// Where they were.
+        /// Where they were pinned.
         dir: PathBuf,
     },
-    /// The kernel said no.
+    /// The kernel refused for lack of a privilege.
     #[error("not allowed to {what}: run it as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN")]
     NoPermission {
-        /// What was tried.
+        /// What vip-ctl tried.
         what: String,
     },
     /// No such interface in this network namespace.
@@ -61,15 +61,15 @@ pub enum DataPlaneError {
     Mode {
         /// The interface.
         iface: String,
-        /// The mode that was asked for.
+        /// The requested mode.
         mode: &'static str,
         /// What the kernel said.
         source: io::Error,
     },
-    /// The group is not in the map.
+    /// The maps have no such group or VIP.
     #[error("there is no group or VIP {name:?} here: `vip-ctl status` lists those that there are")]
     NoSuchGroup {
-        /// What was asked for.
+        /// The name that was given.
         name: String,
     },
     /// The VIP is in another group.
@@ -94,10 +94,10 @@ pub enum DataPlaneError {
         /// How many fit.
         limit: u32,
     },
-    /// The way in keeps no frame log.
+    /// The program on the way in keeps no frame log.
     #[error("no frame log is kept: switch it on by `vip-ctl load --iface IFACE --frame-log`")]
     NoFrameLog,
-    /// The clocks of kernel and process disagree.
+    /// The clocks of kernel and process differ.
     #[error(
         "this process's CLOCK_BOOTTIME is {off_by_ns} ns off the kernel's: it runs in a time namespace, and leases would be wrong; start it outside of it"
     )]
@@ -105,18 +105,18 @@ pub enum DataPlaneError {
         /// Process minus kernel, in nanoseconds.
         off_by_ns: i128,
     },
-    /// Anything else that the kernel said.
+    /// Any other error of the kernel.
     #[error("could not {what}: {message}")]
     Kernel {
-        /// What was tried.
+        /// What vip-ctl tried.
         what: String,
-        /// What came back, with its causes.
+        /// The error, with its causes.
         message: String,
     },
 }
 
 impl DataPlaneError {
-    /// An I/O error while doing `what`; lack of privilege is told apart.
+    /// An I/O error while doing `what`; a lack of privilege has its own variant.
     pub(crate) fn io(what: impl Into<String>, source: io::Error) -> Self {
         Self::from_source(what.into(), &source)
     }
@@ -126,8 +126,8 @@ impl DataPlaneError {
         Self::from_source(what.into(), &source)
     }
 
-    /// Any error: the whole chain of causes, and EPERM or EACCES anywhere in
-    /// it is lack of privilege.
+    /// Any error, with its whole chain of causes; EPERM or EACCES anywhere in it
+    /// means a lack of privilege.
     pub(crate) fn from_source(what: String, source: &(dyn std::error::Error + 'static)) -> Self {
         if let Some(errno) = errno_of(source)
             && (errno == libc::EPERM || errno == libc::EACCES)
@@ -178,8 +178,8 @@ pub(crate) fn errno_of(error: &(dyn std::error::Error + 'static)) -> Option<i32>
     None
 }
 
-/// The errno of one link of the chain. Some of aya's errors show only their
-/// text of what they wrap, so that the chain goes past it.
+/// The errno of one error in the chain. Some of aya's errors include only the
+/// text of the error that they wrap, so it is not in the chain.
 fn errno_at(cause: &(dyn std::error::Error + 'static)) -> Option<i32> {
     if let Some(e) = cause.downcast_ref::<io::Error>() {
         return e.raw_os_error();

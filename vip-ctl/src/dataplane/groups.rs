@@ -1,7 +1,7 @@
 //! Groups and VIPs in the maps: adding, finding, removing.
 //!
-//! The order of writes is the safety here: a VIP is only in the map while its
-//! group is, and a group leaves with its lease already zero.
+//! The order of writes makes it safe: a VIP is in the map only while its group
+//! is, and a group's lease is zero before the group leaves.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,7 +33,7 @@ pub struct MapGroup {
 }
 
 impl MapGroup {
-    /// What the kernel says about this group at `now`, under this lease.
+    /// What the kernel says of this group at `now`, with this lease.
     #[must_use]
     pub const fn fence(&self, lease: Lease, now: BootNs) -> Fence {
         fence(self.mode, lease, self.hold_ns_max, now)
@@ -91,12 +91,13 @@ impl DataPlane {
     }
 
     /// Adds groups, or changes the mode and the longest lease of those that are
-    /// there; their places. A new mode starts without a lease: what one writer
-    /// left is nothing to the other. The map is read once: there can be ten
-    /// thousand.
+    /// there; returns their places. A group with a new mode starts without a
+    /// lease: one writer's lease means nothing to the other. Reads the map once:
+    /// there can be ten thousand groups.
     ///
     /// # Errors
-    /// [`DataPlaneError::Full`] if there is no room; those before it are there.
+    /// [`DataPlaneError::Full`] if there is no room; the groups before that are
+    /// there.
     pub fn put_groups<'a>(
         &mut self,
         wanted: impl IntoIterator<Item = (&'a str, GroupMode, Duration)>,
@@ -134,8 +135,8 @@ impl DataPlane {
         Ok(places)
     }
 
-    /// Removes groups and their VIPs; their leases are cleared first. The map
-    /// is read once.
+    /// Removes groups and their VIPs; clears their leases first. Reads the map
+    /// once.
     ///
     /// # Errors
     /// [`DataPlaneError::Kernel`] if a map can't be written.
@@ -157,8 +158,8 @@ impl DataPlane {
         Ok(())
     }
 
-    /// Adds VIPs to groups; their counters start at zero. Returns those that
-    /// are new. The map is read once: there can be ten thousand.
+    /// Adds VIPs to groups; their counters start at zero. Returns those that are
+    /// new. Reads the map once: there can be ten thousand.
     ///
     /// # Errors
     /// [`DataPlaneError::VipTaken`] if one is in another group,
@@ -207,8 +208,8 @@ impl DataPlane {
         Err(DataPlaneError::Full { what: "VIP", limit })
     }
 
-    /// Takes a VIP out of the map. From then on nothing guards its address:
-    /// it must be gone from the host before.
+    /// Removes a VIP from the map. From then on nothing guards its address: the
+    /// host must no longer have it.
     ///
     /// # Errors
     /// [`DataPlaneError::Kernel`] if the map can't be written,

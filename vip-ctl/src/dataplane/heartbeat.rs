@@ -1,8 +1,8 @@
-//! Who may send to the agent's port, as the way in goes by it: strangers and
-//! floods are dropped before the host's network stack sees them.
+//! Tells the program on the way in who may send to the agent's port: it drops
+//! strangers and floods before the host's network stack sees them.
 //!
 //! It keeps nobody's lease and opens no fence; without it the agent's socket
-//! drops the same, later.
+//! drops the same datagrams, later.
 
 use std::{
     collections::BTreeMap,
@@ -18,17 +18,17 @@ use vip_common::{
 
 use super::{DataPlaneError, pinned, typed};
 
-/// The maps that the way in goes by, open for writing.
+/// The maps that the program on the way in reads for this, open for writing.
 pub struct HeartbeatGuard {
     agent: Array<MapData, Endpoint>,
     peers: HashMap<MapData, Endpoint, Admission>,
 }
 
 impl HeartbeatGuard {
-    /// Opens what is pinned below `dir`.
+    /// Opens the maps that are pinned below `dir`.
     ///
     /// # Errors
-    /// [`DataPlaneError::Kernel`] if that is not there.
+    /// [`DataPlaneError::Kernel`] if they are not there.
     pub fn open(dir: &Path) -> Result<Self, DataPlaneError> {
         Ok(Self {
             agent: typed(names::HEARTBEAT, Map::Array(pinned(dir, names::HEARTBEAT)?))?,
@@ -37,10 +37,11 @@ impl HeartbeatGuard {
     }
 
     /// Lets in to `agent` what these peers send, as far as each is admitted.
-    /// Whoever is admitted is written before anybody is kept out.
+    /// Writes the peers first, and only then keeps others out.
     ///
     /// # Errors
-    /// [`DataPlaneError::Kernel`] if a map can't be written: then nobody is kept out.
+    /// [`DataPlaneError::Kernel`] if a map can't be written: then it keeps nobody
+    /// out.
     pub fn admit(
         &mut self,
         agent: SocketAddr,
@@ -50,7 +51,7 @@ impl HeartbeatGuard {
             peers.into_iter().map(|(address, admits)| (endpoint(address), admits)).collect();
         let admitted = self.replace(&wanted).and_then(|()| self.set_agent(endpoint(agent)));
         if admitted.is_err() {
-            // The first error is the one to tell.
+            // The first error is the one to report.
             let _ = self.lift();
         }
         admitted
@@ -82,8 +83,7 @@ impl HeartbeatGuard {
     }
 }
 
-/// An address as the maps have it: one form of it, and without what tells two
-/// sockets of that address apart.
+/// An address in the one form that the maps use, without a scope or flow label.
 #[must_use]
 pub fn endpoint(address: SocketAddr) -> Endpoint {
     let port = address.port().to_be_bytes();

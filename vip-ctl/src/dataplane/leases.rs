@@ -1,8 +1,8 @@
 //! Array maps mapped into memory: the lease store, one aligned 8-byte store
 //! per group, and a read-only view of others.
 //!
-//! A map update by system call copies the value byte-wise, and a reader in
-//! the kernel may see half of it; a store through the mapping is whole.
+//! A map update by system call copies the value byte by byte, and a reader in the
+//! kernel may see half of it; a store through the mapping is atomic.
 
 use std::{
     marker::PhantomData,
@@ -84,8 +84,8 @@ impl<T> Drop for Mapped<T> {
 
 /// The lease store.
 ///
-/// One thread of one process is its writer: in cluster mode the agent's lease
-/// loop, in manual mode whoever holds the data plane's lock.
+/// One thread of one process writes it: in cluster mode the agent's lease loop,
+/// in manual mode the process that has the data plane's lock.
 pub struct LeaseTable {
     words: Mapped<Lease>,
 }
@@ -95,8 +95,8 @@ impl LeaseTable {
         Ok(Self { words: Mapped::new(map, len)? })
     }
 
-    /// Stores a group's lease: the whole of a failover, as far as the kernel
-    /// is concerned. When this returns, the next packet is judged by it.
+    /// Stores a group's lease: all that a failover is for the kernel. The first
+    /// packet after this returns is judged by it.
     pub fn store(&self, group: GroupIndex, lease: Lease) {
         self.word(group).store(lease.0, Ordering::SeqCst);
     }

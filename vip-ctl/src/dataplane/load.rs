@@ -1,5 +1,5 @@
-//! Loading the embedded object: new maps where nothing is pinned, else the
-//! pinned ones under new programs, so that an upgrade moves no VIP.
+//! Loads the embedded object: with new maps where nothing is pinned, else under
+//! the pinned ones, so that an upgrade moves no VIP.
 
 use std::path::Path;
 
@@ -24,11 +24,11 @@ pub struct Loaded {
     pub adopted: bool,
 }
 
-/// Loads the programs over the maps pinned below `dir`, creating those with
-/// room for `vips_max` VIPs if there are none, and compares the clocks.
+/// Loads the programs over the maps that are pinned below `dir`, and compares the
+/// clocks. Without such maps, creates them with room for `vips_max` VIPs.
 ///
 /// # Errors
-/// Any [`DataPlaneError`]; pins that were not there before are removed again.
+/// Any [`DataPlaneError`]; pins that were not there before are gone again.
 pub fn load(dir: &Path, vips_max: u32) -> Result<Loaded, DataPlaneError> {
     bpffs::prepare(dir)?;
     let adopted = match pinned_node(dir)? {
@@ -37,7 +37,7 @@ pub fn load(dir: &Path, vips_max: u32) -> Result<Loaded, DataPlaneError> {
         }
         Some(_) => true,
         None => {
-            // A load that was interrupted may have left maps without a record.
+            // An interrupted load may have left maps without a record.
             bpffs::remove(dir)?;
             bpffs::prepare(dir)?;
             false
@@ -46,39 +46,40 @@ pub fn load(dir: &Path, vips_max: u32) -> Result<Loaded, DataPlaneError> {
     let loaded = load_over(dir, vips_max, adopted)
         .and_then(|ebpf| Ok(Loaded { plane: DataPlane::open(dir)?, ebpf, adopted }));
     if loaded.is_err() && !adopted {
-        // What matters is the first error; leftovers are swept by the next load.
+        // The first error matters; the next load removes leftovers.
         let _ = bpffs::remove(dir);
     }
     loaded
 }
 
 /// Loads the programs over the maps that `plane` has open, for a process that
-/// writes leases there: under any others they would obey nobody.
+/// writes leases there: programs over any other maps would not see them.
 ///
 /// # Errors
-/// [`DataPlaneError::Replaced`] if those are not pinned any more, and what
-/// [`load`] would fail with.
+/// [`DataPlaneError::Replaced`] if those are no longer pinned, and the errors of
+/// [`load`].
 pub fn load_under(plane: &DataPlane) -> Result<Ebpf, DataPlaneError> {
     plane.check_pinned()?;
     let ebpf = load_over(&plane.dir, plane.node.vips_max, true)?;
-    // The loader creates and pins what it does not find.
+    // Otherwise the loader would create and pin the maps that it does not find.
     plane.check_pinned()?;
     Ok(ebpf)
 }
 
-/// Has the verifier look at every program, and compares the clocks; nothing is
-/// attached or pinned, and nothing is left in the kernel.
+/// Lets the verifier check every program, and compares the clocks; attaches and
+/// pins nothing, and leaves nothing in the kernel.
 ///
 /// # Errors
-/// What [`load`] would fail with.
+/// The errors of [`load`].
 pub fn try_out() -> Result<(), DataPlaneError> {
     clock_check::check(&mut into_kernel()?)
 }
 
-/// The tags of this version's ways in: the kernel's hashes of their instructions.
+/// The tags of this version's programs on the way in: the kernel's hashes of
+/// their instructions.
 ///
 /// # Errors
-/// What [`load`] would fail with.
+/// The errors of [`load`].
 pub fn tag() -> Result<[u64; 2], DataPlaneError> {
     let mut ebpf = into_kernel()?;
     let mut tag = |name: &str| {
@@ -89,7 +90,7 @@ pub fn tag() -> Result<[u64; 2], DataPlaneError> {
     Ok([tag(names::PROG_INGRESS)?, tag(names::PROG_INGRESS_LOGGED)?])
 }
 
-/// The programs in the kernel over maps of their own.
+/// The programs in the kernel, over maps of their own.
 fn into_kernel() -> Result<Ebpf, DataPlaneError> {
     let mut ebpf = EbpfLoader::new()
         .load(OBJECT)
@@ -98,7 +99,7 @@ fn into_kernel() -> Result<Ebpf, DataPlaneError> {
     Ok(ebpf)
 }
 
-/// Has the kernel take every program.
+/// Loads every program into the kernel.
 fn verify(ebpf: &mut Ebpf) -> Result<(), DataPlaneError> {
     for name in [names::PROG_INGRESS, names::PROG_INGRESS_LOGGED, names::PROG_CLOCK] {
         program::<aya::programs::Xdp>(ebpf, name)?.load().map_err(|e| refused(name, &e))?;
@@ -112,7 +113,7 @@ fn verify(ebpf: &mut Ebpf) -> Result<(), DataPlaneError> {
 fn load_over(dir: &Path, vips_max: u32, adopted: bool) -> Result<Ebpf, DataPlaneError> {
     let mut loader = EbpfLoader::new();
     for name in names::MAPS {
-        // The record is pinned last: where it is, everything else is, too.
+        // Pins the record last: where it is, everything else is, too.
         if adopted || *name != names::NODE {
             loader.map_pin_path(name, bpffs::map_path(dir, name));
         }

@@ -2,8 +2,8 @@
 //! adopting what an earlier process pinned, the lease store, groups and VIPs,
 //! counters and events.
 //!
-//! Who may hold a lease is the engine's business; addresses, routes and
-//! sysctls of the host are in [`crate::host`].
+//! The engine decides who may hold a lease; [`crate::host`] has the host's
+//! addresses, routes and sysctls.
 
 pub mod attach;
 pub mod bpffs;
@@ -50,11 +50,11 @@ pub struct DataPlane {
 }
 
 impl DataPlane {
-    /// Opens what is pinned below `dir`.
+    /// Opens the maps that are pinned below `dir`.
     ///
     /// # Errors
     /// [`DataPlaneError::NotLoaded`] if nothing is pinned there,
-    /// [`DataPlaneError::Layout`] if other maps than this version's are.
+    /// [`DataPlaneError::Layout`] if those are of another layout.
     pub fn open(dir: &Path) -> Result<Self, DataPlaneError> {
         let node = pinned_node(dir)?.ok_or_else(|| DataPlaneError::NotLoaded { dir: dir.to_owned() })?;
         if node.layout_version != LAYOUT_VERSION {
@@ -75,7 +75,7 @@ impl DataPlane {
         })
     }
 
-    /// Are these maps the ones that are pinned where they were opened?
+    /// Are these maps still the ones that are pinned where they were opened?
     ///
     /// # Errors
     /// [`DataPlaneError::Replaced`] if nothing or something else is pinned there.
@@ -113,7 +113,7 @@ impl DataPlane {
         Ok(vips)
     }
 
-    /// Writes down the MAC that an interface answers with.
+    /// Writes the MAC that an interface answers with into the map.
     ///
     /// # Errors
     /// [`DataPlaneError::Kernel`] if the map can't be written.
@@ -149,7 +149,7 @@ impl DataPlane {
 }
 
 /// The `NODE` record pinned below `dir`; `None` if nothing is pinned there, or
-/// not all of what belongs to it: somebody removed pins.
+/// pins are missing that belong to it.
 fn pinned_node(dir: &Path) -> Result<Option<NodeConfig>, DataPlaneError> {
     let path = bpffs::map_path(dir, names::NODE);
     match path.try_exists() {
@@ -160,7 +160,7 @@ fn pinned_node(dir: &Path) -> Result<Option<NodeConfig>, DataPlaneError> {
     let map: Array<MapData, NodeConfig> = typed(names::NODE, Map::Array(pinned(dir, names::NODE)?))?;
     let node = map.get(&0, 0).map_err(|e| DataPlaneError::map("read the node's record", e))?;
     let is_whole = || names::MAPS.iter().all(|name| bpffs::map_path(dir, name).exists());
-    // Which maps another version has is not known.
+    // This version does not know which maps another one has.
     Ok((node.layout_version != LAYOUT_VERSION || is_whole()).then_some(node))
 }
 

@@ -1,4 +1,4 @@
-//! Reading: counters summed over the CPUs, and the events ring buffer.
+//! Reads the counters, summed over the CPUs, and the events ring buffer.
 
 use std::path::Path;
 
@@ -35,7 +35,7 @@ pub fn counter_name(counter: Counter) -> String {
     format!("{}_{}_{}", counter.class(), counter.verdict(), counter.reason())
 }
 
-/// The counters as (name, frames), those that are zero left out unless `all`.
+/// The counters as (name, frames), without those that are zero unless `all`.
 #[must_use]
 pub fn named(counters: &Counters, all: bool) -> Vec<(String, u64)> {
     COUNTERS

@@ -1,5 +1,5 @@
-//! The agent and the cluster: who is heard, and whether what runs is what is
-//! installed.
+//! The agent and the cluster: which peers it hears, and whether the running
+//! version is the installed one.
 
 use std::{collections::BTreeSet, fs, net::UdpSocket};
 
@@ -74,8 +74,8 @@ fn versions(patient: &Patient<'_>, found: &mut Findings) {
     }
 }
 
-/// No data plane is loaded: then no VIP may be on `lo`, from where the kernel
-/// serves it whoever holds the lease.
+/// Without a data plane, no VIP may be on `lo`: the kernel would serve it,
+/// whoever holds the lease.
 fn unguarded(patient: &Patient<'_>, found: &mut Findings) {
     let configured = patient.config.into_iter().flat_map(|config| &config.groups);
     let configured = configured.flat_map(|group| &group.vips).copied();
@@ -101,10 +101,10 @@ fn unguarded(patient: &Patient<'_>, found: &mut Findings) {
 fn peers(patient: &Patient<'_>, found: &mut Findings) {
     if let Some(status) = patient.status {
         match status.quorate {
-            Some(true) => found.ok("quorum", "a majority of the voters is heard"),
+            Some(true) => found.ok("quorum", "the agent hears a majority of the voters"),
             Some(false) => found.error(
                 "quorum",
-                "no majority of the voters is heard, so nothing can be held: see to the peers below",
+                "the agent hears no majority of the voters, so this node can hold nothing: see to the peers below",
             ),
             None => {}
         }
@@ -140,7 +140,10 @@ fn peers(patient: &Patient<'_>, found: &mut Findings) {
                 Level::Ok,
                 "peer",
                 Some(&peer.name),
-                format!("there is a route to {}; whether it is heard, an agent can tell", peer.address),
+                format!(
+                    "there is a route to {}; only a running agent can tell whether it hears it",
+                    peer.address
+                ),
             ),
             Err(e) => found.add(
                 Level::Error,

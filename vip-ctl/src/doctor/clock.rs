@@ -1,5 +1,6 @@
-//! The clocks: a time namespace would set this process's boot clock apart from
-//! the one that BPF programs read, and a slow clock source costs on each packet.
+//! The clocks: a time namespace would make this process's boot clock differ from
+//! the one that BPF programs read, and a slow clock source costs time on each
+//! packet.
 
 use std::fs;
 
@@ -7,7 +8,7 @@ use super::Findings;
 use crate::clock::boot_offset;
 
 const SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
-/// Sources that are read over a bus or an emulated device.
+/// Sources that the kernel reads over a bus or an emulated device.
 const SLOW: &[&str] = &["hpet", "acpi_pm", "pit", "jiffies", "refined-jiffies"];
 
 pub(super) fn examine(found: &mut Findings) {

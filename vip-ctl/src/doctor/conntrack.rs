@@ -1,6 +1,6 @@
-//! Connection tracking: whether this host's firewall keeps an entry for each
-//! peer's heartbeats, which it then could not make when its table is full.
-//! The firewall is its owner's: nothing here changes it.
+//! Connection tracking: does this host's firewall keep an entry for each peer's
+//! heartbeats? With a full table it could not make one, and would drop them. The
+//! doctor changes nothing in the firewall.
 
 use std::{collections::BTreeSet, fs, net::IpAddr};
 
@@ -9,7 +9,7 @@ use crate::config::Config;
 
 const SUBJECT: &str = "conntrack";
 const DIR: &str = "/proc/sys/net/netfilter";
-/// What is tracked, a line each.
+/// The tracked connections, a line each.
 const TABLE: &str = "/proc/net/nf_conntrack";
 
 pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
@@ -35,7 +35,7 @@ pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
         found.warning(
             SUBJECT,
             format!(
-                "heartbeats are tracked, and {count} of {max} entries are in use: when the table is full, a peer that was silent for some minutes is not heard again; exempt them, unless your firewall lets them in by `ct state` alone: {rules}"
+                "heartbeats are tracked, and {count} of {max} entries are in use: when the table is full, this node does not hear a peer again that was silent for some minutes; exempt them, unless your firewall lets them in by `ct state` alone: {rules}"
             ),
         );
     } else {
@@ -58,7 +58,7 @@ fn is_heartbeat(line: &str, peers: &[IpAddr], ports: &BTreeSet<u16>) -> bool {
         && is_port("dport")
 }
 
-/// What exempts heartbeats, as arguments of nft(8), in a table that is nobody else's.
+/// Rules that exempt heartbeats, as arguments of nft(8), in a table of their own.
 fn rules(config: &Config) -> String {
     let ports: BTreeSet<u16> = config.cluster.nodes.iter().map(|node| node.address.port()).collect();
     let ports = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");

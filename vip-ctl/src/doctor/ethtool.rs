@@ -1,5 +1,5 @@
-//! What a driver says of itself and its interface, asked as ethtool(8) does,
-//! by ioctl: unlike sysfs, that is always about the own network namespace.
+//! What a driver says of itself and its interface, read as ethtool(8) does, by
+//! ioctl: unlike sysfs, that always means this process's network namespace.
 
 use std::{io, os::fd::AsRawFd as _};
 
@@ -10,7 +10,7 @@ const SIOCETHTOOL: libc::c_ulong = 0x8946;
 /// Commands of linux/ethtool.h.
 const GET_DRIVER: u32 = 0x0000_0003;
 const GET_FLAGS: u32 = 0x0000_0025;
-/// Flags that [`GET_FLAGS`] answers with.
+/// Flags in the answer to [`GET_FLAGS`].
 const FLAG_LRO: u32 = 1 << 15;
 const FLAG_VLAN_RX: u32 = 1 << 8;
 
@@ -19,7 +19,7 @@ const FLAG_VLAN_RX: u32 = 1 << 8;
 pub(super) struct Offloads {
     /// Frames are merged in the NIC, before any program sees them.
     pub(super) lro: bool,
-    /// VLAN tags are taken out of received frames by the NIC.
+    /// The NIC removes VLAN tags from received frames.
     pub(super) vlan_rx: bool,
 }
 
@@ -80,13 +80,13 @@ pub(super) fn mtu(interface: &str) -> io::Result<u32> {
     u32::try_from(mtu).map_err(io::Error::other)
 }
 
-/// One question: `T` is the structure that the command at its front asks for.
+/// Asks one question: `T` is the structure of the command in its first field.
 fn ask<T>(interface: &str, question: &mut T) -> io::Result<()> {
     call(interface, SIOCETHTOOL, std::ptr::from_mut(question).cast()).map(drop)
 }
 
-/// One ioctl about an interface. `data` is null, or a structure that the
-/// kernel writes no further than.
+/// One ioctl about an interface. `data` is null, or a structure beyond which the
+/// kernel writes nothing.
 fn call(interface: &str, number: libc::c_ulong, data: *mut libc::c_char) -> io::Result<libc::ifreq> {
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     // SAFETY: all zeros is a valid `ifreq`.

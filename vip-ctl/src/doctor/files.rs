@@ -14,15 +14,15 @@ use crate::{
     transport::KeyRing,
 };
 
-/// Less than this left in the state directory's file system is too little.
+/// The least space that the state directory's file system should have left.
 const ROOM_MIN: u64 = 16 << 20;
 
-/// The configuration, if it is right; `named` if it was asked for by name.
+/// The configuration, if it is valid; `named`: the command line names it.
 pub(super) fn configuration(path: &Path, named: bool, found: &mut Findings) -> Option<Config> {
     if !path.exists() && !named {
         found.ok(
             "configuration",
-            format!("there is no {}: this host is looked at as one that is worked by hand", path.display()),
+            format!("there is no {}: doctor takes this host for one without an agent", path.display()),
         );
         return None;
     }
@@ -79,7 +79,8 @@ fn of_programs(config: &Config, found: &mut Findings) {
 
 fn state_dir(dir: &Path, found: &mut Findings) {
     const SUBJECT: &str = "state";
-    // Where it is not there yet, it will be made in the nearest directory that is.
+    // If the directory does not exist, the agent creates it in the nearest one
+    // that does.
     let there = dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let stat = match statvfs(there) {
         Ok(stat) => stat,

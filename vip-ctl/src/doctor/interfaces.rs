@@ -1,5 +1,5 @@
-//! The interfaces: driver and XDP mode, MTU, offloads, who else sits on the
-//! hooks, and the ways in that nobody guards.
+//! The interfaces: driver and XDP mode, MTU, offloads, other programs on the
+//! hooks, and interfaces that no program guards.
 
 use std::fs;
 
@@ -9,10 +9,10 @@ use crate::{
     host::{Interface, XdpMode},
 };
 
-/// What fits into one page with XDP's headroom; most drivers run XDP natively
-/// up to that.
+/// The largest MTU that fits into one page with XDP's headroom; most drivers run
+/// XDP natively up to that.
 const NATIVE_MTU: u32 = 3498;
-/// Drivers in Linux that run XDP themselves, by the name that they give.
+/// Drivers in Linux that run XDP themselves, by the name that they report.
 const NATIVE_DRIVERS: &[&str] = &[
     "atlantic",
     "bnxt_en",
@@ -109,7 +109,7 @@ fn xdp(patient: &Patient<'_>, interface: &Interface, found: &mut Findings) {
         }
         None if patient.guards(interface.index) => (
             Level::Error,
-            "its program was taken off, so no VIP is answered here: run `vip-ctl load` again or restart the agent".into(),
+            "somebody removed its program, so this node answers for no VIP here: run `vip-ctl load` again or restart the agent".into(),
         ),
         None if NATIVE_DRIVERS.contains(&driver.as_str()) => {
             (Level::Ok, format!("nothing is on it; its driver {driver} is known to run XDP natively"))
@@ -170,7 +170,7 @@ fn has_vlans(name: &str) -> bool {
     vlans.lines().any(|line| line.rsplit('|').next().is_some_and(|lower| lower.trim() == name))
 }
 
-/// Who else decides about what leaves.
+/// Other programs that decide about outgoing packets.
 fn egress(interface: &Interface, found: &mut Findings) {
     let Ok(others) = attach::others_on_egress(&interface.name) else { return };
     if !others.is_empty() {
@@ -186,7 +186,7 @@ fn egress(interface: &Interface, found: &mut Findings) {
     }
 }
 
-/// The host accepts packets for its addresses on any interface.
+/// Interfaces without a program, by which packets to a VIP come in too.
 fn ways_in(patient: &Patient<'_>, found: &mut Findings) {
     let is_guarded = |interface: &Interface| {
         patient.guards(interface.index)

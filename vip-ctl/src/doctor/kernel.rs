@@ -1,6 +1,6 @@
-//! The kernel and what this process may do: version, BTF, the BPF file system,
-//! capabilities, the verifier's word on our programs, real-time priority and
-//! locked memory.
+//! The kernel and the privileges of this process: version, BTF, the BPF file
+//! system, capabilities, the verifier's answer to our programs, real-time
+//! priority and locked memory.
 
 use std::{fs, path::Path};
 
@@ -15,15 +15,15 @@ use crate::{
     realtime,
 };
 
-/// Without XDP links there is no program that outlives its agent (5.9).
+/// Older kernels have no XDP links, so no program would outlive its agent (5.9).
 const OLDEST: (u32, u32) = (5, 9);
-/// From here on the gates are replaced without a gap, by tcx links.
+/// From this version on, tcx links replace the gates without a gap.
 const TCX: (u32, u32) = (6, 6);
 /// Type information of the running kernel.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 /// Where the BPF file system belongs.
 const BPF_FS: &str = "/sys/fs/bpf";
-/// capabilities(7): the number and name of each that is used, and for what.
+/// capabilities(7): the number and name of each that vip-ctl uses, and for what.
 const CAPABILITIES: &[(u32, &str, &str)] = &[
     (12, "CAP_NET_ADMIN", "attaching, routes and addresses"),
     (13, "CAP_NET_RAW", "announcements"),
@@ -88,7 +88,7 @@ fn parse_capabilities(status: &str) -> Option<u64> {
     u64::from_str_radix(line.trim(), 16).ok()
 }
 
-/// Says which capabilities are missing; true if none is.
+/// Reports which capabilities are missing; true if none is.
 fn capabilities(found: &mut Findings) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let Some(has) = parse_capabilities(&status) else {
@@ -108,8 +108,8 @@ fn capabilities(found: &mut Findings) -> bool {
     false
 }
 
-/// The verifier has the last word on our programs, and the clock program on
-/// whether this process and BPF read the same clock.
+/// Lets the verifier check our programs, and the clock program compare this
+/// process's clock with that of BPF.
 fn programs(found: &mut Findings) {
     match load::try_out() {
         Ok(()) => {
@@ -132,7 +132,7 @@ fn jit(found: &mut Findings) {
     }
 }
 
-/// Tried on a thread of its own, which ends at once.
+/// Tries it on a thread of its own, which ends at once.
 fn priority(found: &mut Findings) {
     let tried = std::thread::spawn(|| realtime::prioritise(realtime::Role::Lease)).join();
     match tried {
@@ -157,7 +157,7 @@ fn memory(found: &mut Findings) {
     let may_lock = parse_capabilities(&status).is_some_and(|has| has & (1 << 14) != 0);
     match getrlimit(Resource::RLIMIT_MEMLOCK) {
         Ok((soft, _)) if may_lock || soft == u64::MAX => {
-            found.ok("memlock", "memory can be locked, whatever is needed");
+            found.ok("memlock", "the agent can lock all the memory that it needs");
         }
         Ok((soft, _)) => found.warning(
             "memlock",

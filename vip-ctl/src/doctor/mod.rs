@@ -1,8 +1,8 @@
-//! `vip-ctl doctor`: everything on this host that decides whether a VIP works
-//! here, looked at one by one, each finding with what to do about it.
+//! `vip-ctl doctor`: checks everything on this host that decides whether a VIP
+//! works here; each finding says what to do about it.
 //!
-//! Nothing is changed, and nothing of it is needed to run: what can't be seen,
-//! for want of privilege, agent or configuration, is said to be unseen.
+//! It changes nothing, and needs nothing to run: what it can't check, for lack of
+//! privilege, agent or configuration, it reports as not checked.
 
 mod agent;
 mod clock;
@@ -27,20 +27,20 @@ use crate::{
     report::Status,
 };
 
-/// How bad it is.
+/// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// As it should be.
     Ok,
-    /// It works, and could fail or be slower than need be.
+    /// It works, but could fail, or be slower than necessary.
     Warning,
     /// It does not work, or is not safe.
     Error,
 }
 
 impl Level {
-    /// As it is printed.
+    /// The word that `doctor` prints.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -51,21 +51,21 @@ impl Level {
     }
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// How bad it is.
     pub level: Level,
-    /// What was looked at: `kernel`, `xdp`, `key` and so on.
+    /// What was checked: `kernel`, `xdp`, `key` and so on.
     pub subject: &'static str,
-    /// Which one, where there are several: an interface, a node.
+    /// Which one, if there are several: an interface, a node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub of: Option<String>,
     /// What was found, and what to do.
     pub says: String,
 }
 
-/// What was found so far.
+/// The findings so far.
 #[derive(Debug, Default)]
 pub struct Findings(Vec<Finding>);
 
@@ -86,35 +86,35 @@ impl Findings {
         self.add(Level::Error, subject, None, says);
     }
 
-    /// How many there are of a level.
+    /// How many findings have this level.
     #[must_use]
     pub fn count(&self, level: Level) -> usize {
         self.0.iter().filter(|finding| finding.level == level).count()
     }
 
-    /// All of them, in the order in which they were looked at.
+    /// All findings, in the order of the checks.
     #[must_use]
     pub fn all(&self) -> &[Finding] {
         &self.0
     }
 }
 
-/// What is known of this host and node before anything is judged.
+/// What the doctor knows of this host and node before it judges anything.
 struct Patient<'a> {
     paths: &'a Paths,
-    /// The configuration, if there is a right one.
+    /// The configuration, if there is a valid one.
     config: Option<&'a Config>,
     /// The agent's status, if one runs and answers.
     status: Option<&'a Status>,
     /// The data plane, if one is loaded and can be opened.
     plane: Option<DataPlane>,
-    /// Every interface; none if netlink can't be asked.
+    /// Every interface; empty if netlink does not answer.
     present: Vec<Interface>,
 }
 
 impl Patient<'_> {
-    /// The interfaces that matter: those configured, or guarded, or else all
-    /// Ethernet ones that are up.
+    /// The interfaces that matter: those that are configured, or guarded; without
+    /// any, all Ethernet ones that are up.
     fn interfaces(&self) -> Vec<&Interface> {
         let named = |interface: &&Interface| match self.config {
             Some(config) if !config.interfaces.is_empty() => config.interfaces.contains(&interface.name),
@@ -130,14 +130,14 @@ impl Patient<'_> {
         crate::dataplane::attach::is_attached(&self.paths.bpf_dir, ifindex)
     }
 
-    /// Can this node hold, and so has a data plane, as far as is known?
+    /// Can this node hold, so that it has a data plane, as far as is known?
     fn can_hold(&self) -> bool {
         self.config.is_none_or(|config| config.this_node().can_hold())
     }
 }
 
-/// Looks at everything. `named` says that the configuration was asked for by
-/// name, so that its absence is an error.
+/// Checks everything. `named`: the command line names the configuration, so its
+/// absence is an error.
 #[must_use]
 pub fn examine(config_path: &Path, named: bool, paths: &Paths, status: Option<&Status>) -> Findings {
     let mut found = Findings::default();

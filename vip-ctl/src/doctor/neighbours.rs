@@ -1,5 +1,5 @@
-//! The peers' entries in this host's neighbour table: whether a stranger on the
-//! link could take a peer's place by ARP.
+//! The peers' entries in this host's neighbour table: could a stranger on the
+//! link take a peer's place by ARP?
 
 use super::{Findings, Level, Patient};
 use crate::host::{Host, Neighbour, mac_text};

@@ -1,4 +1,4 @@
-//! Others who manage this host's network and may tidy away what is ours.
+//! Other programs that manage this host's network and may remove what is ours.
 
 use std::{
     fs,
@@ -8,11 +8,12 @@ use std::{
 use super::{Findings, Patient};
 use crate::host::LOOPBACK;
 
-/// What systemd-networkd keeps of each link that it knows.
+/// What systemd-networkd records of each link that it knows.
 const NETWORKD: &str = "/run/systemd/netif/links";
-/// What NetworkManager keeps of each device.
+/// What NetworkManager records of each device.
 const NETWORK_MANAGER: &str = "/run/NetworkManager/devices";
-/// Where networkd's own settings are, later ones over earlier ones (networkd.conf(5)).
+/// Where networkd's own settings are; a later file overrides an earlier one
+/// (networkd.conf(5)).
 const NETWORKD_CONF: &[&str] = &["/usr/lib/systemd", "/run/systemd", "/etc/systemd"];
 /// The key that makes networkd remove rules that it did not make.
 const FOREIGN_RULES: &str = "ManageForeignRoutingPolicyRules";
@@ -43,7 +44,7 @@ pub(super) fn examine(_patient: &Patient<'_>, found: &mut Findings) {
     }
 }
 
-/// The texts of networkd's settings, in the order in which they count.
+/// The texts of networkd's settings, in the order in which they apply.
 fn networkd_texts() -> Vec<String> {
     let mut files: Vec<PathBuf> =
         NETWORKD_CONF.iter().map(|dir| Path::new(dir).join("networkd.conf")).collect();
@@ -59,7 +60,8 @@ fn networkd_texts() -> Vec<String> {
     files.iter().filter_map(|file| fs::read_to_string(file).ok()).collect()
 }
 
-/// Is networkd told to leave others' rules alone? The last word counts.
+/// Do the settings tell networkd to leave others' rules alone? The last one
+/// counts.
 fn keeps_foreign_rules(texts: &[String]) -> bool {
     let mut values = texts.iter().flat_map(|text| text.lines()).rev().filter_map(|line| {
         let (key, value) = line.trim().split_once('=')?;

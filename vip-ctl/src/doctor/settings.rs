@@ -1,4 +1,4 @@
-//! The network settings that the host's own stack answers and routes by.
+//! The network settings by which the host's own stack answers and routes.
 
 use std::fs;
 

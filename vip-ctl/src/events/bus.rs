@@ -1,6 +1,6 @@
-//! Where events are published: the last ones are kept, followers get each one
-//! as it comes, the history gets what belongs there, and what the metrics
-//! count is counted. Publishing never waits: whoever is slow loses events.
+//! Where the agent publishes events: the bus keeps the last ones, passes each new
+//! one to followers, gives the history its part, and counts for the metrics.
+//! Publishing never waits: a slow reader loses events.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,10 +20,11 @@ use super::{Event, Kind, Timestamp};
 /// Events that an agent keeps, and that a follower may lag behind.
 pub const EVENTS_KEPT: usize = 1000;
 
-/// Upper bounds of the buckets of gaps, in milliseconds; what is longer is in none.
+/// Upper bounds of the buckets of gaps, in milliseconds; longer ones are in no
+/// bucket.
 pub const GAP_BOUNDS_MS: Bounds = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 5_000, 30_000];
 
-/// What was counted of the events, for the metrics.
+/// Counters of events, for the metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
 pub struct Tally {
@@ -70,11 +71,12 @@ impl Tally {
     }
 }
 
-/// What all handles share.
+/// The state that all handles share.
 #[derive(Debug)]
 struct Shared {
     node: String,
-    /// Drawn at the start: numbers of events begin anew with each run.
+    /// A random number of this run: the numbers of events begin anew with each
+    /// run.
     run: u64,
     kept: Mutex<Kept>,
     live: broadcast::Sender<Arc<Event>>,
@@ -89,13 +91,13 @@ struct Kept {
     tally: Tally,
 }
 
-/// A handle on the agent's events, cheap to clone. Not for the lease thread:
+/// A handle to the agent's events, cheap to clone. Not for the lease thread:
 /// publishing takes a lock.
 #[derive(Clone, Debug)]
 pub struct Events(Arc<Shared>);
 
 impl Events {
-    /// Events of the node `node`; `history` gets what belongs there.
+    /// A bus for the events of the node `node`; `history` gets its part.
     #[must_use]
     pub fn new(node: &str, history: Option<SyncSender<Arc<Event>>>) -> Self {
         Self(Arc::new(Shared {
@@ -108,7 +110,7 @@ impl Events {
         }))
     }
 
-    /// What tells this run of the agent from others, by chance alone.
+    /// A random number that tells this run of the agent from others.
     #[must_use]
     pub fn run(&self) -> u64 {
         self.0.run
@@ -118,7 +120,7 @@ impl Events {
         self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells everybody.
+    /// Publishes an event.
     pub fn publish(&self, group: Option<&str>, kind: Kind, message: impl Into<String>) -> Arc<Event> {
         let mut kept = self.kept();
         kept.next += 1;
@@ -135,7 +137,7 @@ impl Events {
             kept.events.pop_front();
         }
         kept.events.push_back(Arc::clone(&event));
-        // Under the lock, so that all see the same order. Nobody may be following.
+        // Under the lock, so that all see the same order. There may be no follower.
         let _ = self.0.live.send(Arc::clone(&event));
         if let Some(history) = self.0.history.as_ref().filter(|_| event.kind.is_history())
             && let Err(TrySendError::Full(_)) = history.try_send(Arc::clone(&event))
@@ -157,14 +159,15 @@ impl Events {
         Subscription { node: self.0.node.clone(), receiver: self.0.live.subscribe() }
     }
 
-    /// The events that are kept, and those after them: none twice, none left out.
+    /// The events that are kept, and those after them, without a gap or a
+    /// repetition.
     #[must_use]
     pub fn recent_and_subscribe(&self) -> (Vec<Arc<Event>>, Subscription) {
         let kept = self.kept();
         (kept.events.iter().cloned().collect(), self.subscribe())
     }
 
-    /// What was counted.
+    /// The counters so far.
     #[must_use]
     pub fn tally(&self) -> Tally {
         let tally = self.kept().tally.clone();
@@ -180,8 +183,8 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// The next event; one of [`Kind::Missed`] if some were dropped because
-    /// nobody asked in time; `None` when the agent ends.
+    /// The next event. It is a [`Kind::Missed`] if this follower was too slow and
+    /// lost some, and `None` when the agent ends.
     pub async fn next(&mut self) -> Option<Arc<Event>> {
         match self.receiver.recv().await {
             Ok(event) => Some(event),
@@ -231,7 +234,7 @@ mod tests {
         for by in 0..1_500 {
             events.publish(None, late(by), "");
         }
-        // The channel's room is a power of two at least as large as what was asked for.
+        // The channel rounds its capacity up to a power of two.
         let Kind::Missed { events: missed } = follower.next().await.unwrap().kind else { panic!() };
         assert!((1..=500).contains(&missed), "{missed}");
         assert_eq!(follower.next().await.unwrap().seq, missed + 1);

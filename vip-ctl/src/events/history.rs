@@ -1,6 +1,6 @@
-//! The history of a node: changes and hooks, one JSON object a line, in the
-//! state directory. It is a record for people. Nothing depends on it: a disk
-//! that is full or hangs costs lines of it, and nothing else.
+//! The history of a node: changes and hooks, one JSON object a line, in the state
+//! directory. It is a record for people. Nothing depends on it: a disk that is
+//! full or hangs costs lines of it, and nothing else.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -23,22 +23,24 @@ use crate::clock;
 
 const FILE: &str = "history.jsonl";
 const FORMER: &str = "history.jsonl.1";
-/// Bytes after which a file is put aside; one is kept. Some ten thousand changes each.
+/// Bytes after which the writer starts a new file, and keeps the former one. Some
+/// ten thousand changes each.
 const LEN_MAX: u64 = 4 << 20;
 /// Records that wait for the disk; ten thousand groups can move at once.
 const WAITING_MAX: usize = 32_768;
-/// Bytes that are read at once from a file's end.
+/// Bytes to read at once from a file's end.
 const BLOCK_LEN: u64 = 64 << 10;
-/// Bytes of a line beyond which it is no record: a hook's output is cut off far below.
+/// A longer line is no record: a hook's output is cut off far below this many
+/// bytes.
 const LINE_LEN_MAX: usize = 256 << 10;
-/// How often at most it is complained that records are lost.
+/// How often at most the log complains that records are lost.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
 
-/// Starts the thread that writes the history in `state_dir`; where to send
-/// what belongs there.
+/// Starts the thread that writes the history in `state_dir`; returns the channel
+/// to it.
 ///
 /// # Errors
-/// If there is no thread to be had.
+/// If the thread can't be started.
 pub fn start(state_dir: &Path) -> io::Result<SyncSender<Arc<Event>>> {
     let (sender, receiver) = sync_channel(WAITING_MAX);
     let writer = Writer { dir: state_dir.to_owned(), file: None, complained: None };
@@ -48,7 +50,7 @@ pub fn start(state_dir: &Path) -> io::Result<SyncSender<Arc<Event>>> {
 
 struct Writer {
     dir: PathBuf,
-    /// With its length.
+    /// The open file, with its length.
     file: Option<(File, u64)>,
     complained: Option<BootNs>,
 }
@@ -57,7 +59,7 @@ impl Writer {
     fn run(mut self, events: &Receiver<Arc<Event>>) {
         while let Ok(event) = events.recv() {
             if let Err(e) = self.write(&event) {
-                // Opened anew for the next one.
+                // Opens it anew for the next record.
                 self.file = None;
                 let now = clock::now();
                 if self.complained.is_none_or(|last| now.since(last) >= COMPLAINT_PAUSE) {
@@ -85,10 +87,10 @@ impl Writer {
     }
 }
 
-/// Opens the file to be appended to, after a whole line.
+/// Opens the file for appending, after a whole line.
 fn open(dir: &Path) -> io::Result<(File, u64)> {
     fs::create_dir_all(dir)?;
-    // What a hook prints may be nobody else's business.
+    // Nobody else shall read what a hook prints.
     let mut options = OpenOptions::new();
     options.create(true).append(true).read(true).mode(0o600);
     let mut file = options.open(dir.join(FILE))?;
@@ -98,7 +100,7 @@ fn open(dir: &Path) -> io::Result<(File, u64)> {
         file.seek(SeekFrom::End(-1))?;
         file.read_exact(&mut last)?;
         if last != *b"\n" {
-            // What a full disk or a crash has cut off stays a line of its own.
+            // Ends a line that a full disk or a crash has cut off.
             file.write_all(b"\n")?;
             len += 1;
         }
@@ -106,10 +108,10 @@ fn open(dir: &Path) -> io::Result<(File, u64)> {
     Ok((file, len))
 }
 
-/// What the history has, oldest first. Lines that can't be read are left out.
+/// The records of the history, oldest first, without lines that can't be parsed.
 ///
 /// # Errors
-/// If a file is there and can't be read.
+/// If a file exists but cannot be read.
 pub fn read(state_dir: &Path) -> io::Result<Vec<Event>> {
     let mut events = Vec::new();
     for name in [FORMER, FILE] {
@@ -126,11 +128,11 @@ pub fn read(state_dir: &Path) -> io::Result<Vec<Event>> {
 }
 
 /// The latest records that are `wanted`, each as the JSON that was written, the
-/// oldest first: `count_max` at most, and `len_max` bytes of them. The files are
-/// read from their ends, and no further than that takes.
+/// oldest first: at most `count_max`, and at most `len_max` bytes of them. Reads
+/// the files from their ends, and only as far as necessary.
 ///
 /// # Errors
-/// If a file is there and can't be read.
+/// If a file exists but cannot be read.
 pub fn latest(
     state_dir: &Path,
     count_max: usize,
@@ -151,7 +153,8 @@ pub fn latest(
         let metadata = file.metadata()?;
         let is = (metadata.dev(), metadata.ino());
         if last.replace(is) == Some(is) {
-            // Put aside between the two, so that its records are here already.
+            // The writer has started a new file meanwhile, so its records are here
+            // already.
             break;
         }
         let mut lines = Backwards { file, left: metadata.len(), held: Vec::new() };
@@ -178,9 +181,9 @@ pub fn latest(
 /// The lines of a file, the last one first.
 struct Backwards {
     file: File,
-    /// Bytes before what was read.
+    /// Bytes before the part that was read.
     left: u64,
-    /// What was read and belongs to lines that were not given yet.
+    /// The part that was read and not returned yet.
     held: Vec<u8>,
 }
 
@@ -200,7 +203,7 @@ impl Backwards {
                 return Ok((!line.is_empty()).then_some(line));
             }
             if self.held.len() > LINE_LEN_MAX {
-                // No record; what is left of it is none either.
+                // Such a line is no record, and neither is its rest.
                 self.held.clear();
             }
             searched = self.held.len();
@@ -303,7 +306,7 @@ mod tests {
         writer.write(&event("oldest")).unwrap();
         fs::rename(dir.join(FILE), dir.join(FORMER)).unwrap();
         writer.file = None;
-        // Some blocks of them, so that lines lie across their borders.
+        // Several blocks of them, so that lines cross the blocks' borders.
         for number in 0..2_000 {
             writer.write(&event(&format!("{number} {}", "x".repeat(number % 97)))).unwrap();
             writer.write(&event("unwanted")).unwrap();
@@ -319,7 +322,7 @@ mod tests {
         assert!((10..60).contains(&some.len()), "{}", some.len());
         assert_eq!(some, all[all.len() - some.len()..], "the latest ones that fit");
 
-        // What is not needed is not read: neither the file before, which would fail ...
+        // Nothing is read without need: neither the former file, which would fail ...
         fs::remove_file(dir.join(FORMER)).unwrap();
         fs::create_dir(dir.join(FORMER)).unwrap();
         assert_eq!(latest_messages(&dir, 2_000, usize::MAX).len(), 2_000);

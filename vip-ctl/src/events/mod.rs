@@ -1,7 +1,7 @@
-//! What happens on a node, as its people see it: the event type that `vip-ctl
-//! events`, the history file and webhooks share, and the bus that the agent's
-//! threads publish on. Nothing here decides anything, and the lease thread
-//! never publishes: it tells the keeper, and the keeper does.
+//! What happens on a node, for people: the event type that `vip-ctl events`, the
+//! history file and webhooks share, and the bus on which the agent's threads
+//! publish. Nothing here decides anything. The lease thread never publishes: it
+//! tells the keeper, and the keeper does.
 
 mod bus;
 pub mod history;
@@ -23,7 +23,7 @@ pub struct Event {
     pub seq: u64,
     /// When.
     pub time: Timestamp,
-    /// The node that tells it.
+    /// The node that reports it.
     pub node: String,
     /// The group that it is about; null if it is about a node.
     pub group: Option<String>,
@@ -42,17 +42,17 @@ pub enum Kind {
     Changed(Change),
     /// A hook has ended.
     Hook(HookRun),
-    /// A peer is heard for the first time, or again after a restart.
+    /// This node hears a peer for the first time, or again after a restart.
     Connected {
         /// The peer.
         peer: String,
         /// Was it connected before?
         restarted: bool,
     },
-    /// A datagram in a peer's name was rejected; told at most once a second
-    /// and peer.
+    /// This node rejected a datagram in a peer's name; reported at most once a
+    /// second and peer.
     Rejected {
-        /// The peer that the datagram names; null for none of the cluster.
+        /// The peer that the datagram names; null for a stranger.
         peer: Option<String>,
         /// The reason, as in the metric `vip_heartbeats_rejected_total`.
         reason: String,
@@ -68,23 +68,23 @@ pub enum Kind {
     Late {
         /// How late, in milliseconds.
         by_ms: u64,
-        /// How late would have cost the lease, in milliseconds.
+        /// How late a renewal may begin before the lease runs out, in milliseconds.
         margin_ms: u64,
     },
-    /// Whether this node can serve has changed.
+    /// This node has become able, or unable, to serve.
     Eligible {
-        /// Can it?
+        /// Can it serve?
         eligible: bool,
         /// What keeps it from serving; null if nothing does.
         because: Option<String>,
     },
-    /// A health check has changed its mind.
+    /// A health check has changed its verdict.
     Check {
         /// The check's name.
         check: String,
         /// Does it pass?
         ok: bool,
-        /// What it said last; null if it passes.
+        /// Its last error; null if it passes.
         error: Option<String>,
     },
     /// Standby of this node, or the cluster's pause, has changed.
@@ -94,8 +94,7 @@ pub enum Kind {
         /// Are automatic moves switched off in the cluster?
         paused: bool,
     },
-    /// This follower was too slow, and events before this one were dropped
-    /// for it.
+    /// This follower was too slow, and has lost the events before this one.
     Missed {
         /// How many.
         events: u64,
@@ -120,7 +119,7 @@ impl Kind {
         }
     }
 
-    /// Does it belong into the history?
+    /// Is it part of the history?
     #[must_use]
     pub const fn is_history(&self) -> bool {
         match self {
@@ -154,13 +153,13 @@ pub struct Change {
     pub epoch: u64,
     /// What brought it about: `elected`, `expired`, `handed_over` and so on.
     pub reason: String,
-    /// What a person said at this node, if that brought it about.
+    /// The command that a person gave at this node, if that caused the change.
     pub command: Option<String>,
-    /// On the node that took over: the time from the end of the lease before,
-    /// as far as this node knew of it (released, or run out at this node's own
-    /// acceptor), to this node's write into the map, in milliseconds rounded
-    /// up. What clients see is longer by the rest of a dead holder's lease.
-    /// Null where nothing was taken over, or where the end before is not known.
+    /// On the node that took over: the time from the end of the former lease, as
+    /// far as this node knew of it (released, or run out at this node's own
+    /// acceptor), to this node's write into the map, in milliseconds rounded up.
+    /// Clients of a dead holder see a longer gap, by the rest of its lease. Null
+    /// if no group was taken over, or if the end is not known.
     pub gap_ms: Option<u64>,
 }
 
@@ -174,14 +173,14 @@ pub enum HookOutcome {
     Failed,
     /// Killed at its time limit.
     TimedOut,
-    /// Killed because what it was run for is over: the lease is lost.
+    /// Killed because the lease that it ran for is lost.
     Cancelled,
     /// It could not be started.
     NotStarted,
 }
 
 impl HookOutcome {
-    /// Is it anything but what was wanted?
+    /// Is it anything but success?
     #[must_use]
     pub const fn is_failure(self) -> bool {
         match self {
@@ -204,7 +203,7 @@ pub struct HookRun {
     pub duration_ms: u64,
     /// The first lines that it printed, on either stream.
     pub output: Vec<String>,
-    /// The grant that it was run for.
+    /// The grant that it ran for.
     pub epoch: u64,
 }
 
@@ -219,7 +218,7 @@ impl Timestamp {
         Self(SystemTime::now())
     }
 
-    /// How long ago that is; nothing if it is to come.
+    /// The time since this moment; zero if it is in the future.
     #[must_use]
     pub fn age(self) -> Duration {
         SystemTime::now().duration_since(self.0).unwrap_or_default()

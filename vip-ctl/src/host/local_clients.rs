@@ -1,10 +1,10 @@
-//! Local clients follow the lease, by one rule and a route per VIP.
+//! Makes local clients follow the lease, by one rule and a route per VIP.
 //!
-//! The VIP is local on every node, so a process on a standby would reach its
-//! own host. A rule in front of the local table sends locally made packets to
-//! a table of our own: for a VIP that is held elsewhere that says "out on the
-//! wire", for all other addresses nothing, and the local table is next. The
-//! reverse path check asks the same question with `iif lo`, so strict
+//! The VIP is local on every node, so a process on a standby would reach its own
+//! host. A rule in front of the local table sends locally made packets to a table
+//! of our own. For a VIP that another node holds, that table says "out on the
+//! wire"; for all other addresses it has no route, and the local table is next.
+//! The reverse path check asks the same question with `iif lo`, so strict
 //! `rp_filter` accepts the holder's replies.
 //!
 //! The kernel goes through rules one by one, for each packet of the host, and
@@ -35,22 +35,22 @@ const TABLE: u32 = 0x56_4950;
 /// An earlier version had a rule per VIP at [`PREF_VIP`], to a table per group:
 /// this one and the group's index.
 const TABLE_EARLIER: u32 = 0x76_6970;
-/// Whose work our rules and routes are said to be: networkd drops on its start
-/// what it does not know, except for the kernel's. Without a rule for the local
-/// table a host hears nobody.
+/// The protocol that our rules and routes name as their owner: at its start
+/// networkd removes what it does not know, except for the kernel's. Without a
+/// rule for the local table a host receives nothing.
 const SPARED: RouteProtocol = RouteProtocol::Kernel;
 /// The kernel's own table of local addresses.
 const TABLE_LOCAL: u32 = libc::RT_TABLE_LOCAL as u32;
-/// Errno of a rule, route or address that is not there.
+/// Error numbers of the kernel for a rule, route or address that does not exist.
 const ABSENT: [i32; 3] = [libc::ENOENT, libc::ESRCH, libc::EADDRNOTAVAIL];
 
-/// Where the holder of a VIP is, seen from this host.
+/// Where local clients of a VIP go on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// It is this host: local clients stay here.
+    /// The holder is this host: local clients stay here.
     Here,
-    /// It is somebody on the wire: local clients leave by this interface,
-    /// with this source address.
+    /// Another host holds the VIP: local clients leave by this interface, with
+    /// this source address.
     Out {
         /// The interface.
         ifindex: u32,
@@ -63,7 +63,7 @@ fn is_earlier(table: u32) -> bool {
     table.checked_sub(TABLE_EARLIER).is_some_and(|index| index < GROUPS_MAX)
 }
 
-/// A rule, reduced to what we ask of it.
+/// The fields of a rule that matter here.
 struct Rule {
     message: RuleMessage,
     pref: u32,
@@ -74,12 +74,12 @@ struct Rule {
 }
 
 impl Rule {
-    /// Does it lead to our table, as nothing but our own rule does?
+    /// Does it lead to our table, as only our own rule does?
     fn is_ours(&self) -> bool {
         self.pref == PREF_VIP && self.table == TABLE
     }
 
-    /// Is it of an earlier version?
+    /// Is it from an earlier version?
     fn is_earlier(&self) -> bool {
         self.pref == PREF_VIP && self.to.is_some() && is_earlier(self.table)
     }
@@ -111,7 +111,7 @@ async fn rules(handle: &Handle) -> Result<Vec<Rule>, HostError> {
     Ok(found)
 }
 
-/// Writing the host's rules.
+/// Writes the host's rules.
 pub(super) struct Rules<'h> {
     pub(super) handle: &'h Handle,
     /// Called between steps.
@@ -119,8 +119,9 @@ pub(super) struct Rules<'h> {
 }
 
 impl Rules<'_> {
-    /// Puts our rule in front of the local table. What an earlier version had
-    /// there goes, so the routes of VIPs that are held elsewhere must be set.
+    /// Puts our rule in front of the local table, and removes those of an earlier
+    /// version; so the routes of VIPs that other nodes hold must be there
+    /// already.
     pub(super) async fn ensure(
         &self,
         saved: &mut Saved,
@@ -138,7 +139,7 @@ impl Rules<'_> {
             done.push(format!("moved the rule for the local table from 0 to {PREF_LOCAL}"));
         }
         if !present.iter().any(|r| r.is_ours() && r.spared) {
-            // One that would be tidied away.
+            // Our rule in a form that networkd would remove.
             for rule in present.iter().filter(|r| r.is_ours()) {
                 self.delete_one(rule).await?;
             }
@@ -174,8 +175,8 @@ impl Rules<'_> {
         Ok(())
     }
 
-    /// Puts the local table's rule behind ours; one of an earlier version is
-    /// replaced.
+    /// Puts the local table's rule behind ours, and replaces one of an earlier
+    /// version.
     async fn ensure_local(&self, present: &[Rule], done: &mut Vec<String>) -> Result<(), HostError> {
         if present.iter().any(|r| r.is_local_at(PREF_LOCAL) && r.spared) {
             return Ok(());
@@ -188,10 +189,12 @@ impl Rules<'_> {
             self.delete_one(rule).await?;
         }
         if replaced {
-            // The kernel deletes the first that fits, and a rule without a
-            // protocol fits any.
+            // Again: a deletion may have hit it, since the kernel deletes the first
+            // rule that matches, and a rule without a protocol matches any.
             self.add_local(PREF_LOCAL).await?;
-            done.push(format!("marked the rule for the local table at {PREF_LOCAL} as one to be spared"));
+            done.push(format!(
+                "marked the rule for the local table at {PREF_LOCAL} so that networkd spares it"
+            ));
         }
         Ok(())
     }
@@ -219,7 +222,7 @@ impl Rules<'_> {
         self.add(request).await.tried(|| format!("add a rule for the local table at {pref}"))
     }
 
-    /// Adds a rule; that it is there already is no error.
+    /// Adds a rule; succeeds if it is there already.
     async fn add<T>(&self, request: RuleAddRequest<T>) -> Result<(), rtnetlink::Error> {
         let mut request = request.action(RuleAction::ToTable);
         request.message_mut().attributes.push(RuleAttribute::Protocol(SPARED));
@@ -284,8 +287,8 @@ async fn all_routes(handle: &Handle) -> Result<Vec<RouteMessage>, HostError> {
     handle.route().get(all).execute().try_collect().await.tried(|| "list the routes".into())
 }
 
-/// By VIP, where the routes in our table let local clients go; `None` for one
-/// that we would write in another way.
+/// By VIP, where the routes in our table let local clients go; `None` for a route
+/// that we would write differently.
 pub(super) async fn routes(handle: &Handle) -> Result<BTreeMap<IpAddr, Option<Place>>, HostError> {
     let mut found = BTreeMap::new();
     for route in all_routes(handle).await? {
@@ -300,7 +303,7 @@ pub(super) async fn routes(handle: &Handle) -> Result<BTreeMap<IpAddr, Option<Pl
         }
         let place = out.filter(|_| route.header.protocol == SPARED);
         let place = place.map(|ifindex| Place::Out { ifindex, source });
-        // More than one is somebody else's work, and written anew.
+        // Somebody else has added another route: this one must be written again.
         found.entry(vip).and_modify(|known| *known = None).or_insert(place);
     }
     Ok(found)
@@ -333,7 +336,7 @@ fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// Lets the named errnos pass as success.
+/// Treats these error numbers as success.
 fn unless(result: Result<(), rtnetlink::Error>, fine: &[i32]) -> Result<(), rtnetlink::Error> {
     match result {
         Err(rtnetlink::Error::NetlinkError(message))

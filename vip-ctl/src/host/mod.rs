@@ -1,6 +1,6 @@
-//! What the host needs so that VIPs can be there without being on an
-//! interface: the address on `lo`, the rules and routes by which local clients
-//! follow the lease, the ARP settings; and putting all of that back.
+//! Prepares the host so that VIPs can be there without being on an interface: the
+//! address on `lo`, the rules and routes by which local clients follow the lease,
+//! and the ARP settings. Also puts all of that back.
 //!
 //! Nothing here is on the failover path, and nothing here decides who holds.
 
@@ -34,13 +34,13 @@ pub use self::{
 /// Where the settings for all interfaces are; the higher of these and an
 /// interface's own is in force (ip-sysctl).
 const SETTINGS: &str = "/proc/sys/net/ipv4/conf/all";
-/// What ARP must be like on a host that has VIPs on `lo`.
+/// The ARP settings that a host with VIPs on `lo` needs.
 ///
-/// - `arp_ignore` 1: answer only for addresses of the interface that was
-///   asked, so not for the VIP where no program is.
-/// - `arp_announce` 2: ask in the name of the interface's own address. Else a
-///   standby whose service still has a socket on the VIP asks for its clients'
-///   MACs in the VIP's name; the gate rightly holds that back, and when the
+/// - `arp_ignore` 1: answer only for addresses of the interface that the request
+///   came in by, so not for the VIP where no program runs.
+/// - `arp_announce` 2: send requests from the interface's own address. Otherwise
+///   a standby whose service still has a socket on the VIP asks for its clients'
+///   MACs from the VIP. The egress gate rightly drops those requests, so when the
 ///   node takes over, its replies wait for the next try, up to a second.
 const WANTED: [(&str, u8); 2] = [("arp_ignore", 1), ("arp_announce", 2)];
 /// The index of the loopback interface.
@@ -61,7 +61,7 @@ pub enum HostError {
     /// A netlink request failed.
     #[error("could not {what}: {source}")]
     Netlink {
-        /// What was tried.
+        /// What vip-ctl tried.
         what: String,
         /// What the kernel said.
         source: rtnetlink::Error,
@@ -69,9 +69,9 @@ pub enum HostError {
     /// A file could not be read or written.
     #[error("could not {what}: {source}")]
     Io {
-        /// What was tried.
+        /// What vip-ctl tried.
         what: String,
-        /// Why not.
+        /// Why it failed.
         source: io::Error,
     },
 }
@@ -81,7 +81,7 @@ impl HostError {
         Self::Io { what: what.into(), source }
     }
 
-    /// True if privilege was missing.
+    /// True if this process lacks a privilege.
     #[must_use]
     pub fn is_permission(&self) -> bool {
         match self {
@@ -95,7 +95,7 @@ impl HostError {
     }
 }
 
-/// Adds what was tried to a netlink error.
+/// Adds to a netlink error what vip-ctl tried.
 trait Tried<T> {
     fn tried(self, what: impl FnOnce() -> String) -> Result<T, HostError>;
 }
@@ -127,19 +127,19 @@ pub struct Interface {
 
 /// The host's network configuration, through netlink, with calls that block.
 ///
-/// Belongs to a plain thread: its calls panic inside of an async runtime.
+/// Use it on a plain thread: its calls panic inside of an async runtime.
 pub struct Host {
     runtime: Runtime,
     handle: Handle,
     run_dir: PathBuf,
     /// Called between the steps of what may take long.
     beat: fn(),
-    /// Where local clients of VIPs were let go last.
+    /// Where local clients of each VIP were last sent.
     placed: RefCell<BTreeMap<IpAddr, Place>>,
 }
 
 impl Host {
-    /// Opens netlink; what is changed is written down below `run_dir`.
+    /// Opens netlink; records its changes below `run_dir`.
     ///
     /// # Errors
     /// [`HostError::Io`] if netlink can't be opened.
@@ -157,8 +157,8 @@ impl Host {
         Ok(Self { runtime, handle, run_dir: run_dir.to_owned(), beat: || (), placed })
     }
 
-    /// Has `beat` called between the steps of what may take long, since there
-    /// can be ten thousand of them: by that slow is told from hung.
+    /// Calls `beat` between the steps of long operations, which can have ten
+    /// thousand: so the watchdog can tell a slow one from one that hangs.
     pub fn beat_with(&mut self, beat: fn()) {
         self.beat = beat;
     }
@@ -218,15 +218,15 @@ impl Host {
         Ok(found)
     }
 
-    /// Makes the host ready for these VIPs, whatever of it is there already:
+    /// Prepares the host for these VIPs, and leaves alone what is there already:
     /// the ARP settings, the rule, and last the addresses on `lo`. Local clients
-    /// of VIPs that are held elsewhere must have their routes by then
-    /// ([`Host::place_all`]). Returns what had to be done, in words; nothing if
-    /// it all was there.
+    /// of VIPs that other nodes hold must have their routes by then
+    /// ([`Host::place_all`]). Returns the changes in words; none if everything
+    /// was there.
     ///
     /// # Errors
-    /// [`HostError`]; what was changed until then is written down and is put
-    /// back by [`Host::restore`].
+    /// [`HostError`]; what was changed until then is recorded, and
+    /// [`Host::restore`] puts it back.
     pub fn ensure<T>(&self, vips: &BTreeMap<IpAddr, T>) -> Result<Vec<String>, HostError> {
         let mut saved = Saved::read(&self.run_dir)?;
         let mut done = Vec::new();
@@ -242,7 +242,7 @@ impl Host {
         for (name, wanted) in WANTED {
             let path = format!("{SETTINGS}/{name}");
             let text = fs::read_to_string(&path).map_err(|e| HostError::io(format!("read {path}"), e))?;
-            // A value that is no small number is somebody's special wish.
+            // A value that is no small number is what somebody wants; leave it.
             if text.trim().parse::<u8>().map_or(true, |value| value >= wanted) {
                 continue;
             }
@@ -263,7 +263,7 @@ impl Host {
         let present: BTreeSet<_> =
             self.addresses(LOOPBACK)?.into_iter().map(|(address, _)| address).collect();
         let missing: Vec<_> = vips.keys().filter(|vip| !present.contains(vip)).collect();
-        // Not again what it says: a full disk must not keep an address away.
+        // Doesn't write the same record again: a full disk must not keep an address away.
         if missing.iter().any(|vip| !saved.addresses.contains(vip)) {
             saved.addresses.extend(missing.iter().copied());
             saved.write(&self.run_dir)?;
@@ -284,7 +284,7 @@ impl Host {
         })
     }
 
-    /// Takes the addresses of VIPs off `lo`, where we put them there, and then
+    /// Removes the VIPs' addresses from `lo`, if we put them there, and then
     /// their routes.
     ///
     /// # Errors
@@ -294,7 +294,7 @@ impl Host {
             return Ok(());
         }
         let mut saved = Saved::read(&self.run_dir)?;
-        // Whoever put them there: in no map, they would be guarded by nothing.
+        // Whoever put them there: without an entry in the map, nothing would guard them.
         self.take_off_loopback(vips)?;
         let there = self.runtime.block_on(local_clients::routes(&self.handle))?;
         for vip in vips.iter().filter(|vip| there.contains_key(vip)) {
@@ -306,8 +306,8 @@ impl Host {
         saved.write(&self.run_dir)
     }
 
-    /// Takes those that are there off the loopback interface. They are listed
-    /// once: there can be ten thousand.
+    /// Removes these addresses from the loopback interface, as far as they are
+    /// there. Lists them only once: there can be ten thousand.
     async fn delete_addresses(&self, vips: &BTreeSet<IpAddr>) -> Result<(), HostError> {
         let mut addresses = self.handle.address().get().set_link_index_filter(LOOPBACK).execute();
         let mut found = Vec::new();
@@ -324,8 +324,8 @@ impl Host {
         Ok(())
     }
 
-    /// Lets local clients of a VIP follow the lease: where the holder is
-    /// this host they reach it, else they go out over the wire.
+    /// Makes local clients of a VIP follow the lease: they reach this host if it
+    /// is the holder, else they go out over the wire.
     ///
     /// # Errors
     /// [`HostError::Netlink`].
@@ -334,20 +334,20 @@ impl Host {
         let mut placed = self.placed.borrow_mut();
         match &done {
             Ok(()) => placed.insert(vip, place),
-            // It may be one or the other.
+            // After an error, the old or the new route may be there.
             Err(_) => placed.remove(&vip),
         };
         done
     }
 
-    /// Where local clients of a VIP were let go last; `None` if that is not known.
+    /// Where local clients of a VIP were last sent; `None` if that is not known.
     #[must_use]
     pub fn placed(&self, vip: IpAddr) -> Option<Place> {
         self.placed.borrow().get(&vip).copied()
     }
 
-    /// The same for many VIPs, where it is not so already. Returns in words
-    /// what somebody else had changed.
+    /// The same for many VIPs, where it differs. Returns in words what somebody
+    /// else had changed.
     ///
     /// # Errors
     /// [`HostError::Netlink`].
@@ -362,7 +362,7 @@ impl Host {
             }
             self.place_local_clients(*vip, *place)?;
             (self.beat)();
-            // Else it is the VIP that has moved.
+            // To another place, it is the VIP that has moved.
             if before == Some(*place) {
                 done.push(format!("set the route of local clients of {vip}"));
             }
@@ -370,15 +370,15 @@ impl Host {
         Ok(done)
     }
 
-    /// Is there to be a route for this VIP's local clients, as far as was said
-    /// last?
+    /// Shall there be a route for this VIP's local clients, by the last call
+    /// about it?
     #[must_use]
     pub fn needs_route(&self, vip: IpAddr) -> bool {
         self.placed(vip).is_some_and(|place| place != Place::Here)
     }
 
-    /// Takes these off the loopback interface, whoever put them there: without
-    /// the gates the host would answer for them.
+    /// Removes these VIPs from the loopback interface, whoever put them there:
+    /// without the gates the host would answer for them.
     ///
     /// # Errors
     /// [`HostError`].
@@ -389,7 +389,7 @@ impl Host {
     /// Puts back everything that [`Host::ensure`] changed.
     ///
     /// # Errors
-    /// [`HostError`]; what could not be put back stays written down.
+    /// [`HostError`]; what could not be put back stays recorded.
     pub fn restore(&self) -> Result<(), HostError> {
         let mut saved = Saved::read(&self.run_dir)?;
         self.runtime.block_on(async {
@@ -430,7 +430,6 @@ fn common_bits(one: IpAddr, other: IpAddr) -> u32 {
         (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => 0,
     }
 }
-
 /// The prefix length of an address that stands for itself alone, in bits.
 const fn whole(address: IpAddr) -> u8 {
     match address {

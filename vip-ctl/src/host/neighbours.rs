@@ -1,7 +1,7 @@
-//! Peers' hardware addresses, pinned: a permanent entry of the neighbour table
-//! for each peer that is on this host's link and has a `mac` in the
-//! configuration, so that no ARP of anybody's takes the peer's place. What was
-//! there before is written down and put back.
+//! Pins peers' hardware addresses: a permanent entry of the neighbour table for
+//! each peer that is on this host's link and has a `mac` in the configuration, so
+//! that nobody can take the peer's place by ARP. Records the entry that was there
+//! before, and puts it back.
 //!
 //! A peer that is reached through a router has no entry here to pin.
 
@@ -26,23 +26,24 @@ pub struct Pin {
     pub mac: [u8; 6],
 }
 
-/// What this host has for a neighbour.
+/// What this host knows of a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Neighbour {
     /// It is behind a router.
     Routed,
-    /// There is no way to it, or it is this host.
+    /// There is no route to it, or it is this host.
     Unreachable,
-    /// It is on the link, and asked for by ARP or neighbour discovery.
+    /// It is on the link; its hardware address comes from ARP or neighbour
+    /// discovery.
     Learned(Option<[u8; 6]>),
-    /// It is on the link, and this is the hardware address, whatever anybody says.
+    /// It is on the link; its hardware address is fixed, whatever anybody claims.
     Pinned([u8; 6]),
 }
 
-/// An entry that was pinned.
+/// An entry that this host has pinned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedNeighbour {
-    /// Where.
+    /// The interface's index.
     ifindex: u32,
     /// The hardware address that it was pinned to.
     mac: [u8; 6],
@@ -51,7 +52,7 @@ pub struct SavedNeighbour {
 }
 
 impl Host {
-    /// What this host has for that neighbour.
+    /// What this host knows of the neighbour with that address.
     ///
     /// # Errors
     /// [`HostError::Netlink`].
@@ -70,11 +71,11 @@ impl Host {
         })
     }
 
-    /// Pins those that are on the link, whatever of it is there already.
-    /// Returns what had to be done, in words; nothing if it all was there.
+    /// Pins those peers that are on the link and not pinned yet. Returns the
+    /// changes in words; none if everything was there.
     ///
     /// # Errors
-    /// [`HostError`]; what was changed until then is written down.
+    /// [`HostError`]; what was changed until then is recorded.
     pub fn pin_neighbours(&self, pins: &[Pin]) -> Result<Vec<String>, HostError> {
         let mut done = Vec::new();
         if pins.is_empty() {
@@ -91,7 +92,8 @@ impl Host {
                 let of_others = |(mac, is_permanent): (Option<[u8; 6]>, bool)| mac.filter(|_| is_permanent);
                 let known = saved.neighbours.get(&pin.address).filter(|known| known.ifindex == ifindex);
                 let before = match known {
-                    // Whoever has changed it since has not seen what was there before.
+                    // Keeps the older record: it has what was there before the first
+                    // change.
                     Some(known) => known.before,
                     None => there.and_then(of_others),
                 };
@@ -104,11 +106,11 @@ impl Host {
         })
     }
 
-    /// Puts back what [`Host::pin_neighbours`] has changed, but for these, and
-    /// unless somebody else has changed it since.
+    /// Puts back what [`Host::pin_neighbours`] has changed, except for the pins
+    /// in `but`, and for what somebody else has changed since.
     ///
     /// # Errors
-    /// [`HostError`]; what could not be put back stays written down.
+    /// [`HostError`]; what could not be put back stays recorded.
     pub fn unpin_neighbours(&self, but: &[Pin]) -> Result<(), HostError> {
         let mut saved = Saved::read(&self.run_dir)?;
         if saved.neighbours.keys().all(|address| but.iter().any(|pin| pin.address == *address)) {
@@ -119,14 +121,14 @@ impl Host {
     }
 }
 
-/// Puts back all that is written down, but for these.
+/// Puts back everything that is recorded, except for the pins in `but`.
 pub(super) async fn unpin(handle: &Handle, saved: &mut Saved, but: &[Pin]) -> Result<(), HostError> {
     let is_kept = |address: &IpAddr| but.iter().any(|pin| pin.address == *address);
     let kept = saved.neighbours.iter().filter(|(address, _)| is_kept(address));
     let kept: BTreeMap<_, _> = kept.map(|(address, saved)| (*address, saved.clone())).collect();
     let gone = std::mem::replace(&mut saved.neighbours, kept).into_iter();
     for (address, SavedNeighbour { ifindex, mac, before }) in gone.filter(|(address, _)| !is_kept(address)) {
-        // An interface that is gone has taken its entries along.
+        // An interface that is gone has taken its entries with it.
         if entry(handle, ifindex, address).await? != Some((Some(mac), true)) {
             continue;
         }
@@ -190,7 +192,7 @@ async fn entry(
     Ok(found)
 }
 
-/// The address that an entry is about.
+/// The address that a neighbour entry is about.
 pub(super) fn address_of(entry: &NeighbourMessage) -> Option<IpAddr> {
     entry.attributes.iter().find_map(|attribute| {
         if let NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) = attribute {
@@ -227,7 +229,7 @@ async fn delete(handle: &Handle, ifindex: u32, address: IpAddr) -> Result<(), Ho
     }
 }
 
-/// As people write it.
+/// The hardware address as people write it.
 #[must_use]
 pub fn mac_text(mac: [u8; 6]) -> String {
     let [a, b, c, d, e, f] = mac;

@@ -1,5 +1,5 @@
-//! What [`Host::ensure`] and [`Host::restore`] would still have to do, told
-//! without doing it.
+//! The dry run of [`Host::ensure`] and [`Host::restore`]: what each would still
+//! change.
 
 use std::{collections::BTreeSet, fs, net::IpAddr};
 
@@ -9,7 +9,7 @@ impl Host {
     /// What [`Host::ensure`] would do for these VIPs, in sentences.
     ///
     /// # Errors
-    /// [`HostError`] if the host can't be looked at.
+    /// [`HostError`] if the host can't be read.
     pub fn missing(&self, vips: &BTreeSet<IpAddr>) -> Result<Vec<String>, HostError> {
         let mut would = Vec::new();
         for (name, wanted) in WANTED {
@@ -31,7 +31,7 @@ impl Host {
     /// What [`Host::restore`] would put back, in sentences.
     ///
     /// # Errors
-    /// [`HostError`] if the record of it can't be read.
+    /// [`HostError`] if the record can't be read.
     pub fn saved_changes(&self) -> Result<Vec<String>, HostError> {
         let saved = Saved::read(&self.run_dir)?;
         let mut would: Vec<_> =

@@ -1,5 +1,5 @@
-//! What the host looked like before us, in a file that outlives the process:
-//! written before each change, so that an interrupted `load` can be undone.
+//! The state of the host before our changes, in a file that outlives the process:
+//! written before each change, so that `unload` can undo an interrupted `load`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +18,7 @@ const FILE: &str = "host.json";
 /// The changes that `unload` takes back.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
-    /// The boot that this is about; after another one nothing of it is true.
+    /// The boot that this record is about; it is worthless after the next boot.
     boot_id: String,
     /// The ARP settings that were changed, with the values that they had.
     #[serde(default)]
@@ -54,7 +54,7 @@ impl Saved {
             .map_err(|e| HostError::io(format!("write {}", run_dir.join(FILE).display()), e))
     }
 
-    /// Removes the file: nothing is changed any more.
+    /// Removes the file: there are no changes left to undo.
     ///
     /// # Errors
     /// [`HostError::Io`].

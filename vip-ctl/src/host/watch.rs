@@ -1,4 +1,4 @@
-//! Netlink watched: carrier, MACs, and others who tidy up what is ours.
+//! Watches netlink: carriers, MACs, and other programs that remove what is ours.
 
 use std::{io, net::IpAddr, time::Duration};
 
@@ -18,28 +18,29 @@ pub enum Watched {
     Link(Interface),
     /// The interface with this index is gone.
     Gone(u32),
-    /// An address or a rule was removed by somebody, or an interface has got an
-    /// address that local clients may need.
+    /// Somebody removed an address or a rule, or an interface has got an address
+    /// that local clients may need.
     Disturbed,
-    /// The route of this VIP's local clients was removed by somebody.
+    /// Somebody removed the route of this VIP's local clients.
     RouteGone(IpAddr),
     /// A neighbour entry that is watched has changed, or is gone.
     Neighbour,
-    /// Anything may have changed: the watch begins, or something was missed.
+    /// Anything may have changed: the watch begins, or has missed something.
     Missed,
 }
 
-/// How long it takes to try again when a watch has ended.
+/// How long to wait before another try when a watch has ended.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Room for what the kernel has to say, in bytes: ten thousand routes that are
-/// dropped at once are some megabytes.
+/// The receive buffer for netlink, in bytes: ten thousand routes that are dropped
+/// at once are some megabytes of messages.
 const RECEIVE_BYTES: usize = 8 << 20;
-/// What is watched.
+/// The multicast groups to watch.
 const GROUPS: [MulticastGroup; 4] =
     [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Rule, MulticastGroup::Ipv4Route];
 
-/// Calls `tell` for every change, of neighbour entries for those of these
-/// addresses, until it returns false; begins with [`Watched::Missed`]. A watch that ends by itself is begun anew.
+/// Calls `tell` for every change until it returns false; begins with
+/// [`Watched::Missed`]. Of neighbour entries, it watches those of `addresses`. If
+/// a watch ends by itself, begins another.
 ///
 /// # Errors
 /// If the watch can't be set up at first.
@@ -56,7 +57,7 @@ pub async fn watch(addresses: Vec<IpAddr>, mut tell: impl FnMut(Watched) -> bool
     }
 }
 
-/// One watch; whether anybody listens after its end.
+/// One watch; returns whether anybody still listens after its end.
 async fn watch_once(
     addresses: &[IpAddr],
     mut tell: impl FnMut(Watched) -> bool,
@@ -79,8 +80,8 @@ async fn watch_once(
     Ok(listens)
 }
 
-/// More than the default, which a burst overruns; where that is not allowed, a
-/// burst costs a look at everything.
+/// Asks for more than the default buffer, which a burst overruns. Where that is
+/// not allowed, a burst costs a check of everything.
 fn make_room(socket: &rtnetlink::sys::Socket) {
     if let Err(e) = setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BYTES) {
         warn!("no larger buffer for what netlink says ({e}): a burst will be looked after by repairs");
@@ -88,7 +89,7 @@ fn make_room(socket: &rtnetlink::sys::Socket) {
 }
 
 fn understand(payload: NetlinkPayload<RouteNetlinkMessage>, addresses: &[IpAddr]) -> Option<Watched> {
-    // The kernel had more to say than there was room for.
+    // The kernel had more messages than there was room for.
     if matches!(payload, NetlinkPayload::Overrun(_)) {
         return Some(Watched::Missed);
     }
@@ -100,7 +101,7 @@ fn understand(payload: NetlinkPayload<RouteNetlinkMessage>, addresses: &[IpAddr]
     } else if let RouteNetlinkMessage::DelRoute(route) = &inner {
         local_clients::vip_of_route(route).map(Watched::RouteGone)
     } else if let RouteNetlinkMessage::NewAddress(address) = &inner {
-        // Those on the loopback interface are our own.
+        // Addresses on the loopback interface are our own.
         (address.header.index != LOOPBACK).then_some(Watched::Disturbed)
     } else if let RouteNetlinkMessage::NewNeighbour(entry) | RouteNetlinkMessage::DelNeighbour(entry) = &inner
     {

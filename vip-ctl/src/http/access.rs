@@ -1,6 +1,6 @@
-//! What every request passes before it is answered: the site that it comes
-//! from, the rate, the host, the mark of a POST, and a limit of time; and the
-//! headers that every response has.
+//! The checks that every request passes before its answer: the site that it comes
+//! from, the rate, the host, the header of a POST, and a time limit; and the
+//! headers of every response.
 
 use std::{
     net::IpAddr,
@@ -25,18 +25,20 @@ use super::{
 };
 
 /// The header that a POST needs. A page of another site can't send it: the
-/// browser would ask first, and nobody answers that it may.
+/// browser would first ask this server for permission, and gets none.
 pub(super) const MARKER: &str = "x-vip-request";
 /// Longer than the agent takes to give up on a command.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What a browser says of who makes it ask, and what it says of a page of another site.
+/// The header in which a browser names the site that a request comes from, and
+/// its value for a page of another site.
 const SITE: &str = "sec-fetch-site";
 const OTHER_SITE: &str = "cross-site";
-/// Characters of a path that are worth a log line.
+/// Characters of a path that go into a log line.
 const PATH_LEN_TOLD: usize = 120;
 
-/// Headers of every response: nothing is to be kept, guessed, framed or told.
+/// Headers of every response: browsers must not store, guess, frame or pass on
+/// anything.
 const HEADERS: &[(&str, &str)] = &[
     ("cache-control", "no-store"),
     ("x-content-type-options", "nosniff"),
@@ -45,33 +47,33 @@ const HEADERS: &[(&str, &str)] = &[
     ("cross-origin-resource-policy", "same-origin"),
     ("cross-origin-opener-policy", "same-origin"),
 ];
-/// What a response may load if it says nothing else.
+/// What a response may load, unless its handler says otherwise.
 const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
-/// The panel, which shows nothing without a token, and so asks for none.
+/// The panel, which shows nothing without a token, and so needs none itself.
 const PAGE: &str = "/";
-/// What a load balancer looks at: asks for no token.
+/// The paths for load balancers, which need no token.
 const HEALTH: &[&str] = &["/healthz", "/readyz"];
 
-/// Who asks.
+/// The client.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
-    /// From where; `None` on the unix socket.
+    /// Its address; `None` on the unix socket.
     pub(super) address: Option<IpAddr>,
-    /// What is asked for, as of now and of every later reading of the file;
-    /// `None` on the unix socket, which is root's alone.
+    /// The tokens that count, now and after each later reading of the file;
+    /// `None` on the unix socket, which only root can use.
     pub(super) tokens: Option<watch::Receiver<Arc<Tokens>>>,
 }
 
-/// Lets a request through, or says why not.
+/// Lets a request through, or refuses it.
 pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let mut peer = request.extensions().get::<Peer>().cloned();
     let method = request.method().clone();
     let path = told(request.uri().path());
     let admitted = admit(&app, peer.as_mut(), &request);
     if let Some(peer) = &peer {
-        // With the tokens that it was judged by, so that what goes on for long
-        // sees when there are others.
+        // With the tokens that it was checked by, so that a long response notices when
+        // they change.
         request.extensions_mut().insert(peer.clone());
     }
     let from =
@@ -80,18 +82,18 @@ pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, nex
         Ok(()) => {
             let response = match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
                 Ok(response) => response,
-                Err(_) => ApiError::timeout("no outcome was seen; it may still come").into_response(),
+                Err(_) => ApiError::timeout("the agent saw no outcome; it may still come").into_response(),
             };
             if method == Method::POST {
                 app.forget().await;
-                // Who did what is worth a line; what was sent along is not.
+                // The log has each change with its client, but not the request's content.
                 info!(path, from = from(), status = response.status().as_u16(), "asked by HTTP");
             }
             response
         }
         Err(e) => {
             let response = e.into_response();
-            // Anybody can bring this about, as often as the network carries it.
+            // Anybody can cause this, as often as the network allows.
             debug!(path, from = from(), status = response.status().as_u16(), "refused by HTTP");
             response
         }
@@ -104,7 +106,8 @@ pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, nex
     response
 }
 
-/// A path as the log has it: a client may send one of many thousand characters.
+/// A path as the log has it: a client may send one of many thousands of
+/// characters.
 fn told(path: &str) -> String {
     // A valid path is ASCII.
     match path.get(..PATH_LEN_TOLD) {
@@ -116,23 +119,22 @@ fn told(path: &str) -> String {
 fn admit(app: &App, peer: Option<&mut Peer>, request: &Request) -> Result<(), ApiError> {
     let Some(peer) = peer else { return Err(ApiError::failed("a connection without a peer")) };
     let is_health = HEALTH.contains(&request.uri().path());
-    // Before it costs anything: a page that somebody looks at, and whose
-    // browser reaches this port, must not spend what is allowed to others.
+    // Before it costs anything: a page on another site, in a browser that reaches
+    // this port, must not use up the allowance of others.
     if !is_health && request.headers().get(SITE).is_some_and(|site| site.as_bytes() == OTHER_SITE.as_bytes())
     {
         return Err(ApiError::other_site());
     }
-    // Whoever shares the socket with a client that asks too often still has to
-    // learn whether the agent is well; its answer is one that is given again.
+    // A client that shares the socket with one that asks too often still has to
+    // learn whether the agent is well; that answer is cached.
     let is_look = peer.address.is_none() && is_health;
     if !is_look && !app.buckets.take(peer.address, Instant::now()) {
         return Err(ApiError::too_many());
     }
     match &mut peer.tokens {
         Some(tokens) => may(app, peer.address, &tokens.borrow_and_update(), request)?,
-        // Who forwards the socket to a port of their own machine has no token
-        // to show: a page that binds its own name to that port must not get
-        // through.
+        // A person who forwards the socket to a port of their own machine shows no token:
+        // a page that binds its own name to that port must not get through.
         None if !is_own_host(request.headers()) => return Err(ApiError::wrong_host()),
         None => {}
     }
@@ -142,7 +144,7 @@ fn admit(app: &App, peer: Option<&mut Peer>, request: &Request) -> Result<(), Ap
     Ok(())
 }
 
-/// Does the request's token allow what it asks for?
+/// Does the request's token allow it?
 fn may(app: &App, address: Option<IpAddr>, tokens: &Tokens, request: &Request) -> Result<(), ApiError> {
     let path = request.uri().path();
     if path == PAGE || HEALTH.contains(&path) {
@@ -167,7 +169,7 @@ fn may(app: &App, address: Option<IpAddr>, tokens: &Tokens, request: &Request) -
     }
 }
 
-/// Is the host `localhost` or an address, which nobody can bind elsewhere?
+/// Is the host `localhost` or an address, which no other site can have?
 fn is_own_host(headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(header::HOST) else { return true };
     let Ok(host) = host.to_str() else { return false };

@@ -1,6 +1,6 @@
-//! What a request gets that is not done: one JSON object, with a word for
-//! programs, a sentence for people and the exit code that `vip-ctl` would end
-//! with, under the HTTP status that fits.
+//! Responses to requests that were not done: one JSON object, with a word for
+//! programs, a sentence for people and the exit code that `vip-ctl` would have,
+//! under a suitable HTTP status.
 
 use axum::{
     Json,
@@ -15,7 +15,7 @@ use crate::{agent::control::Response as Answer, exit::Exit};
 /// Seconds after which a client that asked too often, or at a bad time, may come back.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
-/// How a token is sent.
+/// How to send a token.
 const SCHEME: HeaderValue = HeaderValue::from_static("Bearer");
 
 /// The body of every response that is an error.
@@ -72,7 +72,7 @@ impl ApiError {
         Self::new(status, word, exit, message)
     }
 
-    /// A failure of this side.
+    /// A failure of this node.
     pub(super) fn failed(message: impl Into<String>) -> Self {
         Self::of_exit(Exit::Software as u8, message.into())
     }
@@ -82,7 +82,7 @@ impl ApiError {
         Self::of_exit(Exit::NoSuch as u8, message)
     }
 
-    /// Nothing came of it in time.
+    /// There was no outcome in time.
     pub(super) fn timeout(what: &str) -> Self {
         Self::of_exit(Exit::Timeout as u8, format!("timed out: {what}"))
     }
@@ -104,7 +104,7 @@ impl ApiError {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many", Exit::Busy, message)
     }
 
-    /// What is asked for is still being read for somebody else.
+    /// The same data is still being read for another client.
     pub(super) fn occupied(message: &str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", Exit::Busy, message)
     }
@@ -120,7 +120,7 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", Exit::NoPermission, message)
     }
 
-    /// A token that may look and not touch.
+    /// A token that may read and not change anything.
     pub(super) fn weak_token() -> Self {
         let message = "this token may only read: take one of a line `operate`";
         Self::new(StatusCode::FORBIDDEN, "forbidden", Exit::NoPermission, message)
@@ -132,7 +132,8 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, "forbidden", Exit::NoPermission, message)
     }
 
-    /// A name that could be anybody's, on a socket that asks for no token.
+    /// A host name that could belong to any site, on a socket that needs no
+    /// token.
     pub(super) fn wrong_host() -> Self {
         let message = "on this socket the host has to be localhost or an IP address";
         Self::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", Exit::NoPermission, message)
@@ -140,12 +141,12 @@ impl ApiError {
 }
 
 impl From<Answer> for ApiError {
-    /// Of an answer that is not the one that belongs to the request.
+    /// An answer that does not fit the request.
     fn from(answer: Answer) -> Self {
         if let Answer::Error { code, message } = answer {
             return Self::of_exit(code, message);
         }
-        Self::failed("the agent answered something else than what was asked")
+        Self::failed("the agent's answer does not fit the request")
     }
 }
 
@@ -163,12 +164,12 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// What is answered where there is nothing.
+/// The response for a path that does not exist.
 pub(super) async fn no_such_path() -> ApiError {
     ApiError::no_such("there is no such path: /api/v1/openapi.json lists what there is".into())
 }
 
-/// What is answered to a method that a path does not have.
+/// The response for a method that a path does not have.
 pub(super) async fn no_such_method() -> ApiError {
     let message = "the path does not take this method: /api/v1/openapi.json lists what there is";
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", Exit::Usage, message)

@@ -1,4 +1,4 @@
-//! What happened: the history of this node, and its events as they come.
+//! The history of this node, and its events as they happen.
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
@@ -23,32 +23,32 @@ use super::{
 };
 use crate::events::{Event, Subscription, history};
 
-/// Records that are given where nothing else is asked for, and at most.
+/// Records to return by default, and at most.
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 10_000;
-/// Bytes of records at most, however many are asked for: the agent's memory is
-/// locked, and what it once has it keeps.
+/// Bytes of records to return at most: the agent's memory is locked, and it keeps
+/// what it once had.
 const ANSWER_LEN_MAX: usize = 2 << 20;
-/// How long a reading that is under way may still take before who comes after
-/// it is sent away.
+/// How long the next client waits for a reading that is under way before it gets
+/// a 503.
 const READING_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often a stream without news says that it lives.
+/// How often a stream without events sends a sign of life.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
 
-/// What is wanted.
+/// The query.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Wanted {
     /// Only this group, or the group of this VIP.
     group: Option<String>,
-    /// The history's latest records, so many at most (100; 10,000 at most), and
-    /// 2 MiB of them at most.
+    /// At most this many of the history's latest records (default 100, at most
+    /// 10,000), and at most 2 MiB of them.
     limit: Option<usize>,
 }
 
 impl Wanted {
-    /// What a query says, with the group under its name.
+    /// Parses a query, and replaces a VIP by its group's name.
     fn of(query: Result<Query<Self>, QueryRejection>, app: &App) -> Result<Self, ApiError> {
         let Query(wanted) = query.map_err(|e| ApiError::bad_request(e.body_text()))?;
         let group = wanted.group.map(|group| app.server.known_group(group)).transpose()?;
@@ -60,9 +60,9 @@ impl Wanted {
     }
 }
 
-/// What moved on this node, when and why, oldest first; also that of earlier
-/// runs of its agent. Each record is what `vip-ctl events -o json` prints. It is
-/// read for one client at a time: who waits too long for that gets a 503.
+/// What moved on this node, when and why, oldest first, including earlier runs of
+/// its agent. Each record is what `vip-ctl events -o json` prints. The agent
+/// reads it for one client at a time: one that waits too long gets a 503.
 #[utoipa::path(
     get,
     path = "/api/v1/history",
@@ -87,7 +87,7 @@ pub(super) async fn history(
     };
     let dir = app.server.state_dir().to_owned();
     let read = tokio::task::spawn_blocking(move || {
-        // Until it has ended, also where nobody waits for it any more.
+        // Held until the reading has ended, even if no client waits for it any more.
         let _reading = reading;
         history::latest(&dir, limit, ANSWER_LEN_MAX, |event| wanted.matches(event))
     });
@@ -100,11 +100,12 @@ pub(super) async fn history(
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-/// The events that the agent keeps, and then those that come, as server-sent
-/// events: `id` is the agent's run and the number in it, `event` the kind, `data`
-/// what `vip-ctl events -o json` prints. After a break, `Last-Event-ID` leaves out
-/// what was seen; one of another run leaves out nothing.
-/// Over TCP the stream ends when the tokens change: come back with one that counts.
+/// The events that the agent keeps, and then new ones, as server-sent events:
+/// `id` is the agent's run and the number in it, `event` the kind, `data` what
+/// `vip-ctl events -o json` prints. After a break, `Last-Event-ID` skips events
+/// that were seen; one of another run skips none.
+/// Over TCP the stream ends when the tokens change: connect again with a valid
+/// one.
 #[utoipa::path(
     get,
     path = "/api/v1/events",
@@ -135,8 +136,8 @@ pub(super) async fn events(
     Ok(Sse::new(messages).keep_alive(KeepAlive::new().interval(ALIVE_EVERY)).into_response())
 }
 
-/// The number of the last event that was seen, if that was in this run of the
-/// agent: numbers begin anew with each.
+/// The number of the last event that the client saw, if that was in this run of
+/// the agent: numbers begin anew with each.
 fn seen(id: &str, run: u64) -> Option<u64> {
     let (of, seq) = id.split_once('-')?;
     (u64::from_str_radix(of, 16) == Ok(run)).then(|| seq.parse().ok())?
@@ -154,7 +155,7 @@ fn messages(
                 Some(event) => event,
                 None => coming.next().await?,
             };
-            // Who has lost some is told, whatever they were about.
+            // A lagging follower is always told, even when it filters by group.
             if wanted.matches(&event) || event.seq == 0 {
                 return Some((Ok(message(&event, run)), (kept, coming, wanted)));
             }
@@ -164,9 +165,9 @@ fn messages(
 
 fn message(event: &Event, run: u64) -> Message {
     let message = Message::default().event(event.kind.label());
-    // What was dropped has no number of its own.
+    // A report of lost events has no number of its own.
     let message = if event.seq == 0 { message } else { message.id(format!("{run:016x}-{}", event.seq)) };
-    // An event is made of strings and numbers only, which JSON has a form for.
+    // An event has only strings and numbers, which JSON can always express.
     message.data(serde_json::to_string(event).unwrap_or_default())
 }
 

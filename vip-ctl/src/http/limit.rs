@@ -7,13 +7,13 @@ use std::{
     time::Instant,
 };
 
-/// Requests that a peer may make a second, for long.
+/// Requests per second that a peer may make in the long run.
 const PER_SECOND: f64 = 20.0;
 /// Requests that a peer may make at once.
 const BURST: f64 = 60.0;
 /// What a wrong token costs, in requests, besides its own.
 pub(super) const WRONG_TOKEN_COST: f64 = 9.0;
-/// Peers that are told apart; with more, those that were quiet longest are forgotten.
+/// Peers with buckets of their own; beyond that, the quietest ones are forgotten.
 const PEERS_MAX: usize = 1024;
 
 /// One peer's allowance.
@@ -52,7 +52,7 @@ impl Buckets {
         may
     }
 
-    /// Takes more out of a peer's bucket, below nothing if need be.
+    /// Takes more out of a peer's bucket, below zero if need be.
     pub(super) fn charge(&self, peer: Option<IpAddr>, cost: f64) {
         let mut buckets = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bucket) = buckets.get_mut(&peer) {
@@ -61,7 +61,7 @@ impl Buckets {
     }
 }
 
-/// Makes room: full buckets say nothing, and else the quietest peer goes.
+/// Makes room: drops full buckets, or else that of the quietest peer.
 fn forget(buckets: &mut HashMap<Option<IpAddr>, Bucket>, now: Instant) {
     buckets.retain(|_, bucket| bucket.refilled(now).left < BURST);
     if buckets.len() < PEERS_MAX {

@@ -1,9 +1,9 @@
-//! Making the sockets that the API listens on.
+//! Makes the sockets that the API listens on.
 
 use std::{fs, io, os::unix::fs::PermissionsExt, os::unix::net::UnixListener, path::Path};
 
-/// A socket for root alone. What is there in its place is a dead agent's: the
-/// caller has the node's lock.
+/// A socket for root alone. Replaces one that is there: the caller has the node's
+/// lock, so that one is a dead agent's.
 pub(super) fn unix(path: &Path) -> io::Result<UnixListener> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),

@@ -1,10 +1,10 @@
-//! The agent's HTTP API: on a unix socket always, on TCP where `[api]` says
-//! so. It asks the same questions as `vip-ctl` through
+//! The agent's HTTP API: always on a unix socket, and over TCP if `[api]` says
+//! so. It sends the same requests as `vip-ctl` through
 //! [`crate::agent::control::Server`] and decides nothing.
 //!
 //! It has a thread and a runtime of its own, so that a slow or hostile client
-//! costs neither the lease loop nor `vip-ctl` anything: who may connect, how
-//! often and with how much is bounded in `serve`, `limit` and `guard`.
+//! costs neither the lease loop nor `vip-ctl` anything: `serve`, `limit` and
+//! `access` bound who may connect, how often and with how much.
 
 mod access;
 mod error;
@@ -47,23 +47,23 @@ pub use self::{
     tcp::{ApiFileError, check},
 };
 
-/// For how long an answer is given again before the lease loop and the maps
-/// are asked anew: so any number of clients cost ten readings a second.
+/// For how long an answer is used again before the lease loop and the maps are
+/// asked anew: so any number of clients cost ten readings a second.
 const FRESH: Duration = Duration::from_millis(100);
 /// Threads that may read maps and netlink at once, and one that may read the history.
 const READERS_MAX: usize = 3;
 
-/// What every handler has.
+/// The state that every handler has.
 pub(crate) struct App {
     server: Arc<Server>,
-    /// The last status and when it was read. Locked while it is read again, so
-    /// that all who wait get the same.
+    /// The last status and when it was read. Locked while it is being read, so
+    /// that all clients that wait get the same one.
     status: Mutex<Option<(Instant, Arc<Status>)>>,
-    /// When the lease loop answered last.
+    /// When the lease loop last answered.
     alive: Mutex<Option<Instant>>,
     buckets: Buckets,
-    /// For who reads the history: one at a time, so that a disk that hangs
-    /// holds up one thread and not those of all others.
+    /// For reading the history: one at a time, so that a disk that hangs holds up
+    /// one thread and not all readers.
     history: Arc<Semaphore>,
 }
 
@@ -93,8 +93,8 @@ impl App {
         Ok(status)
     }
 
-    /// Does the lease loop answer, or has it at most [`FRESH`] ago? Waits for
-    /// as long as it takes.
+    /// Does the lease loop answer, or did it within the last [`FRESH`]? Waits for
+    /// as long as that takes.
     async fn is_alive(&self) -> bool {
         let mut last = self.alive.lock().await;
         if last.is_some_and(|answered| answered.elapsed() < FRESH) {
@@ -105,13 +105,13 @@ impl App {
         is_alive
     }
 
-    /// Has something changed, by a client's wish? Then nobody is to be told what was.
+    /// A client has changed something: the next status must be a new one.
     async fn forget(&self) {
         *self.status.lock().await = None;
     }
 }
 
-/// All that is served.
+/// All paths.
 fn router(app: &Arc<App>) -> Router {
     let api = Router::new()
         .route("/status", get(read::status))
@@ -149,7 +149,8 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    /// Starts the thread `http`, which serves on `socket` and by TCP where `api` says so.
+    /// Starts the thread `http`, which serves on `socket`, and over TCP if `api`
+    /// says so.
     ///
     /// # Errors
     /// If the socket or the thread can't be made.
@@ -169,7 +170,7 @@ impl Http {
                 }
                 tokio::select! {
                     () = serve::unix(listener, Arc::clone(&app)) => {}
-                    // Said or dropped, both mean the end.
+                    // A message and a dropped sender both mean the end.
                     _ = stopped => {}
                 }
             });
@@ -181,7 +182,7 @@ impl Http {
 
 impl Drop for Http {
     fn drop(&mut self) {
-        // So that nobody asks an agent that is about to end.
+        // Removes the socket, so that nobody asks an agent that is about to end.
         let _ = fs::remove_file(&self.socket);
     }
 }

@@ -1,4 +1,5 @@
-//! The description of the API for programs, made from the handlers themselves.
+//! The description of the API for programs, generated from the handlers
+//! themselves.
 
 use axum::{
     http::header,
@@ -11,7 +12,7 @@ use utoipa::{
 
 use super::{error::ApiError, events, operate, read};
 
-/// What is described.
+/// The paths and types of the description.
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -46,7 +47,7 @@ use super::{error::ApiError, events, operate, read};
 )]
 struct Described;
 
-/// Adds the token, by which TCP asks who it is.
+/// Adds the token by which clients identify themselves over TCP.
 struct Token;
 
 impl Modify for Token {
@@ -59,7 +60,7 @@ impl Modify for Token {
 /// The OpenAPI document, as JSON.
 ///
 /// # Errors
-/// If it can't be written as JSON.
+/// If it can't be serialized.
 pub fn document() -> Result<String, serde_json::Error> {
     let mut text = serde_json::to_string_pretty(&Described::openapi())?;
     text.push('\n');
@@ -76,7 +77,7 @@ pub(super) async fn serve() -> Result<Response, ApiError> {
 mod tests {
     use super::*;
 
-    /// The description that is in the repository, for people to read and compare.
+    /// The description in the repository, for people to read and compare.
     const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json");
     /// Set to write it anew instead of comparing.
     const UPDATE: &str = "VIP_UPDATE_DOCS";

@@ -1,4 +1,4 @@
-//! What can be done: the same requests that `vip-ctl`'s verbs make.
+//! Requests that change something: the same ones that `vip-ctl`'s verbs make.
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ use super::{
 };
 use crate::agent::control::{Request, Response};
 
-/// Bytes that a body may have.
+/// The most bytes of a body.
 pub(super) const BODY_LEN_MAX: usize = 16 * 1024;
 
-/// To which node.
+/// A move to a node.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct To {
@@ -33,14 +33,14 @@ pub(super) struct To {
     wait: bool,
 }
 
-/// To which node, at which risk.
+/// A move to a node, with its risk.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct ToByForce {
-    /// The node that shall hold the group; the one that is asked if left out.
+    /// The node that shall hold the group; the one that answers if left out.
     to: Option<String>,
-    /// Also without a quorum, by the vote of the node that is asked alone:
-    /// any node that is not heard may go on holding, and then two answer.
+    /// Also without a quorum, by the vote of the answering node alone: a node
+    /// that it does not hear may go on holding, and then two answer for the VIPs.
     force: bool,
     /// Answer when the new holder serves, which its `pre_promote` may delay, and
     /// not as soon as the lease has moved.
@@ -56,18 +56,18 @@ pub(super) struct Wait {
     wait: bool,
 }
 
-/// At which risk.
+/// Standby, with its risk.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct ByForce {
-    /// Release also what no other node can take: nobody answers then.
+    /// Release also groups that no other node can take: nobody answers then.
     force: bool,
     /// Answer when the groups are served elsewhere, which a `pre_promote` may
     /// delay, and not as soon as their leases have moved.
     wait: bool,
 }
 
-/// Nothing is to be said.
+/// An empty body.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Nothing {}
@@ -79,7 +79,7 @@ pub(super) struct Moved {
     group: String,
     /// Who holds it now; null for nobody.
     holder: Option<String>,
-    /// What was risked by that: a failover by force, without a quorum.
+    /// The risk that it took: a failover by force, without a quorum.
     #[serde(skip_serializing_if = "Option::is_none")]
     risk: Option<String>,
 }
@@ -100,7 +100,7 @@ pub(super) struct Paused {
     paused: bool,
 }
 
-/// A JSON object in the body; none means one without members.
+/// A JSON object in the body; no body means an empty object.
 #[derive(Debug)]
 pub(super) struct Body<T>(T);
 
@@ -157,7 +157,7 @@ pub(super) async fn switchover(
     moved(&app, Request::Switchover { group, to, wait }).await
 }
 
-/// Gives the group to the node that is asked.
+/// Gives the group to the node that answers.
 #[utoipa::path(
     post,
     path = "/api/v1/groups/{name}/promote",

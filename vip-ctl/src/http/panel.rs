@@ -1,4 +1,4 @@
-//! The panel for people: one page, with nothing from anywhere else.
+//! The panel for people: one page, which loads nothing from anywhere else.
 
 use axum::{
     http::{HeaderValue, header},
@@ -8,11 +8,11 @@ use axum::{
 use super::error::ApiError;
 
 const PAGE: &str = include_str!("panel.html");
-/// What stands in the page for the nonce.
+/// The placeholder for the nonce in the page.
 const PLACE: &str = "{{nonce}}";
 
-/// Serves the page. Its one script and its one style sheet run because they
-/// bear this response's nonce; whatever else got into it would not.
+/// Serves the page. Its one script and its one style sheet run because they have
+/// this response's nonce; anything that is injected into the page does not.
 pub(super) async fn serve() -> Result<Response, ApiError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)

@@ -1,4 +1,4 @@
-//! What can be read: the status and parts of it, metrics, and whether the
+//! Requests that only read: the status and parts of it, metrics, and whether the
 //! agent is well.
 
 use std::{sync::Arc, time::Duration};
@@ -21,9 +21,9 @@ use crate::{
     report::{GroupStatus, NodeStatus, Status, metrics as prometheus},
 };
 
-/// How long a lease loop that is well takes at most to say so.
+/// How long a healthy lease loop takes at most to answer.
 const ALIVE_TIMEOUT: Duration = Duration::from_secs(1);
-/// What Prometheus's text format is called since it is a standard.
+/// The media type of Prometheus's text format since it became a standard.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Is the agent well?
@@ -47,7 +47,7 @@ impl Health {
 #[utoipa::path(
     get,
     path = "/api/v1/status",
-    responses((status = 200, description = "What was asked for", body = Status), (status = "default", description = "An error", body = ErrorBody))
+    responses((status = 200, description = "The requested data", body = Status), (status = "default", description = "An error", body = ErrorBody))
 )]
 pub(super) async fn status(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let status = app.status().await?;
@@ -58,7 +58,7 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> Result<Response, ApiE
 #[utoipa::path(
     get,
     path = "/api/v1/groups",
-    responses((status = 200, description = "What was asked for", body = Vec<GroupStatus>), (status = "default", description = "An error", body = ErrorBody))
+    responses((status = 200, description = "The requested data", body = Vec<GroupStatus>), (status = "default", description = "An error", body = ErrorBody))
 )]
 pub(super) async fn groups(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let status = app.status().await?;
@@ -71,7 +71,7 @@ pub(super) async fn groups(State(app): State<Arc<App>>) -> Result<Response, ApiE
     path = "/api/v1/groups/{name}",
     params(("name" = String, Path, description = "The group, or one of its VIPs")),
     responses(
-        (status = 200, description = "What was asked for", body = GroupStatus),
+        (status = 200, description = "The requested data", body = GroupStatus),
         (status = 404, description = "There is none of this name", body = ErrorBody),
         (status = "default", description = "An error", body = ErrorBody)
     )
@@ -90,7 +90,7 @@ pub(super) async fn group(
 #[utoipa::path(
     get,
     path = "/api/v1/nodes",
-    responses((status = 200, description = "What was asked for", body = Vec<NodeStatus>), (status = "default", description = "An error", body = ErrorBody))
+    responses((status = 200, description = "The requested data", body = Vec<NodeStatus>), (status = "default", description = "An error", body = ErrorBody))
 )]
 pub(super) async fn nodes(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let status = app.status().await?;
@@ -102,13 +102,13 @@ pub(super) async fn nodes(State(app): State<Arc<App>>) -> Result<Response, ApiEr
     get,
     path = "/metrics",
     responses(
-        (status = 200, description = "What was asked for", body = String, content_type = "application/openmetrics-text"),
+        (status = 200, description = "The requested data", body = String, content_type = "application/openmetrics-text"),
         (status = "default", description = "An error", body = ErrorBody)
     )
 )]
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let status = app.status().await?;
-    // With ten thousands of VIPs it is long, and others ask meanwhile.
+    // With ten thousands of VIPs this takes long, and others ask meanwhile.
     let text = tokio::task::spawn_blocking(move || prometheus::text(&status)).await;
     let text = text
         .map_err(|e| ApiError::failed(e.to_string()))?
@@ -127,8 +127,8 @@ pub(super) async fn healthz(State(app): State<Arc<App>>) -> Response {
     Health::response(unwell(&app).await.into_iter().collect())
 }
 
-/// Could this node serve: is the data plane on every interface, is a majority
-/// heard, and does the agent have its vote? Asks for no token.
+/// Could this node serve: is the data plane on every interface, does it hear a
+/// majority of the voters, and does the agent have its vote? Asks for no token.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -145,7 +145,7 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-/// Why the lease loop is not well, if it isn't.
+/// Why the lease loop is not well; `None` if it is.
 async fn unwell(app: &App) -> Option<String> {
     match tokio::time::timeout(ALIVE_TIMEOUT, app.is_alive()).await {
         Ok(true) => None,
@@ -158,7 +158,7 @@ async fn unwell(app: &App) -> Option<String> {
 fn unready(status: &Status) -> Vec<String> {
     let mut reasons = Vec::new();
     if status.quorate != Some(true) {
-        reasons.push("no majority of the voters is heard".into());
+        reasons.push("the agent hears no majority of the voters".into());
     }
     if status.silent {
         reasons.push("the agent has just started and has no vote yet".into());
@@ -173,7 +173,7 @@ fn unready(status: &Status) -> Vec<String> {
     reasons
 }
 
-/// What a path names, decoded.
+/// The name in a path, decoded.
 pub(super) fn name_of(name: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {
     match name {
         Ok(Path(name)) => Ok(name),

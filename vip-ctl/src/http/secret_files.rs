@@ -1,5 +1,5 @@
-//! Reading the files that TCP needs: secrets, which others must not be able
-//! to get at, and certificates.
+//! Reads the files that TCP needs: secrets, which only their owner may read, and
+//! certificates.
 
 use std::{
     fs::{File, OpenOptions},
@@ -11,7 +11,7 @@ use std::{
 /// Permission bits that a secret must not have: all of group's and others'.
 const MODE_FORBIDDEN: u32 = 0o077;
 
-/// Why a file is not read. What is in it is not in its text.
+/// Why a file is not read. The text says nothing of its content.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// It can't be read.
@@ -34,7 +34,7 @@ pub enum FileError {
         /// Bytes that it may have.
         len_max: u64,
     },
-    /// Others than its owner can get at it.
+    /// Users other than its owner can read or change it.
     #[error(
         "{what} {} has mode {mode:04o}, so that others can get at it: run `chmod 600 {}`, and make new secrets if they may have",
         path.display(), path.display()
@@ -59,7 +59,7 @@ pub enum FileError {
     },
 }
 
-/// The text of a file that nobody but its owner can get at, and that owner
+/// The text of a file that only its owner can read or change; the owner must be
 /// root or this process's user.
 pub(super) fn secret(what: &'static str, path: &Path, len_max: u64) -> Result<String, FileError> {
     let (file, metadata) = open(what, path, len_max)?;
@@ -82,10 +82,10 @@ pub(super) fn public(what: &'static str, path: &Path, len_max: u64) -> Result<St
 
 fn open(what: &'static str, path: &Path, len_max: u64) -> Result<(File, std::fs::Metadata), FileError> {
     let failed = |source| FileError::Read { what, path: path.to_owned(), source };
-    // A pipe in its place must not stop whoever opens it.
+    // A pipe in its place must not block this open.
     let file =
         OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).map_err(failed)?;
-    // Asked of the open file, so that what is checked is what is read.
+    // Asks the open file, so that what is checked is what is read.
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() || metadata.len() > len_max {
         return Err(FileError::NotRegular { what, path: path.to_owned(), len_max });

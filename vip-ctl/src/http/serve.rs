@@ -1,6 +1,5 @@
-//! Accepting connections, and bounds on what each may take: how many there
-//! are, how long a header may take to arrive, how long a response may take to
-//! be fetched.
+//! Accepts connections and limits them: how many there are, how long a header may
+//! take to arrive, how long a client may take to fetch a response.
 
 use std::{
     future::Future,
@@ -29,7 +28,7 @@ use super::{App, access::Peer, router};
 
 /// Connections at once through the unix socket.
 const UNIX_CONNECTIONS_MAX: usize = 32;
-/// How long a client may take to send a request's head, and to ask again.
+/// How long a client may take to send a request's head, or the next request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a client may take to fetch what waits for it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -79,15 +78,15 @@ pub(super) async fn connection(
         .max_buf_size(HEAD_LEN_MAX)
         .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(Impatient::new(stream, WRITE_TIMEOUT)), service);
-    // A client that went away, or sent what is no HTTP, is no concern of ours.
+    // A client that went away, or sent no HTTP, is no error of ours.
     let _ = served.await;
 }
 
-/// A stream that fails when nobody takes for some time what is written to it.
+/// A stream that fails if the client fetches nothing for some time.
 struct Impatient<S> {
     stream: S,
     limit: Duration,
-    /// Set while something waits to be taken.
+    /// Set while something waits for the client.
     patience: Option<Pin<Box<Sleep>>>,
 }
 
@@ -98,7 +97,7 @@ impl<S> Impatient<S> {
 }
 
 impl<S: Unpin> Impatient<S> {
-    /// Passes on what became of a write, unless it has waited for too long.
+    /// Passes on the result of a write, unless that has waited for too long.
     fn judge<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.patience = None;

@@ -1,6 +1,6 @@
-//! HTTP by TCP: with TLS unless it stays on this host, and with tokens
-//! always. Certificates and tokens are read again when their files change, so
-//! that neither a renewal nor a new token needs another agent.
+//! HTTP over TCP: with TLS unless it stays on this host, and always with tokens.
+//! Reads certificates and tokens again when their files change, so that neither a
+//! renewal nor a new token needs a restart.
 
 use std::{
     collections::HashMap,
@@ -35,9 +35,9 @@ const CONNECTIONS_MAX: usize = 64;
 const PEER_CONNECTIONS_MAX: usize = 16;
 /// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long to wait before listening is tried again.
+/// How long to wait before trying again to listen.
 const LISTEN_PAUSE: Duration = Duration::from_secs(5);
-/// How often it is looked whether the files have changed.
+/// How often to check whether the files have changed.
 const FILES_POLL: Duration = Duration::from_secs(5);
 
 /// Why a file of `[api]` can't be used.
@@ -51,7 +51,7 @@ pub enum ApiFileError {
     Tls(#[from] TlsError),
 }
 
-/// What the files of `[api]` say.
+/// The content of the files of `[api]`.
 struct Files {
     tokens: Tokens,
     tls: Option<TlsAcceptor>,
@@ -64,10 +64,9 @@ impl Files {
     }
 }
 
-/// What guards the listener.
+/// Protects the listener.
 struct Gate {
-    /// For connections that are there, too: a token that is taken away counts
-    /// nowhere from then on.
+    /// Existing connections have it too: a token that is removed is void at once.
     tokens: watch::Sender<Arc<Tokens>>,
     tls: Option<TlsAcceptor>,
 }
@@ -92,12 +91,12 @@ impl Gate {
 /// Can the files that `[api]` names be used?
 ///
 /// # Errors
-/// [`ApiFileError`], with the place and the mend.
+/// [`ApiFileError`], with the file and the mend.
 pub fn check(api: &Api) -> Result<(), ApiFileError> {
     Files::load(api).map(drop)
 }
 
-/// What tells a file from the one that was there before: its time, length and number.
+/// What tells a file from the one before it: its time, length and number.
 type Stamp = Option<(SystemTime, u64, u64)>;
 
 /// The files of `[api]` as they are now.
@@ -111,7 +110,7 @@ fn stamp(file: &Path) -> Stamp {
     Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
 }
 
-/// Serves by TCP, for ever.
+/// Serves over TCP, for ever.
 pub(super) async fn serve(api: Api, app: Arc<App>) {
     let listener = listen(&api).await;
     let slots = Arc::new(Slots::default());
@@ -121,7 +120,7 @@ pub(super) async fn serve(api: Api, app: Arc<App>) {
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            // The first tick is at once, and before the first client.
+            // The first tick comes at once, before the first client.
             biased;
             _ = look.tick() => {
                 let now = stamps(&api);
@@ -154,8 +153,8 @@ pub(super) async fn serve(api: Api, app: Arc<App>) {
     }
 }
 
-/// Listens as soon as that is possible. An address that is missing or in use
-/// keeps no agent from its lease, so it is tried again.
+/// Listens as soon as possible. An address that is missing or in use must not
+/// keep the agent from its lease, so this tries again.
 async fn listen(api: &Api) -> TcpListener {
     let mut said = None;
     loop {
@@ -166,7 +165,7 @@ async fn listen(api: &Api) -> TcpListener {
             }
             Err(e) if said != Some(e.kind()) => {
                 error!(
-                    "HTTP can't be served on {} ({e}): free it, or change listen under [api]; it is tried again",
+                    "HTTP can't be served on {} ({e}): free it, or change listen under [api]; the agent tries again",
                     api.listen
                 );
                 said = Some(e.kind());
@@ -184,7 +183,7 @@ async fn client(stream: TcpStream, peer: Peer, tls: Option<TlsAcceptor>, slot: S
     match tls {
         None => connection(stream, peer, &app).await,
         Some(tls) => {
-            // Who can't or won't shake hands is no concern of ours.
+            // A client that fails the handshake is no error of ours.
             if let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
                 connection(stream, peer, &app).await;
             }

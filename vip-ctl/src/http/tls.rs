@@ -1,4 +1,4 @@
-//! TLS for TCP: the certificate and its key.
+//! TLS for HTTP over TCP: the certificate and its key.
 
 use std::{
     path::{Path, PathBuf},
@@ -23,7 +23,7 @@ pub enum TlsError {
     /// A file itself.
     #[error(transparent)]
     File(#[from] FileError),
-    /// There is none in it. (What is there instead may be secret.)
+    /// A file has no such thing in it. (What is there instead may be secret.)
     #[error("{} has no {what} in PEM form: name the file that has it", path.display())]
     Pem {
         /// What is missing.
@@ -43,8 +43,8 @@ pub enum TlsError {
     },
 }
 
-/// What accepts connections with this certificate and this key, which nobody
-/// but its owner can get at.
+/// Accepts connections with this certificate and this key, which only its owner
+/// can read or change.
 pub(super) fn acceptor(cert: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
     let chain = secret_files::public("the certificate", cert, FILE_LEN_MAX)?;
     let secret = secret_files::secret("the certificate's key", key, FILE_LEN_MAX)?;

@@ -1,5 +1,5 @@
-//! The tokens by which TCP asks who it is: reading their file, and comparing.
-//! Only hashes are kept, and they are compared in constant time.
+//! The tokens by which clients identify themselves over TCP: reads their file,
+//! and compares. Keeps only hashes, and compares them in constant time.
 
 use std::{
     fmt,
@@ -16,9 +16,9 @@ const FILE_LEN_MAX: u64 = 64 * 1024;
 /// What a client may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Access {
-    /// Look.
+    /// Read.
     Read,
-    /// Look, and change what is.
+    /// Read, and change.
     Operate,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Tokens {
     known: Vec<(Access, blake3::Hash)>,
 }
 
-/// What is wrong with a file of tokens. No token is in its text.
+/// What is wrong with a file of tokens. The text has no token in it.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// The file itself.
@@ -74,9 +74,9 @@ impl fmt::Display for Problem {
 }
 
 impl Tokens {
-    /// Reads a file that nobody but its owner can get at: one token a line,
-    /// behind `read` or `operate`; empty lines and lines that begin with `#`
-    /// are skipped.
+    /// Reads a file that only its owner can read or change: one token a line,
+    /// after `read` or `operate`. Skips empty lines and lines that begin with
+    /// `#`.
     pub(super) fn load(path: &Path) -> Result<Self, TokenError> {
         let text = secret_files::secret("the file of tokens", path, FILE_LEN_MAX)?;
         let mut known = Vec::new();
@@ -105,11 +105,11 @@ impl Tokens {
         Ok(Self { known })
     }
 
-    /// What a token allows; `None` if it is none of these. Takes the same
-    /// time for every token of a length.
+    /// What a token allows; `None` if the file does not have it. Takes the same
+    /// time for all tokens of the same length.
     pub(super) fn access(&self, token: &str) -> Option<Access> {
         let hash = blake3::hash(token.as_bytes());
-        // Each is compared, and each comparison looks at every byte.
+        // Compares each one, and each comparison looks at every byte.
         self.known
             .iter()
             .fold(None, |found, (access, known)| if *known == hash { Some(*access) } else { found })

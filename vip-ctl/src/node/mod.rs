@@ -1,9 +1,8 @@
-//! Bringing a node's data plane up and down: the order in which programs,
-//! maps and host configuration come and go, shared by `load`, `unload` and
-//! the agent.
+//! Brings a node's data plane up and down: the order in which programs, maps and
+//! host configuration come and go, shared by `load`, `unload` and the agent.
 //!
-//! Coming up, nothing is answered before the gates are there; going down, the
-//! gates are the last to leave.
+//! Coming up, the node answers nothing before the gates are there; going down,
+//! the gates are the last to leave.
 
 pub mod plan;
 mod ways;
@@ -33,25 +32,25 @@ use crate::{
 
 pub use self::ways::Ways;
 
-/// A group that the node is to have.
+/// A group that the node shall have.
 #[derive(Clone, Debug)]
 pub struct GroupSetup {
     /// Its name.
     pub name: String,
     /// Who writes its lease.
     pub mode: GroupMode,
-    /// The longest lease; meaningless in manual mode.
+    /// The longest lease (T_hold); ignored in manual mode.
     pub hold: Duration,
     /// Its VIPs.
     pub vips: Vec<IpAddr>,
 }
 
-/// What the node is to have.
+/// What the node shall have.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// Interfaces to be on; empty leaves them as they are.
+    /// Interfaces to attach to; empty leaves them as they are.
     pub interfaces: Vec<String>,
-    /// How to be on them.
+    /// How to attach to them.
     pub how: How,
     /// Groups to add or change.
     pub groups: Vec<GroupSetup>,
@@ -65,11 +64,11 @@ pub struct Node {
     pub plane: DataPlane,
     /// The host.
     pub host: Host,
-    /// True if an earlier process had pinned it.
+    /// True if an earlier process had pinned the data plane.
     pub adopted: bool,
-    /// What was attached, by interface name.
+    /// What this call attached, by interface name.
     pub attached: Vec<(String, Attached)>,
-    /// What was changed on the host, in words.
+    /// What this call changed on the host, in words.
     pub changes: Vec<String>,
     /// What a person should know, in words.
     pub warnings: Vec<String>,
@@ -104,7 +103,7 @@ pub enum NodeError {
         /// The group.
         group: String,
     },
-    /// The address is in use as an ordinary one.
+    /// An interface has the address as an ordinary one.
     #[error(
         "{vip} is an address of {iface} on this host: a VIP must not be on an interface; take it off first"
     )]
@@ -132,8 +131,9 @@ impl NodeError {
     }
 }
 
-/// Brings the node up, or changes one that is up; interrupted or refused, it
-/// can be run again. A node that was not up before is taken down again on error.
+/// Brings the node up, or changes one that is up. After an interruption or a
+/// refusal it can run again. On error, takes a node down again that was not up
+/// before.
 ///
 /// # Errors
 /// [`NodeError`].
@@ -147,10 +147,10 @@ pub fn set_up(paths: &Paths, setup: &Setup) -> Result<Node, NodeError> {
             refuse_mixing(&plane, setup)?;
             refuse_taken(&plane, setup)?;
         }
-        // What is left of pins goes before there are new ones, and gates with
-        // it: what an earlier process put on the host must be gone by then.
+        // Earlier pins and gates go before new ones come: what an earlier process put on
+        // the host must be gone by then.
         Err(DataPlaneError::NotLoaded { .. }) => host.restore()?,
-        // Said by what comes next.
+        // The next step reports it.
         Err(_) => {}
     }
     let loaded = load(&paths.bpf_dir, setup.vips_max)?;
@@ -159,7 +159,8 @@ pub fn set_up(paths: &Paths, setup: &Setup) -> Result<Node, NodeError> {
     node.adopted = loaded.adopted;
     if let Err(e) = node.apply(loaded.ebpf, setup, &interfaces) {
         if fresh {
-            // The first error is the one to tell. What was on `lo` before stays.
+            // The first error is the one to report. Addresses that were on `lo` before
+            // stay.
             let _ = node
                 .host
                 .restore()
@@ -172,9 +173,9 @@ pub fn set_up(paths: &Paths, setup: &Setup) -> Result<Node, NodeError> {
     Ok(node)
 }
 
-/// Are the groups in the maps those of `setup`, with its VIPs, and is the clock
-/// the kernel's? Then leases can go on before anything else is looked at: the
-/// programs that are attached obey them.
+/// Do the maps have the groups of `setup` with its VIPs, and is the kernel's
+/// clock the agent's? Then leases can go on before anything else is checked: the
+/// attached programs obey them.
 #[must_use]
 pub fn is_in_maps(paths: &Paths, setup: &Setup) -> bool {
     let Ok(plane) = DataPlane::open(&paths.bpf_dir) else { return false };
@@ -194,10 +195,10 @@ pub fn is_in_maps(paths: &Paths, setup: &Setup) -> bool {
     setup.groups.iter().all(is_as_wanted) && there.is_empty() && clock::is_the_kernels()
 }
 
-/// Takes off what an agent had here before and the configuration no longer
-/// names, so that a VIP can go from one group to another. Groups in `ended` may
-/// be there by the same names, and leases of theirs are cleared. Groups promoted
-/// by hand are none of its business.
+/// Removes what an agent had here before and the configuration no longer names,
+/// so that a VIP can go from one group to another. Groups in `ended` may come
+/// again under the same names, so their leases are cleared. Leaves groups alone
+/// that are promoted by hand.
 ///
 /// # Errors
 /// [`NodeError`].
@@ -227,7 +228,8 @@ fn prune_vips(plane: &mut DataPlane, host: &Host, keep: &[GroupSetup]) -> Result
     let goes = |vip, group| kept.get(&group).is_some_and(|kept| !kept.contains(vip));
     let vips = plane.vips()?;
     let going = vips.iter().filter(|(vip, entry)| goes(*vip, entry.group)).map(|(vip, _)| *vip).collect();
-    // The addresses first: in the map they are guarded.
+    // The addresses first: as long as the VIPs are in the map, the gates guard
+    // them.
     host.remove_vips(&going)?;
     for vip in going {
         plane.remove_vip(vip)?;
@@ -236,8 +238,8 @@ fn prune_vips(plane: &mut DataPlane, host: &Host, keep: &[GroupSetup]) -> Result
 }
 
 fn prune_groups(plane: &mut DataPlane, host: &Host, keep: &[GroupSetup]) -> Result<(), NodeError> {
-    // A group takes its VIPs out of the map with it: their addresses must be
-    // gone by then, or nothing would guard them.
+    // A group takes its VIPs out of the map with it: their addresses must be gone
+    // by then, or nothing would guard them.
     prune_vips(plane, host, keep)?;
     let keep: BTreeSet<_> = keep.iter().map(|kept| kept.name.as_str()).collect();
     let goes = |group: &MapGroup| group.mode == GroupMode::Cluster && !keep.contains(group.name.as_str());
@@ -262,9 +264,9 @@ pub fn tear_down(paths: &Paths) -> Result<(), NodeError> {
     }
 }
 
-/// Takes the VIPs off a host whose data plane somebody has removed: the kernel
-/// would serve them from `lo`, whoever holds the lease. One that somebody else
-/// has loaded meanwhile guards them, and is left alone.
+/// Removes the VIPs from a host whose data plane somebody has removed: the kernel
+/// would serve them from `lo`, whoever holds the lease. If somebody else has
+/// loaded a data plane meanwhile, that one guards them, and they stay.
 ///
 /// # Errors
 /// [`NodeError`]: then they may still be there.
@@ -275,8 +277,8 @@ pub fn leave_unguarded(paths: &Paths) -> Result<(), NodeError> {
     }
 }
 
-/// Takes programs, gates and pins off this host, when no VIP is on it any more.
-/// All interfaces are looked at: a clsact filter has no pin to be found by.
+/// Removes programs, gates and pins from this host, when it has no VIP any more.
+/// Looks at all interfaces: a clsact filter has no pin by which to find it.
 fn take_off(host: &Host, dir: &Path) -> Result<(), NodeError> {
     for (ifindex, interface) in host.interfaces()?.iter().filter(|(_, interface)| !interface.loopback) {
         attach::detach(dir, *ifindex, &interface.name)?;
@@ -285,7 +287,7 @@ fn take_off(host: &Host, dir: &Path) -> Result<(), NodeError> {
     Ok(bpffs::remove(dir)?)
 }
 
-/// The interfaces that were named, or what is wrong with one.
+/// The interfaces that `setup` names, or what is wrong with one.
 fn chosen(
     names: &[String],
     present: &BTreeMap<u32, Interface>,
@@ -305,7 +307,8 @@ fn chosen(
         .collect()
 }
 
-/// A VIP that is also an ordinary address would be served around the lease.
+/// Refuses a VIP that an interface has as an ordinary address: the host would
+/// serve it whoever holds the lease.
 fn refuse_ordinary_addresses(
     host: &Host,
     setup: &Setup,
@@ -322,9 +325,9 @@ fn refuse_ordinary_addresses(
     Ok(())
 }
 
-/// Manual and cluster mode never mix silently.
-/// A VIP is in one group; told before a group is made for it. Between groups
-/// of one agent it may move: what they give up is taken from them first.
+/// Refuses a VIP that is in another group already, before a group is made for
+/// it. Between groups of one agent it may move: the group that gives it up
+/// loses it first.
 fn refuse_taken(plane: &DataPlane, setup: &Setup) -> Result<(), NodeError> {
     let (vips, groups) = (plane.vips()?, plane.groups());
     let groups: BTreeMap<_, _> = groups.iter().map(|group| (group.index, group)).collect();
@@ -341,6 +344,8 @@ fn refuse_taken(plane: &DataPlane, setup: &Setup) -> Result<(), NodeError> {
     Ok(())
 }
 
+/// Refuses a group to an agent while the group is promoted by hand, and to
+/// manual mode while it belongs to an agent.
 fn refuse_mixing(plane: &DataPlane, setup: &Setup) -> Result<(), NodeError> {
     let wanted: BTreeMap<_, _> = setup.groups.iter().map(|group| (group.name.as_str(), group)).collect();
     for there in plane.groups() {
@@ -363,7 +368,7 @@ fn refuse_mixing(plane: &DataPlane, setup: &Setup) -> Result<(), NodeError> {
     Ok(())
 }
 
-/// Names the owner of an occupied hook.
+/// Names the owner of a hook that is occupied.
 fn owner_of(host: &Host, error: DataPlaneError) -> NodeError {
     let DataPlaneError::Occupied { iface, .. } = &error else { return error.into() };
     let id = host
@@ -377,7 +382,7 @@ fn owner_of(host: &Host, error: DataPlaneError) -> NodeError {
 }
 
 impl Node {
-    /// A node that is up already, with nothing to tell about it yet.
+    /// A node that is up already, with nothing to report yet.
     #[must_use]
     pub const fn new(plane: DataPlane, host: Host) -> Self {
         Self { plane, host, adopted: true, attached: Vec::new(), changes: Vec::new(), warnings: Vec::new() }
@@ -386,16 +391,16 @@ impl Node {
     /// Could this node have these groups? Changes nothing.
     ///
     /// # Errors
-    /// [`NodeError`] if a VIP is an ordinary address, a group is worked by
-    /// hand, or there is no room.
+    /// [`NodeError`] if an interface has a VIP as an ordinary address, a group is
+    /// promoted by hand, or there is no room.
     pub fn has_room_for(&self, setup: &Setup) -> Result<(), NodeError> {
         refuse_mixing(&self.plane, setup)?;
         refuse_ordinary_addresses(&self.host, setup, &self.host.interfaces()?)?;
         Ok(self.plane.has_room_for(setup.groups.iter().map(|group| group.vips.len()).sum())?)
     }
 
-    /// First step to other groups: VIPs that go are gone, and groups that come
-    /// have their place, without a lease or a VIP. Returns the places of all.
+    /// First step of a reload: removes VIPs that go, and gives groups that come
+    /// their places, without a lease or a VIP. Returns the places of all groups.
     ///
     /// # Errors
     /// [`NodeError`].
@@ -404,12 +409,12 @@ impl Node {
         self.put_groups(groups)
     }
 
-    /// Last step, when no lease of a group that goes, or begins anew, is left:
-    /// groups that go are gone, and VIPs that come are there. Returns the VIPs
-    /// that came.
+    /// Last step, when no group that goes or begins anew has a lease any more:
+    /// removes groups that go, and adds VIPs that come. Returns the VIPs that
+    /// came.
     ///
     /// # Errors
-    /// [`NodeError`]; it can be run again.
+    /// [`NodeError`]; the step can run again.
     pub fn finish_change(&mut self, groups: &[GroupSetup]) -> Result<Vec<IpAddr>, NodeError> {
         prune_groups(&mut self.plane, &self.host, groups)?;
         let came = self.put(groups)?;
@@ -418,7 +423,7 @@ impl Node {
         Ok(came)
     }
 
-    /// Puts groups and their VIPs into the maps; the VIPs that came.
+    /// Puts groups and their VIPs into the maps; returns the VIPs that came.
     fn put(&mut self, groups: &[GroupSetup]) -> Result<Vec<IpAddr>, NodeError> {
         let places = self.put_groups(groups)?;
         let of = |(group, index): (&GroupSetup, GroupIndex)| {
@@ -451,25 +456,25 @@ impl Node {
         Ok(())
     }
 
-    /// Attaches again to those of its interfaces that are there, under the maps
+    /// Attaches again to those of the node's interfaces that exist, with the maps
     /// that this node has open and no others.
     ///
     /// # Errors
-    /// [`NodeError`]; what could be attached is, and nothing is taken away.
+    /// [`NodeError`]; whatever could be attached is, and nothing is removed.
     pub fn attach_again(&mut self, setup: &Setup) -> Result<(), NodeError> {
         let mut ebpf = load_under(&self.plane)?;
         let present = self.host.interfaces()?;
         let is_there = |name: &&String| present.values().any(|interface| interface.name == **name);
         let there: Vec<_> = setup.interfaces.iter().filter(is_there).cloned().collect();
         let attached = self.attach(&mut ebpf, setup.how, &chosen(&there, &present)?);
-        // Also where an interface is in trouble.
+        // Repairs the host even if an interface is in trouble.
         let repaired = self.repair();
         attached.and(repaired.map(drop))
     }
 
-    /// Attaches to these interfaces, and replaces the programs on all others
-    /// that have them. One that is in trouble keeps no other from its gate; the
-    /// first error is the one to tell.
+    /// Attaches to these interfaces, and replaces the programs on all others that
+    /// have them. Goes on after an interface in trouble, so that the others get
+    /// their gates; returns the first error.
     fn attach(
         &mut self,
         ebpf: &mut Ebpf,
@@ -520,21 +525,21 @@ impl Node {
     }
 
     /// Puts back what somebody removed of what this node needs on its host.
-    /// Returns what had to be done, in words; nothing if it all was there.
+    /// Returns the changes in words; none if everything was there.
     ///
     /// # Errors
     /// [`NodeError`].
     pub fn repair(&self) -> Result<Vec<String>, NodeError> {
         let placed = self.place();
-        // Also where something else can't be put back.
+        // Goes on even if something else can't be put back.
         let mut done = self.host.ensure(&self.vip_groups()?)?;
         done.extend(placed?);
         Ok(done)
     }
 
-    /// Lets every group's local clients go where its lease says now; what
-    /// somebody else had changed, in words. The maps are read once, and the host's addresses:
-    /// there can be ten thousand VIPs.
+    /// Makes every group's local clients go where its lease says now; returns in
+    /// words what somebody else had changed. Reads the maps and the host's
+    /// addresses only once: there can be ten thousand VIPs.
     fn place(&self) -> Result<Vec<String>, NodeError> {
         let ways = self.ways()?;
         let mut places = BTreeMap::new();
@@ -545,8 +550,8 @@ impl Node {
         Ok(self.host.place_all(&places)?)
     }
 
-    /// The host accepts packets for its addresses on any interface: say which
-    /// ways in there are that the data plane does not see.
+    /// Warns of interfaces that the data plane does not guard: the host accepts
+    /// packets for its addresses on every interface.
     fn warn_of_ways_in(&mut self, present: &BTreeMap<u32, Interface>) {
         let guarded = attach::interfaces(self.plane.dir()).unwrap_or_default();
         for interface in present.values() {
@@ -563,7 +568,7 @@ impl Node {
         for group in self.plane.groups() {
             self.plane.leases().store(group.index, Lease::NONE);
         }
-        // Also where the record of them is lost.
+        // Even if the record of them is lost.
         self.host.take_off_loopback(&self.plane.vips()?.into_keys().collect())?;
         self.host.restore()?;
         take_off(&self.host, &paths.bpf_dir)

@@ -1,6 +1,5 @@
-//! What `load` and `unload` would do, found out without doing it: the dry
-//! run. It looks at the same things in the same order as bringing a node up
-//! and down does, and meets the same refusals.
+//! The dry run of `load` and `unload`. It checks the same things in the same
+//! order as bringing a node up and down does, and meets the same refusals.
 
 use super::{
     DataPlane, DataPlaneError, Host, Mode, NodeError, Setup, attach, chosen, refuse_mixing,
@@ -11,7 +10,7 @@ use crate::{dataplane::load, paths::Paths};
 /// What [`super::set_up`] would change, in sentences.
 ///
 /// # Errors
-/// What it would refuse, as far as that can be known without trying.
+/// What `set_up` would refuse, as far as that can be known without trying.
 pub fn of_set_up(paths: &Paths, setup: &Setup) -> Result<Vec<String>, NodeError> {
     let host = Host::open(&paths.run_dir)?;
     let present = host.interfaces()?;
@@ -22,7 +21,7 @@ pub fn of_set_up(paths: &Paths, setup: &Setup) -> Result<Vec<String>, NodeError>
         refuse_mixing(plane, setup)?;
         refuse_taken(plane, setup)?;
     }
-    // The kernel's word on the programs, which costs nothing to have.
+    // Asks the kernel's verifier, which costs nothing.
     load::try_out()?;
     let dir = paths.bpf_dir.display();
     let mut happen = vec![match &plane {
@@ -65,7 +64,7 @@ pub fn of_set_up(paths: &Paths, setup: &Setup) -> Result<Vec<String>, NodeError>
 /// What [`super::tear_down`] would change, in sentences.
 ///
 /// # Errors
-/// [`NodeError`] if this node can't be looked at.
+/// [`NodeError`] if this node can't be read.
 pub fn of_tear_down(paths: &Paths) -> Result<Vec<String>, NodeError> {
     let host = Host::open(&paths.run_dir)?;
     let mut happen = Vec::new();
@@ -94,7 +93,8 @@ pub fn of_tear_down(paths: &Paths) -> Result<Vec<String>, NodeError> {
 /// The data plane, if one is loaded.
 ///
 /// # Errors
-/// [`NodeError`] if it is there and can't be opened, as one of another version.
+/// [`NodeError`] if it is there and can't be opened, for instance because another
+/// version pinned it.
 pub fn opened(paths: &Paths) -> Result<Option<DataPlane>, NodeError> {
     match DataPlane::open(&paths.bpf_dir) {
         Ok(plane) => Ok(Some(plane)),

@@ -1,4 +1,4 @@
-//! How local clients of groups that are held elsewhere leave this host.
+//! How local clients of groups that other nodes hold leave this host.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -15,14 +15,14 @@ use crate::{
 pub struct Ways {
     /// The first interface that the data plane is on.
     pub ifindex: Option<u32>,
-    /// The VIPs of each group, and the address that packets of their local
-    /// clients carry; `None` leaves the choice to the kernel.
+    /// The VIPs of each group, and the source address of their local clients'
+    /// packets; `None` leaves the choice to the kernel.
     pub sources: BTreeMap<GroupIndex, Vec<(IpAddr, Option<IpAddr>)>>,
 }
 
 impl Ways {
-    /// Where local clients of a group's VIPs are to go, if the group is here
-    /// and if it is not; those without a way out stay here.
+    /// Where local clients of a group's VIPs shall go, depending on whether the
+    /// group is here; if there is no way out, they stay here.
     pub fn places(&self, group: GroupIndex, is_here: bool) -> impl Iterator<Item = (IpAddr, Place)> {
         let out = self.ifindex.filter(|_| !is_here);
         let place = move |source| out.map_or(Place::Here, |ifindex| Place::Out { ifindex, source });
@@ -32,8 +32,8 @@ impl Ways {
 }
 
 impl Node {
-    /// The ways out as they are now. Reads all VIPs of the map, the pins and
-    /// the interface's addresses: to be asked once for many groups.
+    /// The ways out as they are now. Reads all VIPs of the map, the pins and the
+    /// interface's addresses: ask once for many groups.
     ///
     /// # Errors
     /// [`NodeError`].
@@ -48,10 +48,10 @@ impl Node {
         Ok(Ways { ifindex, sources })
     }
 
-    /// Lets a group's local clients go where it is.
+    /// Makes a group's local clients go to the group's holder.
     ///
     /// # Errors
-    /// [`NodeError`]; then some of its VIPs may have been left out.
+    /// [`NodeError`]; then some of the group's VIPs may be unchanged.
     pub fn place_group(&self, group: GroupIndex, is_here: bool) -> Result<(), NodeError> {
         for (vip, place) in self.ways()?.places(group, is_here) {
             self.host.place_local_clients(vip, place)?;

@@ -1,5 +1,5 @@
-//! What leaves this process towards others: the programs of checks and hooks,
-//! and TLS connections of checks and webhooks.
+//! Programs and connections that the agent starts: the programs of checks and
+//! hooks, and TLS connections of checks and webhooks.
 
 pub(crate) mod process;
 pub mod runnable;

@@ -1,6 +1,6 @@
-//! How the programs of checks and hooks are started: as they are written,
-//! without a shell, with this agent's user, in a process group of their own and
-//! with nothing to read.
+//! Starts the programs of checks and hooks: exactly as configured, without a
+//! shell, as this agent's user, in a process group of their own and with an empty
+//! stdin.
 
 use std::{
     io,
@@ -8,18 +8,18 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// What is between systemd and the agent (sd_notify(3)): a program that has it
-/// too would speak for the agent.
+/// Variables for systemd and the agent alone (sd_notify(3)): a program that had
+/// them too could speak for the agent.
 const OURS: &[&str] = &["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
-/// A program and its arguments, with what is added to its environment; where
-/// its output goes is the caller's to say.
+/// A program and its arguments, with variables to add to its environment; the
+/// caller decides where its output goes.
 ///
-/// Nothing here makes the standard library fork: this process is large and
-/// locked in memory, and copying its page tables would hold up the lease loop.
+/// Nothing here makes the standard library fork: this process is large and locked
+/// in memory, and copying its page tables would hold up the lease loop.
 ///
 /// # Errors
-/// If there are no words.
+/// If `words` is empty.
 pub(crate) fn command(
     words: &[String],
     environment: impl IntoIterator<Item = (&'static str, String)>,
@@ -33,11 +33,11 @@ pub(crate) fn command(
     Ok(command)
 }
 
-/// Makes a program that has just been started one like others to the kernel
-/// that runs out of memory. The agent may be one that it spares, and a database
-/// that a hook starts is not meant by that.
+/// Makes the kernel treat a program that has just been started like any other
+/// when it runs out of memory. The kernel may be told to spare the agent, but not
+/// a database that a hook starts.
 pub(crate) fn is_like_others(pid: u32) {
-    // One that has ended already needs nothing.
+    // A program that has ended already needs nothing.
     let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), "0");
 }
 

@@ -1,6 +1,6 @@
-//! The programs that a configuration names, of checks and of hooks: can they
-//! be run on this host? A typo in a hook would show at the first failover, and
-//! since all nodes have the same line, on every node one after the other.
+//! Checks whether this host can run the programs that a configuration names for
+//! checks and hooks. A typo in a hook would otherwise show at the first failover,
+//! and then on every node one after the other, since all have the same line.
 
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path, thread};
 
@@ -9,7 +9,7 @@ use vip_lease::Hook;
 
 use crate::config::{CheckKind, Config, hooks::OnFailure};
 
-/// Permission bits of whoever may run a program.
+/// The permission bits for running a program.
 const MODE_EXECUTE: u32 = 0o111;
 /// Groups that are named in one sentence.
 const GROUPS_NAMED: usize = 5;
@@ -17,22 +17,22 @@ const GROUPS_NAMED: usize = 5;
 /// A program that can't be run on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unusable {
-    /// Whose it is and why, in one sentence.
+    /// The check or hook that names it and why it can't run, in one sentence.
     pub says: String,
-    /// Does it keep this node from holding a group, although nothing else
-    /// does: is it a `pre_promote` whose failure releases the lease?
+    /// Does it keep this node from holding a group, although nothing else does? A
+    /// `pre_promote` whose failure releases the lease does.
     pub releases: bool,
 }
 
-/// The programs that this node would run and can't: of checks in the order
-/// of the groups, then of hooks. A node that never holds runs none.
+/// The programs that this node would run and can't: of checks in the order of the
+/// groups, then of hooks. A node that never holds runs none.
 #[must_use]
 pub fn unusable(config: &Config) -> Vec<Unusable> {
     let mut found = Vec::new();
     if !config.this_node().can_hold() {
         return found;
     }
-    // What is said under [hooks] is said of all groups, and told once.
+    // A hook of [hooks] concerns all groups, and is reported once.
     let mut hooks: BTreeMap<(Hook, &str, bool), Vec<&str>> = BTreeMap::new();
     for group in &config.groups {
         for check in &group.health.checks {
@@ -84,8 +84,8 @@ pub fn count(config: &Config) -> usize {
     if config.this_node().can_hold() { of_checks.count() + of_hooks } else { 0 }
 }
 
-/// Logs what can't be run, on a thread of its own: a file system that hangs
-/// keeps nobody waiting.
+/// Logs the programs that can't run, on a thread of its own: a file system that
+/// hangs must not block the caller.
 pub fn warn_aside(config: &Config) {
     let config = config.clone();
     let body = move || {
@@ -94,7 +94,7 @@ pub fn warn_aside(config: &Config) {
         }
     };
     if let Err(e) = thread::Builder::new().name("programs".into()).spawn(body) {
-        warn!("the programs of checks and hooks were not looked at: {e}");
+        warn!("could not check whether the programs of checks and hooks can run: {e}");
     }
 }
 

@@ -1,4 +1,5 @@
-//! TLS towards others, for checks and webhooks: whom this host trusts.
+//! TLS towards others, for checks and webhooks: which certificates this host
+//! trusts.
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,11 +10,11 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
-/// How to encrypt: towards whom the system trusts, and whoever has one of the
-/// `trusted` certificates; with `anybody`, towards everybody. Reads files.
+/// How to encrypt: trusts the certificates that the system trusts, and those in
+/// `trusted`; with `anybody`, every certificate. Reads files.
 ///
 /// # Errors
-/// One sentence, if nobody at all is trusted.
+/// One sentence, if that leaves no certificate to trust.
 pub(crate) fn client(
     trusted: Vec<CertificateDer<'static>>,
     anybody: bool,
@@ -28,7 +29,7 @@ pub(crate) fn client(
         return Ok(Arc::new(builder.with_no_client_auth()));
     }
     let mut roots = RootCertStore::empty();
-    // Those that can't be understood are left out.
+    // Leaves out certificates that can't be parsed.
     roots.add_parsable_certificates(system().into_iter().chain(trusted));
     if roots.is_empty() {
         return Err(
@@ -48,8 +49,8 @@ fn system() -> Vec<CertificateDer<'static>> {
     if read.is_empty() { read } else { KNOWN.get_or_init(|| read).clone() }
 }
 
-/// Takes every certificate, as `insecure = true` asks for; its key is proven
-/// all the same.
+/// Accepts every certificate, as `insecure = true` asks for; the server still has
+/// to prove that it has the key.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 

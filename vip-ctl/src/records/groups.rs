@@ -1,5 +1,5 @@
-//! The record of the groups and VIPs that a node has had, in its state
-//! directory. What follows from one for the next is [`vip_lease::table`]'s.
+//! The record of the groups and VIPs that a node has had, in its state directory.
+//! [`vip_lease::table`] decides how one table follows from another.
 
 use std::{io, net::IpAddr, path::Path};
 
@@ -23,7 +23,7 @@ impl Configured for Group {
 /// The record that the last process left; `None` if there is none.
 ///
 /// # Errors
-/// If it is there and can't be read.
+/// If the file exists but cannot be read or parsed.
 pub fn load(state_dir: &Path) -> io::Result<Option<Table>> {
     records::read(state_dir, FILE)
 }
@@ -31,7 +31,7 @@ pub fn load(state_dir: &Path) -> io::Result<Option<Table>> {
 /// Writes the record.
 ///
 /// # Errors
-/// If that fails; the former one is left then.
+/// If that fails; then the former record stays.
 pub fn store(table: &Table, state_dir: &Path) -> io::Result<()> {
     records::write_durably(state_dir, FILE, table)
 }

@@ -1,7 +1,7 @@
-//! Rule 10 (docs/protocol.md): who votes changes by one node at a time, and the
-//! next change waits until every voter has the last one. The record of what
-//! this node took part in is kept below the state directory, and a
-//! configuration that leaps over a generation is refused at the start.
+//! Rule 10 (docs/protocol.md): the voters change by one node at a time, and the
+//! next change waits until every voter has the last one. The state directory
+//! keeps the record of the membership that this node took part in; at its start,
+//! an agent refuses a configuration that leaps over a generation.
 //!
 //! Nodes of neighbouring generations go on voting for each other meanwhile. Each
 //! counts the votes of its own generation's voters; any majority of one
@@ -27,13 +27,13 @@ const FILE: &str = "membership.json";
 /// The membership that this node takes part in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
-    /// The cluster that it is of.
+    /// Its cluster's name.
     pub cluster: String,
     /// Its number.
     pub generation: u32,
     /// The voters' ids, by name.
     pub voters: BTreeMap<String, u8>,
-    /// Voters that were heard with this generation, this node included.
+    /// Voters that this node has heard with this generation, itself included.
     pub confirmed: BTreeSet<String>,
     /// The voters of the generation before, if this node took part in it.
     #[serde(default)]
@@ -43,29 +43,29 @@ pub struct Membership {
 /// Why a membership can't follow the recorded one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MembershipError {
-    /// An older one, or more than one step ahead.
+    /// It is an older one, or more than one step ahead.
     #[error(
         "generation = {new} can't follow generation {old}, which this node has taken part in: \
          write {old}, or {next} after one node was added or removed"
     )]
     Leap {
-        /// In the record.
+        /// The generation in the record.
         old: u32,
-        /// In the configuration.
+        /// The generation in the configuration.
         new: u32,
-        /// The only other one that is right.
+        /// The only other generation that could follow.
         next: u64,
     },
-    /// Other voters under the same number.
+    /// The same generation has other voters.
     #[error(
         "generation {generation} has the voters {old}, and the configuration has {new}: add or remove one with `vip-ctl member`, which raises the generation"
     )]
     SameNumber {
-        /// The number.
+        /// The generation.
         generation: u32,
-        /// In the record.
+        /// Its voters in the record.
         old: String,
-        /// In the configuration.
+        /// Its voters in the configuration.
         new: String,
     },
     /// More than one voter comes or goes.
@@ -73,9 +73,9 @@ pub enum MembershipError {
         "from generation {old} to the next one only one voter may be added or removed, or two majorities need not overlap; here {changed} change: do one after the other"
     )]
     TooMany {
-        /// In the record.
+        /// The generation in the record.
         old: u32,
-        /// Their names.
+        /// The names of those voters.
         changed: String,
     },
     /// A voter's id has changed.
@@ -83,34 +83,34 @@ pub enum MembershipError {
     Renumbered {
         /// The voter.
         name: String,
-        /// In the record.
+        /// The id in the record.
         old: u8,
-        /// In the configuration.
+        /// The id in the configuration.
         new: u8,
     },
-    /// There is no record, and this is not the first one.
+    /// There is no record, and this is not the first generation.
     #[error(
         "this node has no record of the membership, and generation {generation} is not the first: \
          start the agents of nodes that have taken part in it, or write generation = 1 on all nodes if the cluster is a new one"
     )]
     NoRecord {
-        /// In the configuration.
+        /// The generation in the configuration.
         generation: u32,
     },
-    /// Not every voter has the recorded one yet.
+    /// Not every voter has the recorded generation yet.
     #[error(
         "generation {generation} is not confirmed by {missing} yet, and the next change has to wait for that: restart the agent there with generation {generation}, and let this node hear it"
     )]
     Unconfirmed {
-        /// The recorded one.
+        /// The recorded generation.
         generation: u32,
-        /// Who is missing.
+        /// The voters that are missing.
         missing: String,
     },
 }
 
 impl Membership {
-    /// The one that a configuration describes, heard of by nobody else yet.
+    /// The membership of a configuration, which no other voter has confirmed yet.
     #[must_use]
     pub fn of(config: &Config) -> Self {
         let voters = config.cluster.nodes.iter().filter(|node| node.role.votes());
@@ -127,7 +127,7 @@ impl Membership {
     /// Reads the record; `None` if this node took part in none.
     ///
     /// # Errors
-    /// If it is there and can't be read, or is none.
+    /// If the file exists but cannot be read or parsed.
     pub fn load(state_dir: &Path) -> io::Result<Option<Self>> {
         records::read(state_dir, FILE)
     }
@@ -135,12 +135,12 @@ impl Membership {
     /// Writes the record, on disk when it returns.
     ///
     /// # Errors
-    /// If it can't be written; the former one is still there.
+    /// If it can't be written; then the former record stays.
     pub fn store(&self, state_dir: &Path) -> io::Result<()> {
         records::write_durably(state_dir, FILE, self)
     }
 
-    /// Voters that were not heard with this generation.
+    /// Voters that this node has not heard with this generation.
     #[must_use]
     pub fn missing(&self) -> Vec<&str> {
         let missing = self.voters.keys().filter(|name| !self.confirmed.contains(*name));
@@ -152,11 +152,11 @@ impl Membership {
         self.voters.contains_key(voter) && self.confirmed.insert(voter.to_owned())
     }
 
-    /// Can `next`, of the same cluster, follow this one? Returns what is to be
-    /// recorded then.
+    /// Can `next`, of the same cluster, follow this one? Returns the membership
+    /// to record then.
     ///
     /// # Errors
-    /// [`MembershipError`] says why not, and what to do.
+    /// [`MembershipError`]: why not, and what to do.
     pub fn followed_by(&self, mut next: Self) -> Result<Self, MembershipError> {
         let changed: Vec<_> = self
             .voters
@@ -166,7 +166,7 @@ impl Membership {
             .map(String::as_str)
             .collect();
         let (old, new) = (self.generation, next.generation);
-        // Whoever comes back after more than one step may have another id.
+        // A node that comes back after more than one step may have another id.
         if new != old && u64::from(new) != u64::from(old) + 1 && !mutant::is(Mutant::Leap) {
             return Err(MembershipError::Leap { old, new, next: u64::from(old) + 1 });
         }
@@ -199,16 +199,16 @@ impl Membership {
         Ok(next)
     }
 
-    /// This one, for a node that knows nothing of the one before: any other
-    /// voter may have been in that.
+    /// This membership, for a node that knows nothing of the one before, in which
+    /// any other voter may have been.
     fn joined_by(mut self, me: &str) -> Self {
         self.former = self.voters.keys().filter(|name| *name != me).cloned().collect();
         self
     }
 
-    /// Whom `next` has to wait for. A voter that was added with this
-    /// generation and never came up can be removed again: it is in no older
-    /// one, whose votes it could still count.
+    /// The voters that `next` has to wait for. A voter that was added with this
+    /// generation and never came up can be removed again: no older generation has
+    /// it, so it can count no votes there.
     fn missing_before(&self, next: &Self) -> Vec<&str> {
         let mut missing = self.missing();
         missing.retain(|name| {
@@ -223,17 +223,17 @@ fn names(names: impl Iterator<Item = impl AsRef<str>>) -> String {
     names.map(|name| name.as_ref().to_owned()).collect::<Vec<_>>().join(", ")
 }
 
-/// How a node comes into the membership that is configured.
+/// How a node enters the configured membership.
 #[derive(Debug)]
 pub struct Admission {
-    /// What is to be recorded; only by an agent that is about to vote by it.
+    /// The membership to record; only an agent that is about to vote by it does.
     pub membership: Membership,
-    /// Is it recorded as it is?
+    /// Does the record have it already?
     pub is_recorded: bool,
     /// What this node can't tell by its own record: whether every voter of the
-    /// generation before has that one. Whoever takes part in this generation
-    /// knows; until one of them is heard ([`crate::agent`]), this node neither
-    /// votes nor stands.
+    /// generation before has that one. A node that takes part in this generation
+    /// knows. Until this node hears one ([`crate::daemon`]), it neither votes nor
+    /// stands.
     pub doubt: Option<MembershipError>,
 }
 
@@ -247,7 +247,7 @@ impl Admission {
         let me = config.this_node();
         let mut entry = entry(last, Membership::of(config), &me.name)?;
         if !me.role.votes() {
-            // It can part no majorities.
+            // Without a vote it can't part majorities.
             entry.doubt = None;
         }
         Ok(entry)
@@ -256,10 +256,10 @@ impl Admission {
 
 fn entry(last: Option<Membership>, next: Membership, me: &str) -> Result<Admission, MembershipError> {
     let generation = next.generation;
-    // Another cluster's record says nothing about this one.
+    // The record of another cluster says nothing about this one.
     let Some(last) = last.filter(|last| last.cluster == next.cluster || mutant::is(Mutant::AnyCluster))
     else {
-        // The first one has none before it.
+        // The first generation has none before it.
         let doubt = (generation > 1 && !mutant::is(Mutant::NoDoubt))
             .then_some(MembershipError::NoRecord { generation });
         let membership = if doubt.is_some() { next.joined_by(me) } else { next };
@@ -353,8 +353,8 @@ mod tests {
         );
     }
 
-    /// What c is to wait for on its way to generation 3 of {a, b, d}: it has no
-    /// record, one that leaps, one of another cluster.
+    /// The voters that c has to wait for on its way to generation 3 of {a, b, d}:
+    /// it has no record, one that leaps, one of another cluster.
     #[test]
     fn who_can_not_vouch_for_a_membership_by_its_record_has_a_doubt() {
         let next = || membership(3, &[("a", 0), ("b", 1), ("d", 3)], &["d"]);
@@ -365,7 +365,7 @@ mod tests {
         for last in [None, Some(far), Some(foreign), Some(unheard)] {
             let entry = enter(last);
             assert!(entry.doubt.is_some() && !entry.is_recorded, "{entry:?}");
-            // Who has just come in takes nobody for one that was never there.
+            // A node that has just come in counts no voter as never having been there.
             assert_eq!(entry.membership.former, ["a", "b"].map(str::to_owned).into());
         }
         let known = membership(2, FOUR, &["a", "b", "c", "d"]);
@@ -377,8 +377,8 @@ mod tests {
         assert!(entry(Some(membership(4, THREE, &["a"])), next(), "d").is_err());
     }
 
-    /// d has joined {a, b, c}, of whom c has not heard of it yet. Whatever d
-    /// does next has to wait for c, which a or b might still vote for.
+    /// d has joined {a, b, c}, and c has not heard of it yet. Whatever d does
+    /// next has to wait for c, for which a or b might still vote.
     #[test]
     fn who_has_just_joined_removes_nobody_that_it_has_not_heard() {
         let joined = entry(None, membership(2, FOUR, &["d"]), "d").expect("a doubt").membership;

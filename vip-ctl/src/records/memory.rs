@@ -1,12 +1,12 @@
-//! What a node keeps beyond its incarnations and boots: the epochs, so that
-//! they go on rising, whether it is on standby, and the cluster's pause. Who
-//! holds depends on none of it. A record that is lost costs a person's wish,
-//! and if a majority of them is lost at once, epochs begin anew.
+//! What outlives a node's incarnations and boots: the epochs, so that they go on
+//! rising, whether the node is on standby, and the cluster's pause. Who holds
+//! depends on none of it. A lost record costs a person's wish; if a majority of
+//! them is lost at once, epochs begin anew.
 //!
-//! Epochs are written late. So the record has a ceiling, far above them, and
-//! the engine accepts no grant beyond it: who finds the record takes the
-//! ceiling for what was accepted. A process that ends as it should has written
-//! all epochs, and leaves the ceiling that it found.
+//! The agent writes epochs late. So the record has a ceiling, far above them, and
+//! the engine accepts no grant beyond it: the next process takes the ceiling for
+//! what was accepted. A process that ends in good order has written all epochs,
+//! and leaves the ceiling that it found.
 
 use std::{collections::BTreeMap, io, path::Path};
 
@@ -32,8 +32,9 @@ pub struct Memory {
     pub paused: bool,
     /// The highest epoch known, by the group's name.
     pub epochs: BTreeMap<String, u64>,
-    /// Grants that are not among `epochs` may have been accepted up to this one;
-    /// none beyond it is accepted before a higher ceiling is on disk.
+    /// Grants that are not among `epochs` may have been accepted up to this
+    /// epoch; the engine accepts none beyond it before a higher ceiling is on
+    /// disk.
     pub ceiling: u64,
     /// The ceiling that this process has found.
     #[serde(skip)]
@@ -41,10 +42,10 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Reads the record; what was never written is empty.
+    /// Reads the record; empty if it was never written.
     ///
     /// # Errors
-    /// If it is there and can't be read, or is none.
+    /// If the file exists but cannot be read or parsed.
     pub fn load(state_dir: &Path) -> io::Result<Self> {
         let read = records::read(state_dir, FILE);
         let memory: Self =
@@ -55,13 +56,13 @@ impl Memory {
     /// Writes the record, on disk when it returns.
     ///
     /// # Errors
-    /// If it can't be written; the former one is still there.
+    /// If it can't be written; then the former record stays.
     pub fn store(&self, state_dir: &Path) -> io::Result<()> {
         records::rewrite_durably(state_dir, FILE, self)
     }
 
-    /// What an engine is to be told that begins with this record, with the
-    /// groups in this order.
+    /// What an engine needs of this record at its start, with the groups in this
+    /// order.
     #[must_use]
     pub fn remembered<'a>(&self, groups: impl Iterator<Item = &'a str>) -> Remembered {
         let ceiling = Epoch(self.ceiling);
@@ -80,8 +81,8 @@ impl Memory {
         Epoch(self.epochs.get(group).copied().unwrap_or(0))
     }
 
-    /// The process has ended as it should: everything that it has accepted is
-    /// in this record.
+    /// The process ends in good order: this record has everything that it has
+    /// accepted.
     pub fn end(&mut self) {
         let found = if mutant::is(Mutant::EndForgetsFloor) { 0 } else { self.found };
         if !mutant::is(Mutant::EndKeepsCeiling) {

@@ -1,6 +1,6 @@
-//! Records below the run and state directories: what each has, how it is read, and
-//! that it is written whole or not at all. Those that are true for one boot only
-//! are known by the boot that they are about.
+//! Records below the run and state directories: the type of each, reading it, and
+//! writing it whole or not at all. A record that is true for one boot only names
+//! that boot.
 
 pub mod groups;
 pub mod membership;
@@ -20,7 +20,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// The id of this boot.
 ///
 /// # Errors
-/// If the kernel does not tell.
+/// If the kernel does not tell it.
 pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string(BOOT_ID)?.trim().to_owned())
 }
@@ -28,7 +28,7 @@ pub fn boot_id() -> io::Result<String> {
 /// Reads the record `name`; `None` if it was never written.
 ///
 /// # Errors
-/// If the file is there and can't be read or parsed; it is named.
+/// If the file exists but cannot be read or parsed; the error names it.
 pub fn read<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Option<T>> {
     let path = dir.join(name);
     let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
@@ -42,7 +42,7 @@ pub fn read<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Option<T>
 /// Writes the record `name`, replacing what was there.
 ///
 /// # Errors
-/// If it can't be written; then the former record is still there.
+/// If it can't be written; then the former record stays.
 pub fn write(dir: &Path, name: &str, record: &impl Serialize) -> io::Result<()> {
     let new = dir.join(format!("{name}.new"));
     fs::create_dir_all(dir)?;
@@ -50,7 +50,7 @@ pub fn write(dir: &Path, name: &str, record: &impl Serialize) -> io::Result<()> 
     fs::rename(new, dir.join(name))
 }
 
-/// [`write`], and on disk when it returns.
+/// [`write`], and the record is on disk when this returns.
 ///
 /// # Errors
 /// As for [`write`].
@@ -64,9 +64,9 @@ pub fn write_durably(dir: &Path, name: &str, record: &impl Serialize) -> io::Res
     File::open(dir)?.sync_all()
 }
 
-/// [`write_durably`] for a record that has to be written on a full disk too:
-/// the file that it replaces stays as `name.new`, and its blocks are what the
-/// next one is written to.
+/// [`write_durably`] for a record that must be written even on a full disk: the
+/// file that it replaces stays as `name.new`, and the next record goes into its
+/// blocks.
 ///
 /// # Errors
 /// As for [`write`]. On a full disk if the record has grown by more than
@@ -77,12 +77,12 @@ pub fn rewrite_durably(dir: &Path, name: &str, record: &impl Serialize) -> io::R
     let is_first = !path.exists();
     write_over(&new, record)?;
     if !is_first {
-        // What is left of a crash between these lines.
+        // Left by a crash between these lines.
         if old.exists() {
             fs::remove_file(&old)?;
         }
-        // Without it the next one has to find room; so too on a file system
-        // that has no links.
+        // Without it, the next record has to find free space; the same goes for a file
+        // system without links.
         let _spared = fs::hard_link(&path, &old);
     }
     fs::rename(&new, &path)?;

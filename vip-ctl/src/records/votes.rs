@@ -1,7 +1,7 @@
-//! How long votes of this node's former incarnations may still count, kept in
-//! a file: an agent that comes back with a shorter lease in its configuration
-//! has forgotten what it accepted under the longer one, and must be silent for
-//! as long as that lasts (docs/protocol.md, rule 5).
+//! For how long votes of this node's former incarnations may still count, in a
+//! file: an agent that comes back with a shorter lease in its configuration has
+//! forgotten what it accepted under the longer one, and must be silent for as
+//! long as that lasts (docs/protocol.md, rule 5).
 
 use std::{io, path::Path, time::Duration};
 
@@ -19,15 +19,15 @@ const FILE: &str = "votes.json";
 /// The record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Votes {
-    /// The boot that this is about.
+    /// The boot that the record is about.
     boot_id: String,
     /// The longest T_accept of any vote that may still count, in nanoseconds.
     accept_ns: u64,
 }
 
-/// Writes down that votes of `accept` may be given from now on, and returns
-/// how long to be silent first. What is written already is not written again:
-/// a full disk must not keep an agent from coming back.
+/// Records that this process may vote for `accept` from now on, and returns how
+/// long it must be silent first. Doesn't write again what the record has: a full
+/// disk must not keep an agent from coming back.
 ///
 /// # Errors
 /// If the record can't be read or written: then the agent must not vote.
@@ -35,7 +35,7 @@ pub fn begin(run_dir: &Path, accept: Duration) -> io::Result<Duration> {
     begin_after(run_dir, accept, Duration::from_nanos(clock::now().0))
 }
 
-/// [`begin`], so long after the boot.
+/// [`begin`], this long after the boot.
 fn begin_after(run_dir: &Path, accept: Duration, uptime: Duration) -> io::Result<Duration> {
     let boot_id = records::boot_id()?;
     let former = former(run_dir, &boot_id)?;
@@ -49,21 +49,21 @@ fn begin_after(run_dir: &Path, accept: Duration, uptime: Duration) -> io::Result
 /// The silence is over: from now on only votes of `accept` count.
 ///
 /// # Errors
-/// If the record can't be written; it then asks for more silence than needed.
+/// If the record can't be written; then it asks for more silence than needed.
 pub fn settle(run_dir: &Path, accept: Duration) -> io::Result<()> {
     write(run_dir, records::boot_id()?, accept)
 }
 
-/// How long votes of former incarnations of this boot may still count; `None`
-/// if there is no record of it.
+/// For how long votes of former incarnations of this boot may still count; `None`
+/// if there is no record of this boot.
 fn former(run_dir: &Path, boot_id: &str) -> io::Result<Option<Duration>> {
     let votes: Option<Votes> = records::read(run_dir, FILE)?;
     let votes = votes.filter(|votes| votes.boot_id == boot_id || mutant::is(Mutant::AnyBoot));
     Ok(votes.map(|votes| Duration::from_nanos(votes.accept_ns)))
 }
 
-/// How long votes from before this boot may still count: whatever gave them has
-/// been dead for as long as it lasts.
+/// For how long votes from before this boot may still count: the process that
+/// gave them has been dead for at least `uptime`.
 fn before_this_boot(uptime: Duration) -> Duration {
     if mutant::is(Mutant::BootForgets) {
         return Duration::ZERO;
@@ -109,8 +109,8 @@ mod tests {
         fs::remove_dir_all(dir).unwrap();
     }
 
-    /// What is written by the first start after a boot is about votes from
-    /// before it, also for a start that follows before their time is over.
+    /// The record of the first start after a boot covers votes from before it,
+    /// also for a start that follows before their time is over.
     #[test]
     fn a_second_start_soon_after_a_boot_is_silent_for_as_long_as_the_first() {
         let dir = std::env::temp_dir().join(format!("vip-votes-soon-{}", std::process::id()));
@@ -127,7 +127,7 @@ mod tests {
         fs::create_dir_all(&dir).unwrap();
         let accept = Duration::from_secs(1);
         let silence = begin(&dir, accept).unwrap();
-        // Nothing can be written any more, by root neither.
+        // From now on nobody can write the record, not even root.
         fs::create_dir(dir.join(format!("{FILE}.new"))).unwrap();
         assert_eq!(begin(&dir, accept).unwrap(), silence);
         assert!(begin(&dir, LEASE_MAX * 2).is_err(), "an unwritten record must keep it from voting");

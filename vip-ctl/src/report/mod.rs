@@ -1,4 +1,4 @@
-//! What `status` and `metrics` show, read from the maps; an agent adds what
+//! The data of `status` and `metrics`, read from the maps; an agent adds what
 //! only it knows.
 
 pub mod metrics;
@@ -24,17 +24,18 @@ use crate::{
 pub struct Status {
     /// This node's name.
     pub node: String,
-    /// The version of vip that tells this: the agent's, or `vip-ctl`'s own without one.
+    /// The version of vip that answers: the agent's, or `vip-ctl`'s own without
+    /// one.
     #[serde(default)]
     pub version: Option<String>,
     /// The cluster's name; null without an agent.
     pub cluster: Option<String>,
-    /// True if a majority of the voters is heard; null without an agent.
+    /// True if this node hears a majority of the voters; null without an agent.
     pub quorate: Option<bool>,
     /// `manual`, `cluster`, `witness` or `observer`.
     pub mode: String,
-    /// Does the agent keep its silence after the start? It has no vote until
-    /// that is over, so another agent should not be restarted meanwhile.
+    /// Does the agent keep its silence after the start? It has no vote until that
+    /// is over, so don't restart another agent meanwhile.
     #[serde(default)]
     pub silent: bool,
     /// Are automatic moves switched off in the cluster?
@@ -56,7 +57,7 @@ pub struct Status {
     pub counters: BTreeMap<String, u64>,
     /// What a person should know.
     pub warnings: Vec<String>,
-    /// What the agent counted; empty without one.
+    /// The agent's counters; empty without one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub agent: BTreeMap<String, u64>,
     /// Datagrams that the agent rejected, by reason.
@@ -65,7 +66,7 @@ pub struct Status {
     /// How late the agent's renewals began; null without an agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewals: Option<Lateness>,
-    /// What was counted of changes, gaps and hooks; null without an agent.
+    /// The counts of changes, gaps and hooks; null without an agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tally: Option<Tally>,
     /// The configured lease in milliseconds; null without an agent.
@@ -82,16 +83,17 @@ pub struct NodeStatus {
     pub address: String,
     /// `node`, `witness` or `observer`.
     pub role: String,
-    /// True if its agent was heard lately.
+    /// True if the answering node has recently heard its agent.
     pub heard: bool,
-    /// True if it is on standby, by what it last said.
+    /// True if it is on standby, as it last said.
     #[serde(default)]
     pub standby: bool,
-    /// True if it has other groups or VIPs in its configuration than the
-    /// answering node: whether it could take a group, it has to be asked.
+    /// True if its configuration has other groups or VIPs than the answering
+    /// node's: then only the node itself can tell whether it could take a group.
     #[serde(default)]
     pub differs: bool,
-    /// How long ago it was last heard, in milliseconds; null if never.
+    /// How long ago the answering node last heard it, in milliseconds; null if
+    /// never.
     #[serde(default)]
     pub last_heard_ms: Option<u64>,
 }
@@ -103,9 +105,10 @@ pub struct Candidate {
     pub node: String,
     /// Its priority for the group.
     pub priority: u8,
-    /// Its place among those who would take it, from 1.
+    /// Its place among the nodes that could take the group, from 1.
     pub rank: usize,
-    /// Could it take the lease, by what it last said? Of this node, from what it knows.
+    /// Could it take the lease? As it last said; for the answering node, as it
+    /// knows.
     pub ready: bool,
 }
 
@@ -114,7 +117,7 @@ pub struct Candidate {
 pub struct InterfaceStatus {
     /// Its name.
     pub name: String,
-    /// `native` or `generic`; null if no XDP program is on it any more.
+    /// `native` or `generic`; null if it has no XDP program any more.
     pub xdp: Option<String>,
     /// True if it is up and has a carrier.
     pub carrier: bool,
@@ -151,8 +154,8 @@ pub struct GroupStatus {
     /// Who takes it if its holder dies, or now if it has none; null without an agent.
     #[serde(default)]
     pub heir: Option<Heir>,
-    /// How long this node still stays away from it, because its `pre_promote`
-    /// has failed, in milliseconds; null if it does not.
+    /// How much longer this node stays away from it because its `pre_promote` has
+    /// failed, in milliseconds; null if it does not.
     #[serde(default)]
     pub stays_away_ms: Option<u64>,
     /// What is left of this node's lease, in milliseconds; null without one
@@ -166,13 +169,13 @@ pub struct GroupStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Heir {
-    /// This node.
+    /// The named node.
     Node {
         /// Its name.
         node: String,
     },
-    /// This node, if it is ready: it has other groups or VIPs than the
-    /// answering one, and only it can tell.
+    /// The named node, if it is ready: it has other groups or VIPs than the
+    /// answering one, so only it can tell.
     Perhaps {
         /// Its name.
         node: String,
@@ -181,7 +184,7 @@ pub enum Heir {
     NobodyReady,
     /// Nobody: the cluster is paused.
     Paused,
-    /// Nobody: in pair mode with `hold`, a person has to say so.
+    /// Nobody: in pair mode with `hold`, a person has to promote a node.
     PairHolds,
     /// Nobody: too few voters would be left for a majority.
     NoMajority {
@@ -199,11 +202,11 @@ pub struct CheckStatus {
     pub kind: String,
     /// Does it pass? Null before the first verdict.
     pub ok: Option<bool>,
-    /// For how many seconds that has been so.
+    /// For how many seconds it has had this verdict.
     pub since_s: u64,
-    /// Why it failed last; null once it passes.
+    /// Its last error; null once it passes.
     pub last_error: Option<String>,
-    /// How long the last run took, in milliseconds; null before it.
+    /// How long the last run took, in milliseconds; null before the first one.
     pub took_ms: Option<f64>,
 }
 
@@ -212,7 +215,7 @@ pub struct CheckStatus {
 pub struct VipStatus {
     /// The address.
     pub address: String,
-    /// Frames by counter, those that are zero left out.
+    /// Frames by counter, without those that are zero.
     pub counters: BTreeMap<String, u64>,
 }
 
@@ -240,7 +243,7 @@ impl Status {
         matches!(self.mode.as_str(), "cluster" | "manual")
     }
 
-    /// What the maps alone say.
+    /// The status from the maps alone.
     ///
     /// # Errors
     /// [`DataPlaneError`] if they can't be read.
@@ -270,8 +273,8 @@ impl Status {
         })
     }
 
-    /// Adds the interfaces that the data plane is on, and says which of them
-    /// are not what they should be.
+    /// Adds the interfaces that the data plane is on, and warns of those that are
+    /// in trouble.
     ///
     /// # Errors
     /// [`ReportError`].
@@ -301,8 +304,8 @@ impl Status {
     }
 }
 
-/// The VIPs of each group, in one pass: there may be ten thousand groups and
-/// ten times as many VIPs.
+/// The VIPs of each group, in one pass: there may be ten thousand groups and ten
+/// times as many VIPs.
 fn by_group(vips: BTreeMap<IpAddr, VipEntry>) -> BTreeMap<GroupIndex, Vec<(IpAddr, VipSlot)>> {
     let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for (address, entry) in vips {

@@ -1,4 +1,4 @@
-//! A status as a person reads it.
+//! A status as text.
 
 use std::fmt::Write as _;
 
@@ -15,7 +15,7 @@ fn check_text(check: &CheckStatus) -> String {
     format!("check {name} ({kind}) {state}{error}")
 }
 
-/// A status as a person reads it.
+/// A status as text.
 #[must_use]
 pub fn text(status: &Status) -> String {
     let mut out = String::new();

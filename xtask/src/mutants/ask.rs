@@ -1,6 +1,6 @@
-//! The programs that are asked whether they notice a mutant, and how: which
-//! arguments, how long, and what of their output means that they do. What
-//! follows from it is [`super::verdict`]'s.
+//! The programs that check for a mutant, and how to run them: the arguments, the
+//! time limit, and which output means that they notice it. [`super::verdict`]
+//! judges the answers.
 
 use std::{
     env, fs,
@@ -24,8 +24,8 @@ use crate::{
 /// Tells a program which mutant to be.
 const MUTANT: &str = "VIP_MUTANT";
 
-/// What is in the names of tests that take seconds each, and so are asked last:
-/// of the engine, of vip-lease and of vip-ctl.
+/// Parts of the names of tests that take seconds each, and so run last: of the
+/// engine, of vip-lease and of vip-ctl.
 const SLOW_UNIT_TESTS: &[&str] =
     &["operate::more_groups_than_are_asked_for_at_once_are_preempted_one_round_after_the_other"];
 const SLOW_LEASE_TESTS: &[&str] = &[
@@ -38,7 +38,7 @@ const SLOW_GLUE_TESTS: &[&str] = &["records::membership::tests::chains::"];
 /// vip-lease's tests in which engines vote and are given other groups: of these,
 /// the only ones that can notice an engine's mutant.
 const GROUP_TESTS: &str = "table::";
-/// vip-ctl's tests that run what vip-lease decides.
+/// vip-ctl's tests that run code of vip-lease.
 const LOOP_TESTS: &[&str] = &["agent::lease_loop::", "agent::hooks::"];
 
 /// The test that lists the mutants of vip-lease, and of vip-ctl.
@@ -49,9 +49,9 @@ const LIST: &str = "mutant::tests::each_has_a_name_and_is_told";
 const TESTS_LIMIT: Duration = Duration::from_secs(300);
 /// The same for a scenario, which takes milliseconds.
 const SCENARIO_LIMIT: Duration = Duration::from_secs(30);
-/// How long seeds are tried, however many are left.
+/// How long to try seeds, however many are left.
 const SEEDS_LIMIT: Duration = Duration::from_secs(90);
-/// What the simulation may take longer than that before it hangs.
+/// How much longer than that the simulation may take before it counts as hanging.
 const SEED_LIMIT: Duration = Duration::from_secs(60);
 /// How long the model check may take for one mutant.
 const MODEL_LIMIT: Duration = Duration::from_secs(120);
@@ -114,7 +114,7 @@ impl Programs {
         Ok(all)
     }
 
-    /// Asks one of them.
+    /// Runs one of them.
     ///
     /// # Errors
     /// When it can't be run, or on Ctrl-C.
@@ -260,7 +260,7 @@ fn told(program: &Path, mutant: Option<&str>) -> Command {
     command
 }
 
-/// What is in the names of the tests of the module that a mutant's name begins with.
+/// The part of the names of tests of the module that a mutant's name begins with.
 fn near(mutant: Option<&str>) -> String {
     format!("{}::", mutant.and_then(|name| name.split('-').next()).unwrap_or_default())
 }
@@ -285,9 +285,9 @@ fn tests(
         .current_dir(package)
         .env("CARGO_MANIFEST_DIR", package)
         .env("TMPDIR", &scratch.0)
-        // Mutants are asked about in parallel already; and who hangs is seen.
+        // Mutants already run in parallel; and one that hangs gets noticed.
         .arg("--test-threads=1")
-        // What fails here is no regression: nothing is noted in the tree.
+        // A failure here is no regression: it leaves no file in the tree.
         .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1")
         .env("PROPTEST_MAX_SHRINK_ITERS", "0")
         .env("INSTA_UPDATE", "no");
@@ -338,7 +338,7 @@ impl Drop for Scratch {
 struct Lines(Vec<u8>);
 
 impl Lines {
-    /// What the first of the lines that `bytes` completes comes to.
+    /// The verdict of the first line that `bytes` completes.
     fn find<T>(&mut self, bytes: &[u8], mut read: impl FnMut(&str) -> Option<T>) -> Option<T> {
         for byte in bytes {
             if *byte != b'\n' {
@@ -381,19 +381,19 @@ impl TestReader {
     }
 }
 
-/// A test's name without what libtest says of it.
+/// A test's name without libtest's additions.
 fn named(test: &str) -> String {
     test.trim_end_matches(" - should panic").to_owned()
 }
 
-/// The seed of a line that says what went wrong in it.
+/// The seed in a line that reports an error.
 fn failed_seed(line: &str) -> Option<u64> {
     let (seed, what) = line.strip_prefix("seed ")?.split_once(": ")?;
     (what != "ok").then(|| seed.parse().ok()).flatten()
 }
 
-/// Reads what `vip-model` prints about a mutant: whether it is caught, and then
-/// whether the same is clean without it.
+/// Reads what `vip-model` prints about a mutant: whether it catches the mutant,
+/// and then whether the same scope is clean without it.
 struct ModelReader {
     line: String,
     is_caught: bool,
@@ -451,7 +451,7 @@ mod tests {
         assert_eq!(read(&format!("{caught}  without it clean to depth 3 (9 states)\n")), Some(true));
         assert_eq!(read(&format!("{caught}  without it NOT CLEAN to depth 3 (9 states)\n")), Some(false));
         assert_eq!(read("mutant no-margin: missed (states 5, depth 3)\n"), Some(false));
-        // It does not look for it.
+        // It does not look for this mutant.
         assert_eq!(read("model FAILED: 0 states\n"), None);
     }
 }

@@ -1,16 +1,16 @@
-//! What becomes of a mutant by what its checkers say, and how that is told.
-//! Asking them is [`super::ask`]'s.
+//! The verdict on a mutant from its checkers' answers, and its text.
+//! [`super::ask`] runs the checkers.
 
 use std::{fmt, path::PathBuf};
 
-/// Where a mutant is at home.
+/// The package that a mutant breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Home {
     /// The lease engine.
     Engine,
-    /// What the lease thread decides around it: vip-lease.
+    /// The core of the lease thread around it: vip-lease.
     Lease,
-    /// What ties that to sockets, files and the data plane: vip-ctl.
+    /// The code that connects that to sockets, files and the data plane: vip-ctl.
     Glue,
 }
 
@@ -19,12 +19,12 @@ pub(super) enum Home {
 pub(super) struct Mutant {
     pub(super) home: Home,
     pub(super) name: String,
-    /// Why nothing can notice it, if nothing can.
+    /// Why no check can notice it; `None` if one can.
     pub(super) harmless: Option<String>,
 }
 
-/// Reads a list: `HOME<tab>NAME<tab>WHY` a line, with nothing for WHY where it
-/// does harm. Other lines are whatever else the program prints.
+/// Reads a list: `HOME<tab>NAME<tab>WHY` a line, with nothing for WHY if the
+/// mutant does harm. Ignores other lines that the program prints.
 pub(super) fn parse_list(text: &str) -> Vec<Mutant> {
     let parse = |line: &str| {
         let mut fields = line.split('\t');
@@ -41,8 +41,8 @@ pub(super) fn parse_list(text: &str) -> Vec<Mutant> {
     text.lines().filter_map(parse).collect()
 }
 
-/// Those of these names, or of all; an error names one that is not there, and
-/// those that are like it.
+/// The mutants with these names, or all; the error names one that does not exist,
+/// and similar ones.
 pub(super) fn choose(all: Vec<Mutant>, names: &[String]) -> Result<Vec<Mutant>, String> {
     if let Some(unknown) = names.iter().find(|name| !all.iter().any(|mutant| mutant.name == **name)) {
         let mut near: Vec<_> = all
@@ -82,7 +82,7 @@ fn unlikeness(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// Who is asked whether they notice a mutant.
+/// A checker that may notice a mutant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Checker {
     /// The engine's unit tests, but for the slow ones.
@@ -103,7 +103,7 @@ pub(super) enum Checker {
     LeaseTests,
     /// The slow ones.
     SlowLeaseTests,
-    /// Those of vip-ctl's unit tests that run what vip-lease decides.
+    /// vip-ctl's unit tests that run code of vip-lease.
     LoopTests,
     /// vip-ctl's unit tests of the module that a mutant's name begins with.
     NearGlueTests,
@@ -113,7 +113,7 @@ pub(super) enum Checker {
     SlowGlueTests,
 }
 
-/// The least that a checker is to be asked again for the same answer.
+/// The least part of a checker that gives the same answer again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Again {
     /// This test.
@@ -126,17 +126,17 @@ pub(super) enum Again {
     All,
 }
 
-/// What a checker says.
+/// The answer of a checker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// All is well.
     Well,
-    /// Something is wrong: who says so, and what to ask to hear it again;
-    /// `None` if it has been seen that it is not said without the mutant.
+    /// Something is wrong: which part says so, and the part to run again; `None`
+    /// if that part was seen to pass without the mutant.
     Wrong(String, Option<Again>),
 }
 
-/// What becomes of a mutant.
+/// The verdict on a mutant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// This one noticed it.
@@ -172,8 +172,8 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Asks one after the other until one notices the mutant. Who does is asked the
-/// same without the mutant: a test that fails anyway has caught nothing.
+/// Runs one checker after the other until one notices the mutant. Runs that one
+/// again without the mutant: a test that fails anyway has caught nothing.
 pub(super) fn judge<E>(
     mutant: &Mutant,
     checkers: &[Checker],
@@ -194,7 +194,7 @@ pub(super) fn judge<E>(
     Ok(mutant.harmless.clone().map_or(Verdict::Missed, Verdict::Harmless))
 }
 
-/// How many of what; the last line.
+/// The counts of all verdicts; the last line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sum {
     caught: usize,

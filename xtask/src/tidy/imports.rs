@@ -1,10 +1,9 @@
 //! Who imports whom: the walls between rooms, and circles of files.
 //!
-//! Sources are parsed, and each path in them is followed through `use` and
-//! `pub use` to the file that defines what it names: what a `mod.rs` passes on
-//! is imported from where it really lives. A module as such is imported by
-//! nobody, only what is inside of it; and what only tests are compiled with
-//! imports what it likes.
+//! Sources are parsed, and each path in them is followed through `use` and `pub
+//! use` to the file that defines the item: what a `mod.rs` re-exports is imported
+//! from where it really lives. Nobody imports a module as such, only the items
+//! inside of it. Code that is compiled for tests only may import everything.
 
 mod arrows;
 mod circles;
@@ -30,17 +29,17 @@ use self::{
     walls::{WALLS, Wall, holes, is_in, missing},
 };
 
-/// Where the table of walls is, for what is wrong with itself.
+/// The file with the table of walls, for errors in the table itself.
 const TABLE: &str = "xtask/src/tidy/imports/walls.rs";
 
 /// What was found about imports.
 pub(super) struct Report {
     pub(super) findings: Vec<Finding>,
-    /// What is printed in any case: circles, and how many arrows there are.
+    /// The lines that are always printed: circles, and how many arrows there are.
     pub(super) text: String,
 }
 
-/// Looks at all modules of the tree.
+/// Checks all modules of the tree.
 pub(super) fn check(tree: &Tree) -> Report {
     check_walls(tree, WALLS)
 }
@@ -87,7 +86,7 @@ fn room_of(file: &Path) -> Option<String> {
 }
 
 /// How many pairs of rooms of `vip-ctl` there are of which the first imports the
-/// second, and how many rooms. What declares the rooms is none.
+/// second, and how many rooms. The file that declares the rooms is not one.
 fn between_rooms(arrows: &[Arrow], rooms: &BTreeSet<String>) -> (usize, usize) {
     let room = |room: &str| {
         let elsewhere = PACKAGES.iter().filter_map(|package| package.room).any(|other| is_in(room, other));
@@ -102,7 +101,7 @@ fn between_rooms(arrows: &[Arrow], rooms: &BTreeSet<String>) -> (usize, usize) {
     (pairs.len(), rooms.iter().filter_map(|one| room(one)).collect::<BTreeSet<_>>().len())
 }
 
-/// A circle as lines: its files, and who names what of whom.
+/// A circle as lines: its files, and which file names which item of another.
 fn describe(circle: &Circle, text: &mut String) {
     let _ = writeln!(text, "circle of {} files:", circle.files.len());
     for file in &circle.files {

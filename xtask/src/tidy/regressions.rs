@@ -61,7 +61,8 @@ mod tests {
         "ctl/tests/it.rs",
     ];
 
-    /// What is found where such a file is in a tree in which all of the sources but `a.rs` have properties.
+    /// The errors for such a file in a tree in which all sources but `a.rs` have
+    /// properties.
     fn found(file: &str) -> Vec<String> {
         let text = |source: &str| if source.ends_with("a.rs") { "" } else { "proptest! {}" };
         let sources = SOURCES.iter().map(|source| (PathBuf::from(source), text(source).to_owned())).collect();

@@ -1,13 +1,14 @@
-//! Rules of the protocol that are cited: each has to stand on its page.
+//! Citations of the protocol's rules: each cited rule has to be on its page.
 
 use std::{collections::BTreeSet, path::Path};
 
 use super::Finding;
 
-/// The page that says the rules.
+/// The page with the rules.
 pub(super) const PAGE: &str = "docs/protocol.md";
 
-/// What is wrong with what these texts cite. `page` is the text of [`PAGE`], if it is there.
+/// The wrong citations in these texts. `page` is the text of [`PAGE`], if that
+/// exists.
 pub(super) fn check<'a>(
     texts: impl Iterator<Item = (&'a Path, &'a str)>,
     page: Option<&str>,
@@ -90,7 +91,7 @@ fn cited_in(text: &str) -> Vec<(u32, usize)> {
     found
 }
 
-/// A text without what makes its lines comments, so that a sentence goes on in the next one.
+/// A text without comment markers, so that a sentence continues on the next line.
 fn without_markers(text: &str) -> String {
     let lines = text.lines().map(|line| line.trim_start().trim_start_matches(['/', '!', '#']).trim());
     lines.collect::<Vec<_>>().join("\n")
@@ -101,7 +102,8 @@ struct Word<'a> {
     text: &'a str,
     /// 1-based.
     line: usize,
-    /// Only what joins numbers is between this one and the next, and no empty line.
+    /// Between this number and the next there is only punctuation or a word that
+    /// joins numbers, and no empty line.
     goes_on: bool,
 }
 
@@ -126,7 +128,7 @@ fn words(text: &str) -> Vec<Word<'_>> {
 mod tests {
     use super::*;
 
-    /// What is found in a text where the page says this.
+    /// The errors for a text if the page says this.
     fn found(text: &str, page: Option<&str>) -> Vec<String> {
         let texts = [(Path::new("a.rs"), text)];
         check(texts.into_iter(), page).iter().map(ToString::to_string).collect()

@@ -17,7 +17,7 @@ use syn::{
 /// The texts of files by their paths in the repository.
 pub(super) type Sources = BTreeMap<PathBuf, String>;
 
-/// A package that is looked at.
+/// A package that tidy checks.
 pub(super) struct Package {
     /// What others call its library; a program is called by nobody.
     library: Option<&'static str>,

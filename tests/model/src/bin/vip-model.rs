@@ -1,6 +1,6 @@
-//! `cargo xtask model`: explores every schedule of small clusters of the
-//! shipped engine, then shows that the same exploration finds what broken
-//! engines do. Everything else is in `vip_model`.
+//! `cargo xtask model`: explores every schedule of small clusters of the shipped
+//! engine, then shows that the same exploration finds the faults of broken
+//! engines. Everything else is in `vip_model`.
 
 use std::{
     io::{self, Write as _},
@@ -55,14 +55,15 @@ fn main() -> ExitCode {
             done += 1;
         }
     }
-    // Nothing explored has shown nothing.
+    // Without an exploration, the run has shown nothing.
     good &= done > 0;
     let verdict = if good { "passed" } else { "FAILED" };
     say(&format!("model {verdict}: {states} states besides the mutants', {:.1?}", begin.elapsed()));
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Finds what is `broken`, and nothing as far as that in what is `whole`; says so.
+/// Requires that the exploration finds the fault of `broken`, and nothing up to
+/// there in `whole`; prints the result.
 fn is_caught(name: &str, broken: Scope, whole: Scope, limit: Duration, traces: bool) -> bool {
     let outcome = explore(broken, limit);
     let (verdict, depth) = match outcome.two_holders() {

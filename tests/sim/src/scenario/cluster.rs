@@ -1,5 +1,5 @@
-//! The first part of a scenario: the cluster, and what its transport lets
-//! pass. It becomes the plan of a world in which nothing happens by chance.
+//! The first part of a scenario: the cluster, and what its transport lets pass.
+//! It becomes the plan of a world without chance.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,11 +8,11 @@ use vip_engine::{GroupSpec, MEMBERS_MAX, NodeSpec, PRIORITY_DEFAULT, PeerLoss, R
 use super::words::{Mistake, Words};
 use crate::{names::Names, plan::Plan};
 
-/// What a clock's rate may be off by, in parts per million: what the world's
-/// arithmetic is made for.
+/// How far a clock's rate may be off, in parts per million: the world's
+/// arithmetic allows no more.
 const PPM_MAX: i64 = 250_000;
 
-/// How the cluster is written down. Each word has one usage.
+/// How to write the cluster. Each word has one usage.
 pub(super) const SETTINGS: &[(&str, &str)] = &[
     ("lease", "lease TIME"),
     ("nodes", "nodes NAME..."),
@@ -62,7 +62,7 @@ impl Cluster {
     }
 }
 
-/// A cluster of which not everything is known yet.
+/// A cluster whose description is incomplete.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     lease: Option<Duration>,

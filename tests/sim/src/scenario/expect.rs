@@ -1,4 +1,4 @@
-//! What a scenario can expect: how it is written, and how it is judged.
+//! The expectations of a scenario: how to write them, and how they are judged.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{clock::SimNs, names::group_id, world::World};
 
-/// What can be written.
+/// Everything that can be written.
 pub(super) const USAGE: &str = "expect FACT [within TIME | for TIME], where FACT is one of \
     `holder GROUP = NODE [or NODE...]`, `holder GROUP = any`, `nobody holds GROUP`, `two hold GROUP` (a pair), \
     `holder [GROUP] unchanged`, `state NODE GROUP = STATE`, `completed [LABEL]`, \
@@ -27,27 +27,27 @@ const STATES: &[GroupState] = &[
     GroupState::Observer,
 ];
 
-/// Something that must be so at some time.
+/// Something that must hold at some time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Expect {
     pub fact: Fact,
     pub span: Span,
 }
 
-/// When it must be so.
+/// When it must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Span {
     Now,
     /// At some moment from now on, not later than this.
     Within(Duration),
-    /// At every event from now on, for so long.
+    /// At every event from now on, for this long.
     For(Duration),
 }
 
-/// What must be so.
+/// What must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fact {
-    /// One of these may answer for the group; any, if there are none.
+    /// One of these may answer for the group; if empty, any.
     Holder {
         group: usize,
         nodes: Vec<usize>,
@@ -55,7 +55,7 @@ pub(super) enum Fact {
     Nobody {
         group: usize,
     },
-    /// What a pair may come to.
+    /// In pair mode, two nodes may answer.
     Two {
         group: usize,
     },
@@ -170,7 +170,7 @@ fn label(words: &mut Words<'_>) -> Option<String> {
     Some(word.to_owned())
 }
 
-/// A refusal as scenarios write it: `TargetNotReady` is `target-not-ready`.
+/// A refusal in the words of scenarios: `TargetNotReady` is `target-not-ready`.
 fn refusal_name(refusal: Refusal) -> String {
     let mut name = String::new();
     for c in format!("{refusal:?}").chars() {
@@ -200,12 +200,12 @@ impl Memory {
 }
 
 impl Fact {
-    /// Is it so?
+    /// Does it hold?
     pub fn holds(&self, world: &World, memory: &Memory) -> bool {
         self.instead(world, memory).is_none()
     }
 
-    /// What is so instead; `None` if it is as expected.
+    /// What holds instead; `None` if it is as expected.
     pub fn instead(&self, world: &World, memory: &Memory) -> Option<String> {
         let answer = |label: &Option<String>| {
             let id = memory.command(label.as_deref())?;

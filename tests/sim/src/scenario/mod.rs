@@ -17,14 +17,14 @@
 //! expect holder db = b within 300ms
 //! ```
 //!
-//! `#` begins a comment. Each step is done before the next one; `at TIME`
-//! (since the beginning) and `after TIME` (since the step before) let time
-//! pass first, alone on a line too. `repeat N` … `end` says the same N times.
-//! Whatever a scenario says, two holders at any moment make it fail, as does
-//! all else that [`Violation`](super::Violation) lists.
+//! `#` begins a comment. Each step is done before the next one; `at TIME` (since
+//! the beginning) and `after TIME` (since the step before) let time pass first,
+//! also alone on a line. `repeat N` … `end` repeats lines N times. Whatever a
+//! scenario expects, two holders at any moment make it fail, as does everything
+//! else that [`Violation`](super::Violation) lists.
 //!
-//! Every word is in `verbs.rs`, with its usage: what the error for a misspelt
-//! step prints. [`parse`] is the way in, [`Scenario::run`] the way on.
+//! `verbs.rs` has every word with its usage, which the error for a misspelt step
+//! prints. [`parse`] reads a scenario, [`Scenario::run`] plays it.
 
 mod cluster;
 mod expect;
@@ -50,7 +50,7 @@ pub struct Scenario {
     lines: Vec<Line>,
 }
 
-/// One step, and where it is written.
+/// One step, and its line.
 #[derive(Clone, Debug)]
 struct Line {
     number: usize,
@@ -144,7 +144,7 @@ pub struct Broken {
     pub file: PathBuf,
     /// The line, from 1.
     pub line: usize,
-    /// What is written there, or the part of it that is wrong.
+    /// The text there, or the part of it that is wrong.
     pub text: String,
     /// What is wrong, and what to write instead.
     pub why: String,

@@ -1,4 +1,4 @@
-//! Scenarios on their way through the world, step by step.
+//! Plays scenarios, step by step.
 
 use std::time::Duration;
 
@@ -19,17 +19,17 @@ use crate::{
     world::World,
 };
 
-/// What a stalled process without a time waits for: for ever.
+/// How long a process stalls if no time is given: for ever.
 const FOR_EVER: Duration = Duration::from_secs(1_000_000);
 
-/// What came of a scenario.
+/// The result of a scenario.
 #[derive(Clone, Debug)]
 pub struct Replay {
     /// What went wrong first, if anything.
     pub result: Result<(), Broken>,
     /// Figures.
     pub stats: Stats,
-    /// What happened, as far as it was to be kept.
+    /// The last lines of what happened.
     pub trace: Vec<String>,
 }
 

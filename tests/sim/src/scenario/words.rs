@@ -1,5 +1,5 @@
-//! A line of a scenario as words, and how to take values out of it. Whatever
-//! is wrong becomes a [`Mistake`] that names the offending word.
+//! A line of a scenario as words, and how to take values out of it. Every error
+//! becomes a [`Mistake`] that names the offending word.
 
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ impl<'a> Words<'a> {
         cluster.group(word)
     }
 
-    /// Nodes up to a word that is none; `all` means every one.
+    /// Nodes, up to a word that is not one; `all` means every node.
     pub fn nodes(&mut self, cluster: &Cluster) -> Result<Vec<usize>, Mistake> {
         if self.take_if("all") {
             return Ok((0..cluster.roles.len()).collect());
@@ -97,7 +97,7 @@ impl<'a> Words<'a> {
         Ok(nodes)
     }
 
-    /// Groups up to a word that is none; none at all means every one.
+    /// Groups, up to a word that is not one; without any, every group.
     pub fn groups_or_all(&mut self, cluster: &Cluster) -> Result<Vec<usize>, Mistake> {
         let mut groups = Vec::new();
         while self.peek().is_some() {
@@ -106,7 +106,7 @@ impl<'a> Words<'a> {
         Ok(if groups.is_empty() { (0..cluster.groups.len()).collect() } else { groups })
     }
 
-    /// `A -> B`, `A <-> B`, with `*` for every node; nothing at all means every link.
+    /// `A -> B`, `A <-> B`, with `*` for every node; nothing means every link.
     pub fn links_or_all(&mut self, cluster: &Cluster) -> Result<Vec<Link>, Mistake> {
         if self.peek().is_none() {
             let all: Vec<_> = (0..cluster.roles.len()).collect();

@@ -1,5 +1,6 @@
-//! The voting half of a node, for one group: rules 3, 5, 7 and 8. Candidacy
-//! and what the node asks of other acceptors is not here.
+//! The voting half of a node, for one group: rules 3, 5, 7 and 8.
+//! [`super::candidacy`] and [`super::proposer`] have what the node asks of other
+//! acceptors.
 
 use std::time::Duration;
 
@@ -20,18 +21,19 @@ pub(crate) struct Accepted {
     pub epoch: Epoch,
     /// Receipt + T_accept, on this node's clock.
     pub until: BootNs,
-    /// By what the owner has it, as far as is known.
+    /// Whether the owner asks for the lease, holds it, or holds it by force, as
+    /// far as this acceptor knows.
     pub claim: Claim,
 }
 
-/// A successor that a released group is kept for.
+/// The successor that acceptors keep a released group for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Reservation {
     successor: NodeId,
     until: BootNs,
 }
 
-/// What ended of what kept a node from standing.
+/// The end of the leases and reservations that kept a node from standing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lapsed {
     /// When the last of it ended.
@@ -40,7 +42,7 @@ pub(crate) struct Lapsed {
     pub holder: Option<NodeId>,
 }
 
-/// What this node's own renewal asks of its own acceptor.
+/// A question of this node's own renewal to its own acceptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OwnPhase {
     /// First phase.
@@ -49,7 +51,7 @@ pub(crate) enum OwnPhase {
     Propose { ballot: Ballot, epoch: Epoch, accept: Duration },
 }
 
-/// What a promise says.
+/// The content of a promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Promised {
     /// The highest epoch accepted so far.
@@ -58,11 +60,12 @@ pub(crate) struct Promised {
     pub yours: Option<Epoch>,
 }
 
-/// The acceptor of one group; an observer's only takes note. It refuses
-/// everybody while it keeps silence, this node's own candidacy included.
+/// The acceptor of one group; that of an observer only takes note. During its
+/// silence it refuses everybody, this node's own candidacy included.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Acceptor {
-    /// Until then it may have forgotten votes that still count (rule 5).
+    /// Until then this acceptor may have forgotten votes that still count (rule
+    /// 5).
     silent_until: Option<BootNs>,
     /// Lower ballots are refused.
     promised: Ballot,
@@ -71,15 +74,15 @@ pub(crate) struct Acceptor {
     accepted: Option<Accepted>,
     reserved: Option<Reservation>,
     epoch: Epoch,
-    /// It may have accepted a grant up to this epoch, and have forgotten it.
+    /// This acceptor may have accepted a grant up to this epoch and forgotten it.
     floor: Epoch,
     broken: Broken,
 }
 
 impl Acceptor {
-    /// An acceptor that has forgotten everything but the highest epoch, or only
-    /// what that was at most (`floor`), and keeps silence until all that it may
-    /// have forgotten has run out.
+    /// An acceptor that has forgotten everything but the highest epoch, or knows
+    /// only an upper bound of it (`floor`). It is silent until everything that it
+    /// may have forgotten has run out.
     pub fn new(epoch: Epoch, floor: Epoch, silent_until: BootNs, broken: Broken) -> Self {
         let floor = if broken.is(Mutant::ForgetsFloor) { Epoch(0) } else { floor };
         Self { epoch, floor, silent_until: Some(silent_until), broken, ..Self::default() }
@@ -91,13 +94,13 @@ impl Acceptor {
         Self { broken: Broken::chosen(), ..Self::default() }
     }
 
-    /// Until when it refuses everybody, if it does (rule 5).
+    /// The end of this acceptor's silence; `None` if it is over (rule 5).
     pub fn silent_until(&self, now: BootNs) -> Option<BootNs> {
         self.silent_until.filter(|until| *until > now)
     }
 
-    /// Forgets what ran out by `now`. Returns the end of what kept `me` from
-    /// standing, if there was anything.
+    /// Forgets what ran out by `now`. If something that kept `me` from standing
+    /// ended by that, returns when, and whose lease it was.
     pub fn run_out(&mut self, me: NodeId, now: BootNs) -> Option<Lapsed> {
         self.silent_until = self.silent_until(now);
         let lease = self.accepted.take_if(|lease| lease.until <= now);
@@ -124,9 +127,9 @@ impl Acceptor {
         Ok(Promised { epoch, yours: self.lease(now).map(|lease| lease.epoch) })
     }
 
-    /// Both phases of this node's own renewal where every voter's vote is
-    /// needed for a lease: this acceptor had the lease too, so that nothing
-    /// else can have been forgotten. The one door through the silence (rule 5).
+    /// Both phases of this node's own renewal where a lease needs every voter's
+    /// vote: this acceptor had the lease too, so it can't have forgotten another
+    /// one. This is the one exception from the silence (rule 5).
     pub fn renew_own(&mut self, phase: OwnPhase, now: BootNs) -> Result<Promised, Refused> {
         match phase {
             OwnPhase::Prepare { ballot } => self.promise(ballot, now),
@@ -171,8 +174,8 @@ impl Acceptor {
         Ok(())
     }
 
-    /// Second phase without a vote, for an observer or in the silence: the
-    /// newest ballot is believed. Returns whether this was it.
+    /// Second phase without a vote, for an observer or during the silence:
+    /// believes the newest ballot. Returns whether this was it.
     pub fn learn(
         &mut self,
         ballot: Ballot,
@@ -181,9 +184,10 @@ impl Acceptor {
         now: BootNs,
         accept: Duration,
     ) -> bool {
-        // Nobody raises a ballot because one who takes note finds it too low:
-        // only the release of the very process that sends it says that this is
-        // from before it. Its next process begins its rounds anew.
+        // An acceptor that only takes note must not reject a ballot for being low: nobody
+        // would raise it. The one ballot that is surely too old comes from before a
+        // release by the very process that sends it. That node's next process begins its
+        // rounds anew.
         let is_own = (ballot.node, ballot.incarnation) == (self.released.node, self.released.incarnation);
         let is_released = is_own && ballot <= self.released;
         let is_newest =
@@ -197,8 +201,8 @@ impl Acceptor {
         is_newest
     }
 
-    /// What was promised and accepted before may be forgotten; until all of it
-    /// has run out, nothing new may be (rule 5).
+    /// This acceptor may have forgotten what it promised and accepted before its
+    /// start. It accepts nothing new until all of that has run out (rule 5).
     fn heed_silence(&self, now: BootNs) -> Result<(), Refused> {
         match self.silent_until(now) {
             Some(until) => Err(Refused::Silent { remaining: until.since(now) }),
@@ -234,13 +238,13 @@ impl Acceptor {
         Ok(())
     }
 
-    /// The ballot's node has released (rules 7 and 8). Returns whether this
-    /// was news; a duplicate must not reserve the group again. A successor has
-    /// the group to itself for `reserve`.
+    /// The ballot's node has released (rules 7 and 8); its successor, if it names
+    /// one, has the group to itself for `reserve`. Returns whether the release
+    /// was new here: a duplicate must not reserve the group again.
     ///
-    /// Only a lease of the very incarnation that releases is cleared: a
-    /// Release that was on its way while the node started anew says nothing
-    /// about the lease of its new incarnation.
+    /// Clears only a lease of the very incarnation that releases: a Release that
+    /// was on its way while the node restarted says nothing about the lease of
+    /// the node's new incarnation.
     pub fn release(
         &mut self,
         ballot: Ballot,
@@ -262,7 +266,7 @@ impl Acceptor {
         news
     }
 
-    /// [`Mutant::ForceOverwrites`]: whatever was accepted is nobody's.
+    /// [`Mutant::ForceOverwrites`]: forgets the accepted lease, whoever owns it.
     pub fn forget(&mut self) {
         self.accepted = None;
     }
@@ -305,14 +309,14 @@ impl Acceptor {
         self.reservation(now).is_some_and(|kept| kept.successor == node)
     }
 
-    /// Until when `node` would be refused, whatever its ballot.
+    /// Until when this acceptor would refuse `node`, whatever its ballot.
     pub fn blocked_until(&self, node: NodeId, now: BootNs) -> Option<BootNs> {
         let lease = self.lease(now).filter(|lease| lease.ballot.node != node).map(|lease| lease.until);
         let kept = self.reservation(now).filter(|kept| kept.successor != node).map(|kept| kept.until);
         lease.max(kept)
     }
 
-    /// When something here runs out next.
+    /// The next moment at which something here runs out.
     pub fn next_deadline(&self) -> Option<BootNs> {
         let lease = self.accepted.map(|lease| lease.until);
         let kept = self.reserved.map(|kept| kept.until);
@@ -348,8 +352,8 @@ impl Group {
         );
     }
 
-    /// First phase. While a new number would have to wait for the disk there is
-    /// no promise for it either: attempts in vain would use numbers up.
+    /// First phase. As long as a new epoch would have to wait for the disk, this
+    /// node does not promise one either: attempts in vain would use numbers up.
     pub fn promise(&mut self, ballot: Ballot, node: &Node) -> Result<Promised, Refused> {
         let promised = self.acceptor.prepare(ballot, node.now)?;
         if promised.yours.is_none() && !node.is_on_disk(promised.epoch.next()) {
@@ -373,7 +377,7 @@ impl Group {
         self.round = self.round.max(ballot.round);
         let (now, accept) = (node.now, node.keep());
         if !node.votes() {
-            // Nobody counts on an observer: it may believe the latest.
+            // Nobody relies on an observer's vote, so it may believe the latest ballot.
             if self.acceptor.learn(ballot, epoch, claim, now, accept) {
                 self.on_foreign_lease(claim.is_held());
             }
@@ -385,12 +389,11 @@ impl Group {
             && self.lease.is_none()
             && !node.broken.is(Mutant::NoNoteInSilence)
         {
-            // Not a vote. But when the silence is over, this acceptor refuses
-            // others as those do that have voted, and the holder's agent can
-            // be replaced next.
+            // Not a vote. But after its silence this acceptor refuses other candidates
+            // like the acceptors that voted, so the holder's agent can be replaced next.
             self.acceptor.learn(ballot, epoch, claim, now, accept);
         }
-        // A renewal is no new number, and is never kept waiting by a disk.
+        // A renewal has no new epoch, so it never waits for a disk.
         let answer = if node.is_below_ceiling(epoch) || claim == Claim::Held {
             self.acceptor.propose(ballot, epoch, claim, now, accept)
         } else {
@@ -409,8 +412,8 @@ impl Group {
         );
     }
 
-    /// That this node holds, it says only while it does: what its acceptor
-    /// keeps may have outlived its lease.
+    /// Says that this node holds only while it does: its acceptor may keep the
+    /// lease for longer than the lease lasts.
     fn as_it_is(&self, because: Refused, node: &Node) -> Refused {
         match because {
             Refused::Held { ballot, epoch, remaining, .. } if ballot.node == node.me() => {
@@ -423,9 +426,9 @@ impl Group {
         }
     }
 
-    /// Can `from` hold leases, as far as this node knows? Who could in the
-    /// generation before, and can't in this one, need not have heard of it,
-    /// and nobody waits until it has (rule 10): it gets no vote here.
+    /// Can `from` hold leases, as far as this node knows? A node that could in
+    /// the generation before, and can't in this one, may not have heard of the
+    /// change, and nobody waits until it has (rule 10): it gets no vote here.
     fn may_hold(from: NodeId, node: &Node) -> bool {
         node.config.role(from) == Some(Role::Node) || node.broken.is(Mutant::VotesForAnybody)
     }

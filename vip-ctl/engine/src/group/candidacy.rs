@@ -1,6 +1,6 @@
-//! When this node stands for a group, and whether it could: by rank, by hand,
-//! by force, or to get back what a node of lower rank has (rule 9). How an
-//! attempt goes is in [`super::proposer`].
+//! When this node stands for a group, and whether it could: by rank, by hand, by
+//! force, or to get the group back from a node of lower rank (rule 9).
+//! [`super::proposer`] has the attempt itself.
 
 use vip_common::BootNs;
 
@@ -20,7 +20,7 @@ impl Group {
         }
     }
 
-    /// When this node stands; `None` while it may not, or needs not.
+    /// When this node stands; `None` while it may not stand or need not.
     pub fn stand_at(&self, node: &Node) -> Option<BootNs> {
         if self.lease.is_some() || self.attempt.is_some() || !self.able(node) {
             return None;
@@ -28,11 +28,11 @@ impl Group {
         if self.abstaining && !node.broken.is(Mutant::StandsDemoted) {
             return None;
         }
-        // Becoming quorate is an event of its own, which looks here again.
+        // The node calls this again when it becomes quorate.
         if !node.quorate && self.forced.is_none() && !node.broken.is(Mutant::StandsWithoutQuorum) {
             return None;
         }
-        // Only a person moves a group now; where it was it may come back to.
+        // In a pause only a person moves a group; but it may come back to where it was.
         let waits = !self.at_once && !self.was_mine && !node.broken.is(Mutant::MovesInAPause);
         if node.pause.on && waits {
             return None;
@@ -77,7 +77,7 @@ impl Group {
         self.rank.is_some() && is_fit && !is_mute && !is_silent && !stays_away
     }
 
-    /// May this node be about to have the lease, as others may count on?
+    /// May others count on this node to have the lease soon?
     pub fn is_expected(&self, node: &Node) -> bool {
         self.lease.is_none()
             && (self.promised_until.is_some()
@@ -86,10 +86,12 @@ impl Group {
                 || self.acceptor.reserved_for(node.me(), node.now))
     }
 
-    /// Has somebody else the group, or could take it, if this node leaves?
+    /// Does another node have the group, or could one take it, if this node
+    /// leaves?
     pub fn is_covered(&self, node: &Node) -> bool {
         let is_held = self.holder(node, node.now).is_some_and(|holder| holder != node.me());
-        // Without a quorum it could not take it either, for whatever reason.
+        // This node could not take the group without a quorum either, whatever the
+        // reason.
         let can_not_have_it = self.rank.is_none()
             || self.eligible == Some(false)
             || self.mute
@@ -100,12 +102,12 @@ impl Group {
             || (self.releasing.is_none() && node.best_peer(self.id).is_some())
     }
 
-    /// Has a node of lower rank the lease that this node could have (rule 9)?
+    /// Does a node of lower rank have a lease that this node could have (rule 9)?
     fn could_preempt(&self, node: &Node) -> bool {
         let Some(rank) = self.rank.filter(|_| self.lease.is_none() && self.ready(node)) else { return false };
         let lower = |other| node.config.rank(self.id, other).is_some_and(|theirs| theirs > rank);
         let held_lower = self.holder(node, node.now).is_some_and(lower);
-        // It is for the best of those who could.
+        // Only the best of the nodes that could preempt does.
         let is_best = node.ready_peers(self.id, node.now).all(lower) || node.broken.is(Mutant::AnyPreempts);
         let is_paused = node.pause.on && !node.broken.is(Mutant::PreemptsInAPause);
         held_lower && !is_paused && node.quorate && is_best
@@ -117,8 +119,8 @@ impl Group {
         self.preempts_since.map(|since| since.plus(delay))
     }
 
-    /// Preemption is a switchover that the node of higher priority asks for,
-    /// after a while in which it could have had the lease (rule 9).
+    /// Preemption is a switchover that the node of higher priority asks for, once
+    /// it has been able to hold the lease for a while (rule 9).
     pub fn drive_preemption(&mut self, node: &mut Node) {
         let Some(delay) = node.config.preempt(self.id) else { return };
         if !self.could_preempt(node) {
@@ -127,16 +129,16 @@ impl Group {
         }
         let since = *self.preempts_since.get_or_insert(node.now);
         if since.plus(delay) <= node.now || node.broken.is(Mutant::PreemptsAtOnce) {
-            // If nothing comes of it, it is asked for again: where many groups
-            // are due at once, only some of them are asked for at a time.
+            // If it fails, this node asks again: where many groups are due at once, it
+            // asks for only some of them at a time.
             let again = node.now.plus(COMMAND_TIMEOUT);
             self.preempts_since = Some(BootNs(0).plus(again.since(BootNs(0).plus(delay))));
             node.wishes.push_back(Command::Switchover { group: self.id, to: Some(node.me()) });
         }
     }
 
-    /// Take the lease by this node's own vote, whoever else may have it. What
-    /// its own acceptor keeps of another is respected even so.
+    /// Take the lease by this node's own vote, whoever else may have it. Even so,
+    /// its own acceptor keeps to another's lease that it has accepted.
     pub fn force(&mut self, node: &mut Node) {
         if self.lease.is_none() {
             if node.broken.is(Mutant::ForceOverwrites) {
@@ -148,7 +150,7 @@ impl Group {
         }
     }
 
-    /// Stand at once, by a person's wish.
+    /// Stand at once, because a person asked for it.
     pub fn stand_by_hand(&mut self, node: &Node) {
         self.abstaining = false;
         self.at_once = true;

@@ -1,6 +1,6 @@
-//! The holder's side of switchover, demotion and promotion elsewhere (rule
-//! 8): ask the target, and release only when it is ready. Who asked, and
-//! whether the outcome came about, is in [`crate::command`].
+//! The holder's side of switchover, demotion and promotion elsewhere (rule 8):
+//! ask the target, and release only when it is ready. [`crate::command`] knows
+//! who asked, and decides whether the outcome has come about.
 
 use vip_common::BootNs;
 
@@ -13,7 +13,7 @@ use crate::{
     node::{Node, Requester},
 };
 
-/// What the command leaves open.
+/// What to do with the lease when a target says no, or there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Wish {
     /// This node or nobody.
@@ -32,7 +32,7 @@ pub(crate) enum Wish {
 /// A handover whose target has not answered yet. The lease is renewed meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Handover {
-    /// Who waits for a verdict; `None`: the node itself.
+    /// Who waits for the verdict; `None` if this node itself wants to hand over.
     requester: Option<Requester>,
     wish: Wish,
     target: NodeId,
@@ -90,7 +90,8 @@ impl Group {
         node.tell(target, self.id, About::AskReady { ask });
     }
 
-    /// Asks the best target not tried yet; without one, does what the wish says.
+    /// Asks the best target that was not tried yet; without one, does what the
+    /// wish says.
     fn ask_best(&mut self, requester: Option<Requester>, wish: Wish, tried: NodeSet, node: &mut Node) {
         match (node.best_target(self.id, tried, None, node.now), wish) {
             (Some(target), _) => self.ask(requester, wish, target, tried, node),
@@ -148,17 +149,17 @@ impl Group {
         }
     }
 
-    /// This node does not leave after all.
+    /// This node gives up leaving.
     pub fn stay(&mut self) {
         self.handover.take_if(|handover| handover.wish == Wish::Leave);
     }
 
-    /// The lease is gone before anybody could take it over.
+    /// The lease has ended before a target could take it over.
     pub fn cancel_handover(&mut self, node: &mut Node) {
         let Some(handover) = self.handover.take() else { return };
         let verdict = match handover.wish {
             Wish::To(_) | Wish::Best | Wish::Unwell => Verdict::Refused(Refusal::NotHolder),
-            // Which is what was asked for.
+            // A released lease is what this command asked for.
             Wish::Away => {
                 self.abstaining = true;
                 Verdict::Started { successor: None }
@@ -175,7 +176,7 @@ impl Group {
         if self.lease.is_some() {
             let successor = node.best_peer(self.id);
             self.release(successor, Reason::PromoteFailed, node);
-            // If nobody takes it, it may try again here, also in a pause.
+            // If no other node takes it, this one may try again, also in a pause.
             self.was_mine = true;
         } else {
             self.attempt = None;

@@ -1,6 +1,6 @@
-//! One group on this node: its acceptor, its lease or its wish for one, and
-//! when it has to look at the clock. How an attempt goes is in
-//! [`proposer`], how a lease is given away in [`handover`].
+//! One group on this node: its acceptor, its lease or its wish for one, and when
+//! its next step is due. [`proposer`] has how an attempt goes, [`handover`] how a
+//! holder gives a lease away.
 //!
 //! ```text
 //!            silence over, eligible                majority accepts
@@ -40,8 +40,8 @@ use crate::{
 /// This node's own lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Held {
-    /// The ballot that won it last; `None` while it is what a former
-    /// incarnation left in the map.
+    /// The ballot that won it last; `None` for a lease that a former incarnation
+    /// left in the map.
     pub ballot: Option<Ballot>,
     /// `None` until an acceptor has told the epoch of an adopted lease.
     pub epoch: Option<Epoch>,
@@ -58,17 +58,17 @@ pub(crate) struct Group {
     pub acceptor: Acceptor,
     /// `None` for a witness.
     pub rank: Option<u32>,
-    /// `None` until the event loop has said.
+    /// `None` until the event loop has said whether this node is eligible.
     pub eligible: Option<bool>,
-    /// Not eligible, but a lease goes on until another node is ready.
+    /// Not eligible, but keeps a lease until another node is ready.
     pub clings: bool,
     /// With the lease, this node would answer none of its VIPs.
     pub mute: bool,
-    /// When a node that is not well asked others last.
+    /// When this node, not being well, last asked others to take the group.
     asked_at: Option<BootNs>,
-    /// Something is to be done between a grant and the service.
+    /// Has this node something to do between a grant and the service?
     pub prepares: bool,
-    /// It is being done.
+    /// Is it doing that now?
     pub preparing: bool,
     /// Demoted by hand: does not stand.
     pub abstaining: bool,
@@ -79,7 +79,8 @@ pub(crate) struct Group {
     pub named: Epoch,
     /// The highest ballot that this incarnation has used.
     pub used: Option<Ballot>,
-    /// Some acceptor may keep a lease from an attempt of ours that did not win.
+    /// Some acceptor may keep a lease from an attempt of this node that did not
+    /// win.
     pub leftover: bool,
     pub lease: Option<Held>,
     pub attempt: Option<Attempt>,
@@ -89,18 +90,18 @@ pub(crate) struct Group {
     pub stand_after: BootNs,
     /// Stand without the rank's delay: named as successor, or promoted by hand.
     pub at_once: bool,
-    /// Taken, or to be taken, by this node's vote alone. Given up at that
-    /// time if there is no lease by then.
+    /// This node has taken, or is to take, the lease by its own vote alone. It
+    /// gives up at that time if it has no lease by then.
     pub forced: Option<BootNs>,
-    /// Whose lease ran out, if nobody has had one since: it is no candidate
-    /// that others have to wait for.
+    /// The node whose lease ran out, if nobody has had one since: others need not
+    /// wait for its candidacy.
     pub gone: Option<NodeId>,
     /// This node said that it is ready, and may be handed the group until then.
     pub promised_until: Option<BootNs>,
     /// Was the last holder known here this node?
     pub was_mine: bool,
-    /// Since when this node, of higher priority, could have the lease that
-    /// another one has.
+    /// Since when this node, of higher priority, could have had the lease of
+    /// another one.
     pub preempts_since: Option<BootNs>,
     pub handover: Option<Handover>,
     pub releasing: Option<Releasing>,
@@ -112,9 +113,9 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// A group whose acceptor keeps silence until then: what it promised and
-    /// accepted before is forgotten, on a node that starts as for a group that
-    /// is new on a running one.
+    /// A group whose acceptor is silent until then, because it has forgotten what
+    /// it promised and accepted before: on a node that starts, and for a group
+    /// that is new on a running node.
     pub fn new(id: GroupId, silent_until: BootNs, node: &Node) -> Self {
         Self {
             id,
@@ -156,8 +157,8 @@ impl Group {
         }
     }
 
-    /// Takes over what a former incarnation left in the map (rule 5). What
-    /// can't be a lease of ours is cleared.
+    /// Takes over a lease that a former incarnation left in the map (rule 5).
+    /// Clears a word that can't be a lease of this node.
     pub fn adopt(&mut self, expiry: BootNs, node: &mut Node) {
         let plausible = expiry > node.now && expiry <= node.now.plus(node.timing.hold);
         let plausible = plausible || node.broken.is(Mutant::AdoptsAnything);
@@ -170,7 +171,7 @@ impl Group {
         }
     }
 
-    /// May this message change anything? Not if it answers an attempt that is
+    /// Can this message change anything? Not if it answers an attempt that is
     /// over, as every vote beyond a majority does.
     pub fn waits_for(&self, about: &About, node: &Node) -> bool {
         #[cfg(feature = "mutants")]
@@ -193,8 +194,8 @@ impl Group {
         }
     }
 
-    /// Takes a message about this group. Ballots must be the sender's in
-    /// questions and this node's in answers; others are not for us.
+    /// Takes a message about this group. The ballot of a question must be the
+    /// sender's and that of an answer this node's; others are ignored.
     pub fn receive(&mut self, from: NodeId, about: About, node: &mut Node) {
         #[cfg(feature = "mutants")]
         if node.broken.is(Mutant::SameBallot) && self.receive_other(from, about, node) {
@@ -223,7 +224,8 @@ impl Group {
             }
             About::Released { ballot } if ballot.node == me => self.on_released(from, ballot),
             About::AskReady { ask } => {
-                // By name: somebody who demoted this node before has changed their mind.
+                // The holder asks for this node by name: a person who demoted it before
+                // has changed their mind.
                 let ready = (self.able(node) && node.quorate) || node.broken.is(Mutant::AlwaysReady);
                 if ready && !node.broken.is(Mutant::ForgetsPromise) {
                     self.promised_until = Some(node.now.plus(node.timing.ask).plus(node.timing.reserve));
@@ -253,7 +255,7 @@ impl Group {
         self.drive_handover(node);
         self.drive_preemption(node);
         self.drive_standby(node);
-        // A renewal comes round often enough to notice who has become ready.
+        // Each renewal is often enough to notice which nodes have become ready.
         self.drive_unwell(node);
     }
 
@@ -279,14 +281,14 @@ impl Group {
         self.lease.filter(|_| !busy).map(|lease| lease.renew_at)
     }
 
-    /// What others have had of this group has run out, and no word from them
-    /// is left unread.
+    /// Lets run out what other nodes have of this group, once every message from
+    /// them is read.
     fn run_out_others(&mut self, node: &Node) {
         if let Some(Lapsed { at: ended, holder }) = self.acceptor.run_out(node.me(), node.now) {
             self.gone = holder.or(self.gone);
-            // Long overdue means that this process was stopped, maybe with its
-            // whole machine: what the holder has sent meanwhile may not even be
-            // in the socket yet.
+            // Long overdue means that this process was stopped, maybe with its whole
+            // machine: messages that the holder has sent meanwhile may not even be in the
+            // socket yet.
             let late = node.now.since(ended) > node.timing.slot;
             let after = if late { node.now.plus(node.timing.slot) } else { ended };
             self.stand_after = self.stand_after.max(after);
@@ -294,14 +296,14 @@ impl Group {
         }
     }
 
-    /// Lets this node's own lease run out, before anything else is looked at.
+    /// Lets this node's own lease run out, before anything else happens.
     pub fn run_out_own(&mut self, node: &mut Node) {
         self.promised_until = self.promised_until.filter(|until| *until > node.now);
         if self.lease.is_some_and(|lease| lease.until <= node.now) && !node.broken.is(Mutant::EndlessLease) {
             self.lease = None;
             self.forced = None;
-            // A renewal that still came through would be a lease again; but
-            // it would be a new grant, and those are for candidates.
+            // A renewal that still succeeded would be a new grant, and only candidates
+            // get those.
             if !node.broken.is(Mutant::AttemptOutlivesLease) {
                 self.attempt = None;
             }
@@ -316,7 +318,7 @@ impl Group {
         }
     }
 
-    /// The event loop's word on eligibility (rule 12).
+    /// Takes the event loop's verdict on eligibility (rule 12).
     pub fn set_eligible(&mut self, eligible: bool, clings: bool, node: &mut Node) {
         if self.eligible == Some(eligible) && self.clings == clings {
             return;
@@ -347,8 +349,8 @@ impl Group {
         }
     }
 
-    /// Rule 12: a lease is released where it can't be served, but not while
-    /// the cluster is paused.
+    /// Rule 12: releases a lease that this node can't serve, but not while the
+    /// cluster is paused.
     pub fn leave_if_ineligible(&mut self, node: &mut Node) {
         if self.clings {
             self.drive_unwell(node);
@@ -362,14 +364,16 @@ impl Group {
         }
     }
 
-    /// Who clings asks, and releases to whom says that it is ready: what it
-    /// last said may be over, and then nobody would have the lease.
+    /// A node that clings asks others, and releases only to one that answers that
+    /// it is ready: an earlier word of that node may be outdated, and then nobody
+    /// would have the lease.
     fn drive_unwell(&mut self, node: &mut Node) {
         let may_leave = self.clings && self.lease.is_some() && self.handover.is_none() && !node.pause.on;
         if !may_leave {
             return;
         }
-        // Who can't say by itself that it is ready is asked now and then.
+        // A node with other groups can't announce that it is ready, so it is asked now
+        // and then.
         let is_due = self.asked_at.is_none_or(|at| at.plus(node.timing.accept) <= node.now);
         if node.best_peer(self.id).is_some()
             || (is_due && node.best_target(self.id, NodeSet::default(), None, node.now).is_some())
@@ -402,7 +406,7 @@ impl Group {
         }
     }
 
-    /// On standby a node keeps nothing, and who leaves hands everything over.
+    /// A node on standby keeps nothing, and a leaving node hands everything over.
     fn drive_standby(&mut self, node: &mut Node) {
         let leaves = node.standby || node.leaving.is_some_and(|leaving| !leaving.failed);
         if leaves
@@ -424,13 +428,13 @@ impl Group {
         if let Some(lease) = self.lease.filter(|lease| lease.until > now) {
             return Some((node.me(), lease.epoch));
         }
-        // What our own acceptor keeps of us without a lease is a leftover,
+        // Without a lease of this node, what its own acceptor keeps for it is a leftover;
         // and what another node has only asked for may become one.
         let lease = self.acceptor.lease(now).filter(|l| l.claim.is_held() && l.ballot.node != node.me())?;
         Some((lease.ballot.node, Some(lease.epoch)))
     }
 
-    /// That of this node's lease; without one, the highest known here.
+    /// The epoch of this node's lease; without one, the highest known here.
     pub fn epoch(&self) -> Epoch {
         self.lease.and_then(|lease| lease.epoch).unwrap_or_else(|| self.acceptor.epoch())
     }
@@ -459,7 +463,8 @@ impl Group {
         self.reported = None;
     }
 
-    /// Tells what has changed since the last time, if anything has.
+    /// Tells the event loop what has changed since the last report, if anything
+    /// has.
     pub fn report(&mut self, node: &mut Node) {
         let (state, holder) = (self.state(node, node.now), self.holder(node, node.now));
         let epoch = self.epoch();

@@ -1,10 +1,9 @@
-//! The asking half of a node: attempts to get, renew or adopt a lease, each
-//! under a ballot of its own (rules 1, 2, 5 and 6). When to make one is decided
-//! in [`super`] and here only for renewals.
+//! The asking half of a node: attempts to get, renew or adopt a lease, each under
+//! its own ballot (rules 1, 2, 5 and 6). [`super::candidacy`] says when to stand.
 //!
-//! A candidate asks in two phases. The first tells it the highest epoch, and
-//! rivals that they are too late; that two never hold follows from the second
-//! alone, in which an acceptor takes no lease beside another's. So a renewal,
+//! A candidate asks in two phases. The first tells the candidate the highest
+//! epoch, and its rivals that they are too late. The second alone excludes a
+//! second holder: an acceptor accepts no lease beside another's. So a renewal,
 //! whose epoch is known and stays, has only the second.
 
 use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
@@ -33,15 +32,15 @@ pub(crate) enum Kind {
     Stand,
     /// The same grant for longer.
     Renew,
-    /// The same grant for longer, during the silence after a start: by the
-    /// other acceptors alone, each of which still has this node's lease.
+    /// The same grant for longer, during the silence after a start: by the votes
+    /// of the other acceptors alone, each of which still has this node's lease.
     Adopt,
 }
 
 /// How far an attempt is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Phase {
-    /// `epoch`: the highest that a promise told.
+    /// `epoch`: the highest that a promise named.
     Preparing { epoch: Epoch },
     /// `epoch`: the value proposed, fixed from here on.
     Proposing { epoch: Epoch, accepted: NodeSet },
@@ -54,17 +53,15 @@ pub(crate) struct Attempt {
     kind: Kind,
     phase: Phase,
     promised: NodeSet,
-    /// Who refused, and until when it would do so again.
+    /// The acceptors that refused, and until when each would refuse again.
     refused: BTreeMap<NodeId, BootNs>,
-    /// When the first word of it was sent. The lease counts from here, however
-    /// often that is sent again (rule 2).
+    /// When the first message was sent: the lease counts from here (rule 2).
     sent: BootNs,
     resend: BootNs,
-    /// Who refused has accepted another candidate's lease, which nobody is
-    /// known to hold.
+    /// An acceptor that refused has accepted another candidate's lease, and
+    /// nobody is known to hold that one.
     contended: bool,
-    /// It has brought the lease already, by fewer votes than a majority; a
-    /// lease held by force looks for the others' all the same.
+    /// It has won already; by force, it goes on to ask for the others' votes.
     won: bool,
 }
 
@@ -73,12 +70,12 @@ impl Attempt {
         if self.won { self.resend } else { self.resend.min(self.sent.plus(timing.patience)) }
     }
 
-    /// Is this the ballot that it has?
+    /// Does the attempt have this ballot?
     pub fn is_of(&self, ballot: Ballot) -> bool {
         self.ballot == ballot
     }
 
-    /// Has it brought its lease already?
+    /// Has the attempt won the lease already?
     pub const fn is_won(&self) -> bool {
         self.won
     }
@@ -88,9 +85,9 @@ impl Attempt {
 enum Failure {
     /// Another ballot was higher.
     Duel,
-    /// Enough acceptors refuse until then.
+    /// Enough acceptors refuse until then to exclude a majority.
     Blocked(BootNs),
-    /// Too few have answered.
+    /// Too few acceptors have answered.
     Unanswered,
 }
 
@@ -120,10 +117,9 @@ impl Group {
         }
     }
 
-    /// The round of a new ballot: higher than any that was seen here.
+    /// The round of a new ballot: higher than any that this node has seen.
     ///
-    /// Renewals that begin together have the same one, so that a few bytes
-    /// name them all.
+    /// Renewals that begin together share a round: a few bytes name them all.
     fn next_round(&mut self, kind: Kind, node: &mut Node) -> u64 {
         let own = self.round.max(self.acceptor.round()).saturating_add(1);
         self.round = match kind {
@@ -137,7 +133,7 @@ impl Group {
         self.round
     }
 
-    /// The epoch to propose, where no acceptor has to be asked for it.
+    /// The epoch to propose, where this node need not ask an acceptor for it.
     fn known_epoch(&self, kind: Kind, node: &Node) -> Option<Epoch> {
         match kind {
             Kind::Renew => self.lease.and_then(|lease| lease.epoch),
@@ -152,8 +148,7 @@ impl Group {
         let ballot = Ballot { round, incarnation: node.config.incarnation, node: node.me() };
         self.used = Some(ballot);
         node.renewing |= kind != Kind::Stand;
-        // An earlier release has had its time; acceptors that missed it let
-        // this node's higher ballots pass.
+        // Acceptors that missed an earlier release accept higher ballots.
         self.releasing = None;
         self.attempt = Some(Attempt {
             ballot,
@@ -177,7 +172,7 @@ impl Group {
         }
     }
 
-    /// Has this node's own acceptor a vote on this in its silence?
+    /// May this node's own acceptor vote on this in its silence?
     fn is_through_silence(&self, kind: Kind, node: &Node) -> bool {
         match kind {
             Kind::Adopt => node.config.needs_all(),
@@ -207,7 +202,7 @@ impl Group {
         epoch: Epoch,
         node: &mut Node,
     ) -> Result<(), Refused> {
-        // By force no more is promised, and a full disk is no reason to have nobody.
+        // Force promises nothing about epochs, and must work with a full disk.
         if kind == Kind::Stand && self.forced.is_none() && !node.is_below_ceiling(epoch) {
             return Err(Refused::Silent { remaining: CEILING_WAIT });
         }
@@ -250,7 +245,7 @@ impl Group {
                 }
             }
             Phase::Proposing { epoch, .. } => {
-                // Others were sent the proposal without being waited for.
+                // The others got the proposal without being waited for.
                 if attempt.kind == Kind::Adopt && late {
                     let epoch = *epoch;
                     node.tell(from, self.id, About::Propose { ballot, epoch, claim: Claim::Held });
@@ -259,13 +254,13 @@ impl Group {
         }
     }
 
-    /// Second phase: a majority has promised, or need not be asked.
+    /// Second phase: a majority has promised, or no promise is needed.
     fn propose(&mut self, told: Epoch, node: &mut Node) {
         let Some(attempt) = &mut self.attempt else { return };
         let (ballot, kind) = (attempt.ballot, attempt.kind);
         let epoch = match kind {
             Kind::Stand if node.broken.is(Mutant::SameEpoch) => told,
-            // Of a majority, and of this node, which may not be one of it.
+            // The highest of a majority, and of this node, which may not be in it.
             Kind::Stand if node.broken.is(Mutant::OwnEpochForgotten) => told.next(),
             Kind::Stand => told.max(self.acceptor.epoch()).max(self.named).next(),
             Kind::Renew if node.broken.is(Mutant::RenewalsRaise) => told.next(),
@@ -280,7 +275,7 @@ impl Group {
         let promised = attempt.promised;
         let claim = self.claim_of(kind);
         for peer in node.config.peers() {
-            // Observers take note of what they are told.
+            // Observers take note of every lease.
             if kind != Kind::Adopt || promised.contains(peer) || !node.config.votes(peer) {
                 node.tell(peer, self.id, About::Propose { ballot, epoch, claim });
             }
@@ -311,7 +306,7 @@ impl Group {
         }
         let (kind, epoch, sent, won) = (attempt.kind, *epoch, attempt.sent, attempt.won);
         if votes >= node.config.majority() && !node.broken.is(Mutant::ForcedForEver) {
-            // Had by right from here on, if it was by force.
+            // From here on a lease by force is an ordinary one.
             self.forced = None;
         }
         if self.forced.is_some() {
@@ -324,8 +319,8 @@ impl Group {
         }
     }
 
-    /// Enough acceptors have accepted: the lease is this node's until T_hold
-    /// after the first word of it was sent (rule 2).
+    /// Enough acceptors have accepted: this node has the lease until T_hold after
+    /// it sent the attempt's first message (rule 2).
     fn win(&mut self, ballot: Ballot, kind: Kind, epoch: Epoch, sent: BootNs, node: &mut Node) {
         let until = sent.plus(node.timing.hold);
         if until <= node.now && !node.broken.is(Mutant::WinsTooLate) {
@@ -350,7 +345,7 @@ impl Group {
                 self.reason = if self.forced.is_some() { Reason::Forced } else { Reason::Elected };
                 self.preparing = self.prepares;
                 if self.preparing {
-                    // In the packet that tells of the lease, or right behind it.
+                    // Goes in the packet that tells of the lease, or right behind it.
                     node.heartbeat_at = node.now;
                 }
                 if !node.broken.is(Mutant::NoAnnouncement) {
@@ -374,7 +369,7 @@ impl Group {
             .max(1)
     }
 
-    /// Fewer votes may be enough than when the last one came in.
+    /// Counts the votes again: fewer than before may be enough.
     pub fn recount(&mut self, node: &mut Node) {
         let needed = self.votes_needed(node);
         let Some(attempt) = &self.attempt else { return };
@@ -395,7 +390,7 @@ impl Group {
             Refused::Held { ballot: other, epoch, claim, remaining } => {
                 self.round = self.round.max(other.round);
                 self.hear_epoch(epoch, node);
-                // The holder itself, asked since this node has held, means it.
+                // The holder's own answer to a question by a holder is sure.
                 let is_sure = claim == Claim::Held && from == other.node && self.is_renewal(ballot);
                 if self.superseded_by(other, (epoch, claim), is_sure, node) {
                     self.release(None, Reason::Superseded, node);
@@ -418,7 +413,7 @@ impl Group {
         attempt.refused.insert(from, until);
         let outbid = matches!(because, Refused::Promised { .. });
         if !outbid {
-            // Ask again when it is free, if that is soon.
+            // Asks again when that acceptor is free, if that is soon.
             attempt.resend = attempt.resend.min(until.max(node.now.plus(RETRY_MIN)));
         }
         let voters = node.config.voters().len();
@@ -431,7 +426,7 @@ impl Group {
                 self.fail_candidacy(&Failure::Duel, node);
             }
             Kind::Stand if hopeless => {
-                // Enough are free again when this many have let go.
+                // Enough acceptors are free again once this many refusals have ended.
                 let mut free: Vec<_> = attempt.refused.values().copied().collect();
                 free.sort_unstable();
                 let missing = needed - (voters - free.len());
@@ -439,7 +434,7 @@ impl Group {
                 self.fail_candidacy(&Failure::Blocked(until), node);
             }
             Kind::Renew | Kind::Adopt if hopeless => {
-                // A higher ballot will do at once; who refuses all, will for a while.
+                // An even higher ballot works at once; a general refusal lasts.
                 let pause = if outbid { RETRY_MIN } else { node.timing.slot };
                 self.retry_renewal(pause, node);
             }
@@ -448,6 +443,7 @@ impl Group {
     }
 
     /// By what this node has its lease.
+
     pub fn claim(&self) -> Claim {
         match (&self.lease, self.forced) {
             (None, _) => Claim::Asked,
@@ -456,7 +452,7 @@ impl Group {
         }
     }
 
-    /// By what it will have it, if this attempt succeeds, or has it already.
+    /// On what grounds it has the lease if this attempt succeeds.
     fn claim_of(&self, kind: Kind) -> Claim {
         match (kind, self.forced) {
             (_, Some(_)) => Claim::Forced,
@@ -465,8 +461,8 @@ impl Group {
         }
     }
 
-    /// Rule 13: where two nodes of a pair hold, the one with the higher epoch
-    /// stays, and the other one lets go when it hears of it. Between equal
+    /// Rule 13: where both nodes of a pair hold, the one with the higher epoch
+    /// stays, and the other one releases when it hears of that. Between equal
     /// epochs the higher rank stays.
     pub fn yield_to(&mut self, from: NodeId, epoch: Epoch, held: bool, node: &mut Node) {
         let Some(lease) = self.lease.filter(|_| held && node.config.pair.is_some()) else { return };
@@ -478,7 +474,7 @@ impl Group {
         }
     }
 
-    /// The lease is still ours; try again under a higher ballot.
+    /// This node still has the lease; it tries again under a higher ballot.
     fn retry_renewal(&mut self, pause: Duration, node: &Node) {
         self.attempt = None;
         if let Some(lease) = &mut self.lease {
@@ -487,20 +483,20 @@ impl Group {
         }
     }
 
-    /// No lease this time. Sets when to stand again; the rank's delay is added there.
+    /// The attempt failed: sets when to stand again, but for the rank's delay.
     fn fail_candidacy(&mut self, failure: &Failure, node: &mut Node) {
         self.attempt = None;
         let successor = self.acceptor.reserved_for(node.me(), node.now);
         self.at_once = successor;
         if successor {
-            // The old holder's release is still on its way to the others.
+            // The old holder's release is still on its way to the other acceptors.
             self.stand_after = node.now.plus(RETRY_MIN);
             return;
         }
         match failure {
             Failure::Duel => {
-                // The higher the rank, the longer; and longer each time, so
-                // that candidates get apart further than a round trip.
+                // The lower the rank, the longer; and longer each time, so that
+                // candidates end up further apart than a round trip.
                 let duels = if node.broken.is(Mutant::NoBackOff) { 0 } else { self.duels };
                 let slots = (1 << duels.min(DUELS_MAX)) - 1;
                 self.duels = self.duels.saturating_add(1);
@@ -508,8 +504,8 @@ impl Group {
                 let backoff =
                     node.timing.slot.saturating_mul(slots).min(node.timing.accept / 2).saturating_mul(rank);
                 self.stand_after = node.now.plus(backoff.max(RETRY_MIN));
-                // Whoever waits must not stand in the way meanwhile: what it has
-                // won so far would keep the other out for T_accept, again and again.
+                // A waiting candidate must not stand in the way: the promises that it has
+                // won would keep the other candidate out for T_accept, again and again.
                 if !backoff.is_zero() {
                     self.clean_up(node);
                 }
@@ -525,7 +521,7 @@ impl Group {
         }
     }
 
-    /// Asks those again who have not gone along, under the same ballot.
+    /// Asks those acceptors again that have not agreed, under the same ballot.
     fn resend(&mut self, node: &mut Node) {
         let claim = self.attempt.as_ref().map_or(Claim::Asked, |attempt| self.claim_of(attempt.kind));
         let Some(attempt) = &mut self.attempt else { return };

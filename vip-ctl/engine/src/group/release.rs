@@ -1,5 +1,6 @@
-//! Giving a lease up (rule 7), and what follows when another node has: the map
-//! is cleared first, and acceptors are told until each has confirmed it.
+//! Giving a lease up (rule 7): this node clears the map first, then tells
+//! acceptors until each has confirmed it. Also what follows when another node has
+//! released.
 
 use vip_common::{BootNs, Lease};
 
@@ -12,8 +13,8 @@ use crate::{
     node::Node,
 };
 
-/// A release that some acceptor may not know of, or that a successor has not
-/// made use of.
+/// A release that some acceptor may not know of, or that no successor has used
+/// yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Releasing {
     ballot: Ballot,
@@ -25,15 +26,15 @@ pub(crate) struct Releasing {
 }
 
 impl Releasing {
-    /// When it is to be told again, or forgotten.
+    /// When to repeat or forget it.
     pub fn next_deadline(&self) -> BootNs {
         if self.unconfirmed.is_empty() { self.until } else { self.resend.min(self.until) }
     }
 }
 
 impl Group {
-    /// Gives the lease up (rule 7): the map first, then the release. The
-    /// attempt goes too, so that no late reply brings the lease back.
+    /// Gives the lease up (rule 7): the map first, then the release. Drops the
+    /// attempt too, so that no late reply brings the lease back.
     pub fn release(&mut self, successor: Option<NodeId>, reason: Reason, node: &mut Node) {
         self.lease = None;
         if !node.broken.is(Mutant::LateRenewal) {
@@ -41,8 +42,8 @@ impl Group {
         }
         self.at_once = false;
         self.forced = None;
-        // A pause keeps groups where they are; this one is to go, though not to
-        // nobody: should the successor be gone, it may come back.
+        // A pause keeps groups where they are. This release is wanted, but the group
+        // shall not end up without a holder: if the successor is gone, it may come back.
         self.was_mine = successor.is_some();
         self.reason = reason;
         if !node.broken.is(Mutant::ReleaseKeepsMap) {
@@ -53,7 +54,8 @@ impl Group {
         self.cancel_handover(node);
     }
 
-    /// Frees what an attempt that did not win may have left with acceptors.
+    /// Frees the lease that an attempt of this node may have left with acceptors
+    /// without winning.
     pub fn clean_up(&mut self, node: &mut Node) {
         let is_free = self.lease.is_none() && self.attempt.is_none();
         if self.leftover && is_free && !node.broken.is(Mutant::NoCleanUp) {
@@ -100,8 +102,8 @@ impl Group {
         }
     }
 
-    /// Has a stopping node nothing to wait for here? Its vote may be what
-    /// the successor needs, so it stays until it has seen the successor.
+    /// May a stopping node leave, as far as this group goes? The successor may
+    /// need its vote, so it stays until it has seen the successor hold.
     pub fn given_up(&self, node: &Node) -> bool {
         self.releasing.is_none_or(|releasing| {
             let taken = releasing.successor.is_none() || self.acceptor.lease(node.now).is_some();
@@ -120,21 +122,21 @@ impl Group {
             return;
         }
         if self.lease.is_some() {
-            // Two held, and the other one has let go: the network may have
-            // believed it last (rule 13).
+            // Both nodes held, and the other one has released: switches and neighbours
+            // may have believed the other one last (rule 13).
             if node.config.pair.is_some() {
                 node.outputs.push_back(Output::Announce { group: self.id });
             }
             return;
         }
         self.reason = Reason::HolderReleased;
-        // Among candidates the back-off goes on: a release is then what one
-        // of them leaves to the others, who would all begin anew at once.
+        // Between candidates the back-off goes on: here a release is what one of them
+        // leaves to the others, and without the back-off all would begin anew at once.
         if self.duels == 0 || successor.is_some() {
             self.stand_after = node.now;
         }
         if successor == Some(node.me()) {
-            // An attempt under way has met the old holder's lease: begin afresh.
+            // The attempt under way has met the old holder's lease: begin a new one.
             self.attempt = None;
             self.abstaining = false;
             self.at_once = true;

@@ -14,17 +14,18 @@ use crate::{
 /// What `SameBallot` remembers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Given {
-    /// The old holder: under which ballot it has proposed whom.
+    /// The old holder: the successor that it has proposed, and under which
+    /// ballot.
     to: Option<(Ballot, NodeId)>,
     /// The successor: when it said that it is ready.
     ready_at: Option<BootNs>,
 }
 
-/// `SameBallot`, a handover as it might have been: the holder
-/// proposes the successor as the owner of the ballot that won it the lease,
-/// counts Accepts of that ballot, and tells the successor that it has won. The
-/// Release message stands for that Propose, a Holding in the successor's name
-/// for the word that it has won.
+/// `SameBallot`, a handover as it might have been: the holder proposes the
+/// successor as the owner of the ballot that won the holder its lease, counts
+/// Accepts of that ballot, and tells the successor that it has won. In this
+/// mutant the Release message serves as that Propose, and a Holding in the
+/// successor's name as the word that it has won.
 impl Group {
     /// The target is ready: gives it the lease, or means to.
     pub fn propose_other(&mut self, successor: NodeId, reason: Reason, node: &mut Node) {

@@ -1,6 +1,6 @@
-//! Renewals and their answers taken together: groups under one ballot, a bit
-//! for each. They go by their numbers, which mean the same to a peer that has
-//! this node's table, and to no other; whoever else is told goes by labels.
+//! Renewals and their answers taken together: groups under one ballot, a bit for
+//! each. They name groups by numbers, which mean the same only to a peer that has
+//! this node's table; all other peers get labels.
 
 use super::{DecodeError, Reader, put_ballot, put_message};
 use crate::{
@@ -14,11 +14,11 @@ const ACCEPTS: u8 = 16;
 
 /// Kind, table, ballot, first group and number of bits.
 const HEAD: usize = 1 + 8 + 17 + 2 + 2;
-/// Groups without a bit between two that have one, at most: more bits than
-/// this are longer than what they save.
+/// The most groups without a bit between two that have one: more bits than this
+/// cost more than they save.
 const GAP_MAX: u16 = 128;
 
-/// What all of a run say.
+/// The message that all groups of a run share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// Propose, held: each has an epoch of its own.
@@ -85,7 +85,7 @@ struct Run {
     /// At least one, by rising numbers.
     parts: Vec<Part>,
     extra: usize,
-    /// Bytes of the first one, if it stays the only one.
+    /// Bytes of the first message, should it stay the only one.
     alone: usize,
 }
 
@@ -113,7 +113,7 @@ impl Run {
         if self.parts.len() == 1 { self.alone } else { HEAD + self.span().div_ceil(8) + self.extra }
     }
 
-    /// Bytes of it with `part`.
+    /// Bytes of the run with `part`.
     fn len_with(&self, part: &Part) -> usize {
         let first = self.parts.first().map_or(part.group, |first| first.group);
         let bits = usize::from(part.group - first) + 1;
@@ -168,7 +168,7 @@ impl<'a, N: Naming> Packer<'a, N> {
         Self { naming, bytes: Vec::with_capacity(PAYLOAD_MAX), run: None, scratch: Vec::new() }
     }
 
-    /// Puts one in. Returns false, and does nothing, if the packet would be
+    /// Puts a message in. Returns false, and does nothing, if the packet would be
     /// longer than [`PAYLOAD_MAX`]; the first message always fits.
     pub(super) fn add(&mut self, message: &Message) -> bool {
         let part = Part::of(message).filter(|part| self.naming.by_number(GroupId(part.group), part.usage()));
@@ -211,8 +211,8 @@ impl<'a, N: Naming> Packer<'a, N> {
     }
 }
 
-/// Takes a run from `reader`, if it begins with one. It has one form only:
-/// two groups at least, its first and its last bit set, no bit beyond.
+/// Takes a run from `reader`, if it begins with one. A run has at least two
+/// groups; its first and its last bit are set, and there is no bit beyond.
 ///
 /// # Errors
 /// If it is cut short, or has another form.

@@ -1,6 +1,6 @@
-//! When to challenge one peer, and with which nonce: the machine that turns
-//! evidence of a new incarnation into a proof of it. It seals and sends
-//! nothing, and knows nothing of keys.
+//! When to challenge one peer, and with which nonce: the state machine that turns
+//! evidence of a new incarnation into a proof of it. It seals and sends nothing,
+//! and knows nothing of keys.
 //!
 //! ```text
 //!            evidence or not adopted               nonce echoed,
@@ -23,24 +23,25 @@ use crate::mutant::{self, Mutant};
 
 /// How often a challenge is repeated while nobody answers it.
 pub const CHALLENGE_RETRY: Duration = Duration::from_millis(100);
-/// The least time between two challenges to one peer, however much evidence
-/// there is: what a flood of recorded datagrams can make a node send.
+/// The shortest time between two challenges to one peer, however much evidence
+/// there is: it limits what a flood of recorded datagrams can make a node send.
 pub const CHALLENGE_GAP_MIN: Duration = Duration::from_millis(10);
 
 /// What a challenge carries and its response echoes.
 pub(super) type ChallengeNonce = [u8; 16];
 
-/// Where the challenging of one peer stands.
+/// The state of the challenge to one peer.
 #[derive(Debug, Default)]
 pub(super) struct Handshake {
     /// Drawn, sent at least once, and not echoed yet.
     outstanding: Option<ChallengeNonce>,
     /// When the last challenge was sent.
     sent_at: Option<BootNs>,
-    /// There was evidence of an unknown incarnation since the last challenge was sent.
+    /// Has there been evidence of an unknown incarnation since the last challenge
+    /// was sent?
     hurry: bool,
-    /// There was such evidence since the outstanding nonce was drawn: an echo
-    /// of that nonce may come from an incarnation that has ended since.
+    /// Has there been such evidence since the outstanding nonce was drawn? An
+    /// echo of that nonce may then come from an incarnation that has ended since.
     doubt: bool,
 }
 
@@ -51,7 +52,7 @@ impl Handshake {
         self.doubt = true;
     }
 
-    /// When the next challenge is to be sent; `None` while there is no need for one.
+    /// When to send the next challenge; `None` while there is no need for one.
     pub(super) fn due(&self, adopted: bool) -> Option<BootNs> {
         if adopted && self.outstanding.is_none() && !self.doubt {
             return None;
@@ -60,7 +61,7 @@ impl Handshake {
         Some(self.sent_at.map_or(BootNs(0), |sent_at| sent_at.plus(wait)))
     }
 
-    /// A challenge is sent at `now`: the nonce that it carries.
+    /// Returns the nonce of a challenge that is sent at `now`.
     pub(super) fn send(&mut self, now: BootNs, draw: impl FnOnce() -> ChallengeNonce) -> ChallengeNonce {
         self.sent_at = Some(now);
         self.hurry = false;

@@ -1,7 +1,7 @@
-//! The header that every datagram opens with, and its bytes on the wire.
-//! Nothing is checked here beyond its shape: whether a header may be believed
-//! is decided by the tag that authenticates all of a datagram. The header's own
-//! is for the kernel, and tells sooner what is not worth a look at that one.
+//! The header that every datagram opens with, and its bytes on the wire. This
+//! module checks only its shape: the tag over the whole datagram decides whether
+//! to believe a header. The header's own tag is for the kernel, which drops by it
+//! what is not worth that check.
 //!
 //! ```text
 //! 0        version                22..30  nodes digest
@@ -52,15 +52,16 @@ pub(super) struct Header {
     pub(super) key: KeyId,
     pub(super) src: u8,
     pub(super) dst: u8,
-    /// Whether the sender takes part in its membership, or asks to.
+    /// Does the sender take part in its membership (or only ask to)?
     pub(super) is_member: bool,
     pub(super) config_digest: u64,
     /// Number of the sender's membership.
     pub(super) generation: u64,
-    /// What that membership is.
+    /// The digest of that membership's nodes.
     pub(super) nodes_digest: u64,
     pub(super) src_incarnation: u64,
-    /// Zero in a challenge, which is for whoever lives at `dst` now.
+    /// Zero in a challenge, which is for the incarnation that `dst` has now,
+    /// whichever that is.
     pub(super) dst_incarnation: u64,
     pub(super) counter: u64,
 }
@@ -68,7 +69,7 @@ pub(super) struct Header {
 /// The place of the sender.
 const SENDER_AT: usize = 3;
 
-/// The sender that a datagram of this version names, if it is long enough to.
+/// The sender that a datagram of this version names; `None` if it is too short.
 pub(super) fn sender(datagram: &[u8]) -> Option<u8> {
     datagram.first().filter(|version| **version == WIRE_VERSION)?;
     datagram.get(SENDER_AT).copied()
@@ -97,8 +98,8 @@ impl Header {
 
     /// Splits a datagram into its header, the header's bytes and the sealed rest.
     ///
-    /// The version is looked at before the length, because another version's
-    /// header may be shorter.
+    /// Checks the version before the length, because another version's header may
+    /// be shorter.
     pub(super) fn decode(datagram: &[u8]) -> Result<(Self, &[u8; HEADER_LEN], &[u8]), Rejected> {
         let version = *datagram.first().ok_or(Rejected::Truncated)?;
         if version != WIRE_VERSION {

@@ -1,6 +1,6 @@
-//! Pre-shared keys, and the keys for one direction of one pair that are
-//! derived from them. Files are not read here (see [`super::keyfile`]), and
-//! no key byte appears in any `Debug` output.
+//! Pre-shared keys, and the keys for one direction of one pair that are derived
+//! from them. [`super::keyfile`] reads the files, and no `Debug` output has any
+//! byte of a key.
 
 use std::fmt;
 
@@ -50,7 +50,7 @@ impl Psk {
         &self.0
     }
 
-    /// The key under which `src` of this incarnation challenges `dst`.
+    /// The key under which this incarnation of `src` challenges `dst`.
     pub(super) fn handshake(&self, cluster: &str, src: u8, dst: u8, src_incarnation: u64) -> DirectionKey {
         let mut kdf = self.kdf(HANDSHAKE_CONTEXT, cluster, src, dst);
         kdf.update(&src_incarnation.to_be_bytes());
@@ -157,7 +157,7 @@ impl DirectionKey {
         Self { sealing: LessSafeKey::new(key), header: HeaderKey::new(header) }
     }
 
-    /// What the tags of headers are made with.
+    /// The key of the headers' tags.
     pub(super) const fn header(&self) -> HeaderKey {
         self.header
     }
@@ -183,9 +183,9 @@ impl DirectionKey {
         Some(datagram)
     }
 
-    /// The payload, if the tag verifies over it and the header's bytes.
+    /// The payload, if the tag over it and the header's bytes is right.
     pub(super) fn open(&self, counter: u64, aad: &[u8; HEADER_LEN], sealed: &[u8]) -> Option<Vec<u8>> {
-        // In a flood, most of what comes to this fails here already.
+        // In a flood, most datagrams that get this far fail here already.
         if !self.header.is_tagged(aad) {
             return None;
         }

@@ -1,6 +1,5 @@
-//! The key file: its text form, the checks on who may read it, and making a
-//! new one. The one part of the transport that touches the system; what the
-//! keys are for is not known here.
+//! The key file: its text form, the checks on who may read it, and making a new
+//! one. This is the only part of the transport that touches the system.
 //!
 //! One key a line, as `<id> <64 hexadecimal digits>` with an id of 0 to 255;
 //! empty lines and lines that begin with `#` are skipped. The first key is
@@ -24,7 +23,7 @@ const KEYS_MAX: usize = 2;
 /// Permission bits that must not be set: all of group's and others'.
 const MODE_FORBIDDEN: u32 = 0o077;
 
-/// Why a key file cannot be used or made. No key byte is in its text.
+/// Why a key file cannot be used or made. The text has no byte of a key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// There is none.
@@ -41,7 +40,7 @@ pub enum KeyFileError {
     /// A directory, device or pipe.
     #[error("{} is not a regular file: name the key file itself", .0.display())]
     NotRegular(PathBuf),
-    /// Others than its owner can get at it.
+    /// Users other than its owner can read or change it.
     #[error("the key file {} has mode {mode:04o}, so that others can get at the cluster's key: run `chmod 600 {}`, and make a new key if they may have", path.display(), path.display())]
     Mode {
         /// The file.
@@ -57,7 +56,7 @@ pub enum KeyFileError {
         /// Its owner.
         uid: u32,
     },
-    /// Its text is none of a key file.
+    /// Its text is not that of a key file.
     #[error("{}:{}", path.display(), source)]
     Text {
         /// The file.
@@ -81,7 +80,8 @@ pub enum KeyFileError {
     Randomness(getrandom::Error),
 }
 
-/// Why a text is none of a key file. It begins with the line, and no key byte is in it.
+/// Why a text is not that of a key file. It begins with the line number, and has
+/// no byte of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyTextError {
     /// A line of another form.
@@ -121,11 +121,11 @@ pub enum KeyTextError {
 }
 
 impl KeyRing {
-    /// The keys in the file at `path`, which must be a regular file that only
-    /// its owner can get at, and that owner root or this process's user.
+    /// The keys in the file at `path`, which must be a regular file that only its
+    /// owner can read or change; the owner must be root or this process's user.
     ///
     /// # Errors
-    /// Says what is wrong with the file and how to mend it.
+    /// What is wrong with the file and how to mend it.
     pub fn load(path: &Path) -> Result<Self, KeyFileError> {
         let read = |source| KeyFileError::Read { path: path.to_owned(), source };
         let file = match OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path) {
@@ -135,7 +135,7 @@ impl KeyRing {
             }
             Err(error) => return Err(read(error)),
         };
-        // Asked of the open file, so that what is checked is what is read.
+        // Asks the open file, so that what is checked is what is read.
         let metadata = file.metadata().map_err(read)?;
         if !metadata.is_file() {
             return Err(KeyFileError::NotRegular(path.to_owned()));
@@ -156,7 +156,7 @@ impl KeyRing {
     /// The keys in the text of a key file.
     ///
     /// # Errors
-    /// Says which line is wrong and how to mend it.
+    /// Which line is wrong and how to mend it.
     pub fn parse(text: &[u8]) -> Result<Self, KeyTextError> {
         if text.len() as u64 > FILE_LEN_MAX {
             return Err(KeyTextError::TooLong);
@@ -199,9 +199,10 @@ fn parse_line(content: &[u8]) -> Option<(KeyId, [u8; PSK_LEN])> {
     Some((KeyId(id.parse().ok()?), psk))
 }
 
-/// Makes a key file with one new random key of this id, for its owner alone.
+/// Makes a key file with one new random key of this id, readable by its owner
+/// alone.
 ///
-/// The file appears under its name whole and on disk, or not at all.
+/// The file appears under its name complete and on disk, or not at all.
 ///
 /// # Errors
 /// If there is a file of that name already, or the system refuses.
@@ -252,7 +253,7 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
         .write_all(text.as_bytes())
         .and_then(|()| file.sync_all())
         .and_then(|()| fs::hard_link(&draft, path));
-    // The draft is ours whatever happened; it must not stay behind with a key in it.
+    // The draft is ours in any case, and must not stay behind with a key in it.
     let removed = fs::remove_file(&draft);
     written.and(removed).and_then(|()| File::open(directory)?.sync_all())
 }

@@ -1,9 +1,9 @@
-//! What keeps a flood of one peer's datagrams cheap: how many of those that
-//! cost a key derivation are looked at, how many challenges are answered, and
-//! which were looked at before. It knows nothing of keys and sends nothing.
+//! Limits that keep a flood of one peer's datagrams cheap: how many of those that
+//! cost a key derivation are checked, how many challenges are answered, and which
+//! were checked before. It knows nothing of keys and sends nothing.
 //!
-//! Payloads of an adopted incarnation are not limited here: each costs one
-//! tag, and to drop one unseen could cost a lease.
+//! There is no limit for payloads of an adopted incarnation: each costs one tag,
+//! and dropping one unseen could cost a lease.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -12,23 +12,23 @@ use vip_common::BootNs;
 use super::header::{Header, Kind};
 use crate::mutant::{self, Mutant};
 
-/// How often at most, in the long run, a peer's challenges are answered. A peer
-/// sends no more of them than one each [`super::handshake::CHALLENGE_GAP_MIN`].
+/// How often at most, in the long run, this node answers a peer's challenges. A
+/// peer sends at most one each [`super::handshake::CHALLENGE_GAP_MIN`].
 pub const RESPONSE_GAP: Duration = Duration::from_millis(10);
-/// How many are answered at once after a calm.
+/// How many challenges this node answers at once after a calm.
 pub const RESPONSE_BURST: u32 = 16;
-/// The same for challenges and responses whose tag takes a key that has to be
-/// derived, of each kind.
+/// The same for challenges and responses that need a key derivation, of each
+/// kind.
 const HANDSHAKE_GAP: Duration = Duration::from_millis(5);
 const HANDSHAKE_BURST: u32 = 32;
-/// The same for payloads of a life that is not adopted: they say no more than
-/// that there is one, and a peer that says much sends a thousand a second.
+/// The same for payloads of an incarnation that is not adopted: they only show
+/// that there is one, and a busy peer sends a thousand a second.
 const EVIDENCE_GAP: Duration = super::handshake::CHALLENGE_GAP_MIN;
 const EVIDENCE_BURST: u32 = 4;
-/// How many lives of a peer are known by what they said last.
+/// How many incarnations of a peer this node remembers by their last datagram.
 const LIVES_MAX: usize = 24;
 
-/// So many at once, and then one in each gap.
+/// A token bucket: this many at once, and then one in each gap.
 #[derive(Debug)]
 struct Bucket {
     gap: Duration,
@@ -53,7 +53,7 @@ impl Bucket {
     }
 }
 
-/// The last genuine datagram of a kind that a life of a peer has sent.
+/// The last genuine datagram of a kind from an incarnation of a peer.
 #[derive(Debug)]
 struct Heard {
     kind: Kind,
@@ -65,7 +65,7 @@ struct Heard {
 #[derive(Debug)]
 pub(super) struct Limits {
     answers: Bucket,
-    /// What is looked at, by kind: many of one must not keep out another.
+    /// The limits by kind: many of one kind must not keep out another.
     challenges: Bucket,
     responses: Bucket,
     evidence: Bucket,
@@ -91,8 +91,8 @@ impl Limits {
         self.answers.take(now)
     }
 
-    /// May a key be derived at `now`, to see whether a datagram of this kind is
-    /// genuine?
+    /// May this node derive a key at `now`, to see whether a datagram of this
+    /// kind is genuine?
     pub(super) fn may_derive(&mut self, kind: Kind, now: BootNs) -> bool {
         match kind {
             _ if mutant::is(Mutant::OneLimit) => self.evidence.take(now),
@@ -102,8 +102,8 @@ impl Limits {
         }
     }
 
-    /// Was this datagram looked at before, or one of its kind that was sent
-    /// later? A sender's counter only rises, so there is nothing new in it.
+    /// Has this node checked this datagram before, or a later one of its kind? A
+    /// sender's counter only rises, so there is nothing new in it.
     pub(super) fn is_old(&self, header: &Header) -> bool {
         self.place(header).is_some_and(|place| header.counter <= self.heard[place].counter)
     }

@@ -1,7 +1,7 @@
-//! Datagram security between the nodes of a cluster: who sealed a payload,
-//! for which incarnation, and never twice. Sans-IO: no socket, clock or
-//! randomness here ([`keyfile`] alone touches the system), and no meaning of
-//! a payload.
+//! Datagram security between the nodes of a cluster: proves who sealed a payload
+//! and for which incarnation, and delivers it only once. Sans-IO: no socket,
+//! clock or randomness here ([`keyfile`] alone touches the system), and no
+//! meaning of a payload.
 //!
 //! A node draws a new random incarnation at every start, and a payload is
 //! sealed for one incarnation by one incarnation. A node adopts a peer's
@@ -12,10 +12,10 @@
 //! is answered, so a pair is never one-sided for longer than the network
 //! loses its datagrams.
 //!
-//! What a flood can cost is bounded before any tag is looked at: a datagram
-//! from no peer's address is dropped ([`Transport::receive_from`]), one that was
-//! looked at before is dropped by its counter, and there are limits on the
-//! derivation of keys and on responses ([`limit`]).
+//! The cost of a flood is bounded before any tag is checked: a datagram from no
+//! peer's address is dropped ([`Transport::receive_from`]), one that was checked
+//! before is dropped by its counter, and there are limits on the derivation of
+//! keys and on responses ([`limit`]).
 //!
 //! The rules are those of "Transport" in docs/protocol.md: see
 //! [`handshake`] for the round trip, [`key`] for the keys.
@@ -62,10 +62,10 @@ pub const PAYLOAD_LEN_MAX: usize = 65_507 - OVERHEAD;
 /// [`Transport::wake`] repeats it.
 pub const OUTBOX_LEN_MAX: usize = 64;
 
-/// Keeps the challenge nonces apart from all else that is derived.
+/// Keeps the derivation of challenge nonces apart from all others.
 const NONCES_CONTEXT: &str = "vip-ctl transport wire 1 challenge nonces";
 
-/// Who this node is, and whom it talks to.
+/// Who this node and its peers are.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// This node's index in the configuration.
@@ -73,17 +73,19 @@ pub struct Identity {
     /// Random, and new for every [`Transport`] there ever is: counters start
     /// afresh with it, so a reused incarnation would reuse nonces.
     pub incarnation: u64,
-    /// The cluster's name; another one has other keys.
+    /// The cluster's name; another cluster has other keys.
     pub cluster: String,
-    /// What all nodes must agree on; datagrams with another digest are rejected.
+    /// The digest of what all nodes must agree on; this node rejects datagrams
+    /// with another one.
     pub config_digest: u64,
-    /// Number of this node's membership. Peers of the same one must have the
-    /// same nodes; those of the one before and after are heard too, others not.
+    /// Number of this node's membership. Peers of the same one must have the same
+    /// nodes; this node also hears peers of the one before and after, and no
+    /// others.
     pub generation: u64,
-    /// What the membership is.
+    /// The digest of the membership's nodes.
     pub nodes_digest: u64,
-    /// Does this node take part in it? One that is joining asks for nothing
-    /// else than who lives where, and which membership they have.
+    /// Does this node take part in it? A node that is joining only asks the
+    /// others for their incarnation and their membership.
     pub is_member: bool,
     /// Indices of the other nodes; this node's own is ignored.
     pub peers: Vec<u8>,
@@ -101,18 +103,19 @@ pub enum Received {
     },
     /// Part of a handshake that changed no peer's incarnation.
     Handshake,
-    /// The peer's incarnation is proven and adopted: payloads flow from now on.
+    /// The peer's incarnation is proven and adopted: from now on it gets and
+    /// sends payloads.
     Adopted {
         /// The peer's index.
         peer: u8,
-        /// What it is now.
+        /// The adopted incarnation.
         incarnation: u64,
         /// True if this is the peer's first incarnation that we know; false
         /// if it takes the place of another one, so the peer has restarted.
         fresh: bool,
         /// Number of its membership.
         generation: u64,
-        /// Does it take part in that, or ask to?
+        /// Does the peer take part in that membership (or only ask to)?
         is_member: bool,
     },
     /// Dropped and counted.
@@ -158,7 +161,7 @@ impl SendCounter {
     }
 }
 
-/// What is known of one peer.
+/// What this node knows of one peer.
 #[derive(Debug, Default)]
 struct Peer {
     counter: SendCounter,
@@ -217,8 +220,9 @@ impl Transport {
         Ok(datagram)
     }
 
-    /// Takes a datagram that came from the address of `sender`, or, if that is
-    /// `None`, from no peer's address: nobody is a peer at another's address.
+    /// Takes a datagram that came from the address of `sender`; `None`: from no
+    /// peer's address. A datagram from another peer's address than its header
+    /// names is rejected.
     ///
     /// Afterwards [`Self::poll_transmit`] may have something to send.
     pub fn receive_from(&mut self, sender: Option<u8>, datagram: &[u8], now: BootNs) -> Received {
@@ -231,8 +235,8 @@ impl Transport {
         self.receive(datagram, now)
     }
 
-    /// Takes a datagram from the network, received at `now`; whose address it
-    /// came from was looked at before.
+    /// Takes a datagram from the network, received at `now`; the caller has
+    /// checked the address that it came from.
     ///
     /// Afterwards [`Self::poll_transmit`] may have something to send.
     pub fn receive(&mut self, datagram: &[u8], now: BootNs) -> Received {
@@ -260,13 +264,13 @@ impl Transport {
         self.outbox.pop_front()
     }
 
-    /// When [`Self::wake`] is to be called; it may lie in the past.
+    /// When to call [`Self::wake`] next; it may lie in the past.
     #[must_use]
     pub fn next_deadline(&self) -> Option<BootNs> {
         self.peers.values().filter_map(Peer::due).min()
     }
 
-    /// How often things happened since [`Self::new`].
+    /// The transport's counters since [`Self::new`].
     #[must_use]
     pub const fn counters(&self) -> &Counters {
         &self.counters
@@ -285,9 +289,9 @@ impl Transport {
         self.peers.get(&peer)?.session.as_ref().map(|session| session.incarnation)
     }
 
-    /// What a payload of `peer` has to be like to be a new one: the incarnations
-    /// that it is from and for, the highest counter that was received, and the
-    /// keys of headers' tags.
+    /// What tells a new payload of `peer` from all else: the incarnations that it
+    /// is from and for, the highest counter received, and the keys of headers'
+    /// tags.
     #[must_use]
     pub fn session_bounds(&self, peer: u8) -> Option<SessionBounds> {
         let session = self.peers.get(&peer)?.session.as_ref()?;
@@ -319,7 +323,7 @@ impl Transport {
             .filter(|_| header.dst_incarnation == self.identity.incarnation)
             .and_then(|session| Some((session, session.receive_key(header.key)?)));
         let is_known = known.is_some();
-        // What is known to be of no use costs no look at its tag.
+        // A datagram that is known to be useless costs no check of its tag.
         match (header.kind, known) {
             (Kind::Data, Some((session, _))) if session.window.has(header.counter) => {
                 return Err(rejected(Rejected::Replayed));
@@ -340,8 +344,8 @@ impl Transport {
                 psk.handshake(cluster, src.0, me, src.1).open(header.counter, aad, sealed)
             }
             (Kind::Response | Kind::Data, Some((_, key))) => key.open(header.counter, aad, sealed),
-            // The tag is verified even for incarnations that are not current,
-            // so that what is counted and answered below is never forged.
+            // Verifies the tag even for incarnations that are not current, so that
+            // nothing forged is counted or answered below.
             (Kind::Response | Kind::Data, None) => {
                 psk.pair(cluster, src, (me, header.dst_incarnation)).open(header.counter, aad, sealed)
             }
@@ -353,7 +357,7 @@ impl Transport {
             session.window.accept(header.counter);
         }
         let payload = opened.ok_or(rejected(Rejected::BadTag))?;
-        // The window has those of the adopted incarnation.
+        // The window knows those of the adopted incarnation.
         if (header.kind != Kind::Data || !is_known)
             && let Some(limits) = self.limits.get_mut(&header.src)
         {
@@ -450,8 +454,8 @@ impl Transport {
         Ok(Received::Payload { from: header.src, payload })
     }
 
-    /// Takes note of evidence of an unknown incarnation, and challenges at
-    /// once if the last challenge is long enough ago.
+    /// Takes note of evidence of an unknown incarnation; challenges at once if
+    /// the last challenge was long enough ago.
     fn suspect(&mut self, index: u8, now: BootNs) {
         let Some(peer) = self.peers.get_mut(&index) else { return };
         peer.handshake.suspect();
@@ -504,7 +508,7 @@ impl Transport {
 
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without the nonces: who knows them can answer for a peer's liveness.
+        // Leaves out the nonces: anybody who knows them can fake that a peer is alive.
         f.debug_struct("Transport")
             .field("identity", &self.identity)
             .field("keys", &self.keys)

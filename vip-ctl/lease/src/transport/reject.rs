@@ -1,5 +1,5 @@
-//! Why datagrams are dropped, and how often things happened. What is counted
-//! here is shown elsewhere; nothing is logged.
+//! Why datagrams are dropped, and the transport's counters. Others show them;
+//! nothing here logs.
 
 /// Defines [`Rejected`] with the label that each reason has in metrics.
 macro_rules! reasons {
@@ -50,12 +50,11 @@ reasons! {
     Malformed = "malformed",
     /// From no peer's address, or from that of another peer than it names.
     ForeignAddress = "foreign_address",
-    /// One of a kind of which more came than is worth a look at the tag or an
-    /// answer.
+    /// More came of its kind than this node checks or answers.
     RateLimited = "rate_limited",
 }
 
-/// How often things happened since the transport was created.
+/// The transport's counters since it was created.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Payloads sealed.

@@ -1,5 +1,5 @@
 //! An adopted incarnation of a peer: the keys of the pair and the window of
-//! what was received. Which incarnation to adopt is not decided here.
+//! received counters. [`super::handshake`] decides which incarnation to adopt.
 
 use vip_common::heartbeat::{SESSION_KEYS, SessionKey};
 
@@ -12,7 +12,7 @@ use crate::mutant::{self, Mutant};
 /// One end of a pair: a node's index and its incarnation.
 pub(super) type End = (u8, u64);
 
-/// What is needed to talk to one incarnation of a peer.
+/// What this node needs to talk to one incarnation of a peer.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) incarnation: u64,
@@ -25,9 +25,9 @@ impl Session {
     /// A session between `me` and `peer` that receives what was sealed after
     /// the response numbered `counter`.
     ///
-    /// A peer never uses a counter twice in its life. Whatever it sealed
-    /// before that response counts as seen, so that nothing is delivered
-    /// twice even if one incarnation is left and adopted again.
+    /// A peer never uses a counter twice in its life. Whatever it sealed before
+    /// that response counts as seen, so that nothing is delivered twice even if
+    /// this node leaves one incarnation and adopts it again.
     pub(super) fn new(keys: &KeyRing, cluster: &str, me: End, peer: End, counter: u64) -> Self {
         Self {
             incarnation: peer.1,
@@ -37,7 +37,7 @@ impl Session {
         }
     }
 
-    /// The keys of the tags of what is received.
+    /// The keys of the header tags of received datagrams.
     pub(super) fn header_keys(&self) -> [SessionKey; SESSION_KEYS] {
         let known = if mutant::is(Mutant::OneHeaderKey) { 1 } else { SESSION_KEYS };
         let mut keys = self.receive.iter().take(known).map(|(id, key)| SessionKey::new(id.0, key.header()));

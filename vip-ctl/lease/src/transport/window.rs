@@ -1,5 +1,5 @@
-//! The sliding window that accepts every counter once. It knows nothing of
-//! keys: the caller shows it only counters of datagrams whose tag verified.
+//! The sliding window that accepts every counter once. The caller shows it only
+//! counters of datagrams whose tag is right.
 
 use crate::mutant::{self, Mutant};
 

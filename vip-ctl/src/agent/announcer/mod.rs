@@ -1,6 +1,6 @@
-//! The announcer's thread: gratuitous ARP for groups that came here, paced
-//! and repeated, so that no number of VIPs can hold up the lease loop. What is
-//! sent when is decided by [`queue`].
+//! The announcer's thread: sends gratuitous ARP for groups that came here, paced
+//! and repeated, so that no number of VIPs can hold up the lease loop. [`queue`]
+//! decides what to send when.
 //!
 //! It asks the fence before it sends, and the egress gate asks again.
 
@@ -25,13 +25,12 @@ use crate::{
     dataplane::{DataPlane, DataPlaneError, MapGroup},
 };
 
-/// For how long at least what was read of the maps is good for more than one
-/// group.
+/// How long at least one reading of the maps serves for more than one group.
 const GOOD_FOR: Duration = Duration::from_millis(100);
-/// And how many times as long as it took to read, so that reading very many
-/// VIPs takes a fifth of the time at most.
+/// And how many times as long as the reading took, so that reading very many VIPs
+/// takes a fifth of the time at most.
 const GOOD_FOR_READS: u32 = 4;
-/// How long to wait at least before what was read is forgotten.
+/// How long to wait at least before forgetting a reading.
 const FORGET_MIN: Duration = Duration::from_millis(1);
 /// How long to wait for an order when nothing is due.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -42,8 +41,8 @@ pub fn run(plane: &DataPlane, socket: &Announcer, orders: &Receiver<Announce>) {
     let mut seen: Option<Seen> = None;
     let mut troubles = Troubles::default();
     loop {
-        // All that wait, before anything is sent: a group that comes now goes
-        // before the repeats of those that came before it.
+        // Takes all orders that wait before it sends anything: a group that comes now
+        // goes before the repeats of those that came before it.
         loop {
             match orders.try_recv() {
                 Ok(order) => queue.order(order, clock::now()),
@@ -63,7 +62,7 @@ pub fn run(plane: &DataPlane, socket: &Announcer, orders: &Receiver<Announce>) {
                         troubles.maps = false;
                         announce(plane, seen, socket, &turn, &mut troubles)
                     }
-                    // What can't be read now is announced by the next repeat.
+                    // The next repeat announces what can't be read now.
                     Err(e) => {
                         troubles.maps(&e);
                         (0, Progress::All)
@@ -74,8 +73,8 @@ pub fn run(plane: &DataPlane, socket: &Announcer, orders: &Receiver<Announce>) {
             }
             Next::Wait(until) => until.since(now),
             Next::Idle => {
-                // Many VIPs take much memory, and much time to read: claims
-                // that come one after the other share what was read.
+                // Many VIPs take much memory, and much time to read: claims that follow
+                // each other share one reading.
                 seen = seen.filter(|seen| now <= seen.good_until);
                 seen.as_ref().map_or(IDLE, |seen| seen.good_until.since(now).max(FORGET_MIN))
             }
@@ -88,11 +87,11 @@ pub fn run(plane: &DataPlane, socket: &Announcer, orders: &Receiver<Announce>) {
     }
 }
 
-/// The maps as they were.
+/// One reading of the maps.
 struct Seen {
-    /// When reading began.
+    /// When the reading began.
     at: BootNs,
-    /// Until when it is good.
+    /// Until when it may be used.
     good_until: BootNs,
     groups: BTreeMap<GroupIndex, MapGroup>,
     /// In the order of their addresses.
@@ -120,7 +119,7 @@ impl Seen {
     }
 }
 
-/// Sends what there is room for; how many frames, and how far that went.
+/// Sends what there is room for; returns how many frames, and how far that went.
 fn announce(
     plane: &DataPlane,
     seen: &Seen,
@@ -143,7 +142,7 @@ fn announce(
     for vip in now {
         for (ifindex, mac) in &seen.ifaces {
             match socket.announce(*ifindex, *mac, *vip) {
-                // Too many wait at the interfaces.
+                // The interfaces' queues are full.
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return (frames, Progress::Held(last)),
                 sent => troubles.sent(*ifindex, sent),
             }
@@ -157,7 +156,7 @@ fn announce(
     }
 }
 
-/// How many VIPs have room; one in any case.
+/// For how many VIPs there is room; at least one.
 fn fit(room: usize, frames_per_vip: usize) -> usize {
     room.checked_div(frames_per_vip).unwrap_or(usize::MAX).max(1)
 }
@@ -169,7 +168,7 @@ fn name_of(ifindex: u32) -> String {
         .unwrap_or_else(|| format!("interface number {ifindex}, which is gone"))
 }
 
-/// What is told once, and again only after it has gone well meanwhile.
+/// Errors that are logged once, and again only after a success.
 #[derive(Debug, Default)]
 struct Troubles {
     maps: bool,
@@ -192,14 +191,14 @@ impl Troubles {
         }
     }
 
-    /// The error, if it is to be told.
+    /// The error, if it has to be logged.
     fn is_new(&mut self, ifindex: u32, sent: io::Result<()>) -> Option<io::Error> {
         match sent {
             Ok(()) => {
                 self.ifaces.remove(&ifindex);
                 None
             }
-            // A gate that closed meanwhile, or a queue that dropped it.
+            // A gate that closed meanwhile, or a queue that dropped the frame.
             Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => None,
             Err(e) => self.ifaces.insert(ifindex).then_some(e),
         }
@@ -222,7 +221,7 @@ mod tests {
         assert!(told(4, Some(libc::ENETDOWN)), "another interface");
         assert!(!told(3, None));
         assert!(told(3, Some(libc::ENETDOWN)), "it had sent meanwhile");
-        // What the gate holds back, and what the next repeat makes good.
+        // The gate has dropped the frame, or the next repeat replaces it.
         assert!(!told(5, Some(libc::ENOBUFS)));
         assert!(told(5, Some(libc::ENODEV)));
     }

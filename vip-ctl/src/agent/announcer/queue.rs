@@ -1,9 +1,9 @@
-//! What is announced next: groups that have just come here, in the order in
-//! which they came; then repeats, by when they are due; all of it in bursts
-//! with pauses.
+//! Which group to announce next: groups that have just come here, in the order in
+//! which they came; then repeats, by when they are due; all of it in bursts with
+//! pauses.
 //!
-//! It goes by the times that it is given and touches no clock, map or socket.
-//! Which VIPs a group has is known to whoever sends.
+//! It goes by the times that it is given and touches no clock, map or socket. Its
+//! caller knows which VIPs a group has.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,43 +16,41 @@ use vip_common::{BootNs, GroupIndex};
 use crate::agent::messages::Announce;
 use crate::mutant::{self, Mutant};
 
-/// When a group is announced again for whoever missed it (a switch port that
-/// learns, a client that was busy): each counted from the end of the
-/// announcement before, so that where thousands are due they thin out instead
-/// of piling up.
+/// When to announce a group again, for switch ports and clients that missed it:
+/// each gap counts from the end of the announcement before, so that thousands of
+/// repeats thin out instead of piling up.
 const GAPS: [Duration; 4] = [
     Duration::from_millis(20),
     Duration::from_millis(80),
     Duration::from_millis(400),
     Duration::from_millis(1500),
 ];
-/// How long a rival's claims have to wait after one was answered, for each frame
-/// of that answer, and at most: a group with few VIPs is defended at once, and
-/// one with many does not make this host the louder one of two that shout.
+/// How long the next claim waits after one was answered, for each frame of the
+/// answer, and at most: this node defends a group with few VIPs at once, but with
+/// many VIPs does not become the louder of two hosts that shout.
 const DEFEND_PAUSE_PER_FRAME: Duration = Duration::from_micros(2_500);
 const DEFEND_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// Frames that leave before a pause while somebody waits for the first
-/// announcement of a VIP.
+/// Frames to send before a pause while a group waits for its first announcement.
 const FIRSTS_BURST: usize = 128;
-/// The same for repeats: the thread has real-time priority, so as to be prompt
-/// with what comes next, and must leave nearly all of the processor to others.
+/// The same for repeats: the thread has real-time priority, to be prompt for new
+/// orders, and must leave nearly all of the processor to others.
 const REPEATS_BURST: usize = 32;
 /// The pause after a burst.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// How often it is tried again, each time after a pause, when no frame can
-/// leave. Then it is left to the repeats, and so is whatever comes next until
-/// one has left: an interface that is stuck must not keep the others waiting.
+/// How many tries, each after a pause, when no frame can leave. Then the repeats
+/// have to do, for everything that follows too until a frame has left: an
+/// interface that is stuck must not keep the others waiting.
 const TRIES: u32 = 200;
 
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// To send, and to tell how far that went by [`Queue::sent`].
+    /// Send, and report by [`Queue::sent`] how far that went.
     Send(Turn),
-    /// Nothing until then.
+    /// Wait until then.
     Wait(BootNs),
-    /// Nothing until there is another order.
+    /// Wait for the next order.
     Idle,
 }
 
@@ -61,11 +59,12 @@ pub(super) enum Next {
 pub(super) struct Turn {
     /// The group.
     pub(super) group: GroupIndex,
-    /// The VIPs up to this one have had their turn.
+    /// The turn goes on after this VIP; `None`: it begins with the first one.
     pub(super) after: Option<IpAddr>,
-    /// Frames that may leave; those of one VIP in any case.
+    /// How many frames may leave; those of one VIP in any case.
     pub(super) room: usize,
-    /// When the group came here: what was read before may lack some of its VIPs.
+    /// When the group came here: an earlier reading of the maps may lack some of
+    /// its VIPs.
     pub(super) ordered: BootNs,
 }
 
@@ -76,25 +75,25 @@ pub(super) enum Progress {
     Partly(IpAddr),
     /// To the group's last VIP.
     All,
-    /// As many frames wait to leave as may: the VIPs after this one, or all of
-    /// the group's, are to be tried again.
+    /// The interfaces' queues are full: try the VIPs after this one again, or all
+    /// of the group's if there is none.
     Held(Option<IpAddr>),
     /// The group is not here any more.
     Lost,
 }
 
-/// Where a group stands.
+/// The stage of a group's announcements.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
-    /// Before its first announcement is over; its place among those.
+    /// Waits for the end of its first announcement; its place among those.
     First(u64),
-    /// Before another one.
+    /// Waits for a repeat.
     Repeat {
-        /// Its number, from 0; the number of [`GAPS`] for none of those.
+        /// The repeat's number, from 0; the number of [`GAPS`] if none is left.
         round: usize,
-        /// When to begin it.
+        /// When it begins.
         due: BootNs,
-        /// Does it answer a claim, in front of the repeat of that number?
+        /// Does it answer a claim, before the repeat of that number?
         defends: bool,
     },
 }
@@ -108,22 +107,22 @@ struct Entry {
     frames: usize,
 }
 
-/// Groups that are to be announced, each of them once.
+/// Groups to announce, each of them once.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     entries: BTreeMap<GroupIndex, Entry>,
     firsts: BTreeMap<u64, GroupIndex>,
     repeats: BTreeSet<(BootNs, GroupIndex)>,
     next_place: u64,
-    /// When claims of a group's VIPs were, or will be, answered.
+    /// When claims of a group's VIPs were last answered, or will be.
     defended: BTreeMap<GroupIndex, BootNs>,
-    /// How long the next claim waits after that.
+    /// How long the next claim waits after that answer.
     pauses: BTreeMap<GroupIndex, Duration>,
     /// Frames since the last pause.
     burst: usize,
-    /// When the last of them left, or could not.
+    /// When the last frame left, or failed to.
     last_sent: BootNs,
-    /// How often in a row none could.
+    /// How many times in a row no frame could leave.
     held: u32,
 }
 
@@ -139,7 +138,7 @@ impl Queue {
     fn takeover(&mut self, group: GroupIndex, now: BootNs) {
         if let Some(Entry { stage: Stage::First(_), after: None, ordered, .. }) = self.entries.get_mut(&group)
         {
-            // It keeps its place.
+            // The group keeps its place.
             *ordered = now;
             return;
         }
@@ -154,7 +153,7 @@ impl Queue {
         let last = self.defended.get(&group).filter(|_| !mutant::is(Mutant::DefendsAlways));
         let due = last.map_or(now, |last| last.plus(pause).max(now));
         let entry = match self.entries.get(&group) {
-            // What is due anyhow answers the claim as well.
+            // An announcement that is due anyhow answers the claim as well.
             Some(Entry { stage: Stage::First(_) | Stage::Repeat { defends: true, .. }, .. }) => return,
             Some(Entry { stage: Stage::Repeat { due: sooner, .. }, .. }) if *sooner <= due => return,
             Some(Entry { stage: Stage::Repeat { round, .. }, after, ordered, frames }) => {
@@ -218,7 +217,7 @@ impl Queue {
         }
     }
 
-    /// Notes that of a group's turn so many frames have left by `now`, and how
+    /// Notes that this many frames of a group's turn have left by `now`, and how
     /// far it went.
     pub(super) fn sent(&mut self, group: GroupIndex, frames: usize, progress: Progress, now: BootNs) {
         if frames > 0 {
@@ -233,13 +232,13 @@ impl Queue {
             Progress::Partly(vip) => self.go_on_after(group, Some(vip)),
             Progress::Held(after) if self.held < TRIES || mutant::is(Mutant::TriedForEver) => {
                 self.held += 1;
-                // After a pause, whatever there was room for.
+                // Tries again after a pause, whatever room the burst still had.
                 self.burst = self.burst.max(FIRSTS_BURST);
                 self.last_sent = now;
                 self.go_on_after(group, after);
             }
             Progress::Held(_) | Progress::All => self.repeat(group, now),
-            // Should it come back, there will be another order.
+            // If the group comes back, there will be another order.
             Progress::Lost => drop(self.forget(group)),
         }
     }
@@ -250,7 +249,7 @@ impl Queue {
         }
     }
 
-    /// One announcement of the group is over: when the next one is due.
+    /// One announcement of the group is over: sets when the next one is due.
     fn repeat(&mut self, group: GroupIndex, now: BootNs) {
         let Some(entry) = self.forget(group) else { return };
         let frames = u32::try_from(entry.frames).unwrap_or(u32::MAX);

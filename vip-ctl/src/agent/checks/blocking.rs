@@ -1,5 +1,5 @@
-//! What may block for ever (a file on a dead server, a resolver) is done on a
-//! thread aside, and never again before the last time has come back.
+//! Runs work that may block for ever (a file on a dead server, a resolver) on a
+//! thread of its own, and never again before the last run has returned.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-/// One thing that may block.
+/// One kind of work that may block.
 #[derive(Debug, Default)]
 pub(super) struct Aside {
     pub(super) hanging: Option<JoinHandle<()>>,
@@ -18,8 +18,8 @@ impl Aside {
     /// Does `work`, and waits for at most `limit`.
     ///
     /// # Errors
-    /// What `work` says, that it takes too long, or that it still hangs since
-    /// an earlier time.
+    /// The error of `work`, or that it takes too long, or that an earlier run
+    /// still hangs.
     pub(super) async fn run<T: Send + 'static>(
         &mut self,
         limit: Duration,
@@ -30,7 +30,7 @@ impl Aside {
         }
         let (done, result) = tokio::sync::oneshot::channel();
         let handle = spawn_blocking(move || {
-            // Nobody listens any more if it took too long.
+            // Nobody listens any more if the work took too long.
             let _ = done.send(work());
         });
         match timeout(limit, result).await {
@@ -43,7 +43,7 @@ impl Aside {
     }
 }
 
-/// The sentence for whatever takes longer than it may.
+/// The sentence for work that takes longer than `limit`.
 pub(super) fn too_slow(limit: Duration) -> String {
     format!("no result within {}", humantime::format_duration(limit))
 }

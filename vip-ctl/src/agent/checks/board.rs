@@ -1,5 +1,5 @@
-//! What is known of the groups' health, for those who ask: `status` and the
-//! metrics. The checks and the keeper write it. The lease loop never sees it.
+//! What this node knows of the groups' health, for `status` and the metrics. The
+//! checks and the judge write it. The lease loop never reads it.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ pub struct Board(Mutex<BTreeMap<String, GroupHealth>>);
 #[derive(Debug, Default)]
 struct GroupHealth {
     eligible: bool,
-    /// Why not.
+    /// Why the node can't serve it.
     why: Option<String>,
     checks: BTreeMap<String, Record>,
 }
@@ -30,7 +30,7 @@ struct Record {
     took: Option<Duration>,
 }
 
-/// What the board says of a group.
+/// What the board has of a group.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     /// Could this node take it?
@@ -43,25 +43,25 @@ pub struct Seen {
 
 impl Board {
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, GroupHealth>> {
-        // Whoever panicked with it left whole entries behind.
+        // A thread that panicked while it had the lock left complete entries behind.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of a group's eligibility, and why it is not.
+    /// Takes note whether this node can serve a group, and why not.
     pub fn judge(&self, group: &str, eligible: bool, why: Option<String>) {
         let mut entries = self.entries();
         let entry = entries.entry(group.to_owned()).or_default();
         (entry.eligible, entry.why) = (eligible, why);
     }
 
-    /// A check begins to be run.
+    /// A check starts.
     pub(super) fn begin(&self, group: &str, check: &config::Check) {
         let record =
             Record { kind: check.kind.name(), ok: None, since: Instant::now(), last_error: None, took: None };
         self.entries().entry(group.to_owned()).or_default().checks.insert(check.name.clone(), record);
     }
 
-    /// A check is no longer run.
+    /// A check has been removed.
     pub(super) fn end(&self, group: &str, check: &str) {
         if let Some(entry) = self.entries().get_mut(group) {
             entry.checks.remove(check);
@@ -84,7 +84,7 @@ impl Board {
         record.took = Some(took);
         match result {
             Err(error) => record.last_error = Some(error.to_owned()),
-            // An old trouble stays in sight until it is over.
+            // An old failure stays visible until it is over.
             Ok(()) if record.ok != Some(false) || verdict == Some(true) => record.last_error = None,
             Ok(()) => {}
         }

@@ -1,6 +1,6 @@
-//! A program that is run to its end: in a process group of its own, without a
-//! shell, with this agent's user, and with nothing to read. When its time is
-//! over the whole group is killed. Of what it prints, a little is kept.
+//! Runs a program to its end: in a process group of its own, without a shell, as
+//! this agent's user, with an empty stdin. When its time is over, kills the whole
+//! group. Keeps a little of what it prints.
 
 use std::{process::Stdio, time::Duration};
 
@@ -17,13 +17,13 @@ use tokio::{
 use super::blocking::{Aside, too_slow};
 use crate::outbound::process;
 
-/// Bytes of a program's output that are kept; what follows is read and dropped.
+/// Bytes of a program's output to keep; the rest is read and dropped.
 const OUTPUT_MAX: usize = 4096;
-/// How long it is waited for the rest of the output of a program that has
-/// ended: another process of its group may keep the pipe open.
+/// How long to wait for the rest of the output of a program that has ended:
+/// another process of its group may keep the pipe open.
 const REST: Duration = Duration::from_millis(20);
-/// How long a killed program may take to be gone. One that the kernel keeps
-/// (an NFS server that is away) takes longer.
+/// How long a killed program may take to be gone. One that the kernel keeps (an
+/// NFS server that is away) takes longer.
 const KILLED: Duration = Duration::from_millis(200);
 
 /// How a program ended.
@@ -49,10 +49,10 @@ impl Ended {
 pub(super) struct Program {
     words: Vec<String>,
     environment: Vec<(&'static str, String)>,
-    /// Killed, and not gone yet.
+    /// A killed run that is not gone yet.
     killed: Option<Child>,
-    /// Where it is started: that takes as long as the kernel takes to read the
-    /// program, which on a dead server's disk is for ever.
+    /// Where the program is started: that takes as long as the kernel takes to
+    /// read the program, which can be for ever on the disk of a dead server.
     starting: Aside,
 }
 
@@ -62,8 +62,8 @@ struct ProcessGroup(Option<Pid>);
 impl ProcessGroup {
     fn kill(&self) {
         if let Some(leader) = self.0 {
-            // It may be gone already. Its number is not another's: the leader
-            // has not been waited for.
+            // The group may be gone already. No other process has its number: nobody has
+            // waited for the leader yet.
             let _ = killpg(leader, Signal::SIGKILL);
         }
     }
@@ -84,7 +84,7 @@ impl Program {
     /// Runs it.
     ///
     /// # Errors
-    /// That it could not be started, took longer than `limit`, or an earlier
+    /// The program could not be started, took longer than `limit`, or an earlier
     /// run that was killed is still there.
     pub(super) async fn run(&mut self, limit: Duration) -> Result<Ended, String> {
         if let Some(mut killed) = self.killed.take()
@@ -116,7 +116,7 @@ impl Program {
 
 fn start(words: &[String], environment: Vec<(&'static str, String)>) -> Result<Child, String> {
     let mut command = Command::from(process::command(words, environment).map_err(|e| e.to_string())?);
-    // Killed if it was started too late for anybody to wait for it.
+    // A program that starts too late for anybody to wait for it is killed.
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let program = words.first().map_or("", String::as_str);
     let child = command.spawn().map_err(|e| format!("{program} can't be started: {e}"))?;
@@ -145,12 +145,12 @@ async fn end_of(child: &mut Child, output: &mut Vec<u8>) -> std::io::Result<std:
             keep(output, &read_some(&mut stderr).await);
         }
     };
-    // What has not come by then is somebody else's.
+    // What has not come by then is from another process.
     let _ = timeout(REST, rest).await;
     Ok(status)
 }
 
-/// Reads some of a pipe; never returns where there is none any more.
+/// Reads some of a pipe; never returns if there is no pipe any more.
 async fn read_some(pipe: &mut Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     let Some(open) = pipe else { return std::future::pending().await };
     let mut some = vec![0; OUTPUT_MAX];

@@ -1,5 +1,5 @@
-//! One GET over HTTP/1.1, by TLS where the URL says so. A new connection each
-//! time, as a new client would make one; no redirection is followed.
+//! One GET over HTTP/1.1, over TLS where the URL says so. Makes a new connection
+//! each time, as a new client would; follows no redirection.
 
 use std::{
     net::{IpAddr, SocketAddr, ToSocketAddrs},
@@ -24,10 +24,10 @@ use tokio_rustls::TlsConnector;
 use super::blocking::{Aside, too_slow};
 use crate::{config::Url, outbound::tls};
 
-/// Bytes of an answer's body that are searched.
+/// Bytes of a response's body to search.
 const BODY_MAX: usize = 65_536;
 
-/// A page that is asked for again and again.
+/// A page to request again and again.
 #[derive(Debug)]
 pub(super) struct Http {
     url: Url,
@@ -44,10 +44,10 @@ impl Http {
         Self { url, statuses, body, insecure, trusted: Vec::new(), aside: Aside { hanging: None } }
     }
 
-    /// Asks once.
+    /// Requests the page once.
     ///
     /// # Errors
-    /// Why that failed.
+    /// Why the request failed.
     pub(super) async fn get(&mut self, limit: Duration) -> Result<(), String> {
         let begun = tokio::time::Instant::now();
         let (addresses, tls) = self.prepare(limit).await?;
@@ -55,8 +55,8 @@ impl Http {
         timeout(rest, self.ask(&addresses, tls)).await.unwrap_or_else(|_| Err(too_slow(limit)))
     }
 
-    /// Where to, and how to encrypt. A resolver and the system's certificates
-    /// may be slow, so they are looked at aside.
+    /// The address, and the TLS configuration. A resolver and the system's
+    /// certificates may be slow, so this reads them on a thread of their own.
     async fn prepare(
         &mut self,
         limit: Duration,
@@ -103,7 +103,8 @@ impl Http {
             .body(Empty::<Bytes>::new())
             .map_err(|e| format!("HTTP: {e}"))?;
         let answer = async { self.judge(sender.send_request(request).await.map_err(said)?).await };
-        // Its end is no answer: what it has read may still be on the way here.
+        // The end of the connection is no answer: what it has read may still be on the
+        // way here.
         let driver = async {
             let _ = connection.await;
             std::future::pending().await
@@ -181,7 +182,7 @@ mod tests {
                 }
                 match &tls {
                     None => reply(stream, answer).await,
-                    // A client that does not trust it goes away.
+                    // A client that does not trust this server goes away.
                     Some(tls) => match tls.accept(stream).await {
                         Ok(stream) => reply(stream, answer).await,
                         Err(_) => continue,
@@ -204,7 +205,7 @@ mod tests {
         let request = String::from_utf8_lossy(&request).into_owned();
         assert!(request.starts_with("GET /health?full HTTP/1.1\r\n"), "{request}");
         assert!(request.to_lowercase().contains("\r\nhost: "), "{request}");
-        // The client may have seen enough.
+        // The client may have closed the connection after it had seen enough.
         let _ = stream.write_all(answer.as_bytes()).await;
         let _ = stream.shutdown().await;
     }
@@ -244,7 +245,7 @@ mod tests {
         let address = listener.local_addr().expect("bound");
         let endless = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.expect("a client");
-            // An answer before the question is none.
+            // A response before the request is none.
             let mut question = [0; 4096];
             assert_ne!(stream.read(&mut question).await.expect("asked"), 0);
             stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.expect("written");

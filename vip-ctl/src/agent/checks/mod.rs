@@ -1,6 +1,6 @@
-//! Health checks: run on a thread of their own, each on its own beat and never
-//! over itself. What they find goes to the judge and to the
-//! [`Board`]. A check that hangs holds up nobody but itself.
+//! Health checks: they run on a thread of their own, each on its own interval and
+//! never twice at a time. Results go to the judge and to the [`Board`]. A check
+//! that hangs holds up nobody but itself.
 
 mod blocking;
 mod board;
@@ -30,14 +30,14 @@ use crate::config::{Check, Config, Group};
 
 pub use self::board::Board;
 
-/// The checks' first runs are spread over so much time, or over their interval
-/// where that is shorter.
+/// The checks' first runs are spread over this time, or over their interval where
+/// that is shorter.
 const SPREAD_MAX: Duration = Duration::from_millis(500);
 
-/// What checks are to be run, by group and name.
+/// The checks to run, by group and name.
 type Wanted = BTreeMap<(String, String), Check>;
 
-/// What the thread is told.
+/// Orders to the thread.
 #[derive(Debug)]
 enum Ask {
     Run(Wanted),
@@ -51,13 +51,13 @@ pub struct Checks {
     thread: Option<JoinHandle<()>>,
 }
 
-/// By which the checks that are run are changed.
+/// A handle that changes which checks run.
 #[derive(Clone, Debug)]
 pub struct Applier(UnboundedSender<Ask>);
 
 impl Applier {
-    /// Runs the checks of these groups and no others. What ran before and is
-    /// the same goes on, with what it knows.
+    /// Runs the checks of these groups and no others. A check that ran before and
+    /// is unchanged goes on, with its state.
     pub fn apply(&self, groups: &[Group]) {
         let of = |group: &Group, check: &Check| ((group.name.clone(), check.name.clone()), check.clone());
         let wanted =
@@ -68,10 +68,11 @@ impl Applier {
 }
 
 impl Checks {
-    /// Starts the checks of this node; one that never holds has none, and no judge.
+    /// Starts the checks of this node; a node that never holds has none, and no
+    /// judge.
     ///
     /// # Errors
-    /// If there can't be a thread.
+    /// If the thread can't be started.
     pub fn of_node(
         config: &Config,
         board: &Arc<Board>,
@@ -89,13 +90,13 @@ impl Checks {
         let (orders, todo) = unbounded_channel();
         let thread = thread::Builder::new().name("checks".into()).spawn(move || {
             runtime.block_on(run(todo, &board, &judge));
-            // Who hangs aside is not waited for.
+            // Doesn't wait for work that hangs on other threads.
             runtime.shutdown_background();
         })?;
         Ok(Self { applier: Applier(orders), thread: Some(thread) })
     }
 
-    /// By which others change what is run.
+    /// A handle by which others change which checks run.
     #[must_use]
     pub fn applier(&self) -> Applier {
         self.applier.clone()
@@ -104,7 +105,7 @@ impl Checks {
 
 impl Drop for Checks {
     fn drop(&mut self) {
-        // It may have ended by a panic, which was told.
+        // It may have ended by a panic, which was reported.
         let _ = self.applier.0.send(Ask::End);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -134,8 +135,8 @@ async fn run(mut orders: UnboundedReceiver<Ask>, board: &Arc<Board>, judge: &Sen
     }
 }
 
-/// [`watch`], which ends by a bug only; then the check fails, instead of being
-/// what it last was for ever.
+/// Runs [`watch`], which only a bug can end; then the check fails, instead of
+/// keeping its last verdict for ever.
 async fn survive(group: String, check: Check, board: Arc<Board>, judge: Sender<Heard>) {
     let name = check.name.clone();
     let watched = watch(group.clone(), check, Arc::clone(&board), judge.clone());
@@ -153,7 +154,7 @@ async fn watch(group: String, check: Check, board: Arc<Board>, judge: Sender<Hea
     let mut verdict = Verdict::new(check.rise, check.fall);
     let spread = check.interval.min(SPREAD_MAX);
     let mut beat = interval_at(Instant::now() + spread.mul_f64(fastrand::f64()), check.interval);
-    // Who was late goes on from there, and does not make up for it.
+    // A late run shifts the following ones; missed runs are not made up for.
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         beat.tick().await;
@@ -216,7 +217,7 @@ mod tests {
         CheckKind::File { path: path.to_owned(), present: true }
     }
 
-    /// The next verdict: of which check, and why not.
+    /// The next verdict: the check's name, and why it fails.
     fn next(notices: &Receiver<Heard>) -> (String, Option<String>) {
         let notice = notices.recv_timeout(PATIENCE).expect("a verdict");
         let Heard::Checked { group, check, trouble } = notice else { panic!("{notice:?}") };
@@ -248,7 +249,7 @@ mod tests {
         assert_eq!(board.see("db").checks[0].last_error, None);
         fs::remove_file(&path).expect("there");
         drop(checks);
-        // Nothing of it is left that could tell more.
+        // The check is gone: nothing more comes.
         while notices.recv_timeout(PATIENCE).is_ok() {}
         assert_eq!(notices.recv().err(), Some(std::sync::mpsc::RecvError));
     }

@@ -1,5 +1,5 @@
-//! What a check does in one run, by its kind. A run tells that it passed, or
-//! in a few words why not.
+//! What one run of a check does, by its kind. A run returns that it passed, or a
+//! few words why not.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::config::{Check, CheckKind};
 
-/// Where processes are listed.
+/// Where the kernel lists processes.
 const PROC: &str = "/proc";
 
 /// A check, ready to be run.
@@ -33,7 +33,7 @@ pub(super) enum Probe {
 }
 
 impl Probe {
-    /// The check of a group.
+    /// The check of a group, ready to run.
     pub(super) fn new(group: &str, check: &Check) -> Self {
         match &check.kind {
             CheckKind::Tcp(address) => Self::Tcp(*address),
@@ -95,7 +95,7 @@ impl Probe {
     }
 }
 
-/// Is there a process with this name that is no zombie?
+/// Is there a process with this name that is not a zombie?
 fn process(proc: &Path, name: &str) -> Result<(), String> {
     let entries = fs::read_dir(proc).map_err(|e| format!("{} can't be read: {e}", proc.display()))?;
     let pids = entries
@@ -118,7 +118,7 @@ fn process(proc: &Path, name: &str) -> Result<(), String> {
     Err(format!("no process {name}"))
 }
 
-/// Is the file there, or not there, as it should be?
+/// Is the file there, or absent, as the check demands?
 fn file(path: &Path, present: bool) -> Result<(), String> {
     match (fs::metadata(path), present) {
         (Ok(_), true) => Ok(()),
@@ -155,7 +155,7 @@ mod tests {
 
     #[tokio::test]
     async fn tcp_that_is_not_answered_ends_in_time() {
-        // A full backlog of one lets further handshakes go unanswered.
+        // A full backlog of one leaves further handshakes unanswered.
         let socket = tokio::net::TcpSocket::new_v4().expect("made");
         socket.bind("127.0.0.1:0".parse().expect("an address")).expect("bound");
         let listener = socket.listen(1).expect("listening");
@@ -189,7 +189,7 @@ mod tests {
     async fn a_unit_that_is_not_active_fails_with_its_state() {
         let error = probe(CheckKind::Systemd("vip-no-such-unit.service".into())).run(LIMIT).await;
         let error = error.expect_err("there is no such unit");
-        // Where systemd does not run, or is not installed, that is said instead.
+        // Where systemd does not run, or is not installed, the error says that instead.
         assert!(error.starts_with("systemctl"), "{error}");
     }
 
@@ -204,7 +204,7 @@ mod tests {
         let mut child = std::process::Command::new(&path).arg("1000").spawn().expect("started");
         assert_eq!(probe.run(LIMIT).await, Ok(()));
         child.kill().expect("running");
-        // A zombie, until it is waited for, serves nobody.
+        // Until somebody waits for it, it is a zombie, which serves nobody.
         let begun = Instant::now();
         while probe.run(LIMIT).await.is_ok() && begun.elapsed() < LIMIT {
             tokio::time::sleep(Duration::from_millis(5)).await;

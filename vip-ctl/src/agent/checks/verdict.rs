@@ -1,19 +1,19 @@
-//! From single runs to a verdict: `rise` and `fall`. No clock and no IO.
+//! From single runs to a verdict, by `rise` and `fall`. No clock and no IO.
 
 use crate::mutant::{self, Mutant};
 
-/// What the runs of one check mean so far.
+/// The runs of one check so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Verdict {
     rise: u32,
     fall: u32,
     passes: Option<bool>,
-    /// Runs in a row that speak against it.
+    /// Runs in a row that contradict the verdict.
     against: u32,
 }
 
 impl Verdict {
-    /// Nothing is known yet.
+    /// Before the first run.
     #[must_use]
     pub const fn new(rise: u32, fall: u32) -> Self {
         Self { rise, fall, passes: None, against: 0 }
@@ -23,8 +23,8 @@ impl Verdict {
     ///
     /// The first run that passes is enough for the first verdict: nothing has
     /// failed that would have to prove itself. A failure needs all of `fall`,
-    /// also at first, since an agent that has just been replaced must not give
-    /// a lease up that its predecessor had good reason to keep.
+    /// also at first: an agent that has just been replaced must not give up a
+    /// lease that its predecessor had good reason to keep.
     pub fn note(&mut self, passed: bool) -> Option<bool> {
         let needed = match (self.passes, passed) {
             (None, true) => 1,

@@ -8,7 +8,8 @@ use crate::{
     report::{Candidate, GroupStatus, Heir},
 };
 
-/// Adds to a group's status who could hold it, and what hooks do to it here.
+/// Adds to a group's status the nodes that could hold it, and what hooks do to it
+/// here.
 pub fn add(
     entry: &mut GroupStatus,
     config: &Config,
@@ -38,8 +39,8 @@ fn heir(config: &Config, heir: engine::Heir) -> Heir {
     }
 }
 
-/// By priority, then by the number that names a node on the wire: as the
-/// engine ranks them.
+/// By priority, then by the node's number on the wire: the order of the engine's
+/// ranks.
 fn candidates(config: &Config, group: &config::Group, ready: &[NodeId]) -> Vec<Candidate> {
     let nodes = config.cluster.nodes.iter().filter(|node| node.can_hold());
     let mut nodes: Vec<_> =

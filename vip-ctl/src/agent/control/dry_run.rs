@@ -1,6 +1,6 @@
-//! What a command would bring about, told without giving it: the dry run of
-//! `switchover` and its like. The engine foresees it ([`crate::engine::Engine::foresee`]);
-//! here it is put into words.
+//! What a command would do, without giving it: the dry run of `switchover` and
+//! the like. The engine predicts it ([`crate::engine::Engine::foresee`]); this
+//! module puts it into words.
 
 use tracing::warn;
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Server {
-    /// What the engine would be told to do, if it were told.
+    /// The dry run of a request: predicts what the engine would do.
     pub(super) async fn rehearse(&self, request: Request) -> Result<Response, Response> {
         let (config, snapshot) = self.snapshot().await?;
         let me = NodeId(config.me);
@@ -69,8 +69,8 @@ impl Server {
         if let Some(risk) = &risked {
             warn!("failover --force: {risk}");
         }
-        // With a quorum it is a promotion like any other: should the quorum be
-        // lost meanwhile, nothing is forced whose risk was not named.
+        // With a quorum it is a promotion like any other: if the quorum is lost
+        // meanwhile, the engine must not force anything whose risk nobody has named.
         let command =
             if risked.is_some() { Command::Force { group } } else { Command::Promote { group, to } };
         let mut response = self.command(Some(self.group_name(group)), wait, |_| Ok(command)).await?;
@@ -80,7 +80,7 @@ impl Server {
         Ok(response)
     }
 
-    /// What is risked by a failover without a quorum; refused if it is not wanted enough.
+    /// The risk of a failover without a quorum; refuses it without `force`.
     fn may_fail_over(
         &self,
         group: GroupId,
@@ -140,13 +140,13 @@ fn changed_groups(old: &Config, new: &Config) -> Vec<String> {
     happen
 }
 
-/// What the engine foresees, in sentences.
+/// Puts the engine's prediction into sentences.
 struct Words<'a> {
     config: &'a Config,
 }
 
 impl Words<'_> {
-    /// None if it is so already.
+    /// Empty if the outcome is there already.
     fn of(&self, foreseen: &Foreseen) -> Vec<String> {
         match foreseen {
             Foreseen::Nothing => Vec::new(),

@@ -1,6 +1,7 @@
-//! Events over the agent's socket: the ones that are kept and, if asked for,
-//! those that come, one JSON object a line. A follower that reads slowly loses
-//! events and is told so; one that does not read costs a place, nothing else.
+//! Events over the agent's socket: the ones that the agent keeps and, if the
+//! client follows, new ones too, one JSON object a line. A follower that reads
+//! slowly loses events and is told so; one that does not read at all only
+//! occupies a place.
 
 use std::io;
 
@@ -19,14 +20,14 @@ use crate::{
 /// How many may follow at once.
 const FOLLOWERS_MAX: usize = 16;
 
-/// Where followers are served from.
+/// Serves followers.
 pub struct Follow {
     events: Events,
     places: Semaphore,
 }
 
 impl Follow {
-    /// Of these events.
+    /// A server of these events.
     #[must_use]
     pub fn new(events: Events) -> Self {
         Self { events, places: Semaphore::new(FOLLOWERS_MAX) }
@@ -38,8 +39,8 @@ impl Follow {
         &self.events
     }
 
-    /// Sends the events that are kept, of one group if it is named, and goes
-    /// on until the client goes away if it wants to follow.
+    /// Sends the events that the agent keeps, only of `group` if it is named; if
+    /// `follow`, goes on with new ones until the client goes away.
     ///
     /// # Errors
     /// When the client has gone away.
@@ -66,11 +67,11 @@ impl Follow {
         loop {
             let event = tokio::select! {
                 event = coming.next() => event,
-                // It has nothing more to say, so that is its end.
+                // A client has nothing more to send, so anything that arrives ends it.
                 _ = read.read_u8() => None,
             };
             let Some(event) = event else { break };
-            // Who has lost some is told, whatever they were about.
+            // A lagging follower is always told, even when it filters by group.
             if is_wanted(&event) || event.group.is_none() && event.seq == 0 {
                 write.write_all(&line(event.as_ref())?).await?;
             }

@@ -1,6 +1,5 @@
-//! What `vip-ctl` and HTTP ask of the agent, and what they are answered. What a
-//! request means for the cluster is the engine's business; this only carries it
-//! there.
+//! Requests of `vip-ctl` and HTTP to the agent, and the answers. The engine
+//! decides what a request means for the cluster; this only carries it there.
 
 mod candidates;
 mod dry_run;
@@ -37,15 +36,16 @@ use crate::{
     paths::Paths,
 };
 
-/// Who may wait at once until a group is served; more wait for their turn.
+/// How many requests may wait at once until a group is served; more wait for
+/// their turn.
 const WAITS_MAX: usize = 16;
-/// How often, and how many times, it is looked whether a reload has come to its end.
+/// How often, and how many times, to check whether a reload has ended.
 const RELOAD_POLL: Duration = Duration::from_millis(20);
 const RELOAD_POLLS: u32 = 50;
 
-/// What requests are answered from, those of `vip-ctl` and those by HTTP.
+/// Answers requests, those of `vip-ctl` and those by HTTP.
 pub(crate) struct Server {
-    /// As of the last reload.
+    /// The configuration as of the last reload.
     current: RwLock<Arc<Config>>,
     config_path: PathBuf,
     paths: Paths,
@@ -53,12 +53,12 @@ pub(crate) struct Server {
     notices: Sender<Notice>,
     board: Arc<Board>,
     follow: Follow,
-    /// Places for those who wait until a group is served.
+    /// Places for requests that wait until a group is served.
     waits: Semaphore,
 }
 
 impl Server {
-    /// Answers for an agent that has this configuration.
+    /// A server for an agent that has this configuration.
     pub(crate) fn new(
         config: Config,
         config_path: &Path,
@@ -82,7 +82,7 @@ impl Server {
 
     /// The configuration as of the last reload.
     fn config(&self) -> Arc<Config> {
-        // Whoever panicked with it had changed nothing.
+        // A thread that panicked while it had the lock has changed nothing.
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -101,7 +101,7 @@ impl Server {
         self.asker.ask_for(Ask::Status).await.is_some()
     }
 
-    /// Does what is asked, or says why not.
+    /// Does what the request asks, or says why not.
     pub(crate) async fn answer(&self, request: Request) -> Response {
         let result = match request {
             Request::Status | Request::Events { .. } => {
@@ -130,7 +130,7 @@ impl Server {
         result.unwrap_or_else(|response| response)
     }
 
-    /// Lets the engine do it.
+    /// Gives the engine a command, and waits for its outcome.
     async fn order(&self, command: Command) -> Result<Result<Completed, Refusal>, Response> {
         let table = self.config().groups_digest();
         self.asker.ask_for(|reply| Ask::Command(command, table, reply)).await.ok_or_else(ending)
@@ -184,7 +184,7 @@ impl Server {
         }
     }
 
-    /// The name of the group that is meant by a name or a VIP.
+    /// The name of the group that a name or a VIP means.
     pub(crate) fn known_group(&self, name: String) -> Result<String, Response> {
         self.group(Some(name)).map(|group| self.group_name(group))
     }
@@ -193,7 +193,7 @@ impl Server {
         self.config().group(group).map_or_else(String::new, |g| g.name.clone())
     }
 
-    /// The group that is meant.
+    /// The group that a name or a VIP means.
     fn group(&self, name: Option<String>) -> Result<GroupId, Response> {
         let place = lookup::group(name.as_deref(), &self.config().groups).map_err(missed)?;
         GroupId::at(place).ok_or_else(|| Response::error(Exit::Software, "no group has so high a number"))
@@ -210,7 +210,7 @@ impl Server {
         self.config().cluster.node(node.0).map_or_else(String::new, |node| node.name.clone())
     }
 
-    /// What the lease loop knows, with the configuration that it has.
+    /// What the lease loop knows, with the configuration that it uses.
     async fn snapshot(&self) -> Result<(Arc<Config>, Snapshot), Response> {
         for _ in 0..RELOAD_POLLS {
             let config = self.config();
@@ -233,7 +233,7 @@ fn ending() -> Response {
     Response::error(Exit::NotLoaded, "the agent is ending")
 }
 
-/// The exit code that a refusal means.
+/// The exit code for a refusal.
 const fn exit_of(refusal: Refusal) -> Exit {
     match refusal {
         Refusal::NoQuorum => Exit::NoQuorum,

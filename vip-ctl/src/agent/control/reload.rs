@@ -1,5 +1,5 @@
-//! Reading the configuration again while the agent runs: what is checked
-//! before the keeper gets it. What a reload does is [`crate::agent::keeper::reload`]'s.
+//! Reads the configuration again while the agent runs, and checks it before the
+//! keeper gets it. [`crate::agent::keeper::reload`] has the reload itself.
 
 use std::sync::{Arc, PoisonError};
 
@@ -14,7 +14,8 @@ use crate::{
 };
 
 impl Server {
-    /// The configuration as it is in the file now, if it can be gone on with.
+    /// The configuration as it is in the file now, if this agent can go on with
+    /// it.
     pub(super) async fn read_again(&self) -> Result<Config, Response> {
         let path = self.config_path.clone();
         let read = tokio::task::spawn_blocking(move || Config::load(&path));
@@ -45,7 +46,7 @@ impl Server {
         let error = |refused: ReloadRefused| Response::error(refused.exit, refused.message);
         let ReloadOutcome { changes, missing } = outcome.map_err(error)?;
         runnable::warn_aside(&config);
-        // Whatever is missing on this node, the lease loop has these groups now.
+        // Whatever this node still lacks, the lease loop has these groups now.
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
         match missing {
             None => Ok(changes),
@@ -53,7 +54,7 @@ impl Server {
         }
     }
 
-    /// What of `next` can't be run on this host, in sentences.
+    /// What `next` needs and this host can't run, in sentences.
     pub(super) async fn unusable(next: Config) -> Result<Vec<String>, Response> {
         let look = move || runnable::unusable(&next).into_iter().map(|Unusable { says, .. }| says).collect();
         let found = tokio::task::spawn_blocking(look).await;

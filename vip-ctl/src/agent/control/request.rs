@@ -1,28 +1,29 @@
-//! What a client wants of the agent, and what it gets: one JSON object each.
+//! Requests of a client to the agent, and the responses: one JSON object each.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{agent::messages::Changes, exit::Exit, report::Status};
 
-/// What a client wants.
+/// A request of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "snake_case")]
 pub enum Request {
     /// The status.
     Status,
-    /// The events that are kept; answered by one [`crate::events::Event`] a line.
+    /// The events that the agent keeps; answered by one [`crate::events::Event`]
+    /// a line.
     Events {
-        /// Of which group only.
+        /// Only those of this group.
         group: Option<String>,
-        /// Also those that come.
+        /// Go on with new events.
         follow: bool,
     },
     /// Give this node, or `to`, the lease.
     Promote {
         /// The group or a VIP of it; may be left out where there is one.
         group: Option<String>,
-        /// Answer when the group is served, and not as soon as its lease has
-        /// moved. Likewise with the others.
+        /// Answer only when the group is served, not as soon as its lease has moved. The
+        /// same for the requests below.
         #[serde(default)]
         wait: bool,
     },
@@ -62,7 +63,7 @@ pub enum Request {
         node: Option<String>,
         /// True to put it on standby.
         on: bool,
-        /// Release also what nobody else can take.
+        /// Release groups too that no other node can take.
         force: bool,
         /// See [`Request::Promote`]; about all groups that the node held.
         #[serde(default)]
@@ -75,7 +76,7 @@ pub enum Request {
     },
     /// Read the configuration again.
     Reload,
-    /// Say what another request would bring about, and do nothing.
+    /// Say what another request would do, and do nothing.
     DryRun {
         /// The request.
         of: Box<Request>,
@@ -83,7 +84,7 @@ pub enum Request {
 }
 
 impl Request {
-    /// May its answer take as long as a hook?
+    /// Can its answer take as long as a hook?
     #[must_use]
     pub const fn waits(&self) -> bool {
         match self {
@@ -99,20 +100,20 @@ impl Request {
     }
 }
 
-/// What a client gets.
+/// The response to a client.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Response {
     /// To [`Request::Status`].
     Status(Box<Status>),
-    /// To [`Request::Standby`]: it is so.
+    /// To [`Request::Standby`]: done.
     Standby {
         /// The node.
         node: String,
         /// Is it on standby?
         on: bool,
     },
-    /// To [`Request::Pause`]: it is so.
+    /// To [`Request::Pause`]: done.
     Pause {
         /// Is the cluster paused?
         on: bool,
@@ -121,20 +122,20 @@ pub enum Response {
     Reloaded(Changes),
     /// To [`Request::DryRun`]: what would happen.
     Would {
-        /// In sentences; none if it is so already.
+        /// In sentences; none if there is nothing to do.
         happen: Vec<String>,
     },
-    /// To the others: it is done.
+    /// To the others: done.
     Done {
         /// The group.
         group: String,
         /// Who holds it now; null for nobody.
         holder: Option<String>,
-        /// What was risked by that: a failover by force, without a quorum.
+        /// The risk that it took: a failover by force, without a quorum.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         risk: Option<String>,
     },
-    /// It was not done.
+    /// Not done.
     Error {
         /// An exit code.
         code: u8,

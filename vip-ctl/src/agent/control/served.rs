@@ -1,6 +1,6 @@
-//! Waiting until a group that has moved is served where it went. A holder whose
-//! fence is still shut for its `pre_promote` does not call itself ready; of this
-//! node itself the gates are asked.
+//! Waits until a group that has moved is served where it went. A holder whose
+//! fence is still shut for its `pre_promote` does not call itself ready; for this
+//! node itself, the gates tell.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,19 +16,19 @@ use crate::{
     exit::Exit,
 };
 
-/// How long to wait for a node that has the lease: the longest `pre_promote`,
-/// and some more.
+/// How long to wait for a node that has the lease: the longest `pre_promote`, and
+/// some more.
 const SERVED_MAX: Duration = hooks::TIMEOUT_MAX.saturating_add(Duration::from_secs(10));
-/// How long to wait until somebody has a group that was given away or back.
+/// How long to wait until a node has taken a group that was given away.
 const TAKEN_MAX: Duration = Duration::from_secs(2);
 /// How soon to look again, at first and later.
 const SERVED_POLL_FIRST: Duration = Duration::from_millis(5);
 const SERVED_POLL_LATER: Duration = Duration::from_millis(100);
 
-/// Groups on their way, and who has got the lease of each, if anybody is known to.
+/// Groups that move, each with its new holder as soon as that is known.
 pub(super) type Moving = BTreeMap<String, Option<NodeId>>;
 
-/// A group whose new holder has lost it before it served.
+/// A group whose new holder lost it before it served.
 struct Lost {
     group: String,
     by: NodeId,
@@ -36,7 +36,7 @@ struct Lost {
 }
 
 impl Server {
-    /// The groups that a node holds, as far as is known here.
+    /// The groups that a node holds, as far as this node knows.
     pub(super) async fn held_by(&self, node: NodeId) -> Result<Moving, Response> {
         let (config, snapshot) = self.snapshot().await?;
         let groups = config.groups.iter().zip(&snapshot.engine.groups);
@@ -44,11 +44,11 @@ impl Server {
         Ok(held.map(|(group, _)| (group.name.clone(), None)).collect())
     }
 
-    /// Waits until all of these groups are served by whoever got them; for
-    /// those that nobody takes it waits a moment only.
+    /// Waits until their new holders serve all of these groups. For groups that
+    /// nobody takes it waits only for [`TAKEN_MAX`].
     ///
     /// # Errors
-    /// [`Exit::PromoteFailed`] if a node has lost one before it served it.
+    /// [`Exit::PromoteFailed`] if a node lost one before it served it.
     pub(super) async fn wait_until_served(&self, mut moving: Moving) -> Result<(), Response> {
         // The semaphore is never closed.
         let _place = self.waits.acquire().await.ok();
@@ -75,7 +75,7 @@ impl Server {
         }
     }
 
-    /// What to tell of a group that was lost. `known`: the last event before.
+    /// The response for a group that was lost. `known`: the last event before.
     async fn not_served(&self, lost: Lost, known: u64) -> Result<Response, Response> {
         let Lost { group, by, mut holder } = lost;
         let begun = clock::now();
@@ -93,7 +93,7 @@ impl Server {
         Ok(Response::error(Exit::PromoteFailed, format!("group {group}: {why}; {now}")))
     }
 
-    /// `known`: the last event before.
+    /// Why the node did not serve the group. `known`: the last event before.
     fn why_not_served(&self, group: &str, node: NodeId, known: u64) -> String {
         let name = self.node_name(node);
         if node != NodeId(self.config().me) {
@@ -116,7 +116,7 @@ impl Server {
     }
 }
 
-/// Takes those out that are served, or that nobody takes. Returns one that was
+/// Removes the groups that are served, or that nobody takes. Returns one that was
 /// lost meanwhile.
 fn look(moving: &mut Moving, config: &Config, snapshot: &Snapshot, begun: BootNs) -> Option<Lost> {
     let me = NodeId(config.me);
@@ -133,11 +133,12 @@ fn look(moving: &mut Moving, config: &Config, snapshot: &Snapshot, begun: BootNs
             (by, holder) => by.or(holder),
         };
         let is_served = by.is_some_and(|by| {
-            // Of itself this node knows at once.
+            // This node knows its own state at once.
             if by == me {
                 return !snapshot.promoting.contains(&id);
             }
-            // What another table's node says of itself is not understood here.
+            // If the node has other groups, this node can't tell whether it serves this
+            // one.
             let node = snapshot.engine.nodes.get(usize::from(by.0));
             known.ready.contains(&by) || node.is_some_and(|node| node.differs)
         });
@@ -145,7 +146,7 @@ fn look(moving: &mut Moving, config: &Config, snapshot: &Snapshot, begun: BootNs
             rest.insert(group.name.clone(), by);
         }
     }
-    // What is left in there is in the configuration no more.
+    // Any other group is no longer in the configuration.
     *moving = rest;
     None
 }

@@ -1,5 +1,5 @@
-//! The socket for `vip-ctl`: one JSON object a line in, one out. Between the two
-//! comes an empty line, when the request was taken.
+//! The socket for `vip-ctl`: one JSON object a line in, one out. An empty line
+//! between them confirms that the agent has taken the request.
 
 use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
@@ -20,18 +20,18 @@ const REQUEST_LEN_MAX: u64 = 4096;
 const REQUESTS_MAX: usize = 16;
 /// How long a client may take to send its request, and to fetch the answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
-/// What a client is told as soon as its request was taken.
+/// What the agent sends a client as soon as it has taken the request.
 const TAKEN: &[u8] = b"\n";
-/// How long to wait after a client could not be accepted: a process without a
-/// descriptor left is not helped by more tries.
+/// How long to wait after a client could not be accepted: more tries do not help
+/// a process that has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Listens where `vip-ctl` asks.
+/// Listens on the socket that `vip-ctl` uses.
 ///
 /// # Errors
 /// If the socket can't be made.
 pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
-    // The lock is ours, so a socket that is there is a dead agent's.
+    // This process has the lock, so a socket that is there is a dead agent's.
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
@@ -41,7 +41,7 @@ pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves those who come, for ever.
+/// Serves clients, for ever.
 pub(crate) async fn serve(listener: UnixListener, server: Arc<Server>) {
     let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
     loop {
@@ -51,7 +51,7 @@ pub(crate) async fn serve(listener: UnixListener, server: Arc<Server>) {
                 tokio::spawn(async move {
                     // The semaphore is never closed.
                     let permit = permits.acquire_owned().await.ok();
-                    // A client that went away is no concern of ours.
+                    // If the client goes away, that is no error of the agent.
                     let _ = server.client(stream, permit).await;
                 });
             }
@@ -80,10 +80,10 @@ impl Server {
                 Err(response) => response,
             },
             Ok(request) => {
-                // This fails where the client is gone, as after a Ctrl-C while the
-                // agent was stopped: then nothing is done.
+                // This fails if the client is gone, for instance after a Ctrl-C while the
+                // agent was stopped: then the agent does nothing.
                 timeout(CLIENT_TIMEOUT, write.write_all(TAKEN)).await??;
-                // Who waits for a hook keeps nobody else from asking.
+                // A request that waits for a hook must not keep others from asking.
                 let _permit = permit.filter(|_| !request.waits());
                 self.answer(request).await
             }
@@ -93,7 +93,7 @@ impl Server {
         };
         let mut text = serde_json::to_vec(&response)?;
         text.push(b'\n');
-        // One that hangs must not keep its place from the others.
+        // A client that hangs must not keep its place from the others.
         timeout(CLIENT_TIMEOUT, write.write_all(&text)).await??;
         write.shutdown().await
     }

@@ -1,5 +1,5 @@
-//! Parts of the status: what the maps and netlink say of this node, what the
-//! lease loop counts, and the warnings of pair mode.
+//! Parts of the status: what the maps and netlink tell of this node, the lease
+//! loop's counters, and the warnings of pair mode.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -38,7 +38,7 @@ impl Server {
         Ok(status)
     }
 
-    /// What the maps and netlink say; read aside, since that blocks.
+    /// The status from the maps and netlink; read on a blocking thread.
     pub(super) async fn maps_status(&self) -> Result<Status, Response> {
         let config = self.config();
         let me = config.this_node();
@@ -60,7 +60,7 @@ impl Server {
         }
     }
 
-    /// Rule 13 asks for it to be loud.
+    /// Rule 13: warns of pair mode.
     pub(super) fn tell_of_pair(&self, loss: PeerLoss, status: &mut Status, snapshot: &Snapshot) {
         let (mode, means) = match loss {
             PeerLoss::Take => ("take", "a cut between the nodes makes both answer"),
@@ -69,11 +69,12 @@ impl Server {
         status.pair = Some(mode.into());
         status.warnings.push(format!("pair mode ({mode}): {means}; a third voter rules that out"));
         if snapshot.engine.alone {
-            status.warnings.push("the other node of the pair is not heard: this one acts alone".into());
+            status.warnings.push("this node does not hear the other one of the pair, and acts alone".into());
         }
     }
 
-    /// A ceiling is asked for while half of the room is left.
+    /// Warns of the disk: a node asks for a new ceiling while half of its grants
+    /// are left, so few left means that the disk does not answer.
     pub(super) fn tell_of_disk(&self, config: &config::Config, status: &mut Status, snapshot: &Snapshot) {
         let left = snapshot.engine.grants_left;
         if config.this_node().role == Role::Observer || left >= EPOCH_MARGIN / 4 {
@@ -158,7 +159,7 @@ impl Server {
     }
 }
 
-/// A group of which this node has no maps.
+/// The status of a group for which this node has no maps.
 fn bare(group: &crate::config::Group) -> GroupStatus {
     GroupStatus {
         name: group.name.clone(),
@@ -187,14 +188,14 @@ pub(super) fn places(groups: &[GroupStatus]) -> HashMap<String, usize> {
     groups.iter().enumerate().map(|(place, group)| (group.name.clone(), place)).collect()
 }
 
-/// The configured VIPs of a group that the maps don't have.
+/// The configured VIPs of a group that the maps lack.
 pub(super) fn missing(group: &config::Group, entry: &GroupStatus) -> Vec<String> {
     let there: BTreeSet<_> = entry.vips.iter().map(|vip| vip.address.as_str()).collect();
     let wanted = group.vips.iter().map(ToString::to_string);
     wanted.filter(|vip| !there.contains(vip.as_str())).collect()
 }
 
-/// What the lease loop counts, under the names that metrics have for it.
+/// The lease loop's counters, under their names in the metrics.
 pub(crate) fn counted(counts: &Counts) -> BTreeMap<String, u64> {
     let named = [
         ("heartbeats_sent", counts.sent),

@@ -1,7 +1,7 @@
-//! The thread "hooks": runs what the [`sequence`] of each group says, a few at a
-//! time in all, each on a thread of its own, so that not even a disk that hangs
-//! under a program holds up more than its own run. What is posted to webhooks
-//! goes through [`webhook`].
+//! The thread "hooks": runs the hooks that the [`sequence`] of each group gives
+//! it, a few at a time in all, each on a thread of its own, so that even a disk
+//! that hangs under a program holds up only that run. [`webhook`] posts to
+//! webhooks.
 
 mod run;
 mod sequence;
@@ -42,18 +42,19 @@ use crate::{
     paths::Paths,
 };
 
-/// Hooks of one group that wait; beyond that the oldest are dropped.
+/// Hooks of one group that may wait; beyond that the oldest are dropped.
 const WAITING_MAX: usize = 8;
-/// What the end of a run may take beyond its limit before it is given up.
+/// How long after its limit a run may still be ending before the thread gives it
+/// up.
 const GIVE_UP: Duration = Duration::from_secs(5);
-/// How long a stopping agent waits for hooks that are to run or running.
+/// How long a stopping agent waits for hooks that run or have to run.
 const STOP_MAX: Duration = Duration::from_secs(10);
-/// How long it then waits for the last changes to be posted.
+/// How long it then waits until the last changes are posted.
 const POST_MAX: Duration = Duration::from_secs(2);
-/// How often it is looked whether anything is overdue.
+/// How often to check whether anything is overdue.
 const OVERDUE_POLL: Duration = Duration::from_millis(500);
 
-/// What is known of a group.
+/// What this thread knows of a group.
 #[derive(Clone, Debug)]
 struct Known {
     vips: String,
@@ -73,11 +74,12 @@ struct Run {
 pub struct Runner<R> {
     node: String,
     nodes: BTreeMap<NodeId, String>,
-    /// Those that a reload has taken away among them: they have their last hooks.
+    /// All groups, including those that a reload has removed: they still have
+    /// their last hooks.
     groups: BTreeMap<String, Known>,
     events: Events,
     report: R,
-    /// To itself, for the runs.
+    /// A sender to this thread, for the runs.
     own: Sender<RunnerAsk>,
     webhooks: Option<Webhooks>,
     sequencer: Sequencer,
@@ -87,7 +89,7 @@ pub struct Runner<R> {
 }
 
 impl<R: Report> Runner<R> {
-    /// For the groups of this configuration.
+    /// A runner for the groups of this configuration.
     pub fn new(config: &Config, events: Events, report: R, own: Sender<RunnerAsk>) -> Self {
         let mut runner = Self {
             node: config.node_name.clone(),
@@ -119,8 +121,9 @@ impl<R: Report> Runner<R> {
         }
     }
 
-    /// `before` is what the history has of former agents of this node: one
-    /// that ended while it was active has run no `post_demote`.
+    /// Takes from `before`, the history of this node's former agents, which
+    /// groups still need a `post_demote`: an agent that ended while it was active
+    /// has run none.
     fn was_up(&mut self, before: &[Event]) {
         let mut last: BTreeMap<&str, &Change> = BTreeMap::new();
         for event in before {
@@ -135,7 +138,7 @@ impl<R: Report> Runner<R> {
         }
     }
 
-    /// Runs until it is closed and has finished, or given up.
+    /// Runs until it is told to close and all hooks have ended or were given up.
     pub fn run(mut self, asks: &Receiver<RunnerAsk>) {
         let mut close_at: Option<BootNs> = None;
         loop {
@@ -144,7 +147,7 @@ impl<R: Report> Runner<R> {
                 break;
             }
             let wait = close_at.map_or(OVERDUE_POLL, |at| OVERDUE_POLL.min(at.since(clock::now())));
-            // Without anything to look after there is nothing to wake up for.
+            // Without anything to look after, it need not wake up.
             let ask = if is_idle && close_at.is_none() {
                 asks.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
@@ -175,7 +178,7 @@ impl<R: Report> Runner<R> {
             warn!(group = &*run.order.group, %hook, "the agent ends, and this hook with it");
         }
         if !self.running.is_empty() {
-            // So that the process groups get their signal before this process goes.
+            // Lets the process groups get their signal before this process goes.
             thread::sleep(Duration::from_millis(1500));
         }
         let Self { webhooks, events, .. } = self;
@@ -210,7 +213,7 @@ impl<R: Report> Runner<R> {
         if let Some(run) = self.running.iter().find(|run| run.order.ticket == Some(ticket)) {
             run.cancel.store(true, Ordering::Relaxed);
         }
-        // Nothing is told of what was to begin yet, and need not.
+        // A run that has not begun is dropped without a report.
         let _ = self.sequencer.remove_waiting(ticket);
     }
 
@@ -228,7 +231,7 @@ impl<R: Report> Runner<R> {
 
     fn start(&mut self, number: u64, order: HookOrder) {
         let Some(task) = self.task(&order) else {
-            // A reload has taken it away meanwhile: who waits for it need not.
+            // A reload has removed the hook meanwhile: nobody has to wait for it.
             self.sequencer.ended(number);
             self.report_ended(&order, true);
             return;
@@ -260,7 +263,7 @@ impl<R: Report> Runner<R> {
         self.tell(&run.order, ended);
     }
 
-    /// The command, with what keepalived's notify scripts are given as well.
+    /// The command, with the arguments that keepalived's notify scripts get.
     fn task(&self, order: &HookOrder) -> Option<Task> {
         let known = self.groups.get(&*order.group)?;
         let mut command = known.hooks.commands.get(&order.hook)?.clone();
@@ -280,7 +283,8 @@ impl<R: Report> Runner<R> {
         Some(Task { command, environment, limit: known.hooks.limit(order.hook) })
     }
 
-    /// A run whose thread does not come back, as from a disk that hangs.
+    /// Gives up a run whose thread does not come back, for instance from a disk
+    /// that hangs.
     fn give_up(&mut self) {
         let now = clock::now();
         while let Some(place) = self.running.iter().position(|run| run.give_up <= now) {
@@ -296,7 +300,7 @@ impl<R: Report> Runner<R> {
         }
     }
 
-    /// Tells everybody how a hook has ended.
+    /// Reports how a hook has ended, to all who need to know.
     fn tell(&self, order: &HookOrder, ended: HookEnded) {
         let (hook, group) = (order.hook, &*order.group);
         let duration_ms = u64::try_from(ended.took.as_millis()).unwrap_or(u64::MAX);
@@ -313,7 +317,7 @@ impl<R: Report> Runner<R> {
         let message = format!("{hook} {how} after {duration_ms} ms{colon}{output}");
         let HookEnded { outcome, exit, output, .. } = ended;
         let run = HookRun { hook, outcome, exit, duration_ms, output, epoch: order.epoch };
-        // Before what follows from its end can be: it belongs to that in the history.
+        // Before anything that follows from its end, to keep the order of the history.
         self.events.publish(Some(group), Kind::Hook(run), message.clone());
         self.report_ended(order, outcome == HookOutcome::Done);
         if outcome.is_failure() {
@@ -324,7 +328,7 @@ impl<R: Report> Runner<R> {
     }
 }
 
-/// Is there such a hook for this group?
+/// Does this group have such a hook?
 fn has(known: Option<&Known>, hook: Hook) -> bool {
     known.is_some_and(|known| known.hooks.commands.contains_key(&hook))
 }
@@ -338,7 +342,7 @@ fn not_run(why: &str) -> HookEnded {
     }
 }
 
-/// The state as keepalived's notify scripts expect it.
+/// The state, as keepalived's notify scripts expect it.
 fn notify_state(order: &HookOrder) -> &'static str {
     match order.hook {
         Hook::PrePromote | Hook::PostPromote => "MASTER",
@@ -348,7 +352,8 @@ fn notify_state(order: &HookOrder) -> &'static str {
     }
 }
 
-/// What tells people and runs their hooks, as the agent starts it.
+/// The threads that report changes to people and run their hooks, as the agent
+/// starts them.
 pub struct People {
     /// What happens.
     pub events: Events,
@@ -371,17 +376,17 @@ impl People {
         let Self { events, hooks, thread, .. } = self;
         drop(events);
         if hooks.send(RunnerAsk::Close).is_ok() {
-            // It panicked, and the process with it, or it is done.
+            // The thread is done, or it panicked, and the process with it.
             let _ = thread.join();
         }
     }
 }
 
-/// Starts the threads "hooks" and "history". The lease loop may have given
-/// orders through `hooks` already.
+/// Starts the threads "hooks" and "history". The lease loop may already have sent
+/// orders through `hooks`.
 ///
 /// # Errors
-/// [`ThreadError`] if there are no threads to be had.
+/// [`ThreadError`] if a thread can't be started.
 pub fn start(
     config: &Config,
     paths: &Paths,
@@ -405,7 +410,7 @@ pub fn start(
     Ok(People { events, hooks, is_at_work, thread })
 }
 
-/// What the hooks of each group ask of its gate.
+/// What the hooks of each group ask of the group's gate.
 #[must_use]
 pub fn rules(config: &Config) -> ByGroup<GateRule> {
     let rule = |group: &crate::config::Group| {

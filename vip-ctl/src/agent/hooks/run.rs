@@ -1,4 +1,5 @@
-//! One run of a hook, for a limited time. Blocks; runs on a thread of its own.
+//! One run of a hook, for a limited time. It blocks, and runs on a thread of its
+//! own.
 
 use std::{
     collections::BTreeMap,
@@ -18,28 +19,28 @@ use vip_common::BootNs;
 
 use crate::{agent::messages::HookEnded, clock, events::HookOutcome, outbound::process};
 
-/// Bytes of output that are kept; the rest is read and dropped.
+/// Bytes of output to keep; the rest is read and dropped.
 const OUTPUT_MAX: usize = 4096;
-/// Lines of output that are told.
+/// Lines of output to report.
 const LINES_MAX: usize = 10;
-/// The longest line that is told, in characters.
+/// The longest line to report, in characters.
 const LINE_MAX: usize = 200;
 /// Between SIGTERM and SIGKILL.
 const TERM_GRACE: Duration = Duration::from_secs(1);
-/// How long the rest of the output of a hook that has ended is read: what it
-/// left behind may write on for ever.
+/// How long to read the rest of the output of a hook that has ended: a process
+/// that it left behind may write for ever.
 const REST: Duration = Duration::from_millis(20);
-/// How long an end that closed no pipe may go unnoticed.
+/// How long the end of a program that closed no pipe may go unnoticed.
 const EXIT_POLL_MS: u16 = 10;
 
-/// What to run.
+/// A program to run.
 #[derive(Clone, Debug)]
 pub struct Task {
     /// Program and arguments.
     pub command: Vec<String>,
-    /// What is added to the environment.
+    /// Variables to add to the environment.
     pub environment: BTreeMap<&'static str, String>,
-    /// When it is killed.
+    /// After this time the run is killed.
     pub limit: Duration,
 }
 
@@ -79,7 +80,7 @@ pub fn run(task: &Task, cancel: &AtomicBool) -> HookEnded {
 fn start(task: &Task) -> io::Result<(Child, PipeReader)> {
     let mut command = process::command(&task.command, task.environment.clone())?;
     let (reader, writer) = io::pipe()?;
-    // The command goes with this function, and the writing ends that it has.
+    // The command ends with this function, and the pipe's writing ends with it.
     let child = command.stdout(writer.try_clone()?).stderr(writer).spawn()?;
     process::is_like_others(child.id());
     Ok((child, reader))
@@ -87,13 +88,14 @@ fn start(task: &Task) -> io::Result<(Child, PipeReader)> {
 
 struct Process {
     child: Child,
-    /// `None` once nobody writes any more.
+    /// `None` once nobody can write to it any more.
     pipe: Option<PipeReader>,
     output: Vec<u8>,
 }
 
 impl Process {
-    /// Reads what it prints until it has ended; `None` if it is to end.
+    /// Reads what the program prints until it has ended; `None` if it has to be
+    /// ended.
     fn wait(&mut self, deadline: BootNs, stop: impl Fn() -> bool) -> io::Result<Option<ExitStatus>> {
         loop {
             self.read_for(EXIT_POLL_MS)?;
@@ -108,7 +110,8 @@ impl Process {
         }
     }
 
-    /// Reads once what comes within some milliseconds. Returns whether anything did.
+    /// Reads once what comes within `ms` milliseconds. Returns whether anything
+    /// came.
     fn read_for(&mut self, ms: u16) -> io::Result<bool> {
         let Some(pipe) = &mut self.pipe else {
             std::thread::sleep(Duration::from_millis(1));
@@ -131,13 +134,13 @@ impl Process {
         Ok(true)
     }
 
-    /// Ends the whole process group: asks first, then makes it.
+    /// Ends the whole process group: SIGTERM first, then SIGKILL.
     fn kill(&mut self) {
         let Ok(group) = i32::try_from(self.child.id()) else { return };
         let group = Pid::from_raw(group);
         // A group that is gone needs no signal.
         let _ = killpg(group, Signal::SIGTERM);
-        // Also what the first process leaves behind gets its second.
+        // Processes that the first one leaves behind get their second too.
         let until = clock::now().plus(TERM_GRACE);
         let is_there = || killpg(group, None).is_ok();
         while is_there() {
@@ -148,12 +151,12 @@ impl Process {
             let _ = self.read_for(EXIT_POLL_MS);
             let _ = self.child.try_wait();
         }
-        // Of a group that is gone the number may be another's: no signal then.
+        // The number of a group that is gone may be another's by now: no signal then.
         let _ = self.child.wait();
     }
 }
 
-/// The first lines, as something to print.
+/// The first lines, fit to print.
 fn lines(output: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(output);
     let printable = |c: char| if c.is_control() { ' ' } else { c };
@@ -199,7 +202,7 @@ mod tests {
         assert_eq!(ended.output, [" ".repeat(LINE_MAX)]);
     }
 
-    /// Whether a process that is no zombie has this text in its command line.
+    /// Does a process that is no zombie have this text in its command line?
     fn lives(marker: &str) -> bool {
         let processes = std::fs::read_dir("/proc").unwrap().flatten();
         let mut lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());

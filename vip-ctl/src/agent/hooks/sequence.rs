@@ -1,11 +1,10 @@
-//! Which hook runs next. A group's hooks run one at a time and strictly in the
-//! order of its grants: all of one grant, its `post_demote` too, before
-//! anything of the next one. The lease loop alone tells what has happened,
-//! since it alone sees that in order, and everything that is run for a group
-//! goes through its line here.
+//! Decides which hook runs next. A group's hooks run one at a time and strictly
+//! in the order of its grants: all of one grant, its `post_demote` too, before
+//! anything of the next one. Only the lease loop reports what has happened, since
+//! only it sees that in order, and every hook of a group goes through the group's
+//! line here.
 //!
-//! Sans-IO: running a hook, and the time that one takes, is the thread's
-//! business.
+//! Sans-IO: the thread runs the hooks and takes the time for that.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,18 +19,18 @@ use vip_lease::{
 use super::WAITING_MAX;
 use crate::engine::{GroupState, Reason};
 
-/// An order that comes to nothing.
+/// An order that will not run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
     /// The order.
     pub order: HookOrder,
-    /// Why it is not run; `None` if there is nothing to run, and whoever waits
-    /// for it need not.
+    /// Why not; `None` if there is nothing to run, so that nobody has to wait for
+    /// it.
     pub why: Option<&'static str>,
 }
 
-/// What has places of its own, so that slow hooks that nobody waits for keep
-/// neither traffic waiting nor a planned move, nor those two one another.
+/// Kinds of hooks with places of their own: slow hooks that nobody waits for must
+/// not hold up traffic or a planned move, nor those two each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pool {
     Taking,
@@ -51,16 +50,16 @@ impl Pool {
     }
 }
 
-/// The grant whose `post_demote` is still to come.
+/// A grant whose `post_demote` is still to come.
 #[derive(Clone, Copy, Debug)]
 struct Up {
     grant: Grant,
     epoch: u64,
-    /// Has its fence been open?
+    /// Was its fence open?
     opened: bool,
 }
 
-/// One group's line.
+/// One group's line of hooks.
 #[derive(Debug, Default)]
 struct Line {
     state: Option<GroupState>,
@@ -69,7 +68,7 @@ struct Line {
     begun: Option<Grant>,
     waiting: VecDeque<HookOrder>,
     running: Option<u64>,
-    /// In which pool's queue it stands.
+    /// The pool in whose queue the group stands.
     turn: Option<Pool>,
 }
 
@@ -77,27 +76,27 @@ struct Line {
 #[derive(Debug, Default)]
 pub struct Sequencer {
     lines: BTreeMap<Arc<str>, Line>,
-    /// Groups whose next hook may begin, by pool. A group that has left a
-    /// queue may still be named there.
+    /// Groups whose next hook may begin, by pool. May still name a group that has
+    /// left the queue.
     turns: [VecDeque<Arc<str>>; 3],
-    /// By number.
+    /// By the run's number.
     running: BTreeMap<u64, (Arc<str>, Pool)>,
-    /// What waits and is waited for.
+    /// Hooks in a line that the lease loop waits for.
     tickets: BTreeMap<Ticket, Arc<str>>,
     waiting: usize,
     runs: u64,
 }
 
 impl Sequencer {
-    /// A former agent of this node ended while it had this grant of the group,
-    /// and so has run no `post_demote`.
+    /// A former agent of this node ended while it had this grant of the group, so
+    /// it has run no `post_demote`.
     pub fn was_up(&mut self, group: &str, epoch: u64) {
         let up = Up { grant: Grant::FOUND, epoch, opened: true };
         self.lines.entry(group.into()).or_default().up = Some(up);
     }
 
-    /// A group's state has changed. `has`: which hooks there are for it.
-    /// Returns what comes to nothing by that.
+    /// A group's state has changed. `has`: which hooks the group has. Returns the
+    /// orders that will not run because of that.
     pub fn turned(&mut self, turned: &Turned, has: impl Fn(Hook) -> bool) -> Vec<Skipped> {
         let mut skipped = Vec::new();
         let line = self.lines.entry(Arc::clone(&turned.group)).or_default();
@@ -113,7 +112,7 @@ impl Sequencer {
 
         if let Some(over) = over {
             self.drop_pre_promote(&turned.group, over.grant);
-            // What was never begun, and never served, has nothing to end.
+            // A grant whose hooks never began, and that never served, needs no end.
             if over.opened || begun == Some(over.grant) {
                 let state = if turned.grant.is_some() { GroupState::Standby } else { turned.state };
                 let order = HookOrder {
@@ -129,7 +128,7 @@ impl Sequencer {
             let order = HookOrder { ticket: Some(ticket), ..HookOrder::of(turned, Hook::PrePromote) };
             self.push(order, &has, &mut skipped);
         }
-        // Who adopts a lease goes on with it: nothing was promoted.
+        // A node that adopts a lease goes on with it: nothing was promoted.
         if opens && turned.reason != Reason::Adopted {
             self.push(HookOrder::of(turned, Hook::PostPromote), &has, &mut skipped);
         }
@@ -139,8 +138,8 @@ impl Sequencer {
         skipped
     }
 
-    /// A hook is to run in the midst of a grant. Returns what comes to nothing
-    /// by that: this one, if the grant is over.
+    /// A hook has to run in the midst of a grant. Returns the orders that will
+    /// not run because of that: this one, if the grant is over.
     pub fn add(&mut self, order: HookOrder, has: impl Fn(Hook) -> bool) -> Vec<Skipped> {
         let mut skipped = Vec::new();
         let up = self.lines.get(&order.group).and_then(|line| line.up);
@@ -175,8 +174,7 @@ impl Sequencer {
         self.give_turn(&group);
     }
 
-    /// Whoever waits for this run does so no more. Returns it if it was to
-    /// begin yet.
+    /// Nobody waits for this run any more. Returns its order if it had not begun.
     pub fn remove_waiting(&mut self, ticket: Ticket) -> Option<HookOrder> {
         let group = self.tickets.get(&ticket).map(Arc::clone)?;
         let line = self.lines.get(&group)?;
@@ -202,7 +200,7 @@ impl Sequencer {
         Some(order)
     }
 
-    /// Lets a group stand in the queue where what comes next of it belongs.
+    /// Puts a group into the queue of the pool that its next hook needs.
     fn give_turn(&mut self, group: &Arc<str>) {
         let Some(line) = self.lines.get_mut(group) else { return };
         let next = line.next_pool();
@@ -214,7 +212,7 @@ impl Sequencer {
         }
     }
 
-    /// What may begin now, with the number of its run.
+    /// A hook that may begin now, with the number of its run.
     pub fn next(&mut self) -> Option<(u64, HookOrder)> {
         let pools = Pool::ALL.into_iter().filter(|pool| {
             self.running.values().filter(|(_, running)| running == pool).nth(RUNS_MAX - 1).is_none()
@@ -243,7 +241,7 @@ impl Sequencer {
         None
     }
 
-    /// A run has ended, however.
+    /// A run has ended, well or not.
     pub fn ended(&mut self, number: u64) {
         if let Some((group, _)) = self.running.remove(&number)
             && let Some(line) = self.lines.get_mut(&group)
@@ -253,20 +251,21 @@ impl Sequencer {
         }
     }
 
-    /// Does nothing run or wait?
+    /// Is there nothing that runs or waits?
     pub fn is_idle(&self) -> bool {
         self.running.is_empty() && self.waiting == 0
     }
 }
 
 impl Line {
-    /// In which pool the next hook is to run, if one may begin.
+    /// The pool of the next hook, if one may begin.
     fn next_pool(&self) -> Option<Pool> {
         let next = self.waiting.front().filter(|_| self.running.is_none());
         next.map(|order| Pool::of(order.hook))
     }
 
-    /// Traffic waits for a `pre_promote`, and what has begun has to be ended.
+    /// May this order be dropped? Not a `pre_promote`, for which traffic waits,
+    /// nor the end of something that has begun.
     fn may_be_dropped(&self, order: &HookOrder) -> bool {
         match order.hook {
             Hook::PrePromote => false,

@@ -1,7 +1,7 @@
 //! The thread "webhook": posts each change of a group, as the JSON object that
-//! `vip-ctl events` prints, to where the configuration says. It follows the
-//! agent's events as any other follower does: an address that does not answer
-//! costs changes that are not posted, and nothing else.
+//! `vip-ctl events` prints, to the address in the configuration. It follows the
+//! agent's events like any other follower: if an address does not answer, its
+//! changes are not posted, and nothing else suffers.
 
 use std::{
     collections::BTreeMap,
@@ -37,15 +37,16 @@ use crate::{
     outbound::tls,
 };
 
-/// How long one try may take, from the look-up of the name to the answer.
+/// How long one try may take, from resolving the name to the response.
 const TRY_MAX: Duration = Duration::from_secs(5);
-/// When a change that was not taken is posted again, after the try before.
+/// When to post a change again that was not accepted, counted from the try
+/// before.
 const RETRIES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 
-/// By group, whom to tell.
+/// The address for each group.
 type Addresses = BTreeMap<String, Webhook>;
 
-/// The thread, as others see it.
+/// A handle to the thread.
 pub struct Webhooks {
     addresses: Arc<Mutex<Addresses>>,
     begin: tokio::sync::mpsc::UnboundedSender<(Webhook, Subscription)>,
@@ -58,7 +59,7 @@ impl Webhooks {
     /// Starts the thread.
     ///
     /// # Errors
-    /// If there is no thread to be had.
+    /// If the thread can't be started.
     pub fn start(config: &Config, events: &Events) -> io::Result<Self> {
         let addresses = Arc::new(Mutex::new(Addresses::new()));
         let (begin, begins) = tokio::sync::mpsc::unbounded_channel();
@@ -75,7 +76,7 @@ impl Webhooks {
         Ok(webhooks)
     }
 
-    /// Goes on with the addresses of this configuration.
+    /// Takes over the addresses of this configuration.
     pub fn reload(&self, config: &Config) {
         let groups = config.groups.iter();
         let addresses: Addresses =
@@ -91,8 +92,8 @@ impl Webhooks {
         *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
     }
 
-    /// Lets what has been published be posted, for a limited time. All other
-    /// handles on the events must be gone.
+    /// Waits, for a limited time, until all published changes are posted. All
+    /// other handles on the events must be gone.
     pub fn finish(self, limit: Duration) {
         let Self { begin, events, done, .. } = self;
         drop((begin, events));
@@ -143,7 +144,7 @@ async fn follow(webhook: Webhook, mut events: Subscription, addresses: Arc<Mutex
     }
 }
 
-/// Posts an event, a few times if need be.
+/// Posts an event, with some retries.
 async fn tell(webhook: &Webhook, tls: Option<&TlsConnector>, event: &Event) {
     let body = match serde_json::to_vec(event) {
         Ok(body) => Bytes::from(body),
@@ -193,7 +194,7 @@ async fn send(
         .body(Full::new(body))
         .map_err(|e| text(&e))?;
     let answer = sender.send_request(request).await;
-    // What else it has to say is of no interest.
+    // The rest of the response does not matter.
     connection.abort();
     let status = answer.map_err(|e| text(&e))?.status();
     if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }
@@ -221,7 +222,7 @@ mod tests {
         Config::parse(&text, Path::new("vip.toml"), "a").unwrap()
     }
 
-    /// Reads one request; its first line and its body.
+    /// Reads one request; returns its first line and its body.
     fn read(stream: impl Read) -> (String, String) {
         let mut reader = BufReader::new(stream);
         let (mut first, mut length) = (String::new(), 0);

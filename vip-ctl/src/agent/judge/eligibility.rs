@@ -1,6 +1,6 @@
 //! Which groups this node could serve, and why not: its own interfaces, the
-//! groups' checks and their tracked interfaces, taken together. Telling it to
-//! the engine, and looking at interfaces, is the keeper's business.
+//! groups' checks and their tracked interfaces, taken together. The judge's
+//! thread tells the engine, and looks at the interfaces.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,12 +13,12 @@ use crate::{
     mutant::{self, Mutant},
 };
 
-/// What is new about a group.
+/// A change of a group's eligibility.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct News {
     /// The group.
     pub group: GroupId,
-    /// What to tell the engine; `None` while nothing is known.
+    /// The verdict for the engine; `None` while nothing is known.
     pub word: Option<Eligible>,
     /// Why it is not `Yes`.
     pub why: Option<String>,
@@ -34,15 +34,16 @@ pub struct Judge {
     tracked: BTreeMap<String, Vec<GroupId>>,
     /// Groups about which something may be new.
     unjudged: BTreeSet<GroupId>,
-    /// Groups that are not judged before everything of theirs is on this node.
+    /// Groups that wait with their verdict until everything of theirs is on this
+    /// node.
     withheld: BTreeSet<GroupId>,
-    /// What kept this node from serving any, when it was last judged.
+    /// What kept this node from serving any group, at the last judgement.
     trouble: Option<String>,
-    /// Why tracked interfaces were down then.
+    /// Why tracked interfaces were down at that time.
     downs: BTreeMap<String, String>,
 }
 
-/// What is known of a check after its first verdict.
+/// The state of a check after its first verdict.
 #[derive(Clone, Debug)]
 enum CheckResult {
     Passes,
@@ -58,12 +59,12 @@ struct Watched {
     verdicts: BTreeMap<String, Option<CheckResult>>,
     track: Vec<String>,
     when_all_fail: WhenAllFail,
-    /// What was said last.
+    /// The last verdict that was returned.
     told: Option<(Option<Eligible>, Option<String>)>,
 }
 
 impl Judge {
-    /// Nothing is known of any check.
+    /// A judge that knows nothing of any check.
     #[must_use]
     pub fn new(groups: &[config::Group]) -> Self {
         let groups = groups.iter().map(|group| Watched {
@@ -87,9 +88,9 @@ impl Judge {
         Self { groups, by_name, tracked, unjudged, withheld, trouble: None, downs: BTreeMap::new() }
     }
 
-    /// There are other groups now. Of checks that are the same nothing is
-    /// forgotten; everything is told anew. `withheld` are the names of those
-    /// that wait for [`Judge::admit`].
+    /// Goes on with other groups. Keeps what is known of checks that are the
+    /// same, and returns everything anew. `withheld` are the names of groups that
+    /// wait for [`Judge::admit`].
     pub fn regroup(&mut self, groups: &[config::Group], withheld: &BTreeSet<String>) {
         let old = std::mem::replace(self, Self::new(groups));
         for group in &mut self.groups {
@@ -107,7 +108,7 @@ impl Judge {
         self.withheld = withheld.iter().filter_map(|name| self.by_name.get(name).copied()).collect();
     }
 
-    /// All groups are judged from here on.
+    /// Judges all groups from here on.
     pub fn admit(&mut self) {
         self.unjudged.append(&mut self.withheld);
     }
@@ -134,7 +135,8 @@ impl Judge {
     }
 
     /// Judges the groups about which something may be new. `trouble` is what
-    /// keeps this node from serving any. Returns what has changed since the last time.
+    /// keeps this node from serving any group. Returns what has changed since the
+    /// last time.
     pub fn judge(&mut self, trouble: Option<&str>, links: &BTreeMap<u32, Interface>) -> Vec<News> {
         if self.trouble.as_deref() != trouble {
             self.trouble = trouble.map(str::to_owned);
@@ -185,14 +187,14 @@ impl Watched {
             return (Some(word), Some(why));
         }
         match self.verdicts.iter().find(|(_, verdict)| verdict.is_none() && !mutant::is(Mutant::WellUnseen)) {
-            // A lease that was found at the start goes on meanwhile.
+            // A lease that this process found at its start goes on meanwhile.
             Some((name, _)) => (None, Some(format!("check {name} has no result yet"))),
             None => (Some(Eligible::Yes), None),
         }
     }
 }
 
-/// Why an interface does not carry anything; `None` if it does.
+/// Why an interface carries no traffic; `None` if it does.
 pub fn down(name: &str, links: &BTreeMap<u32, Interface>) -> Option<String> {
     match links.values().find(|link| link.name == name) {
         None => Some(format!("{name} is gone")),
@@ -254,7 +256,7 @@ mod tests {
         let mut judge = Judge::new(&[group("a", &[], &[], WhenAllFail::Keep)]);
         assert_eq!(said(&judge.judge(None, &links(true))), [(0, Some(Eligible::Yes), None)]);
         assert_eq!(judge.judge(None, &links(true)), []);
-        // Who can't serve keeps nothing.
+        // A node that can't serve keeps nothing.
         let no = (0, Some(Eligible::No), Some("eth0 is gone"));
         assert_eq!(said(&judge.judge(Some("eth0 is gone"), &links(true))), [no]);
     }
@@ -286,7 +288,7 @@ mod tests {
         judge.note("a", "y", Some("refused".into()));
         judge.judge(None, &links(true));
         let mut next = [group("0", &["x"], &[], WhenAllFail::Release), old[0].clone()];
-        // Another check of the same name has to prove itself.
+        // Another check with the same name has to prove itself.
         next[1].health.checks[1].fall = 2;
         judge.regroup(&next, &BTreeSet::new());
         let wait = |group, check| (group, None, Some(check));
@@ -294,7 +296,7 @@ mod tests {
         assert_eq!(said(&judge.judge(None, &links(true))), both);
         judge.note("a", "y", None);
         assert_eq!(said(&judge.judge(None, &links(true))), [(1, Some(Eligible::Yes), None)]);
-        // Whoever has other groups by the same numbers was told of the former ones.
+        // With other groups under the same numbers, everything has to be told anew.
         judge.regroup(&next, &BTreeSet::new());
         let both = [wait(0, "check x has no result yet"), (1, Some(Eligible::Yes), None)];
         assert_eq!(said(&judge.judge(None, &links(true))), both);
@@ -333,7 +335,7 @@ mod tests {
         assert_eq!(judge.unjudged.iter().copied().collect::<Vec<_>>(), [GroupId(500)]);
         let news = judge.judge(None, &links(true));
         assert_eq!(said(&news), [(500, Some(Eligible::No), Some("check x: refused"))]);
-        // Nobody forgets who is concerned by an interface, or by all of them.
+        // Every group that an interface concerns gets its verdict.
         let news = judge.judge(None, &links(false));
         assert_eq!(said(&news), [(7, Some(Eligible::No), Some("eth1 has no carrier"))]);
         assert_eq!(judge.judge(Some("eth0 is gone"), &links(false)).len(), 1_000);

@@ -1,10 +1,9 @@
 //! The judge's thread: it tells the engine which groups this node can serve.
-//! Verdicts on checks and what becomes of interfaces come here by a way of
-//! their own, so that none of them waits for what the keeper does one after
-//! the other: routes, repairs, a reload, the log.
-//!
-//! It writes no log while others wait: what people are to know of it goes to
-//! the keeper, after the engine was told.
+//! Verdicts on checks and changes of interfaces have a channel of their own to
+//! it, so that none of them waits for the keeper's work: routes, repairs, a
+//! reload, the log.
+//! It writes no log while others wait: after it has told the engine, it tells the
+//! keeper what people need to know.
 
 pub mod eligibility;
 
@@ -35,27 +34,27 @@ use crate::{
 
 /// How often the watchdog hears of a judge that has nothing to do.
 const BEAT: Duration = Duration::from_millis(250);
-/// How often to look whether the programs are on their interfaces: netlink says
-/// nothing when a link of theirs goes with its pin.
+/// How often to check that the programs are on their interfaces: netlink reports
+/// nothing when a program's link goes with its pin.
 const PROGRAM_POLL: Duration = Duration::from_secs(1);
-/// After how many polls the keeper tries again to bring one back.
+/// After how many polls the keeper tries again to attach one.
 const POLLS_WITHOUT: u32 = 5;
 
-/// Both ways into the agent for what netlink and the checks have to say.
+/// Both channels for what netlink and the checks report.
 #[derive(Clone)]
 pub struct Listeners {
-    /// To the keeper, which takes one after the other.
+    /// To the keeper, which handles one notice after the other.
     pub keeper: Sender<Notice>,
     /// To the judge; a node that never holds has none.
     pub judge: Option<Sender<Heard>>,
 }
 
 impl Listeners {
-    /// Tells both what netlink said; false if nobody listens any more.
+    /// Passes a message of netlink to both; false if nobody listens any more.
     #[must_use]
     pub fn watched(&self, watched: Watched) -> bool {
         if let Some(judge) = &self.judge {
-            // It ends with the keeper.
+            // The judge ends with the keeper.
             let _ = judge.send(Heard::Watched(watched.clone()));
         }
         self.keeper.send(Notice::Watched(watched)).is_ok()
@@ -76,13 +75,13 @@ pub trait Links {
     fn named(&self, name: &str) -> Result<Option<Interface>, HostError>;
     /// Does our program run on this interface?
     fn has_program(&self, link: &Interface) -> bool;
-    /// Has it gone from there, for sure?
+    /// Is it surely gone from there?
     fn lost_program(&self, link: &Interface) -> bool;
 }
 
 /// [`Links`] of this host.
 pub struct HostLinks {
-    /// Netlink.
+    /// Reads the interfaces by netlink.
     pub host: Host,
     /// Where programs are pinned.
     pub bpf_dir: PathBuf,
@@ -112,34 +111,34 @@ pub struct Serving<T, L> {
     pub lease_loop: T,
     /// The interfaces.
     pub links: L,
-    /// Those that the data plane has to be on.
+    /// The interfaces that the data plane has to be on.
     pub interfaces: Vec<String>,
-    /// What is known of every group's eligibility.
+    /// The eligibility of every group.
     pub judge: Judge,
-    /// Where others read it.
+    /// Where `status` and the metrics read it.
     pub board: Arc<Board>,
-    /// The interface without a program, when the keeper had seen to them last.
+    /// An interface without a program, after the keeper's last try to attach it.
     pub unprogrammed: Option<String>,
     /// Polls since the keeper was told of that.
     pub polls_without: u32,
-    /// Could this node serve at all, when it was last judged?
+    /// Could this node serve at all, at the last judgement?
     pub can_serve: Option<bool>,
-    /// Groups are about to get other numbers: nothing is said until they have.
+    /// Groups are about to get other numbers: the judge says nothing until then.
     pub is_held: bool,
 }
 
-/// What the keeper has of it. It keeps neither thread from ending; what people
-/// are to know of what comes of a call is returned.
+/// The keeper's handle to the judge. It keeps neither thread from ending. Its
+/// calls return what people need to know.
 pub struct Handle<T, L>(Arc<Mutex<Serving<T, L>>>);
 
 impl<T: Tell, L: Links> Handle<T, L> {
-    /// For the keeper.
+    /// A handle for the keeper.
     #[must_use]
     pub fn new(serving: &Arc<Mutex<Serving<T, L>>>) -> Self {
         Self(Arc::clone(serving))
     }
 
-    /// The programs on this node's interfaces were seen to.
+    /// The keeper has taken care of the programs on this node's interfaces.
     #[must_use]
     pub fn looked(&self) -> Option<Notice> {
         let mut serving = lock(&self.0);
@@ -147,13 +146,14 @@ impl<T: Tell, L: Links> Handle<T, L> {
         serving.judge()
     }
 
-    /// From when this returns, nothing is said of groups before [`Handle::regroup`].
+    /// Once this returns, the judge says nothing of groups before
+    /// [`Handle::regroup`].
     pub fn hold(&self) {
         lock(&self.0).is_held = true;
     }
 
-    /// The groups have other numbers now. Those in `withheld` are not judged
-    /// before [`Handle::admit`].
+    /// The groups have other numbers now. The judge withholds its verdict on
+    /// those in `withheld` until [`Handle::admit`].
     #[must_use]
     pub fn regroup(
         &self,
@@ -168,7 +168,7 @@ impl<T: Tell, L: Links> Handle<T, L> {
         serving.judge()
     }
 
-    /// What groups need is on this node now.
+    /// This node now has everything that its groups need.
     #[must_use]
     pub fn admit(&self) -> Option<Notice> {
         let mut serving = lock(&self.0);
@@ -182,7 +182,7 @@ fn lock<S>(serving: &Mutex<S>) -> MutexGuard<'_, S> {
     serving.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs until nobody is left who could tell it something. `tell` goes to the
+/// Runs until nobody is left who could send it anything. `tell` goes to the
 /// keeper, which ends after that.
 pub fn run<T: Tell, L: Links>(
     serving: &Mutex<Serving<T, L>>,
@@ -216,8 +216,8 @@ pub fn run<T: Tell, L: Links>(
 }
 
 impl<T: Tell, L: Links> Serving<T, L> {
-    /// Everything that is there is taken note of, then judged together. Returns
-    /// what people are to know, which the engine knows by then.
+    /// Takes note of every message that waits, then judges them together. Returns
+    /// what people need to know, after it has told the engine.
     fn hear(&mut self, heard: impl Iterator<Item = Heard>) -> Vec<Notice> {
         let mut is_news = false;
         let mut told = Vec::new();
@@ -241,8 +241,8 @@ impl<T: Tell, L: Links> Serving<T, L> {
         told
     }
 
-    /// Takes note of an interface that is there without our program. The keeper
-    /// puts it on again, so this is asked after it has tried.
+    /// Looks for an interface that is there without our program. The keeper
+    /// attaches programs, so this runs after its try.
     fn look_at_programs(&mut self) {
         match self.links.present() {
             Ok(present) => {
@@ -254,14 +254,14 @@ impl<T: Tell, L: Links> Serving<T, L> {
         }
     }
 
-    /// Has a program gone by itself? Then the engine is told at once, and the
-    /// keeper to put it on again.
+    /// Has a program gone by itself? Then tells the engine at once, and has the
+    /// keeper attach it again.
     fn poll_programs(&mut self) -> Vec<Notice> {
         if self.is_held {
             return Vec::new();
         }
         if self.unprogrammed.is_some() {
-            // What kept the keeper from it may be over.
+            // The obstacle to the keeper's last try may be gone.
             self.polls_without = (self.polls_without + 1) % POLLS_WITHOUT;
             return (self.polls_without == 0)
                 .then_some(Notice::Watched(Watched::Missed))
@@ -269,7 +269,7 @@ impl<T: Tell, L: Links> Serving<T, L> {
                 .collect();
         }
         let is_without = |name: &&String| match self.links.named(name) {
-            // One that is away is netlink's news.
+            // Netlink reports an interface that is away.
             Ok(link) => link.is_some_and(|link| self.links.lost_program(&link)),
             Err(e) => {
                 error!("{e}");
@@ -284,8 +284,8 @@ impl<T: Tell, L: Links> Serving<T, L> {
     }
 
     /// Tells the engine which groups this node can serve: every interface is
-    /// there, up, with a carrier, and has the program on it; and what the
-    /// group asks for besides is well. Returns what people are to know.
+    /// there, up, has a carrier and our program, and the group's own conditions
+    /// are met. Returns what people need to know.
     fn judge(&mut self) -> Option<Notice> {
         if self.is_held {
             return None;
@@ -334,7 +334,7 @@ mod tests {
 
     type Said = Vec<(GroupId, Eligible)>;
 
-    /// What is done when the lease loop is told something.
+    /// What the lease loop is told in a test.
     struct Loop(Box<dyn Fn(Said) -> bool + Send>);
 
     impl Tell for Loop {
@@ -355,7 +355,7 @@ mod tests {
         }
     }
 
-    /// Interfaces of a host that is made up, with a count of what was asked.
+    /// The interfaces of an invented host, with a count of the questions.
     struct Made {
         links: RefCell<BTreeMap<u32, Interface>>,
         program: Cell<bool>,
@@ -458,7 +458,7 @@ mod tests {
             panic!("{told:?}")
         };
         assert!(because.contains("eth0 has no XDP program"), "{because}");
-        // Whether it is back is the keeper's to say, which tries again.
+        // Only the keeper can tell whether it is back, and it tries again.
         let told: Vec<_> = (0..POLLS_WITHOUT * 2).flat_map(|_| serving.poll_programs()).collect();
         assert!(matches!(&told[..], [Notice::Watched(Watched::Missed), _]), "{told:?}");
         assert!(words.try_recv().is_err(), "and the engine knows");
@@ -477,7 +477,7 @@ mod tests {
             let serving = Arc::clone(&serving);
             move || run(&serving, &heard, &tell)
         });
-        // Nobody takes what is told to the keeper.
+        // Nobody reads what the keeper is told.
         lane.send(checked(0, None)).unwrap();
         lane.send(checked(1, None)).unwrap();
         let mut yes = Vec::new();
@@ -490,7 +490,7 @@ mod tests {
         lock(&serving).links.links.borrow_mut().insert(7, link(false));
         lane.send(Heard::Watched(Watched::Link(link(false)))).unwrap();
         assert_eq!(words.recv_timeout(PATIENCE).unwrap()[0], (GroupId(0), Eligible::No));
-        // The keeper's end of it keeps nobody from ending.
+        // The keeper's handle keeps neither thread from ending.
         let _keeper = Handle::new(&serving);
         drop(lane);
         judge.join().unwrap();

@@ -1,5 +1,5 @@
-//! The order in which the keeper works off what it is told: many notices at a
-//! time, then all at once what they ask for, and then what can take long.
+//! The order in which the keeper handles its notices: many at a time, then
+//! everything that they ask for together, and last what can take long.
 
 use std::{
     ops::ControlFlow,
@@ -24,28 +24,27 @@ use crate::{
     records::memory::Memory,
 };
 
-/// How long a change of the memory may wait for others to be written with it:
+/// How long a change of the memory may wait, to be written together with others:
 /// ten thousand groups can move at once.
 const MEMORY_PAUSE: Duration = Duration::from_millis(100);
-/// How many notices are taken before what they ask for is done.
+/// How many notices to take before doing what they ask for.
 const BATCH: usize = 1024;
-/// How long a repair may wait for the last of what was removed: each looks at
-/// everything.
+/// How long a repair may wait for more removals: each repair checks everything.
 const REPAIR_WAIT: Duration = Duration::from_secs(1);
 /// How often the watchdog hears of a keeper that has nothing to do.
 const BEAT: Duration = Duration::from_millis(250);
 
-/// What waits for its time.
+/// Work that waits for its time.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Due {
-    /// The memory is to be written then.
+    /// When to write the memory.
     write: Option<BootNs>,
-    /// Since when something may have to be put back.
+    /// Since when something may need a repair.
     disturbed: Option<BootNs>,
 }
 
 impl Due {
-    /// Is it time for a repair, with nothing left to be told or not?
+    /// Is it time for a repair? `is_drained`: no notice waits.
     fn repair(&self, is_drained: bool, now: BootNs) -> bool {
         self.disturbed.is_some_and(|since| {
             is_drained || (now.since(since) >= REPAIR_WAIT && !mutant::is(Mutant::RepairsLate))
@@ -57,7 +56,7 @@ impl Due {
         self.write.is_some_and(|at| at <= now)
     }
 
-    /// How long there is nothing to do.
+    /// How long the keeper has nothing to do.
     fn pause(&self, now: BootNs) -> Duration {
         self.write.filter(|_| !mutant::is(Mutant::WritesLate)).map_or(BEAT, |at| at.since(now).min(BEAT))
     }
@@ -67,7 +66,7 @@ impl Due {
 pub(super) struct KeeperLoop<T> {
     keeper: Keeper<T>,
     due: Due,
-    /// `None` where there could be no thread: then the keeper writes itself.
+    /// `None` if the thread could not be started: then the keeper writes itself.
     writer: Option<Writer>,
 }
 
@@ -89,7 +88,7 @@ impl<T: Tell + Clone + Send + 'static> KeeperLoop<T> {
     /// Runs until the channel closes.
     pub(super) fn run(mut self, notices: &Receiver<Notice>) {
         while self.turn(notices).is_continue() {}
-        // The loop has ended, and all that it said was taken note of.
+        // The loop has ended, and all of its notices were handled.
         self.keeper.memory.end();
         self.write();
     }
@@ -112,7 +111,7 @@ impl<T: Tell + Clone + Send + 'static> KeeperLoop<T> {
             Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
         }
         self.keeper.settle();
-        // During a reload it would bring back what goes.
+        // During a reload, a repair would bring back what has to go.
         if self.keeper.under_way.is_none() && self.due.repair(is_drained, clock::now()) {
             self.due.disturbed = None;
             self.keeper.repair();
@@ -149,8 +148,8 @@ impl<T: Tell + Clone + Send + 'static> KeeperLoop<T> {
             Watched::RouteGone(vip) => {
                 self.keeper.node.as_ref().is_some_and(|node| node.host.needs_route(*vip))
             }
-            // An interface that goes down takes routes with it, and the kernel
-            // does not say which.
+            // An interface that goes down takes its routes with it, and the kernel does
+            // not say which.
             Watched::Link(link) => link.up && self.keeper.setup.interfaces.contains(&link.name),
             Watched::Gone(_) | Watched::Neighbour => false,
         }

@@ -1,5 +1,5 @@
-//! What the keeper makes of the lease loop's notices for people: events, and
-//! the history behind them. It decides about no lease, and about no hook.
+//! Turns the lease loop's notices into events for people, and the history behind
+//! them. It decides about no lease, and about no hook.
 
 use std::{collections::BTreeMap, sync::mpsc::Sender, time::Duration};
 
@@ -14,11 +14,12 @@ use crate::{
     transport::Rejected,
 };
 
-/// For how long a change may follow from a command: the longest `pre_demote`,
-/// and what the command itself may take.
+/// How long after a command a change may still follow from it: the longest
+/// `pre_demote`, and the time of the command itself.
 const COMMAND_COUNTS: Duration = Duration::from_secs(15);
 
 /// What was told of a group last.
+
 #[derive(Clone, Debug, Default)]
 struct Last {
     /// In this run of the agent.
@@ -26,24 +27,24 @@ struct Last {
     holder: Option<NodeId>,
 }
 
-/// Tells what happens.
+/// Records and reports what happens.
 pub struct Chronicle {
     events: Events,
     hooks: Sender<RunnerAsk>,
     /// By group.
     last: BTreeMap<String, Last>,
-    /// What was asked for lately, by group; `None` for what concerns all.
+    /// Recent commands, by group; `None` for one that concerns all groups.
     asked: BTreeMap<Option<String>, (BootNs, String)>,
 }
 
 impl Chronicle {
-    /// Tells it by `events`; `hooks` is told of a reload.
+    /// A chronicle that publishes to `events`; `hooks` gets reloads.
     #[must_use]
     pub fn new(events: Events, hooks: Sender<RunnerAsk>) -> Self {
         Self { events, hooks, last: BTreeMap::new(), asked: BTreeMap::new() }
     }
 
-    /// A person wants something, here or at another node.
+    /// A person has given a command, here or at another node.
     pub fn asked(&mut self, names: &Names, command: Command, at: NodeId) {
         let what = match command {
             Command::Promote { to, .. } => format!("promote {}", names.node(to)),
@@ -59,7 +60,7 @@ impl Chronicle {
         self.asked.insert(group, (clock::now(), format!("{what} (at {})", names.node(at))));
     }
 
-    /// The command that a change for this reason followed from, if one did.
+    /// The command that led to a change with this reason, if one did.
     fn command(&mut self, group: &str, reason: Reason) -> Option<String> {
         let may_follow = match reason {
             Reason::Elected
@@ -88,7 +89,7 @@ impl Chronicle {
         self.asked.retain(|_, (at, _)| now.since(*at) < COMMAND_COUNTS);
         let key = [Some(group.to_owned()), None].into_iter().find(|key| self.asked.contains_key(key))?;
         let (_, command) = self.asked.get(&key)?.clone();
-        // Whoever holds it then, the command has done its work for this group.
+        // Whoever holds the group then, the command has done its work for it.
         if matches!(reason, Reason::Elected | Reason::HolderSeen | Reason::Forced) {
             self.asked.remove(&Some(group.to_owned()));
         }
@@ -125,7 +126,7 @@ impl Chronicle {
         self.events.publish(Some(&group), Kind::Changed(change), message);
     }
 
-    /// Other groups, or other hooks of them.
+    /// Goes on with other groups, or other hooks of them.
     pub fn reload(&self, config: &Config) {
         // The thread "hooks" ends only with the process.
         let _ = self.hooks.send(RunnerAsk::Reload(Box::new(config.clone())));
@@ -173,7 +174,7 @@ impl Chronicle {
         self.events.publish(None, kind, message);
     }
 
-    /// A health check has changed its mind.
+    /// A health check has changed its verdict.
     pub fn checked(&self, group: &str, check: &str, trouble: Option<&str>) {
         let message =
             trouble.map_or_else(|| format!("{check} passes"), |why| format!("{check} fails: {why}"));
@@ -181,7 +182,7 @@ impl Chronicle {
         self.events.publish(Some(group), Kind::Check { check: check.into(), ok, error }, message);
     }
 
-    /// Whether this node can serve has changed.
+    /// This node has become able, or unable, to serve at all.
     pub fn eligible(&self, because: Option<&str>) {
         let message = because.map_or("this node can serve".into(), |b| format!("this node can't serve: {b}"));
         let kind = Kind::Eligible { eligible: because.is_none(), because: because.map(str::to_owned) };

@@ -1,8 +1,8 @@
-//! The keeper's thread: it owns the host's side of the node. It lets local
-//! clients follow the lease, repairs what others tidied away, attaches again
-//! when an interface comes back, and writes the log for everybody who must
-//! not. What this node can serve is said by the [`judge`](super::judge), whom
-//! nothing of that holds up.
+//! The keeper's thread: it owns the host's side of the node. It makes local
+//! clients follow the lease, repairs what other programs removed, attaches again
+//! when an interface comes back, and writes the log for the threads that must
+//! not. The [`judge`](super::judge) says what this node can serve, and none of
+//! this work holds it up.
 
 mod batch;
 pub mod chronicle;
@@ -36,54 +36,56 @@ use crate::{
     records::{membership::Membership, memory::Memory},
 };
 
-/// What the keeper owns.
+/// Everything that the keeper owns.
 pub struct Keeper<T> {
     /// The node; a witness has none.
     pub node: Option<Node>,
     /// Peers' neighbour entries.
     pub pins: Pins,
-    /// How to bring it up again.
+    /// How to bring the node up again.
     pub setup: Setup,
-    /// Where it is.
+    /// Where the node's files are.
     pub paths: Paths,
     /// Names for the log.
     pub names: Names,
     /// To the lease loop.
     pub lease_loop: T,
-    /// Who says what this node can serve; `None` on a node that never holds.
+    /// The judge; `None` on a node that never holds.
     pub judge: Option<Handle<T, HostLinks>>,
-    /// Where local clients are to go.
+    /// Where local clients shall go.
     pub routes: Routes,
-    /// Groups whose leases have all of their VIPs, by the last notices.
+    /// Groups whose leases now have all of their VIPs, by the last notices.
     pub covered: Vec<Label>,
-    /// To change what checks are run; `None` on a node that never holds.
+    /// A handle to change which checks run; `None` on a node that never holds.
     pub checks: Option<Applier>,
-    /// When rejected datagrams of a peer, or of strangers, were last complained about.
+    /// When the log last complained about rejected datagrams of a peer, or of
+    /// strangers.
     pub complained: BTreeMap<Option<NodeId>, BootNs>,
     /// What outlives this incarnation.
     pub memory: Memory,
-    /// What outlives it of the membership (rule 10).
+    /// The part of the membership that outlives it (rule 10).
     pub membership: Membership,
-    /// What all of it is made from.
+    /// The configuration as of the last reload.
     pub config: Config,
-    /// The groups, and what of their VIPs is answered.
+    /// The groups, and which of their VIPs this node may answer.
     pub table: Table,
-    /// Other groups, that the lease loop has not taken over yet.
+    /// A reload that the lease loop has not taken over yet.
     pub under_way: Option<UnderWay>,
-    /// What netlink has said meanwhile: to repair would bring back what goes.
+    /// Messages of netlink during a reload: a repair would bring back what has to
+    /// go.
     pub postponed: Vec<Watched>,
-    /// Tells people, and runs hooks.
+    /// Reports to people, and to the hooks' thread.
     pub chronicle: Chronicle,
 }
 
-/// Where local clients of groups are to go, as far as it is not done yet.
+/// Local clients' routes that are still to be set.
 #[derive(Debug, Default)]
 pub struct Routes(Places);
 
-/// How often at most a peer's rejected datagrams are complained about.
+/// How often at most the log complains about a peer's rejected datagrams.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
 
-/// How much of what was put back is told one by one.
+/// How many repairs the log lists one by one.
 const TOLD_MAX: usize = 10;
 
 impl<T: Tell + Clone + Send + 'static> Keeper<T> {
@@ -94,8 +96,8 @@ impl<T: Tell + Clone + Send + 'static> Keeper<T> {
 }
 
 impl<T: Tell> Keeper<T> {
-    /// Takes note of what is to outlive this incarnation. Returns whether
-    /// anything is to be written.
+    /// Takes note of what shall outlive this incarnation. Returns whether there
+    /// is anything to write.
     fn remember(&mut self, notice: &LeaseNotice) -> bool {
         match notice {
             LeaseNotice::Changed { transition, .. } => {
@@ -121,7 +123,8 @@ impl<T: Tell> Keeper<T> {
         }
     }
 
-    /// A voter was heard: does it have this node's membership (rule 10)?
+    /// This node has heard a voter: does that have this node's membership (rule
+    /// 10)?
     fn confirm(&mut self, node: NodeId, generation: u64) {
         let ours = u64::from(self.membership.generation);
         let name = self.names.node(node);
@@ -163,7 +166,7 @@ impl<T: Tell> Keeper<T> {
             }
             Notice::Watched(watched) => self.watched(watched),
             Notice::Reload(order) => {
-                // By the numbers and places that groups have so far.
+                // First, with the numbers and places that groups have so far.
                 self.settle();
                 self.begin_reload(*order);
             }
@@ -216,8 +219,8 @@ impl<T: Tell> Keeper<T> {
         }
     }
 
-    /// Only what an admin can mend is worth a line, and not one per datagram;
-    /// everything is counted.
+    /// Logs only what an admin can mend, and not each datagram; the counters have
+    /// everything.
     fn rejected(&mut self, reason: Rejected, from: Option<NodeId>, source: SocketAddr) {
         self.chronicle.rejected(reason, from.map(|from| self.names.node(from)));
         let why = if reason == Rejected::ConfigMismatch {
@@ -248,8 +251,8 @@ impl<T: Tell> Keeper<T> {
         }
     }
 
-    /// Local clients of a group are to go where it is now: not here while its
-    /// fence is kept shut.
+    /// Makes local clients of a group go where it is now: not here while its
+    /// fence is shut.
     fn want_place(&mut self, group: GroupId, state: GroupState, promoting: bool) {
         let is_here = match state {
             GroupState::Active => !promoting,
@@ -265,12 +268,12 @@ impl<T: Tell> Keeper<T> {
         }
     }
 
-    /// Interfaces, addresses or VIPs of this host are others.
+    /// Interfaces, addresses or VIPs of this host have changed.
     pub(super) fn forget_ways(&mut self) {
         self.routes.0.forget_ways();
     }
 
-    /// Does at once what many notices asked for.
+    /// Does together what many notices asked for.
     fn settle(&mut self) {
         self.cover();
         let Some(node) = &self.node else { return };
@@ -295,12 +298,12 @@ impl<T: Tell> Keeper<T> {
             Watched::Link(link) if self.setup.interfaces.contains(&link.name) => self.look(),
             Watched::Missed => self.look(),
             Watched::Gone(_) | Watched::Disturbed => self.forget_ways(),
-            // Routes are put back when the last of them was told.
+            // The repair that follows puts routes back.
             Watched::Link(_) | Watched::RouteGone(_) | Watched::Neighbour => {}
         }
     }
 
-    /// Looks at this node's interfaces as they are now: does the program run on
+    /// Checks this node's interfaces as they are now: does the program run on
     /// each that is there, and is its MAC known?
     fn look(&mut self) {
         self.forget_ways();
@@ -329,15 +332,15 @@ impl<T: Tell> Keeper<T> {
         }
     }
 
-    /// An interface of ours is there again, with nothing on it.
+    /// An interface of ours is back, with no program on it.
     fn come_back(&mut self, interface: &str) {
         let Some(node) = &mut self.node else { return };
         match node.attach_again(&self.setup) {
             Ok(()) => info!(interface, "the interface is back: attached to it again"),
             Err(NodeError::DataPlane(e @ DataPlaneError::Replaced { .. })) => {
-                // The lease loop writes where nothing new can be attached to.
-                // Leases run out in the kernel, and whoever starts this agent
-                // again has it begin anew.
+                // The lease loop writes to maps that can't be attached to any more.
+                // Leases run out in the kernel, and the next start of the agent begins
+                // anew.
                 error!(interface, "could not attach again, and this agent ends: {e}");
                 if let Err(e) = node::leave_unguarded(&self.paths) {
                     error!("this host may still have VIPs that nothing guards: run `vip-ctl unload`: {e}");

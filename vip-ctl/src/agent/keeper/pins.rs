@@ -1,5 +1,6 @@
-//! Peers whose hardware address is configured: the keeper pins them on this
-//! host, on witnesses and observers too, and puts back what somebody removes.
+//! Peers with a configured hardware address: the keeper pins them on this host,
+//! on witnesses and observers too, and pins them again when somebody removes an
+//! entry.
 
 use std::net::IpAddr;
 
@@ -11,19 +12,20 @@ use crate::{
     paths::Paths,
 };
 
-/// The peers that are to be pinned here.
+/// The peers to pin on this host.
 pub struct Pins {
-    /// `None` where nothing is pinned.
+    /// `None` where there is nothing to pin.
     host: Option<Host>,
     wanted: Vec<Pin>,
 }
 
 impl Pins {
-    /// Pins the peers of this configuration. What can't be had is told, and
-    /// the agent runs without: its peers' entries are then learned, as ever.
+    /// Pins the peers of this configuration. Logs what it can't pin, and the
+    /// agent runs without: the kernel then learns those peers' addresses as
+    /// usual.
     pub fn set_up(config: &Config, paths: &Paths) -> Self {
         let wanted = wanted(config);
-        // Also without any: those of the configuration before are put back.
+        // Even if there are no pins: those of the former configuration go.
         let host = Host::open(&paths.run_dir)
             .and_then(|host| host.unpin_neighbours(&wanted).map(|()| host))
             .inspect_err(|e| error!("peers' neighbour entries can't be pinned: {e}"))
@@ -34,7 +36,7 @@ impl Pins {
         pins
     }
 
-    /// Puts back what somebody removed, and says so if it was there before.
+    /// Pins again what somebody removed, and logs it if the pin was there before.
     pub fn look(&self) {
         self.repair(true);
     }
@@ -50,12 +52,12 @@ impl Pins {
         }
     }
 
-    /// The addresses whose entries are to be watched.
+    /// The addresses whose neighbour entries netlink watches.
     pub fn watched(config: &Config) -> Vec<IpAddr> {
         wanted(config).into_iter().map(|pin| pin.address).collect()
     }
 
-    /// Puts back what was there before the agent.
+    /// Puts back the entries from before the agent.
     ///
     /// # Errors
     /// [`HostError`].

@@ -1,7 +1,6 @@
-//! Where local clients of groups are to go: what the notices say of each is
-//! kept until many of them can be done together, and what that takes to know
-//! of this host is asked once, not for each group. Ten thousand groups can
-//! move at once.
+//! Routes of local clients: collects what the notices say of each group until
+//! many can be done together, and asks this host only once for what that takes,
+//! not for each group. Ten thousand groups can move at once.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -12,14 +11,14 @@ use crate::{
     node::{Node, NodeError, Ways},
 };
 
-/// What is asked of, and done to, the host. Every call but `placed` is a
-/// question to the kernel, or many.
+/// Questions and changes to the host. Every call but `placed` asks the kernel,
+/// some of them many times.
 pub(super) trait Ground {
     /// The ways out of all groups.
     fn ways(&self) -> Result<Ways, NodeError>;
-    /// Where a VIP's local clients were let go last.
+    /// Where a VIP's local clients were last sent.
     fn placed(&self, vip: IpAddr) -> Option<Place>;
-    /// Lets them go there.
+    /// Sends them there.
     fn place(&self, vip: IpAddr, place: Place) -> Result<(), NodeError>;
 }
 
@@ -37,28 +36,29 @@ impl Ground for Node {
     }
 }
 
-/// What is to be done, and what is known.
+/// Work to do, and what is known for it.
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    /// Is the group here? By the last notice.
+    /// Is the group here, by the last notice?
     wanted: BTreeMap<GroupIndex, bool>,
-    /// As long as nothing on this host has changed that they depend on.
+    /// Kept as long as nothing on this host has changed that they depend on.
     ways: Option<Ways>,
 }
 
 impl Places {
-    /// A group is here now, or is not.
+    /// A group has come here, or is no longer here.
     pub(super) fn want(&mut self, group: GroupIndex, is_here: bool) {
         self.wanted.insert(group, is_here);
     }
 
-    /// Interfaces, addresses or VIPs of this host are others, or may be.
+    /// Interfaces, addresses or VIPs of this host may have changed.
     pub(super) fn forget_ways(&mut self) {
         self.ways = None;
     }
 
-    /// Does what is to be done; what could not be done and why. It is not
-    /// tried again before a repair, or a notice about that group.
+    /// Sets the routes that are due; returns the groups for which that failed,
+    /// and why. It does not try those again before a repair, or a notice about
+    /// the group.
     pub(super) fn settle(&mut self, ground: &impl Ground) -> Vec<(GroupIndex, NodeError)> {
         let mut failed = Vec::new();
         for (group, is_here) in std::mem::take(&mut self.wanted) {
@@ -148,7 +148,7 @@ mod tests {
         let (mut places, routes) = (Places::default(), Routes::default());
         for batch in 0..40 {
             for group in 0..250 {
-                // Told three times each, as a failover does.
+                // Three notices each, as in a failover.
                 for _ in 0..3 {
                     places.want(GroupIndex(batch * 250 + group), false);
                 }
@@ -156,7 +156,7 @@ mod tests {
             assert!(places.settle(&routes).is_empty());
         }
         assert_eq!((routes.questions.get(), routes.orders.get()), (1, 20_000));
-        // What is so already is not set again.
+        // Routes that are right already are not set again.
         (0..10_000).for_each(|group| places.want(GroupIndex(group), false));
         assert!(places.settle(&routes).is_empty());
         assert_eq!((routes.questions.get(), routes.orders.get()), (1, 20_000));

@@ -1,6 +1,5 @@
-//! What a node remembers, written on a thread of its own: nobody waits for it,
-//! and a disk that is slow must not hold up who says whether this node can
-//! serve.
+//! Writes what a node remembers, on a thread of its own: nobody waits for it, and
+//! a slow disk must not hold up the keeper.
 
 use std::{
     io,
@@ -14,21 +13,21 @@ use tracing::error;
 
 use crate::{engine::EPOCH_MARGIN, records::memory::Memory};
 
-/// How long after it failed a record is tried again.
+/// How long to wait before writing a record again that failed.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// The thread. What it was told last is written when this has been dropped.
+/// The thread. It writes its last order before this is dropped.
 pub(super) struct Writer {
     orders: Option<Sender<Memory>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Writer {
-    /// Starts the thread, for the records in this directory; `stored` is told
-    /// of each that is on disk.
+    /// Starts the thread, for the records in this directory; calls `stored` with
+    /// each record that is on disk.
     ///
     /// # Errors
-    /// If there can't be a thread.
+    /// If the thread can't be started.
     pub(super) fn start(state_dir: PathBuf, stored: impl Fn(&Memory) + Send + 'static) -> io::Result<Self> {
         let (orders, orders_rx) = channel();
         let body = move || write_all(&state_dir, &orders_rx, &stored);
@@ -36,7 +35,7 @@ impl Writer {
         Ok(Self { orders: Some(orders), thread: Some(thread) })
     }
 
-    /// Has this written, unless another comes before its turn.
+    /// Writes this record, unless a newer one comes before its turn.
     pub(super) fn write(&self, memory: &Memory) {
         if let Some(orders) = &self.orders {
             // Only its panic ends the thread before this value.
@@ -49,7 +48,7 @@ impl Drop for Writer {
     fn drop(&mut self) {
         drop(self.orders.take());
         if let Some(thread) = self.thread.take() {
-            // Its panic was told on its own.
+            // Its panic was reported elsewhere.
             let _ = thread.join();
         }
     }
@@ -64,7 +63,7 @@ fn write_all(state_dir: &std::path::Path, orders: &Receiver<Memory>, stored: &im
             Some(_) => orders.recv_timeout(AGAIN),
         };
         let memory = match next {
-            // The latest has everything that those before it had.
+            // The latest record includes all before it.
             Ok(memory) => orders.try_iter().last().unwrap_or(memory),
             Err(RecvTimeoutError::Timeout) => {
                 let Some(memory) = unwritten.take() else { continue };

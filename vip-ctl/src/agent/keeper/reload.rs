@@ -1,13 +1,13 @@
 //! Other groups for an agent that runs: the keeper's side of it.
 //!
-//! 1. VIPs that go are taken away, and groups that come get their places.
+//! 1. The keeper removes VIPs that go, and gives groups that come their places.
 //! 2. The lease loop gives up the leases of groups that go or begin anew, and
 //!    goes on with the new ones.
-//! 3. Groups that go are taken away, and VIPs that come are put there; those
-//!    that come to a group that goes on, when its leases have them.
+//! 3. The keeper removes groups that go, and adds VIPs that come; a VIP that
+//!    comes to a group that goes on, only when the group's leases have it.
 //!
-//! What became of one step is known before the next one begins, so that a VIP
-//! is never there for a lease that is not about it.
+//! The outcome of each step is known before the next one begins, so that a VIP is
+//! never there under a lease that does not include it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,7 +33,7 @@ use crate::{
     records::groups,
 };
 
-/// A reload that the lease loop is busy with.
+/// A reload that the lease loop is working on.
 #[derive(Debug)]
 pub struct UnderWay {
     order: ReloadOrder,
@@ -43,7 +43,7 @@ pub struct UnderWay {
     changes: Changes,
 }
 
-/// What the engine is told of the groups of a configuration.
+/// What the engine needs to know of the groups of a configuration.
 pub fn specs(config: &Config) -> ByGroup<GroupSpec> {
     let ids = config.cluster.nodes.iter().map(|node| usize::from(node.id) + 1).max().unwrap_or(0);
     let spec = |group: &crate::config::Group| {
@@ -63,13 +63,13 @@ impl<T: Tell> Keeper<T> {
     pub(super) fn begin_reload(&mut self, order: ReloadOrder) {
         if self.under_way.is_some() {
             let message = "another reload is under way: try again".to_owned();
-            // Whoever asked may have gone away.
+            // The client may have gone away.
             let _ = order.reply.send(Err(ReloadRefused { exit: Exit::Busy, message }));
             return;
         }
         match self.change(&order.config) {
             Ok(None) => {
-                // So that a reload mends what an earlier one has left undone.
+                // So that a reload also mends what an earlier one has left undone.
                 let missing = self.repair_vips().err();
                 let _ = order.reply.send(Ok(ReloadOutcome { changes: Changes::default(), missing }));
             }
@@ -87,8 +87,8 @@ impl<T: Tell> Keeper<T> {
                 }
             }
             Err(refused) => {
-                // What was taken away for the change comes back; if it can't,
-                // the log says so, and the refusal is what was asked about.
+                // Puts back what was removed for the change. If that fails, the log says
+                // so; the client gets the refusal.
                 let _ = self.repair_vips();
                 let _ = order.reply.send(Err(refused));
             }
@@ -104,7 +104,7 @@ impl<T: Tell> Keeper<T> {
         let setup = Setup { vips_max: self.setup.vips_max, ..node_setup(config, &next.table) };
         let mut index = ByGroup::new();
         if let Some(node) = &mut self.node {
-            // For all VIPs, also those that wait for a lease that has them.
+            // For all VIPs, including those that wait for a lease that has them.
             node.has_room_for(&Setup { groups: whole_groups(config), ..setup.clone() })?;
             index = node.begin_change(&setup.groups)?.into();
         }
@@ -127,8 +127,8 @@ impl<T: Tell> Keeper<T> {
     pub(super) fn finish_reload(&mut self) {
         let Some(UnderWay { order, table, setup, names, changes }) = self.under_way.take() else { return };
         (self.table, self.setup, self.names, self.config) = (table, setup, names, order.config);
-        // At once, and before there can be a verdict of a check that is new; on
-        // groups that come, when their VIPs are here.
+        // At once, before a new check can have a verdict; on groups that come, when their
+        // VIPs are here.
         let comes = changes.added.iter().chain(&changes.anew).cloned().collect();
         let regroup =
             |judge: &Handle<_, _>| judge.regroup(&self.setup.interfaces, &self.config.groups, &comes);
@@ -145,14 +145,14 @@ impl<T: Tell> Keeper<T> {
             self.watched(watched);
         }
         info!(?changes, "reloaded");
-        // Whoever asked may have gone away.
+        // The client may have gone away.
         let _ = order.reply.send(Ok(ReloadOutcome { changes, missing }));
     }
 
-    /// Brings the node to what its groups are; it can be run again.
+    /// Makes the node match its groups; can run again.
     ///
     /// # Errors
-    /// What is not there and why, which the log has as well.
+    /// What is missing and why, which the log has as well.
     fn repair_vips(&mut self) -> Result<(), ReloadRefused> {
         self.forget_ways();
         let Some(node) = &mut self.node else { return Ok(()) };
@@ -169,12 +169,12 @@ impl<T: Tell> Keeper<T> {
         Ok(())
     }
 
-    /// Groups' leases have all of their VIPs from here on. Many at once are one
+    /// Groups' leases now have all of their VIPs. Handles many at once as one
     /// change of the node.
     pub(super) fn cover(&mut self) {
         let covered = std::mem::take(&mut self.covered);
         if covered.is_empty() || self.under_way.is_some() {
-            // The loop looks again when it has the other groups.
+            // The loop checks again when it has the new groups.
             return;
         }
         let groups = self.table.groups().with_ids();
@@ -189,7 +189,7 @@ impl<T: Tell> Keeper<T> {
         }
         self.store_table();
         self.setup.groups = node_setup(&self.config, &self.table).groups;
-        // Nobody has asked; the log says what is missing.
+        // No client waits; the log says what is missing.
         let _ = self.repair_vips();
         for (label, _) in known {
             let _ = self.lease_loop.announce(label);
@@ -198,8 +198,8 @@ impl<T: Tell> Keeper<T> {
 
     fn store_table(&self) {
         if let Err(e) = groups::store(&self.table, &self.paths.state_dir) {
-            // The next start then begins from the former groups, which costs
-            // time and not safety.
+            // Then the next start begins from the former groups, which costs time and not
+            // safety.
             warn!("the record of the groups could not be written to {}: {e}", self.paths.state_dir.display());
         }
     }

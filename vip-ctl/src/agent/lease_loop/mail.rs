@@ -1,6 +1,6 @@
-//! The loop's socket: datagrams come and go many at a time, one system call
-//! for each batch, in buffers that are made once. What they mean is none of
-//! its business.
+//! The loop's socket: receives and sends many datagrams at a time, one system
+//! call for each batch, in buffers that are made once. It does not look into
+//! them.
 
 use std::{
     io::{self, ErrorKind},
@@ -14,14 +14,14 @@ use nix::sys::socket::{SockaddrLike as _, SockaddrStorage, getsockopt, setsockop
 
 use crate::{engine::PAYLOAD_MAX, transport::OVERHEAD};
 
-/// Datagrams that are taken, or sent, by one system call.
+/// Datagrams to take or send in one system call.
 pub(super) const BATCH: usize = 64;
-/// Room for a datagram: twice what an agent of this version sends. What is
-/// longer is cut off, and fails its seal.
+/// Room for a datagram: twice what an agent of this version sends. A longer one
+/// is cut off, and its tag is then wrong.
 const ROOM: usize = 2 * (PAYLOAD_MAX + OVERHEAD);
-/// What the kernel counts a datagram for, at most: a page (skb truesize).
+/// The most that the kernel counts for one datagram: a page (skb truesize).
 const KERNEL_BYTES: usize = 4096;
-/// Groups that have room in one datagram, at least.
+/// Groups that one datagram has room for, at least.
 const GROUPS_PER_DATAGRAM: usize = 8;
 /// Datagrams that a peer sends about each group while this thread is late:
 /// questions of both phases and answers to ours.
@@ -29,7 +29,7 @@ const ROUNDS: usize = 4;
 /// The least and the most to ask the kernel for, in bytes.
 const BUFFER: std::ops::RangeInclusive<usize> = (1 << 20)..=(256 << 20);
 
-/// How much room the socket should have for what comes and has, in bytes.
+/// How much receive buffer the socket should have, and has, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
     /// What a cluster of this size can need.
@@ -38,7 +38,8 @@ pub struct Room {
     pub given: usize,
 }
 
-/// What a cluster of so many groups and peers can send while this thread is late.
+/// The bytes that a cluster of so many groups and peers can send while this
+/// thread is late.
 const fn wanted(groups: usize, peers: usize) -> usize {
     let datagrams = groups.div_ceil(GROUPS_PER_DATAGRAM) + GROUPS_PER_DATAGRAM;
     let bytes = datagrams * ROUNDS * KERNEL_BYTES * if peers > 0 { peers } else { 1 };
@@ -51,25 +52,26 @@ const fn wanted(groups: usize, peers: usize) -> usize {
     }
 }
 
-/// Makes room for what comes: beyond the host's limit where that is allowed
-/// (CAP_NET_ADMIN), else up to it. What goes has as much.
+/// Asks for receive buffer: beyond the host's limit where that is allowed
+/// (CAP_NET_ADMIN), else up to it. The send buffer gets the same.
 #[must_use]
 pub fn make_room(socket: &UdpSocket, groups: usize, peers: usize) -> Room {
     let wanted = wanted(groups, peers);
     if setsockopt(socket, sockopt::RcvBufForce, &wanted).is_err() {
-        // What the kernel gives is looked at below.
+        // The result is read below.
         let _ = setsockopt(socket, sockopt::RcvBuf, &wanted);
     }
-    // A burst that does not fit into the interface's queue waits here.
+    // A burst that does not fit into the interface's queue waits in the send
+    // buffer.
     if setsockopt(socket, sockopt::SndBufForce, &wanted).is_err() {
         let _ = setsockopt(socket, sockopt::SndBuf, &wanted);
     }
-    // The kernel says twice what can be used.
+    // The kernel reports twice what can be used.
     let given = getsockopt(socket, sockopt::RcvBuf).unwrap_or(0) / 2;
     Room { wanted, given }
 }
 
-/// Where datagrams are received into.
+/// Buffers for received datagrams.
 pub(super) struct Inbox {
     bytes: Box<[[u8; ROOM]; BATCH]>,
     lens: [usize; BATCH],
@@ -84,7 +86,8 @@ impl Inbox {
         Self { bytes, lens: [0; BATCH], sources: [None; BATCH] }
     }
 
-    /// Takes what waits in the socket, as far as it fits; how many datagrams.
+    /// Takes what waits in the socket, as far as it fits; returns how many
+    /// datagrams.
     pub(super) fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
         let mut parts = [libc::iovec { iov_base: ptr::null_mut(), iov_len: ROOM }; BATCH];
         for (part, buffer) in parts.iter_mut().zip(self.bytes.iter_mut()) {
@@ -135,7 +138,7 @@ impl Inbox {
         Ok(0)
     }
 
-    /// A datagram of those that were received last, and where it came from.
+    /// One of the datagrams that were received last, and where it came from.
     pub(super) fn datagram(&self, place: usize) -> Option<(&[u8], SocketAddr)> {
         let source = self.sources.get(place).copied().flatten()?;
         Some((&self.bytes[place][..self.lens[place]], source))
@@ -160,7 +163,7 @@ pub(super) struct Outbox {
     waiting: Vec<(SockaddrStorage, Vec<u8>)>,
 }
 
-/// How many were sent, and how many were not.
+/// How many datagrams were sent, and how many were not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sent {
     pub(super) sent: u64,
@@ -168,7 +171,7 @@ pub(super) struct Sent {
 }
 
 impl Outbox {
-    /// Puts one in. When this returns true there is no room for another one.
+    /// Puts a datagram in. Returns true if there is no room for another one.
     #[must_use]
     pub(super) fn put(&mut self, to: SocketAddr, datagram: Vec<u8>) -> bool {
         self.waiting.push((SockaddrStorage::from(to), datagram));
@@ -183,7 +186,7 @@ impl Outbox {
             let done = send_some(socket, &mut self.waiting[..count]);
             told.sent += done as u64;
             if done == 0 {
-                // The first of them is what could not be sent.
+                // The first one is the one that could not be sent.
                 told.unsent += 1;
             }
             self.waiting.drain(..done.max(1));
@@ -192,7 +195,8 @@ impl Outbox {
     }
 }
 
-/// Sends the first of these, and those after it until one can't be sent; how many.
+/// Sends the first of these, and those after it until one can't be sent; returns
+/// how many.
 fn send_some(socket: &UdpSocket, waiting: &mut [(SockaddrStorage, Vec<u8>)]) -> usize {
     let mut parts = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; BATCH];
     for (part, (_, datagram)) in parts.iter_mut().zip(waiting.iter_mut()) {
@@ -231,7 +235,7 @@ fn headers(parts: &mut [libc::iovec; BATCH]) -> [libc::mmsghdr; BATCH] {
     headers
 }
 
-/// Errors that a UDP socket reports about an earlier datagram.
+/// Is this an error that a UDP socket reports about an earlier datagram?
 fn is_passing(error: &io::Error) -> bool {
     matches!(
         error.kind(),

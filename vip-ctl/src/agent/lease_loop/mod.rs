@@ -1,9 +1,9 @@
 //! The lease loop: the one thread that owns the engine, the transport and the
-//! lease store, and turns sockets and timers into inputs and outputs into IO.
-//! What it does in between, and in which order, is in [`vip_lease`].
+//! lease store. It turns sockets and timers into inputs, and outputs into IO.
+//! [`vip_lease`] has what it does in between, and in which order.
 //!
-//! It logs nothing, allocates little and waits for nobody: whatever may take
-//! time is told to other threads.
+//! It logs nothing, allocates little and waits for nobody: it leaves everything
+//! that may take time to other threads.
 
 mod mail;
 mod requests;
@@ -57,7 +57,7 @@ pub struct Plane {
     pub maps: DataPlane,
     /// By [`GroupId`].
     index: ByGroup<GroupIndex>,
-    /// The other way round.
+    /// The same the other way round.
     groups: BTreeMap<GroupIndex, GroupId>,
     /// The ring buffer.
     pub events: Events,
@@ -89,25 +89,25 @@ fn numbers(index: &ByGroup<GroupIndex>) -> BTreeMap<GroupIndex, GroupId> {
 
 /// Everything that the loop owns.
 pub struct LeaseLoop {
-    /// What decides begins with that.
+    /// The initial state of the loop's core.
     pub parts: Parts,
     /// To and from the peers; does not block.
     pub socket: UdpSocket,
-    /// Who may send to it.
+    /// Decides who may send to the socket.
     pub guard: SourceGuard,
     /// The nodes' addresses.
     pub addresses: BTreeMap<NodeId, SocketAddr>,
     /// The maps.
     pub plane: Option<Plane>,
-    /// What others ask.
+    /// Requests of other threads.
     pub asks: Receiver<Ask>,
-    /// Written whenever something was asked.
+    /// Signals that a request waits.
     pub wake: std::sync::Arc<EventFd>,
-    /// Where notices go.
+    /// The channel for notices to the keeper.
     pub tell: Sender<Notice>,
-    /// Where announcements are ordered.
+    /// The channel for orders to the announcer.
     pub announcer: Sender<Announce>,
-    /// Where hooks are ordered.
+    /// The channel for orders to the hooks' thread.
     pub hooks: Sender<RunnerAsk>,
 }
 
@@ -119,7 +119,7 @@ struct Running {
     wake: std::sync::Arc<EventFd>,
 }
 
-/// Does what the core says.
+/// Carries out what the core decides.
 struct Doer {
     socket: UdpSocket,
     outbox: Outbox,
@@ -177,13 +177,14 @@ impl Io for Doer {
     }
 
     fn reply(&mut self, reply: Self::Reply, outcome: Result<Completed, Refusal>) {
-        // Whoever asked may have gone away.
+        // The thread that asked may have gone away.
         let _ = reply.send(outcome);
     }
 }
 
 impl Doer {
-    /// Straight to the announcer: how soon the network hears it is part of the gap.
+    /// Straight to the announcer: the time until the network hears of it is part
+    /// of the gap.
     fn announce(&self, group: GroupId, order: impl Fn(GroupIndex) -> Announce) {
         let index = self.plane.as_ref().and_then(|plane| plane.index.get(group));
         if let Some(index) = index {
@@ -217,7 +218,7 @@ impl LeaseLoop {
 }
 
 impl Running {
-    /// Everything that is due now.
+    /// Does everything that is due now.
     fn turn(&mut self, inbox: &mut Inbox) -> io::Result<()> {
         self.core.begin_turn();
         let is_drained = self.read(inbox)?;
@@ -252,14 +253,15 @@ impl Running {
         }
     }
 
-    /// Others' claims matter while we hold: then the network must hear us again.
+    /// Another node claims a VIP: while this node holds it, the network must hear
+    /// this node again.
     fn event(&mut self, event: Event) {
         if event.kind != EventKind::ClaimConflict as u32 {
             return;
         }
         let plane = self.core.io.plane.as_ref();
         if let Some(group) = plane.and_then(|plane| plane.groups.get(&event.group).copied()) {
-            // Each claim is answered, if not at once: the announcer sees to that.
+            // The announcer answers each claim, though maybe not at once.
             self.core.io.announce(group, Announce::Defend);
             self.core.claimed(group, LeaseNotice::Claim { group, vip: event.vip.into(), mac: event.mac });
         }

@@ -1,16 +1,16 @@
-//! What other threads ask of the loop, done on the loop's own thread.
+//! Requests of other threads, done on the loop's own thread.
 
 use vip_lease::{Counts, Snapshot};
 
 use super::{Ask, Running, mail::make_room};
 
 impl Running {
-    /// Does what another thread asks.
+    /// Does what another thread asks for.
     pub(super) fn ask(&mut self, ask: Ask) {
         match ask {
             Ask::Command(command, table, reply) => self.core.command(command, table, reply),
             Ask::Foresee(command, table, reply) => {
-                // Whoever asked may have gone away.
+                // The thread that asked may have gone away.
                 let _ = reply.send(self.core.foresee(command, table));
             }
             Ask::Regroup(regroup) => {
@@ -19,7 +19,7 @@ impl Running {
                     if let Some(plane) = &mut io.plane {
                         plane.regroup(index);
                     }
-                    // What is lost for want of room is counted.
+                    // The socket counts what is lost for lack of room.
                     let _ = make_room(&io.socket, groups, io.addresses.len());
                 });
             }

@@ -1,6 +1,5 @@
-//! The agent's UDP socket: its marks for those on the way, and the program
-//! that decides which datagrams come in. What is sent and received is
-//! elsewhere.
+//! The agent's UDP socket: its marks for routers and queues, and the program that
+//! decides which datagrams come in. [`super::mail`] sends and receives.
 
 use std::{
     io,
@@ -10,19 +9,19 @@ use std::{
 
 use libc::{c_int, sock_filter, socklen_t};
 
-/// DSCP CS6, network control, in the place that it has in an IP header.
+/// DSCP CS6, network control, at its position in an IP header.
 const TRAFFIC_CLASS: c_int = 0xc0;
 /// `TC_PRIO_CONTROL` of linux/pkt_sched.h: the first band of every qdisc that
 /// has bands.
 const PRIORITY: c_int = 7;
-/// The highest one that takes no privilege; the same band.
+/// The highest priority that needs no privilege; the same band.
 const PRIORITY_FOR_ALL: c_int = 6;
-/// The place of the number of datagrams dropped in what `SO_MEMINFO` tells
-/// (`SK_MEMINFO_DROPS`), and how many numbers that are.
+/// The index of the number of dropped datagrams in the answer to `SO_MEMINFO`
+/// (`SK_MEMINFO_DROPS`), and how many numbers that has.
 const DROPS: usize = 8;
 const MEMINFO_LEN: usize = 9;
 
-/// Marks what is sent from here: DSCP CS6, and the highest priority in this
+/// Marks what this socket sends: DSCP CS6, and the highest priority in this
 /// host's qdisc.
 ///
 /// # Errors
@@ -38,18 +37,18 @@ pub fn mark(socket: &UdpSocket) -> io::Result<()> {
     class.and(priority)
 }
 
-/// Lets in only what `program` does, in place of the one before.
+/// Lets in only what `program` does, instead of the program before.
 ///
 /// # Errors
-/// If the kernel refuses it; then the one before stays.
+/// If the kernel refuses the program; then the one before stays.
 pub(super) fn attach(socket: &UdpSocket, program: &[sock_filter]) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(io::Error::other)?;
     let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
     set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
 }
 
-/// How many datagrams the kernel has dropped at this socket since it is there:
-/// kept out, or with no room.
+/// How many datagrams the kernel has dropped at this socket so far: kept out, or
+/// for lack of room.
 ///
 /// # Errors
 /// If the kernel does not tell (before 4.12).

@@ -1,11 +1,12 @@
-//! Which datagrams the kernel lets into the agent's socket, as a classic BPF
-//! program: those from the peers' addresses, and while one address is flooded
-//! only what can be a new payload of its peer. Sans-IO: it is put on the socket
-//! by [`super::socket`], and what to let in is decided by [`super::source_guard`].
+//! A classic BPF program that decides which datagrams the kernel lets into the
+//! agent's socket: those from the peers' addresses, and while one address is
+//! flooded only those that can be a new payload of its peer. Sans-IO:
+//! [`super::socket`] attaches it, and [`super::source_guard`] decides what to let
+//! in.
 //!
-//! Of what is kept out, a small part is let in all the same, at random: so
-//! that it is noticed, told, and noticed when it ends; and so that a peer which
-//! restarts in a flood comes back.
+//! It lets in a small random part of the rest, so that the agent notices and
+//! reports a flood, and notices its end; and so that a peer which restarts during
+//! a flood comes back.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,31 +16,34 @@ use vip_common::heartbeat::{
     VERSION_AT, WIRE_VERSION,
 };
 
-/// Of datagrams from no peer's address one in so many is let in, to be told of.
+/// Of datagrams from no peer's address, the program lets in one in this many, so
+/// that the agent can report them.
 pub(super) const STRANGERS_LET_IN: u32 = 64;
-/// Of what is no new payload, from a peer's address that is flooded, one in so many.
+/// Of datagrams from a flooded peer's address that are no new payload, the
+/// program lets in one in this many.
 pub(super) const OTHERS_LET_IN: u32 = 8;
-/// The kernel takes no longer program (BPF_MAXINSNS).
+/// The longest program that the kernel takes (BPF_MAXINSNS).
 const LEN_MAX: usize = 4096;
 
-/// What is let in from one address.
+/// What to let in from one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Source {
     /// The address, with the port that the peer sends from.
     pub(super) address: SocketAddr,
-    /// What of it.
+    /// Which of its datagrams.
     pub(super) admits: Admits,
 }
 
-// Offsets that begin here are of the network header (linux/filter.h).
+// Offsets from here on count from the network header (linux/filter.h).
 const NETWORK_HEADER: u32 = 0xfff0_0000;
 /// Where the kernel's random number is loaded from: SKF_AD_OFF + SKF_AD_RANDOM.
 const RANDOM: u32 = 0xffff_f000 + 56;
 const IPV4_SOURCE: u32 = NETWORK_HEADER + 12;
 const IPV6_SOURCE: u32 = NETWORK_HEADER + 8;
-/// Where an IPv4 header has version and length, and what is there without options.
+/// Where an IPv4 header has its version and length, and their value without
+/// options.
 const IPV4_PLAIN: (u32, u32) = (NETWORK_HEADER, 0x45);
-/// Where an IPv6 header says what is next, and that it is UDP.
+/// Where an IPv6 header has the next header, and its value for UDP.
 const IPV6_PLAIN: (u32, u32) = (NETWORK_HEADER + 6, 17);
 /// The program sees a datagram from its UDP header on.
 const SOURCE_PORT: u32 = 0;
@@ -55,13 +59,13 @@ const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
 /// Returned: how many bytes of the datagram are let in.
 const WHOLE: u32 = u32::MAX;
 
-/// One step of a block; a jump goes on with the next step, or to a label.
+/// One step of a block; a jump leads to a label.
 enum Step {
     /// No jump.
     Do(u32, u32),
-    /// Goes on if the loaded value is this one, else at the label.
+    /// Goes on if the loaded value is this one, else jumps to the label.
     Is(u32, Label),
-    /// To the label if the loaded value is higher.
+    /// Jumps to the label if the loaded value is higher.
     Above(u32, Label),
     /// A label.
     At(Label),
@@ -69,17 +73,17 @@ enum Step {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Label {
-    /// Behind the block.
+    /// The end of the block.
     Next,
-    /// Let in.
+    /// Let the datagram in.
     In,
-    /// Let in a few.
+    /// Let a few in.
     Few,
-    /// Keep out.
+    /// Keep it out.
     Out,
 }
 
-/// The program that lets in these; `None` if there are too many for one.
+/// The program that lets in these sources; `None` if there are too many for one.
 pub(super) fn program(sources: &[Source]) -> Option<Vec<sock_filter>> {
     let mut program = Vec::new();
     for source in sources {
@@ -89,7 +93,7 @@ pub(super) fn program(sources: &[Source]) -> Option<Vec<sock_filter>> {
     (program.len() <= LEN_MAX).then_some(program)
 }
 
-/// One in `n`, a power of two, is let in.
+/// Lets in one of `n`, a power of two.
 fn sample(n: u32) -> [Step; 6] {
     [
         Step::Do(LOAD_WORD, RANDOM),
@@ -110,7 +114,7 @@ fn block(source: &Source) -> Vec<Step> {
         IpAddr::V6(ip) => {
             let words = ip.octets();
             let words = words.as_chunks::<4>().0.iter().map(|word| u32::from_be_bytes(*word));
-            // Nodes of one network differ at the end.
+            // Addresses of one network differ in their last word.
             for (at, word) in (0..16).step_by(4).zip(words).collect::<Vec<_>>().into_iter().rev() {
                 steps.extend([Step::Do(LOAD_WORD, IPV6_SOURCE + at), Step::Is(word, Label::Next)]);
             }
@@ -121,8 +125,8 @@ fn block(source: &Source) -> Vec<Step> {
         Admits::All => steps.push(Step::Do(RETURN, WHOLE)),
         Admits::Few => steps.extend(sample(OTHERS_LET_IN)),
         Admits::Payloads(bounds) => {
-            // What has options or extension headers, which agents never send, has
-            // gone by the way in and its look at the header's tag.
+            // Datagrams with options or extension headers, which agents never send,
+            // bypass the ingress program's check of the header's tag.
             let is_v4 = source.address.ip().to_canonical().is_ipv4();
             let (at, plain) = if is_v4 { IPV4_PLAIN } else { IPV6_PLAIN };
             steps.extend([Step::Do(LOAD_BYTE, at), Step::Is(plain, Label::Few)]);
@@ -135,7 +139,8 @@ fn block(source: &Source) -> Vec<Step> {
     steps
 }
 
-/// To [`Label::In`] if it can be a new payload; else goes on, or to [`Label::Few`].
+/// Jumps to [`Label::In`] if the datagram can be a new payload; else goes on, or
+/// jumps to [`Label::Few`].
 fn is_new_payload(bounds: &SessionBounds) -> Vec<Step> {
     let mut steps = Vec::new();
     for (at, byte) in [(VERSION_AT, WIRE_VERSION), (KIND_AT, KIND_DATA)] {
@@ -161,7 +166,7 @@ fn is_new_payload(bounds: &SessionBounds) -> Vec<Step> {
     steps
 }
 
-/// Where in a packet from its UDP header on a place of the datagram is.
+/// Converts an offset in the datagram to one from the UDP header on.
 fn place(at: usize) -> u32 {
     // A place in a header of some tens of bytes.
     UDP_HEADER_LEN + u32::try_from(at).unwrap_or(u32::MAX - UDP_HEADER_LEN)
@@ -202,7 +207,7 @@ mod tests {
 
     use super::{super::socket, *};
 
-    // This filter does not look at tags.
+    // This filter does not check tags.
     const BOUNDS: SessionBounds = SessionBounds {
         from: 0x0102_0304_0506_0708,
         to: 0x1112_1314_1516_1718,

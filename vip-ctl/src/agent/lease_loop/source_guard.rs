@@ -1,10 +1,11 @@
-//! Who may send to the agent's socket: the peers, from their addresses. While
-//! one of these addresses is flooded, only new payloads of its peer come in,
-//! and a few others, so that reading what is of no use takes the lease loop no
-//! time. What a datagram is worth is told by the transport.
+//! Decides who may send to the agent's socket: the peers, from their addresses.
+//! While one of these addresses is flooded, only new payloads of its peer come
+//! in, and a few others, so that useless datagrams cost the lease loop no time.
+//! The transport tells what each datagram was worth.
 //!
-//! A datagram's source address can be forged by who shares a network with the
-//! nodes; it lets nobody in. It only keeps the many out that forge nothing.
+//! Anybody on the nodes' network can forge a datagram's source address; a right
+//! address proves nothing. The guard only keeps out the many datagrams that forge
+//! nothing.
 
 use std::{
     collections::BTreeMap,
@@ -33,13 +34,13 @@ use crate::{
     transport::{Received, Rejected},
 };
 
-/// So many useless datagrams from one address within [`SPAN`] are a flood: ten
-/// times what a peer sends that is misconfigured, and little to read.
+/// This many useless datagrams from one address within [`SPAN`] are a flood: ten
+/// times what a misconfigured peer sends, and little to read.
 const FLOOD: u32 = 500;
 const SPAN: Duration = Duration::from_millis(100);
-/// The same while it is taken for flooded, and few of them come in.
+/// The same while the address counts as flooded, and few of them come in.
 const FLOOD_GOES_ON: u32 = 4;
-/// For how long an address is taken for flooded that was.
+/// How long after its last flood an address still counts as flooded.
 const AFTERWARDS: Duration = Duration::from_secs(5);
 
 /// What came from one peer's address.
@@ -57,13 +58,13 @@ struct Load {
 pub struct SourceGuard {
     peers: BTreeMap<Endpoint, u8>,
     loads: BTreeMap<u8, Load>,
-    /// This node's address, and the way in that keeps out what is sent there;
-    /// a witness has none.
+    /// This node's address, and the program on the way in that drops unwanted
+    /// datagrams to it; a witness has none.
     way_in: Option<(SocketAddr, HeartbeatGuard)>,
 }
 
 impl SourceGuard {
-    /// For the nodes of this configuration; nobody is flooded.
+    /// A guard for the nodes of this configuration; no address is flooded.
     fn new(config: &Config) -> Self {
         let others = || config.cluster.nodes.iter().filter(|node| node.id != config.me);
         let load = |address| Load { address, useless: 0, since: BootNs(0), flooded_until: None };
@@ -74,12 +75,13 @@ impl SourceGuard {
         }
     }
 
-    /// Marks the socket, and has it let in the nodes of this configuration; the
-    /// way in that is pinned below `dir` keeps nobody out for now. What
-    /// can't be had is warned of: then more is read, and dropped all the same.
+    /// Marks the socket, and lets in the nodes of this configuration. The program
+    /// on the way in that is pinned below `dir` keeps nobody out for now. Warns
+    /// if it can't have its way: then the agent reads more, and drops it all the
+    /// same.
     #[must_use]
     pub fn set_up(config: &Config, socket: &UdpSocket, dir: &Path) -> Self {
-        // What the process before has left is about other peers, or other lives.
+        // What the former process left is about other peers, or other incarnations.
         if let Ok(mut left) = HeartbeatGuard::open(dir) {
             let _ = left.lift();
         }
@@ -93,10 +95,10 @@ impl SourceGuard {
         guard
     }
 
-    /// Has the way in keep out what the socket would, from now on.
+    /// From now on, has the program on the way in drop what the socket would.
     ///
     /// # Errors
-    /// [`DataPlaneError`] if the way in is not pinned below `dir`.
+    /// [`DataPlaneError`] if that program is not pinned below `dir`.
     pub fn watch_way_in(
         &mut self,
         config: &Config,
@@ -104,32 +106,32 @@ impl SourceGuard {
         dir: &Path,
     ) -> Result<(), DataPlaneError> {
         self.way_in = Some((config.this_node().address, HeartbeatGuard::open(dir)?));
-        // Where it can't be had, what comes in is dropped later.
+        // Without the filter, the transport drops those datagrams.
         let _ = self.apply(socket, |_| None);
         Ok(())
     }
 
-    /// Keeps nobody out of the way in any more.
+    /// Has the program on the way in keep nobody out any more.
     pub fn lift(&mut self) {
         if let Some((_, guard)) = &mut self.way_in {
-            // What stays is about a port where nobody listens.
+            // A leftover concerns a port where nobody listens.
             let _ = guard.lift();
         }
     }
 
-    /// The peer whose address this is.
+    /// The peer that has this address.
     #[must_use]
     pub fn peer_at(&self, source: SocketAddr) -> Option<u8> {
         self.peers.get(&endpoint(source)).copied()
     }
 
     /// Takes note of what a datagram from that peer's address was worth. Returns
-    /// whether others are to be let in from now on.
+    /// whether to change what comes in.
     fn note(&mut self, from: u8, received: &Received, now: BootNs) -> bool {
         let Some(load) = self.loads.get_mut(&from) else { return false };
         let is_flooded = load.flooded_until.is_some();
         match received {
-            // What comes in is about the adopted life.
+            // The filter has the bounds of the adopted incarnation.
             Received::Adopted { .. } => return is_flooded,
             Received::Payload { .. } | Received::Handshake => return false,
             Received::Rejected { reason, .. } if !is_useless(*reason) => return false,
@@ -139,7 +141,7 @@ impl SourceGuard {
             (load.useless, load.since) = (0, now);
         }
         load.useless += 1;
-        // Once in a span: by then more was received, and what is older is kept out.
+        // Once in a span: by then more came in, and older counters are kept out.
         let is_flood = load.useless == if is_flooded { FLOOD_GOES_ON } else { FLOOD };
         if is_flood {
             load.flooded_until = Some(now.plus(AFTERWARDS));
@@ -147,7 +149,7 @@ impl SourceGuard {
         is_flood
     }
 
-    /// Takes note of floods that are over; whether there are any.
+    /// Takes note of floods that are over; returns whether there were any.
     fn calm_down(&mut self, now: BootNs) -> bool {
         let mut is_over = false;
         for load in
@@ -176,7 +178,7 @@ impl SourceGuard {
     ) -> std::io::Result<()> {
         let sources = self.sources(bounds);
         if let Some((me, guard)) = &mut self.way_in {
-            // Where it can't be had, the socket keeps out the same.
+            // If that fails, the socket keeps out the same.
             let _ = guard.admit(*me, sources.iter().map(|source| (source.address, source.admits)));
         }
         let program = source_filter::program(&sources);
@@ -185,8 +187,8 @@ impl SourceGuard {
     }
 }
 
-/// Is it of no use to anybody? What a peer that is misconfigured or was
-/// restarted says is of use, and the transport limits it.
+/// Is such a datagram useless? One from a peer that is misconfigured or has
+/// restarted is not, and the transport limits those.
 const fn is_useless(reason: Rejected) -> bool {
     match reason {
         Rejected::Truncated
@@ -221,7 +223,7 @@ impl Running {
         received
     }
 
-    /// Lets everything in again where a flood is over.
+    /// Lets everything in again after a flood.
     pub(super) fn calm_down(&mut self) {
         if self.guard.calm_down(clock::now()) {
             self.let_in();
@@ -230,7 +232,7 @@ impl Running {
 
     fn let_in(&mut self) {
         let bounds = |peer| self.core.transport.session_bounds(peer);
-        // Where it can't be had, what came in so far comes in.
+        // If that fails, the former filter stays.
         let _ = self.guard.apply(&self.core.io.socket, bounds);
     }
 
@@ -318,7 +320,7 @@ mod tests {
         let mut guard = guard();
         let bad = rejected(Rejected::BadTag);
         assert!((0..FLOOD).any(|_| guard.note(1, &bad, T0)));
-        // The kernel lets in one in so many now.
+        // By now the kernel lets in one of many.
         for ms in (0..4 * 5_000).step_by(20) {
             let now = T0.plus(Duration::from_millis(ms));
             guard.note(1, &bad, now);

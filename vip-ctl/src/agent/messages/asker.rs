@@ -1,4 +1,4 @@
-//! What other threads ask of the lease loop, and the handle by which they do.
+//! Requests of other threads to the lease loop, and the handle to send them.
 
 use std::sync::mpsc::Sender;
 
@@ -9,28 +9,30 @@ use vip_lease::{Eligible, Hook, Regroup, Snapshot, gate::Ticket};
 use super::{Report, Tell};
 use crate::engine::{Command, Completed, Epoch, Foreseen, GroupId, Label, Refusal};
 
-/// What other threads ask of the loop.
+/// A request of another thread to the loop.
 pub enum Ask {
-    /// Do what a person wants, and tell what came of it. Groups go by their
-    /// numbers in that table; while the loop has another one, it is busy.
+    /// Do a person's command, and send its outcome. It names groups by their
+    /// numbers in that table; while the loop has another one, the answer is
+    /// "busy".
     Command(Command, u64, oneshot::Sender<Result<Completed, Refusal>>),
-    /// Tell what a command would bring about.
+    /// Send what a command would do.
     Foresee(Command, u64, oneshot::Sender<Result<Foreseen, Refusal>>),
-    /// Go on with other groups, then say [`LeaseNotice::Regrouped`].
+    /// Go on with other groups, then send [`LeaseNotice::Regrouped`].
     Regroup(Box<Regroup>),
-    /// Tell the network where a group is, if it is here: it has new VIPs.
+    /// Announce a group again, if it is here: it has new VIPs.
     Announce(Label),
-    /// What does the engine know?
+    /// Send what the engine knows.
     Status(oneshot::Sender<Snapshot>),
-    /// The memory on disk has this ceiling.
+    /// This ceiling is on disk.
     Ceiling(Epoch),
-    /// Whether this node can serve groups.
+    /// The judge's verdicts on groups.
     Eligible(Vec<(GroupId, Eligible)>),
-    /// A hook that the loop waits for has ended, and whether well.
+    /// A hook that the loop waits for has ended; true if it succeeded.
     HookEnded(Hook, Ticket, bool),
     /// Release everything and end.
     Stop,
-    /// End at once and leave the leases as they are, to the next agent or to time.
+    /// End at once and leave the leases as they are: the next agent adopts them,
+    /// or they run out.
     Leave,
 }
 
@@ -48,13 +50,13 @@ impl Asker {
         Self { sender, wake }
     }
 
-    /// Asks; false if the loop has ended.
+    /// Sends a request; false if the loop has ended.
     #[must_use]
     pub fn ask(&self, ask: Ask) -> bool {
         self.sender.send(ask).is_ok() && self.wake.write(1).is_ok()
     }
 
-    /// Asks and waits for the reply; `None` if the loop has ended.
+    /// Sends a request and waits for the reply; `None` if the loop has ended.
     pub async fn ask_for<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
         let (reply, answer) = oneshot::channel();
         if !self.ask(ask(reply)) {
@@ -63,7 +65,7 @@ impl Asker {
         answer.await.ok()
     }
 
-    /// [`Asker::ask_for`], for a thread that may wait: it waits for as long as
+    /// [`Asker::ask_for`], for a thread that may block: it waits for as long as
     /// the loop does not answer.
     pub fn ask_for_blocking<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
         let (reply, answer) = oneshot::channel();

@@ -1,4 +1,4 @@
-//! What the agent's threads tell each other. It knows none of them.
+//! Messages between the agent's threads. This module imports none of them.
 
 mod asker;
 
@@ -18,10 +18,10 @@ use crate::{
     node::NodeError,
 };
 
-/// What the lease loop, the judge, netlink and people tell the keeper.
+/// A message to the keeper, from the lease loop, the judge, netlink or people.
 #[derive(Debug)]
 pub enum Notice {
-    /// What the lease loop tells.
+    /// From the lease loop.
     Lease(LeaseNotice),
     /// There is a new verdict on a health check.
     Checked {
@@ -32,18 +32,18 @@ pub enum Notice {
         /// Why it fails; `None` if it passes.
         trouble: Option<String>,
     },
-    /// Whether this node can serve at all has changed.
+    /// This node has become able, or unable, to serve at all.
     CanServe {
         /// Why it can't.
         because: Option<String>,
     },
-    /// Netlink said something.
+    /// Netlink has reported a change.
     Watched(Watched),
-    /// There are to be other groups.
+    /// Go on with another configuration.
     Reload(Box<ReloadOrder>),
 }
 
-/// What the judge is told.
+/// A message to the judge.
 #[derive(Debug)]
 pub enum Heard {
     /// There is a new verdict on a health check.
@@ -55,48 +55,47 @@ pub enum Heard {
         /// Why it fails; `None` if it passes.
         trouble: Option<String>,
     },
-    /// Netlink said something.
+    /// Netlink has reported a change.
     Watched(Watched),
 }
 
-/// What the keeper tells the lease loop.
+/// Messages of the keeper and the judge to the lease loop.
 pub trait Tell {
-    /// Whether this node can serve groups; false if nobody listens any more.
+    /// Verdicts on groups; false if nobody listens any more.
     fn eligible(&self, groups: Vec<(GroupId, Eligible)>) -> bool;
-    /// To go on with other groups; false if nobody listens any more.
+    /// Go on with other groups; false if nobody listens any more.
     fn regroup(&self, regroup: Regroup) -> bool;
-    /// The memory on disk has this ceiling; false if nobody listens any more.
+    /// This ceiling is on disk; false if nobody listens any more.
     fn ceiling(&self, ceiling: Epoch) -> bool;
-    /// To tell the network where the group with this label is; false if nobody
-    /// listens any more.
+    /// Announce the group with this label; false if nobody listens any more.
     fn announce(&self, label: Label) -> bool;
 }
 
-/// Why to announce.
+/// An order to the announcer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Announce {
     /// The group has come here.
     Takeover(GroupIndex),
-    /// Somebody else claimed one of its VIPs.
+    /// Somebody else has claimed one of its VIPs.
     Defend(GroupIndex),
 }
 
-/// What the thread of the hooks is told.
+/// A message to the hooks' thread.
 #[derive(Debug)]
 pub enum RunnerAsk {
-    /// What the lease loop asks.
+    /// From the lease loop.
     Lease(HookAsk),
     /// Go on with the hooks of this configuration.
     Reload(Box<Config>),
     /// A run has ended.
     Ended(u64, HookEnded),
-    /// No more will come: finish what is there, but not for ever.
+    /// No more will come: finish what is there, within limits.
     Close,
 }
 
-/// Tells the lease loop that a hook it waits for has ended, and whether well.
+/// Tells the lease loop that a hook which it waits for has ended.
 pub trait Report: Send {
-    /// See above.
+    /// `well`: it has succeeded.
     fn ended(&self, hook: Hook, ticket: Ticket, well: bool);
 }
 
@@ -113,7 +112,7 @@ pub struct HookEnded {
     pub output: Vec<String>,
 }
 
-/// What a reload has changed, by names.
+/// What a reload has changed, by group names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Changes {
     /// Groups that are new.
@@ -127,26 +126,26 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Is everything as it was?
+    /// Has nothing changed?
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty() && self.anew.is_empty()
     }
 }
 
-/// What became of a reload: the agent goes on with the new groups.
+/// The outcome of a reload: the agent goes on with the new groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReloadOutcome {
-    /// What is different.
+    /// What has changed.
     pub changes: Changes,
-    /// What of it could not be brought about on this node, and how to go on.
+    /// What this node still lacks, and what to do about it.
     pub missing: Option<ReloadRefused>,
 }
 
-/// Why nothing was changed, or not all.
+/// Why a reload changed nothing, or not everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReloadRefused {
-    /// What `vip-ctl reload` exits with.
+    /// The exit code of `vip-ctl reload`.
     pub exit: Exit,
     /// One sentence.
     pub message: String,
@@ -158,11 +157,11 @@ impl From<NodeError> for ReloadRefused {
     }
 }
 
-/// A configuration on its way to the keeper, and what becomes of it on its way back.
+/// A configuration on its way to the keeper, with the channel for the outcome.
 #[derive(Debug)]
 pub struct ReloadOrder {
-    /// The configuration, fit for this agent.
+    /// The configuration, checked for this agent.
     pub config: Config,
-    /// For whoever waits.
+    /// Where to send the outcome.
     pub reply: oneshot::Sender<Result<ReloadOutcome, ReloadRefused>>,
 }

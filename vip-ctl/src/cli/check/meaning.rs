@@ -1,4 +1,4 @@
-//! What a right configuration means, for a program and for a person.
+//! What a valid configuration means, as JSON and as text.
 
 use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     events::Hook,
 };
 
-/// VIPs of a group that are shown to a person.
+/// VIPs of a group that the text shows.
 const VIPS_SHOWN: usize = 8;
 
 const fn role(role: Role) -> &'static str {
@@ -44,7 +44,7 @@ fn time(time: Duration) -> String {
     humantime::format_duration(time).to_string()
 }
 
-/// What the configuration means, for a program.
+/// What the configuration means, as JSON.
 pub(super) fn meaning(config: &Config, files: &[String]) -> Value {
     let check = |check: &Check| {
         json!({
@@ -88,7 +88,7 @@ pub(super) fn meaning(config: &Config, files: &[String]) -> Value {
     })
 }
 
-/// What happens when a group moves, for a program.
+/// What happens when a group moves, as JSON.
 fn hooks(hooks: &Hooks) -> Value {
     let programs: BTreeMap<&str, &[String]> =
         hooks.commands.iter().map(|(hook, words)| (hook.name(), words.as_slice())).collect();
@@ -102,7 +102,7 @@ fn hooks(hooks: &Hooks) -> Value {
     })
 }
 
-/// What the configuration means, for a person.
+/// What the configuration means, as text.
 pub(super) fn text(config: &Config, files: &[String]) -> String {
     let cluster = &config.cluster;
     let mut out = String::new();

@@ -1,4 +1,4 @@
-//! What a key means. Nothing is done to the cluster before it was confirmed
+//! What a key does. Nothing happens to the cluster until a person confirms it
 //! with `y`.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -6,14 +6,14 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::state::{Action, Doing, Monitor};
 use crate::agent::control::Request;
 
-/// What follows from a key outside of the dashboard.
+/// What the dashboard has to do after a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     /// Nothing.
     Nothing,
     /// The end.
     Quit,
-    /// The agent is to be asked for this.
+    /// Send this request to the agent.
     Ask(Request),
 }
 
@@ -31,7 +31,7 @@ impl Monitor {
     }
 
     fn watch(&mut self, key: KeyCode) -> Effect {
-        // It has been read by now.
+        // The person has read it by now.
         self.outcome = None;
         let groups = self.status.as_ref().map_or(0, |status| status.groups.len());
         if key == KeyCode::Char('q') {
@@ -57,7 +57,7 @@ impl Monitor {
     /// Is there an agent to ask, and nothing under way? Says so if not.
     fn may_ask(&mut self) -> bool {
         let why = if self.trouble.is_some() || self.status.is_none() {
-            "no agent answers, so nothing can be asked of it"
+            "no agent answers, so this key does nothing"
         } else if self.waiting.is_some() {
             "the last command has not ended yet"
         } else {

@@ -1,6 +1,6 @@
-//! `vip-ctl monitor`: a dashboard in the terminal. What is known is in
-//! `state`, what a key means in `keys`, what is drawn in `view`; here are the
-//! terminal and the threads, so that a slow agent never stops the keys.
+//! `vip-ctl monitor`: a dashboard in the terminal. `state` has what it knows,
+//! `keys` what a key does, `view` what it draws. Here are the terminal and the
+//! threads, so that a slow agent never blocks the keys.
 
 mod keys;
 mod rates;
@@ -38,10 +38,10 @@ use crate::{
 /// Between two pictures, and between two questions to the agent: four a second.
 const REFRESH: Duration = Duration::from_millis(250);
 
-/// How long after the agent's events have ended they are asked for again.
+/// How long after the agent's events have ended to ask for them again.
 const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
 
-/// How much may have happened between two pictures.
+/// How many messages of the threads one picture may take in.
 const TOLD_PER_PICTURE: usize = 2000;
 
 #[derive(clap::Args, Debug)]
@@ -52,13 +52,13 @@ pub(super) struct Args {}
 enum Told {
     /// A key was pressed.
     Key(KeyEvent),
-    /// The terminal has another size, or may have.
+    /// The terminal's size may have changed.
     Redraw,
-    /// The terminal can't be read any more.
+    /// The terminal can no longer be read.
     Deaf(io::Error),
-    /// The agent was asked.
+    /// The answer of the agent, or of the maps.
     Seen(Box<Seen>),
-    /// The agent's events are told from the beginning.
+    /// The agent's events begin again with the oldest.
     Afresh,
     /// An event of the agent's.
     Happened(Box<Event>),
@@ -78,7 +78,8 @@ pub(super) fn run(_args: &Args, paths: &Paths) -> Result<Exit, Failure> {
     let failed =
         |what: &str, e: io::Error| Failure::new(Exit::System, format!("could not {what} the terminal: {e}"));
     let (tell, told) = channel();
-    // Before any other thread is started, so that all of them leave these to the one that waits.
+    // Blocks the signals before any other thread starts, so that only the one
+    // that waits for them gets them.
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
     signals.thread_block().map_err(|e| failed("set up signals for", e.into()))?;
     let mut terminal = ratatui::try_init().map_err(|e| failed("set up", e))?;
@@ -100,7 +101,7 @@ pub(super) fn run(_args: &Args, paths: &Paths) -> Result<Exit, Failure> {
                 return Err(Failure::new(Exit::Software, "the threads of monitor have ended"));
             }
         };
-        // One picture for all that waits.
+        // Draws once for everything that waits.
         for told in std::iter::once(first).chain(told.try_iter().take(TOLD_PER_PICTURE)) {
             match told {
                 Told::Key(key) => match monitor.key(key) {
@@ -120,7 +121,8 @@ pub(super) fn run(_args: &Args, paths: &Paths) -> Result<Exit, Failure> {
     }
 }
 
-/// Puts the terminal back when it is dropped; a panic does so before it speaks.
+/// Puts the terminal back when dropped; after a panic, before the message
+/// appears.
 struct Restored;
 
 impl Drop for Restored {
@@ -131,7 +133,7 @@ impl Drop for Restored {
 
 fn watch_signals(signals: SigSet, tell: Sender<Told>) {
     thread::spawn(move || {
-        // Nobody listens any more only when the process ends.
+        // Nobody listens only when the process ends.
         if signals.wait().is_ok() {
             let _ = tell.send(Told::Signal);
         }
@@ -179,7 +181,7 @@ fn follow_events(paths: Paths, tell: Sender<Told>) {
     let request = Request::Events { group: None, follow: true };
     thread::spawn(move || {
         loop {
-            // Why there are none is said by whoever asks for the status.
+            // The question for the status tells why there are none.
             if let Ok(Some(stream)) = client::open(&paths, &request)
                 && stream.set_read_timeout(None).is_ok()
             {
@@ -212,7 +214,7 @@ fn look(paths: &Paths) -> Seen {
     }
 }
 
-/// Asks the agent to do something, aside.
+/// Sends the agent a request, on a thread of its own.
 fn command(paths: Paths, request: Request, tell: Sender<Told>) {
     thread::spawn(move || {
         let outcome = match client::ask_agent(&paths, &request, "this") {

@@ -11,7 +11,7 @@ use crate::{dataplane::observe::counter_name, report::Status};
 
 /// The shortest span that a rate is taken over: shorter ones jump about.
 const SPAN: Duration = Duration::from_secs(1);
-/// Rates that are kept; no terminal is wider.
+/// Rates that it keeps; no terminal is wider.
 const KEPT: usize = 240;
 
 /// Frames of one VIP, or frames per second.
@@ -33,7 +33,7 @@ impl Frames {
                 ("ip_in" | "ip_out" | "ip_local", "pass") => {
                     frames.passed = frames.passed.saturating_add(count);
                 }
-                // ARP is not what a service serves.
+                // ARP is not traffic of a service.
                 _ => {}
             }
         }

@@ -12,21 +12,21 @@ use crate::{
     report::{GroupStatus, Status},
 };
 
-/// Events that are kept; no terminal is higher.
+/// Events that it keeps; no terminal is higher.
 const EVENTS_KEPT: usize = 200;
 
-/// What came of a look at the node.
+/// What a look at the node has shown.
 #[derive(Debug)]
 pub(super) enum Seen {
     /// The agent's status.
     Agent(Status),
-    /// No agent answers, and why; what the maps alone say.
+    /// No agent answers, and why; the status from the maps alone.
     Maps(Status, String),
     /// Neither answers, and why.
     Nothing(String),
 }
 
-/// What is to be done once a person has confirmed it.
+/// A change that waits for a person's confirmation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     /// Move a group.
@@ -58,11 +58,11 @@ pub(super) enum Doing {
         /// Which one is marked.
         marked: usize,
     },
-    /// Asked whether it is meant.
+    /// Asked whether to go ahead.
     Confirm(Action),
 }
 
-/// Everything that is shown.
+/// Everything that the dashboard shows.
 #[derive(Debug, Default)]
 pub(super) struct Monitor {
     /// The last status.
@@ -77,13 +77,14 @@ pub(super) struct Monitor {
     pub(super) marked: usize,
     /// What the person is doing.
     pub(super) doing: Doing,
-    /// What was asked of the agent and has not ended.
+    /// The request to the agent that has not ended.
     pub(super) waiting: Option<String>,
-    /// What came of the last command: is it good, and a sentence.
+    /// The result of the last command: did it succeed, and a sentence.
     pub(super) outcome: Option<(bool, String)>,
     /// The last events, a line each, oldest first.
     pub(super) events: VecDeque<String>,
-    /// The longest that a group's lease was seen to have, in milliseconds: a full bar.
+    /// The longest remaining lease of each group so far, in milliseconds: a full
+    /// bar.
     full: BTreeMap<String, u64>,
 }
 
@@ -96,12 +97,13 @@ impl Monitor {
                 status
             }
             Seen::Maps(status, why) => {
-                self.trouble = Some(format!("{why}; this is what the maps alone say, and it is tried again"));
+                self.trouble =
+                    Some(format!("{why}; this is the status from the maps alone, and monitor tries again"));
                 status
             }
             Seen::Nothing(why) => {
                 let old = if self.status.is_some() { "; what is shown is old" } else { "" };
-                self.trouble = Some(format!("{why}{old}; it is tried again"));
+                self.trouble = Some(format!("{why}{old}; monitor tries again"));
                 return;
             }
         };
@@ -122,14 +124,14 @@ impl Monitor {
         if self.events.len() == EVENTS_KEPT {
             self.events.pop_front();
         }
-        // Of `2026-11-22T09:05:05.123Z` the time of the day.
+        // The time of day in `2026-11-22T09:05:05.123Z`.
         let time = event.time.to_string();
         let time = time.get(11..19).unwrap_or_default();
         let group = event.group.as_deref().map(|group| format!("{group}: ")).unwrap_or_default();
         self.events.push_back(format!("{time} {group}{}", event.message));
     }
 
-    /// Takes note of what came of a command.
+    /// Takes note of a command's result.
     pub(super) fn done(&mut self, outcome: Result<String, String>) {
         self.waiting = None;
         self.outcome = Some(match outcome {
@@ -143,8 +145,8 @@ impl Monitor {
         self.status.as_ref()?.groups.get(self.marked)
     }
 
-    /// What is left of this node's lease at `now`, in milliseconds, and how
-    /// much a whole one has; `None` if it holds none or that is not known.
+    /// What is left of this node's lease at `now`, and how much a full one has,
+    /// in milliseconds; `None` if the node holds none or that is not known.
     pub(super) fn lease(&self, group: &GroupStatus, now: Instant) -> Option<(u64, u64)> {
         let age = now.saturating_duration_since(self.read?).as_millis();
         let left = group.lease_remaining_ms?.saturating_sub(u64::try_from(age).unwrap_or(u64::MAX));

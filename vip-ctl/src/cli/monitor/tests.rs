@@ -195,7 +195,7 @@ fn an_agent_that_does_not_answer_is_said_and_asked_nothing() {
     let mut fresh = Monitor::default();
     assert!(picture(&fresh, (80, 24), now).contains("asking the agent"));
     fresh.see(Seen::Nothing(why()), now);
-    assert!(picture(&fresh, (80, 24), now).contains("it is tried again"));
+    assert!(picture(&fresh, (80, 24), now).contains("monitor tries again"));
 }
 
 #[test]

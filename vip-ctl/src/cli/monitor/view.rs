@@ -1,5 +1,5 @@
-//! What is drawn. Each part gets the lines that it needs if there are enough,
-//! and what matters most gets them first; nothing depends on a size.
+//! What the dashboard draws. Each part gets the lines that it needs if there are
+//! enough, the most important part first; nothing depends on a fixed size.
 
 use std::time::Instant;
 
@@ -17,11 +17,11 @@ use super::{
 };
 use crate::report::{GroupStatus, NodeStatus, Status};
 
-/// Below this many columns, what can be done without is left out.
+/// Below this many columns, the dashboard leaves out what it can.
 const NARROW: u16 = 64;
 /// Columns of a lease's bar.
 const BAR: usize = 10;
-/// What a sparkline is made of, from little to much.
+/// The characters of a sparkline, from low to high.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 /// Colours, or none where `NO_COLOR` is set.
@@ -113,10 +113,10 @@ fn draw_title(frame: &mut Frame<'_>, area: Rect, monitor: &Monitor, theme: Theme
     frame.render_widget(Paragraph::new(Line::from(spans)), area);
 }
 
-/// What a person has to know before anything else.
+/// What a person must know first.
 fn troubles(monitor: &Monitor, theme: Theme) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
-    // First what the person has just done.
+    // First the result of the person's last action.
     if let Some(waiting) = &monitor.waiting {
         lines.push(Line::styled(format!("{waiting} ..."), theme.doubtful()));
     } else if let Some((is_good, outcome)) = &monitor.outcome {
@@ -131,7 +131,8 @@ fn troubles(monitor: &Monitor, theme: Theme) -> Vec<Line<'static>> {
 /// How many lines of a terminal some lines take at most.
 fn lines_of(lines: &[Line<'_>], width: u16) -> u16 {
     let width = usize::from(width.max(1));
-    // Words that don't fit any more leave a gap; half a line more makes up for that.
+    // Words that don't fit leave a gap at the end of a line; half a line more
+    // makes up for that.
     let count: usize = lines.iter().map(|line| (line.width() + width / 6).div_ceil(width)).sum();
     u16::try_from(count).unwrap_or(u16::MAX)
 }
@@ -144,8 +145,8 @@ fn keys_of(monitor: &Monitor) -> String {
     }
 }
 
-/// How many lines each part gets: what it wants, as long as there are any,
-/// after each has got what it can't do without.
+/// How many lines each part gets: first each gets its minimum, then what it wants
+/// as long as there are any.
 fn share<const N: usize>(lines: u16, wants: [u16; N], least: u16) -> [u16; N] {
     let mut left = lines;
     let mut given = [0; N];
@@ -168,7 +169,7 @@ fn draw_parts(
     now: Instant,
 ) {
     let len = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
-    // A heading each, and a free line behind.
+    // A heading each, and an empty line after it.
     let with = |count: usize| if count == 0 { 0 } else { len(count).saturating_add(2) };
     let vips = monitor.group().map_or(0, |group| group.vips.len());
     let unable = status.groups.iter().filter_map(|group| {
@@ -323,8 +324,8 @@ fn draw_vips(frame: &mut Frame<'_>, area: Rect, monitor: &Monitor, theme: Theme)
     frame.render_widget(Table::new(rows, widths).header(header), area);
 }
 
-/// One character a value, the highest one full. Nothing is a blank, so that
-/// little is seen beside it.
+/// One character per value, the highest one full. Zero is a blank, so that small
+/// values show.
 fn sparkline(values: &[u64]) -> String {
     let highest = values.iter().copied().max().unwrap_or(0).max(1);
     let last = BARS.len() as u64 - 1;
@@ -386,7 +387,7 @@ fn draw_dialog(frame: &mut Frame<'_>, area: Rect, monitor: &Monitor, theme: Them
     frame.render_widget(text.block(Block::bordered().title(title)), place);
 }
 
-/// What is about to be done, with what it means.
+/// The question before an action, with its consequence.
 fn question(order: &Action) -> String {
     match order {
         Action::Switchover { group, to: Some(to) } => {

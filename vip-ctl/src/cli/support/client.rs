@@ -14,18 +14,20 @@ use crate::{
     paths::Paths,
 };
 
-/// Longer than the longest `pre_demote`, and then the agent takes to give up on a command.
+/// How long to wait for a command: the longest `pre_demote`, and then the time
+/// after which the agent gives up on a command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
-/// Longer than the agent waits for the longest `pre_promote` as well.
+/// How long to wait if the agent also waits for the longest `pre_promote`.
 const WAIT_TIMEOUT: Duration =
     COMMAND_TIMEOUT.saturating_add(TIMEOUT_MAX).saturating_add(Duration::from_secs(20));
-/// An agent that is well tells its status, and what has happened, at once.
+/// How long to wait for the status or the events: a healthy agent sends them at
+/// once.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
-/// And that it has taken a request, by an empty line: it does nothing for a client
-/// that is gone by then.
+/// How long to wait for the empty line by which the agent confirms a request. It
+/// does nothing for a client that is gone by then.
 const TAKEN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Asks the agent of this node for `what`, which needs one.
+/// Asks the agent of this node, which `what` needs.
 pub(in crate::cli) fn ask_agent(paths: &Paths, request: &Request, what: &str) -> Result<Response, Failure> {
     ask(paths, request)?.ok_or_else(|| no_agent(paths, what))
 }
@@ -41,12 +43,9 @@ pub(in crate::cli) fn no_agent(paths: &Paths, what: &str) -> Failure {
     )
 }
 
-/// The agent answered something else than what was asked.
+/// The agent's answer does not fit the request.
 pub(in crate::cli) fn strange() -> Failure {
-    Failure::new(
-        Exit::Protocol,
-        "the agent answered something else than what was asked: use the same version for both",
-    )
+    Failure::new(Exit::Protocol, "the agent's answer does not fit the request: use the same version for both")
 }
 
 /// Asks the agent of this node; `None` if none runs.
@@ -61,7 +60,9 @@ pub(in crate::cli) fn ask(paths: &Paths, request: &Request) -> Result<Option<Res
     let response = serde_json::from_str(&line).map_err(|e| {
         Failure::new(
             Exit::Protocol,
-            format!("the agent answered what this vip-ctl does not understand ({e}): use the same version for both"),
+            format!(
+                "this vip-ctl does not understand the agent's answer ({e}): use the same version for both"
+            ),
         )
     })?;
     match response {
@@ -109,8 +110,8 @@ fn answer_timeout(request: &Request) -> Duration {
     }
 }
 
-/// Sends a request to the agent of this node; what it answers is still to be
-/// read. `None` if none runs.
+/// Sends a request to the agent of this node, and leaves the answer to be read.
+/// `None` if no agent runs.
 pub(in crate::cli) fn open(paths: &Paths, request: &Request) -> Result<Option<UnixStream>, Failure> {
     let timeout = answer_timeout(request).min(TAKEN_TIMEOUT);
     let path = paths.socket();
@@ -140,7 +141,7 @@ pub(in crate::cli) fn open(paths: &Paths, request: &Request) -> Result<Option<Un
     Ok(Some(stream))
 }
 
-/// The agent was there, and could not be asked or did not answer.
+/// The agent was there, but could not be asked or did not answer.
 pub(in crate::cli) fn failed(paths: &Paths, e: &std::io::Error) -> Failure {
     let timed_out = matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
     let exit = if timed_out { Exit::Timeout } else { Exit::System };

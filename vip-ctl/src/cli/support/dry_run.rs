@@ -1,4 +1,4 @@
-//! `--dry-run`: what a verb would do, told instead of done.
+//! `--dry-run`: says what a verb would do, and does nothing.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use crate::{
     paths::Paths,
 };
 
-/// Asks the agent what `request` would bring about; `None` if none runs.
+/// Asks the agent what `request` would do; `None` if none runs.
 pub(in crate::cli) fn ask(paths: &Paths, request: &Request) -> Result<Option<Vec<String>>, Failure> {
     let request = Request::DryRun { of: Box::new(request.clone()) };
     match client::ask(paths, &request)? {
@@ -31,7 +31,7 @@ pub(in crate::cli) fn of_agent(
     tell(&happen, format)
 }
 
-/// Tells what would happen.
+/// Prints what would happen.
 pub(in crate::cli) fn tell(happen: &[String], format: Format) -> Result<Exit, Failure> {
     match format {
         Format::Json => print_json(&json!({ "dry_run": true, "would": happen }))?,

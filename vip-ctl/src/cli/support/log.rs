@@ -8,7 +8,7 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberI
 use super::output::Failure;
 use crate::exit::Exit;
 
-/// What the journal calls us; `journalctl -t vip-ctl` shows it.
+/// The program's name in the journal: `journalctl -t vip-ctl` shows its lines.
 const IDENTIFIER: &str = "vip-ctl";
 /// In front of the fields' names: `journalctl VIP_GROUP=db`.
 const PREFIX: &str = "VIP";
@@ -29,8 +29,8 @@ pub(in crate::cli) fn start(filter: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The journal, if it is what stderr is connected to (systemd.exec(5),
-/// `$JOURNAL_STREAM`) and can be reached.
+/// The journal, if stderr is connected to it (systemd.exec(5), `$JOURNAL_STREAM`)
+/// and it can be reached.
 fn journal() -> Option<tracing_journald::Layer> {
     let named = std::env::var("JOURNAL_STREAM").ok()?;
     let stderr = std::fs::metadata("/proc/self/fd/2").ok()?;
@@ -41,7 +41,7 @@ fn journal() -> Option<tracing_journald::Layer> {
     Some(layer.with_syslog_identifier(IDENTIFIER.into()).with_field_prefix(Some(PREFIX.into())))
 }
 
-/// Is this device and inode what `$JOURNAL_STREAM` names?
+/// Does `$JOURNAL_STREAM` name this device and inode?
 fn is_stream(named: &str, device: u64, inode: u64) -> bool {
     let numbers = named.split_once(':').and_then(|(d, i)| Some((d.parse().ok()?, i.parse().ok()?)));
     numbers == Some((device, inode))

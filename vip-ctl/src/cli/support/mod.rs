@@ -1,4 +1,4 @@
-//! What verbs share: asking the agent, a dry run, the log, and what is printed.
+//! What the verbs share: the client for the agent, dry runs, the log, and output.
 
 pub(super) mod client;
 pub(super) mod dry_run;

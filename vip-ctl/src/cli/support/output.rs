@@ -1,4 +1,4 @@
-//! What verbs say and how they end: one failure, one way to print, two formats.
+//! How verbs report and end: one failure type, one way to print, two formats.
 
 use std::io::{self, Write as _};
 
@@ -30,7 +30,7 @@ impl Failure {
         Self { exit, message: message.into() }
     }
 
-    /// What an agent answered.
+    /// A failure that the agent answered with.
     pub(in crate::cli) fn of_agent(code: u8, message: String) -> Self {
         Self { exit: Exit::from_code(code), message }
     }
@@ -82,7 +82,7 @@ impl From<LockError> for Failure {
     }
 }
 
-/// A failure for a program.
+/// A failure as JSON.
 pub(in crate::cli) fn as_json(failure: &Failure) -> String {
     let error = serde_json::json!({
         "error": { "code": failure.exit as u8, "message": failure.message }
@@ -90,7 +90,7 @@ pub(in crate::cli) fn as_json(failure: &Failure) -> String {
     format!("{error}\n")
 }
 
-/// The exit code for a file that can't be made or written.
+/// The exit code for a file that can't be created or written.
 pub(in crate::cli) fn exit_of_write(e: &io::Error) -> Exit {
     let in_the_way = [
         io::ErrorKind::AlreadyExists,
@@ -109,7 +109,7 @@ pub(in crate::cli) fn exit_of_write(e: &io::Error) -> Exit {
     }
 }
 
-/// Refuses `-o json` to a verb that has nothing to say in it.
+/// Refuses `-o json` for a verb that has no JSON.
 pub(in crate::cli) fn text_only(format: Format, verb: &str, instead: &str) -> Result<(), Failure> {
     match format {
         Format::Text => Ok(()),
@@ -119,7 +119,7 @@ pub(in crate::cli) fn text_only(format: Format, verb: &str, instead: &str) -> Re
     }
 }
 
-/// Prints to stdout; a reader that went away is no error of ours.
+/// Prints to stdout; if the reader went away, that is no error of the verb.
 pub(in crate::cli) fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
@@ -132,7 +132,7 @@ pub(in crate::cli) fn print_json(value: &impl serde::Serialize) -> Result<(), Fa
     Ok(())
 }
 
-/// The host's name, which is the node's name where no agent says otherwise.
+/// The host's name, which is the node's name unless an agent says otherwise.
 pub(in crate::cli) fn host_name() -> String {
     nix::unistd::gethostname()
         .ok()

@@ -1,12 +1,13 @@
-//! A walk over every verb, by what clap knows of them: help, an example that
-//! parses, `--dry-run` where something is changed.
+//! A test over every verb, by what clap knows of it: there is help, the examples
+//! parse, and a verb that changes something has `--dry-run`.
 
 use clap::{Command, CommandFactory as _, Parser as _};
 
 use crate::cli::Cli;
 
-/// Verbs without `--dry-run`: they change nothing, or (`agent`) only `check`
-/// can tell beforehand, or (`man`, `convert`) they print unless told where to write.
+/// Verbs without `--dry-run`: they change nothing, or only `check` can tell
+/// beforehand (`agent`), or they print unless told where to write (`man`,
+/// `convert`).
 const CHANGE_NOTHING: &[&str] = &[
     "agent",
     "check",
@@ -24,7 +25,7 @@ const CHANGE_NOTHING: &[&str] = &[
     "status",
 ];
 
-/// Every verb with its words, those of `member` too.
+/// Every verb with its words, including those of `member`.
 fn verbs() -> Vec<(String, Command)> {
     fn add(command: &Command, words: &str, all: &mut Vec<(String, Command)>) {
         for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {

@@ -1,5 +1,5 @@
-//! `[api]`: where HTTP is served by TCP, and what guards it there. Whether
-//! the files can be used is found out by who uses them.
+//! `[api]`: where to serve HTTP over TCP, and the files that protect it.
+//! [`crate::http`] finds out whether those files can be used.
 
 use std::{
     net::SocketAddr,
@@ -11,7 +11,7 @@ use toml::Spanned;
 
 use crate::config::text::{report::Report, section::Section};
 
-/// HTTP by TCP. (It is served on the unix socket in any case.)
+/// HTTP over TCP. (The agent always serves it on the unix socket.)
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Api {
     /// Where to listen.
@@ -32,7 +32,7 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
-/// What was written under `[api]`; what was wrong is left out and reported.
+/// The values under `[api]`; those that were wrong were reported and left out.
 pub(in crate::config) struct ApiDraft {
     listen: Option<SocketAddr>,
     tls: Option<(String, String)>,
@@ -71,7 +71,7 @@ pub(in crate::config) fn read(section: &Section<'_>, report: &mut Report<'_>) ->
     ApiDraft { listen: listen.map(|(_, listen)| listen), tls, tokens }
 }
 
-/// One of the two without the other.
+/// Reports that one of certificate and key is there without the other.
 fn half<T>(span: &Range<usize>, missing: &str, section: &Section<'_>, report: &mut Report<'_>) -> Option<T> {
     if !section.lacks_by_typo(missing) && section.get(missing).is_none() {
         report.add(span.clone(), format!("a certificate and its key belong together: add {missing}"));
@@ -98,8 +98,9 @@ fn listen_of(written: &Spanned<&str>, report: &mut Report<'_>) -> Option<(Range<
 }
 
 impl ApiDraft {
-    /// What it makes; relative paths are taken from the directory of the
-    /// configuration at `path`. `None` if anything was missing, which is reported.
+    /// The finished section; relative paths belong to the directory of the
+    /// configuration at `path`. `None` if something was missing, which was
+    /// reported.
     pub(in crate::config) fn finish(self, path: &Path) -> Option<Api> {
         let dir = path.parent().unwrap_or(Path::new(""));
         let tls = self.tls.map(|(cert, key)| Tls { cert: dir.join(cert), key: dir.join(key) });

@@ -24,7 +24,7 @@ pub(in crate::config) struct ClusterDraft {
     pub(in crate::config) name: Option<String>,
     pub(in crate::config) key_file: Option<String>,
     pub(in crate::config) lease: Duration,
-    /// Where it is asked for, and what for.
+    /// Where the file asks for pair mode, and with which behaviour.
     pub(in crate::config) pair: Option<Spanned<PeerLoss>>,
     pub(in crate::config) generation: u32,
     pub(in crate::config) nodes: Vec<NodeDraft>,

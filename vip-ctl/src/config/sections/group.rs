@@ -25,7 +25,7 @@ use crate::config::{
 pub(in crate::config) struct GroupDraft {
     pub(in crate::config) name: Option<Spanned<String>>,
     pub(in crate::config) vips: Vec<Spanned<IpAddr>>,
-    /// By node: where its name is, and its priority.
+    /// By node: where the file names it, and its priority.
     pub(in crate::config) priorities: Vec<(Spanned<String>, u8)>,
     pub(in crate::config) preempt: Option<Duration>,
     pub(in crate::config) health: Health,
@@ -46,7 +46,7 @@ pub(super) fn group_draft(section: &Section<'_>, report: &mut Report<'_>) -> Gro
     let vips: Vec<_> = written.iter().filter_map(|vip| vip_of(vip, report)).collect();
     let preempts = section.boolean("preempt", report).is_some_and(Spanned::into_inner);
     let delay = delay_of(section, "preempt_delay", report);
-    // A preempt that is wrong, or misspelt, is reported already.
+    // A wrong or misspelt preempt was reported already.
     let is_told = section.get("preempt").is_some_and(|written| written.get_ref().as_bool().is_none())
         || section.lacks_by_typo("preempt");
     if let Some(written) = section.get("preempt_delay").filter(|_| !preempts && !is_told) {
@@ -90,7 +90,8 @@ fn vip_of(vip: &Spanned<&str>, report: &mut Report<'_>) -> Option<Spanned<IpAddr
     None
 }
 
-/// What is wrong with a VIP that is no address, and the address that it has in it.
+/// What is wrong with a VIP that is no address, and the address that it may
+/// contain.
 fn no_vip(text: &str) -> String {
     let is_address = |text: &str| text.parse::<IpAddr>().is_ok();
     if is_address(text.trim()) {

@@ -1,5 +1,5 @@
-//! Health checks and tracked interfaces: what a group asks of a node that is
-//! to hold it. Running the checks is the agent's business.
+//! Health checks and tracked interfaces: the conditions of a group for a node
+//! that holds it. The agent runs the checks.
 
 use std::{
     collections::BTreeMap,
@@ -23,46 +23,46 @@ use crate::config::{
 
 /// The shortest and the longest pause between two runs of a check.
 pub(crate) const INTERVAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
-/// The pause between two runs where none is configured.
+/// The pause between two runs if none is configured.
 pub(crate) const INTERVAL_DEFAULT: Duration = Duration::from_secs(2);
-/// The shortest time that a check may be given.
+/// The shortest timeout of a check.
 pub(crate) const TIMEOUT_MIN: Duration = Duration::from_millis(10);
-/// How long a check may take where nothing is configured; less if its interval is.
+/// The timeout of a check if none is configured; its interval if that is shorter.
 pub(crate) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
-/// Passes after which a check that failed is well again.
+/// Passes in a row after which a failed check passes again.
 pub(crate) const RISE_DEFAULT: u32 = 2;
-/// Failures after which a check fails.
+/// Failures in a row after which a check fails.
 pub(crate) const FALL_DEFAULT: u32 = 3;
-/// The most passes or failures that can be asked for.
+/// The most passes or failures that can be configured.
 pub(crate) const COUNT_MAX: u32 = 1000;
 /// The most checks of a group.
 pub(crate) const CHECKS_MAX: usize = 32;
 /// The longest name of a process, in bytes: the kernel's TASK_COMM_LEN less its NUL.
 pub const COMM_LEN_MAX: usize = 15;
-/// What says what a check looks at; a check has one of them.
+/// The keys that say what a check looks at; a check has exactly one of them.
 const KINDS: [&str; 6] = ["tcp", "http", "exec", "systemd", "process", "file"];
 
-/// What a group asks of a node that is to hold it.
+/// The conditions of a group for a node that holds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
     /// All have to pass.
     pub checks: Vec<Check>,
     /// Interfaces that have to be up, with a carrier.
     pub track_interface: Vec<String>,
-    /// What a holder does that is not well while no other node is.
+    /// What a holder does if its checks fail and no other node is ready.
     pub when_all_fail: WhenAllFail,
 }
 
 impl Health {
-    /// Does the group ask for nothing?
+    /// Does the group have no conditions?
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.checks.is_empty() && self.track_interface.is_empty()
     }
 }
 
-/// What a holder does whose checks fail while no other node is ready to take
-/// the group.
+/// What a holder does if its checks fail while no other node is ready to take the
+/// group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenAllFail {
     /// It releases the lease: nobody answers.
@@ -79,11 +79,11 @@ pub struct Check {
     pub name: String,
     /// What it looks at.
     pub kind: CheckKind,
-    /// From the beginning of one run to that of the next.
+    /// The time from the beginning of one run to that of the next.
     pub interval: Duration,
     /// How long a run may take; at most `interval`.
     pub timeout: Duration,
-    /// Passes in a row after which a check that failed is well again.
+    /// Passes in a row after which a failed check passes again.
     pub rise: u32,
     /// Failures in a row after which it fails.
     pub fall: u32,
@@ -92,30 +92,30 @@ pub struct Check {
 /// What a check looks at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckKind {
-    /// Somebody accepts connections there.
+    /// A TCP port that accepts connections.
     Tcp(SocketAddr),
-    /// A GET is answered as it should be. Redirections are not followed.
+    /// A page whose response to a GET is right. The check follows no redirection.
     Http {
-        /// What is asked for.
+        /// The page.
         url: Url,
-        /// Codes that pass; if there are none, all from 200 to 299 do.
+        /// Status codes that pass; if empty, 200 to 299.
         statuses: Vec<u16>,
-        /// What the body has to contain.
+        /// Text that the body has to contain.
         body: Option<String>,
-        /// Whoever's certificate will do.
+        /// Accept any certificate.
         insecure: bool,
     },
     /// A program, with its arguments, that ends with exit code 0.
     Exec(Vec<String>),
     /// A unit of systemd that is active.
     Systemd(String),
-    /// A process of that name (`/proc/PID/comm`) that is no zombie.
+    /// A process with that name (`/proc/PID/comm`) that is not a zombie.
     Process(String),
     /// A file, or its absence.
     File {
         /// Its path.
         path: PathBuf,
-        /// Has it to be there?
+        /// Must it exist?
         present: bool,
     },
 }
@@ -153,11 +153,11 @@ impl fmt::Display for CheckKind {
 /// Where an HTTP request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
-    /// By TLS?
+    /// Over TLS?
     pub tls: bool,
-    /// A name or an address; that of IPv6 without brackets.
+    /// A name or an address; an IPv6 address without brackets.
     pub host: String,
-    /// The port, also where it is not written.
+    /// The port, also if the URL leaves it out.
     pub port: u16,
     /// Path and query.
     pub path: String,
@@ -166,7 +166,7 @@ pub struct Url {
 }
 
 impl Url {
-    /// Reads a URL; `None` if it is none of http or https, or has a user in it.
+    /// Parses a URL; `None` if it is neither http nor https, or has a user in it.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let uri: Uri = text.parse().ok()?;
@@ -192,7 +192,7 @@ impl fmt::Display for Url {
     }
 }
 
-/// Reads what a group says about its health.
+/// Reads a group's conditions.
 pub(in crate::config) fn of_group(
     section: &Section<'_>,
     vips: &[Spanned<IpAddr>],
@@ -238,9 +238,9 @@ pub(in crate::config) fn of_group(
     Health { checks, track_interface, when_all_fail }
 }
 
-/// Reports a check that asks one of the group's own VIPs. On a node that does
-/// not hold it that goes to the holder over the wire, so that the check says
-/// nothing of the node; and while nobody holds, nobody could ever pass.
+/// Reports a check that asks one of the group's own VIPs. On a node that does not
+/// hold the group, it would reach the holder over the wire and say nothing about
+/// the node; and while nobody holds it, no node could ever pass.
 fn own_vip(section: &Section<'_>, kind: &CheckKind, vips: &[Spanned<IpAddr>], report: &mut Report<'_>) {
     let asked = match kind {
         CheckKind::Tcp(address) => Some(address.ip()),
@@ -277,7 +277,8 @@ fn when_all_fail(section: &Section<'_>, report: &mut Report<'_>) -> WhenAllFail 
     }
 }
 
-/// One check, and where its name is written, or the key that it comes from.
+/// One check, and where the file has its name, or the key that the name comes
+/// from.
 fn check_of(section: &Section<'_>, report: &mut Report<'_>) -> Option<(std::ops::Range<usize>, Check)> {
     let written: Vec<_> = KINDS.iter().filter(|kind| section.get(kind).is_some()).collect();
     let interval = time_of(section, "interval", INTERVAL, INTERVAL_DEFAULT, report);
@@ -321,7 +322,7 @@ fn check_of(section: &Section<'_>, report: &mut Report<'_>) -> Option<(std::ops:
     Some((place, Check { name, kind, interval: interval?, timeout: timeout?, rise, fall }))
 }
 
-/// The name of a check that has none: what it looks at, without blanks.
+/// The default name of a check: what it looks at, without spaces.
 fn default_name(kind: &CheckKind) -> String {
     let name = kind.name();
     match kind {
@@ -346,7 +347,7 @@ fn only_with(section: &Section<'_>, key: &str, report: &mut Report<'_>) {
     }
 }
 
-/// A time within `range`; the default where there is none, `None` if it is wrong.
+/// A time within `range`; the default if there is none, `None` if it is wrong.
 fn time_of(
     section: &Section<'_>,
     key: &str,

@@ -1,22 +1,22 @@
-//! `[hooks]` and `[group.hooks]`: programs that are run, and a webhook that is
-//! told, when a group moves. They are a node's own business: nodes may differ.
+//! `[hooks]` and `[group.hooks]`: programs to run, and a webhook to tell, when a
+//! group moves. They are a node's own business: nodes may differ.
 
 use std::{collections::BTreeMap, fmt, ops::RangeInclusive, time::Duration};
 
 use crate::config::text::{report::Report, section::Section};
 use crate::events::Hook;
 
-/// How long a hook may take, where nothing else is configured; but for
-/// `pre_demote`, which has a limit of its own.
+/// How long a hook may take if nothing else is configured; `pre_demote` has a
+/// limit of its own.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
-/// How long `pre_demote` may take, where nothing else is configured: a person
-/// waits for it.
+/// How long `pre_demote` may take if nothing else is configured: a person waits
+/// for it.
 pub const PRE_DEMOTE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
-/// How long a node stays away from a group after its `pre_promote` has failed,
-/// where nothing else is configured.
+/// How long a node stays away from a group after its `pre_promote` has failed, if
+/// nothing else is configured.
 pub const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(30);
 
-/// The longest that may be configured.
+/// The longest limit that can be configured.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
 pub(crate) const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(10)..=TIMEOUT_MAX;
@@ -24,22 +24,22 @@ pub(crate) const PRE_DEMOTE_TIMEOUTS: RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(10);
 pub(crate) const RETRIES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 
-/// What follows when `pre_promote` fails or takes too long.
+/// What to do when `pre_promote` fails or takes too long.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnFailure {
-    /// The lease is released, and the node stays away for a while.
+    /// Release the lease, and stay away from the group for a while.
     #[default]
     Release,
-    /// The fence is opened all the same.
+    /// Open the fence all the same.
     Ignore,
 }
 
-/// Where changes are posted to.
+/// Where to post changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhook {
-    /// By TLS?
+    /// Over TLS?
     pub tls: bool,
-    /// Host and, if it was written, port: what the Host header says.
+    /// Host and, if the URL has one, port: the Host header.
     pub authority: String,
     /// The host alone.
     pub host: String,
@@ -50,7 +50,7 @@ pub struct Webhook {
 }
 
 impl OnFailure {
-    /// As it is configured.
+    /// The URL, as it is configured.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -60,20 +60,20 @@ impl OnFailure {
     }
 }
 
-/// What happens when a group moves; [`Default`]: nothing.
+/// Hooks and webhook of a group; [`Default`]: none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hooks {
-    /// Program and arguments.
+    /// The program and its arguments.
     pub commands: BTreeMap<Hook, Vec<String>>,
-    /// How long each may take, `pre_demote` excepted.
+    /// How long each may take, except for `pre_demote`.
     pub timeout: Duration,
     /// How long `pre_demote` may take.
     pub pre_demote_timeout: Duration,
-    /// What follows when `pre_promote` fails.
+    /// What to do when `pre_promote` fails.
     pub on_failure: OnFailure,
     /// How long the node then stays away from the group.
     pub retry_after: Duration,
-    /// Who is told of each change.
+    /// Where to post each change.
     pub webhook: Option<Webhook>,
 }
 
@@ -94,7 +94,7 @@ impl Hooks {
     }
 }
 
-/// One of the two tables, as far as it is written.
+/// One of the two tables, as far as the file has it.
 #[derive(Clone, Debug, Default)]
 pub(in crate::config) struct Draft {
     commands: BTreeMap<Hook, Vec<String>>,
@@ -105,17 +105,18 @@ pub(in crate::config) struct Draft {
     webhook: Option<Told>,
 }
 
-/// What is written about who is told of changes.
+/// The webhook that the file names.
 #[derive(Clone, Debug)]
 enum Told {
-    /// Nobody, whatever another table says.
+    /// None, whatever the other table says.
     Nobody,
     /// This one.
     By(Webhook),
 }
 
 impl Draft {
-    /// A group's own table over the node's: key by key, the group's counts.
+    /// A group's own table over the node's: key by key, the group's takes
+    /// precedence.
     pub(in crate::config) fn over(&self, node: &Self) -> Hooks {
         let mut commands = node.commands.clone();
         commands.extend(self.commands.clone());
@@ -246,7 +247,7 @@ impl fmt::Display for Webhook {
 }
 
 impl Webhook {
-    /// Reads `http(s)://host[:port][/path]`; `None` if it is none.
+    /// Parses `http(s)://host[:port][/path]`; `None` for any other text.
     fn parse(text: &str) -> Option<Self> {
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return None;

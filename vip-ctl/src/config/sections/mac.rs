@@ -4,7 +4,7 @@ use toml::Spanned;
 
 use crate::config::text::{report::Report, section::at};
 
-/// A hardware address that one host can have; what is wrong is reported.
+/// A hardware address that one host can have; reports mistakes.
 pub(super) fn mac_of(written: &Spanned<&str>, report: &mut Report<'_>) -> Option<Spanned<[u8; 6]>> {
     let text = written.get_ref();
     let problem = match parse(text) {

@@ -1,5 +1,6 @@
-//! From TOML to values, each judged on its own: types, forms and ranges, and
-//! what is not there yet. What values mean to each other is `cross_check`'s business.
+//! From TOML to values, each checked on its own: types, forms and ranges, and
+//! what this version does not support yet. `cross_check` compares the values with
+//! each other.
 
 pub(super) mod api;
 mod cluster;
@@ -27,8 +28,8 @@ use super::{
     },
 };
 
-/// What was written, with the place of everything; what was wrong is left out
-/// and reported.
+/// The values of the file, with the place of each; wrong ones were reported and
+/// left out.
 pub(super) struct Draft {
     pub(super) node: ThisNode,
     pub(super) cluster: Option<ClusterDraft>,
@@ -44,7 +45,7 @@ pub(super) fn groups(table: &DeTable<'_>, report: &mut Report<'_>) -> Vec<GroupD
     groups.iter().map(|section| group_draft(section, report)).collect()
 }
 
-/// Reads the whole main file; `has_more` says that other files have groups.
+/// Reads the whole main file; `has_more`: other files have groups.
 pub(super) fn document(table: &DeTable<'_>, has_more: bool, report: &mut Report<'_>) -> Draft {
     let top = Section::new(TOP, table, 0..0, report);
     let node =

@@ -10,18 +10,18 @@ use crate::config::{
     text::{report::Report, section::Section},
 };
 
-/// The node's name, as far as `[node]` tells it.
+/// The node's name, as far as `[node]` gives it.
 pub(in crate::config) enum ThisName {
-    /// Not given: it is the host's.
+    /// Not given: it is the host's name.
     Host,
     Given(Spanned<String>),
-    /// Given, and wrong.
+    /// Given, but wrong.
     Wrong,
 }
 
 pub(in crate::config) struct ThisNode {
     pub(in crate::config) name: ThisName,
-    /// `None` if there is no such key; empty if it is wrong, which is reported.
+    /// `None` if there is no such key; empty if it is wrong, which was reported.
     pub(in crate::config) interfaces: Option<Vec<String>>,
     pub(in crate::config) startup_delay: Duration,
     pub(in crate::config) span: Range<usize>,
@@ -39,7 +39,7 @@ pub(super) fn this_node(section: &Section<'_>, report: &mut Report<'_>) -> ThisN
     ThisNode { name, interfaces: interfaces(section, report), startup_delay, span: section.span.clone() }
 }
 
-/// The interface that only this host reaches.
+/// The interface that only this host can reach.
 const LOOPBACK: &str = "lo";
 
 fn interfaces(section: &Section<'_>, report: &mut Report<'_>) -> Option<Vec<String>> {
@@ -71,7 +71,7 @@ pub(in crate::config) fn interface_names(
     let mut interfaces: Vec<String> = Vec::new();
     for interface in written {
         let name = *interface.get_ref();
-        // What the kernel's dev_valid_name() refuses.
+        // The kernel's dev_valid_name() refuses all others.
         let valid = !name.is_empty()
             && name != "."
             && name != ".."

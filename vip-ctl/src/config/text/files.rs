@@ -1,6 +1,6 @@
 //! The files of a configuration: `vip.toml`, and next to it the directory
-//! `conf.d`, whose `*.toml` files add groups. Here they are found and read;
-//! what they say is read elsewhere.
+//! `conf.d`, whose `*.toml` files add groups. This module finds and reads them,
+//! and parses their TOML.
 
 use std::{
     fs, io,
@@ -18,7 +18,7 @@ use crate::config::ConfigErrors;
 
 /// The directory next to `vip.toml`.
 const DIRECTORY: &str = "conf.d";
-/// What a file's name in it ends with.
+/// The extension of the files to read in it.
 const EXTENSION: &str = "toml";
 
 /// One file, as far as it could be read.
@@ -28,17 +28,17 @@ pub(in crate::config) struct File {
     trouble: Option<Trouble>,
 }
 
-/// Why a file is not whole.
+/// Why a file is incomplete.
 enum Trouble {
     Unreadable(String),
-    /// After `text` comes a byte that is no UTF-8.
+    /// After `text` comes a byte that is not UTF-8.
     NotUtf8,
 }
 
 impl File {
-    /// A file with this text, wherever it is from.
+    /// A file with this text, wherever that comes from.
     pub(in crate::config) fn new(path: &Path, text: &str) -> Self {
-        // Some editors mark UTF-8 so; it is no part of the first line.
+        // Some editors begin UTF-8 with this mark, which is not part of the first line.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         Self { path: path.to_owned(), text: text.to_owned(), trouble: None }
     }
@@ -47,7 +47,7 @@ impl File {
         Self { path: path.to_owned(), text: String::new(), trouble: Some(Trouble::Unreadable(why)) }
     }
 
-    /// Reads the file at `path`; `mend` is what to do if it can't be read.
+    /// Reads the file at `path`; `mend` is the advice if it can't be read.
     pub(in crate::config) fn read(path: &Path, mend: &str) -> Self {
         match fs::read(path).map(String::from_utf8) {
             Ok(Ok(text)) => Self::new(path, &text),
@@ -60,7 +60,8 @@ impl File {
         }
     }
 
-    /// The files of the directory that belongs to `main`, in the order of their names.
+    /// The files in the directory that belongs to `main`, in the order of their
+    /// names.
     pub(in crate::config) fn read_more(main: &Path) -> Vec<Self> {
         match names(main) {
             Ok(paths) => {
@@ -79,22 +80,22 @@ fn directory(main: &Path) -> PathBuf {
     main.with_file_name(DIRECTORY)
 }
 
-/// The files that add to `main`, in the order of their names. Hidden ones,
-/// such as an editor's, are none.
+/// The names of the files that add to `main`, sorted. Leaves out hidden files,
+/// such as an editor's.
 ///
 /// # Errors
-/// If the directory is there and can't be listed.
+/// If the directory exists but cannot be listed.
 pub fn names(main: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = visible(main)?;
     paths.retain(|path| is_read(path));
     Ok(paths)
 }
 
-/// What else is in the directory, but for a README: it is not read, which
-/// whoever put it there may not know.
+/// All other files in the directory, except for a README: the agent does not read
+/// them, which may surprise the person who put them there.
 ///
 /// # Errors
-/// If the directory is there and can't be listed.
+/// If the directory exists but cannot be listed.
 pub fn unread(main: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = visible(main)?;
     let is_readme =
@@ -107,7 +108,7 @@ fn is_read(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == EXTENSION)
 }
 
-/// All that is in the directory and not hidden, in the order of the names.
+/// Everything in the directory that is not hidden, sorted by name.
 fn visible(main: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(directory(main)) {
         Ok(entries) => entries,
@@ -125,8 +126,8 @@ fn visible(main: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Parses all files. A file that is no TOML is left out and reported; the
-/// others come with their index, and their spans are those of the report.
+/// Parses all files. Reports and leaves out a file that is not TOML; the others
+/// come with their index, and their spans are those of the report.
 pub(in crate::config) fn parse<'f>(files: &'f [File], report: &mut Report<'f>) -> Vec<(usize, DeTable<'f>)> {
     let mut tables = Vec::new();
     for (index, file) in files.iter().enumerate() {
@@ -142,7 +143,7 @@ pub(in crate::config) fn parse<'f>(files: &'f [File], report: &mut Report<'f>) -
                 if syntax.is_empty() {
                     tables.push((index, table(document.into_inner(), start)));
                 } else {
-                    // What is left of a broken text would raise errors that are none.
+                    // The rest of a broken text would cause errors that are not real.
                     super::syntax::syntax(&syntax, start, report);
                 }
             }
@@ -151,13 +152,13 @@ pub(in crate::config) fn parse<'f>(files: &'f [File], report: &mut Report<'f>) -
     tables
 }
 
-/// A report on these files, with nothing in it.
+/// An empty report on these files.
 pub(in crate::config) fn report(files: &[File]) -> Report<'_> {
     let sources: Vec<_> = files.iter().map(|file| Source { path: &file.path, text: &file.text }).collect();
     Report::new(&sources)
 }
 
-/// A mistake that concerns `path` as a whole.
+/// A mistake in the file at `path` as a whole.
 pub(in crate::config) fn refused(path: &Path, message: String) -> ConfigErrors {
     ConfigErrors::whole_file(path, message)
 }

@@ -1,17 +1,18 @@
-//! keepalived's words, which people write by habit: what says the same here,
-//! or that nothing has to. `vip-ctl convert` is for whole files; this is for
-//! the one word that came along.
+//! keepalived's words, which people write by habit: the key that means the same
+//! here, or that none is needed. `vip-ctl convert` is for whole files; this is
+//! for a single word.
 
 /// One of keepalived's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::config) struct Word {
-    /// Our key that says the same, if there is one: it is not missing then.
+    /// Our key with the same meaning, if there is one: the file then does not
+    /// lack it.
     pub(in crate::config) means: Option<&'static str>,
     /// What to write instead.
     pub(in crate::config) mend: &'static str,
 }
 
-/// The words, by how they begin where they end with `*`.
+/// The words; one that ends with `*` stands for all words that begin so.
 const WORDS: &[(&str, Option<&str>, &str)] = &[
     (
         "nopreempt",
@@ -52,7 +53,7 @@ const WORDS: &[(&str, Option<&str>, &str)] = &[
     ("use_vmac", None, "leave it out, since a VIP is answered with the interface's own MAC address"),
 ];
 
-/// What to say of `typed`, if keepalived has that word.
+/// The advice on `typed`, if keepalived has that word.
 pub(in crate::config) fn word(typed: &str) -> Option<Word> {
     let is_it = |pattern: &str| match pattern.strip_suffix('*') {
         Some(beginning) => typed.starts_with(beginning),

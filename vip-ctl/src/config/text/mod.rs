@@ -1,5 +1,5 @@
-//! The text of a configuration: its files, its TOML, and what is wrong where.
-//! What the values mean is not known here.
+//! The text of a configuration: its files, its TOML, and the places of mistakes.
+//! It does not know what the values mean.
 
 pub(super) mod files;
 pub(super) mod keepalived;

@@ -1,5 +1,5 @@
-//! What is wrong with a configuration, and where. The sentences themselves
-//! are written where the mistakes are found.
+//! The mistakes of a configuration, and their places. The checks that find the
+//! mistakes write the sentences.
 
 use std::{
     fmt,
@@ -21,19 +21,20 @@ pub struct Place {
 pub struct ConfigError {
     /// The file, as it was named.
     pub path: PathBuf,
-    /// Where in it; `None` if the mistake is the file itself.
+    /// The place; `None` if the mistake is about the file as a whole.
     pub place: Option<Place>,
-    /// The line that it begins in; empty if the mistake is the file itself.
+    /// The line that it begins in; empty if the mistake is about the file as a
+    /// whole.
     pub line: String,
-    /// The offending text, as far as it is in that line; empty where something
-    /// is missing.
+    /// The offending text, as far as it is in that line; empty if something is
+    /// missing there.
     pub text: String,
     /// What is wrong and how to mend it.
     pub message: String,
 }
 
 impl ConfigError {
-    /// A mistake that concerns the file as a whole.
+    /// A mistake in the file as a whole.
     fn whole_file(path: &Path, message: String) -> Self {
         Self { path: path.to_owned(), place: None, line: String::new(), text: String::new(), message }
     }
@@ -54,10 +55,11 @@ impl fmt::Display for ConfigError {
 pub struct ConfigErrors(Vec<ConfigError>);
 
 impl ConfigErrors {
-    /// EX_CONFIG of sysexits(3): what a program that gets no further exits with.
+    /// EX_CONFIG of sysexits(3): the exit code of a program that stops at the
+    /// mistakes.
     pub const EXIT_CODE: u8 = 78;
 
-    /// A mistake that concerns the file as a whole.
+    /// A mistake in the file as a whole.
     pub(in crate::config) fn whole_file(path: &Path, message: String) -> Self {
         Self(vec![ConfigError::whole_file(path, message)])
     }
@@ -91,7 +93,7 @@ pub(in crate::config) struct Source<'t> {
 }
 
 /// A file among those that are read together. Its first byte has the number
-/// `start`, so that a span tells by itself which file it is in.
+/// `start`, so that a span also tells which file it is in.
 struct Numbered<'t> {
     source: Source<'t>,
     start: usize,
@@ -115,7 +117,7 @@ impl<'t> Report<'t> {
             let after_newline = bytes.filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
             let lines = std::iter::once(0).chain(after_newline).collect();
             let file = Numbered { source: *source, start, lines };
-            // One more, so that the end of a text is not the beginning of the next.
+            // One more, so that the end of a text differs from the beginning of the next.
             start += source.text.len() + 1;
             file
         });
@@ -138,7 +140,7 @@ impl<'t> Report<'t> {
         self.found.push((index, error));
     }
 
-    /// Adds a mistake that is the file itself.
+    /// Adds a mistake about a file as a whole.
     pub(in crate::config) fn add_file(&mut self, file: usize, message: String) {
         let path = self.files[file].source.path;
         self.found.push((file, ConfigError::whole_file(path, message)));
@@ -158,8 +160,8 @@ impl<'t> Report<'t> {
         file.source.text[file.lines[place.line - 1]..].lines().next().unwrap_or_default()
     }
 
-    /// The word around the beginning of `span`: what no blank and no mark of
-    /// TOML interrupts.
+    /// The word around the beginning of `span`, up to the next space or TOML
+    /// punctuation.
     pub(in crate::config) fn word(&self, span: &Range<usize>) -> Range<usize> {
         let file = &self.files[self.file(span)];
         let at = span.start - file.start;

@@ -1,6 +1,6 @@
-//! Typed reading of one table of the TOML, with a mistake reported for each
-//! key that is unknown, missing or of another type. What the values mean is
-//! not known here.
+//! Reads the values of one TOML table by their types, and reports a mistake for
+//! each key that is unknown, missing or of another type. It does not know what
+//! the values mean.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -56,14 +56,14 @@ const HOOKS_KEYS: &[&str] = &[
     "webhook",
 ];
 
-/// What the file as a whole is called where a table's name is expected.
+/// The name of the top level of the file where a message names a table.
 pub(in crate::config) const TOP: &str = "the file";
 const TOP_KEYS: &[&str] = &["node", "cluster", "group", "api", "hooks"];
-/// A file of `conf.d`, and what it may have.
+/// A file of `conf.d`, and the tables that it may have.
 const MORE: &str = "a file of conf.d";
 const MORE_KEYS: &[&str] = &["group"];
 
-/// A value and the bytes of the text that it is written in.
+/// A value with the bytes of the text where it stands.
 pub(in crate::config) fn at<T>(span: Range<usize>, value: T) -> Spanned<T> {
     Spanned::new(span, value)
 }
@@ -74,12 +74,12 @@ pub(in crate::config) struct Section<'a> {
     table: &'a DeTable<'a>,
     /// The table's header.
     pub(in crate::config) span: Range<usize>,
-    /// What its unknown keys were most likely meant to be.
+    /// The keys that its unknown keys were most likely meant to be.
     misspelt: Vec<&'static str>,
 }
 
 impl<'a> Section<'a> {
-    /// A table, whose unknown keys are reported at once.
+    /// A table; reports its unknown keys at once.
     pub(in crate::config) fn new(
         name: &'static str,
         table: &'a DeTable<'a>,
@@ -90,7 +90,7 @@ impl<'a> Section<'a> {
         Self::with_keys(name, keys, table, span, report)
     }
 
-    /// A whole file of `conf.d`: groups, and nothing that is there once.
+    /// A whole file of `conf.d`: groups, and no table that exists only once.
     pub(in crate::config) fn more(table: &'a DeTable<'a>, report: &mut Report<'_>) -> Self {
         let once = |key: &&str| TOP_KEYS.contains(key) && !MORE_KEYS.contains(key);
         for (key, _) in table.iter().filter(|(key, _)| once(&key.get_ref().as_ref())) {
@@ -136,8 +136,8 @@ impl<'a> Section<'a> {
         self.table.get(key)
     }
 
-    /// True if there is nothing under `key`, or an empty array, and no typo
-    /// that explains it: that is reported already.
+    /// True if there is nothing under `key`, or an empty array, and no typo that
+    /// explains it: the typo was reported already.
     pub(in crate::config) fn lacks(&self, key: &str) -> bool {
         let empty = self
             .get(key)
@@ -158,7 +158,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The string under `key`; `None` if there is none, reported if there is something else.
+    /// The string under `key`; `None` if there is none; reports any other type.
     pub(in crate::config) fn string(
         &self,
         key: &str,
@@ -175,7 +175,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The string under `key`, reported if there is none.
+    /// The string under `key`; reports if there is none.
     pub(in crate::config) fn required(
         &self,
         key: &str,
@@ -186,8 +186,8 @@ impl<'a> Section<'a> {
         self.string(key, example, report)
     }
 
-    /// The strings of the array under `key`; `None` if there is no such key,
-    /// reported if it has anything else.
+    /// The strings of the array under `key`; `None` if there is no such key;
+    /// reports any other type.
     pub(in crate::config) fn strings(
         &self,
         key: &str,
@@ -210,7 +210,7 @@ impl<'a> Section<'a> {
         Some(strings)
     }
 
-    /// The boolean under `key`, reported if there is something else.
+    /// The boolean under `key`; reports any other type.
     pub(in crate::config) fn boolean(&self, key: &str, report: &mut Report<'_>) -> Option<Spanned<bool>> {
         let value = self.get(key)?;
         match value.get_ref().as_bool() {
@@ -235,7 +235,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The integer under `key`, reported if it is none of `range`.
+    /// The integer under `key`; reports one outside of `range`.
     pub(in crate::config) fn integer(
         &self,
         key: &str,
@@ -259,7 +259,7 @@ impl<'a> Section<'a> {
         Some(at(value.span(), number))
     }
 
-    /// The table under `key`, reported if there is something else.
+    /// The table under `key`; reports any other type.
     pub(in crate::config) fn table(
         &self,
         key: &str,
@@ -287,7 +287,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The sections under `key`, one for each `[[name]]`, reported if there is something else.
+    /// The sections under `key`, one for each `[[name]]`; reports any other type.
     pub(in crate::config) fn sections(
         &self,
         key: &str,
@@ -310,7 +310,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The truth that people spell in other ways than TOML does.
+/// The boolean that people mean by other spellings than TOML's.
 pub(in crate::config) fn truth_of(text: &str) -> Option<bool> {
     match text.trim().to_lowercase().as_str() {
         "true" | "yes" | "on" | "1" => Some(true),

@@ -1,6 +1,6 @@
 //! "Did you mean": the nearest of the words that would have been right.
 
-/// Edits that a typo may be away from what was meant.
+/// The most edits between a typo and the word that was meant.
 const DISTANCE_MAX: usize = 2;
 
 /// The word of `words` that `typed` was most likely meant to be.
@@ -11,7 +11,7 @@ pub(in crate::config) fn nearest<'w>(
     words
         .into_iter()
         .map(|word| (distance(&typed.to_lowercase(), &word.to_lowercase()), word))
-        // A word that shares no character with what was typed is none that was meant.
+        // A word that shares no character with the typed one was not meant.
         .filter(|(distance, word)| *distance <= DISTANCE_MAX && *distance < word.chars().count())
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, word)| word)

@@ -1,5 +1,5 @@
-//! What keeps a text from being TOML, told with the text that does and a
-//! mend: the parser knows neither.
+//! Reports why a text is not TOML, with the offending text and a mend: the parser
+//! gives neither.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -10,13 +10,13 @@ use toml::de::Error;
 
 use super::{report::Report, section::truth_of};
 
-/// What the parser says of a key that is there already.
+/// The parser's message for a key that is there already.
 const DUPLICATE: &str = "duplicate key";
 
-/// How it says that a value is none, or is not there.
+/// The beginning of its message for a missing or invalid value.
 const UNQUOTED: &str = "string values must be quoted";
 
-/// What to do about what the parser says, by how that begins.
+/// The mend for each message of the parser, by the message's beginning.
 const MENDS: &[(&str, &str)] = &[
     ("unclosed array table", "close it with ]]"),
     ("unclosed table", "close it with ]"),
@@ -45,13 +45,12 @@ const MENDS: &[(&str, &str)] = &[
     ("missing escaped value", "write \\\\ for a \\ in a string"),
 ];
 
-/// What to do about anything else.
+/// The mend for any other message.
 const MEND: &str = "write key = value, with quotes around strings";
 
-/// Reports what keeps a text from being TOML: of each line the first mistake,
-/// no duplicates after a table's header may have been misread, and of an
-/// inline table that is not closed the first line, because the others mostly
-/// follow from what went before.
+/// Reports why a text is not TOML: the first mistake of each line, no duplicates
+/// after a table's header that may have been misread, and of an inline table that
+/// is not closed only the first line, because the others mostly follow from it.
 pub(in crate::config) fn syntax(errors: &[Error], start: usize, report: &mut Report<'_>) {
     let mut lines = Vec::new();
     let mut only_duplicates = true;
@@ -75,7 +74,7 @@ pub(in crate::config) fn syntax(errors: &[Error], start: usize, report: &mut Rep
     }
 }
 
-/// What to say of a mistake, and where it is.
+/// The message for a mistake, and its place.
 fn told(span: Range<usize>, message: &str, report: &Report<'_>) -> (Range<usize>, String) {
     let text = report.text(span.clone());
     if message == DUPLICATE {
@@ -110,8 +109,8 @@ fn told(span: Range<usize>, message: &str, report: &Report<'_>) -> (Range<usize>
     (span, format!("{what} is not TOML ({message}): {mend}"))
 }
 
-/// Is it an address, as people forget quotes around one: with port or prefix
-/// length or without?
+/// Is it an address, around which people forget quotes: with or without a port or
+/// prefix length?
 fn is_address(text: &str) -> bool {
     let without_prefix = text.split_once('/').map_or(text, |(address, _)| address);
     without_prefix.parse::<IpAddr>().is_ok() || text.parse::<SocketAddr>().is_ok()

@@ -22,15 +22,13 @@ type GaugeFamily = Family<Labels, Gauge>;
 type CounterFamily = Family<Labels, Counter>;
 
 const LATENESS: (&str, &str) = ("vip_lease_renew_lateness_seconds", "How late renewals began");
-
 /// The state that `vip_state` tells of every VIP, as 0 or 1, so that it can be
 /// asked whether anybody is in it. Of the others it tells only the one that is
 /// so: with all of them there would be seven series for each VIP.
 const TOLD_ALWAYS: &str = "active";
 
-/// Who tells: the labels that every metric has. The cluster is among them
-/// where there is one, since names of groups and private addresses are the
-/// same in many clusters.
+/// The labels that every metric has. The cluster is among them where there is
+/// one, since many clusters have the same group names and private addresses.
 #[derive(Clone, Debug)]
 struct Teller {
     cluster: Option<String>,
@@ -42,12 +40,12 @@ impl Teller {
         Self { cluster: status.cluster.clone(), node: status.node.clone() }
     }
 
-    /// The labels of what is about the node.
+    /// The labels of the node's own metrics.
     fn node(&self) -> Labels {
         self.with(None)
     }
 
-    /// The labels of what is about a group on the node.
+    /// The labels of a group's metrics on the node.
     fn group(&self, group: &str) -> Labels {
         self.with(Some(group))
     }
@@ -150,7 +148,7 @@ pub fn text(status: &Status) -> Result<String, fmt::Error> {
     Ok(out)
 }
 
-/// What the agent counts under `name`.
+/// The help text of the agent's counter `name`.
 fn about_counted(name: &str) -> &'static str {
     match name {
         "heartbeats_sent" => "Datagrams that the agent sent to other nodes",
@@ -161,7 +159,7 @@ fn about_counted(name: &str) -> &'static str {
     }
 }
 
-/// What is known of groups, their VIPs, and frames.
+/// The metrics of groups, their VIPs, and frames.
 fn count_groups(registry: &mut Registry, teller: &Teller, status: &Status) {
     let (state, epoch) = (GaugeFamily::default(), GaugeFamily::default());
     let remaining = Family::<Labels, Gauge<f64, AtomicU64>>::default();

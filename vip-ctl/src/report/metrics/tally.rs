@@ -1,4 +1,4 @@
-//! What the agent counts of changes, gaps and hooks.
+//! The metrics of changes, gaps and hooks.
 
 use prometheus_client::registry::Registry;
 
@@ -10,7 +10,7 @@ const GAPS: (&str, &str) = (
     "From the end of the lease before, as far as this node knew, to this node's write into the map",
 );
 
-/// Adds them to the metrics of `teller`.
+/// Adds them, with the labels of `teller`.
 pub(super) fn register(registry: &mut Registry, teller: &Teller, tally: &Tally) {
     let transitions = CounterFamily::default();
     registry.register(

@@ -1,5 +1,4 @@
-//! Who names whom: every path of a source, followed to the file in which what it
-//! names is defined.
+//! Imports: follows every path of a source to the file that defines its item.
 
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -11,7 +10,7 @@ use syn::{
 
 use crate::tidy::tree::{Binding, Module, Tree, attributes, is_only_for_tests, used_by};
 
-/// A file names what another one defines.
+/// A file names an item that another one defines.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Arrow {
     pub(super) from: PathBuf,
@@ -22,10 +21,10 @@ pub(super) struct Arrow {
     pub(super) line: usize,
 }
 
-/// What a path leads to.
+/// Where a path leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Home {
-    /// A module as such, which is no arrow: what is named inside of it is one.
+    /// A module as such, which is no arrow: naming an item inside of it is one.
     Module(usize),
     /// Something that this module defines.
     Inside(usize),
@@ -42,9 +41,9 @@ pub(super) fn arrows(tree: &Tree) -> Vec<Arrow> {
 }
 
 impl Tree {
-    /// Where what a path of a module names is defined. There is nothing to find for
-    /// other people's crates and for names of a function; there are several where
-    /// a condition of `cfg` chooses.
+    /// Where the item of a path is defined. Finds nothing for external crates and
+    /// for local names of a function, and several places if a `cfg` condition
+    /// chooses.
     fn homes(&self, module: usize, path: &[String], asked: &mut Asked) -> Vec<Home> {
         let Some((first, mut rest)) = path.split_first() else { return Vec::new() };
         let this = self.modules.get(module);
@@ -74,7 +73,7 @@ impl Tree {
     }
 
     fn step(&self, home: Home, name: &str, asked: &mut Asked) -> Vec<Home> {
-        // What follows a type is a variant or belongs to it.
+        // After a type comes a variant or an associated item.
         let Home::Module(module) = home else { return vec![home] };
         if name == "super" {
             let parent = self.modules.get(module).and_then(|module| module.parent);
@@ -84,7 +83,7 @@ impl Tree {
             return Vec::new();
         }
         let homes = self.lookup_named(module, name, asked);
-        // What a macro defines has no name that a parser sees.
+        // An item that a macro defines has no name that a parser sees.
         if homes.is_none() { vec![Home::Inside(module)] } else { homes.unwrap_or_default() }
     }
 
@@ -174,7 +173,7 @@ impl Reader<'_> {
         self.found.insert(Arrow { from: self.module.file.clone(), to, name, line });
     }
 
-    /// Paths among the tokens of a macro, which no parser has looked at.
+    /// Paths among the tokens of a macro, which the parser does not look into.
     fn scan(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
         let (mut line, mut colons) = (0, 0);
@@ -245,7 +244,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         visit::visit_path(self, path);
     }
 
-    /// What a macro is made of means something only where it is called.
+    /// A macro's body has a meaning only where the macro is called.
     fn visit_item_macro(&mut self, item: &'ast ItemMacro) {
         if item.ident.is_none() {
             visit::visit_item_macro(self, item);
@@ -263,6 +262,6 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         }
     }
 
-    /// `pub(in crate::…)` names who may import, not what is.
+    /// `pub(in crate::…)` names the modules that may import, and imports nothing.
     fn visit_visibility(&mut self, _: &'ast Visibility) {}
 }

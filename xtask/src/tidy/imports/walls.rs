@@ -24,7 +24,7 @@ pub(super) enum Rule {
 }
 use Rule::{KnownBy, Never, Only};
 
-/// All walls. Who builds a new room looks here whose it may be.
+/// All walls. A new room needs a line here that says who may import it.
 pub(super) const WALLS: &[Wall] = &[
     Wall {
         room: "agent",

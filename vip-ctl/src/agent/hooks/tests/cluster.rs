@@ -1,7 +1,7 @@
-//! Three nodes with the shipped core of the lease loop and lines of hooks, and
-//! hooks that start and stop a service, take their time, fail and hang, while
-//! messages are lost, agents stand still or are killed, and people move the
-//! group. The clock jumps.
+//! A test with three nodes, each with the shipped core of the lease loop and the
+//! hooks' sequencer. Hooks start and stop a service, take their time, fail and
+//! hang, while messages are lost, agents stand still or are killed, and people
+//! move the group. The clock jumps.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -29,11 +29,11 @@ const DB: GroupId = GroupId(0);
 const ACCEPT: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(3);
 const RETRY_AFTER: Duration = Duration::from_secs(4);
-/// How long it is rough, and how long all is well before it is looked at.
+/// How long the trouble lasts, and how long all is well before the check.
 const ROUGH: Duration = Duration::from_secs(90);
 const CALM: Duration = Duration::from_secs(40);
 
-/// What a core is to do to the world.
+/// What a core wants done in the world.
 enum Act {
     Store(Lease),
     Send(NodeId, Packet),
@@ -41,7 +41,7 @@ enum Act {
     Hook(HookAsk),
 }
 
-/// Takes note of what is to be done.
+/// Collects what a core wants done.
 struct Hands {
     now: BootNs,
     acts: VecDeque<Act>,
@@ -62,7 +62,7 @@ impl Io for Hands {
         self.acts.push_back(Act::Send(to, packet.clone()));
     }
 
-    // Packets go by themselves, without a seal.
+    // Packets go as they are, without a seal.
     fn send(&mut self, _to: NodeId, _datagram: Vec<u8>) {}
 
     fn flush(&mut self) {}
@@ -86,7 +86,7 @@ struct Run {
     well: bool,
 }
 
-/// A node: what its agent has, and what outlives that.
+/// A node: its agent, and what outlives that.
 struct Host {
     id: NodeId,
     core: Core<Hands>,
@@ -96,13 +96,14 @@ struct Host {
     stopped_until: BootNs,
     mail: VecDeque<(NodeId, Packet)>,
     has: BTreeSet<Hook>,
-    /// In the kernel.
+    /// The lease word in the kernel's map.
     map: Lease,
     /// Does the service run?
     serves: bool,
-    /// Had it the lease, by its history?
+    /// Did its history say that it had the lease?
     was_up: bool,
-    /// The latest grant whose hooks ran, and those whose end is owed.
+    /// The latest grant whose hooks ran, and the grants whose `post_demote` is
+    /// still owed.
     latest: Grant,
     owed: BTreeSet<Grant>,
 }
@@ -177,7 +178,7 @@ impl World {
             grants: 0,
         };
         for id in (0..3).map(NodeId) {
-            // Where a service is started by a hook it is stopped by one.
+            // A service that a hook starts needs a hook that stops it.
             let mut has: BTreeSet<_> = [Hook::PrePromote, Hook::PostPromote, Hook::PostDemote].into();
             has.extend([Hook::PreDemote, Hook::OnFault].into_iter().filter(|_| world.rng.bool()));
             let core = Host::agent(id, &has, &[], u64::from(id.0), world.now);
@@ -200,7 +201,7 @@ impl World {
         world
     }
 
-    /// The agent is killed, and its next process goes on with what is in the map.
+    /// Kills the agent; its next process goes on with the lease in the map.
     fn restart(&mut self, host: usize) {
         self.numbered += 1;
         let (number, now) = (1_000 + self.numbered, self.now);
@@ -210,7 +211,7 @@ impl World {
         host_now.core = Host::agent(host_now.id, &host_now.has, &held, number, now);
         host_now.mail.clear();
         host_now.sequencer = Sequencer::default();
-        // What it leaves behind is ended with it, as under systemd.
+        // The agent's processes end with it, as under systemd.
         host_now.running.clear();
         (host_now.latest, host_now.owed) = (Grant::FOUND, BTreeSet::new());
         if host_now.was_up {
@@ -222,7 +223,7 @@ impl World {
 
     // What the core says is done.
 
-    /// Lets a host's core do something, at the present time, and does what follows.
+    /// Lets a host's core do something now, and does what follows.
     fn with(&mut self, host: usize, act: impl FnOnce(&mut Core<Hands>)) {
         let core = &mut self.hosts[host].core;
         core.io.now = self.now;
@@ -272,7 +273,7 @@ impl World {
         }
     }
 
-    /// At most one fence is open, and none of a node that gets ready.
+    /// At most one fence is open, and that of a promoting node is shut.
     fn check(&self) {
         let now = self.now;
         let is_open = |host: &&Host| fence_open(GroupMode::Cluster, host.map, LEASE_NS_MAX, now);
@@ -347,7 +348,7 @@ impl World {
             let at = &mut self.hosts[host];
             let Some(run) = at.running.remove(&number) else { continue };
             match run.order.hook {
-                // As far as it came, it may have started it.
+                // It may have started the service before it ended.
                 Hook::PrePromote | Hook::PostPromote => at.serves = true,
                 Hook::PreDemote | Hook::PostDemote => at.serves = false,
                 Hook::OnFault => {}
@@ -404,7 +405,7 @@ impl World {
         }
     }
 
-    /// Something happens, or somebody wants something.
+    /// An event, or a command of a person.
     fn any(&mut self) {
         let host = self.rng.usize(0..3);
         let (node, on) = (NodeId(self.rng.u8(0..3)), self.rng.bool());
@@ -426,7 +427,7 @@ impl World {
         }
     }
 
-    /// All is well from here on.
+    /// Ends all trouble.
     fn heal(&mut self) {
         (self.is_rough, self.loss) = (false, 0);
         self.run(Duration::from_secs(5));
@@ -467,6 +468,6 @@ fn whatever_hooks_do_one_node_ends_with_an_open_fence_and_a_service_that_runs() 
         failed += world.failed;
         grants += world.grants;
     }
-    // It was looked at what is hard, and not at easy days alone.
+    // The test must have met hard cases, not easy days alone.
     assert!(failed > 20 && grants > 150, "{failed} failed of {grants}");
 }

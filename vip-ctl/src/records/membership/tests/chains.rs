@@ -1,10 +1,10 @@
-//! Chains of memberships: nodes that are configured, started and stopped in
-//! any order, by hand and by `vip-ctl member`, some of them new and some far
-//! behind. Whoever runs at the same time, no two of them can win majorities
-//! that have no voter in common.
+//! Chains of memberships: nodes are configured, started and stopped in any order,
+//! by hand and by `vip-ctl member`, some of them new and some far behind.
+//! Whichever run at the same time, no two of them can win majorities without a
+//! common voter.
 //!
-//! A generation is one set of voters here: that two different ones are never
-//! given the same number is an assumption (docs/lease.md).
+//! Here a generation is one set of voters: that nobody gives two different sets
+//! the same number is an assumption (docs/lease.md).
 
 use fastrand::Rng;
 
@@ -29,7 +29,7 @@ struct World {
     hosts: Vec<Host>,
     /// By generation, the first of them 1.
     sets: Vec<BTreeMap<String, u8>>,
-    /// How often a node came in by another one's word, and without.
+    /// How many times a node came in on another one's word, and without.
     vouched: usize,
     followed: usize,
 }
@@ -66,20 +66,20 @@ impl World {
         })
     }
 
-    /// A generation's configuration comes to a host, whatever it has run.
+    /// A generation's configuration comes to a host, whatever that has run.
     fn copy(&mut self, host: usize, generation: u32) {
         if let Some(membership) = self.membership(host, generation) {
             self.hosts[host].configured = Some(membership);
         }
     }
 
-    /// One voter more or less than the host's configuration has, as the next
+    /// Adds or removes one voter in the host's configuration, as the next
     /// generation; checked as `vip-ctl member` does, or by hand.
     fn edit(&mut self, host: usize, by_hand: bool) {
         let Some(now) = self.hosts[host].configured.clone() else { return };
         let generation = now.generation + 1;
         if self.sets.len() >= usize::try_from(generation).unwrap() {
-            // It was decided elsewhere.
+            // Another host has decided it.
             self.copy(host, generation);
             return;
         }
@@ -143,8 +143,8 @@ impl World {
         own.generation.abs_diff(theirs.generation) <= 1 && own.voters.contains_key(&name(peer))
     }
 
-    /// Those of its voters that could vote for a host, itself among them, and
-    /// how many it takes.
+    /// Which of its voters could vote for a host, the host included, and how many
+    /// votes it needs.
     fn votes(&self, host: usize) -> Option<(BTreeSet<usize>, usize)> {
         let own = self.hosts[host].running.as_ref()?;
         let could = |peer: &usize| {
@@ -153,7 +153,7 @@ impl World {
         Some(((0..NAMES.len()).filter(could).collect(), own.voters.len() / 2 + 1))
     }
 
-    /// Two sets of voters, each large enough, without a voter in common?
+    /// Are there two sets of voters, each large enough, without a common voter?
     fn parted(&self) -> Option<(usize, usize)> {
         let all: Vec<_> = (0..NAMES.len()).filter_map(|host| Some((host, self.votes(host)?))).collect();
         all.iter().enumerate().find_map(|(place, (one, (its, needs)))| {
