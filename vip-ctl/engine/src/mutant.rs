@@ -123,6 +123,8 @@ mutants! {
     NeverSuperseded = "never-superseded";
     /// A holder keeps its lease whatever a holder of the same epoch says itself.
     EpochsDecide = "the-holders-own-word-never-supersedes";
+    /// A holder gives way to an attempt that is older than its own grant.
+    OlderAttemptsSupersede = "gives-way-to-an-older-attempt";
     /// A holder gives way to one of an earlier grant that goes on after a pause.
     OwnWordSupersedes = "the-holders-own-word-always-supersedes";
     /// A holder gives way to one that has no more than its own vote.
@@ -220,8 +222,6 @@ mutants! {
     ForgetsFloor = "forgets-what-it-may-have-accepted";
     /// A candidate takes no account of an epoch that only it knows.
     OwnEpochForgotten = "forgets-the-epoch-that-it-knows";
-    /// A candidate takes no account of the epochs that refusals name.
-    DeafToEpochs = "is-deaf-to-epochs-of-refusals";
     /// What others may have accepted raises no ceiling.
     CeilingsLag = "ceilings-lag-behind-others";
     /// A number of a group is taken for one of ours, whatever groups the peer has.

@@ -74,9 +74,6 @@ pub(crate) struct Group {
     pub abstaining: bool,
     /// The highest round seen anywhere.
     pub round: u64,
-    /// The highest epoch that a refusal has named, where this node's acceptor
-    /// knows no higher one.
-    pub named: Epoch,
     /// The highest ballot that this incarnation has used.
     pub used: Option<Ballot>,
     /// Some acceptor may keep a lease from an attempt of this node that did not
@@ -134,7 +131,6 @@ impl Group {
             preparing: false,
             abstaining: false,
             round: 0,
-            named: Epoch::default(),
             used: None,
             leftover: false,
             lease: None,

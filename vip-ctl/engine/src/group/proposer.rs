@@ -262,7 +262,7 @@ impl Group {
             Kind::Stand if node.broken.is(Mutant::SameEpoch) => told,
             // The highest of a majority, and of this node, which may not be in it.
             Kind::Stand if node.broken.is(Mutant::OwnEpochForgotten) => told.next(),
-            Kind::Stand => told.max(self.acceptor.epoch()).max(self.named).next(),
+            Kind::Stand => told.max(self.acceptor.epoch()).next(),
             Kind::Renew if node.broken.is(Mutant::RenewalsRaise) => told.next(),
             Kind::Renew | Kind::Adopt => self.lease.and_then(|lease| lease.epoch).unwrap_or(told),
         };
@@ -389,7 +389,6 @@ impl Group {
         let until = match because {
             Refused::Held { ballot: other, epoch, claim, remaining } => {
                 self.round = self.round.max(other.round);
-                self.hear_epoch(epoch, node);
                 // The holder's own answer to a question by a holder is sure.
                 let is_sure = claim == Claim::Held && from == other.node && self.is_renewal(ballot);
                 if self.superseded_by(other, (epoch, claim), is_sure, node) {

@@ -1,5 +1,5 @@
-//! Epochs and claims that another node's lease is refused in the name of: what
-//! they teach, and whether this node's own lease has been replaced.
+//! Whether another node's lease or attempt, in whose name an acceptor refuses,
+//! means that this node's own lease has been replaced.
 
 use super::Group;
 use crate::{
@@ -10,29 +10,27 @@ use crate::{
 };
 
 impl Group {
-    /// A refusal names the epoch of another's grant or attempt. This node's next
-    /// grant is a later one: it would else give way to a rival that knows higher
-    /// epochs than a majority, each time that it has won, and the rival never
-    /// wins.
-    pub(super) fn hear_epoch(&mut self, epoch: Epoch, node: &Node) {
-        if epoch > self.acceptor.epoch() && !node.broken.is(Mutant::DeafToEpochs) {
-            self.named = self.named.max(epoch);
-        }
-    }
-
     /// Was this ballot used after the one that won this node's lease?
     pub(super) fn is_renewal(&self, ballot: Ballot) -> bool {
         self.lease.is_some_and(|lease| Some(ballot) > lease.ballot)
     }
 
-    /// Does another node's lease of the grant `epoch` mean that ours has been
-    /// replaced while this machine was not running? That of a later grant does:
-    /// a majority that promised it no longer had ours. So does one of the same,
-    /// if its owner says itself that it holds (`is_sure`). One of an earlier
-    /// grant is what its holder could not renew, under however high a ballot,
-    /// or its machine was not running meanwhile. What is held by force has no
-    /// majority: it gives way to all that has one, and nothing that has one
-    /// gives way to it. In pair mode both may hold (rule 13).
+    /// Does another node's lease or attempt of the grant `epoch` mean that ours
+    /// has been replaced while this machine was not running?
+    ///
+    /// - A later grant does: a majority that promised it no longer had ours.
+    /// - An attempt at a later grant does not where its ballot is below ours. A
+    ///   voter of our majority promised it before ours, and refuses it now: so it
+    ///   fails, or its voters have restarted since, and its owner soon says that
+    ///   it holds. To give way would repeat itself, since the owner of such an
+    ///   attempt knows later epochs than a majority.
+    /// - A lease of the same grant does if its owner says itself that it holds
+    ///   (`is_sure`).
+    /// - An earlier grant does not: its holder could not renew it, under however
+    ///   high a ballot, or its machine was not running meanwhile.
+    ///
+    /// A lease by force has no majority: it gives way to all that has one, and
+    /// nothing that has one gives way to it. In pair mode both may hold (rule 13).
     pub(super) fn superseded_by(
         &self,
         other: Ballot,
@@ -42,10 +40,13 @@ impl Group {
     ) -> bool {
         let Some(lease) = self.lease else { return false };
         let is_sure = is_sure && !node.broken.is(Mutant::EpochsDecide);
+        let is_older = claim == Claim::Asked
+            && Some(other) < lease.ballot
+            && !node.broken.is(Mutant::OlderAttemptsSupersede);
         let is_later = match lease.epoch {
             Some(_) if is_sure && node.broken.is(Mutant::OwnWordSupersedes) => true,
             Some(ours) if !node.broken.is(Mutant::BallotsSupersede) => {
-                epoch > ours || (is_sure && epoch == ours)
+                (epoch > ours && !is_older) || (is_sure && epoch == ours)
             }
             Some(_) | None => Some(other) > lease.ballot,
         };

@@ -161,24 +161,3 @@ fn only_the_best_of_those_that_could_asks_for_what_it_would_preempt() {
     cluster.run(ACCEPT + ms(150));
     assert!(!asks(&cluster, B) && asks(&cluster, C));
 }
-
-/// Three nodes, one of which has come back from a crash that put its epochs far
-/// ahead: it asked with one, and the others, who never heard of it, gave the
-/// group to another node. That one met the attempt, gave way to the later epoch,
-/// won again with the next of its own, and so on (seed 10,133,020).
-#[test]
-fn a_refusal_teaches_the_epoch_that_it_names() {
-    let mut cluster = Cluster::new(&[Role::Node; 3]);
-    cluster.run(ACCEPT * 3);
-    let (mut engine, ballot, now) = stands(cluster, B);
-    let other = Ballot { round: 1, incarnation: Incarnation(77), node: A };
-    let because =
-        Refused::Held { ballot: other, epoch: Epoch(1009), claim: Claim::Asked, remaining: ms(100) };
-    tell(&mut engine, A, About::Refuse { ballot, because }, now);
-    tell(&mut engine, C, promise(ballot), now);
-    let proposed = done(&mut engine).1.into_iter().find_map(|(_, about)| {
-        let About::Propose { epoch, .. } = about else { return None };
-        Some(epoch)
-    });
-    assert_eq!(proposed, Some(Epoch(1010)));
-}

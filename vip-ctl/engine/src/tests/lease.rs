@@ -364,6 +364,30 @@ fn a_refusal_by_the_holder_itself_ends_a_lease_of_the_same_epoch() {
     }
 }
 
+/// B has crashed, which put its epochs far ahead, and had an attempt under way when
+/// A won by the votes of others: A met it again and again, and gave way each time
+/// (seed 10,133,020).
+#[test]
+fn an_attempt_that_is_older_than_the_grant_ends_no_lease_however_late_its_epoch() {
+    for (claim, above, stays) in
+        [(Claim::Asked, false, true), (Claim::Asked, true, false), (Claim::Held, false, false)]
+    {
+        let mut cluster = Cluster::settled();
+        let mine = cluster.engines[&A].groups[GroupId(0)].lease.unwrap().ballot.unwrap();
+        let round = if above { mine.round + 1 } else { mine.round - 1 };
+        let because = Refused::Held {
+            ballot: Ballot { round, incarnation: Incarnation(99), node: B },
+            epoch: Epoch(1001),
+            claim,
+            remaining: ms(100),
+        };
+        let about = About::Refuse { ballot: Ballot { round: mine.round + 2, ..mine }, because };
+        let packet = Packet { messages: vec![Message::Group { group: DB, about }] };
+        cluster.give(A, Input::Message { from: B, packet });
+        assert_eq!(cluster.holder(), stays.then_some(A), "{claim:?}, above ours: {above}");
+    }
+}
+
 /// B took the group by force while it was cut off, with a higher epoch.
 #[test]
 fn what_is_held_by_force_ends_no_lease_of_a_majority() {
