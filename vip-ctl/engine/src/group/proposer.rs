@@ -442,7 +442,6 @@ impl Group {
     }
 
     /// By what this node has its lease.
-
     pub fn claim(&self) -> Claim {
         match (&self.lease, self.forced) {
             (None, _) => Claim::Asked,
