@@ -43,7 +43,8 @@ impl Engine {
             Command::Standby { node, on: true, force } => {
                 let held = self.groups.iter().filter(|group| group.holder(&self.node, now) == Some(node));
                 let moves: Vec<_> = held.filter_map(|group| self.foresee_leaving(group, now)).collect();
-                if !force && moves.iter().any(|foreseen| foreseen.to.is_none()) {
+                // A node leaves by itself only if others say that they are ready.
+                if !force && moves.iter().any(|foreseen| foreseen.to.is_none() || foreseen.is_asked) {
                     return Err(Refusal::NoTarget);
                 }
                 Ok(Foreseen::Standby(node, moves))
@@ -187,18 +188,22 @@ impl Engine {
 
     /// Who takes this group if its holder dies, or takes it now if nobody holds
     /// it.
-    pub(super) fn heir(&self, group: &Group, now: BootNs) -> Heir {
+    ///
+    /// `present` are the voters that count for the quorum, and `majority` is how many
+    /// it takes: both are the same for all groups.
+    pub(super) fn heir(&self, group: &Group, present: NodeSet, majority: usize, now: BootNs) -> Heir {
         let node = &self.node;
         if node.pause.on {
             return Heir::Paused;
         }
-        if node.config.pair == Some(PeerLoss::Hold) {
+        let holder = group.holder(node, now);
+        if node.config.pair == Some(PeerLoss::Hold) && (holder.is_some() || node.alone) {
             return Heir::PairHolds;
         }
-        let holder = group.holder(node, now);
-        let left = node.config.voters().into_iter().filter(|&voter| Some(voter) != holder);
-        let left = left.filter(|&voter| node.present(voter, now)).count();
-        if node.config.pair.is_none() && left < node.config.majority() {
+        let mut left = present;
+        holder.into_iter().for_each(|holder| left.remove(holder));
+        let left = left.len();
+        if node.config.pair.is_none() && left < majority {
             return Heir::NoMajority(left);
         }
         let mut except = NodeSet::default();

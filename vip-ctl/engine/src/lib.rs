@@ -213,6 +213,8 @@ impl Engine {
             standby: node.on_standby(id),
             differs: node.differs(id),
         });
+        let present = node.present_voters(now);
+        let majority = node.config.majority();
         let groups = self.groups.iter().map(|group| {
             let mut ready: Vec<_> = node.ready_peers(group.id, now).collect();
             if group.ready(node) {
@@ -226,7 +228,7 @@ impl Engine {
                 expiry: group.lease.map(|lease| lease.until).filter(|&until| until > now),
                 forced: group.lease.is_some() && group.forced.is_some(),
                 ready,
-                heir: self.heir(group, now),
+                heir: self.heir(group, present, majority, now),
             }
         });
         Status {

@@ -3,6 +3,7 @@
 //! decides about a lease.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, VecDeque},
     time::Duration,
 };
@@ -345,8 +346,15 @@ impl Node {
             Some(PeerLoss::Hold) => return !self.alone || self.broken.is(Mutant::PairHoldTakes),
             None => {}
         }
-        let present = self.config.voters().into_iter().filter(|&node| self.present(node, now));
-        present.count() >= self.config.majority()
+        self.present_voters(now).len() >= self.config.majority()
+    }
+
+    /// The voters that count for the quorum at `now`.
+    pub fn present_voters(&self, now: BootNs) -> NodeSet {
+        let mut present = NodeSet::default();
+        let voters = self.config.voters().into_iter();
+        voters.filter(|&voter| self.present(voter, now)).for_each(|voter| present.insert(voter));
+        present
     }
 
     /// Peers that said they could take `group`, and were heard within T_accept
@@ -379,7 +387,9 @@ impl Node {
 
     /// The first of `nodes` by rank in `group`: highest priority, then lowest id.
     fn first(&self, group: GroupId, nodes: impl Iterator<Item = NodeId>, except: NodeSet) -> Option<NodeId> {
-        nodes.filter(|&node| !except.contains(node)).min_by_key(|&node| self.config.rank(group, node))
+        nodes
+            .filter(|&node| !except.contains(node))
+            .min_by_key(|&node| (Reverse(self.config.priority(group, node)), node))
     }
 
     /// The best node that is ready for `group`, except for `except`; `me` is this

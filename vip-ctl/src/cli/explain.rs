@@ -193,9 +193,14 @@ fn next(status: &Status, group: &GroupStatus) -> Vec<String> {
                 Some(Heir::Paused) => "nobody holds it: the cluster is paused; `vip-ctl resume` lets a node take it, \
                      `vip-ctl promote` makes this one"
                     .to_owned(),
-                Some(Heir::NobodyReady | Heir::PairHolds | Heir::NoMajority { .. }) | None => {
+                Some(Heir::PairHolds) => {
+                    "nobody holds it: pair mode, hold; run `vip-ctl failover --force` if the other node is off".to_owned()
+                }
+                Some(Heir::NobodyReady | Heir::NoMajority { .. }) => {
                     "nobody holds it: no node is ready to take it".to_owned()
                 }
+                // An agent of another version does not say who could.
+                None => "nobody holds it".to_owned(),
             }
         });
         return sentences;
@@ -203,6 +208,8 @@ fn next(status: &Status, group: &GroupStatus) -> Vec<String> {
     let about_ms = status.lease_ms.map(|lease| (lease + lease / 20).next_multiple_of(10));
     let within = about_ms.map(|ms| format!(" within about {ms} ms")).unwrap_or_default();
     let follows = match &group.heir {
+        // An agent of another version does not say.
+        None => return sentences,
         Some(Heir::Node { node }) => format!("{node} takes over{within}"),
         Some(Heir::Perhaps { node }) => {
             format!("{node} takes over{within} if it is ready, which only {node} can tell")
@@ -218,7 +225,7 @@ fn next(status: &Status, group: &GroupStatus) -> Vec<String> {
                 "nobody takes over: only {voters_left} of {all} voters would be left, and {majority} are needed"
             )
         }
-        Some(Heir::NobodyReady) | None => "nobody takes over: no other node is ready".to_owned(),
+        Some(Heir::NobodyReady) => "nobody takes over: no other node is ready".to_owned(),
     };
     sentences.push(format!("if {holder} dies, {follows}"));
     let others: Vec<_> = group.candidates.iter().filter(|candidate| candidate.node != holder).collect();

@@ -147,4 +147,8 @@ fn who_has_other_groups_is_asked() {
     let switchover = Command::Switchover { group: DB, to: None };
     assert_eq!(foreseen(&cluster, A, switchover), Ok(Foreseen::Moves(moves)));
     assert_eq!(heir(&cluster, A), Heir::Perhaps(C));
+    // But a node leaves only if others say by themselves that they are ready.
+    let standby = |force| Command::Standby { node: A, on: true, force };
+    assert_eq!(foreseen(&cluster, A, standby(false)), Err(Refusal::NoTarget));
+    assert_eq!(foreseen(&cluster, A, standby(true)), Ok(Foreseen::Standby(A, vec![moves])));
 }
