@@ -389,9 +389,11 @@ impl World {
         self.note(|world| format!("{:<6} continues", world.name(index)));
         let node = &mut self.nodes[index];
         node.stalled_until = None;
-        // A command was kept back for a hook meanwhile: its holder has its time from now on.
-        let lost = node.clock.at(self.now).since(node.handled_at);
-        node.commands.values_mut().for_each(|until| *until = until.plus(lost));
+        // A command may have waited for a hook meanwhile: its two seconds begin now.
+        if self.plan.hooks.iter().any(|(_, pre_demote)| *pre_demote) {
+            let lost = node.clock.at(self.now).since(node.handled_at);
+            node.commands.values_mut().for_each(|until| *until = until.plus(lost));
+        }
         self.wake(index)
     }
 
