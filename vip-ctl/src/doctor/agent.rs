@@ -90,7 +90,7 @@ fn unguarded(patient: &Patient<'_>, found: &mut Findings) {
         Ok(on_lo) => found.error(
             "data plane",
             format!(
-                "none is loaded, and lo has {}: this host serves what reaches it for them, whoever holds the lease; start the agent, or run `vip-ctl unload`",
+                "none is loaded, and lo has {}: this host serves what reaches it for them, whoever holds the lease; run `vip-ctl unload`, or start the agent where this node can hold them",
                 on_lo.join(", ")
             ),
         ),

@@ -264,19 +264,6 @@ pub fn tear_down(paths: &Paths) -> Result<(), NodeError> {
     }
 }
 
-/// Removes the VIPs from a host whose data plane somebody has removed: the kernel
-/// would serve them from `lo`, whoever holds the lease. If somebody else has
-/// loaded a data plane meanwhile, that one guards them, and they stay.
-///
-/// # Errors
-/// [`NodeError`]: then they may still be there.
-pub fn leave_unguarded(paths: &Paths) -> Result<(), NodeError> {
-    match DataPlane::open(&paths.bpf_dir) {
-        Err(DataPlaneError::NotLoaded { .. }) => Ok(Host::open(&paths.run_dir)?.restore()?),
-        Ok(_) | Err(_) => Ok(()),
-    }
-}
-
 /// Removes programs, gates and pins from this host, when it has no VIP any more.
 /// Looks at all interfaces: a clsact filter has no pin by which to find it.
 fn take_off(host: &Host, dir: &Path) -> Result<(), NodeError> {
@@ -561,6 +548,25 @@ impl Node {
                     interface.name, interface.name
                 ));
             }
+        }
+    }
+
+    /// Removes the VIPs that nothing guards any more from a host where somebody
+    /// has removed this data plane: the kernel would serve them from `lo`, whoever
+    /// holds the lease. Those of a data plane that was loaded meanwhile stay.
+    ///
+    /// # Errors
+    /// [`NodeError`]: then this host may not be as it was before.
+    pub fn leave_unguarded(&self) -> Result<(), NodeError> {
+        let loaded = DataPlane::open(self.plane.dir());
+        let guarded = loaded.as_ref().map(DataPlane::vips).unwrap_or_else(|_| Ok(BTreeMap::new()))?;
+        let mut vips: BTreeSet<_> = self.plane.vips()?.into_keys().collect();
+        vips.retain(|vip| !guarded.contains_key(vip));
+        self.host.take_off_loopback(&vips)?;
+        match loaded {
+            Ok(_) => Ok(()),
+            Err(DataPlaneError::NotLoaded { .. }) => Ok(self.host.restore()?),
+            Err(e) => Err(e.into()),
         }
     }
 

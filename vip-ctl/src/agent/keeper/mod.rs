@@ -31,7 +31,7 @@ use crate::{
     dataplane::{DataPlaneError, attach},
     engine::{GroupId, GroupState, Label, NodeId, Transition},
     host::{Interface, Watched, mac_text},
-    node::{self, Node, NodeError, Setup},
+    node::{Node, NodeError, Setup},
     paths::Paths,
     records::{membership::Membership, memory::Memory},
 };
@@ -342,7 +342,7 @@ impl<T: Tell> Keeper<T> {
                 // Leases run out in the kernel, and the next start of the agent begins
                 // anew.
                 error!(interface, "could not attach again, and this agent ends: {e}");
-                if let Err(e) = node::leave_unguarded(&self.paths) {
+                if let Err(e) = node.leave_unguarded() {
                     error!("this host may still have VIPs that nothing guards: run `vip-ctl unload`: {e}");
                 }
                 std::process::abort();
