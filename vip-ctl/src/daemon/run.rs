@@ -459,8 +459,9 @@ pub fn try_out(config_path: &Path, paths: &Paths) -> Result<(), AgentError> {
     KeyRing::load(&config.cluster.key_file)?;
     // The running agent has the port; but whether this host has the address can
     // be checked.
-    let address = config.this_node().address;
-    UdpSocket::bind((address.ip(), 0)).map_err(AgentError::system(format!("listen on {}", address.ip())))?;
+    let mut address = config.this_node().address;
+    address.set_port(0);
+    UdpSocket::bind(address).map_err(AgentError::system(format!("listen on {}", address.ip())))?;
     if let Some(api) = &config.api {
         http::check(api)?;
     }

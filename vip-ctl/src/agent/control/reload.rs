@@ -24,7 +24,10 @@ impl Server {
         let now = self.config();
         let fixed = now.needs_restart(&config);
         if !fixed.is_empty() {
-            let how = if now.digest() == config.digest() {
+            // A generation of its own is what nodes enter one after the other.
+            let is_step = now.cluster.generation != config.cluster.generation;
+            let same_nodes = is_step || now.nodes_digest() == config.nodes_digest();
+            let how = if same_nodes && now.digest() == config.digest() {
                 "which takes a restart of the agent (no VIP moves by that)"
             } else {
                 "which takes a restart of the agent on every node: nodes that differ in it do not hear each other, and \
