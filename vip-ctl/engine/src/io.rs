@@ -389,7 +389,7 @@ pub enum Refusal {
     Timeout,
 }
 
-/// A group's move, as far as it can be foreseen.
+/// The move of a group, as far as this node can predict it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GroupMove {
     /// The group.
@@ -400,15 +400,15 @@ pub struct GroupMove {
     pub from: Option<NodeId>,
     /// Who would take it; `None` if it would be released and nobody is ready.
     pub to: Option<NodeId>,
-    /// Who would take it has other groups than this node: it is asked first,
-    /// and may say no.
+    /// The successor has other groups than this node: the holder asks it first,
+    /// and it may say no.
     pub is_asked: bool,
 }
 
-/// What a command would bring about.
+/// What a command would do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Foreseen {
-    /// Nothing: it is so already.
+    /// Nothing: the outcome is there already.
     Nothing,
     /// One group moves.
     Moves(GroupMove),
@@ -439,14 +439,14 @@ impl Foreseen {
 pub enum Heir {
     /// This node, when the lease has run out.
     Node(NodeId),
-    /// This node, if it is ready, which only it can tell: it has other groups
-    /// than the one that says so.
+    /// This node, if it is ready. Only that node can tell, since its groups
+    /// differ from those of the node that answers here.
     Perhaps(NodeId),
     /// Nobody: no other node is ready for it.
     NobodyReady,
     /// Nobody: automatic moves are switched off.
     Paused,
-    /// Nobody: in pair mode with `hold`, a person has to say so.
+    /// Nobody: in pair mode with `hold`, a person has to promote a node.
     PairHolds,
     /// Nobody: this many voters would be left, too few for a majority.
     NoMajority(usize),

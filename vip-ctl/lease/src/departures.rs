@@ -170,7 +170,7 @@ impl<T> Departures<T> {
         over
     }
 
-    /// When [`Departures::overdue`] has something next.
+    /// When [`Departures::overdue`] next returns something.
     pub fn next_deadline(&self) -> Option<BootNs> {
         let until = |departure: &Departure| match departure {
             Departure::Running { until, .. } | Departure::Done { until } => *until,

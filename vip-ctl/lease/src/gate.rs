@@ -136,8 +136,8 @@ pub struct Gates {
 }
 
 impl Gates {
-    /// Gates by these rules. `held` are the leases that were
-    /// found in the map: they are open and stay so.
+    /// Gates by these rules. `held` are the leases that were found in the map:
+    /// their gates are open and stay so.
     #[must_use]
     pub fn new(rules: ByGroup<GateRule>, held: &[(GroupId, BootNs)]) -> Self {
         let held: BTreeMap<_, _> = held.iter().copied().collect();
@@ -193,7 +193,7 @@ impl Gates {
         Step { store, cancel }
     }
 
-    /// The engine has told a change.
+    /// The engine has reported a change.
     pub fn changed(&mut self, transition: &Transition, now: BootNs) -> Told {
         let Transition { group, state, epoch, reason, holder } = *transition;
         let Some(gate) = self.gate(group) else { return Told::default() };

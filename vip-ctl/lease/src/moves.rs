@@ -1,7 +1,7 @@
-//! Where hooks meet the lease loop: words that wait for `pre_promote`, planned
-//! moves that wait for `pre_demote`. What to do is decided by the gates and
-//! departures; no hook is waited for here, only kept in mind. Whatever hooks
-//! follow from is told from here, since it is in order here and nowhere else.
+//! Where hooks meet the lease loop: leases that wait for `pre_promote`, planned
+//! moves that wait for `pre_demote`. The gates and departures decide; nothing
+//! here blocks for a hook. All changes are reported from here, because only here
+//! are they in order.
 
 use std::time::Duration;
 
@@ -67,8 +67,8 @@ impl<I: Io> Core<I> {
         self.tell_change(transition, told.promoting, told.gap, told.begin);
     }
 
-    /// Tells people of a change, and the hooks' thread, for which
-    /// `pre_promote` is what waits for it if it is to be run now.
+    /// Tells people of a change, and the hooks' thread; `pre_promote` is the
+    /// ticket of that hook, if it has to run now.
     fn tell_change(
         &mut self,
         transition: Transition,
@@ -147,7 +147,7 @@ impl<I: Io> Core<I> {
         }
     }
 
-    /// When [`Core::moves_due`] has something next.
+    /// When [`Core::moves_due`] next has something to do.
     pub(super) fn moves_deadline(&self) -> Option<BootNs> {
         [self.gates.next_deadline(), self.departures.next_deadline()].into_iter().flatten().min()
     }

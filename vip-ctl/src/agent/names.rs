@@ -15,7 +15,7 @@ use crate::{
 pub struct Names {
     pub(super) nodes: BTreeMap<NodeId, String>,
     pub(super) groups: ByGroup<String>,
-    /// Where the groups are in the maps; empty where there are no maps.
+    /// Where the groups are in the maps; empty without maps.
     pub index: ByGroup<GroupIndex>,
 }
 

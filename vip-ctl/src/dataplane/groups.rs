@@ -164,7 +164,7 @@ impl DataPlane {
     /// # Errors
     /// [`DataPlaneError::VipTaken`] if one is in another group,
     /// [`DataPlaneError::Ipv6Vip`] if one is IPv6, [`DataPlaneError::Full`] if
-    /// there is no room; those before it are there.
+    /// there is no room; the VIPs before that are there.
     pub fn put_vips(
         &mut self,
         wanted: impl IntoIterator<Item = (IpAddr, GroupIndex)>,

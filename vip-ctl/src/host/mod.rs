@@ -406,9 +406,9 @@ impl Host {
     }
 }
 
-/// The address that this host's own packets to `vip` should carry when they
-/// leave by an interface with these: one in the VIP's subnet, else the first
-/// of its family; no VIP.
+/// The source address for this host's own packets to `vip` on an interface that
+/// has these `addresses`: one in the VIP's subnet, else the first of its family;
+/// never a VIP.
 #[must_use]
 pub fn source_among<T>(
     addresses: &[(IpAddr, u8)],
@@ -421,8 +421,7 @@ pub fn source_among<T>(
     same_subnet.or_else(|| own().next()).map(|(address, _)| *address)
 }
 
-/// How many bits two addresses begin with in common; none if they are of two
-/// families.
+/// The number of leading bits that two addresses share; 0 for two families.
 fn common_bits(one: IpAddr, other: IpAddr) -> u32 {
     match (one, other) {
         (IpAddr::V4(one), IpAddr::V4(other)) => (one.to_bits() ^ other.to_bits()).leading_zeros(),
@@ -446,7 +445,7 @@ fn ipv4_of(message: &AddressMessage) -> Option<IpAddr> {
     })
 }
 
-/// Reads what we need from a link message.
+/// Reads an interface from a link message.
 fn interface(link: &netlink_packet_route::link::LinkMessage) -> Interface {
     let flags = link.header.flags;
     let mut interface = Interface {

@@ -441,7 +441,7 @@ impl Group {
         }
     }
 
-    /// By what this node has its lease.
+    /// On what grounds this node has its lease.
     pub fn claim(&self) -> Claim {
         match (&self.lease, self.forced) {
             (None, _) => Claim::Asked,

@@ -18,8 +18,7 @@ use crate::{
 /// `pre_demote`, and the time of the command itself.
 const COMMAND_COUNTS: Duration = Duration::from_secs(15);
 
-/// What was told of a group last.
-
+/// The last state of a group that was reported.
 #[derive(Clone, Debug, Default)]
 struct Last {
     /// In this run of the agent.

@@ -22,9 +22,9 @@ type GaugeFamily = Family<Labels, Gauge>;
 type CounterFamily = Family<Labels, Counter>;
 
 const LATENESS: (&str, &str) = ("vip_lease_renew_lateness_seconds", "How late renewals began");
-/// The state that `vip_state` tells of every VIP, as 0 or 1, so that it can be
-/// asked whether anybody is in it. Of the others it tells only the one that is
-/// so: with all of them there would be seven series for each VIP.
+/// The state that `vip_state` reports of every VIP, as 0 or 1, so that a query
+/// can ask whether any node is in it. Of the other states it reports only the
+/// current one: with all of them there would be seven series for each VIP.
 const TOLD_ALWAYS: &str = "active";
 
 /// The labels that every metric has. The cluster is among them where there is
