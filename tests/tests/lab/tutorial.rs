@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
 use vip_tests::lab::{Lab, LabSpec, Node, clock, find_vip_ctl, wait_until};
 use vip_tests_macros::lab_test;
 
@@ -73,7 +74,13 @@ fn stand_in(lab: &Lab, node: &Node, command: &str) -> Result<bool> {
             node.start_agent()?
         }
         ["systemctl", "stop", "vip-agent"] => ensure!(node.stop_agent()?.success()),
-        ["systemctl", "kill", "--signal=KILL", "vip-agent"] => node.kill_agent()?,
+        ["systemctl", "kill", "--kill-whom=main", "--signal=STOP", "vip-agent"] => {
+            kill(node.agent_pid()?, Signal::SIGSTOP)?;
+        }
+        ["systemctl", "restart", "vip-agent"] => {
+            node.kill_agent()?;
+            node.start_agent()?;
+        }
         ["scp", from, to] => {
             let (host, to) = to.split_once(':').context("a host")?;
             let to = here(to, lab.node(host)?)?;

@@ -24,6 +24,8 @@ const FILES: &[(&str, &str)] = &[
     ("LICENSE-MIT", "usr/share/doc/vip/LICENSE-MIT"),
     ("LICENSE-APACHE", "usr/share/doc/vip/LICENSE-APACHE"),
     ("README.md", "usr/share/doc/vip/README.md"),
+    ("ARCHITECTURE.md", "usr/share/doc/vip/ARCHITECTURE.md"),
+    ("CONTRIBUTING.md", "usr/share/doc/vip/CONTRIBUTING.md"),
     ("CHANGELOG.md", "usr/share/doc/vip/changelog"),
 ];
 
@@ -58,8 +60,9 @@ impl Tree {
         let docs = place.root().join("docs");
         for entry in fs::read_dir(&docs).with_context(|| format!("cannot list {}", docs.display()))? {
             let path = entry?.path();
+            // The pages, and what they show and link to.
             if let Some(name) = path.file_name().and_then(|name| name.to_str())
-                && name.ends_with(".md")
+                && path.is_file()
             {
                 tree.copy(&path, &format!("{DOCS}/docs/{name}"), 0o644)?;
             }
