@@ -124,7 +124,7 @@ pub struct InterfaceStatus {
 }
 
 /// A group on the answering node.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct GroupStatus {
     /// Its name.
     pub name: String,
@@ -331,16 +331,8 @@ fn group_status(group: &MapGroup, lease: Lease, node: &str, now: BootNs) -> Grou
             GroupMode::Cluster => "cluster".into(),
         },
         holder: fence.is_open().then(|| node.to_owned()),
-        epoch: None,
-        forced: false,
-        eligible: None,
-        why: None,
-        checks: Vec::new(),
-        candidates: Vec::new(),
-        heir: None,
-        stays_away_ms: None,
         lease_remaining_ms: remaining.and_then(|r| u64::try_from(r.as_millis()).ok()),
-        vips: Vec::new(),
+        ..GroupStatus::default()
     }
 }
 

@@ -163,23 +163,13 @@ impl Server {
 fn bare(group: &crate::config::Group) -> GroupStatus {
     GroupStatus {
         name: group.name.clone(),
-        state: String::new(),
         mode: "cluster".into(),
-        holder: None,
-        epoch: None,
-        forced: false,
-        eligible: None,
-        why: None,
-        checks: Vec::new(),
-        candidates: Vec::new(),
-        heir: None,
-        stays_away_ms: None,
-        lease_remaining_ms: None,
         vips: group
             .vips
             .iter()
             .map(|vip| VipStatus { address: vip.to_string(), counters: std::collections::BTreeMap::new() })
             .collect(),
+        ..GroupStatus::default()
     }
 }
 
