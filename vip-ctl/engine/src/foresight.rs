@@ -181,8 +181,7 @@ impl Engine {
     /// The node that the holder would ask first to take this group; this node
     /// counts too.
     fn best_for(&self, group: &Group, except: NodeSet, now: BootNs) -> Option<NodeId> {
-        let me = self.node.me();
-        let me = Some(me).filter(|&me| !except.contains(me) && group.ready(&self.node));
+        let me = group.ready(&self.node).then(|| self.node.me());
         self.node.best_target(group.id, except, me, now)
     }
 

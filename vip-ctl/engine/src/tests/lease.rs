@@ -311,14 +311,20 @@ fn after_a_long_stop_everything_has_run_out_before_old_packets_count() {
     assert_eq!((cluster.holder(), cluster.state(A).holder), (Some(B), Some(B)));
 }
 
-/// What an acceptor says that keeps a lease of B under this round, of this grant.
+/// What an acceptor answers to `ballot` that keeps a lease of B under this round,
+/// by this claim and of this grant.
+fn refused_for_b(from: NodeId, ballot: Ballot, round: u64, (claim, epoch): (Claim, u64)) -> Input {
+    let theirs = Ballot { round, incarnation: Incarnation(99), node: B };
+    let because = Refused::Held { ballot: theirs, epoch: Epoch(epoch), claim, remaining: ms(100) };
+    let about = About::Refuse { ballot, because };
+    Input::Message { from, packet: Packet { messages: vec![Message::Group { group: DB, about }] } }
+}
+
+/// The same of C, that B holds, to A, which holds before.
 fn held_by_b(cluster: &Cluster, round: u64, epoch: u64) -> Input {
-    let held = Ballot { round, incarnation: Incarnation(99), node: B };
     let mine = Ballot { round: 1, incarnation: Incarnation(1), node: A };
-    let because = Refused::Held { ballot: held, epoch: Epoch(epoch), claim: Claim::Held, remaining: ms(100) };
-    let about = About::Refuse { ballot: mine, because };
     assert!(cluster.holder() == Some(A), "A holds before");
-    Input::Message { from: C, packet: Packet { messages: vec![Message::Group { group: DB, about }] } }
+    refused_for_b(C, mine, round, (Claim::Held, epoch))
 }
 
 #[test]
@@ -334,16 +340,6 @@ fn a_refusal_for_a_newer_lease_ends_the_lease_at_once() {
 /// same epoch: nobody remembers the old one.
 #[test]
 fn a_refusal_by_the_holder_itself_ends_a_lease_of_the_same_epoch() {
-    let refusal = |(claim, epoch): (Claim, u64), from: NodeId, ballot: Ballot| {
-        let because = Refused::Held {
-            ballot: Ballot { round: 0, incarnation: Incarnation(99), node: B },
-            epoch: Epoch(epoch),
-            claim,
-            remaining: ms(100),
-        };
-        let about = About::Refuse { ballot, because };
-        Input::Message { from, packet: Packet { messages: vec![Message::Group { group: DB, about }] } }
-    };
     let (asked, has, forced) = ((Claim::Asked, 1), (Claim::Held, 1), (Claim::Forced, 1));
     for (claim, from, renews, stays) in [
         (has, B, true, false),
@@ -357,7 +353,7 @@ fn a_refusal_by_the_holder_itself_ends_a_lease_of_the_same_epoch() {
         let mut cluster = Cluster::settled();
         let won = cluster.engines[&A].groups[GroupId(0)].lease.unwrap().ballot.unwrap();
         let ballot = if renews { Ballot { round: won.round + 1, ..won } } else { won };
-        cluster.give(A, refusal(claim, from, ballot));
+        cluster.give(A, refused_for_b(from, ballot, 0, claim));
         let told = format!("{claim:?}, from {from:?}, a renewal {renews}");
         assert_eq!(cluster.holder(), stays.then_some(A), "{told}");
         assert_eq!(cluster.maps[&(A, DB)] == Lease::NONE, !stays, "{told}");
@@ -375,15 +371,8 @@ fn an_attempt_that_is_older_than_the_grant_ends_no_lease_however_late_its_epoch(
         let mut cluster = Cluster::settled();
         let mine = cluster.engines[&A].groups[GroupId(0)].lease.unwrap().ballot.unwrap();
         let round = if above { mine.round + 1 } else { mine.round - 1 };
-        let because = Refused::Held {
-            ballot: Ballot { round, incarnation: Incarnation(99), node: B },
-            epoch: Epoch(1001),
-            claim,
-            remaining: ms(100),
-        };
-        let about = About::Refuse { ballot: Ballot { round: mine.round + 2, ..mine }, because };
-        let packet = Packet { messages: vec![Message::Group { group: DB, about }] };
-        cluster.give(A, Input::Message { from: B, packet });
+        let renewal = Ballot { round: mine.round + 2, ..mine };
+        cluster.give(A, refused_for_b(B, renewal, round, (claim, 1001)));
         assert_eq!(cluster.holder(), stays.then_some(A), "{claim:?}, above ours: {above}");
     }
 }
@@ -394,15 +383,8 @@ fn what_is_held_by_force_ends_no_lease_of_a_majority() {
     for (claim, stays) in [(Claim::Forced, true), (Claim::Held, false), (Claim::Asked, false)] {
         let mut cluster = Cluster::settled();
         let mine = cluster.engines[&A].groups[GroupId(0)].lease.unwrap().ballot.unwrap();
-        let because = Refused::Held {
-            ballot: Ballot { round: 99, incarnation: Incarnation(99), node: B },
-            epoch: Epoch(2),
-            claim,
-            remaining: ms(100),
-        };
-        let about = About::Refuse { ballot: Ballot { round: mine.round + 1, ..mine }, because };
-        let packet = Packet { messages: vec![Message::Group { group: DB, about }] };
-        cluster.give(A, Input::Message { from: B, packet });
+        let renewal = Ballot { round: mine.round + 1, ..mine };
+        cluster.give(A, refused_for_b(B, renewal, 99, (claim, 2)));
         assert_eq!(cluster.holder(), stays.then_some(A), "{claim:?}");
     }
 }
