@@ -436,7 +436,12 @@ fn an_agent_whose_maps_are_gone_ends_and_begins_anew() -> Result<()> {
         shown.is_ok_and(|shown| shown.contains("xdp")) && is_gated(node).unwrap_or(false)
     };
     ensure!(wait_until(clock::now().plus(PATIENCE), is_guarded), "{}", node.log_tail());
-    ensure!(on_lo()? && node.ns().ip("rule")?.contains("50:"), "{}", node.log_tail());
+    // The VIPs follow their gates.
+    let is_served = || {
+        let rules = node.ns().ip("rule");
+        on_lo().unwrap_or(false) && rules.is_ok_and(|rules| rules.contains("50:"))
+    };
+    ensure!(wait_until(clock::now().plus(PATIENCE), is_served), "{}", node.log_tail());
     node.check_agent()
 }
 
