@@ -300,9 +300,11 @@ impl Labels {
             table.is_some_and(|(_, _, last)| now.since(last) <= self.timing.heard)
         };
         let have_it = self.voters.into_iter().filter(|&node| has_it(node)).count();
-        // In pair mode a node goes on by itself if it does not hear the other.
-        let alone =
-            self.pair.is_some() && !self.voters.into_iter().any(|node| node != self.me && heard(node));
+        // A node of a pair that takes what it does not hear goes on by itself; one that
+        // holds does not, since the other may answer for its VIPs for as long as it likes.
+        let goes_on = self.pair == Some(PeerLoss::Take)
+            || (self.pair == Some(PeerLoss::Hold) && self.broken.is(Mutant::PairHoldSettles));
+        let alone = goes_on && !self.voters.into_iter().any(|node| node != self.me && heard(node));
         have_it >= self.majority || (alone && has_it(self.me))
     }
 

@@ -214,6 +214,9 @@ mutants! {
     PairTakesHearing = "pair-takes-what-it-hears";
     /// A pair that holds takes what it does not hear (rule 13).
     PairHoldTakes = "pair-that-holds-takes";
+    /// A pair that holds answers for VIPs that its other node may answer for under
+    /// another group (rule 13).
+    PairHoldSettles = "pair-that-holds-settles-alone";
     /// A holder asks a node to take over that never said that it is ready.
     AnyTarget = "any-node-is-a-target";
     /// A grant is accepted whose epoch the disk does not know of.

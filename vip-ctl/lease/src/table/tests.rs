@@ -8,11 +8,10 @@ use vip_common::{BootNs, Lease};
 use super::*;
 use vip_engine::{
     Command, CommandId, Engine, EngineConfig, Epoch, GroupSpec, Incarnation, Input, Labels, NodeId, NodeSpec,
-    Output, Packet, Reloaded, Role,
+    Output, Packet, PeerLoss, Reloaded, Role,
 };
 
 const ACCEPT: Duration = Duration::from_millis(200);
-const NODES: u8 = 3;
 
 fn vip(last: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 0, 0, last))
@@ -173,10 +172,12 @@ struct Cluster {
     took_over: u64,
 }
 
-fn config(me: usize, groups: usize) -> EngineConfig {
-    let nodes = vec![NodeSpec { role: Role::Node }; usize::from(NODES)];
+/// Of three nodes; of two if these are a pair.
+fn config(me: usize, groups: usize, pair: Option<PeerLoss>) -> EngineConfig {
+    let nodes = vec![NodeSpec { role: Role::Node }; if pair.is_some() { 2 } else { 3 }];
     let groups = vec![GroupSpec::default(); groups];
-    EngineConfig::new(node(me), Incarnation(me as u64 + 1), nodes, groups, ACCEPT)
+    let config = EngineConfig::new(node(me), Incarnation(me as u64 + 1), nodes, groups, ACCEPT);
+    EngineConfig { pair, ..config }
 }
 
 fn node(place: usize) -> NodeId {
@@ -189,12 +190,16 @@ fn digest(table: &Table) -> u64 {
 
 impl Cluster {
     fn new(seed: u64, first: &[Group]) -> Self {
+        Self::of(None, seed, first)
+    }
+
+    fn of(pair: Option<PeerLoss>, seed: u64, first: &[Group]) -> Self {
         #[cfg(feature = "mutants")]
         crate::mutant::choose();
         let now = BootNs(1_000_000_000);
         let table = Table::of(first);
         let host = |me| {
-            let config = config(me, first.len());
+            let config = config(me, first.len(), pair);
             let specs: Vec<_> = table.groups().iter().map(TableGroup::labels).collect();
             let mut host = Host {
                 labels: Labels::new(&config, &specs, digest(&table), now),
@@ -208,7 +213,7 @@ impl Cluster {
             host.maps.finish_change(&table);
             host
         };
-        let hosts = (0..usize::from(NODES)).map(host).collect();
+        let hosts = (0..config(0, 0, pair).nodes.len()).map(host).collect();
         let mut cluster = Self {
             dice: Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
             now,
@@ -219,7 +224,7 @@ impl Cluster {
             commands: 0,
             took_over: 0,
         };
-        for me in 0..usize::from(NODES) {
+        for me in 0..cluster.hosts.len() {
             cluster.make_eligible(me);
         }
         cluster
@@ -303,7 +308,7 @@ impl Cluster {
                     Packet::decode_from(&bytes, node(from), &mut host.labels, now).expect("one of ours");
                 self.give(to, Input::Message { from: node(from), packet });
             } else {
-                for me in 0..usize::from(NODES) {
+                for me in 0..self.hosts.len() {
                     self.give(me, Input::Wake);
                 }
             }
@@ -483,6 +488,27 @@ fn a_vip_is_not_answered_while_a_majority_does_not_know_it() {
     assert!(!cluster.hosts[holder].maps.vips.contains_key(&vip(2)));
 }
 
+#[test]
+fn a_pair_that_holds_moves_no_vip_to_another_group_while_it_hears_nobody() {
+    let (old, new) = (groups(&[("db", &[1]), ("web", &[2, 3])]), groups(&[("db", &[1, 3]), ("web", &[2])]));
+    let mut cluster = Cluster::of(Some(PeerLoss::Hold), 3, &old);
+    cluster.run(ACCEPT * 4);
+    let (db, web) = (cluster.holders("db")[0], GroupId(1));
+    let elsewhere = Command::Promote { group: web, to: node(1 - db) };
+    cluster.give(db, Input::Command { id: CommandId(1), command: elsewhere });
+    cluster.run(ACCEPT * 4);
+    assert_eq!(cluster.holders("web"), [1 - db]);
+    // The other one goes on by its own vote, as it is told nothing.
+    cluster.cut = Some(db);
+    cluster.reload(db, &new);
+    cluster.run(ACCEPT * 20);
+    assert_eq!((cluster.holders("db"), cluster.holders("web")), (vec![db], vec![1 - db]));
+    cluster.cut = None;
+    cluster.reload(1 - db, &new);
+    cluster.run(ACCEPT * 20);
+    assert!(cluster.hosts[db].maps.vips.contains_key(&vip(3)), "it is answered in the end");
+}
+
 /// Any groups over a few VIPs, so that VIPs move between groups all the time.
 fn any_groups(dice: &mut Dice) -> Vec<Group> {
     let mut vips: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
@@ -499,14 +525,24 @@ fn any_groups(dice: &mut Dice) -> Vec<Group> {
 
 #[test]
 fn no_vip_is_ever_answered_twice_whatever_is_reloaded_where() {
+    reload_anything_anywhere(None);
+}
+
+#[test]
+fn a_pair_that_holds_never_answers_twice_whatever_is_reloaded_where() {
+    reload_anything_anywhere(Some(PeerLoss::Hold));
+}
+
+fn reload_anything_anywhere(pair: Option<PeerLoss>) {
     let mut moved = 0;
     for seed in 0..150 {
         let mut dice = Dice(seed * 2 + 1);
         let mut known = vec![any_groups(&mut dice)];
-        let mut cluster = Cluster::new(seed, &known[0]);
+        let mut cluster = Cluster::of(pair, seed, &known[0]);
+        let nodes = cluster.hosts.len();
         for _ in 0..60 {
             cluster.run(Duration::from_millis(1 + dice.roll(260)));
-            let me = usize::try_from(dice.roll(3)).expect("small");
+            let me = usize::try_from(dice.roll(nodes as u64)).expect("small");
             match dice.roll(8) {
                 0..4 => {
                     // Mostly what another node has already, sometimes a new one.
@@ -534,7 +570,7 @@ fn no_vip_is_ever_answered_twice_whatever_is_reloaded_where() {
         // In the end all have the same, and everything is held and answered.
         cluster.cut = None;
         let last = known[known.len() - 1].clone();
-        for me in 0..3 {
+        for me in 0..nodes {
             cluster.reload(me, &last);
         }
         cluster.run(ACCEPT * 12);
