@@ -1,7 +1,7 @@
 //! What a node's own processes and its administrator notice: local clients
 //! follow the lease, and taking vip off a host leaves it as it was.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -11,7 +11,6 @@ use aya::programs::{SchedClassifier, tc::TcAttachType};
 use vip_common::names;
 use vip_ctl::dataplane::DataPlane;
 use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
-use vip_tests::lab::rig::{ArpProbes, Rig};
 use vip_tests::lab::{
     GROUP, INTERFACE, LEASE, Lab, LabSpec, Node, SERVICE_PORT, VIP, clock, disk, find_vip_ctl, wait_until,
 };
@@ -20,68 +19,12 @@ use vip_tests_macros::lab_test;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a question may stay unanswered where no answer is expected.
 const BRIEF: Duration = Duration::from_millis(500);
+/// Our rule, as `ip rule` shows it: its table is "VIP" in ASCII.
+const RULE: &str = "iif lo lookup 5654864";
 const AT_VIP: SocketAddrV4 = SocketAddrV4::new(VIP, SERVICE_PORT);
 
 fn spec() -> Result<LabSpec> {
     Ok(LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))
-}
-
-/// Every node, holder or not, has to reach the holder at the VIP.
-fn assert_all_reach(rig: &Rig, holder: &str) -> Result<()> {
-    for node in rig.lab.candidates() {
-        for ask in [ask_tcp, ask_udp] {
-            // The route follows the lease a moment after the map does.
-            let mut said = Ok(String::new());
-            wait_until(clock::now().plus(PATIENCE), || {
-                said = ask(node.ns(), rig.service(), BRIEF);
-                said.as_deref().is_ok_and(|by| by == holder)
-            });
-            assert_eq!(said.with_context(|| format!("from {}", node.name()))?, holder, "{}", node.name());
-        }
-    }
-    Ok(())
-}
-
-#[lab_test]
-fn local_clients_reach_the_holder_before_and_after_a_failover() -> Result<()> {
-    let lab = Lab::new(&spec()?)?;
-    for node in lab.nodes() {
-        node.ns().enter(|| std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "1"))??;
-    }
-    let rig = Rig::start(lab, &spec()?, ArpProbes::On, |_| ())?;
-    let old = rig.holder()?;
-    assert_all_reach(&rig, old.name())?;
-    let start = clock::now();
-    old.kill_agent()?;
-    let new = rig.wait_answerer(Some(old.name()), || ())?;
-    // Also from the host whose agent is dead: its fence has closed, so its own
-    // service must not be what its processes reach.
-    let own = ask_tcp(old.ns(), rig.service(), BRIEF);
-    ensure!(own.as_deref().map_or(true, |by| by != old.name()), "reached its own host without a lease");
-    old.start_agent()?;
-    rig.lab.wait_quorate(PATIENCE)?;
-    assert_all_reach(&rig, &new)?;
-    let account = rig.account(start, clock::now(), old.name())?;
-    assert_eq!(account.verdict.answered_by_two, 0, "{account:?}");
-    Ok(())
-}
-
-#[lab_test]
-fn a_local_client_on_a_standby_never_reaches_its_own_host() -> Result<()> {
-    // By hand and without any holder: the tempting answer is the only one there is.
-    let lab = Lab::new(&spec()?)?;
-    let node = &lab.nodes()[0];
-    let _echo = EchoServer::start(node.ns(), node.name(), AT_VIP)?;
-    let _any = EchoServer::start(node.ns(), node.name(), SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 7001))?;
-    node.succeed(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()])?;
-    for port in [SERVICE_PORT, 7001] {
-        let at = SocketAddrV4::new(VIP, port);
-        for ask in [ask_tcp, ask_udp] {
-            let said = ask(node.ns(), at, BRIEF);
-            ensure!(said.is_err(), "{at} was answered by {said:?}");
-        }
-    }
-    Ok(())
 }
 
 /// Loads, promotes and demotes by hand, and checks what the client gets.
@@ -353,64 +296,6 @@ fn what_an_interrupted_load_or_unload_left_is_found() -> Result<()> {
     Ok(())
 }
 
-/// The preferences of rules that networkd would drop on its start.
-fn foreign_rules(node: &Node) -> Result<Vec<String>> {
-    let rules = node.ns().ip("-details rule")?;
-    let foreign = rules.lines().filter(|line| !line.contains("proto kernel"));
-    Ok(foreign.filter_map(|line| Some(line.split_once(':')?.0.to_owned())).collect())
-}
-
-#[lab_test]
-fn networkd_finds_nothing_to_drop() -> Result<()> {
-    let lab = Lab::new(&spec()?)?;
-    let (node, client) = (&lab.nodes()[0], &lab.client()?.ns);
-    let own = SocketAddrV4::new(node.address(), SERVICE_PORT);
-    let _echo =
-        EchoServer::start(node.ns(), node.name(), SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, SERVICE_PORT))?;
-    load(node)?;
-    for pref in foreign_rules(node)? {
-        node.ns().ip(&format!("rule del pref {pref}"))?;
-    }
-    assert_eq!(ask_tcp(client, own, PATIENCE)?, node.name(), "the host is deaf");
-    ensure!(ask_udp(client, AT_VIP, BRIEF).is_err(), "the VIP is not guarded");
-    ensure!(ask_udp(node.ns(), AT_VIP, BRIEF).is_err(), "a local client reached its own host");
-
-    // What an earlier version put there is brought over.
-    node.ns().ip("rule add pref 100 lookup local")?;
-    node.ns().ip("rule del pref 100 lookup local protocol kernel")?;
-    node.ns().ip("rule del pref 50")?;
-    node.ns().ip(&format!("rule add pref 50 iif lo to {VIP} lookup {TABLE_EARLIER}"))?;
-    node.ns().ip(&format!("route add default dev {INTERFACE} table {TABLE_EARLIER}"))?;
-    assert_eq!(foreign_rules(node)?, ["50", "100"]);
-    load(node)?;
-    assert_eq!(foreign_rules(node)?, Vec::<String>::new());
-    let rules = node.ns().ip("rule")?;
-    ensure!(["50:", "100:"].iter().all(|pref| rules.matches(pref).count() == 1), "{rules}");
-    ensure!(!node.ns().ip("route show table all")?.contains(&TABLE_EARLIER.to_string()), "its route is left");
-    ensure!(ask_udp(node.ns(), AT_VIP, BRIEF).is_err(), "a local client reached its own host");
-    Ok(())
-}
-
-/// The table of local clients' routes, "VIP" in ASCII.
-const TABLE: u32 = 0x56_4950;
-/// The table that an earlier version had for the first group.
-const TABLE_EARLIER: u32 = 0x76_6970;
-
-#[lab_test]
-fn a_route_that_is_gone_from_a_standby_is_put_back() -> Result<()> {
-    let rig = Rig::start(Lab::new(&spec()?)?, &spec()?, ArpProbes::On, |_| ())?;
-    let holder = rig.holder()?.name().to_owned();
-    assert_all_reach(&rig, &holder)?;
-    let standby = rig.lab.candidates().find(|node| node.name() != holder).context("a standby")?;
-    // By somebody, and by the kernel, which does not say so.
-    standby.ns().ip(&format!("route flush table {TABLE}"))?;
-    assert_all_reach(&rig, &holder)?;
-    standby.ns().ip(&format!("link set {INTERFACE} down"))?;
-    standby.ns().ip(&format!("link set {INTERFACE} up"))?;
-    rig.lab.wait_quorate(PATIENCE)?;
-    assert_all_reach(&rig, &holder)
-}
-
 #[lab_test]
 fn an_agent_whose_maps_are_gone_ends_and_begins_anew() -> Result<()> {
     let lab = Lab::new(&spec()?)?;
@@ -426,7 +311,7 @@ fn an_agent_whose_maps_are_gone_ends_and_begins_anew() -> Result<()> {
     ensure!(log.contains("no longer those that this agent's leases are in"), "{log}");
     // The new interface has no program: with the VIP on lo, it would be served there.
     let on_lo = || -> Result<bool> { Ok(node.ns().ip("addr show lo")?.contains(&VIP.to_string())) };
-    ensure!(!on_lo()? && !node.ns().ip("rule")?.contains("50:"), "{}", node.log_tail());
+    ensure!(!on_lo()? && !node.ns().ip("rule")?.contains(RULE), "{}", node.log_tail());
     // Reaped, and started again.
     node.kill_agent()?;
     node.ns().ip(&format!("addr add {}/24 dev {INTERFACE}", node.address()))?;
@@ -439,7 +324,7 @@ fn an_agent_whose_maps_are_gone_ends_and_begins_anew() -> Result<()> {
     // The VIPs follow their gates.
     let is_served = || {
         let rules = node.ns().ip("rule");
-        on_lo().unwrap_or(false) && rules.is_ok_and(|rules| rules.contains("50:"))
+        on_lo().unwrap_or(false) && rules.is_ok_and(|rules| rules.contains(RULE))
     };
     ensure!(wait_until(clock::now().plus(PATIENCE), is_served), "{}", node.log_tail());
     node.check_agent()

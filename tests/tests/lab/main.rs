@@ -15,6 +15,7 @@ mod hooks;
 mod host;
 mod http;
 mod http_tcp;
+mod local_clients;
 mod monitor;
 mod operate;
 mod package;

@@ -17,30 +17,21 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use netlink_packet_route::{
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope},
-    rule::{RuleAction, RuleAttribute, RuleMessage},
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope};
+use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
+
+use super::{
+    HostError, Saved, Tried,
+    rules::{self, Change, Rule, Told},
+    whole,
 };
-use rtnetlink::{Handle, IpVersion, RouteMessageBuilder, RuleAddRequest};
-use vip_common::layout::GROUPS_MAX;
 
-use super::{HostError, Saved, Tried, whole};
-
-/// Priority of our rules: before the local table's.
-const PREF_VIP: u32 = 50;
-/// Where the local table's rule goes; it is at 0 by default.
-const PREF_LOCAL: u32 = 100;
 /// The table of our routes ("VIP" in ASCII).
-const TABLE: u32 = 0x56_4950;
-/// An earlier version had a rule per VIP at [`PREF_VIP`], to a table per group:
-/// this one and the group's index.
-const TABLE_EARLIER: u32 = 0x76_6970;
+pub(super) const TABLE: u32 = 0x56_4950;
 /// The protocol that our rules and routes name as their owner: at its start
 /// networkd removes what it does not know, except for the kernel's. Without a
 /// rule for the local table a host receives nothing.
-const SPARED: RouteProtocol = RouteProtocol::Kernel;
-/// The kernel's own table of local addresses.
-const TABLE_LOCAL: u32 = libc::RT_TABLE_LOCAL as u32;
+pub(super) const SPARED: RouteProtocol = RouteProtocol::Kernel;
 /// Error numbers of the kernel for a rule, route or address that does not exist.
 const ABSENT: [i32; 3] = [libc::ENOENT, libc::ESRCH, libc::EADDRNOTAVAIL];
 
@@ -59,56 +50,10 @@ pub enum Place {
     },
 }
 
-fn is_earlier(table: u32) -> bool {
-    table.checked_sub(TABLE_EARLIER).is_some_and(|index| index < GROUPS_MAX)
-}
-
-/// The fields of a rule that matter here.
-struct Rule {
-    message: RuleMessage,
-    pref: u32,
-    table: u32,
-    to: Option<IpAddr>,
-    /// See [`SPARED`].
-    spared: bool,
-}
-
-impl Rule {
-    /// Does it lead to our table, as only our own rule does?
-    fn is_ours(&self) -> bool {
-        self.pref == PREF_VIP && self.table == TABLE
-    }
-
-    /// Is it from an earlier version?
-    fn is_earlier(&self) -> bool {
-        self.pref == PREF_VIP && self.to.is_some() && is_earlier(self.table)
-    }
-
-    fn is_local_at(&self, pref: u32) -> bool {
-        self.pref == pref && self.to.is_none() && self.table == TABLE_LOCAL
-    }
-}
-
+/// Lists the host's rules, in the order in which the kernel goes through them.
 async fn rules(handle: &Handle) -> Result<Vec<Rule>, HostError> {
-    let mut found = Vec::new();
-    let mut rules = handle.rule().get(IpVersion::V4).execute();
-    while let Some(message) = rules.try_next().await.tried(|| "list the routing rules".into())? {
-        let table = u32::from(message.header.table);
-        let mut rule = Rule { pref: 0, table, to: None, spared: false, message };
-        for attribute in &rule.message.attributes {
-            if let RuleAttribute::Priority(pref) = attribute {
-                rule.pref = *pref;
-            } else if let RuleAttribute::Table(table) = attribute {
-                rule.table = *table;
-            } else if let RuleAttribute::Destination(to) = attribute {
-                rule.to = Some(*to);
-            } else if let RuleAttribute::Protocol(protocol) = attribute {
-                rule.spared = *protocol == SPARED;
-            }
-        }
-        found.push(rule);
-    }
-    Ok(found)
+    let listed = handle.rule().get(IpVersion::V4).execute();
+    listed.map_ok(Rule::read).try_collect().await.tried(|| "list the routing rules".into())
 }
 
 /// Writes the host's rules.
@@ -119,8 +64,8 @@ pub(super) struct Rules<'h> {
 }
 
 impl Rules<'_> {
-    /// Puts our rule in front of the local table, and removes those of an earlier
-    /// version; so the routes of VIPs that other nodes hold must be there
+    /// Puts our rule right before the local table's, and removes those of an
+    /// earlier version; so the routes of VIPs that other nodes hold must be there
     /// already.
     pub(super) async fn ensure(
         &self,
@@ -129,38 +74,15 @@ impl Rules<'_> {
         done: &mut Vec<String>,
     ) -> Result<(), HostError> {
         let present = rules(self.handle).await?;
-        self.ensure_local(&present, done).await?;
-        if let Some(first) = present.iter().find(|r| r.is_local_at(0)) {
-            if !saved.local_rule_moved {
-                saved.local_rule_moved = true;
-                save(saved)?;
-            }
-            self.delete_one(first).await?;
-            done.push(format!("moved the rule for the local table from 0 to {PREF_LOCAL}"));
+        let order = rules::ordered(&present, saved.local_rule_moved)?;
+        self.make(order.changes).await?;
+        done.extend(order.told.iter().map(Told::done));
+        if saved.local_rule_moved || rules::are_earlier(&present) {
+            self.delete_routes(rules::is_earlier).await?;
+            saved.local_rule_moved = false;
+            save(saved)?;
         }
-        if !present.iter().any(|r| r.is_ours() && r.spared) {
-            // Our rule in a form that networkd would remove.
-            for rule in present.iter().filter(|r| r.is_ours()) {
-                self.delete_one(rule).await?;
-            }
-            let request = self.handle.rule().add().v4().input_interface("lo");
-            let request = request.priority(PREF_VIP).table_id(TABLE);
-            self.add(request).await.tried(|| "add the routing rule for local clients".into())?;
-            done.push("added the routing rule for local clients".into());
-        }
-        self.delete_earlier(&present).await
-    }
-
-    /// Removes the rules and routes of an earlier version.
-    async fn delete_earlier(&self, present: &[Rule]) -> Result<(), HostError> {
-        let mut earlier = present.iter().filter(|r| r.is_earlier()).peekable();
-        if earlier.peek().is_none() {
-            return Ok(());
-        }
-        for rule in earlier {
-            self.delete_one(rule).await?;
-        }
-        self.delete_routes(is_earlier).await
+        Ok(())
     }
 
     /// Removes all routes from these tables.
@@ -175,79 +97,39 @@ impl Rules<'_> {
         Ok(())
     }
 
-    /// Puts the local table's rule behind ours, and replaces one of an earlier
-    /// version.
-    async fn ensure_local(&self, present: &[Rule], done: &mut Vec<String>) -> Result<(), HostError> {
-        if present.iter().any(|r| r.is_local_at(PREF_LOCAL) && r.spared) {
-            return Ok(());
-        }
-        self.add_local(PREF_LOCAL).await?;
-        let older = present.iter().filter(|r| r.is_local_at(PREF_LOCAL) && !r.spared);
-        let mut replaced = false;
-        for rule in older {
-            replaced = true;
-            self.delete_one(rule).await?;
-        }
-        if replaced {
-            // Again: a deletion may have hit it, since the kernel deletes the first
-            // rule that matches, and a rule without a protocol matches any.
-            self.add_local(PREF_LOCAL).await?;
-            done.push(format!(
-                "marked the rule for the local table at {PREF_LOCAL} so that networkd spares it"
-            ));
+    /// Removes our rules and routes.
+    pub(super) async fn restore(&self, saved: &mut Saved) -> Result<(), HostError> {
+        let order = rules::removed(&rules(self.handle).await?, saved.local_rule_moved);
+        self.make(order.changes).await?;
+        saved.local_rule_moved = false;
+        self.delete_routes(|table| table == TABLE || rules::is_earlier(table)).await
+    }
+
+    /// Makes these changes in this order; leaves out those that are made already.
+    async fn make(&self, changes: Vec<Change>) -> Result<(), HostError> {
+        for change in changes {
+            (self.beat)();
+            match change {
+                Change::Add(message) => {
+                    let mut request = self.handle.rule().add();
+                    *request.message_mut() = message;
+                    unless(request.execute().await, &[libc::EEXIST])
+                        .tried(|| "add a routing rule for local clients".into())?;
+                }
+                Change::Delete(message) => {
+                    let deleted = self.handle.rule().del(message).execute().await;
+                    unless(deleted, &ABSENT).tried(|| "delete a routing rule".into())?;
+                }
+            }
         }
         Ok(())
-    }
-
-    /// Removes our rules and routes, and puts the local table's rule back.
-    pub(super) async fn restore(&self, saved: &mut Saved) -> Result<(), HostError> {
-        let present = rules(self.handle).await?;
-        if saved.local_rule_moved {
-            if !present.iter().any(|r| r.is_local_at(0)) {
-                self.add_local(0).await?;
-            }
-            for rule in present.iter().filter(|r| r.is_local_at(PREF_LOCAL)) {
-                self.delete_one(rule).await?;
-            }
-            saved.local_rule_moved = false;
-        }
-        for rule in present.iter().filter(|r| r.is_ours() || r.is_earlier()) {
-            self.delete_one(rule).await?;
-        }
-        self.delete_routes(|table| table == TABLE || is_earlier(table)).await
-    }
-
-    async fn add_local(&self, pref: u32) -> Result<(), HostError> {
-        let request = self.handle.rule().add().v4().priority(pref).table_id(TABLE_LOCAL);
-        self.add(request).await.tried(|| format!("add a rule for the local table at {pref}"))
-    }
-
-    /// Adds a rule; succeeds if it is there already.
-    async fn add<T>(&self, request: RuleAddRequest<T>) -> Result<(), rtnetlink::Error> {
-        let mut request = request.action(RuleAction::ToTable);
-        request.message_mut().attributes.push(RuleAttribute::Protocol(SPARED));
-        (self.beat)();
-        unless(request.execute().await, &[libc::EEXIST])
-    }
-
-    async fn delete_one(&self, rule: &Rule) -> Result<(), HostError> {
-        let deleted = self.handle.rule().del(rule.message.clone()).execute().await;
-        (self.beat)();
-        unless(deleted, &ABSENT).tried(|| format!("delete the routing rule at {}", rule.pref))
     }
 }
 
 /// What [`Rules::ensure`] would do, in sentences.
-pub(super) async fn missing_rules(handle: &Handle) -> Result<Vec<String>, HostError> {
-    let present = rules(handle).await?;
-    let mut would = Vec::new();
-    if present.iter().any(|r| r.is_local_at(0)) {
-        would.push(format!("the rule for the local table would be moved from 0 to {PREF_LOCAL}"));
-    }
-    if !present.iter().any(|r| r.is_ours() && r.spared) {
-        would.push("the routing rule for local clients would be added".into());
-    }
-    Ok(would)
+pub(super) async fn missing_rules(handle: &Handle, saved: &Saved) -> Result<Vec<String>, HostError> {
+    let order = rules::ordered(&rules(handle).await?, saved.local_rule_moved)?;
+    Ok(order.told.iter().map(Told::would).collect())
 }
 
 /// Writes or removes the route of a VIP's local clients.

@@ -7,6 +7,7 @@
 mod local_clients;
 mod neighbours;
 mod plan;
+mod rules;
 mod undo;
 
 use std::{
@@ -28,6 +29,7 @@ use tokio::runtime::Runtime;
 pub use self::{
     local_clients::Place,
     neighbours::{Neighbour, Pin, SavedNeighbour, mac_text},
+    rules::NoRoom,
     undo::Saved,
 };
 
@@ -74,6 +76,9 @@ pub enum HostError {
         /// Why it failed.
         source: io::Error,
     },
+    /// The routing rules leave no room for ours.
+    #[error("could not {0}")]
+    Rules(#[from] NoRoom),
 }
 
 impl HostError {
@@ -90,7 +95,7 @@ impl HostError {
                 let errno = message.code.map_or(0, |code| -code.get());
                 errno == libc::EPERM || errno == libc::EACCES
             }
-            Self::Netlink { .. } => false,
+            Self::Netlink { .. } | Self::Rules(_) => false,
         }
     }
 }

@@ -19,7 +19,8 @@ impl Host {
                 would.push(format!("net.ipv4.conf.all.{name} would be set to {wanted}"));
             }
         }
-        would.extend(self.runtime.block_on(local_clients::missing_rules(&self.handle))?);
+        let saved = Saved::read(&self.run_dir)?;
+        would.extend(self.runtime.block_on(local_clients::missing_rules(&self.handle, &saved))?);
         let present: BTreeSet<_> =
             self.addresses(LOOPBACK)?.into_iter().map(|(address, _)| address).collect();
         for vip in vips.iter().filter(|vip| !present.contains(vip)) {

@@ -25,7 +25,7 @@ pub struct Saved {
     pub settings: BTreeMap<String, String>,
     /// VIPs that were put on `lo`.
     pub addresses: BTreeSet<IpAddr>,
-    /// True if the rule for the local table was moved behind ours.
+    /// True if an earlier version moved the rule for the local table to 100.
     pub local_rule_moved: bool,
     /// Neighbour entries that were pinned.
     #[serde(default)]

@@ -18,8 +18,8 @@ pub enum Watched {
     Link(Interface),
     /// The interface with this index is gone.
     Gone(u32),
-    /// Somebody removed an address or a rule, or an interface has got an address
-    /// that local clients may need.
+    /// Somebody removed an address, added or removed a rule, or an interface has got
+    /// an address that local clients may need.
     Disturbed,
     /// Somebody removed the route of this VIP's local clients.
     RouteGone(IpAddr),
@@ -108,9 +108,14 @@ fn understand(payload: NetlinkPayload<RouteNetlinkMessage>, addresses: &[IpAddr]
         let is_watched = neighbours::address_of(entry).is_some_and(|address| addresses.contains(&address));
         is_watched.then_some(Watched::Neighbour)
     } else {
-        let is_removal =
-            matches!(inner, RouteNetlinkMessage::DelAddress(_) | RouteNetlinkMessage::DelRule(_));
-        is_removal.then_some(Watched::Disturbed)
+        // A rule that is new may have come in front of others that had no priority.
+        let disturbs = matches!(
+            inner,
+            RouteNetlinkMessage::DelAddress(_)
+                | RouteNetlinkMessage::NewRule(_)
+                | RouteNetlinkMessage::DelRule(_)
+        );
+        disturbs.then_some(Watched::Disturbed)
     }
 }
 

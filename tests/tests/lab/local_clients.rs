@@ -1,0 +1,256 @@
+//! Local clients of a VIP follow the lease, whatever rules and routes the host has
+//! beside ours; and these go on as they would without ours.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
+use vip_tests::lab::rig::{ArpProbes, Rig};
+use vip_tests::lab::{
+    INTERFACE, LEASE, Lab, LabSpec, Netns, Node, SERVICE_PORT, VIP, clock, find_vip_ctl, wait_until,
+};
+use vip_tests_macros::lab_test;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a question may stay unanswered where no answer is expected.
+const BRIEF: Duration = Duration::from_millis(500);
+const AT_VIP: SocketAddrV4 = SocketAddrV4::new(VIP, SERVICE_PORT);
+/// The table of local clients' routes, "VIP" in ASCII.
+const TABLE: u32 = 0x56_4950;
+/// The table that the oldest version had for the first group.
+const TABLE_EARLIER: u32 = 0x76_6970;
+
+fn spec() -> Result<LabSpec> {
+    Ok(LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))
+}
+
+fn load(node: &Node) -> Result<String> {
+    node.succeed(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()])
+}
+
+/// Every node, holder or not, has to reach the holder at the VIP.
+fn assert_all_reach(rig: &Rig, holder: &str) -> Result<()> {
+    for node in rig.lab.candidates() {
+        for ask in [ask_tcp, ask_udp] {
+            // The route follows the lease a moment after the map does.
+            let mut said = Ok(String::new());
+            wait_until(clock::now().plus(PATIENCE), || {
+                said = ask(node.ns(), rig.service(), BRIEF);
+                said.as_deref().is_ok_and(|by| by == holder)
+            });
+            assert_eq!(said.with_context(|| format!("from {}", node.name()))?, holder, "{}", node.name());
+        }
+    }
+    Ok(())
+}
+
+#[lab_test]
+fn local_clients_reach_the_holder_before_and_after_a_failover() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    for node in lab.nodes() {
+        node.ns().enter(|| std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "1"))??;
+    }
+    let rig = Rig::start(lab, &spec()?, ArpProbes::On, |_| ())?;
+    let old = rig.holder()?;
+    assert_all_reach(&rig, old.name())?;
+    let start = clock::now();
+    old.kill_agent()?;
+    let new = rig.wait_answerer(Some(old.name()), || ())?;
+    // Also from the host whose agent is dead: its fence has closed, so its own
+    // service must not be what its processes reach.
+    let own = ask_tcp(old.ns(), rig.service(), BRIEF);
+    ensure!(own.as_deref().map_or(true, |by| by != old.name()), "reached its own host without a lease");
+    old.start_agent()?;
+    rig.lab.wait_quorate(PATIENCE)?;
+    assert_all_reach(&rig, &new)?;
+    let account = rig.account(start, clock::now(), old.name())?;
+    assert_eq!(account.verdict.answered_by_two, 0, "{account:?}");
+    Ok(())
+}
+
+#[lab_test]
+fn a_local_client_on_a_standby_never_reaches_its_own_host() -> Result<()> {
+    // By hand and without any holder: the tempting answer is the only one there is.
+    let lab = Lab::new(&spec()?)?;
+    let node = &lab.nodes()[0];
+    let _echo = EchoServer::start(node.ns(), node.name(), AT_VIP)?;
+    let _any = EchoServer::start(node.ns(), node.name(), SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 7001))?;
+    node.succeed(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()])?;
+    for port in [SERVICE_PORT, 7001] {
+        let at = SocketAddrV4::new(VIP, port);
+        for ask in [ask_tcp, ask_udp] {
+            let said = ask(node.ns(), at, BRIEF);
+            ensure!(said.is_err(), "{at} was answered by {said:?}");
+        }
+    }
+    Ok(())
+}
+
+/// The preferences of rules that networkd would drop on its start.
+fn foreign_rules(node: &Node) -> Result<Vec<String>> {
+    let rules = node.ns().ip("-details rule")?;
+    let foreign = rules.lines().filter(|line| !line.contains("proto kernel"));
+    Ok(foreign.filter_map(|line| Some(line.split_once(':')?.0.to_owned())).collect())
+}
+
+#[lab_test]
+fn networkd_finds_nothing_to_drop() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    let (node, client) = (&lab.nodes()[0], &lab.client()?.ns);
+    let own = SocketAddrV4::new(node.address(), SERVICE_PORT);
+    let _echo =
+        EchoServer::start(node.ns(), node.name(), SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, SERVICE_PORT))?;
+    load(node)?;
+    for pref in foreign_rules(node)? {
+        node.ns().ip(&format!("rule del pref {pref}"))?;
+    }
+    assert_eq!(ask_tcp(client, own, PATIENCE)?, node.name(), "the host is deaf");
+    ensure!(ask_udp(client, AT_VIP, BRIEF).is_err(), "the VIP is not guarded");
+    ensure!(ask_udp(node.ns(), AT_VIP, BRIEF).is_err(), "a local client reached its own host");
+
+    Ok(())
+}
+
+/// The first rules of a host with ours: the order is the kernel's.
+fn first_rules(node: &Node) -> Result<Vec<String>> {
+    Ok(node
+        .ns()
+        .ip("rule")?
+        .lines()
+        .take(2)
+        .map(|rule| rule.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect())
+}
+
+const OURS: &str = "0: from all iif lo lookup 5654864";
+const LOCAL: &str = "0: from all lookup local";
+
+#[lab_test]
+fn what_earlier_versions_put_there_is_brought_over() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    let node = &lab.nodes()[0];
+    let before = node.snapshot()?;
+    let oldest = format!("to {VIP} lookup {TABLE_EARLIER}");
+    let last = format!("lookup {TABLE} protocol kernel");
+    for (local, ours) in [("protocol boot", oldest), ("protocol kernel", last)] {
+        load(node)?;
+        node.ns().ip(&format!("rule add pref 100 lookup local {local}"))?;
+        for _ in [OURS, LOCAL] {
+            node.ns().ip("rule del pref 0")?;
+        }
+        node.ns().ip(&format!("rule add pref 50 iif lo {ours}"))?;
+        node.ns().ip(&format!("route add default dev {INTERFACE} table {TABLE_EARLIER}"))?;
+        load(node)?;
+        assert_eq!(foreign_rules(node)?, Vec::<String>::new());
+        assert_eq!(first_rules(node)?, [OURS, LOCAL]);
+        let rules = node.ns().ip("rule")?;
+        ensure!(!rules.contains("50:") && !rules.contains("100:"), "{rules}");
+        ensure!(
+            !node.ns().ip("route show table all")?.contains(&TABLE_EARLIER.to_string()),
+            "its route is left"
+        );
+        ensure!(ask_udp(node.ns(), AT_VIP, BRIEF).is_err(), "a local client reached its own host");
+        node.succeed(&["unload"])?;
+        assert_eq!(before.all_changes(&node.snapshot()?), Vec::<String>::new());
+    }
+    Ok(())
+}
+
+#[lab_test]
+fn policy_routing_takes_no_host_off_its_subnet() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    // As people route what comes from one of their addresses: a table with the
+    // subnet and a router, in front of the main table.
+    for node in lab.nodes() {
+        let (ns, address) = (node.ns(), node.address());
+        let [a, b, c, _] = address.octets();
+        ns.ip(&format!("rule add pref 5 from {a}.{b}.{c}.0/24 lookup 5000"))?;
+        ns.ip(&format!("route add {a}.{b}.{c}.0/24 dev {INTERFACE} src {address} table 5000"))?;
+        ns.ip(&format!("route add default via {a}.{b}.{c}.254 dev {INTERFACE} table 5000"))?;
+    }
+    let rig = Rig::start(lab, &spec()?, ArpProbes::On, |_| ())?;
+    let holder = rig.holder()?.name().to_owned();
+    assert_all_reach(&rig, &holder)?;
+    let client = &rig.lab.client()?.ns;
+    for node in rig.lab.candidates() {
+        let own = EchoServer::start(node.ns(), node.name(), SocketAddrV4::new(node.address(), 7002))?;
+        let said = ask_tcp(client, SocketAddrV4::new(node.address(), 7002), PATIENCE);
+        assert_eq!(said.with_context(|| format!("{} is deaf", node.name()))?, node.name());
+        drop(own);
+    }
+    Ok(())
+}
+
+/// A host's rules without ours, from the local table's on.
+fn others(ns: &Netns) -> Result<Vec<String>> {
+    let rules = ns.ip("rule")?;
+    Ok(rules.lines().filter(|rule| !rule.contains(&TABLE.to_string())).map(str::to_owned).collect())
+}
+
+#[lab_test]
+fn rules_of_others_get_the_priorities_that_they_get_without_ours() -> Result<()> {
+    // As wg-quick(8) adds them: each without a priority, and the second has to come
+    // before the first.
+    const ADDED: [&str; 2] =
+        ["rule add not fwmark 51820 table 51820", "rule add table main suppress_prefixlength 0"];
+    let rig = Rig::start(Lab::new(&spec()?)?, &spec()?, ArpProbes::On, |_| ())?;
+    let holder = rig.holder()?.name().to_owned();
+    let standby = rig.lab.candidates().find(|node| node.name() != holder).context("a standby")?;
+    let without = &rig.lab.client()?.ns;
+    for added in ADDED {
+        standby.ns().ip(added)?;
+        without.ip(added)?;
+    }
+    let wanted = others(without)?;
+    let is_same = || others(standby.ns()).is_ok_and(|rules| rules == wanted);
+    ensure!(wait_until(clock::now().plus(PATIENCE), is_same), "{:?}, not {wanted:?}", others(standby.ns()));
+    assert_eq!(first_rules(standby)?, [OURS, LOCAL]);
+    assert_all_reach(&rig, &holder)?;
+    // Whoever added them can delete them, as wg-quick does.
+    for deleted in ["rule del table 51820", "rule del table main suppress_prefixlength 0"] {
+        standby.ns().ip(deleted)?;
+    }
+    assert_all_reach(&rig, &holder)
+}
+
+#[lab_test]
+fn who_flushes_the_rules_leaves_the_host_its_own_addresses() -> Result<()> {
+    let rig = Rig::start(Lab::new(&spec()?)?, &spec()?, ArpProbes::On, |_| ())?;
+    let holder = rig.holder()?.name().to_owned();
+    let start = clock::now();
+    for node in rig.lab.candidates() {
+        node.ns().ip("rule flush")?;
+        node.ns().ip("rule add pref 32766 lookup main")?;
+        node.ns().ip("rule add pref 32767 lookup default")?;
+        assert_eq!(first_rules(node)?, [OURS, LOCAL]);
+    }
+    rig.lab.wait_quorate(PATIENCE)?;
+    assert_all_reach(&rig, &holder)?;
+    // Ours alone, by whoever deletes the first.
+    for node in rig.lab.candidates() {
+        node.ns().ip("rule del pref 0")?;
+        let is_mended = || first_rules(node).is_ok_and(|rules| rules == [OURS, LOCAL]);
+        ensure!(wait_until(clock::now().plus(PATIENCE), is_mended), "{:?}", first_rules(node));
+    }
+    assert_all_reach(&rig, &holder)?;
+    // Answers were lost while there was no rule for the main table, and no lease.
+    let account = rig.account(start, clock::now(), &holder)?;
+    ensure!(account.verdict.new_holder.is_none() && account.verdict.answered_by_two == 0, "{account:?}");
+    Ok(())
+}
+
+#[lab_test]
+fn a_route_that_is_gone_from_a_standby_is_put_back() -> Result<()> {
+    let rig = Rig::start(Lab::new(&spec()?)?, &spec()?, ArpProbes::On, |_| ())?;
+    let holder = rig.holder()?.name().to_owned();
+    assert_all_reach(&rig, &holder)?;
+    let standby = rig.lab.candidates().find(|node| node.name() != holder).context("a standby")?;
+    // By somebody, and by the kernel, which does not say so.
+    standby.ns().ip(&format!("route flush table {TABLE}"))?;
+    assert_all_reach(&rig, &holder)?;
+    standby.ns().ip(&format!("link set {INTERFACE} down"))?;
+    standby.ns().ip(&format!("link set {INTERFACE} up"))?;
+    rig.lab.wait_quorate(PATIENCE)?;
+    assert_all_reach(&rig, &holder)
+}
