@@ -85,12 +85,16 @@ pub(crate) fn object(place: &Place, tools: &Tools, warnings: Warnings) -> anyhow
         command.env("CARGO_UNSTABLE_WARNINGS", "true").args(["--config", "build.warnings=\"deny\""]);
     }
     if !process::run(&mut command)?.success() {
-        bail!("the BPF side does not build (rustc is {})", tools.rustc.path.display());
+        bail!("cargo cannot build the BPF object with {}; its errors are above", tools.rustc.path.display());
     }
     let built = place.bpf_target().join(BPF_TARGET).join("ebpf/vip-ebpf");
     let finished = strip(place, tools, &built)?;
     if !setup::has_btf(&finished)? {
-        bail!("{} came out without BTF", finished.display());
+        bail!(
+            "{} has no BTF: {} or llvm-strip dropped it; try another version of them",
+            finished.display(),
+            tools.linker.display()
+        );
     }
     publish(&finished, &place.bpf_object())
 }
@@ -225,7 +229,7 @@ pub(crate) fn host_programs_with<const N: usize>(
             .with_context(|| format!("cargo built no program {bin}"))?;
         paths.push(path);
     }
-    paths.try_into().map_err(|_| anyhow::anyhow!("cargo built another number of programs than asked for"))
+    paths.try_into().map_err(|_| anyhow::anyhow!("cargo built more or fewer programs than xtask asked for"))
 }
 
 /// A program that cargo made.

@@ -33,7 +33,7 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<ExitCode> {
         if let Some(status) = build::clippy_object(place, &tools)? {
             report.check("clippy for BPF", || Ok(status.success()))?;
         } else {
-            eprintln!("ci: clippy for BPF left out: {} has no clippy", tools.rustc.path.display());
+            eprintln!("ci: skips clippy for BPF: {} comes without clippy", tools.rustc.path.display());
             report.tally.skipped += 1;
         }
         report.check("simulation", || sim::check(place))?;

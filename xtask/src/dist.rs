@@ -35,10 +35,10 @@ pub(crate) struct DistArgs {
     /// Pack this vip-ctl instead of building one
     #[arg(long, value_name = "FILE")]
     vip_ctl: Option<PathBuf>,
-    /// Where the results go
+    /// Write the package and the tarball to this directory
     #[arg(long, value_name = "DIR", default_value = "target/dist")]
     out: PathBuf,
-    /// Install, use, remove and purge the package on a clean Debian root (needs root and debootstrap)
+    /// Also install, use, remove and purge the package on a clean Debian (needs root and debootstrap)
     #[arg(long)]
     check: bool,
 }
@@ -64,7 +64,7 @@ pub(crate) fn run(place: &Place, args: &DistArgs) -> anyhow::Result<ExitCode> {
     let tree = Tree::gather(place, &release, &out.join("tree"))?;
     println!("{}", tarball(&release, &tree, &out)?.display());
     if find_in_path("dpkg-deb").is_none() {
-        bail!("dpkg-deb is missing, so there is only the tarball: install dpkg");
+        bail!("dpkg-deb is missing, so dist made the tarball but no package: install dpkg");
     }
     let package = deb::build(place, &release, &tree, &out)?;
     println!("{}", package.display());
@@ -76,7 +76,7 @@ pub(crate) fn run(place: &Place, args: &DistArgs) -> anyhow::Result<ExitCode> {
 
 fn release(place: &Place, named: Option<&Path>) -> anyhow::Result<Release> {
     let vip_ctl = match named {
-        Some(file) => file.canonicalize().with_context(|| format!("there is no {}", file.display()))?,
+        Some(file) => file.canonicalize().with_context(|| format!("cannot find {}", file.display()))?,
         None => built(place)?,
     };
     let said = process::output_of(Command::new(&vip_ctl).arg("--version"))?;
@@ -86,7 +86,7 @@ fn release(place: &Place, named: Option<&Path>) -> anyhow::Result<Release> {
     let is_static =
         !libraries.status.success() || String::from_utf8_lossy(&libraries.stdout).contains("statically");
     if !is_static {
-        eprintln!("dist: {} needs the host's C library", vip_ctl.display());
+        eprintln!("dist: {} is not static: it needs the host's C library", vip_ctl.display());
     }
     Ok(Release { vip_ctl, version, is_static })
 }
@@ -97,7 +97,7 @@ fn built(place: &Place) -> anyhow::Result<PathBuf> {
     build::object(place, &tools, Warnings::Show)?;
     if let Err(error) = setup::ensure_static(place, STATIC_TARGET) {
         process::check_stop()?;
-        eprintln!("dist: no static program: {error:#}");
+        eprintln!("dist: cannot build a static vip-ctl ({error:#}); builds one for this host's C library");
         let [vip_ctl] = build::host_programs(place, "release", [["vip-ctl", "vip-ctl"]])?;
         return Ok(vip_ctl);
     }
@@ -118,7 +118,7 @@ fn built(place: &Place) -> anyhow::Result<PathBuf> {
     let vip_ctl = artifacts.into_iter().find(|artifact| artifact.kind == "bin");
     match vip_ctl {
         Some(vip_ctl) if status.success() => Ok(vip_ctl.executable),
-        Some(_) | None => bail!("the static vip-ctl does not build"),
+        Some(_) | None => bail!("cargo cannot build the static vip-ctl; its errors are above"),
     }
 }
 

@@ -30,7 +30,7 @@ use clap::{Parser, Subcommand};
 use crate::place::Place;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Tasks of vip", version)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Build, test and package vip", version)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -51,24 +51,24 @@ enum Verb {
     /// Run a cluster in network namespaces, break it, show what happened
     #[command(disable_help_flag = true)]
     Demo(PassThrough),
-    /// Measure agents with many groups in network namespaces (`agent [--json FILE] [--quick]`)
+    /// Measure agents in network namespaces: `agent` their cost, `hold` the leases that they lose
     #[command(disable_help_flag = true)]
     Bench(PassThrough),
     /// Simulate the lease protocol from seeds (`--seeds N`, `--start S`)
     #[command(disable_help_flag = true)]
     Sim(PassThrough),
-    /// Check the lease protocol exhaustively, for small clusters, and that mutants are caught
+    /// Check the lease protocol exhaustively for small clusters, and that the check catches mutants
     #[command(disable_help_flag = true)]
     Model(PassThrough),
-    /// Ask tests, scenarios, simulation and model whether they notice each way to be broken
+    /// Break the code on purpose, one mutant at a time, and report which check notices it
     Mutants(mutants::MutantsArgs),
     /// Run all tests
     Test(test::TestArgs),
     /// Make the Debian package and the tarball
     Dist(dist::DistArgs),
-    /// Check the house rules that plain text shows
+    /// Check the house rules that clippy does not know: file lengths, imports, citations
     Tidy,
-    /// Formatting, tidy, build, clippy and all tests, warnings as errors
+    /// Check formatting, run tidy, build, clippy and all tests; a warning is an error
     Ci,
 }
 

@@ -36,9 +36,9 @@ const CI_LIMIT: Duration = Duration::from_secs(180);
 /// Arguments of `cargo xtask mutants`.
 #[derive(clap::Args, Default)]
 pub(crate) struct MutantsArgs {
-    /// Only these mutants
+    /// Check only these mutants
     names: Vec<String>,
-    /// How many seeds of the simulation, where nobody has noticed before
+    /// How many seeds to simulate for a mutant that no test or scenario has noticed
     #[arg(long, default_value_t = SEEDS)]
     seeds: u64,
 }
@@ -95,12 +95,12 @@ fn ask(place: &Place, names: &[String], seeds: u64, limit: Option<Duration>) -> 
     });
     process::check_stop()?;
     if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        bail!(error.context("the mutants could not all be asked about"));
+        bail!(error.context("cannot check all mutants"));
     }
-    eprintln!("mutants: asked for {:.0?}", begin.elapsed());
+    eprintln!("mutants: checked for {:.0?}", begin.elapsed());
     let left = left.into_inner();
     if left > 0 {
-        say(&format!("{left} left to `cargo xtask mutants`, since {CI_LIMIT:?} are over"));
+        say(&format!("{left} mutants not checked within {CI_LIMIT:?}: `cargo xtask mutants` checks all"));
     }
     let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
     say(&sum.to_string());

@@ -28,7 +28,10 @@ impl Place {
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
         let root = manifest.parent().context("xtask has no parent directory")?;
         let root = fs::canonicalize(root).with_context(|| {
-            format!("the workspace {} is gone: run `cargo xtask` inside it", root.display())
+            format!(
+                "the workspace {} is gone: run `cargo xtask` inside the clone that is in use now",
+                root.display()
+            )
         })?;
         Ok(Self { root })
     }

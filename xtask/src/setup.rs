@@ -35,9 +35,9 @@ const IPROUTE: &str = "iproute2";
 /// had, they say so and count as skipped.
 const FOR_TESTS: [(&str, &str, &str); 4] = [
     ("debootstrap", "debootstrap", "a clean Debian to install the package on"),
-    ("chromium", "chromium", "a browser for the panel"),
-    ("zsh", "zsh", "a shell that reads its completions"),
-    ("fish", "fish", "a shell that reads its completions"),
+    ("chromium", "chromium", "a browser to test the panel in"),
+    ("zsh", "zsh", "a shell to test completions in"),
+    ("fish", "fish", "a shell to test completions in"),
 ];
 
 /// The C compiler's wrapper that static programs are built with, and its package.
@@ -75,7 +75,7 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<ExitCode> {
     println!("bpf-linker     {}", tools.linker.display());
     match &tools.strip {
         Some(strip) => println!("llvm-strip     {}", strip.display()),
-        None => println!("llvm-strip     none: the object stays larger, and works"),
+        None => println!("llvm-strip     none: the BPF object works, but stays larger"),
     }
     if let Some(ip) = find_in_path("ip") {
         println!("ip             {}", ip.display());
@@ -117,7 +117,7 @@ pub(crate) fn ensure(place: &Place, need: Need) -> anyhow::Result<Tools> {
             let _lock = lock(place)?;
             if let Err(error) = apt::install(place, &[package], purpose) {
                 process::check_stop()?;
-                eprintln!("setup: {error:#}; tests that take {program} will be skipped");
+                eprintln!("setup: {error:#}; tests that need {program} will be skipped");
             }
         }
     }
@@ -138,8 +138,9 @@ pub(crate) fn ensure_static(place: &Place, target: &str) -> anyhow::Result<()> {
     }
     let _lock = lock(place)?;
     if !has_target() {
-        rustup::add_target(place, target)
-            .with_context(|| format!("Rust's {target} is missing: run `rustup target add {target}`"))?;
+        rustup::add_target(place, target).with_context(|| {
+            format!("Rust's target {target} is missing: run `rustup target add {target}`")
+        })?;
     }
     if find_in_path(program).is_none() {
         apt::install(place, &[package], "a C compiler for static programs")
@@ -232,9 +233,9 @@ fn install(place: &Place) -> anyhow::Result<Tools> {
         eprintln!("setup: {obstacle}");
     }
     bail!(
-        "no compiler and linker for BPF; with rustup, run \
-         `rustup toolchain install nightly --profile minimal --component rust-src` and put a bpf-linker \
-         {} of the same LLVM into PATH (CONTRIBUTING.md, \"Tools\")",
+        "cannot find or install a compiler and a linker for BPF: with rustup, run \
+         `rustup toolchain install nightly --profile minimal --component rust-src`, and put bpf-linker \
+         {} of the same LLVM version into PATH (CONTRIBUTING.md, \"Tools\")",
         linker::VERSION
     )
 }

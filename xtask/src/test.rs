@@ -45,12 +45,12 @@ const STALL: Duration = Duration::from_millis(250);
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args, Default)]
 pub(crate) struct TestArgs {
-    /// Only tests whose name contains this
+    /// Run only tests whose name contains this
     filter: Option<String>,
-    /// Only tests of these packages
+    /// Run only tests of these packages
     #[arg(short, long, value_name = "NAME")]
     package: Vec<String>,
-    /// Passed on to each test program
+    /// Pass these arguments on to each test program
     #[arg(last = true, value_name = "ARGS")]
     harness: Vec<String>,
 }
@@ -196,7 +196,7 @@ fn run_part(
     let mut passed_later = 0;
     if let Some(again) = again {
         let names = again.join(", ");
-        say(format!("\nfailed while this machine stood still for {stall:.0?}; once more: {names}\n")
+        say(format!("\nfailed while this machine stood still for {stall:.0?}; running again: {names}\n")
             .as_bytes());
         let (reader, success, _) = run(&again)?;
         let second = reader.finish(success, 0);

@@ -177,7 +177,7 @@ fn check_file(file: &Path, text: &str, names: &[String]) -> Vec<Finding> {
         }
         let lines = text.lines().count();
         if lines >= LINES {
-            find(lines, format!("{lines} lines: below {LINES}, please"));
+            find(lines, format!("{lines} lines: split the file, which must stay below {LINES}"));
         }
     }
     for (number, line) in (1..).zip(text.lines()) {
@@ -188,23 +188,31 @@ fn check_file(file: &Path, text: &str, names: &[String]) -> Vec<Finding> {
         }
         for home in HOMES {
             if names_directory(line, home) {
-                find(number, format!("{home}…: a path of one machine"));
+                find(number, format!("{home}…: a path that exists on one machine only"));
             }
         }
         if rust {
             let code = without_comment(line);
             if code.contains(concat!("#[al", "low(")) || code.contains(concat!("#![al", "low(")) {
-                find(number, "expect instead of allow, with a reason".into());
+                find(number, "write expect instead of allow, with a reason".into());
             }
             if file.starts_with(ENGINE) && !file.starts_with(ENGINE_TESTS) {
                 for impurity in impurities(code) {
-                    find(number, format!("{impurity}: the engine is sans-IO, and the same on every run"));
+                    find(
+                        number,
+                        format!(
+                            "{impurity}: not in the engine, which is sans-IO and runs the same each time"
+                        ),
+                    );
                 }
             }
             // clap calls arguments as it likes.
             if file != Path::new(NAMES) && !code.contains("value_name") {
                 for name in names.iter().filter(|name| code.contains(name.as_str())) {
-                    find(number, format!("{name}: names of maps and programs are spelled in {NAMES} alone"));
+                    find(
+                        number,
+                        format!("{name}: use its constant in {NAMES}, the only file that spells it"),
+                    );
                 }
             }
         }

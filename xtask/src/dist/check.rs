@@ -30,7 +30,7 @@ impl Drop for Scratch {
 
 /// Takes the package through its life.
 pub(super) fn run(place: &Place, package: &Path, release: &Release) -> anyhow::Result<()> {
-    ensure!(is_root(), "--check unpacks a Debian root: run it as root");
+    ensure!(is_root(), "--check unpacks a Debian, which only root can do: run it as root");
     let scratch = Scratch(place.tools().join(format!("debian-{}", std::process::id())));
     unpack(place, &scratch.0)?;
     let root = &scratch.0;
@@ -40,35 +40,38 @@ pub(super) fn run(place: &Place, package: &Path, release: &Release) -> anyhow::R
 
     inside_of(root, &["dpkg", "--install", "/vip.deb"])?;
     let said = inside_of(root, &["vip-ctl", "--version"])?;
-    ensure!(said.contains(&release.version), "vip-ctl says {said:?}");
+    ensure!(said.contains(&release.version), "`vip-ctl --version` prints {said:?}, not {}", release.version);
     let page = fs::metadata(root.join("usr/share/man/man8/vip-ctl-switchover.8.gz"));
-    ensure!(page.is_ok_and(|page| page.len() > 0), "there is no manual page for switchover");
-    ensure!(inside_of(root, &["vip-ctl", "man"])?.contains(".TH "), "vip-ctl man prints no page");
+    ensure!(page.is_ok_and(|page| page.len() > 0), "the package has no manual page vip-ctl-switchover(8)");
+    ensure!(inside_of(root, &["vip-ctl", "man"])?.contains(".TH "), "`vip-ctl man` prints no manual page");
     // What doctor says of the rest is this machine's; the configuration is the package's.
     let example = "/usr/share/doc/vip/examples/vip.toml";
     let seen = tried(root, &["vip-ctl", "doctor", "--config", example])?;
-    ensure!(seen.contains(&format!("{example} is right")), "the example is not accepted:\n{seen}");
+    ensure!(seen.contains(&format!("{example} is right")), "`vip-ctl doctor` rejects the example:\n{seen}");
     let verified = inside_of(root, &["dpkg", "--verify", "vip"])?;
-    ensure!(verified.trim().is_empty(), "dpkg --verify finds:\n{verified}");
+    ensure!(verified.trim().is_empty(), "`dpkg --verify vip` finds changed files:\n{verified}");
 
     let mine = root.join("etc/default/vip-agent");
     fs::write(&mine, "VIP_LOG=debug\n")?;
     fs::create_dir_all(root.join("etc/vip"))?;
     fs::write(root.join("etc/vip/vip.toml"), "# mine\n")?;
     inside_of(root, &["dpkg", "--install", "--force-confold", "/vip.deb"])?;
-    ensure!(fs::read_to_string(&mine)?.contains("debug"), "an upgrade has overwritten a conffile");
-    ensure!(root.join("etc/vip/vip.toml").exists(), "an upgrade has removed the configuration");
+    ensure!(
+        fs::read_to_string(&mine)?.contains("debug"),
+        "an upgrade has overwritten /etc/default/vip-agent"
+    );
+    ensure!(root.join("etc/vip/vip.toml").exists(), "an upgrade has removed /etc/vip/vip.toml");
     inside_of(root, &["dpkg", "--remove", "vip"])?;
     ensure!(
         mine.exists() && root.join("etc/vip/vip.toml").exists(),
-        "a removal has removed the configuration"
+        "`dpkg --remove vip` has removed configuration files"
     );
     inside_of(root, &["dpkg", "--purge", "vip"])?;
     fs::remove_file(&inside)?;
     let after = files(root)?;
     let left: Vec<_> = after.iter().filter(|file| !before.contains(file)).collect();
-    ensure!(left.is_empty(), "a purge leaves {left:?}");
-    println!("installed, used, upgraded, removed and purged on a clean Debian ({SUITE})");
+    ensure!(left.is_empty(), "`dpkg --purge vip` leaves {left:?}");
+    println!("the package was installed, used, upgraded, removed and purged on a clean Debian ({SUITE})");
     Ok(())
 }
 
@@ -78,9 +81,9 @@ fn unpack(place: &Place, root: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(root).with_context(|| format!("cannot create {}", root.display()))?;
     if !archive.exists() {
         if find_in_path("debootstrap").is_none() {
-            bail!("debootstrap is missing: install it, for a clean Debian to install on");
+            bail!("debootstrap is missing: install it, so that --check can make a clean Debian");
         }
-        eprintln!("dist: fetching a clean Debian once, for --check");
+        eprintln!("dist: downloading a clean Debian for --check; later runs reuse it");
         let log = place.tools().join("debootstrap.log");
         let mut command = Command::new("debootstrap");
         process::run_logged("debootstrap", command.args(["--variant=minbase", SUITE]).arg(root), &log)?;

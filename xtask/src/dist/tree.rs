@@ -103,7 +103,7 @@ impl Tree {
     /// The path of a file to be, in a directory that is there.
     fn made(&self, file: &str) -> anyhow::Result<PathBuf> {
         let path = self.0.join(file);
-        let dir = path.parent().context("a file is in a directory")?;
+        let dir = path.parent().with_context(|| format!("{} is in no directory", path.display()))?;
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         Ok(path)
     }

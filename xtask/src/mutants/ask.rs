@@ -103,13 +103,13 @@ impl Programs {
         let (lease, glue) = (listed(&self.lease_tests)?, listed(&self.glue_tests)?);
         let all = [parse_list(&engine), parse_list(&lease), parse_list(&glue)];
         if all.iter().any(Vec::is_empty) {
-            bail!("`vip-mutants`, or the test {LIST} of vip-lease or vip-ctl, lists no mutants");
+            bail!("no mutants are listed by `vip-mutants`, or by the test {LIST} of vip-lease or of vip-ctl");
         }
         let all = all.concat();
         let mut names: Vec<_> = all.iter().map(|mutant| &mutant.name).collect();
         names.sort();
         if let Some(twice) = names.windows(2).find(|two| two[0] == two[1]) {
-            bail!("two mutants have the name {}: give one of them another", twice[0]);
+            bail!("two mutants have the name {}: rename one of them", twice[0]);
         }
         Ok(all)
     }
@@ -238,7 +238,7 @@ fn unit_tests<const N: usize>(place: &Place, libraries: [&str; N]) -> anyhow::Re
         let artifact = artifacts.iter().find(is_it);
         found.push(artifact.with_context(|| format!("cargo built no unit tests of {library}"))?.clone());
     }
-    found.try_into().map_err(|_| anyhow::anyhow!("cargo built another number of programs than asked for"))
+    found.try_into().map_err(|_| anyhow::anyhow!("cargo built more or fewer programs than xtask asked for"))
 }
 
 fn scenarios(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {

@@ -54,7 +54,7 @@ pub(super) fn choose(all: Vec<Mutant>, names: &[String]) -> Result<Vec<Mutant>, 
         near.truncate(3);
         let near: Vec<_> = near.into_iter().map(|(_, name)| name).collect();
         let hint = if near.is_empty() {
-            "leave the name out to ask about all of them".to_owned()
+            "leave the name out to check all of them".to_owned()
         } else {
             format!("did you mean {}?", near.join(" or "))
         };
@@ -322,6 +322,6 @@ mod tests {
         let told = |name| choose(&["no-margin", name]).expect_err("there is none");
         assert_eq!(told("no-magrin"), "there is no mutant \"no-magrin\": did you mean no-margin?");
         assert!(told("silence").ends_with("did you mean silence-too-short or stands-in-its-silence?"));
-        assert!(told("zzzz").ends_with("leave the name out to ask about all of them"));
+        assert!(told("zzzz").ends_with("leave the name out to check all of them"));
     }
 }

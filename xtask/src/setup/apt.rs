@@ -33,7 +33,7 @@ pub(super) fn available() -> bool {
 /// when we may not.
 pub(super) fn install_rustc(place: &Place) -> anyhow::Result<()> {
     if !available() {
-        bail!("there is no apt-get to install rustc-web with");
+        bail!("cannot install rustc-web: this system has no apt-get");
     }
     refresh(place)?;
     let oldest = version(env!("CARGO_PKG_RUST_VERSION"));
@@ -66,7 +66,7 @@ pub(super) fn install(place: &Place, packages: &[&str], purpose: &str) -> anyhow
 /// Installs the packages, or brings them up to date.
 fn fetch(place: &Place, packages: &[&str], purpose: &str) -> anyhow::Result<()> {
     if !available() {
-        bail!("there is no apt-get to install {} with", packages.join(" "));
+        bail!("cannot install {}: this system has no apt-get", packages.join(" "));
     }
     if !is_root() {
         bail!("run `sudo apt-get install --no-install-recommends {}` ({purpose})", packages.join(" "));
@@ -94,7 +94,7 @@ fn refresh(place: &Place) -> anyhow::Result<()> {
     let log = place.tools().join("apt-update.log");
     if let Err(error) = process::run_logged("setup: apt-get update", apt_get().arg("update"), &log) {
         process::check_stop()?;
-        eprintln!("setup: {error:#}; going on with the package lists that are here");
+        eprintln!("setup: {error:#}; using the package lists that are already here");
     }
     Ok(())
 }
@@ -106,7 +106,7 @@ fn mend(place: &Place) -> anyhow::Result<()> {
     if left.trim().is_empty() {
         return Ok(());
     }
-    eprintln!("setup: ending an interrupted package installation (dpkg --configure -a)");
+    eprintln!("setup: finishing an interrupted package installation (dpkg --configure -a)");
     let mut command = Command::new("dpkg");
     command.args(["--configure", "-a"]).env("DEBIAN_FRONTEND", "noninteractive");
     process::run_logged("setup: dpkg", &mut command, &place.tools().join("dpkg.log"))

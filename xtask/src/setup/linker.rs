@@ -50,7 +50,7 @@ pub(super) fn candidates(place: &Place) -> anyhow::Result<Vec<PathBuf>> {
     if let Some(named) = env::var_os(VARIABLE) {
         let named = PathBuf::from(named);
         if !is_executable(&named) {
-            bail!("{VARIABLE}={} is no program", named.display());
+            bail!("{VARIABLE}={} is not an executable file", named.display());
         }
         return Ok(vec![std::path::absolute(named)?]);
     }
@@ -134,7 +134,7 @@ pub(super) fn install(place: &Place, rustc: &Rustc) -> anyhow::Result<PathBuf> {
     command.env("LLVM_PREFIX", &prefix).env("CARGO_TARGET_DIR", &scratch);
     process::run_logged("setup: compiling bpf-linker", &mut command, &place.tools().join("bpf-linker.log"))?;
     if let Some(complaint) = trial(place, rustc, &own(place))? {
-        bail!("{complaint}, although it was compiled for that");
+        bail!("{complaint}, although setup has just compiled it for that");
     }
     // 0.3 GiB that nothing needs any more; if it stays, nothing breaks.
     let _kept = fs::remove_dir_all(&scratch);
@@ -151,7 +151,7 @@ fn llvm_for(place: &Place, rustc: &Rustc) -> anyhow::Result<(u32, PathBuf)> {
             let brought = apt::install(
                 place,
                 &packages(*llvm).each_ref().map(String::as_str),
-                "bpf-linker, which is compiled here",
+                "to compile bpf-linker with",
             );
             process::check_stop()?;
             if let Err(error) = brought {
@@ -165,10 +165,10 @@ fn llvm_for(place: &Place, rustc: &Rustc) -> anyhow::Result<(u32, PathBuf)> {
         obstacles.push(format!("there is no llvm-config of LLVM {llvm}"));
     }
     bail!(
-        "{} emits LLVM {}'s code, and bpf-linker {VERSION} cannot be compiled for that: {}",
+        "{} emits code of LLVM {}, and setup cannot compile bpf-linker {VERSION} for that: {}",
         rustc.path.display(),
         rustc.llvm,
-        if fitting.is_empty() { format!("it knows LLVM {LLVMS:?}") } else { obstacles.join("; ") }
+        if fitting.is_empty() { format!("it supports only LLVM {LLVMS:?}") } else { obstacles.join("; ") }
     )
 }
 

@@ -83,7 +83,7 @@ pub(crate) fn find() -> anyhow::Result<Found> {
         let named = PathBuf::from(named);
         return match inspect(&named) {
             Ok(rustc) => Ok(Found { usable: vec![rustc], rejected: Vec::new() }),
-            Err(error) => Err(error.context(format!("{VARIABLE}={} will not do", named.display()))),
+            Err(error) => Err(error.context(format!("cannot use {VARIABLE}={}", named.display()))),
         };
     }
     let mut found = Found::default();
@@ -124,7 +124,8 @@ fn candidates() -> Vec<PathBuf> {
 
 fn sysroot(rustc: &Path) -> anyhow::Result<PathBuf> {
     let printed = process::output_of(shield(&mut Command::new(rustc)).args(["--print", "sysroot"]))?;
-    fs::canonicalize(printed.trim()).with_context(|| format!("the sysroot of {}", rustc.display()))
+    fs::canonicalize(printed.trim())
+        .with_context(|| format!("cannot find the sysroot of {}", rustc.display()))
 }
 
 /// The compiler at this path, if it will do.
@@ -138,10 +139,10 @@ fn inspect(path: &Path) -> anyhow::Result<Rustc> {
     }
     let printed = process::output_of(shield(&mut Command::new(&path)).arg("-vV"))?;
     let release =
-        field(&printed, "release").with_context(|| format!("{} tells no release", path.display()))?;
+        field(&printed, "release").with_context(|| format!("`{} -vV` prints no release", path.display()))?;
     let llvm = field(&printed, "LLVM version")
         .and_then(|version| version.split('.').next()?.parse().ok())
-        .with_context(|| format!("{} tells no LLVM version", path.display()))?;
+        .with_context(|| format!("`{} -vV` prints no LLVM version", path.display()))?;
     if version(release) < version(OLDEST) {
         bail!("{} is {release}, older than the {OLDEST} that vip needs", path.display());
     }

@@ -51,7 +51,7 @@ fn check_walls(tree: &Tree, walls: &[Wall]) -> Report {
     let mut findings: Vec<Finding> = missing(walls, &rooms)
         .into_iter()
         .map(|room| {
-            Finding::new(Path::new(TABLE), 1, format!("there is no room {room}: a wall without a room"))
+            Finding::new(Path::new(TABLE), 1, format!("WALLS names the room {room}, which does not exist"))
         })
         .collect();
     for hole in holes(walls, &arrows, room_of) {
@@ -62,7 +62,8 @@ fn check_walls(tree: &Tree, walls: &[Wall]) -> Report {
     for circle in &circles {
         describe(circle, &mut text);
         if let Some(first) = circle.arrows.first() {
-            let rule = format!("a circle of {} files across folders", circle.files.len());
+            let rule =
+                format!("{} files of different folders import each other in a circle", circle.files.len());
             findings.push(Finding::new(&first.from, first.line, rule));
         }
     }

@@ -25,7 +25,7 @@ pub(super) fn check<'a>(
         }
     }
     if rules.is_none() && cited > 0 {
-        let rule = format!("it is missing: {cited} places cite rules of the protocol");
+        let rule = format!("this page is missing: {cited} places cite its rules");
         findings.push(Finding::new(Path::new(PAGE), 1, rule));
     }
     findings
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn a_page_that_is_missing_is_one_finding() {
         let text = format!("{0} 1, {0} 2", "rule");
-        let missing = "docs/protocol.md:1: it is missing: 2 places cite rules of the protocol";
+        let missing = "docs/protocol.md:1: this page is missing: 2 places cite its rules";
         assert_eq!(found(&text, None), [missing]);
         assert_eq!(found("no word of any", None), [""; 0]);
     }

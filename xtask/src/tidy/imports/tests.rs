@@ -126,7 +126,7 @@ fn a_room_that_others_know_than_those_who_may_is_found() {
 #[test]
 fn a_wall_around_nothing_is_found() {
     let files = [("vip-ctl/src/report.rs", "")];
-    let rule = "xtask/src/tidy/imports/walls.rs:1: there is no room agent: a wall without a room";
+    let rule = "xtask/src/tidy/imports/walls.rs:1: WALLS names the room agent, which does not exist";
     assert_eq!(found(&files, NEVER), [rule]);
 }
 

@@ -29,7 +29,7 @@ pub(super) const WALLS: &[Wall] = &[
     Wall {
         room: "agent",
         rule: Never(&["daemon", "http", "cli"]),
-        why: "threads know nothing of the process around them, nor of who asks them",
+        why: "threads know neither the process around them nor who asks them",
     },
     Wall {
         room: "agent/messages",
@@ -44,7 +44,11 @@ pub(super) const WALLS: &[Wall] = &[
         ]),
         why: "what threads tell each other belongs to none of them",
     },
-    Wall { room: "report", rule: Never(&["agent"]), why: "it words what it is given, from whomever" },
+    Wall {
+        room: "report",
+        rule: Never(&["agent"]),
+        why: "it formats what it is given, and does not ask for more",
+    },
     Wall {
         room: "doctor",
         rule: Never(&["agent"]),
@@ -54,12 +58,12 @@ pub(super) const WALLS: &[Wall] = &[
     Wall {
         room: "records",
         rule: Only(&["config", "engine", "lease", "common", "clock", "paths", "mutant"]),
-        why: "records are read and written below everybody who keeps some",
+        why: "every room that keeps records builds on it",
     },
     Wall {
         room: "outbound",
         rule: Only(&["config", "lease", "common"]),
-        why: "running a program and speaking TLS is below whoever does it",
+        why: "every room that runs a program or speaks TLS builds on it",
     },
     Wall { room: "engine", rule: Only(&["common"]), why: "the engine decides, and is simulated alone" },
     Wall {
@@ -69,7 +73,7 @@ pub(super) const WALLS: &[Wall] = &[
     },
     Wall { room: "common", rule: Only(&[]), why: "the kernel's side is built with it" },
     Wall { room: "daemon", rule: KnownBy(&["cli"]), why: "it is above all threads" },
-    Wall { room: "cli", rule: KnownBy(&["main"]), why: "nothing asks the command line" },
+    Wall { room: "cli", rule: KnownBy(&["main"]), why: "no other room calls the command line" },
 ];
 
 /// One arrow through a wall, as a sentence without its place.
@@ -164,7 +168,7 @@ mod tests {
         assert_eq!(between("report", "agents/a"), [""; 0]);
         assert_eq!(
             between("report", "agent"),
-            ["report must not import agent (A): it words what it is given, from whomever"]
+            ["report must not import agent (A): it formats what it is given, and does not ask for more"]
         );
     }
 }
