@@ -39,10 +39,10 @@ const PAUSE: Duration = Duration::from_secs(6);
 #[derive(Debug, Parser)]
 #[command(name = "vip-flood", about = "Flood a holder in the lab and measure what it costs")]
 pub struct FloodArgs {
-    /// The `vip-ctl` to run; else the release build
+    /// The `vip-ctl` to run; without this, the release build
     #[arg(long)]
     pub vip_ctl: Option<std::path::PathBuf>,
-    /// Datagrams a second
+    /// How many datagrams to send a second
     #[arg(long, default_value_t = 500_000)]
     pub rate: u32,
     /// How long each load lasts
@@ -51,11 +51,11 @@ pub struct FloodArgs {
     /// `lease` in the cluster's configuration
     #[arg(long, default_value = "50ms")]
     pub lease: humantime::Duration,
-    /// Send from a host on the switch, instead of straight out of the switch's
-    /// port of the holder by two threads
+    /// Send from a host on the switch; without this, two threads send straight
+    /// out of the switch's port to the holder, which is faster
     #[arg(long)]
     pub from_host: bool,
-    /// Only loads whose name has this in it
+    /// Run only loads whose name contains this
     #[arg(long)]
     pub only: Option<String>,
     /// Write the rows to this file as JSON
@@ -211,7 +211,11 @@ impl Target {
         };
         // The last ones: a recorder may have filled its memory with more.
         frames.drain(..frames.len().saturating_sub(FRAMES));
-        ensure!(load == Load::Nothing || !frames.is_empty(), "nothing was recorded for: {}", load.name());
+        ensure!(
+            load == Load::Nothing || !frames.is_empty(),
+            "the lab has recorded no datagrams for: {}",
+            load.name()
+        );
         Ok(frames)
     }
 

@@ -37,7 +37,7 @@ pub(super) fn floor(lab: &Lab, holder: &Spent, window: Duration) -> Result<f64> 
     // One to each other node, and as many back.
     let rounds = holder.sent as f64 / others.len() as f64;
     if rounds < 1.0 {
-        bail!("{} has sent too little", first.name());
+        bail!("{} has sent too few datagrams to measure the floor", first.name());
     }
     let bytes = usize::try_from(holder.bytes / (2 * holder.sent))?;
     let len = bytes.saturating_sub(HEADERS).clamp(*LEN.start(), *LEN.end());

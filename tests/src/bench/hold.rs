@@ -20,13 +20,13 @@ pub struct HoldArgs {
     /// Write the rows as JSON to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// T_accept
+    /// How long a lease is good for (T_accept)
     #[arg(long, value_name = "TIME", default_value = "20ms", value_parser = humantime::parse_duration)]
     pub lease: Duration,
-    /// How long each row is watched
+    /// How long to watch each row
     #[arg(long = "for", value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     pub time: Duration,
-    /// Only the row of this load
+    /// Measure only this load
     #[arg(long, value_enum)]
     pub load: Option<Load>,
     /// The vip-ctl to run
@@ -38,11 +38,11 @@ pub struct HoldArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Load {
-    /// Nothing
+    /// No load
     Idle,
     /// Two processes that use a whole core each
     Hogs2,
-    /// Sixteen of them
+    /// Sixteen processes that use a whole core each
     Hogs16,
     /// The holder's link of 100 Mbit/s is full
     Link,
@@ -206,7 +206,7 @@ fn row(load: Load, args: &HoldArgs, vip_ctl: &Path) -> Result<Row> {
 fn epoch(lab: &Lab) -> Result<u64> {
     let statuses = lab.nodes().iter().map(Node::status).collect::<Result<Vec<_>>>()?;
     let groups = statuses.iter().filter_map(|status| status.group(GROUP)?.epoch);
-    groups.max().context("no node knows of a grant")
+    groups.max().context("no node has seen a grant")
 }
 
 /// Of all nodes: renewals, and those that began late.
@@ -215,7 +215,8 @@ fn renewals(lab: &Lab) -> Result<(u64, u64)> {
     for node in lab.nodes() {
         let text = node.succeed(&["metrics"])?;
         let metric = |name: &str| -> Result<u64> {
-            metric(&text, name).with_context(|| format!("{} has no {name}", node.name()))
+            metric(&text, name)
+                .with_context(|| format!("`vip-ctl metrics` on {} prints no {name}", node.name()))
         };
         sum.0 += metric("vip_lease_renew_lateness_seconds_count")?;
         sum.1 += metric("vip_lease_renew_late_total")?;

@@ -17,11 +17,11 @@ use serde::Serialize;
 
 use crate::lab::{self, cleanup};
 
-/// Measure what is shipped, on this machine.
+/// Measure the agent on this machine, in network namespaces.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "bench", bin_name = "cargo xtask bench")]
 pub struct BenchArgs {
-    /// What is measured
+    /// What to measure
     #[command(subcommand)]
     pub what: What,
 }
@@ -29,9 +29,9 @@ pub struct BenchArgs {
 /// What can be measured.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum What {
-    /// Agents with 1 to 10,000 groups: CPU, traffic, lost datagrams, and how soon a failed check is heard
+    /// Measure agents with 1 to 10,000 groups: CPU, traffic, and how soon a failed check ends a lease
     Agent(AgentArgs),
-    /// Leases that are lost although nothing is broken: on an idle machine, among hogs, behind a full link or table of connections
+    /// Count leases lost although nothing is broken, on an idle machine and under several loads
     Hold(hold::HoldArgs),
 }
 
@@ -41,13 +41,13 @@ pub struct AgentArgs {
     /// Write the rows as JSON to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Only the rows that take no more than a minute together
+    /// Measure only a few rows, in about a minute
     #[arg(long)]
     pub quick: bool,
-    /// Only the rows of so many groups
+    /// Measure only rows with this many groups
     #[arg(long, value_name = "GROUPS")]
     pub groups: Option<u32>,
-    /// Only the rows of this lease, e.g. 200ms
+    /// Measure only rows with this lease (T_accept), e.g. 200ms
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub lease: Option<Duration>,
     /// The vip-ctl to run
@@ -80,7 +80,7 @@ impl Case {
         let lease_ms = u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX).max(1);
         let per_second = u64::from(self.groups) * 1_000 / lease_ms;
         (per_second > PER_SECOND_MAX)
-            .then(|| format!("{per_second} leases a second, and no more than {PER_SECOND_MAX} are tried"))
+            .then(|| format!("{per_second} renewals a second; the bench tries at most {PER_SECOND_MAX}"))
     }
 }
 

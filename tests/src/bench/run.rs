@@ -55,7 +55,7 @@ pub(super) fn row(case: Case, vip_ctl: &Path) -> Result<Row> {
     let after = usage(&lab)?;
     let spent: Vec<Spent> = after.iter().zip(&before).map(|(after, before)| after.since(before)).collect();
     let held = cluster.held(0);
-    ensure!(held == case.groups, "{} had {held} of {} groups after the window", holder.name(), case.groups);
+    ensure!(held == case.groups, "{} held {held} of {} groups at the end", holder.name(), case.groups);
 
     let last = case.groups - 1;
     let idle = cluster.fail_check(0, last)?;
@@ -118,7 +118,7 @@ fn lab(case: Case, vip_ctl: &Path) -> Result<Lab> {
             // The first node shall hold all groups: another one that stands at the same
             // time would get some.
             let delay = format!("[node]\nstartup_delay = \"{}ms\"\n", HEAD_START.as_millis());
-            ensure!(text.contains("[node]\n"), "{} has no [node]", node.config_file().display());
+            ensure!(text.contains("[node]\n"), "{} has no section [node]", node.config_file().display());
             text = text.replacen("[node]\n", &delay, 1);
         }
         node.write_config(&text)?;
@@ -147,7 +147,7 @@ fn wait_announced(holder: &Node) -> Result<()> {
         if now.saturating_sub(before) < ANNOUNCER_CALM / 100 {
             return Ok(());
         }
-        ensure!(clock::now() < deadline, "{} announces for longer than {START_PATIENCE:?}", holder.name());
+        ensure!(clock::now() < deadline, "{} still announces VIPs after {START_PATIENCE:?}", holder.name());
         ensure!(!cleanup::interrupted(), "interrupted");
         before = now;
     }
@@ -167,7 +167,7 @@ impl<'a> Cluster<'a> {
         let deadline = clock::now().plus(START_PATIENCE);
         let [first, others @ ..] = lab.nodes() else { bail!("the lab has no nodes") };
         let key = lab.key_file();
-        first.succeed(&["keygen", key.to_str().context("the key file's path")?])?;
+        first.succeed(&["keygen", key.to_str().context("the path of the key file is not UTF-8")?])?;
         first.start_agent()?;
         wait(first, deadline, || has_started(first))?;
         for node in others {
@@ -206,13 +206,16 @@ impl<'a> Cluster<'a> {
     /// longer the node has the lease.
     fn fail_check(&self, node: usize, group: u32) -> Result<Duration> {
         let name = self.lab.nodes()[node].name();
-        ensure!(self.leases[node].is_valid(group), "{name} does not hold the group with the check");
+        ensure!(self.leases[node].is_valid(group), "{name} does not hold the group whose check has to fail");
         let flag = flag(&self.lab.nodes()[node]);
         std::fs::remove_file(&flag).with_context(|| format!("removing {}", flag.display()))?;
         let begun = clock::now();
         let deadline = begun.plus(PATIENCE);
         while self.leases[node].is_valid(group) {
-            ensure!(clock::now() < deadline, "a check that fails on {name} is not heard within {PATIENCE:?}");
+            ensure!(
+                clock::now() < deadline,
+                "a failed check on {name} has not ended the lease within {PATIENCE:?}"
+            );
             ensure!(!cleanup::interrupted(), "interrupted");
             std::thread::sleep(LEASE_POLL);
         }
@@ -226,7 +229,7 @@ impl<'a> Cluster<'a> {
             if let Some(node) = nodes.iter().find(|node| self.leases[**node].is_valid(group)) {
                 return Ok(*node);
             }
-            ensure!(clock::now() < deadline, "nobody takes the group whose check has failed");
+            ensure!(clock::now() < deadline, "no node has taken the group whose check has failed");
             std::thread::sleep(LEASE_POLL);
         }
     }
@@ -241,7 +244,7 @@ impl<'a> Cluster<'a> {
             }
             ensure!(
                 clock::now() < deadline,
-                "{held} of {} groups were taken within {PATIENCE:?}",
+                "only {held} of {} groups have a new holder after {PATIENCE:?}",
                 self.case.groups
             );
             ensure!(!cleanup::interrupted(), "interrupted");

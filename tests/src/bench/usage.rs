@@ -37,9 +37,9 @@ impl Usage {
         };
         let (stat, dev, snmp) = (read("stat")?, read("net/dev")?, read("net/snmp")?);
         let at = clock::now();
-        let ticks = ticks(&stat).context("the agent's CPU time")?;
-        let bytes = bytes(&dev).context("the interface's bytes")?;
-        let udp = |name| udp(&snmp, name).with_context(|| format!("{name} of UDP"));
+        let ticks = ticks(&stat).with_context(|| format!("{proc}/stat has no CPU time"))?;
+        let bytes = bytes(&dev).with_context(|| format!("{proc}/net/dev has no bytes of the interface"))?;
+        let udp = |name| udp(&snmp, name).with_context(|| format!("{proc}/net/snmp has no {name} of UDP"));
         Ok(Self { at, ticks, bytes, sent: udp("OutDatagrams")?, lost: udp("InErrors")? })
     }
 

@@ -104,7 +104,7 @@ fn play(args: &DemoArgs, rig: &Rig, live: &mut Live) -> Result<bool> {
         match &lost {
             Ok(0) => "none lost".to_owned(),
             Ok(lost) => format!("{lost} LOST"),
-            Err(e) => format!("and it FAILED: {e:#}"),
+            Err(e) => format!("and the capture FAILED: {e:#}"),
         }
     );
     let history = tcp.history();
@@ -122,7 +122,7 @@ fn play(args: &DemoArgs, rig: &Rig, live: &mut Live) -> Result<bool> {
     );
     if let Some(file) = &args.json {
         std::fs::write(file, report.json()?).with_context(|| format!("writing {}", file.display()))?;
-        println!("written to {}", file.display());
+        println!("wrote the table to {}", file.display());
     }
     let mut complaints = report.complaints();
     if let Err(e) = ended

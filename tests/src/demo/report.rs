@@ -65,16 +65,15 @@ impl Report {
             let text = match event {
                 TcpEvent::Connected(by) => format!("TCP: connected, {by} answers"),
                 TcpEvent::Reset => "TCP: the connection was reset".to_owned(),
-                TcpEvent::TimedOut => "TCP: no answer, the client gives the connection up".to_owned(),
+                TcpEvent::TimedOut => "TCP: no answer, so the client closes the connection".to_owned(),
             };
             report.events.push((*at, text));
         }
         report.events.sort_by_key(|(at, _)| *at);
         if capture_lost != Some(&0) {
-            report.complaints.push(
-                "the capture lost frames or failed, so that nobody can vouch for `answered by two`"
-                    .to_owned(),
-            );
+            report
+                .complaints
+                .push("the capture lost frames or failed, so `answered by two` proves nothing".to_owned());
         }
         report
     }

@@ -80,7 +80,8 @@ impl Browser {
         let target = browser.call("Target.createTarget", &json!({ "url": "about:blank" }))?;
         let attach = json!({ "targetId": target["targetId"], "flatten": true });
         let attached = browser.call("Target.attachToTarget", &attach)?;
-        browser.session = Some(attached["sessionId"].as_str().context("a session")?.to_owned());
+        browser.session =
+            Some(attached["sessionId"].as_str().context("the browser has opened no session")?.to_owned());
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
         browser.call("Emulation.setDeviceMetricsOverride", &size)?;
         Ok(browser)
@@ -95,16 +96,18 @@ impl Browser {
         }
         let mut bytes = serde_json::to_vec(&message)?;
         bytes.push(0);
-        self.commands.write_all(&bytes).with_context(|| format!("telling the browser {method}"))?;
+        self.commands.write_all(&bytes).with_context(|| format!("sending {method} to the browser"))?;
         loop {
             let answer = match self.answers.recv_timeout(PATIENCE) {
                 Ok(answer) => answer,
-                Err(RecvTimeoutError::Timeout) => bail!("the browser does not answer {method}"),
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("the browser has not answered {method} within {PATIENCE:?}")
+                }
                 Err(RecvTimeoutError::Disconnected) => bail!("the browser ended at {method}"),
             };
             // Events have no id.
             if answer["id"] == id {
-                ensure!(answer["error"].is_null(), "{method}: {}", answer["error"]);
+                ensure!(answer["error"].is_null(), "the browser refuses {method}: {}", answer["error"]);
                 return Ok(answer["result"].clone());
             }
         }
@@ -149,7 +152,7 @@ impl Browser {
             text = self.text().unwrap_or_default();
             wanted(&text)
         });
-        ensure!(seen, "never seen: {what}; on the page was:\n{text}");
+        ensure!(seen, "the page has not shown {what} within {PATIENCE:?}; it shows:\n{text}");
         Ok(())
     }
 
@@ -218,7 +221,7 @@ impl Browser {
     /// When the browser makes none.
     pub fn picture(&mut self) -> Result<Vec<u8>> {
         let made = self.call("Page.captureScreenshot", &json!({ "format": "png" }))?;
-        decoded(made["data"].as_str().context("a picture")?)
+        decoded(made["data"].as_str().context("the browser's answer has no picture")?)
     }
 }
 
@@ -259,7 +262,7 @@ fn decoded(text: &str) -> Result<Vec<u8>> {
             b'0'..=b'9' => character - b'0' + 52,
             b'+' => 62,
             b'/' => 63,
-            _ => bail!("{character} is no base64"),
+            _ => bail!("the picture is not base64: it has the byte {character}"),
         };
         held = (held << 6) | u32::from(value);
         bits += 6;

@@ -84,7 +84,7 @@ impl Capture {
                 .enumerate()
                 .map(|(index, node)| Ok((if_nametoindex(node.name())? as usize, NodeIndex(index))))
                 .collect();
-            Ok::<_, anyhow::Error>((open_socket()?, ports.context("the switch's ports")?))
+            Ok::<_, anyhow::Error>((open_socket()?, ports.context("finding the switch's ports")?))
         })??;
         let socket = Arc::new(socket);
         let shared = Arc::new(Shared::default());
@@ -140,7 +140,7 @@ impl Capture {
                 &raw mut length,
             )
         };
-        Errno::result(result).context("asking for lost frames")?;
+        Errno::result(result).context("asking how many frames the capture has lost")?;
         // The kernel starts again at 0 with every look.
         let drops = u64::from(statistics.drops);
         Ok(self.lost.fetch_add(drops, Ordering::Relaxed) + drops)
@@ -168,8 +168,9 @@ fn open_socket() -> Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let socket = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)
         .context("opening a packet socket")?;
-    setsockopt(&socket, sockopt::RcvBufForce, &QUEUE_BYTES).context("the capture's queue")?;
-    setsockopt(&socket, sockopt::ReceiveTimestampns, &true).context("kernel timestamps")?;
+    setsockopt(&socket, sockopt::RcvBufForce, &QUEUE_BYTES)
+        .context("setting the size of the capture's queue")?;
+    setsockopt(&socket, sockopt::ReceiveTimestampns, &true).context("turning kernel timestamps on")?;
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(0, POLL_US))?;
     let yes: libc::c_int = 1;
     // SAFETY: the option takes an int, and gets one.
@@ -182,7 +183,7 @@ fn open_socket() -> Result<OwnedFd> {
             libc::socklen_t::try_from(size_of::<libc::c_int>())?,
         )
     };
-    Errno::result(result).context("capturing only what comes in")?;
+    Errno::result(result).context("telling the capture to ignore outgoing frames")?;
     Ok(socket)
 }
 

@@ -228,10 +228,10 @@ pub fn sweep() -> Result<()> {
 pub fn remove(id: &LabId) -> Result<()> {
     let _all = lock_labs()?;
     if !id.dir().exists() {
-        bail!("there is no lab {id}");
+        bail!("there is no lab {id}: `ls {LABS_DIR}` lists those that there are");
     }
     if lock_file(&id.dir().join("lock"), FlockArg::LockExclusiveNonblock)?.is_none() {
-        bail!("lab {id} is in use by a running process");
+        bail!("lab {id} belongs to a running process: end that process, which removes the lab");
     }
     let complaints = teardown(id);
     if !complaints.is_empty() {
@@ -311,7 +311,7 @@ fn end_processes(spaces: &[PathBuf]) -> Result<()> {
     }
     let left = processes_in(&inodes);
     if !left.is_empty() {
-        bail!("processes {left:?} do not end");
+        bail!("processes {left:?} still run after SIGKILL");
     }
     Ok(())
 }
@@ -375,7 +375,7 @@ pub fn catch_signals() -> Result<()> {
 }
 
 fn clean_up_and_exit(signal: u8) -> ! {
-    eprintln!("\ninterrupted: cleaning up");
+    eprintln!("\ninterrupted: removing the lab");
     *CLOSED.write().unwrap_or_else(PoisonError::into_inner) = true;
     let labs = LIVE.lock().unwrap_or_else(PoisonError::into_inner).clone();
     for id in labs {

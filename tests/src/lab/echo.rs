@@ -45,7 +45,7 @@ impl EchoServer {
     pub fn start(ns: &Netns, name: &str, at: SocketAddrV4) -> Result<Self> {
         let (udp, tcp) = ns
             .enter(|| Ok::<_, nix::Error>((bound(SockType::Datagram, at)?, bound(SockType::Stream, at)?)))?
-            .with_context(|| format!("binding the echo of {name} to {at}"))?;
+            .with_context(|| format!("binding the echo service of {name} to {at}"))?;
         setsockopt(&udp, sockopt::Ipv4PacketInfo, &true)?;
         setsockopt(&udp, sockopt::RcvBufForce, &QUEUE_BYTES)?;
         UdpSocket::from(udp.try_clone()?).set_read_timeout(Some(POLL))?;

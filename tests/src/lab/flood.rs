@@ -200,7 +200,7 @@ fn ignore_outgoing(socket: &OwnedFd) -> Result<()> {
             length,
         )
     };
-    Errno::result(result).map(drop).context("recording only what comes in")
+    Errno::result(result).map(drop).context("telling the recorder to ignore outgoing frames")
 }
 
 fn packet_socket() -> Result<OwnedFd> {
@@ -217,7 +217,7 @@ pub fn mac_of(ns: &Netns) -> Result<[u8; 6]> {
         let mut own = nix::ifaddrs::getifaddrs()?.filter(|one| one.interface_name == INTERFACE);
         Ok::<_, Errno>(own.find_map(|one| one.address?.as_link_addr()?.addr()))
     })?;
-    mac?.context("an interface with a hardware address")
+    mac?.with_context(|| format!("{INTERFACE} in {} has no hardware address", ns.name()))
 }
 
 /// Frames to be sent over and over.
@@ -306,7 +306,7 @@ fn socket_of(ns: &Netns, interface: &str) -> Result<OwnedFd> {
 }
 
 fn send(socket: &OwnedFd, frames: &[&[u8]], per_second: u32, lasts: Duration) -> Result<Sent> {
-    ensure!(!frames.is_empty(), "nothing to send");
+    ensure!(!frames.is_empty(), "the flood has no frames to send");
     std::thread::scope(|scope| {
         let sender = scope.spawn(|| send_all(socket, frames, per_second, lasts));
         sender.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -347,7 +347,7 @@ fn link(ifindex: u32, protocol: libc::c_int) -> Result<LinkAddr> {
     let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>())?;
     // SAFETY: the structure is a whole one of the family that it names.
     let address = unsafe { LinkAddr::from_raw((&raw const address).cast(), Some(length)) };
-    address.context("a link address")
+    address.with_context(|| format!("making an address of interface {ifindex}"))
 }
 
 /// Frames for one system call.

@@ -31,7 +31,7 @@ impl Answer {
     /// # Errors
     /// When it is none.
     pub fn json(&self) -> Result<Value> {
-        serde_json::from_str(&self.body).with_context(|| format!("{self:?} has no JSON"))
+        serde_json::from_str(&self.body).with_context(|| format!("the body is not JSON: {self:?}"))
     }
 
     /// The word and the exit code of an error.
@@ -41,9 +41,12 @@ impl Answer {
     pub fn error(&self) -> Result<(String, u64)> {
         let json = self.json()?;
         let error = &json["error"];
-        ensure!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{self:?}");
-        let code = error["code"].as_str().with_context(|| format!("{self:?} has no code"))?;
-        let exit = error["exit"].as_u64().with_context(|| format!("{self:?} has no exit code"))?;
+        ensure!(
+            error["message"].as_str().is_some_and(|message| !message.is_empty()),
+            "no error message: {self:?}"
+        );
+        let code = error["code"].as_str().with_context(|| format!("no error code: {self:?}"))?;
+        let exit = error["exit"].as_u64().with_context(|| format!("no exit code: {self:?}"))?;
         Ok((code.to_owned(), exit))
     }
 }
@@ -130,15 +133,21 @@ impl<'a> Ask<'a> {
 
 fn parse(bytes: &[u8]) -> Result<Answer> {
     let text = String::from_utf8_lossy(bytes);
-    let (head, body) = text.split_once("\r\n\r\n").with_context(|| format!("no HTTP: {text:?}"))?;
+    let (head, body) =
+        text.split_once("\r\n\r\n").with_context(|| format!("the answer is not HTTP: {text:?}"))?;
     let mut lines = head.split("\r\n");
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).context("no status line")?;
+    let status =
+        lines.next().and_then(|line| line.split(' ').nth(1)).context("the answer has no status line")?;
     let headers: Option<BTreeMap<_, _>> = lines
         .map(|line| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())))
         .collect();
-    let headers = headers.context("a header without a colon")?;
+    let headers = headers.context("the answer has a header without a colon")?;
     if let Some(len) = headers.get("content-length") {
-        ensure!(body.len() == len.parse::<usize>()?, "a body of {} bytes, not {len}", body.len());
+        ensure!(
+            body.len() == len.parse::<usize>()?,
+            "the body has {} bytes, its header says {len}",
+            body.len()
+        );
     }
     Ok(Answer { status: status.parse()?, headers, body: body.to_owned() })
 }

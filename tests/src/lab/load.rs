@@ -29,7 +29,7 @@ impl Hog {
         let mut command = Command::new("timeout");
         command.arg(at_most.as_secs().max(1).to_string());
         command.args(["sh", "-c", "while :; do :; done"]).stdin(Stdio::null());
-        Ok(Self(command.spawn().context("starting a hog")?))
+        Ok(Self(command.spawn().context("starting a process that uses a whole core")?))
     }
 }
 
@@ -62,7 +62,7 @@ impl Sender {
         let (is_over, count) = (Arc::clone(&stop), Arc::clone(&sent));
         let end = clock::now().plus(at_most);
         let body = move || {
-            let mut socket = UdpSocket::bind("0.0.0.0:0").context("a socket to send from")?;
+            let mut socket = UdpSocket::bind("0.0.0.0:0").context("opening a socket to send from")?;
             while !is_over.load(Ordering::Relaxed) && clock::now() < end {
                 // A queue without room, or nobody there: it is a load all the same.
                 count.fetch_add(u64::from(send(&mut socket).is_ok()), Ordering::Relaxed);
@@ -111,7 +111,7 @@ pub fn fill_link(node: &Node, to: SocketAddrV4, at_most: Duration) -> Result<Sen
 
 fn tc(node: &Node, args: &[&str], more: &[&str]) -> Result<()> {
     let output = node.ns().command("tc")?.args(args).args(more).output().context("running tc")?;
-    ensure!(output.status.success(), "tc {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "tc {args:?} failed: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
 
@@ -127,7 +127,7 @@ const CONNECTIONS_PER_SECOND: u32 = 25_000;
 pub fn fill_conntrack(node: &Node, client: &Netns, at_most: Duration) -> Result<Sender> {
     let rules = "table inet load { chain in { type filter hook input priority 0; ct state invalid drop; }; }";
     let output = node.ns().command("nft")?.arg(rules).output().context("running nft")?;
-    ensure!(output.status.success(), "nft: {}", String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "nft refuses the rules: {}", String::from_utf8_lossy(&output.stderr));
     let (address, mut port, begun, mut sent) = (node.address(), DISCARD, clock::now(), 0_u32);
     Sender::start(client, at_most, move |socket| {
         let due = begun.plus(Duration::from_secs(1) * sent / CONNECTIONS_PER_SECOND);

@@ -225,7 +225,10 @@ impl Lab {
     /// # Errors
     /// When there is none.
     pub fn node(&self, name: &str) -> Result<&Node> {
-        self.nodes.iter().find(|node| node.name() == name).with_context(|| format!("no node {name}"))
+        self.nodes
+            .iter()
+            .find(|node| node.name() == name)
+            .with_context(|| format!("the lab has no node {name}"))
     }
 
     /// The first client.
@@ -251,7 +254,7 @@ impl Lab {
         let Some(first) = self.nodes.first() else { bail!("this lab has no nodes") };
         let key = self.key_file();
         if !key.exists() {
-            let key = key.to_str().context("the key file's path")?;
+            let key = key.to_str().context("the path of the key file is not UTF-8")?;
             first.succeed(&["keygen", key])?;
         }
         for node in &self.nodes {
@@ -307,7 +310,10 @@ impl Lab {
                 return Ok(holder);
             }
             if clock::now() >= deadline {
-                bail!("no agreed holder of {group} within {patience:?}: {}", said.join("; "));
+                bail!(
+                    "the nodes have not agreed on a holder of {group} within {patience:?}: {}",
+                    said.join("; ")
+                );
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -436,7 +442,7 @@ pub fn wait_until(deadline: BootNs, mut ready: impl FnMut() -> bool) -> bool {
 pub fn find_vip_ctl() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("VIP_CTL").map(PathBuf::from) {
         if !path.is_file() {
-            bail!("VIP_CTL names {}, which is no file", path.display());
+            bail!("VIP_CTL names {}, which is not a file", path.display());
         }
         return Ok(path);
     }
@@ -459,7 +465,7 @@ pub fn begin(what: &str, vip_ctl: Option<&Path>) -> Result<PathBuf> {
         bail!("{what} {why}: it builds network namespaces and loads XDP programs");
     }
     match vip_ctl {
-        Some(path) => path.canonicalize().with_context(|| format!("{}", path.display())),
+        Some(path) => path.canonicalize().with_context(|| format!("cannot find {}", path.display())),
         None => find_vip_ctl(),
     }
 }

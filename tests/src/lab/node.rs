@@ -175,7 +175,7 @@ impl Node {
     pub fn start_agent_with(&self, args: &[&str]) -> Result<()> {
         let mut agent = self.agent();
         if agent.is_some() {
-            bail!("{} has an agent already", self.name);
+            bail!("an agent already runs on {}", self.name);
         }
         let log = OpenOptions::new().create(true).append(true).open(self.log_file())?;
         let mut command = self.vip_ctl()?;
@@ -198,12 +198,14 @@ impl Node {
     /// When there is no such thread, or its account can't be read.
     pub fn thread_time(&self, thread: &str) -> Result<Duration> {
         let tasks = format!("/proc/{}/task", self.agent_pid()?);
-        for task in std::fs::read_dir(&tasks).with_context(|| tasks.clone())? {
+        for task in std::fs::read_dir(&tasks).with_context(|| format!("listing {tasks}"))? {
             let task = task?.path();
             if std::fs::read_to_string(task.join("comm"))?.trim() == thread {
                 let stat = std::fs::read_to_string(task.join("schedstat"))?;
-                let run = stat.split_ascii_whitespace().next().context("a thread's run time")?;
-                return Ok(Duration::from_nanos(run.parse().context("nanoseconds")?));
+                let run = stat.split_ascii_whitespace().next().context("schedstat has no run time")?;
+                return Ok(Duration::from_nanos(
+                    run.parse().context("schedstat's run time is not a number")?,
+                ));
             }
         }
         anyhow::bail!("the agent of {} has no thread {thread}", self.name())
@@ -215,8 +217,8 @@ impl Node {
     /// When it was not started.
     pub fn agent_pid(&self) -> Result<Pid> {
         let agent = self.agent();
-        let child = agent.as_ref().with_context(|| format!("{} has no agent", self.name))?;
-        Ok(Pid::from_raw(i32::try_from(child.id()).context("a process id")?))
+        let child = agent.as_ref().with_context(|| format!("no agent runs on {}", self.name))?;
+        Ok(Pid::from_raw(i32::try_from(child.id()).context("the agent's process id is out of range")?))
     }
 
     /// Fails if the agent has ended by itself, with the end of its log.
@@ -225,7 +227,7 @@ impl Node {
     /// See above; a node without an agent is all right.
     pub fn check_agent(&self) -> Result<()> {
         let ended = match self.agent().as_mut() {
-            Some(child) => child.try_wait().context("looking after the agent")?,
+            Some(child) => child.try_wait().context("checking whether the agent still runs")?,
             None => None,
         };
         if let Some(status) = ended {
@@ -243,7 +245,7 @@ impl Node {
         kill(pid, Signal::SIGTERM).context("sending SIGTERM")?;
         let deadline = clock::now().plus(STOP_PATIENCE);
         let mut agent = self.agent();
-        let mut child = agent.take().context("the agent is gone")?;
+        let mut child = agent.take().context("another thread has stopped the agent")?;
         let mut status = None;
         wait_until(deadline, || {
             status = child.try_wait().ok().flatten();
@@ -254,7 +256,7 @@ impl Node {
         }
         child.kill().context("killing the agent")?;
         child.wait().context("waiting for the agent")?;
-        bail!("the agent of {} did not end on SIGTERM:\n{}", self.name, self.log_tail())
+        bail!("the agent of {} did not end on SIGTERM; its log ends with:\n{}", self.name, self.log_tail())
     }
 
     /// Kills the agent with SIGKILL and waits for its end; the host lives on.
@@ -263,7 +265,7 @@ impl Node {
     /// When there is none.
     pub fn kill_agent(&self) -> Result<()> {
         let mut agent = self.agent();
-        let mut child = agent.take().with_context(|| format!("{} has no agent", self.name))?;
+        let mut child = agent.take().with_context(|| format!("no agent runs on {}", self.name))?;
         child.kill().context("sending SIGKILL")?;
         child.wait().context("waiting for the agent")?;
         Ok(())
@@ -362,7 +364,8 @@ impl Node {
     /// When it fails, or its output is not of the documented shape.
     pub fn status(&self) -> Result<Status> {
         let text = self.succeed(&["status", "-o", "json"])?;
-        serde_json::from_str(&text).with_context(|| format!("status of {}: {}", self.name, text.trim()))
+        serde_json::from_str(&text)
+            .with_context(|| format!("cannot read the status of {}: {}", self.name, text.trim()))
     }
 
     /// Waits until the agent answers on its socket, hears a majority and has its vote.
@@ -378,7 +381,7 @@ impl Node {
             }
             if clock::now() >= deadline {
                 let said = match status {
-                    Ok(s) if s.silent => "it keeps its silence".to_owned(),
+                    Ok(s) if s.silent => "it has just started and has no vote yet".to_owned(),
                     Ok(_) => "it hears no majority".to_owned(),
                     Err(e) => format!("{e:#}"),
                 };
@@ -393,7 +396,8 @@ impl Node {
     /// # Errors
     /// When `ip` fails.
     pub fn snapshot(&self) -> Result<Snapshot> {
-        Snapshot::take(&self.ns).with_context(|| format!("looking at {}", self.name))
+        Snapshot::take(&self.ns)
+            .with_context(|| format!("reading the network configuration of {}", self.name))
     }
 
     /// Where the agent's output goes.
@@ -441,7 +445,7 @@ fn output_within(command: &mut Command, patience: Duration) -> Result<Output> {
     let Some(status) = status else {
         child.kill()?;
         child.wait()?;
-        bail!("no answer within {patience:?}");
+        bail!("{command:?} did not end within {patience:?}: the lab has killed it");
     };
     Ok(Output {
         status,

@@ -380,7 +380,7 @@ impl ArpProber {
     /// # Errors
     /// When the packet socket or the thread is refused.
     pub fn start(client: &Client, target: Ipv4Addr, period: Duration) -> Result<Self> {
-        let (socket, mac) = client.ns.enter(|| open_link(INTERFACE))?.context("a socket for ARP")?;
+        let (socket, mac) = client.ns.enter(|| open_link(INTERFACE))?.context("opening a socket for ARP")?;
         let request = arp_request(mac, client.address, target);
         let sent = Arc::new(AtomicU64::new(0));
         let mut background = Background::new();
@@ -430,7 +430,8 @@ fn open_link(interface: &str) -> Result<(OwnedFd, [u8; 6])> {
     Errno::result(unsafe {
         libc::getsockname(link.as_raw_fd(), (&raw mut address).cast(), &raw mut length)
     })?;
-    let mac = *address.sll_addr.first_chunk().context("no hardware address")?;
+    let mac =
+        *address.sll_addr.first_chunk().with_context(|| format!("{interface} has no hardware address"))?;
     Ok((link, mac))
 }
 

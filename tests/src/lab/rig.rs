@@ -143,8 +143,8 @@ impl Rig {
                 return Ok(by);
             }
             if clock::now() >= deadline {
-                let who = if other_than.is_some() { "no other node" } else { "nobody" };
-                bail!("{who} answers the client within {:?}", patience(&self.lab));
+                let who = if other_than.is_some() { "no other node" } else { "no node" };
+                bail!("{who} answers the client's probes within {:?}", patience(&self.lab));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -167,7 +167,7 @@ impl Rig {
     pub fn account(&self, start: BootNs, end: BootNs, holder_before: &str) -> Result<Account> {
         clock::sleep_until(end.plus(LATE));
         let lost = self.capture.lost()?;
-        ensure!(lost == 0, "the capture lost {lost} frames");
+        ensure!(lost == 0, "the capture lost {lost} frames, so it proves nothing");
         let before = self.lab.nodes().iter().position(|n| n.name() == holder_before).map(NodeIndex);
         Ok(Account::new(&self.udp.probes(), &self.capture.frames(), start, end, before))
     }
@@ -190,8 +190,11 @@ impl Rig {
         std::thread::sleep(WATCH);
         let account = self.account(start, clock::now(), before)?;
         ensure!(account.verdict.answered_by_two == 0, "answered by two: {account:?}");
-        ensure!(account.holder_after.as_deref() == Some(&*after), "it moved on: {account:?}");
-        ensure!(account.gap_ms() <= clock::millis(self.lab.lease() + NOISE), "too long a gap: {account:?}");
+        ensure!(account.holder_after.as_deref() == Some(&*after), "the VIP moved once more: {account:?}");
+        ensure!(
+            account.gap_ms() <= clock::millis(self.lab.lease() + NOISE),
+            "the gap is too long: {account:?}"
+        );
         Ok((self.lab.node(&after)?, account))
     }
 
@@ -204,8 +207,8 @@ impl Rig {
         std::thread::sleep(WATCH);
         let account = self.account(start, clock::now(), holder)?;
         ensure!(account.verdict.answered_by_two == 0, "answered by two: {account:?}");
-        ensure!(account.verdict.new_holder.is_none(), "it moved: {account:?}");
-        ensure!(account.probes_lost == 0, "lost probes: {account:?}");
+        ensure!(account.verdict.new_holder.is_none(), "the VIP moved: {account:?}");
+        ensure!(account.probes_lost == 0, "the client lost probes: {account:?}");
         self.check()
     }
 
@@ -217,9 +220,9 @@ impl Rig {
     pub fn expect_silence(&self, fenced: BootNs) -> Result<()> {
         clock::sleep_until(fenced.plus(WATCH));
         let lost = self.capture.lost()?;
-        ensure!(lost == 0, "the capture lost {lost} frames");
+        ensure!(lost == 0, "the capture lost {lost} frames, so it proves nothing");
         let late = self.capture.frames().iter().filter(|frame| frame.at > fenced).count();
-        ensure!(late == 0, "{late} frames with the VIP as source");
+        ensure!(late == 0, "nodes sent {late} frames with the VIP as source");
         Ok(())
     }
 }

@@ -70,6 +70,6 @@ pub fn note(name: &str, why: &str) {
     if let Some(path) = std::env::var_os(SKIPS_ENV) {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
         let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
-        assert!(written.is_ok(), "can't write to {}: {written:?}", path.display());
+        assert!(written.is_ok(), "cannot write to {}: {written:?}", path.display());
     }
 }

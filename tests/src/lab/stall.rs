@@ -65,7 +65,7 @@ impl StallWatch {
             }));
         }
         for _ in 0..cpus {
-            is_ready.recv().context("a watching thread has ended")??;
+            is_ready.recv().context("a thread that watches for stalls has ended")??;
         }
         Ok(watch)
     }
@@ -78,7 +78,7 @@ impl StallWatch {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Stalls::default();
         for thread in std::mem::take(&mut self.threads) {
-            let stalls = thread.join().ok().context("a watching thread panicked")?;
+            let stalls = thread.join().ok().context("a thread that watches for stalls has panicked")?;
             all.longest = all.longest.max(stalls.longest);
             all.long.extend(stalls.long);
         }
@@ -101,6 +101,6 @@ fn settle(cpu: usize) -> Result<()> {
     let param = libc::sched_param { sched_priority: PRIORITY };
     // SAFETY: 0 is the calling thread; the parameter lives through the call.
     let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const param) };
-    ensure!(result == 0, "real-time priority: {}", std::io::Error::last_os_error());
+    ensure!(result == 0, "cannot get real-time priority: {}", std::io::Error::last_os_error());
     Ok(())
 }

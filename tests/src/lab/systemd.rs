@@ -68,7 +68,9 @@ impl Systemd {
         let dir = node.run_dir().with_extension("systemd");
         for (name, text) in units {
             let file = dir.join("units").join(name);
-            std::fs::create_dir_all(file.parent().context("a directory")?)?;
+            std::fs::create_dir_all(
+                file.parent().with_context(|| format!("{} is in no directory", file.display()))?,
+            )?;
             std::fs::write(file, text)?;
         }
         let said = dir.join("log");
@@ -93,7 +95,11 @@ impl Systemd {
             systemd.pid != 0
                 && systemd.systemctl(&["is-active", "lab.target"]).is_ok_and(|output| output.status.success())
         });
-        ensure!(is_up, "systemd does not come up: {}", std::fs::read_to_string(&said).unwrap_or_default());
+        ensure!(
+            is_up,
+            "systemd has not come up within {PATIENCE:?}; it says: {}",
+            std::fs::read_to_string(&said).unwrap_or_default()
+        );
         Ok(systemd)
     }
 
@@ -133,7 +139,8 @@ impl Drop for Systemd {
         let _reaped = self.unshare.wait();
         let deadline = clock::now().plus(Duration::from_secs(10));
         if !wait_until(deadline, || remove_groups(&self.cgroup)) {
-            let _told = writeln!(std::io::stderr(), "{} is left behind", self.cgroup.display());
+            let _told =
+                writeln!(std::io::stderr(), "cannot remove the control group {}", self.cgroup.display());
         }
     }
 }
@@ -150,7 +157,7 @@ fn cgroup_root() -> Result<PathBuf> {
     };
     of(|kind, options| kind == "cgroup" && options.contains("name=systemd"))
         .or_else(|| of(|kind, _| kind == "cgroup2"))
-        .context("there are no control groups mounted here")
+        .context("this machine has no control groups mounted")
 }
 
 /// Removes a group and those below it; false as long as a process is in one.

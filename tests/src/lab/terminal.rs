@@ -92,7 +92,7 @@ impl Terminal {
             screen = self.screen();
             wanted(&screen)
         });
-        ensure!(seen, "never seen: {what}; on the screen was:\n{screen}");
+        ensure!(seen, "the screen has not shown {what} within {PATIENCE:?}; it shows:\n{screen}");
         Ok(screen)
     }
 

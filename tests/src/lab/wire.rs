@@ -51,7 +51,7 @@ fn load_pass_all() -> Result<OwnedFd> {
     // SAFETY: `attr` is laid out as the kernel expects it, its size is passed
     // along, and what it points to lives until the call returns.
     let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attr, size_of::<ProgLoad>()) };
-    let fd = i32::try_from(fd).context("a file descriptor")?;
+    let fd = i32::try_from(fd).context("the kernel has given no file descriptor")?;
     if fd < 0 {
         return Err(std::io::Error::last_os_error()).context("loading the switch ports' pass-all program");
     }
@@ -81,7 +81,7 @@ fn set_xdp(interface: &str, program: &OwnedFd) -> Result<()> {
     const NLA_F_NESTED: u16 = 1 << 15;
     const NLM_F_REQUEST_ACK: u16 = 1 | 4;
 
-    let ifindex = if_nametoindex(interface).with_context(|| format!("no interface {interface}"))?;
+    let ifindex = if_nametoindex(interface).with_context(|| format!("there is no interface {interface}"))?;
     let mut message = Vec::with_capacity(64);
     message.extend(0_u32.to_ne_bytes()); // the length, set below
     message.extend(libc::RTM_SETLINK.to_ne_bytes());
@@ -99,7 +99,7 @@ fn set_xdp(interface: &str, program: &OwnedFd) -> Result<()> {
         message.extend(kind.to_ne_bytes());
         message.extend(value);
     }
-    let length = u32::try_from(message.len()).context("a short message")?;
+    let length = u32::try_from(message.len()).context("the RTM_SETLINK message is too long")?;
     message[..4].copy_from_slice(&length.to_ne_bytes());
 
     let route = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
@@ -110,7 +110,9 @@ fn set_xdp(interface: &str, program: &OwnedFd) -> Result<()> {
     let errno = reply[..len].get(16..20).and_then(|b| b.try_into().ok()).map(i32::from_ne_bytes);
     match errno {
         Some(0) => Ok(()),
-        Some(e) => Err(std::io::Error::from_raw_os_error(-e)).context("RTM_SETLINK with IFLA_XDP"),
+        Some(e) => {
+            Err(std::io::Error::from_raw_os_error(-e)).context("the kernel refuses RTM_SETLINK with IFLA_XDP")
+        }
         None => bail!("the answer to RTM_SETLINK has {len} bytes"),
     }
 }
@@ -140,7 +142,8 @@ pub fn disable_tx_checksum_offload(ns: &Netns, interface: &str) -> Result<()> {
     const SIOCETHTOOL: libc::c_ulong = 0x8946;
     const ETHTOOL_STXCSUM: u32 = 0x17;
 
-    let name = CString::new(interface).context("an interface's name")?;
+    let name =
+        CString::new(interface).with_context(|| format!("{interface:?} is not an interface's name"))?;
     let bytes = name.as_bytes();
     if bytes.len() >= libc::IFNAMSIZ {
         bail!("{interface} is too long for an interface's name");
@@ -155,5 +158,5 @@ pub fn disable_tx_checksum_offload(ns: &Netns, interface: &str) -> Result<()> {
         let result = unsafe { libc::ioctl(any.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) };
         nix::errno::Errno::result(result).map(drop)
     })?;
-    errno.with_context(|| format!("switching tx checksums of {interface} in {} off", ns.name()))
+    errno.with_context(|| format!("switching off tx checksums of {interface} in {}", ns.name()))
 }
