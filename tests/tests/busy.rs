@@ -1,5 +1,4 @@
-//! A busy machine: real-time priority keeps the lease, and what lateness there
-//! is can be read off.
+//! On a busy machine, real-time priority keeps the lease, and metrics show how late renewals are.
 
 use std::time::Duration;
 
@@ -12,14 +11,14 @@ use vip_tests::lab::{Lab, LabSpec, clock, find_vip_ctl, skip};
 use vip_tests_macros::lab_test;
 
 const LEASE: Duration = Duration::from_millis(50);
-/// How long the hogs run.
+/// How long the hogs run: processes that use a whole core each.
 const BUSY: Duration = Duration::from_secs(60);
 /// As many as the machine has cores, at nice 0.
 const HOGS: usize = 2;
-/// A machine that itself stands still for longer proves nothing about a lease
-/// of which 15 ms may be missed.
+/// A run proves nothing if the machine itself stood still for longer: the lease has 15 ms to
+/// spare.
 const STALL: Duration = Duration::from_millis(10);
-/// How often it is tried again for that.
+/// How often to try again after such a run.
 const TRIES: usize = 3;
 
 #[lab_test]
@@ -41,8 +40,8 @@ fn hogs_cause_no_failover_at_a_lease_of_50_ms() -> Result<()> {
     Ok(())
 }
 
-/// What moved while the hogs ran, if anything did. Whatever else is wrong is
-/// an error, also on a machine that stands still.
+/// Runs the hogs, and returns what moved meanwhile, if anything did. Anything else that goes
+/// wrong is an error, even if the machine stood still.
 fn moved_with_hogs() -> Result<Option<String>> {
     let spec = LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?));
     let rig = Rig::start(Lab::new(&spec)?, &spec, ArpProbes::Off, |_| ())?;
@@ -57,7 +56,8 @@ fn moved_with_hogs() -> Result<Option<String>> {
     if status.groups[0].state != "active" || status.groups[0].epoch != epoch {
         return Ok(Some(format!("{status:?}")));
     }
-    // The client shares the cores with the hogs and may be late; who answers it may not change.
+    // The client shares the cores with the hogs and may be late, but one node must answer it
+    // throughout.
     let account = rig.account(start, clock::now(), holder.name())?;
     ensure!(account.verdict.new_holder.is_none() && account.verdict.answered_by_two == 0, "{account:?}");
 

@@ -2,12 +2,12 @@
 //! for a few seconds on random bytes; `cargo bolero test -p vip-tests NAME`
 //! runs one with a fuzzer, for as long as wanted.
 //!
-//! [`packets_of_peers`]: whatever authenticated peers say, an engine neither
-//! panics nor spins, and what it says in return stays bounded.
-//! [`packets_by_labels`]: the decoder that agents use, with groups by their
-//! labels, takes whatever comes, and what a peer of the same groups encodes.
-//! [`datagrams_of_strangers`]: whatever arrives that no peer has sealed, the
-//! transport drops without an answer and without a change.
+//! [`packets_of_peers`]: whatever authenticated peers send, an engine neither panics nor spins,
+//! and sends a bounded number of messages.
+//! [`packets_by_labels`]: the decoder that agents use, which finds groups by their labels,
+//! survives any bytes, and decodes what a peer with the same groups encodes.
+//! [`datagrams_of_strangers`]: the transport drops whatever no peer has sealed. It sends no
+//! answer and changes nothing.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -31,10 +31,10 @@ const ACCEPT: Duration = Duration::from_millis(100);
 const GROUPS: u16 = 3;
 /// Two nodes and a witness that talk to this one.
 const PEERS: u8 = 3;
-/// What may follow from one message for one peer, and what may be due for a
-/// group when time passes, and what a node does as a whole; in outputs.
+/// The most outputs of an engine that handles no message: what is due for each group, and what
+/// the node does as a whole.
 const OUTPUTS_MAX: usize = 64;
-/// Questions of the engine that wait for an answer; older ones were lost.
+/// How many questions of the engine wait for an answer; older ones count as lost.
 const ASKED_MAX: usize = 48;
 /// Wake-ups that an engine may ask for at one moment.
 const WAKES_MAX: u32 = 8;
@@ -69,7 +69,7 @@ impl Bytes<'_> {
         }
     }
 
-    /// Mostly small, where numbers meet each other; sometimes at the very end.
+    /// Mostly a small number, so that equal ones are common; sometimes one near the maximum.
     fn u64(&mut self) -> u64 {
         match self.u8() {
             small @ 0..=247 => u64::from(small),
@@ -97,7 +97,7 @@ impl Bytes<'_> {
         self.flag().then(|| self.node())
     }
 
-    /// The last one does not exist.
+    /// A group; the last one does not exist.
     fn group(&mut self) -> GroupId {
         GroupId(u16::from(self.u8()) % (GROUPS + 1))
     }
@@ -182,7 +182,7 @@ impl Bytes<'_> {
     }
 }
 
-/// The only place that says what the engine of these tests is told.
+/// The configuration of every engine in these tests.
 fn config(bytes: &mut Bytes<'_>) -> EngineConfig {
     let mut nodes = vec![NodeSpec { role: Role::Node }; usize::from(PEERS) + 1];
     nodes[usize::from(PEERS)].role = Role::Witness;
@@ -195,7 +195,7 @@ fn config(bytes: &mut Bytes<'_>) -> EngineConfig {
 struct Subject {
     engine: Engine,
     now: BootNs,
-    /// What it asked peers and was not told yet, oldest first.
+    /// Its questions that no peer has answered yet, oldest first.
     asked: VecDeque<(NodeId, GroupId, About)>,
     /// Leases that it won or renewed.
     leases: u64,
@@ -260,8 +260,7 @@ impl Subject {
         self.now = end;
     }
 
-    /// A peer answers what it was asked longest ago, as a node would that has
-    /// nothing else to think of.
+    /// Answers the oldest question, as a peer would that knows of no other node.
     fn answer(&mut self) {
         let Some((from, group, about)) = self.asked.pop_front() else { return };
         let about = match about {
@@ -343,7 +342,7 @@ fn packets_of_peers() {
     });
 }
 
-/// A target whose engines never get a lease would not have tried much.
+/// If engines never won a lease in the target, it would test little.
 #[test]
 fn packets_of_peers_win_leases() {
     let inputs = (0_u64..300).map(|seed| {
@@ -379,7 +378,8 @@ fn packets_by_labels() {
             let packet = Packet { messages: (0..bytes.below(6)).map(|_| bytes.message()).collect() };
             let payloads = packet.encode_for(me, &mut theirs, now);
             if bytes.flag() {
-                // Whole, it says the same here, but for what is not to be voted on.
+                // An intact packet decodes, and may lose only messages about groups that this
+                // node must not vote on.
                 let received = payloads.iter().map(|sent| {
                     let received = Packet::decode_from(sent, peer, &mut own, now);
                     received.expect("what a peer encodes").messages.len()
@@ -395,7 +395,7 @@ fn packets_by_labels() {
                 }
                 let len = usize::from(bytes.u8());
                 sent.extend(bytes.take(len));
-                // Whether or not it is a packet.
+                // It may be no packet any more: decoding it must not panic.
                 let _ = Packet::decode_from(&sent, peer, &mut own, now);
             }
             now = now.plus(bytes.duration());

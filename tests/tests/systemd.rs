@@ -1,6 +1,5 @@
-//! What systemd and the agent owe each other: the unit is a good one, its
-//! privileges are enough, the agent says what it is asked to say, an upgrade
-//! goes on in the same process, and a restart moves nothing.
+//! The agent under systemd: the unit is valid, its privileges are enough, the agent notifies
+//! systemd, an upgrade goes on in the same process, and a restart moves nothing.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -25,7 +24,7 @@ fn unit() -> Result<String> {
     std::fs::read_to_string(root().join("packaging/vip-agent.service")).context("the unit")
 }
 
-/// The capabilities that the unit leaves: the values of a key that adds up.
+/// The capabilities that the unit leaves: the values of a key that may be there several times.
 fn capabilities(unit: &str) -> impl Iterator<Item = String> {
     let values = unit.lines().filter_map(|line| line.strip_prefix("CapabilityBoundingSet="));
     values.flat_map(str::split_whitespace).map(|name| name.trim_start_matches("CAP_").to_lowercase())
@@ -59,7 +58,8 @@ fn agent_of<'c>(command: &'c mut Command, node: &Node) -> Result<&'c mut Command
 
 #[tool_test("systemd-analyze")]
 fn systemd_accepts_the_unit() -> Result<()> {
-    // It looks for the program, which is not installed here.
+    // systemd-analyze looks for the program, which is not installed here: name the one under
+    // test.
     let dir = std::env::temp_dir().join(format!("vip-unit-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     let file = dir.join("vip-agent.service");
@@ -129,7 +129,7 @@ fn the_agent_says_that_it_is_ready_alive_and_ending() -> Result<()> {
     }
     let status = said.iter().find(|s| s.contains("STATUS=")).context("a status")?;
     ensure!(status.contains("active in 0 of 1 groups"), "{status}");
-    // It is fed again and again, well within its second.
+    // The agent feeds the watchdog again and again, well within its second.
     for _ in 0..3 {
         while !receive()?.contains("WATCHDOG=1") {}
     }
@@ -157,7 +157,8 @@ fn an_upgrade_goes_on_in_the_same_process_and_moves_nothing() -> Result<()> {
         rig.expect_calm(start, node.name())?;
     }
     ensure!(node.agent_pid()? == pid && rig.lab.wait_holder(GROUP, PATIENCE)?.name() == node.name());
-    // With an address that this host does not have none could go on: this one does.
+    // With an address that this host does not have, no new program could start: the old one goes
+    // on.
     let (start, good) = (clock::now(), std::fs::read_to_string(node.config_file())?);
     node.write_config(&good.replace(&format!("\"{}:", node.address()), "\"10.77.9.9:"))?;
     kill(pid, Signal::SIGUSR2)?;
@@ -175,7 +176,7 @@ const UNIT: &str = "vip-agent.service";
 /// A node's agent, run by a systemd of the node's from the unit that is shipped.
 fn unit_on(node: &Node) -> Result<Systemd> {
     let program = find_vip_ctl()?.canonicalize()?;
-    // What is different here: where things are.
+    // Only the paths are different here.
     let own = format!(
         "[Unit]\nConditionPathExists=\nAfter=systemd-journald.socket\nWants=systemd-journald.socket\n[Service]\n\
          Environment=VIP_BPF_DIR={1} VIP_RUN_DIR={2} VIP_STATE_DIR={3}\n\
@@ -192,9 +193,9 @@ fn unit_on(node: &Node) -> Result<Systemd> {
     Ok(systemd)
 }
 
-/// What people have hooks and checks do: becoming another user, a signal to
-/// that one's process, a file of that one's, and a file system for the host;
-/// and what they must not inherit: that the kernel spares them.
+/// What admins let hooks and checks do: become another user, send that user's process a signal,
+/// remove that user's file, and mount a filesystem for the host. What they must not inherit: the
+/// agent's protection from the OOM killer.
 fn hooks_and_checks(disk: &Path) -> String {
     let disk = disk.display();
     let check = "set -e; runuser -u nobody -- true; \
@@ -240,10 +241,10 @@ fn under_systemd_a_restart_moves_nothing_and_a_stop_hands_over() -> Result<()> {
     let ready = || rig.lab.nodes()[0].succeed(&["switchover", GROUP, "--to", node.name()]).is_ok();
     ensure!(wait_until(clock::now().plus(PATIENCE), ready), "{}", log());
     ensure!(&*rig.wait_answerer(Some(&holder), || ())? == node.name());
-    // What a hook mounts the host has.
+    // The host sees what a hook mounts.
     ensure!(wait_until(clock::now().plus(PATIENCE), is_mounted), "{}", log());
 
-    // Another process, the same lease.
+    // After a restart, another process has the same lease.
     let mut pid = main_pid(&systemd)?;
     for _ in 0..2 {
         let start = clock::now();
@@ -254,12 +255,12 @@ fn under_systemd_a_restart_moves_nothing_and_a_stop_hands_over() -> Result<()> {
         node.wait_quorate(clock::now().plus(PATIENCE))?;
         rig.expect_calm(start, node.name()).with_context(log)?;
     }
-    // The same process, another program: as an upgrade does it.
+    // An upgrade: the same process becomes another program.
     let start = clock::now();
     let begun = log().matches("the agent runs").count();
     systemd.succeed(&["kill", "--kill-who=main", "--signal=USR2", UNIT])?;
-    // Also a program that has just become another one is not ended by what
-    // only asks it to look at its file.
+    // SIGHUP, which asks for a reload, does not end a process that has just become another
+    // program.
     let again = || {
         systemd.succeed(&["kill", "--kill-who=main", "--signal=HUP", UNIT]).is_ok()
             && log().matches("the agent runs").count() > begun
@@ -275,20 +276,20 @@ fn under_systemd_a_restart_moves_nothing_and_a_stop_hands_over() -> Result<()> {
     rig.expect_calm(start, node.name()).with_context(log)?;
     ensure!(is_mounted(), "{}", log());
 
-    // The log has its fields, and every privilege that it takes.
+    // The journal has the fields, and the agent misses no privilege.
     let fields = [&format!("VIP_GROUP={GROUP}"), "VIP_STATE=active"];
     ensure!(!journal(&systemd, &fields)?.is_empty(), "{}", log());
     for lacking in ["no real-time priority", "memory is not locked", "not permitted", "denied"] {
         ensure!(!log().contains(lacking), "{lacking} in\n{}", log());
     }
 
-    // A stop is no restart: it hands over, and no lease has to run out.
+    // A stop, unlike a restart, hands the group over: no lease has to run out.
     let start = clock::now();
     systemd.succeed(&["stop", UNIT])?;
     let (_, account) = rig.expect_move(start, node.name()).with_context(log)?;
     ensure!(account.gap_ms() < 500.0, "a planned move: {account:?}\n{}", log());
     ensure!(!is_mounted(), "unmounted before anybody else has the VIP\n{}", log());
-    // And killed it comes back by itself.
+    // If the agent is killed, systemd starts it again.
     systemd.succeed(&["start", UNIT])?;
     node.wait_quorate(clock::now().plus(PATIENCE)).with_context(log)?;
     let pid = main_pid(&systemd)?;
@@ -297,8 +298,8 @@ fn under_systemd_a_restart_moves_nothing_and_a_stop_hands_over() -> Result<()> {
     ensure!(wait_until(clock::now().plus(PATIENCE), is_back), "{}", log());
     node.wait_quorate(clock::now().plus(PATIENCE)).with_context(log)?;
 
-    // Who could not start again leaves its leases to nobody: an upgrade does
-    // not begin, and a restart hands over.
+    // If the agent could not start again, an upgrade does not begin, and a restart first hands
+    // the leases over.
     let before = rig.holder()?.name().to_owned();
     ensure!(wait_until(clock::now().plus(PATIENCE), ready), "{}", log());
     ensure!(&*rig.wait_answerer(Some(&before), || ())? == node.name());

@@ -6,7 +6,7 @@
 pub const ETH_LEN: usize = 14;
 /// Bytes of one VLAN tag.
 pub const VLAN_LEN: usize = 4;
-/// VLAN tags that are looked through.
+/// The most VLAN tags that the programs look through.
 pub const VLAN_TAGS_MAX: usize = 2;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -37,7 +37,7 @@ pub enum Network {
     Other,
     /// The frame ends within the link-layer header.
     Truncated,
-    /// More VLAN tags than are looked through.
+    /// More than [`VLAN_TAGS_MAX`] tags.
     Tagged,
 }
 
@@ -55,7 +55,7 @@ impl Frame {
 
     /// A pointer to a `T` at `offset`, if all of it is within the frame.
     ///
-    /// The comparison is spelled in the one form that the verifier follows.
+    /// The verifier accepts this comparison in this form only.
     #[inline(always)]
     #[must_use]
     pub const fn at<T>(&self, offset: usize) -> Option<*mut T> {

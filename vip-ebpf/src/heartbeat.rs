@@ -1,12 +1,12 @@
-//! Datagrams for the agent's port: those from no peer's address are dropped
-//! before the host spends its time on them, and while a peer's address is
-//! flooded all but new payloads of that peer, which the tag of their header
-//! tells from what others make up.
+//! Keeps floods off the agent's port before the host spends time on them. Drops
+//! datagrams from addresses of no peer. While somebody floods from a peer's
+//! address, drops all datagrams from there but new payloads of the peer's session:
+//! the tag in their header tells those from forged ones.
 //!
-//! What is dropped here the agent's socket would drop, too, or the agent, which
-//! looks at tags and counters. A few go on, as there: so that it is noticed, and
-//! so that a peer which restarts in a flood comes back. Nothing is let through
-//! that would not come in otherwise, and a VIP's packet goes on to its gate.
+//! The agent, or its socket, would drop the same datagrams later. A few of them
+//! pass, here as there: so the agent notices the flood, and a peer that restarts
+//! during a flood comes back. This filter lets in nothing that would not come in
+//! without it: a packet for a VIP still goes to its gate.
 
 use vip_common::{
     Counter, VipSlot,
@@ -19,9 +19,9 @@ use crate::{
     verdict::Maps,
 };
 
-/// Is the IPv4 packet at `offset` a datagram for the agent that is kept out?
-/// Agents send no options; what has some goes on, and the agent's socket has a
-/// look at it. So do fragments but for the first one.
+/// Is the IPv4 packet at `offset` a datagram for the agent that must be dropped?
+/// Says no for a header with options and for every fragment but the first, which
+/// agents never send: the agent judges those itself.
 #[inline(always)]
 pub fn is_kept_out_v4<M: Maps>(frame: &Frame, offset: usize, maps: &M) -> bool {
     let Some(udp) = ipv4::udp(frame, offset) else { return false };
@@ -31,7 +31,7 @@ pub fn is_kept_out_v4<M: Maps>(frame: &Frame, offset: usize, maps: &M) -> bool {
     is_kept_out(frame, udp, maps, |port| Endpoint::v4(target, port), |port| Endpoint::v4(source, port))
 }
 
-/// The same for IPv6. One with extension headers goes on: agents send none.
+/// The same for IPv6. Says no for a packet with extension headers: agents send none.
 #[inline(always)]
 pub fn is_kept_out_v6<M: Maps>(frame: &Frame, offset: usize, maps: &M) -> bool {
     let Some(udp) = ipv6::udp(frame, offset) else { return false };
@@ -71,13 +71,13 @@ fn is_kept_out<M: Maps>(
     true
 }
 
-/// What a datagram from a flooded peer is.
+/// The kinds of datagrams from the address of a flooded peer.
 enum Piece {
     /// A new payload of its session, as far as the header tells.
     New,
-    /// It names that session, and is none: made up, or sent again.
+    /// It names that session, but is no new payload of it: forged, or sent before.
     Stale,
-    /// Something else, which may be a handshake of the peer's.
+    /// Something else, perhaps a handshake of the peer.
     Other,
 }
 

@@ -1,8 +1,8 @@
-//! The maps, with a word about every lookup to the frame log: for debugging,
-//! in a program of its own, so that the ordinary one has no trace of it.
+//! The maps, with a line in the frame log for every lookup: for debugging. Only
+//! one program uses them, so that the ordinary one contains no code for the log.
 //!
-//! A flood makes the log lose nearly everything: what matters is a counter or
-//! an event.
+//! In a flood the log loses nearly every line: what matters is a counter or an
+//! event as well.
 
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::info;
@@ -15,7 +15,7 @@ use vip_ebpf::Maps;
 
 use crate::maps::KernelMaps;
 
-/// [`KernelMaps`] that tell.
+/// [`KernelMaps`], which write to the frame log.
 pub struct LoggedMaps<'a>(pub &'a XdpContext);
 
 impl Maps for LoggedMaps<'_> {

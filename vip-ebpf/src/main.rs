@@ -17,7 +17,7 @@ mod programs;
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-/// Never reached: the programs have no panicking path that the optimiser leaves.
+/// Never called: the optimiser removes every path that could panic.
 #[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

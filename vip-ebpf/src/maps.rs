@@ -37,7 +37,7 @@ static HEARTBEAT: Array<Endpoint> = Array::with_max_entries(1, 0);
 #[map]
 static PEERS: HashMap<Endpoint, Admission> = HashMap::with_max_entries(PEERS_MAX, 0);
 
-/// Not read by any program: it tells whoever adopts the maps what they are.
+/// No program reads it. `vip-ctl` does, before it adopts pinned maps.
 #[map]
 static NODE: Array<NodeConfig> = Array::with_max_entries(1, 0);
 
@@ -69,8 +69,8 @@ impl Maps for KernelMaps {
                 core::ptr::read_volatile(lease),
             )
         };
-        // SAFETY: a helper without arguments. It is read after the lease, so
-        // that a lease can't look younger than it is.
+        // SAFETY: a helper without arguments. The clock is read after the lease,
+        // so that a lease can't look younger than it is.
         let now = BootNs(unsafe { bpf_ktime_get_boot_ns() });
         fence(GroupMode::from_word(mode), lease, hold_ns_max, now)
     }

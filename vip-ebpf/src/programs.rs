@@ -65,8 +65,8 @@ pub fn vip_local(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn outgoing(ctx: &TcContext, verdict: impl Fn(&Frame) -> Verdict) -> i32 {
     if ctx.data() + EGRESS_LINEAR as usize > ctx.data_end() {
-        // The headers may be in the frame's fragments. If there is not that
-        // much frame this fails, and what is there is linear already.
+        // The headers may be in the frame's fragments. If this fails, the verdict
+        // sees the linear part alone.
         let wanted = if ctx.len() < EGRESS_LINEAR { ctx.len() } else { EGRESS_LINEAR };
         let _ = ctx.pull_data(wanted);
     }
@@ -79,8 +79,8 @@ fn outgoing(ctx: &TcContext, verdict: impl Fn(&Frame) -> Verdict) -> i32 {
     }
 }
 
-/// Writes the time that the fence goes by over the first eight bytes of a
-/// frame. Only for a test run: it is never attached.
+/// Writes the time on the fence's clock over the first eight bytes of a frame.
+/// Only for a test run (`BPF_PROG_TEST_RUN`): `vip-ctl` never attaches it.
 #[xdp]
 pub fn vip_clock(ctx: XdpContext) -> u32 {
     // SAFETY: the kernel gives this program the frame for the time of the call.

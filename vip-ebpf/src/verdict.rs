@@ -29,13 +29,13 @@ pub trait Maps {
     fn mac(&self, ifindex: u32) -> Option<[u8; 6]>;
     /// Is this where the agent listens?
     fn is_agent(&self, endpoint: &Endpoint) -> bool;
-    /// What is let in from there, if a peer of the agent sends from there.
+    /// What to let in from this endpoint; `None` if no peer of the agent sends from it.
     fn admits(&self, endpoint: &Endpoint) -> Option<Admits>;
-    /// A number by chance.
+    /// A random number.
     fn random(&self) -> u32;
     /// Counts a frame.
     fn count(&self, slot: VipSlot, counter: Counter);
-    /// Tells the agent.
+    /// Sends the agent an event.
     fn event(&self, event: Event);
 }
 
@@ -100,14 +100,14 @@ pub fn local<M: Maps>(frame: &Frame, maps: &M) -> Verdict {
     }
 }
 
-/// A frame about `address`: if that is a VIP, what the table says, counted.
+/// Counts a frame about `address` if that is a VIP, and returns the verdict of the table.
 #[inline(always)]
 fn gate<M: Maps>(maps: &M, address: [u8; 4], class: Class) -> Verdict {
     let Some(vip) = maps.vip(address) else { return Verdict::Pass };
     let ruling = ruling(class, maps.fence(vip.group));
     maps.count(vip.slot, ruling.counter);
-    // A gate answers nobody. The verdict itself would cost `vip_local` twelve
-    // instructions more.
+    // A gate never answers, so its verdict is one of two. `ruling.verdict` itself
+    // would cost `vip_local` twelve more instructions.
     if ruling.verdict == Verdict::Drop { Verdict::Drop } else { Verdict::Pass }
 }
 
@@ -140,7 +140,7 @@ fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex
     Verdict::Answer
 }
 
-/// Somebody may say that a VIP is theirs.
+/// Judges the claim in an ARP packet, if its sender claims a VIP as its own.
 #[inline(always)]
 fn claim<M: Maps>(packet: &Arp, maps: &M, ifindex: u32) -> Verdict {
     let Some(vip) = maps.vip(packet.sender) else { return Verdict::Pass };
@@ -162,14 +162,14 @@ fn claim<M: Maps>(packet: &Arp, maps: &M, ifindex: u32) -> Verdict {
     ruling.verdict
 }
 
-/// Too short to name a VIP: the stack will discard it.
+/// The frame is too short to name a VIP: the network stack will discard it.
 #[inline(always)]
 fn truncated<M: Maps>(maps: &M) -> Verdict {
     maps.count(VipSlot::NODE, Counter::FrameTruncated);
     Verdict::Pass
 }
 
-/// Tagged more often than we look: counted, so that it can be seen.
+/// The frame has too many VLAN tags to look through: passes it, but counts it.
 #[inline(always)]
 fn tagged<M: Maps>(maps: &M) -> Verdict {
     maps.count(VipSlot::NODE, Counter::FrameTagged);

@@ -1,5 +1,5 @@
-//! What a host on the network hears when many VIPs move at once, and an agent
-//! that could not tell it.
+//! What a host on the network hears when many VIPs move at once, and what an agent does that may
+//! not announce them.
 
 use std::collections::BTreeSet;
 use std::io::IoSliceMut;
@@ -20,12 +20,12 @@ use vip_tests_macros::lab_test;
 
 const LEASE: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(30);
-/// So many that the VIPs of one group take longer to announce than it takes
-/// until the first repeat is due.
+/// So many that announcing the VIPs of one group takes longer than the time until the first
+/// repeat.
 const GROUPS: u8 = 3;
 const VIPS_PER_GROUP: u16 = 800;
-/// How often the groups move: a machine that stands still for long enough
-/// between two groups' orders shows an order that is none of vip's making.
+/// How often the groups move. If the machine stands still while the agent announces, the order
+/// can be wrong through no fault of vip; one move in the right order is enough.
 const MOVES: usize = 3;
 /// Bytes of the socket's queue: every frame of a move.
 const QUEUE_BYTES: usize = 256 << 20;
@@ -44,7 +44,7 @@ fn spec() -> Result<LabSpec> {
     Ok(LabSpec { groups: (0..GROUPS).map(group).collect(), ..spec })
 }
 
-/// Hears all of the switch.
+/// Hears what arrives on one node's port of the switch.
 struct Ears {
     socket: OwnedFd,
     port: usize,
@@ -89,8 +89,8 @@ fn announced(frame: &[u8]) -> Option<Ipv4Addr> {
     at(28).filter(|sender| is_request && at(38) == Some(*sender))
 }
 
-/// Listens until each of so many VIPs was announced, and requires that none
-/// was announced twice before.
+/// Listens until each of `all` VIPs was announced, and requires that none is repeated before
+/// that.
 fn firsts_first(ears: &Ears, all: usize) -> Result<()> {
     let deadline = clock::now().plus(PATIENCE);
     let mut once = BTreeSet::new();
@@ -98,7 +98,7 @@ fn firsts_first(ears: &Ears, all: usize) -> Result<()> {
     while once.len() < all {
         ensure!(clock::now() < deadline, "{} of {all} VIPs were announced", once.len());
         for vip in ears.hear()? {
-            // One that could only leave in part is sent once more at once.
+            // The agent sends a VIP again at once if only some of its frames could leave.
             let again = !once.insert(vip) && last != Some(vip) && once.len() < all;
             ensure!(!again, "{vip} again, when {} of {all} VIPs were announced", once.len());
             last = Some(vip);
@@ -130,7 +130,7 @@ fn each_vip_is_announced_once_before_any_is_announced_again() -> Result<()> {
     let [one, two, ..] = lab.nodes() else { bail!("a lab of three") };
     let (mut from, mut to) = (one, two);
     let mut wrong = Vec::new();
-    // The first move only brings them together.
+    // The first move only brings all groups to one node.
     stand_by(from)?;
     wait_all(to)?;
     from.succeed(&["unstandby"])?;
@@ -147,7 +147,7 @@ fn each_vip_is_announced_once_before_any_is_announced_again() -> Result<()> {
     bail!("in each of {MOVES} moves: {}", wrong.join("; "))
 }
 
-/// Drops CAP_NET_RAW of what this starts, for good.
+/// Takes CAP_NET_RAW away from what `command` starts, for good.
 fn without_packet_sockets(command: &mut Command) {
     const CAP_NET_RAW: libc::c_ulong = 13;
     // SAFETY: between fork and exec the closure makes one system call on
@@ -175,7 +175,8 @@ fn an_agent_that_can_announce_nothing_does_not_start() -> Result<()> {
     let output = agent.wait_with_output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(77) && said.contains("packet socket"), "{output:?}");
-    // It has left nothing that keeps the others, or itself with the capability, from working.
+    // It has left nothing behind: the other agents work, and so does this one with the
+    // capability.
     for node in others {
         node.start_agent()?;
     }

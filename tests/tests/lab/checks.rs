@@ -23,7 +23,7 @@ fn spec() -> Result<LabSpec> {
     Ok(LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))
 }
 
-/// The file that says that a node is well.
+/// The file that exists while a node is well.
 fn well(node: &Node) -> PathBuf {
     node.config_file().with_file_name("well")
 }
@@ -36,7 +36,7 @@ fn set_well(node: &Node, is_well: bool) -> Result<()> {
     Ok(fs::remove_file(well(node))?)
 }
 
-/// A check of [`well`].
+/// The configuration of a check for the file [`well`].
 fn file_check(node: &Node) -> String {
     format!(
         "[[group.check]]\nname = \"well\"\nfile = \"{}\"\ninterval = \"100ms\"\nrise = 1\nfall = 2\n",
@@ -94,7 +94,7 @@ fn a_check_that_fails_on_the_holder_moves_the_group() -> Result<()> {
         format!("vip_check_up{{cluster=\"lab\",group=\"{GROUP}\",node=\"{}\",check=\"well\"}} 0", old.name());
     ensure!(metrics.lines().any(|found| found == line), "no {line} in\n{metrics}");
     ensure!(metrics.contains("vip_check_duration_seconds{"), "{metrics}");
-    // Who is not well is given nothing, and takes it when it is well again.
+    // A node that is not well cannot be given the group. Once it is well again, it can.
     ensure!(new.run(&["switchover", GROUP, "--to", old.name()])?.status.code() == Some(107));
     set_well(old, true)?;
     wait_eligible(old, true)?;
@@ -201,7 +201,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // It has nothing to tell.
+            // The thread returns nothing.
             let _ended = thread.join();
         }
     }
@@ -210,7 +210,8 @@ impl Drop for Server {
 #[lab_test]
 fn checks_that_hang_delay_no_lease() -> Result<()> {
     let spec = spec()?;
-    // They pass until they hang, and then they don't fail for a long while.
+    // Both checks pass until they hang; `fall` is so high that they do not fail for a long time
+    // after.
     let lab = lab_with(&spec, |node| {
         format!(
             "[[group.check]]\nname = \"page\"\nhttp = \"http://127.0.0.1:8080/\"\nbody = \"ok\"\n\
@@ -244,7 +245,7 @@ fn checks_that_hang_delay_no_lease() -> Result<()> {
 fn an_agent_that_is_replaced_keeps_its_lease_while_it_waits_for_its_checks() -> Result<()> {
     // A longer lease, since a start may be slow on a busy machine.
     let spec = LabSpec { lease: LEASE * 3, ..spec()? };
-    // Slow once the node is said not to be well.
+    // The check takes 12 s once the node is not well.
     let rig = rig_with(&spec, |node| {
         format!(
             "[[group.check]]\nname = \"script\"\ninterval = \"20s\"\ntimeout = \"20s\"\nfall = 1\n\
@@ -274,7 +275,7 @@ fn a_reload_adds_and_removes_checks() -> Result<()> {
     let start = clock::now();
     old.write_config(&format!("{without}{}", file_check(old)))?;
     old.succeed(&["reload"])?;
-    // It holds the group by what was known of it before, until the check has spoken.
+    // Until the new check has a result, the node holds the group by its earlier results.
     rig.expect_calm(start, old.name())?;
     wait_eligible(old, true)?;
     ensure!(group(old)?.checks.len() == 1, "{:?}", group(old));
@@ -311,7 +312,7 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // It is the system's directory for what is not needed any more.
+        // Left behind in the directory of temporary files, it does no harm.
         let _removed = fs::remove_dir_all(&self.0);
     }
 }
@@ -326,7 +327,7 @@ fn check_says_what_a_configuration_means_or_all_that_is_wrong() -> Result<()> {
     let directory = Directory::new("means")?;
     directory.write("vip.toml", MAIN)?;
     directory.write("conf.d/db.toml", DB)?;
-    // The key is missing, which an agent would not start with.
+    // The key file is missing: an agent would not start without it.
     let output = directory.check(&[])?;
     ensure!(output.status.code() == Some(78), "{output:?}");
     ensure!(String::from_utf8_lossy(&output.stderr).starts_with("there is no key file"), "{output:?}");

@@ -1,5 +1,5 @@
-//! Full disks below the state directories of all nodes: who holds depends on
-//! none of them, and no epoch is given twice.
+//! The state directories of all nodes are on full disks: no holder loses its lease, and no epoch
+//! is given twice.
 
 use std::{fs, io::Write as _, path::Path, time::Duration};
 
@@ -11,7 +11,7 @@ use vip_tests_macros::lab_test;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Mounts small disks there, for this thread and what it starts only.
+/// Mounts small disks at `dirs`, which only this thread and what it starts can see.
 fn small_disks<'a>(dirs: impl Iterator<Item = &'a Path>) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context("a mount namespace")?;
     let none = None::<&str>;
@@ -23,7 +23,7 @@ fn small_disks<'a>(dirs: impl Iterator<Item = &'a Path>) -> Result<()> {
     Ok(())
 }
 
-/// Leaves no room on the disk.
+/// Fills the disk.
 fn fill(dir: &Path) -> Result<()> {
     let mut file = fs::File::create(dir.join("somebodys.log"))?;
     for _ in 0..4096 {
@@ -37,7 +37,7 @@ fn fill(dir: &Path) -> Result<()> {
 #[lab_test]
 fn on_full_disks_epochs_go_on_rising_and_a_holder_is_found() -> Result<()> {
     let lab = Lab::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))?;
-    // The disks are gone with the thread, before the lab is taken down.
+    // The disks disappear with the thread, before the lab is removed.
     let tested = std::thread::scope(|scope| scope.spawn(|| test(&lab)).join());
     tested.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
@@ -55,7 +55,8 @@ fn test(lab: &Lab) -> Result<()> {
     for dir in &dirs {
         fill(dir)?;
     }
-    // Each time more than what they remember is lost, and more than one ceiling.
+    // Each round the agents lose what they had not written, and use up more than one ceiling of
+    // epochs.
     for _ in 0..3 {
         for node in lab.nodes() {
             node.kill_agent()?;
@@ -73,7 +74,8 @@ fn test(lab: &Lab) -> Result<()> {
         ensure!(fs::write(node.state_dir().join("more"), [b'x'; 8192]).is_err(), "the disk is not full");
     }
 
-    // With no record at all, who holds goes on holding, and is given a successor.
+    // If nothing can be recorded, the holder keeps its lease, and another node can take over from
+    // it.
     let holder = lab.wait_holder(GROUP, PATIENCE)?;
     for dir in &dirs {
         let (none, flags) = (None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY);
@@ -87,7 +89,8 @@ fn test(lab: &Lab) -> Result<()> {
     holder.succeed(&["switchover", GROUP])?;
     let next = lab.wait_holder(GROUP, PATIENCE)?;
     ensure!(next.name() != holder.name());
-    // An agent that starts there can't say what it will accept: it accepts nothing new, and says so.
+    // An agent that starts on such a disk cannot record what it accepts: it votes for no new
+    // holder, and warns of that.
     holder.kill_agent()?;
     holder.start_agent()?;
     lab.wait_quorate(PATIENCE)?;

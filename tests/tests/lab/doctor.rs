@@ -40,8 +40,8 @@ fn says<'f>(findings: &'f [Value], level: &str, subject: &str, of: &str) -> Resu
     found["says"].as_str().context("a sentence")
 }
 
-/// What it says to a person, with and without `--quiet`: the same findings, a
-/// line each, their numbers below and the same exit code.
+/// Requires that the text, with and without `--quiet`, has the same findings as the JSON, a line
+/// each, their numbers below and the same exit code.
 fn agrees_as_text(node: &Node, args: &[&str]) -> Result<()> {
     let (found, code) = doctor(node, args)?;
     let number = |level| found.iter().filter(|finding| finding["level"] == level).count();
@@ -53,7 +53,7 @@ fn agrees_as_text(node: &Node, args: &[&str]) -> Result<()> {
         let line = |finding: &Value| {
             let word = |name: &str| finding[name].as_str().unwrap_or_default().to_owned();
             let of = finding["of"].as_str().map(|of| format!("{of}: ")).unwrap_or_default();
-            // What is left of the disk changes meanwhile.
+            // The free space on the disk changes meanwhile.
             let says = if finding["subject"] == "state" { String::new() } else { word("says") };
             format!("{:<8} {:<14} {of}{says}", word("level"), word("subject"))
         };
@@ -83,7 +83,7 @@ fn a_host_by_hand_is_well_until_somebody_meddles() -> Result<()> {
     ensure!(says(&found, "ok", "xdp", INTERFACE)?.contains("native mode"));
     says(&found, "ok", "data plane", INTERFACE)?;
 
-    // Another way in, the ARP setting put back, the cable pulled.
+    // Add an interface without a program, change the ARP setting back, and pull the cable.
     node.ns().ip("link add extra type veth peer name extra1")?;
     node.ns().ip("link set extra up")?;
     node.ns().enter(|| std::fs::write("/proc/sys/net/ipv4/conf/all/arp_ignore", "0"))??;
@@ -120,7 +120,7 @@ fn an_occupied_hook_is_named_and_a_dry_run_meets_it() -> Result<()> {
     away.arg("unload").env("VIP_BPF_DIR", stranger.bpf_dir()).env("VIP_RUN_DIR", stranger.run_dir());
     ensure!(away.status()?.success());
 
-    // And nothing is changed by trying out.
+    // A dry run changes nothing.
     let before = node.snapshot()?;
     let said = node.succeed(&load)?;
     ensure!(said.contains(&format!("{vip} would be put on lo")), "{said}");
@@ -214,7 +214,7 @@ fn dry_runs_of_a_cluster_name_what_would_move_and_move_nothing() -> Result<()> {
         node.run(&all)
     };
     let would = format!("group {GROUP} would go from {} to {}, which is ready", holder.name(), other.name());
-    // The other's word on itself may take a heartbeat or two to arrive.
+    // It may take a heartbeat or two until this node hears that the other one is ready.
     let ready = wait_until(clock::now().plus(PATIENCE), || {
         dry(holder, &["switchover", GROUP]).is_ok_and(|output| output.status.success())
     });

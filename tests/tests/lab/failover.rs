@@ -47,7 +47,7 @@ fn a_cut_holder_is_replaced_and_returns_quietly() -> Result<()> {
 
 #[lab_test]
 fn a_holder_cut_off_with_its_carrier_up_falls_silent() -> Result<()> {
-    // Its frames are still captured, so that here the fence alone keeps it silent.
+    // The capture still sees the node's frames: only the fence can keep it silent here.
     let rig = Rig::new(&spec()?)?;
     let old = rig.holder()?;
     let before = snapshots(&rig)?;
@@ -100,7 +100,7 @@ fn a_switchover_loses_next_to_nothing() -> Result<()> {
     let before = snapshots(&rig)?;
     let mut lost = Vec::new();
     for asked in rig.lab.nodes() {
-        // From any node, the holder or not.
+        // Any node may be asked, whether it holds the VIP or not.
         let old = rig.holder()?;
         let start = clock::now();
         asked.succeed(&["switchover", GROUP])?;
@@ -116,7 +116,7 @@ fn a_switchover_loses_next_to_nothing() -> Result<()> {
         lost.push(account.probes_lost);
     }
     lost.sort_unstable();
-    // One may meet a stall of the machine, but none waits for a lease to run out.
+    // The machine may stall during one move, but no move waits until a lease runs out.
     ensure!(lost[lost.len() / 2] <= 5 && lost.iter().all(|lost| *lost < 500), "lost probes: {lost:?}");
     assert_same_interfaces(&rig, &before, Carrier::Compared)
 }
@@ -129,8 +129,8 @@ fn a_holder_that_ends_on_sigterm_releases() -> Result<()> {
     let status = old.stop_agent()?;
     ensure!(status.success(), "the agent ended with {status}");
     let (_, account) = rig.expect_move(start, old.name())?;
-    // Had it not released, its lease of 1 s, renewed every 200 ms, would have to run out.
-    // Lost probes at 1 kHz, and not the gap: that one grows when the client is stalled.
+    // Without a release, its lease of 1 s, renewed every 200 ms, would have to run out. Count the
+    // lost probes (1,000 a second) and not the gap, which grows when the client stalls.
     ensure!(account.probes_lost < 600, "{account:?}");
     Ok(())
 }

@@ -57,7 +57,7 @@ enum State {
     Expired,
     /// Ends further away than any lease of the group can.
     TooFar,
-    /// The word for "by hand" in a group of an agent's.
+    /// The lease word of a group that is worked by hand, in a group that an agent has.
     ByHandInCluster,
 }
 
@@ -480,7 +480,7 @@ fn what_comes_to_the_agents_port() -> Result<()> {
             assert_eq!(rose.len(), dropped, "each is counted, and nothing else: {rose:?}");
             Ok::<_, anyhow::Error>((dropped, rose.first().copied()))
         };
-        // All but one in sixteen of RUNS, give or take what chance does.
+        // All of RUNS but about one in sixteen, chosen at random.
         let most = RUNS * 8 / 10..RUNS;
         assert_eq!(dropped(stranger, &new)?, (0, None), "no agent listens");
         guard.admit(agent, [(peer, Admits::All)])?;
@@ -495,12 +495,12 @@ fn what_comes_to_the_agents_port() -> Result<()> {
             let (flood, counter) = dropped(peer, bytes)?;
             assert!(most.contains(&flood) && counter == Some(HeartbeatFlood), "{flood} {bytes:?}");
         }
-        // Of what names the session and is no new payload, next to nothing comes in.
+        // Almost nothing passes that names the session and is no new payload.
         for bytes in [&old, &forged] {
             let (flood, counter) = dropped(peer, bytes)?;
             assert!(flood >= RUNS * 95 / 100 && counter == Some(HeartbeatFlood), "{flood} {bytes:?}");
         }
-        // Who is no peer any more is a stranger.
+        // A former peer is a stranger.
         guard.admit(agent, [])?;
         assert_eq!(dropped(peer, &new)?.1, Some(HeartbeatStranger));
         guard.lift()?;

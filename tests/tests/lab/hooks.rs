@@ -24,13 +24,13 @@ fn spec() -> Result<LabSpec> {
     Ok(LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))
 }
 
-/// A rig whose nodes run these scripts as their hooks. Each leaves a line
-/// before and after what it does, with the uptime, in `$D/$VIP_NODE`.
+/// A rig whose nodes run these scripts as their hooks. Each writes a line with the uptime to
+/// `$D/$VIP_NODE.hooks` before and after what it does.
 fn rig(spec: &LabSpec, more: &str, hooks: &[(&str, &str)]) -> Result<Rig> {
     rig_of(spec, "hooks", more, hooks)
 }
 
-/// [`rig`], with the hooks in this table: `group.hooks` is the last group's.
+/// [`rig`], with the hooks in `table`: `hooks`, or `group.hooks` of the last group.
 fn rig_of(spec: &LabSpec, table: &str, more: &str, hooks: &[(&str, &str)]) -> Result<Rig> {
     let lab = Lab::new(spec)?;
     let mut text = format!("\n[{table}]\n{more}\n");
@@ -53,13 +53,13 @@ fn rig_of(spec: &LabSpec, table: &str, more: &str, hooks: &[(&str, &str)]) -> Re
     Rig::start(lab, spec, ArpProbes::On, |_| ())
 }
 
-/// Makes the scripts see a file of that name.
+/// Creates the file `$D/NAME`, which scripts look for.
 fn flag(rig: &Rig, name: &str) -> Result<()> {
     Ok(std::fs::write(rig.lab.id().dir().join(name), "")?)
 }
 
-/// What a node's hooks have noted, in order: hook, `begin` or `end`, and when,
-/// cut off to hundredths of a second: up to 10 ms earlier than it was.
+/// The lines that a node's hooks have written, in order: hook, `begin` or `end`, and the time,
+/// rounded down to 10 ms.
 fn noted(rig: &Rig, node: &Node) -> Vec<(String, String, BootNs)> {
     let file = rig.lab.id().dir().join(format!("{}.hooks", node.name()));
     let text = std::fs::read_to_string(file).unwrap_or_default();
@@ -73,13 +73,13 @@ fn noted(rig: &Rig, node: &Node) -> Vec<(String, String, BootNs)> {
     text.lines().filter_map(line).collect()
 }
 
-/// When a node's hook has noted this for the last time.
+/// The time of the last line of this kind from a node's hook.
 fn last_noted(rig: &Rig, node: &Node, hook: &str, when: &str) -> Option<BootNs> {
     noted(rig, node).iter().rev().find(|(h, w, _)| h == hook && w == when).map(|(_, _, at)| *at)
 }
 
 fn wait_noted(rig: &Rig, node: &Node, hook: &str, when: &str, after: BootNs) -> Result<BootNs> {
-    // As the notes are.
+    // Rounded down, as the times in the lines are.
     let after = BootNs(after.0.saturating_sub(10_000_000));
     let mut found = None;
     wait_until(clock::now().plus(PATIENCE), || {
@@ -89,7 +89,7 @@ fn wait_noted(rig: &Rig, node: &Node, hook: &str, when: &str, after: BootNs) -> 
     found.with_context(|| format!("{hook} {when} on {}:\n{}", node.name(), node.log_tail()))
 }
 
-/// The holder, who would take over first, and the third node.
+/// The holder, the node that would take over first, and the third node.
 fn roles(rig: &Rig) -> Result<(&Node, &Node, &Node)> {
     let holder = rig.holder()?;
     let mut others = rig.lab.nodes().iter().filter(|node| node.name() != holder.name());
@@ -102,7 +102,7 @@ fn json(node: &Node, args: &[&str]) -> Result<Value> {
     Ok(serde_json::from_str(&node.succeed(&args)?)?)
 }
 
-/// The entries of a node's history, once one of them is as wanted.
+/// Waits for an entry as wanted in a node's history; returns all entries, and that one.
 fn history(node: &Node, is_there: impl Fn(&Value) -> bool) -> Result<(Vec<Value>, Value)> {
     let mut entries = Vec::new();
     let mut found = None;
@@ -128,7 +128,7 @@ fn frames(rig: &Rig, node: &Node, after: BootNs) -> usize {
     frames_between(rig, node, after, BootNs(u64::MAX))
 }
 
-/// How many it has sent before `before` as well.
+/// How many it has sent from `after` on and before `before`.
 fn frames_between(rig: &Rig, node: &Node, after: BootNs, before: BootNs) -> usize {
     let place = rig.lab.nodes().iter().position(|other| other.name() == node.name());
     let frames = rig.capture.frames();
@@ -148,11 +148,11 @@ fn traffic_is_dropped_until_pre_promote_has_ended() -> Result<()> {
     let during = new.status()?.group(GROUP).cloned().context("the group")?;
     ensure!(during.state == "promoting" && during.holder.as_deref() == Some(new.name()), "{during:?}");
     let end = wait_noted(&rig, new, "pre_promote", "end", begin)?;
-    // Ten leases later it is the same grant, and from here on it answers.
+    // Ten leases later the grant is still the same, and from here on the node answers.
     rig.wait_answerer(Some(old.name()), || ())?;
     let after = new.status()?.group(GROUP).cloned().context("the group")?;
     ensure!(after.state == "active" && after.epoch == during.epoch, "{during:?}, then {after:?}");
-    // No ARP answer, no reset, no packet at all in the VIP's name before.
+    // Before that it sent no ARP answer, no reset and no other packet with the VIP as source.
     let early = frames_between(&rig, new, start, end);
     ensure!(early == 0, "{early} frames while the hook ran");
     ensure!(frames(&rig, new, end) > 0, "and then it is answered");
@@ -163,7 +163,7 @@ fn traffic_is_dropped_until_pre_promote_has_ended() -> Result<()> {
     let gap = entry["gap_ms"].as_u64().context("a gap")?;
     ensure!((1_900..60_000).contains(&gap), "the gap ends with the hook: {entry}");
     ensure!(entry["reason"] == "elected" && entry["holder"] == new.name(), "{entry}");
-    // The old one is told what has become of it by its next agent.
+    // The old holder's next agent runs the `post_demote` that the killed one owed.
     old.start_agent()?;
     wait_noted(&rig, old, "post_demote", "end", end)?;
     Ok(())
@@ -183,7 +183,7 @@ fn check_order(notes: &[(String, String, BootNs)]) -> Result<()> {
 #[lab_test]
 fn a_lease_that_is_lost_and_won_at_once_runs_its_hooks_in_order() -> Result<()> {
     let mut spec = LabSpec { lease: Duration::from_millis(200), ..spec()?.with_witness() };
-    // So many that whoever is told of each of them is told late of the last one.
+    // So many groups that the news of the last one arrives late.
     spec.groups.extend(
         (101..=160)
             .map(|last| GroupSpec { name: format!("g{last}"), vips: vec![Ipv4Addr::new(10, 77, 0, last)] }),
@@ -193,7 +193,7 @@ fn a_lease_that_is_lost_and_won_at_once_runs_its_hooks_in_order() -> Result<()> 
     let node = rig.holder()?;
     let (_, other, _) = roles(&rig)?;
     let other = if other.is_witness() { roles(&rig)?.2 } else { other };
-    // Nobody else takes it: it comes back as soon as its agent goes on.
+    // No other node takes the group, so it comes back as soon as its agent goes on.
     other.succeed(&["standby"])?;
     for _ in 0..6 {
         let grants = || noted(&rig, node).iter().filter(|note| note.0 == "post_promote").count();
@@ -207,8 +207,8 @@ fn a_lease_that_is_lost_and_won_at_once_runs_its_hooks_in_order() -> Result<()> 
     check_order(&noted(&rig, node))
 }
 
-/// A service that `pre_demote` and `post_demote` stop and that `pre_promote`
-/// starts, as a database is: it runs where this file is.
+/// Whether the service runs, which `pre_promote` starts and `pre_demote` and `post_demote` stop,
+/// as a database: a file exists meanwhile.
 fn service(rig: &Rig, node: &Node) -> bool {
     rig.lab.id().dir().join(format!("{}.runs", node.name())).exists()
 }
@@ -224,7 +224,7 @@ fn a_planned_move_whose_target_can_not_get_ready_says_so_and_comes_back() -> Res
     let others = rig.lab.nodes().iter().filter(|node| node.name() != old.name());
     let new = others.clone().find(|node| !node.is_witness()).context("another node")?;
     flag(&rig, &format!("slow.{}", new.name()))?;
-    // Whoever is asked.
+    // Whichever node is asked.
     for asked in [new, old, witness] {
         let start = clock::now();
         let is_ready = || {
@@ -259,7 +259,7 @@ fn a_planned_move_is_answered_when_the_target_serves() -> Result<()> {
     let rig = rig(&spec()?, "", &[("pre_promote", "[ -e $D/slow ] && sleep 1.5; true")])?;
     let (old, new, third) = roles(&rig)?;
     flag(&rig, "slow")?;
-    // Asked at the target, at the old holder and at neither of them.
+    // The target is asked, then the old holder, then a node that is neither.
     for (asked, from, to) in [(new, old, new), (new, new, old), (third, old, new)] {
         let start = clock::now();
         asked.succeed(&["switchover", GROUP, "--to", to.name()])?;
@@ -274,7 +274,7 @@ fn a_planned_move_is_answered_when_the_target_serves() -> Result<()> {
     ensure!(now != new.name() && ended.is_some(), "{now}: {ended:?}");
     third.succeed(&["unstandby", new.name()])?;
     third.succeed(&["switchover", GROUP, "--to", new.name()])?;
-    // Scripts that don't want to wait need not.
+    // With `--no-wait`, a script need not wait.
     let start = clock::now();
     third.succeed(&["switchover", GROUP, "--to", old.name(), "--no-wait"])?;
     let state = old.status()?.group(GROUP).map(|group| group.state.clone());
@@ -282,8 +282,8 @@ fn a_planned_move_is_answered_when_the_target_serves() -> Result<()> {
     Ok(())
 }
 
-/// Who has won the lease can't get ready: another node takes over, and the
-/// first one has never sent a frame.
+/// The node that wins the lease cannot get ready: another one takes over, and the first never
+/// sends a frame.
 fn another_takes_over(script: &str, outcome: &str) -> Result<()> {
     let script = format!("[ -e $D/bad.$VIP_NODE ] && {script}");
     let rig = rig(&spec()?, "timeout = \"700ms\"", &[("pre_promote", &format!("{script}; true"))])?;
@@ -296,7 +296,7 @@ fn another_takes_over(script: &str, outcome: &str) -> Result<()> {
     std::thread::sleep(WATCH);
     ensure!(frames(&rig, heir, start) == 0, "{} has answered", heir.name());
     history(heir, |entry| has_hook(entry, "pre_promote", outcome))?;
-    // It stays away, says so, and counts it.
+    // The node leaves the group alone, says so, and counts the failure.
     let explained = heir.succeed(&["explain", GROUP])?;
     ensure!(explained.contains("because its pre_promote failed"), "{explained}");
     let line = format!(
@@ -327,8 +327,8 @@ fn a_lease_lost_while_pre_promote_runs_is_never_answered() -> Result<()> {
     let start = clock::now();
     old.succeed(&["switchover", GROUP, "--to", heir.name(), "--no-wait"])?;
     wait_noted(&rig, heir, "pre_promote", "begin", start)?;
-    // Cut off from the others, its frames still captured: the lease runs out
-    // long before the hook ends, and well.
+    // The node is cut off from the others, but the capture sees its frames. Its lease runs out
+    // long before its hook succeeds.
     heir.isolate()?;
     let after = rig.wait_answerer(None, || ())?;
     ensure!(*after != *heir.name());
@@ -350,11 +350,11 @@ fn an_agent_killed_while_pre_promote_runs_leaves_the_fence_shut() -> Result<()> 
     old.succeed(&["switchover", GROUP, "--to", heir.name(), "--no-wait"])?;
     wait_noted(&rig, heir, "pre_promote", "begin", start)?;
     heir.kill_agent()?;
-    // Back at once, within its lease: what was never in the map is not adopted.
+    // The agent is back within its lease, but cannot adopt it: the lease was never in the map.
     heir.start_agent()?;
     let after = rig.wait_answerer(None, || ())?;
     ensure!([old.name(), third.name()].contains(&&*after), "{after} answers");
-    // Also when the old hook has ended by itself.
+    // Nor does the node answer after the old hook has ended by itself.
     wait_noted(&rig, heir, "pre_promote", "end", start)?;
     std::thread::sleep(WATCH);
     ensure!(frames(&rig, heir, start) == 0, "{} has answered", heir.name());
@@ -413,7 +413,7 @@ fn a_move_to_a_node_with_other_groups_waits_for_pre_demote() -> Result<()> {
     std::fs::create_dir_all(&more)?;
     std::fs::write(more.join("app.toml"), "[[group]]\nname = \"app\"\nvips = [\"10.77.0.160\"]\n")?;
     new.succeed(&["reload"])?;
-    // So that the others have heard of it.
+    // Give the others time to hear of it.
     std::thread::sleep(WATCH);
     let start = clock::now();
     old.succeed(&["switchover", GROUP, "--to", new.name()])?;
@@ -425,7 +425,7 @@ fn a_move_to_a_node_with_other_groups_waits_for_pre_demote() -> Result<()> {
 
 #[lab_test]
 fn who_asks_elsewhere_is_answered_after_a_long_pre_demote() -> Result<()> {
-    // Longer than a command may take without a hook.
+    // The hook takes longer than a command may take without one.
     let rig = rig(&spec()?, "pre_demote_timeout = \"6s\"", &[("pre_demote", "sleep 3.5")])?;
     let (old, new, third) = roles(&rig)?;
     let start = clock::now();
@@ -450,7 +450,7 @@ fn a_planned_move_waits_for_pre_demote_and_a_loss_does_not() -> Result<()> {
         follower.args(["events", "--follow", "-o", "json", GROUP]).stdout(Stdio::piped()).spawn()?;
     let events = BufReader::new(follower.stdout.take().context("its output")?);
 
-    // From a third node, which repeats its request meanwhile.
+    // A third node is asked, which repeats its request until the hook has ended.
     let before = noted(&rig, old).len();
     let start = clock::now();
     third.succeed(&["switchover", GROUP, "--to", new.name()])?;
@@ -460,7 +460,7 @@ fn a_planned_move_waits_for_pre_demote_and_a_loss_does_not() -> Result<()> {
     let early = frames_between(&rig, new, start, end);
     ensure!(early == 0, "{early} frames of the next holder before pre_demote had ended");
     wait_noted(&rig, old, "post_demote", "end", end)?;
-    // Told apart by their place and not by their time, which is cut off.
+    // Skip the older lines by their number, not by their time, which is rounded.
     let runs: Vec<_> = noted(&rig, old).into_iter().skip(before).map(|n| (n.0, n.1)).collect();
     let run = |hook: &str, when: &str| (hook.to_owned(), when.to_owned());
     assert_eq!(
@@ -483,7 +483,7 @@ fn a_planned_move_waits_for_pre_demote_and_a_loss_does_not() -> Result<()> {
     ensure!(gap < 1_000, "{entry}");
     let explained = json(new, &["explain"])?;
     ensure!(explained["holder"] == new.name() && explained["gap_ms"] == gap, "{explained}");
-    // The follower has seen it come, from where it stands.
+    // The follower has seen the change on a node that takes no part in it.
     let mut lines = events.lines();
     let seen = lines.by_ref().map_while(Result::ok).any(|line| {
         let event: Value = serde_json::from_str(&line).unwrap_or_default();
@@ -493,7 +493,7 @@ fn a_planned_move_waits_for_pre_demote_and_a_loss_does_not() -> Result<()> {
     follower.wait()?;
     ensure!(seen, "the change is among the events of {}", third.name());
 
-    // An agent that stops goes by plan, too.
+    // An agent that is stopped hands over by plan, too.
     let start = clock::now();
     ensure!(new.stop_agent()?.success());
     let end = wait_noted(&rig, new, "pre_demote", "end", start)?;
@@ -506,7 +506,7 @@ fn a_planned_move_waits_for_pre_demote_and_a_loss_does_not() -> Result<()> {
     );
     new.start_agent()?;
     rig.lab.wait_quorate(PATIENCE)?;
-    // A cable that is pulled waits for nothing.
+    // When a cable is pulled, nothing waits for a hook.
     let start = clock::now();
     last.cut()?;
     rig.expect_move(start, last.name())?;

@@ -17,7 +17,7 @@ use vip_tests::lab::{
 use vip_tests_macros::lab_test;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a question may stay unanswered where no answer is expected.
+/// How long to wait for an answer where none is expected.
 const BRIEF: Duration = Duration::from_millis(500);
 /// Our rule, as `ip rule` shows it: its table is "VIP" in ASCII.
 const RULE: &str = "iif lo lookup 5654864";
@@ -45,7 +45,7 @@ fn work_by_hand(lab: &Lab, node: &Node) -> Result<()> {
 fn unload_restores_a_host_that_was_worked_by_hand() -> Result<()> {
     let lab = Lab::new(&spec()?)?;
     let node = &lab.nodes()[0];
-    // Settings of the host's own that must come back, and are not the defaults.
+    // The host's own settings, other than the defaults: `unload` must restore them.
     node.ns().enter(|| {
         std::fs::write(format!("/proc/sys/net/ipv4/conf/{INTERFACE}/arp_ignore"), "2")?;
         std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "1")
@@ -87,7 +87,7 @@ fn unload_restores_a_host_after_its_agent_has_ended() -> Result<()> {
     lab.start_agents(PATIENCE)?;
     lab.wait_holder(GROUP, PATIENCE)?;
     for node in lab.nodes() {
-        // One by SIGTERM, one by SIGKILL: unload must do for both.
+        // One agent ends on SIGTERM, one on SIGKILL: `unload` must work after both.
         if node.name() == "db-b" {
             node.kill_agent()?;
         } else {
@@ -122,7 +122,7 @@ fn what_others_tidy_away_is_put_back() -> Result<()> {
     lab.start_agents(PATIENCE)?;
     let node = lab.wait_holder(GROUP, PATIENCE)?;
     let before = node.snapshot()?;
-    // As systemd-networkd does to rules, and NetworkManager to addresses.
+    // systemd-networkd removes rules like this, and NetworkManager addresses.
     node.ns().ip(&format!("addr del {VIP}/32 dev lo"))?;
     node.ns().ip("rule del pref 50")?;
     let mut changes = Vec::new();
@@ -147,7 +147,7 @@ fn an_interface_that_was_taken_away_is_no_obstacle() -> Result<()> {
         })
     };
     ensure!(state("fault"), "{name} does not notice: {}", node.log_tail());
-    // Another interface of the same name: attached to again, and fit to serve.
+    // Another interface of the same name: the agent attaches to it, and can serve again.
     node.ns().ip(&format!("link add {INTERFACE} type veth peer name spare"))?;
     node.ns().ip(&format!("link set {INTERFACE} up"))?;
     node.ns().ip("link set spare up")?;
@@ -178,7 +178,7 @@ fn wrong_requests_have_exit_codes_of_their_own() -> Result<()> {
     let usage = code(&["load", "--vip", "not-an-address"])?;
     node.succeed(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()])?;
     let unknown = code(&["promote", "no-such-group"])?;
-    // Another program on the interface that the switch's end of the cable stands for.
+    // An XDP program of somebody else's is on the interface already.
     let occupied = &lab.nodes()[1];
     vip_tests::lab::wire::attach_pass_all(occupied.ns(), INTERFACE)?;
     let busy = occupied.run(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()])?.status.code();
@@ -218,7 +218,7 @@ fn a_gate_stays_where_the_way_in_is_refused() -> Result<()> {
     ensure!(load(node).is_err(), "another program's place was taken");
     ensure!(node.ns().ip("addr show lo")?.contains(&VIP.to_string()), "the VIP is gone");
     ensure!(is_gated(node)?, "nothing keeps the VIP of a node without a lease off the wire");
-    // On a node that was not up, nothing is left.
+    // A `load` that fails on a node that was not up leaves nothing.
     node.succeed(&["unload"])?;
     ensure!(!is_gated(node)? && load(node).is_err() && !is_gated(node)?, "a gate is left");
     ensure!(!node.ns().ip("addr show lo")?.contains(&VIP.to_string()), "the VIP is left");
@@ -230,7 +230,7 @@ fn interfaces_that_are_gone_take_no_room() -> Result<()> {
     let lab = Lab::new(&spec()?)?;
     let node = &lab.nodes()[0];
     load(node)?;
-    // As left by interfaces that came and went.
+    // Fill the map, as interfaces do that come and go.
     let mut plane = DataPlane::open(node.bpf_dir())?;
     let full = (10_000..11_000).find(|ifindex| plane.set_iface(*ifindex, [2; 6]).is_err());
     ensure!(full.is_some(), "the map is never full");
@@ -273,7 +273,7 @@ fn what_an_interrupted_load_or_unload_left_is_found() -> Result<()> {
         tc.args(["filter", "show", "dev", INTERFACE, "egress"]);
         Ok(String::from_utf8(tc.output()?.stdout)?)
     };
-    // A filter without a way in beside it; twice, since a filter is replaced in place.
+    // Twice, since the second `load` replaces the filter in place.
     for _ in 0..2 {
         node.succeed(&by_clsact)?;
         assert_eq!(filters()?.matches("direct-action").count(), 1, "{}", filters()?);
@@ -283,14 +283,14 @@ fn what_an_interrupted_load_or_unload_left_is_found() -> Result<()> {
     }
     node.succeed(&["unload"])?;
     ensure!(!filters()?.contains(names::PROG_EGRESS), "{}", filters()?);
-    // Some maps without the others: neither way on may fail.
+    // Some maps are missing: neither `unload` nor `load` may fail.
     for verb in [&["unload"][..], &["load", "--iface", INTERFACE, "--vip", &VIP.to_string()]] {
         load(node)?;
         std::fs::remove_file(node.bpf_dir().join("maps/LEASES"))?;
         node.succeed(verb)?;
     }
     node.succeed(&["unload"])?;
-    // Of the qdisc, which others may use by now, nothing is taken away.
+    // `unload` keeps the qdisc, which others may use by now.
     node.ns().command("tc")?.args(["qdisc", "del", "dev", INTERFACE, "clsact"]).status()?;
     assert_eq!(before.all_changes(&node.snapshot()?), Vec::<String>::new());
     Ok(())
@@ -301,8 +301,8 @@ fn an_agent_whose_maps_are_gone_ends_and_begins_anew() -> Result<()> {
     let lab = Lab::new(&spec()?)?;
     lab.start_agents(PATIENCE)?;
     let node = lab.wait_holder(GROUP, PATIENCE)?;
-    // As when another BPF file system is mounted there: the maps are only seen
-    // by who has them open.
+    // As if another BPF filesystem were mounted there: only a process that has the maps open
+    // still sees them.
     std::fs::remove_file(node.bpf_dir().join("maps/NODE"))?;
     replace_interface(node)?;
     let ended = || node.check_agent().is_err();
@@ -312,7 +312,7 @@ fn an_agent_whose_maps_are_gone_ends_and_begins_anew() -> Result<()> {
     // The new interface has no program: with the VIP on lo, it would be served there.
     let on_lo = || -> Result<bool> { Ok(node.ns().ip("addr show lo")?.contains(&VIP.to_string())) };
     ensure!(!on_lo()? && !node.ns().ip("rule")?.contains(RULE), "{}", node.log_tail());
-    // Reaped, and started again.
+    // Takes the ended agent away, and starts another one.
     node.kill_agent()?;
     node.ns().ip(&format!("addr add {}/24 dev {INTERFACE}", node.address()))?;
     node.start_agent()?;
@@ -321,7 +321,7 @@ fn an_agent_whose_maps_are_gone_ends_and_begins_anew() -> Result<()> {
         shown.is_ok_and(|shown| shown.contains("xdp")) && is_gated(node).unwrap_or(false)
     };
     ensure!(wait_until(clock::now().plus(PATIENCE), is_guarded), "{}", node.log_tail());
-    // The VIPs follow their gates.
+    // Once the gates are there, the node puts its VIPs back.
     let is_served = || {
         let rules = node.ns().ip("rule");
         on_lo().unwrap_or(false) && rules.is_ok_and(|rules| rules.contains(RULE))
@@ -336,14 +336,14 @@ fn a_data_plane_that_somebody_removes_costs_the_lease() -> Result<()> {
     lab.start_agents(PATIENCE)?;
     let node = lab.wait_holder(GROUP, PATIENCE)?;
     let other = lab.candidates().find(|other| other.name() != node.name()).context("another node")?;
-    // With their pins the programs go, and netlink says nothing of it.
+    // The programs disappear with their pins, and netlink sends no notice of it.
     for entry in std::fs::read_dir(node.bpf_dir())? {
         std::fs::remove_dir_all(entry?.path())?;
     }
     let holder = || other.status().ok()?.group(GROUP)?.holder.clone();
     let has_moved = || holder().is_some_and(|holder| holder != node.name());
     ensure!(wait_until(clock::now().plus(PATIENCE), has_moved), "it stays: {}", node.log_tail());
-    // Where it can't be brought back under a running agent, the next one does.
+    // A running agent cannot bring the data plane back: it ends, and the next agent does.
     let ended = || node.check_agent().is_err();
     ensure!(wait_until(clock::now().plus(PATIENCE), ended), "it goes on: {}", node.log_tail());
     // Nothing guards the VIPs any more: left on lo, they would be served here as well.
@@ -412,7 +412,7 @@ fn the_watchdog_ends_an_agent_whose_keeper_hangs_and_no_slow_disk_does() -> Resu
         }
         Ok(disk::is_hanging(&memory))
     };
-    // A write that was under way when the pipe came has taken its place.
+    // A write that had begun before the pipe was there may have replaced it: try again.
     let deadline = clock::now().plus(PATIENCE);
     while !has_hung(verbs.next().context("they go round")?)? {
         ensure!(clock::now() < deadline, "what is written at {} never waits", memory.display());

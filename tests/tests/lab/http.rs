@@ -27,7 +27,7 @@ fn post(node: &Node, path: &str, body: &Value) -> Result<Answer> {
     Ask::post(path, body).to_unix(&node.http_socket())
 }
 
-/// Requires an error with this status, word and exit code.
+/// Requires an error with this status, error code and exit code.
 fn refused(answer: &Answer, status: u16, code: &str, exit: u64) -> Result<()> {
     ensure!(answer.status == status, "{answer:?}");
     let found = answer.error()?;
@@ -88,19 +88,19 @@ fn what_is_read_by_http_is_what_the_verbs_say() -> Result<()> {
         ensure!(well.status == 200 && well.json()?["ok"] == true, "{path}: {well:?}");
     }
 
-    // Alive, and of no use without the others.
+    // Without the others the agent is alive, but not ready.
     for node in lab.nodes().iter().filter(|node| node.name() != holder.name()) {
         node.kill_agent()?;
     }
     let unready = wait_until(clock::now().plus(PATIENCE), || {
-        // Whoever asks too often is refused.
+        // The agent refuses a client that asks too often.
         std::thread::sleep(Duration::from_millis(100));
         get(holder, "/readyz").is_ok_and(|answer| answer.status == 503)
     });
     ensure!(unready, "{:?}", get(holder, "/readyz")?);
     ensure!(get(holder, "/healthz")?.status == 200);
     refused(&post(holder, &format!("/api/v1/groups/{GROUP}/promote"), &Value::Null)?, 503, "no_quorum", 106)?;
-    // A stopped agent leaves no socket that nobody answers.
+    // An agent that ends removes its socket.
     ensure!(holder.stop_agent()?.success());
     ensure!(!holder.http_socket().exists());
     Ok(())
@@ -153,12 +153,12 @@ fn what_is_wrong_is_refused_and_moves_nothing() -> Result<()> {
     let path = format!("/api/v1/groups/{GROUP}/switchover");
     let to = |body: &Value| Ask::post(&path, body);
 
-    // What a page of another site can send has no such header.
+    // A page of another site cannot send this header.
     let unmarked = Ask { headers: Vec::new(), ..to(&Value::Null) };
     refused(&unmarked.to_unix(&socket)?, 403, "forbidden", 77)?;
-    // Nor may a name that is bound to this address elsewhere.
+    // A request for another host name is refused: somebody may have bound it to this address.
     refused(&to(&Value::Null).with("host", "evil.example").to_unix(&socket)?, 421, "wrong_host", 77)?;
-    // Nor a page of another site that somebody looks at, whatever it asks for.
+    // So is a request that a page of another site makes, whatever it asks for.
     for path in ["/", "/metrics", "/api/v1/status", "/api/v1/history", "/nosuch"] {
         let ask = |site: &str| Ask::get(path).with("sec-fetch-site", site).to_unix(&socket);
         refused(&ask("cross-site")?, 403, "forbidden", 77)?;
@@ -184,8 +184,8 @@ fn what_is_wrong_is_refused_and_moves_nothing() -> Result<()> {
     let fat = Ask::get("/healthz").with("x-much", "y".repeat(100_000));
     ensure!(fat.to_unix(&socket).is_ok_and(|answer| answer.status == 431));
 
-    // Clients that send nothing, half a request, or fetch nothing, and one
-    // that asks too much: others are served, and no lease is late.
+    // Some clients send nothing, half a request, or read no answer, and one asks too much: the
+    // agent still serves others, and renews its lease in time.
     let idle: Vec<UnixStream> = (0..20).map(|_| UnixStream::connect(&socket)).collect::<Result<_, _>>()?;
     for mut stream in &idle {
         stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nhost: localhost\r\n")?;
@@ -210,7 +210,7 @@ fn events_are_streamed_and_the_history_is_told() -> Result<()> {
     let mut stream = UnixStream::connect(old.http_socket())?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(b"GET /api/v1/events?group=db HTTP/1.1\r\nhost: localhost\r\n\r\n")?;
-    // What was before comes first; then what a switchover brings about.
+    // The stream begins with earlier events; those of the switchover follow.
     let mut lines = BufReader::new(stream).lines();
     let mut next = |what: &str, wanted: &dyn Fn(&Value) -> bool| -> Result<Value> {
         for line in lines.by_ref() {
@@ -235,7 +235,7 @@ fn events_are_streamed_and_the_history_is_told() -> Result<()> {
         ensure!(answer.status == 200, "{answer:?}");
         Ok(answer.json()?.as_array().context("an array")?.clone())
     };
-    // Written by a thread of its own.
+    // Another thread writes the history: wait for it.
     let written = wait_until(clock::now().plus(PATIENCE), || {
         told(&format!("/api/v1/history?group={VIP}")).is_ok_and(|records| records.contains(&lost))
     });
@@ -245,7 +245,8 @@ fn events_are_streamed_and_the_history_is_told() -> Result<()> {
     refused(&get(old, "/api/v1/history?limit=many")?, 400, "bad_request", 64)?;
     refused(&get(old, "/api/v1/history?what=ever")?, 400, "bad_request", 64)?;
 
-    // Who comes back gets what came since; with an id of another run, everything.
+    // A client that comes back gets the events since its last id. If that id is of another run of
+    // the agent, it gets all.
     let (id, first) = first_message(old, None)?;
     ensure!(first["seq"] == 1, "{first}");
     let (run, _) = id.split_once('-').with_context(|| format!("{id} names a run and a number"))?;
@@ -285,18 +286,18 @@ fn a_disk_that_hangs_costs_the_history_and_nothing_else() -> Result<()> {
     let file = node.state_dir().join("history.jsonl");
     let written = wait_until(clock::now().plus(PATIENCE), || file.exists());
     ensure!(written, "no {}", file.display());
-    // The agent has it open, so that it goes on writing to the old one.
+    // The agent has the old file open, and goes on writing to it.
     disk::hang(&file)?;
     let socket = node.http_socket();
     std::thread::scope(|scope| -> Result<()> {
         let askers: Vec<_> =
             (0..6).map(|_| scope.spawn(|| Ask::get("/api/v1/history").to_unix(&socket))).collect();
-        // The last ones wait no longer than it takes to be sent away.
+        // Give the agent time to refuse all requests but the first.
         std::thread::sleep(Duration::from_secs(3));
         for path in ["/api/v1/status", "/metrics", "/readyz", "/healthz"] {
             ensure!(get(node, path)?.status == 200, "{path}");
         }
-        // Somebody writes nothing and closes: whoever waited has read it all.
+        // Opens the pipe for writing and closes it: the waiting reader sees an empty file.
         std::fs::OpenOptions::new().read(true).write(true).open(&file)?;
         let answers = askers.into_iter().map(|asker| asker.join().expect("no panic"));
         let answers: Vec<Answer> = answers.collect::<Result<_>>()?;
@@ -322,7 +323,7 @@ fn a_dead_agents_socket_is_the_next_agents() -> Result<()> {
     lab.start_agents(PATIENCE)?;
     let holder = lab.wait_holder(GROUP, PATIENCE)?;
     holder.kill_agent()?;
-    // A dead agent's socket is there, and is taken over by the next one.
+    // A killed agent leaves its socket, which the next agent takes over.
     ensure!(holder.http_socket().exists());
     ensure!(get(holder, "/healthz").is_err());
     holder.start_agent()?;

@@ -28,14 +28,14 @@ fn spec() -> Result<LabSpec> {
 
 /// Writes a file that only root can read.
 fn write_secret(path: &Path, text: &str) -> Result<()> {
-    // Another file in its place, as an editor or a renewal leaves it.
+    // Puts another file in its place, as an editor or a certificate renewal does.
     let made = path.with_extension("new");
     std::fs::write(&made, text)?;
     std::fs::set_permissions(&made, std::fs::Permissions::from_mode(0o600))?;
     Ok(std::fs::rename(made, path)?)
 }
 
-/// A certificate of its own for `node`, at the paths that the configuration names.
+/// Makes a self-signed certificate for `node`, at the paths that the configuration names.
 fn write_certificate(node: &Node, dir: &Path) -> Result<CertificateDer<'static>> {
     let made = rcgen::generate_simple_self_signed([node.address().to_string(), "localhost".to_owned()])?;
     write_secret(&dir.join("tls.key"), &made.signing_key.serialize_pem())?;
@@ -43,7 +43,7 @@ fn write_certificate(node: &Node, dir: &Path) -> Result<CertificateDer<'static>>
     Ok(made.cert.der().clone())
 }
 
-/// Adds `[api]` to a node's configuration; where its files are.
+/// Adds `[api]` to a node's configuration; returns the directory of its files.
 fn configure(node: &Node, listen: SocketAddr, tls: bool) -> Result<PathBuf> {
     let file = node.config_file();
     let dir = file.parent().context("a directory")?.to_owned();
@@ -94,7 +94,7 @@ fn tokens_and_tls_guard_what_is_served_by_tcp() -> Result<()> {
     let listens = wait_until(clock::now().plus(PATIENCE), || ask(&Ask::get("/healthz")).is_ok());
     ensure!(listens, "{}", node.log_tail());
 
-    // Without a token: what tells nothing, and the page that asks for one.
+    // Without a token the agent serves only health checks and the page that asks for a token.
     for path in ["/healthz", "/readyz"] {
         ensure!(ask(&Ask::get(path))?.status == 200, "{path}");
     }
@@ -108,7 +108,7 @@ fn tokens_and_tls_guard_what_is_served_by_tcp() -> Result<()> {
         ensure!(refused.status == 401 && refused.error()? == ("unauthorized".to_owned(), 77), "{refused:?}");
         ensure!(refused.headers.get("www-authenticate").is_some_and(|scheme| scheme == "Bearer"));
     }
-    // With one.
+    // With a token.
     let status = ask(&Ask::get("/api/v1/status").token(READ))?;
     ensure!(status.status == 200 && status.json()?["node"] == "db-a", "{status:?}");
     let path = format!("/api/v1/groups/{GROUP}/switchover");
@@ -124,7 +124,7 @@ fn tokens_and_tls_guard_what_is_served_by_tcp() -> Result<()> {
     // The token is in no log.
     let log = std::fs::read_to_string(node.log_file())?;
     ensure!(log.contains("asked by HTTP") && !log.contains(OPERATE) && !log.contains(READ), "{log}");
-    // What was refused is no line of the log, or anybody could fill it; a long path is cut.
+    // The agent logs no refused request, or anybody could fill the log; it shortens a long path.
     ensure!(log.matches("asked by HTTP").count() == 1 && !log.contains("refused by HTTP"), "{log}");
     let long = format!("/api/v1/{}", "x".repeat(10_000));
     ensure!(ask(&Ask::post(&long, &Value::Null))?.status == 401);
@@ -135,7 +135,7 @@ fn tokens_and_tls_guard_what_is_served_by_tcp() -> Result<()> {
     // Plain HTTP gets nothing.
     ensure!(Ask::get("/healthz").over(connect(client, at)?).is_err());
 
-    // New tokens and a new certificate are taken without another agent; bad ones are not.
+    // The agent takes new tokens and a new certificate without a restart, but no bad ones.
     write_secret(&dir.join("tokens"), "read tooshort\n")?;
     std::thread::sleep(Duration::from_secs(7));
     ensure!(ask(&Ask::get("/api/v1/status").token(READ))?.status == 200, "goes on with what it had");
@@ -148,7 +148,7 @@ fn tokens_and_tls_guard_what_is_served_by_tcp() -> Result<()> {
     ensure!(taken, "{}", node.log_tail());
     ensure!(ask(&Ask::get("/healthz")).is_err(), "the former certificate is not used any more");
 
-    // Who guesses tokens is slowed down.
+    // The agent slows down a client that guesses tokens.
     let guesses = (0..20).map(|_| ask_tls(client, at, &renewed, &Ask::get("/metrics").token("guessed")));
     let guesses: Vec<Answer> = guesses.collect::<Result<_>>()?;
     ensure!(guesses.iter().any(|answer| answer.status == 429), "{guesses:?}");
@@ -177,7 +177,7 @@ fn plain_http_is_for_loopback_and_a_busy_port_costs_no_lease() -> Result<()> {
     ensure!(served, "{}", node.log_tail());
     ensure!(Ask::get("/metrics").over(connect(node, at)?)?.status == 401);
 
-    // What can be known before is said before the node is touched.
+    // The agent checks its files before it changes anything on the node.
     node.stop_agent()?;
     std::fs::set_permissions(dir.join("tokens"), std::fs::Permissions::from_mode(0o644))?;
     let config = node.config_file();
@@ -188,7 +188,7 @@ fn plain_http_is_for_loopback_and_a_busy_port_costs_no_lease() -> Result<()> {
     Ok(())
 }
 
-/// Asks over a connection that stays, and reads what comes first.
+/// Asks over a connection that stays open, and reads the beginning of the answer.
 fn ask_on(mut stream: &TcpStream, path: &str, token: &str) -> Result<String> {
     let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\r\n");
     stream.write_all(head.as_bytes())?;
@@ -216,7 +216,7 @@ fn a_token_that_is_taken_away_counts_nowhere() -> Result<()> {
     ensure!(events.starts_with("HTTP/1.1 200"), "{events}");
 
     write_secret(&dir.join("tokens"), &format!("read {NEW}\n"))?;
-    // Whoever follows is sent away to come back with a token that counts ...
+    // The agent ends the stream of a follower, who has to come back with a valid token ...
     let mut rest = Vec::new();
     while !rest.ends_with(b"0\r\n\r\n") {
         let mut bytes = [0; 4096];
@@ -224,7 +224,7 @@ fn a_token_that_is_taken_away_counts_nowhere() -> Result<()> {
         ensure!(len > 0, "closed in the middle of a chunk");
         rest.extend_from_slice(&bytes[..len]);
     }
-    // ... and the connection that was let in has to have one, too.
+    // ... and a connection that stays open needs one, too.
     let refused = ask_on(&kept, "/api/v1/nodes", READ)?;
     ensure!(refused.starts_with("HTTP/1.1 401"), "{refused}");
     let told = ask_on(&kept, "/api/v1/nodes", NEW)?;

@@ -57,8 +57,8 @@ fn local_clients_reach_the_holder_before_and_after_a_failover() -> Result<()> {
     let start = clock::now();
     old.kill_agent()?;
     let new = rig.wait_answerer(Some(old.name()), || ())?;
-    // Also from the host whose agent is dead: its fence has closed, so its own
-    // service must not be what its processes reach.
+    // The same on the host whose agent is dead: its fence has closed, so its processes must not
+    // reach its own service.
     let own = ask_tcp(old.ns(), rig.service(), BRIEF);
     ensure!(own.as_deref().map_or(true, |by| by != old.name()), "reached its own host without a lease");
     old.start_agent()?;
@@ -71,7 +71,7 @@ fn local_clients_reach_the_holder_before_and_after_a_failover() -> Result<()> {
 
 #[lab_test]
 fn a_local_client_on_a_standby_never_reaches_its_own_host() -> Result<()> {
-    // By hand and without any holder: the tempting answer is the only one there is.
+    // Worked by hand, with no holder: only the host's own service could answer, and it must not.
     let lab = Lab::new(&spec()?)?;
     let node = &lab.nodes()[0];
     let _echo = EchoServer::start(node.ns(), node.name(), AT_VIP)?;
@@ -246,7 +246,7 @@ fn a_route_that_is_gone_from_a_standby_is_put_back() -> Result<()> {
     let holder = rig.holder()?.name().to_owned();
     assert_all_reach(&rig, &holder)?;
     let standby = rig.lab.candidates().find(|node| node.name() != holder).context("a standby")?;
-    // By somebody, and by the kernel, which does not say so.
+    // Somebody removes the route; then the kernel does, which sends no notice of it.
     standby.ns().ip(&format!("route flush table {TABLE}"))?;
     assert_all_reach(&rig, &holder)?;
     standby.ns().ip(&format!("link set {INTERFACE} down"))?;

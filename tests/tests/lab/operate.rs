@@ -27,14 +27,14 @@ fn a_node_on_standby_holds_nothing_until_it_is_taken_off() -> Result<()> {
     let rig = Rig::new(&spec()?)?;
     let old = rig.holder()?;
     let start = clock::now();
-    // From another node.
+    // Another node is asked.
     let asked = rig.lab.nodes().iter().find(|node| node.name() != old.name()).context("three nodes")?;
     asked.succeed(&["standby", old.name()])?;
     let (new, account) = rig.expect_move(start, old.name())?;
     ensure!(account.probes_lost < PLANNED_LOSS_MAX, "{account:?}");
     let back = new.run(&["switchover", GROUP, "--to", old.name()])?;
     ensure!(back.status.code() == Some(107), "{back:?}");
-    // It is remembered by the next agent.
+    // The next agent remembers it.
     old.kill_agent()?;
     old.start_agent()?;
     holder(&rig)?;
@@ -94,7 +94,7 @@ fn an_agent_that_holds_is_replaced_unnoticed() -> Result<()> {
     let spec = LabSpec { lease: LEASE * 3, ..spec()? };
     let rig = Rig::new(&spec)?;
     let node = rig.holder()?;
-    // The first agent was started without it, so it is put in place by a crash.
+    // The first agent runs without `--hold`, so kill it and start one that has it.
     let start = clock::now();
     node.kill_agent()?;
     node.start_agent_with(&["--hold"])?;
@@ -110,7 +110,7 @@ fn an_agent_that_holds_is_replaced_unnoticed() -> Result<()> {
 
 #[lab_test]
 fn an_agent_that_can_not_come_up_again_hands_over_what_it_has() -> Result<()> {
-    // So long a lease that a release can be told from its end.
+    // The lease is so long that a release is clearly earlier than its end.
     let rig = Rig::new(&LabSpec { lease: LEASE * 5, ..spec()? })?;
     let node = rig.holder()?;
     // Somebody has put the VIP on an ordinary interface meanwhile.
@@ -137,7 +137,7 @@ fn keys_are_exchanged_one_node_at_a_time_and_nobody_notices() -> Result<()> {
     let made = rig.lab.id().dir().join("new.key");
     node.succeed(&["keygen", made.to_str().context("a path")?, "--id", "2"])?;
     let new = std::fs::read_to_string(&made)?;
-    // Known everywhere first, then sent with, then alone.
+    // First every node knows the new key, then sends with it, then has no other.
     for keys in [format!("{old}{new}"), format!("{new}{old}"), new] {
         std::fs::write(rig.lab.key_file(), keys)?;
         for node in rig.lab.nodes() {
@@ -173,7 +173,7 @@ fn a_node_with_another_key_is_counted_and_gets_no_answer() -> Result<()> {
     Ok(())
 }
 
-/// The configuration of `node` with the sections that all share taken from another one.
+/// Gives `node` the configuration of `from`, under its own name.
 fn share_cluster(from: &Node, node: &Node) -> Result<()> {
     let text = std::fs::read_to_string(from.config_file())?;
     let own = format!("[node]\nname = \"{}\"", node.name());
@@ -194,7 +194,7 @@ fn a_voter_is_added_one_agent_at_a_time_and_the_next_change_waits_for_all() -> R
         all.extend(args);
         node.run(&all)
     };
-    // Three at first, by hand, as before the first start of any agent.
+    // Three nodes at first, written by hand, as before any agent has started.
     let all = std::fs::read_to_string(first.config_file())?;
     let of_new = format!("[[cluster.node]]\nname = \"db-d\"\naddress = \"{address}\"\n");
     ensure!(all.contains(&of_new) && all.contains(", db-d = 50"), "{all}");
@@ -202,7 +202,7 @@ fn a_voter_is_added_one_agent_at_a_time_and_the_next_change_waits_for_all() -> R
     for node in lab.nodes().iter().filter(|node| node.name() != "db-a") {
         share_cluster(first, node)?;
     }
-    // What others have done is not known here.
+    // This node does not know whether other nodes have had agents.
     let unknown = member(first, &["remove", "db-c"])?;
     ensure!(unknown.status.code() == Some(107), "no agent has run here: {unknown:?}");
     let key = lab.key_file();
@@ -224,7 +224,8 @@ fn a_voter_is_added_one_agent_at_a_time_and_the_next_change_waits_for_all() -> R
     for node in lab.nodes().iter().filter(|node| node.name() != "db-a") {
         share_cluster(first, node)?;
     }
-    // One agent at a time; the holder's after a switchover to one that has it.
+    // Restart one agent at a time: the holder last, after a switchover to a node that has the
+    // change.
     let mut order: Vec<_> =
         lab.nodes().iter().filter(|n| n.name() != old.name() && n.name() != "db-d").collect();
     order.push(old);
@@ -263,7 +264,7 @@ fn a_voter_is_added_one_agent_at_a_time_and_the_next_change_waits_for_all() -> R
     });
     ensure!(confirmed, "{:?}", member(first, &["list"])?);
     ensure!(lab.wait_holder(GROUP, PATIENCE)?.name() == old.name());
-    // Back in time is refused: another node may have gone on from here.
+    // An earlier generation is refused: another node may have gone on from it.
     let text = std::fs::read_to_string(new.config_file())?;
     new.write_config(&text.replacen("generation = 2", "generation = 1", 1))?;
     new.kill_agent()?;
@@ -289,7 +290,7 @@ fn an_agent_that_is_stopped_is_told_from_one_that_is_not_there() -> Result<()> {
             "{args:?}: {out:?}"
         );
     }
-    // Whoever has given up is not obeyed later.
+    // The agent drops the command of a client that has given up.
     for args in [&["standby"][..], &["pause"]] {
         let out = node.run(args)?;
         ensure!(out.status.code() == Some(124), "{args:?}: {out:?}");

@@ -43,7 +43,7 @@ fn a_person_sees_the_cluster_and_moves_a_group() -> Result<()> {
     let mut browser = Browser::start(program, holder.ns(), &dir, 1000, 1090)?;
     browser.open("http://127.0.0.1:7078/")?;
 
-    // A wrong token is said to be wrong; a good one opens, and stays in this tab only.
+    // The page rejects a wrong token. A good one opens it, and stays in this tab only.
     browser.wait("the question who it is", |text| text.contains("Who are you?"))?;
     let typed = "document.activeElement.id";
     ensure!(browser.evaluate(typed)? == "token", "the field has the focus");
@@ -68,7 +68,7 @@ fn a_person_sees_the_cluster_and_moves_a_group() -> Result<()> {
                     document.body.append(s); s.remove(); window.evil === undefined }";
     ensure!(browser.evaluate(injected)? == true, "the policy keeps scripts out");
 
-    // Every column has its heading, and where nothing was dropped no line alarms.
+    // Every column has a heading, and no row looks like an alarm where nothing was dropped.
     let headed = "[...document.querySelectorAll('th')].every(th => th.textContent.trim())";
     ensure!(browser.evaluate(headed)? == true, "{}", browser.text()?);
     for (dropped, kind) in [(0, "nothing"), (1, "dropped")] {
@@ -77,7 +77,7 @@ fn a_person_sees_the_cluster_and_moves_a_group() -> Result<()> {
         ensure!(browser.evaluate(&drawn)? == kind, "{dropped} dropped");
     }
 
-    // By keyboard alone: to the button, to a no, to a yes.
+    // By keyboard alone: go to the button, answer no, then answer yes.
     let start = clock::now();
     let on_button = "document.activeElement.dataset.move === 'db'";
     for _ in 0..8 {
@@ -115,7 +115,7 @@ fn a_person_sees_the_cluster_and_moves_a_group() -> Result<()> {
     browser.wait("the history", |text| text.contains("Moves") && text.contains("active -> standby"))?;
     browser.wait("the new state", |text| text.contains(&format!("held by {}", target.name())))?;
 
-    // What this node takes over has a gap, and the plot a point for it.
+    // When this node takes over, the page shows the gap, and the plot has a point for it.
     let points = "document.querySelectorAll('#plot circle').length";
     let before = browser.evaluate(points)?.as_u64().context("a number of points")?;
     target.succeed(&["switchover", GROUP, "--to", holder.name()])?;
@@ -140,8 +140,8 @@ fn a_person_sees_the_cluster_and_moves_a_group() -> Result<()> {
     Ok(())
 }
 
-/// A press that lasts longer than the page takes to be drawn anew is a click,
-/// and what is selected stays.
+/// A click counts even if the page is drawn anew while the button is down, and selected text
+/// stays selected.
 fn a_person_takes_their_time(browser: &mut Browser) -> Result<()> {
     let is_asked = "document.getElementById('ask').open";
     for _ in 0..6 {

@@ -60,7 +60,7 @@ fn with_two_of_three_lost_nobody_answers() -> Result<()> {
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     ensure!(said.contains(others[0].name()) && said.contains("--force"), "it names what it risks: {said}");
     rig.expect_silence(clock::now())?;
-    // A person may, with the flag; it is loud, and it ends with the quorum's return.
+    // An admin may, with `--force`. The node warns of it until the quorum is back.
     let forced = holder.run(&["failover", GROUP, "--force", "-o", "json"])?;
     let said = String::from_utf8_lossy(&forced.stderr).into_owned();
     ensure!(forced.status.success() && said.contains(others[0].name()), "it is named again: {forced:?}");
@@ -115,7 +115,7 @@ fn a_dead_agent_of_a_pair_is_fenced_and_replaced() -> Result<()> {
     let start = clock::now();
     old.resume_agent()?;
     rig.expect_calm(start, new.name())?;
-    // Alone, it goes on.
+    // The new holder goes on alone.
     let start = clock::now();
     old.kill_agent()?;
     rig.expect_calm(start, new.name())?;

@@ -18,7 +18,7 @@ use vip_tests::lab::{
 use vip_tests_macros::lab_test;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a single question waits.
+/// How long to wait for one answer.
 const ASK: Duration = Duration::from_millis(300);
 
 fn vip(last: u8) -> Ipv4Addr {
@@ -59,7 +59,7 @@ fn asked(lab: &Lab, vip: Ipv4Addr) -> Result<Option<String>> {
     Ok(ask_udp(&lab.client()?.ns, SocketAddrV4::new(vip, SERVICE_PORT), ASK).ok())
 }
 
-/// Waits until the client gets an answer of `vip`.
+/// Waits until the client gets an answer from `vip`; returns who answered.
 fn answered(lab: &Lab, vip: Ipv4Addr) -> Result<String> {
     let mut by = None;
     wait_until(clock::now().plus(PATIENCE), || {
@@ -80,7 +80,7 @@ fn groups_and_vips_come_and_go_and_the_others_notice_nothing() -> Result<()> {
     let _services = [serve(&rig.lab, vip(101))?, serve(&rig.lab, vip(102))?];
     let holder = rig.holder()?.name().to_owned();
     let start = clock::now();
-    // One more VIP, and a group whose name takes the first place.
+    // Add a VIP, and a group whose name sorts before the first one.
     let more: &[(&str, &[Ipv4Addr])] = &[("app", &[vip(102)]), (GROUP, &[VIP, vip(101)])];
     let (first, others) = rig.lab.nodes().split_first().context("three nodes")?;
     let said = reload(first, more)?;
@@ -95,7 +95,7 @@ fn groups_and_vips_come_and_go_and_the_others_notice_nothing() -> Result<()> {
     let by = answered(&rig.lab, vip(101))?;
     ensure!(by == holder, "{GROUP} was on {holder} and is on {by}:\n{}", logs(&rig.lab));
     answered(&rig.lab, vip(102))?;
-    // An agent that starts in the new state finds all of it again.
+    // An agent that starts with the new configuration changes nothing.
     let node = rig.lab.nodes().iter().find(|node| node.name() != holder).context("three nodes")?;
     node.kill_agent()?;
     node.start_agent()?;
@@ -176,7 +176,7 @@ fn a_vip_that_goes_to_another_group_is_never_answered_twice() -> Result<()> {
     Ok(())
 }
 
-/// The VIPs of a node's groups are addresses of its loopback.
+/// Is `vip` on the node's loopback, where the VIPs of its groups are?
 fn is_on_host(node: &Node, vip: Ipv4Addr) -> Result<bool> {
     Ok(node.ns().ip("-4 address show dev lo")?.contains(&format!(" {vip}/32 ")))
 }
@@ -193,7 +193,7 @@ fn what_a_reload_could_not_bring_about_is_told_and_mended_by_the_next() -> Resul
     let said = node.succeed(&["reload", "--dry-run"])?;
     ensure!(said.contains("group app would be added"), "{said}");
     ensure!(said.contains("group app, pre_promote: /nonexistent/promote can't be run"), "{said}");
-    // Without its record of what it did to the host, the node puts no address there.
+    // If the node cannot read its record of what it did to the host, it adds no address.
     node.write_config(&more)?;
     let record = node.run_dir().join("host.json");
     let good = std::fs::read(&record)?;
@@ -209,13 +209,13 @@ fn what_a_reload_could_not_bring_about_is_told_and_mended_by_the_next() -> Resul
         );
         ensure!(!is_on_host(node, vip(102))?, "{attempt}: it is there after all");
     }
-    // It has the new groups all the same, and so has what it tells.
+    // It has the new groups all the same, and its status shows them.
     ensure!(node.status()?.groups.iter().any(|group| group.name == "app"));
     std::fs::write(&record, good)?;
     let said = node.succeed(&["reload"])?;
     ensure!(said.contains("no group has changed") && is_on_host(node, vip(102))?, "{said}");
     rig.expect_calm(start, &holder)?;
-    // A program that can't be run keeps no agent from its leases: it is warned of.
+    // If a hook's program cannot be run, the agent keeps its leases and warns.
     node.write_config(&hooked)?;
     node.succeed(&["reload"])?;
     let warned = |times: usize| {
@@ -260,7 +260,7 @@ fn who_has_none_of_a_groups_vips_takes_none_over() -> Result<()> {
     old.kill_agent()?;
     let (new, _) = rig.expect_move(start, &holder)?;
     ensure!(new.name() == same.name(), "{} answers nothing, and took it:\n{}", new.name(), logs(&rig.lab));
-    // Once a majority has the new one, it is served.
+    // Once a majority has the new VIP, the holder answers for it.
     for node in [old, same] {
         node.write_config(&with_groups(node, &[(GROUP, &[vip(150)])])?)?;
     }

@@ -1,6 +1,5 @@
-//! What those can do who have no key: floods of the agents' port, forged ARP for
-//! the nodes' addresses, and what a firewall's state costs. `docs/security.md`
-//! has what is claimed.
+//! What attackers without the key can do: flood the agents' port, forge ARP for the nodes'
+//! addresses, and fill a firewall's table of connections. `docs/security.md` has the claims.
 
 use std::io::Write as _;
 use std::net::Ipv4Addr;
@@ -19,11 +18,11 @@ use vip_tests_macros::lab_test;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a load or an attack lasts: longer than the lease.
 const LASTS: Duration = Duration::from_secs(3);
-/// So many a second are a flood, and leave a busy machine its time.
+/// Datagrams a second: enough for a flood, and few enough for a busy machine.
 const RATE: u32 = 20_000;
 /// How often a neighbour claims the VIP.
 const CLAIMS_PER_SECOND: u32 = 100;
-/// Responses that a peer can have: some at once, and then one each 10 ms.
+/// The most responses that a peer can get: some at once, and then one every 10 ms.
 const RESPONSES_MAX: u64 = 16 + 100 * (LASTS.as_secs() + 2);
 /// The DSCP CS6, in the place that it has in an IPv4 header.
 const CS6: u8 = 0xc0;
@@ -70,12 +69,12 @@ fn no_flood_costs_a_lease_or_is_answered_beyond_the_limit() -> Result<()> {
     }
     let dropped = status.agent.get("heartbeats_dropped").copied();
     ensure!(dropped > Some(0), "what the kernel drops is counted: {:?}", status.agent);
-    // Nearly all of it before the host's network stack has seen it.
+    // The XDP program drops nearly all of it before the host's network stack.
     for reason in ["heartbeat_drop_stranger", "heartbeat_drop_flood"] {
         let frames = status.counters.get(reason).copied().unwrap_or(0);
         ensure!(frames > u64::from(RATE), "{reason}: {frames} of {:?}", status.counters);
     }
-    // The flood is over, and who comes anew is heard.
+    // After the flood, the others hear an agent that restarts.
     let other = target.lab.nodes().iter().find(|node| node.name() != victim.name()).context("three nodes")?;
     other.kill_agent()?;
     other.start_agent()?;
@@ -91,7 +90,7 @@ fn arp_reply(mac: [u8; 6], address: Ipv4Addr, to: ([u8; 6], Ipv4Addr)) -> Vec<u8
     bytes
 }
 
-/// The forged replies that tell each node of a lab that the others are at the client's.
+/// The forged replies that give each node of a lab the client's hardware address for the others.
 fn poison(rig: &Rig) -> Result<RawFrames> {
     let client = rig.lab.client()?;
     let attacker = mac_of(&client.ns)?;
@@ -138,7 +137,7 @@ fn forged_arp_moves_nothing_where_the_peers_are_pinned() -> Result<()> {
     let spec = spec()?;
     let lab = Lab::new(&spec)?;
     configure_macs(&lab)?;
-    // Somebody's own entry, to be put back.
+    // An entry of the admin's own, which the agent must put back.
     let (first, second) = (&lab.nodes()[0], lab.nodes()[1].address());
     first.ns().ip(&format!("neigh replace {second} lladdr 02:00:00:00:00:77 nud permanent dev eth0"))?;
     let rig = Rig::start(lab, &spec, ArpProbes::On, |_| ())?;
@@ -152,13 +151,13 @@ fn forged_arp_moves_nothing_where_the_peers_are_pinned() -> Result<()> {
     frames.send(rig.lab.client()?, 600, LASTS)?;
     rig.expect_calm(start, holder.name())?;
 
-    // What somebody takes away comes back.
+    // The agent restores the entries that somebody removes.
     for node in rig.lab.nodes() {
         node.ns().ip("neigh flush nud permanent")?;
         let is_back = || permanent(node).is_ok_and(|entries| entries == 2);
         ensure!(wait_until(clock::now().plus(PATIENCE), is_back), "{}:\n{}", node.name(), node.log_tail());
     }
-    // A restart leaves them; an end puts back what was there.
+    // An agent that ends puts back what was there; one that is killed leaves its entries.
     let node = rig.lab.node("db-a")?;
     node.stop_agent()?;
     let left = node.ns().ip("neigh show nud permanent")?;
@@ -199,14 +198,15 @@ fn doctor_tells_of_heartbeats_that_a_firewall_tracks() -> Result<()> {
     nft("table inet fw { chain in { type filter hook input priority 0; ct state established accept; }; }")?;
     let is_tracked = || finding().is_ok_and(|finding| finding["level"] == "warning");
     ensure!(wait_until(clock::now().plus(PATIENCE), is_tracked), "{}", finding()?);
-    // As it says; what holds goes on, tracked so far or not.
+    // Apply the rules that doctor suggests: the holder keeps its lease, although its heartbeats
+    // were tracked.
     let says = finding()?["says"].as_str().context("a sentence")?.to_owned();
     let start = clock::now();
     nft(says.split('\'').nth(1).context("rules")?)?;
     rig.expect_calm(start, node.name())
 }
 
-/// Entries of connections that nobody will evict, as many as the kernel takes.
+/// Fills the table with connections that the kernel does not evict.
 fn fill_connection_table(node: &Node) -> Result<()> {
     let number = |name: &str| {
         let path = format!("/proc/sys/net/netfilter/{name}");
@@ -225,7 +225,7 @@ fn fill_connection_table(node: &Node) -> Result<()> {
              --sport 1 --dport 2 --reply-port-src 2 --reply-port-dst 1"
         );
         if writeln!(entries, "{line}").is_err() {
-            // It ends with the first that does not fit.
+            // `conntrack` ends at the first entry that does not fit.
             break;
         }
     }
@@ -244,7 +244,8 @@ fn a_full_table_of_connections_costs_no_lease() -> Result<()> {
         "table inet fw { chain in { type filter hook input priority 0; ct state established accept; }; }";
     let output = holder.ns().command("nft")?.arg(rules).output()?;
     ensure!(output.status.success(), "{output:?}");
-    // Until what goes on is tracked for good.
+    // Wait until the kernel marks the entries of the heartbeats as assured, and so evicts none of
+    // them.
     std::thread::sleep(LASTS);
     fill_connection_table(holder)?;
     let start = clock::now();
@@ -260,7 +261,7 @@ fn each_claim_of_the_vip_is_answered() -> Result<()> {
     let holder = rig.holder()?.name().to_owned();
     let mallory = &rig.lab.clients()[1];
     let mac = mac_of(&mallory.ns)?;
-    // The form that Linux believes whatever it has: to all, about its own sender.
+    // The form that Linux believes whatever entry it has: a broadcast about its own sender.
     let claim = RawFrames(vec![arp_reply(mac, rig.vip(), ([0xff; 6], rig.vip()))]);
     let announced = || rig.capture.frames().iter().filter(|frame| frame.kind == FrameKind::Arp).count();
     let (start, before) = (clock::now(), announced());
@@ -269,7 +270,8 @@ fn each_claim_of_the_vip_is_answered() -> Result<()> {
     let answers = announced() - before;
     println!("{answers} announcements; of {} probes {} lost", account.probes_sent, account.probes_lost);
     ensure!(account.verdict.new_holder.is_none() && account.verdict.answered_by_two == 0, "{account:?}");
-    // Two frames each; a machine that stands still answers several at once.
+    // Each claim has two frames as its answer; a machine that stands still answers several claims
+    // at once.
     let claims = u64::from(CLAIMS_PER_SECOND) * LASTS.as_secs();
     ensure!(answers as u64 >= claims / 4, "{answers} announcements for {claims} claims");
     Ok(())

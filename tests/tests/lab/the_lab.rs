@@ -112,7 +112,7 @@ fn a_cut_node_is_unreachable_and_comes_back_unchanged() -> Result<()> {
     node.rejoin()?;
     ensure!(wait_until(clock::now().plus(PATIENCE), || ask_udp(&client.ns, AT_VIP, brief).is_ok()));
 
-    // The snapshot must notice what it is for.
+    // A snapshot must notice an address and a rule that are added.
     node.ns().ip("addr add 10.77.0.150/32 dev lo")?;
     ensure!(!before.interface_changes(&node.snapshot()?, Carrier::Ignored).is_empty());
     node.ns().ip("rule add pref 50 to 10.77.0.150 lookup 77")?;

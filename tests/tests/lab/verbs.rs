@@ -1,12 +1,11 @@
-//! Every verb of `vip-ctl`: what it says and exits with, where nothing runs, by
-//! hand and in a cluster. What it does is tested where that belongs.
+//! Every verb of `vip-ctl`: its output and its exit code where nothing runs, on a node worked by
+//! hand, and in a cluster. Other tests check what the verbs do.
 //!
-//! The tables are in `rows.rs`. In a row, `{me}` and its like stand for what
-//! [`Names`] has, and `…` for anything. What is expected is somewhere in stdout
-//! or, if the verb failed, in stderr. After `-o json` it is JSON that the
-//! object on stdout has to have: members that are not named are not looked at,
-//! and an array is as long as told unless it ends with `"…"`. Where JSON is
-//! asked for and a sentence is expected, that is the error's.
+//! The tables are in `rows.rs`. In a row, `{me}` and the like stand for a value from [`Names`],
+//! and `…` for anything. The expected text must be somewhere in stdout or, if the verb fails, in
+//! stderr. After `-o json` the row has JSON, which the object on stdout must contain: members
+//! that the row does not name are ignored, and an array must be as long as in the row unless that
+//! ends with `"…"`. If a row asks for JSON and has a sentence, this is the error's message.
 
 mod rows;
 
@@ -30,17 +29,17 @@ use vip_tests_macros::{lab_test, tool_test};
 /// Longer than a busy machine stands still: nothing moves unless it is told to.
 const LEASE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a frame to a VIP that nobody answers for waits.
+/// How long to wait for an answer from a VIP that no node answers for.
 const BRIEF: Duration = Duration::from_millis(20);
-/// VIPs that come and go with one reload, how many reloads come at once, and
-/// how often that is tried until one is refused; mostly the first time does.
+/// How many VIPs come and go with one reload, how many reloads run at once, and how often to try
+/// that until one is refused; mostly the first try is enough.
 const VIPS_MOVED: u8 = 200;
 const AT_ONCE: usize = 6;
 const ROUNDS: usize = 10;
 /// Characters of a wrong output that are shown.
 const SHOWN: usize = 1500;
 
-/// Verbs, or what of them, that no row has: `text`, `json` or `failure`.
+/// What no row tests, and why: a verb, and its `text`, `json` or `failure`.
 const APART: &[(&str, &str, &str)] = &[
     ("agent", "text", "it goes on until a signal: the_agent_ends_well, below"),
     ("agent", "json", "it has a log instead"),
@@ -51,11 +50,11 @@ const APART: &[(&str, &str, &str)] = &[
     ("completions", "json", "the script is for a shell"),
 ];
 
-/// What stands for what in a row.
+/// The names in rows, and the values that they stand for.
 struct Names(Vec<(&'static str, String)>);
 
 impl Names {
-    /// As seen from `me`, the heir of which is `you`.
+    /// As seen from `me`; if it dies, `you` takes over.
     fn new(lab: &Lab, me: &Node) -> Result<Self> {
         let mut others = lab.nodes().iter().map(Node::name).filter(|name| *name != me.name());
         let you = others.next().context("a second node")?;
@@ -92,7 +91,7 @@ impl Names {
         self.0.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
     }
 
-    /// Makes the calls of a table at `node`, all of them.
+    /// Makes all calls of a table on `node`.
     fn run(&self, node: &Node, rows: &[Row]) -> Result<()> {
         let mut wrong = Vec::new();
         for (args, code, said) in rows {
@@ -121,7 +120,7 @@ fn is_as_told(args: &str, code: i32, said: &str, out: &Output) -> bool {
         return false;
     }
     if !args.starts_with("-o json ") {
-        // With 1 it has done what was asked, and found something.
+        // Exit code 1 means that the verb did its work, and found something wrong.
         return is_in(said, if code < 2 { &stdout } else { &stderr });
     }
     let all: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(&stdout).into_iter().collect();
@@ -157,7 +156,7 @@ fn is_like(wanted: &str, text: &str) -> bool {
     text.ends_with(last)
 }
 
-/// Does the value have what is wanted of it?
+/// Does `value` contain what `wanted` names?
 fn has(value: &Value, wanted: &Value) -> bool {
     match (value, wanted) {
         (Value::String(text), Value::String(wanted)) => is_like(wanted, text),
@@ -192,7 +191,7 @@ fn verbs(help: &str) -> BTreeSet<String> {
     verbs.into_iter().filter(|verb| verb != "help").collect()
 }
 
-/// What the rows have of a verb.
+/// What the rows test of a verb: `text`, `json` or `failure`.
 fn covered(verb: &str) -> Vec<&'static str> {
     let of_verb = |(args, code, _): &Row| {
         let said = args.strip_prefix("-o json ").unwrap_or(args);
@@ -277,14 +276,14 @@ fn every_verb_says_what_is_missing_where_nothing_runs_and_works_by_hand() -> Res
     names.run(node, rows::TAKEN_OFF)
 }
 
-/// `frame-log` tells of each frame, to its end.
+/// `frame-log` prints each frame until it ends.
 fn frames_are_followed(lab: &Lab, node: &Node) -> Result<()> {
     let mut command = node.vip_ctl()?;
     command.args(["frame-log", "--seconds", "1"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut following = command.spawn()?;
     let client = lab.client()?;
     while following.try_wait()?.is_none() {
-        // Nobody answers; what is asked for is the ARP request before it.
+        // Nobody answers: the test needs only the ARP request that comes first.
         let asked = ask_udp(&client.ns, SocketAddrV4::new(VIP, SERVICE_PORT), BRIEF);
         ensure!(asked.is_err(), "answered by {asked:?}");
     }
@@ -325,7 +324,7 @@ fn every_verb_does_what_it_says_in_a_cluster() -> Result<()> {
     wait_ready(&names, holder)?;
     names.run(holder, rows::WELL)?;
     names.run(holder, rows::STANDBY)?;
-    // The others' word on themselves may take a heartbeat or two to arrive.
+    // It may take a heartbeat or two until this node hears what the others say of themselves.
     wait_for(&names, holder, &rows::NOBODY_ELSE[..2])?;
     names.run(holder, rows::NOBODY_ELSE)?;
     for rows in [rows::DEMOTED, rows::DEMOTED_AGAIN] {
@@ -389,7 +388,7 @@ fn one_reload_at_a_time(names: &Names, node: &Node) -> Result<()> {
     names.run(node, rows::RELOAD_SAME)
 }
 
-/// The agent ends on SIGTERM, and so do the events of one who follows them.
+/// The agent ends on SIGTERM, and with it `vip-ctl events --follow`.
 fn the_agent_ends_well(node: &Node) -> Result<()> {
     let mut command = node.vip_ctl()?;
     command.args(["events", "--follow", GROUP]).stdout(Stdio::piped()).stderr(Stdio::piped());

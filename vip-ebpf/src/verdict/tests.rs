@@ -129,7 +129,7 @@ fn every_cell_of_the_table_is_what_happens() {
             Class::IpIn | Class::IpLocal => ethernet(0, 0x0800, &ipv4(CLIENT, VIP)),
             Class::IpOut => ethernet(0, 0x0800, &ipv4(VIP, CLIENT)),
         };
-        // The answer is written over the request: the open fence comes last.
+        // An open fence writes its answer over the request, so it comes last.
         for fence in FENCES.into_iter().rev() {
             let fake = maps(fence);
             let verdict = match class {
@@ -427,7 +427,7 @@ fn strangers_do_not_come_to_the_agents_port_but_for_a_few() {
         assert_eq!(*fake.counted.borrow(), [(VipSlot::NODE, HeartbeatStranger)]);
         fake.counted.borrow_mut().clear();
         assert_eq!(verdict(&fake, peer, agent), Verdict::Pass);
-        // What is for another port, or when no agent listens, is nobody's business.
+        // A datagram for another port passes, and so does any while no agent listens.
         assert_eq!(verdict(&fake, stranger, Endpoint { port: [0, 53], ..agent }), Verdict::Pass);
         fake.random = 3 * STRANGERS_PASSED;
         assert_eq!(verdict(&fake, stranger, agent), Verdict::Pass, "one in so many");
@@ -475,7 +475,7 @@ fn of_a_flooded_peer_new_payloads_come_in_and_of_the_rest_a_few() {
 
 #[test]
 fn what_is_for_the_agent_passes_no_fence_and_what_agents_never_send_goes_on() {
-    // An agent whose address is a VIP: the gate still decides.
+    // The agent's address is a VIP here: the gate still decides.
     let agent = Endpoint::v4(VIP, AGENT.port);
     let peer = Endpoint::v4(OTHER, AGENT.port);
     let mut fake = maps(Fence::Expired);
@@ -495,7 +495,7 @@ fn what_is_for_the_agent_passes_no_fence_and_what_agents_never_send_goes_on() {
         undivided_or_first[14 + 6] = flags;
         assert_eq!(run_in(&fake, &mut undivided_or_first), Verdict::Drop);
     }
-    // Cut off before its ports, or before its payload: no verdict of ours, or a stranger's.
+    // Cut off before the destination port ends, it passes; else it is a stranger's datagram.
     let whole = datagram(stranger, AGENT, b"x");
     for len in 14 + 20..whole.len() {
         let expected = if len < 14 + 20 + 4 { Verdict::Pass } else { Verdict::Drop };

@@ -1,7 +1,7 @@
-//! What every verb says and exits with: one row a call, in the order of the
-//! calls. How a row is read is told in `main.rs`.
+//! What every verb prints and exits with: one row a call, in the order of the calls. `verbs.rs`
+//! says how to read a row.
 
-/// The arguments, the exit code, and what is said.
+/// The arguments, the exit code, and the expected output.
 pub type Row = (&'static str, i32, &'static str);
 
 /// Where nothing is loaded and no agent runs.
@@ -347,7 +347,7 @@ pub const WELL: &[Row] = &[
     ("keygen {new_key}", 73, "{new_key} exists already, and a key is never overwritten"),
 ];
 
-/// There, until this node can hold and nobody else.
+/// On that holder, until no other node can hold.
 pub const STANDBY: &[Row] = &[
     ("standby nobody", 105, "there is no node \"nobody\": name one of "),
     ("-o json unstandby nobody", 105, "there is no node \"nobody\""),
@@ -421,7 +421,7 @@ pub const RELOAD_LESS: &[Row] = &[
     ("-o json reload", 0, r#"{"added":[],"removed":["web"],"changed":[],"anew":[]}"#),
 ];
 
-/// With a key in it that there is not.
+/// With an unknown key in it.
 pub const RELOAD_WRONG: &[Row] = &[
     ("reload --dry-run", 78, "{config}: … nmae"),
     ("reload", 78, "{config}: … nmae"),
