@@ -153,7 +153,7 @@ fn who_takes_note_believes_a_holder_whose_ballot_is_lower_than_anothers_release(
     let (now, accept) = (T0.plus(ms(1)), ACCEPT);
     assert!(acceptor.learn(ballot(38, A), Epoch(4), Claim::Held, now, accept));
     assert_eq!(acceptor.lease(now).unwrap().ballot, ballot(38, A));
-    // But not one from before the holder's own release.
+    // But it does not believe a lease from before the holder's own release.
     assert!(acceptor.release(ballot(42, A), None, now, RESERVE_MIN));
     assert!(!acceptor.learn(ballot(40, A), Epoch(4), Claim::Held, now, accept));
     assert!(acceptor.lease(now).is_none());
@@ -164,7 +164,8 @@ fn who_takes_note_believes_a_holder_whose_ballot_is_lower_than_anothers_release(
     assert_eq!(acceptor.lease(now).unwrap().ballot, next);
 }
 
-/// Rule 5: what was forgotten binds, and this node's own wishes are no exception.
+/// Rule 5: an acceptor that may have forgotten a promise refuses everybody, its own node
+/// included.
 #[test]
 fn silence_refuses_everybody_and_this_nodes_own_candidacy() {
     let until = T0.plus(ACCEPT);
@@ -181,7 +182,7 @@ fn silence_refuses_everybody_and_this_nodes_own_candidacy() {
     assert!(acceptor.prepare(ballot(1, B), until).is_ok(), "nothing was promised in the silence");
 }
 
-/// Where every vote is needed, this acceptor had its own node's lease too.
+/// Where every vote is needed, this acceptor must have accepted its own node's lease, too.
 #[test]
 fn the_renewal_of_its_own_nodes_lease_is_the_one_door_through_the_silence() {
     let mut acceptor = Acceptor::new(Epoch(3), Epoch(0), T0.plus(ACCEPT), Broken::chosen());

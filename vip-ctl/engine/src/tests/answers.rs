@@ -1,9 +1,9 @@
-//! Answers that must not count: of members without a vote, to earlier
-//! questions, and those that come when what they answer is over.
+//! Answers that must not count: from members without a vote, to earlier questions, and to
+//! questions that are over.
 
 use super::*;
 
-/// Takes everything out: did the engine store a lease, and what did it send?
+/// Takes all outputs. Returns whether the engine stored a lease, and what it sent.
 fn done(engine: &mut Engine) -> (bool, Vec<(NodeId, About)>) {
     let (mut stored, mut sent) = (false, Vec::new());
     while let Some(output) = engine.poll_output() {
@@ -30,8 +30,8 @@ fn promise(ballot: Ballot) -> About {
     About::Promise { ballot, epoch: Epoch(1), yours: Some(Epoch(1)) }
 }
 
-/// The engine of `node` of this cluster begins to stand by itself; its ballot,
-/// and when that was.
+/// Takes the engine of `node` out of the cluster and runs it alone until it stands. Returns it,
+/// its ballot, and the time.
 fn stands(mut cluster: Cluster, node: NodeId) -> (Engine, Ballot, BootNs) {
     cluster.isolate(node);
     let mut engine = cluster.engines.remove(&node).unwrap();
@@ -57,7 +57,7 @@ fn an_observers_votes_do_not_count() {
     let mut cluster = Cluster::new(&roles);
     cluster.run(ACCEPT * 3);
     let (mut engine, ballot, now) = stands(cluster, B);
-    // It had a vote a generation ago, and does not know that it is over.
+    // It had a vote a generation ago, and does not know that it has none now.
     tell(&mut engine, observer, promise(ballot), now);
     tell(&mut engine, observer, About::Accept { ballot }, now);
     let (stored, sent) = done(&mut engine);
@@ -106,7 +106,7 @@ fn who_can_not_serve_any_more_goes_on_with_no_attempt_and_leaves_nothing_behind(
     tell(&mut engine, C, About::Accept { ballot }, now);
     let (stored, sent) = done(&mut engine);
     assert!(!stored && !sent.iter().any(|(_, about)| matches!(about, About::Propose { .. })), "{sent:?}");
-    // In the second phase somebody may keep it already.
+    // In the second phase an acceptor may have accepted the lease already.
     tell(&mut proposing, C, promise(ballot), now);
     done(&mut proposing);
     proposing.handle(unfit, now);

@@ -34,7 +34,7 @@ fn a_switchover_to_nobody_in_particular_takes_the_best() {
         Cluster::with_groups(&[Role::Node; 3], vec![GroupSpec { priorities, ..GroupSpec::default() }]);
     cluster.run(ACCEPT * 3);
     assert_eq!(cluster.command(B, switchover(None)), Ok(Completed::HeldBy(C)));
-    // The best other one, from there, is A again.
+    // B holds now, so the best other node is A again.
     assert_eq!(cluster.command(B, switchover(None)), Ok(Completed::HeldBy(A)));
 }
 
@@ -50,7 +50,7 @@ fn a_switchover_to_a_target_that_is_not_fit_keeps_the_lease() {
     assert_eq!(cluster.command(A, switchover(Some(B))), Err(Refusal::TargetNotReady));
     assert_eq!(cluster.command(C, switchover(None)), Err(Refusal::NoTarget));
     cluster.kill(B);
-    // Heard a moment ago, but it doesn't answer.
+    // C heard B a moment ago, but B does not answer.
     assert_eq!(cluster.command(C, switchover(Some(B))), Err(Refusal::TargetSilent));
     cluster.run(ms(600));
     assert_eq!(cluster.command(C, switchover(Some(B))), Err(Refusal::TargetSilent));

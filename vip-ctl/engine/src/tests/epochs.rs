@@ -1,10 +1,10 @@
-//! Epochs that are never given twice: what is on disk before a grant is
-//! accepted, and what a node that has forgotten grants takes them for.
+//! No epoch is ever given twice: what must be on disk before a node accepts a grant, and what a
+//! node that has forgotten grants assumes of them.
 
 use super::*;
 use crate::config::CEILING_WAIT;
 
-/// Three nodes on whose disks is nothing yet.
+/// Three nodes with empty disks.
 fn new_disks() -> Cluster {
     let mut cluster = Cluster::new(&[]);
     cluster.config.nodes = vec![NodeSpec { role: Role::Node }; 3];
@@ -15,7 +15,7 @@ fn new_disks() -> Cluster {
     cluster
 }
 
-/// The ceiling that the node has asked for last.
+/// The last ceiling that the node asked its disk to store.
 fn asked(cluster: &Cluster, node: NodeId) -> Option<Epoch> {
     cluster.log.iter().rev().find_map(|(_, by, output)| {
         let Output::RaiseCeiling { ceiling } = output else { return None };
@@ -23,7 +23,7 @@ fn asked(cluster: &Cluster, node: NodeId) -> Option<Epoch> {
     })
 }
 
-/// The node's disk has what it asked for.
+/// The node's disk stores the ceiling that the node asked for.
 fn write(cluster: &mut Cluster, node: NodeId) {
     let ceiling = asked(cluster, node).unwrap();
     cluster.give(node, Input::Ceiling { ceiling });
@@ -109,7 +109,7 @@ fn a_renewal_waits_for_no_disk() {
     assert!(cluster.holder() == Some(A) && !closed, "the lease was lost");
 }
 
-/// They promise nothing about epochs, and are what people have when all else is broken.
+/// Force and pair mode promise nothing about epochs, and must work when all else is broken.
 #[test]
 fn force_and_a_pair_wait_for_no_disk() {
     let mut cluster = new_disks();

@@ -1,4 +1,4 @@
-//! What a command would bring about is told as the engine then does it.
+//! A dry run of a command foretells exactly what the engine then does.
 
 use super::*;
 use crate::{Foreseen, GroupMove, Heir};

@@ -11,7 +11,7 @@ fn eligible(cluster: &mut Cluster, node: NodeId, eligible: bool) {
     cluster.give(node, Input::Eligible { group: DB, eligible });
 }
 
-/// The reason of the last change that a node told of.
+/// The reason of the last change that a node reported.
 fn reason(cluster: &Cluster, node: NodeId) -> Option<Reason> {
     cluster.log.iter().rev().find_map(|(_, by, output)| {
         let Output::Changed(transition) = output else { return None };
@@ -125,7 +125,7 @@ fn who_has_something_to_do_before_it_serves_is_not_ready_until_that_is_done() {
     assert!(is_ready(&cluster, B, A) && is_ready(&cluster, B, C), "it could take it");
     let told = cluster.command(C, Command::Switchover { group: DB, to: Some(B) });
     assert_eq!(told, Ok(Completed::HeldBy(B)));
-    // Whoever knows of the lease knows that as well.
+    // A node that knows of the lease knows as well that B is not ready.
     assert!(!is_ready(&cluster, B, C) && !is_ready(&cluster, B, B));
     cluster.run(ACCEPT * 5);
     assert_eq!(cluster.holder(), Some(B), "the lease goes on meanwhile");
@@ -213,7 +213,7 @@ fn whose_vips_are_covered_at_the_same_time_stand_by_rank() {
     }
     cluster.run(ACCEPT * 5);
     assert_eq!(cluster.holder(), None);
-    // The best comes last, as chance has it.
+    // The best node is unmuted last.
     for node in [C, B, A] {
         cluster.give(node, Input::Mute { group: DB, on: false });
     }
@@ -227,7 +227,7 @@ fn who_is_not_well_asks_one_with_other_groups_now_and_then() {
     cluster.kill(C);
     eligible(&mut cluster, B, false);
     cluster.run(ACCEPT);
-    // What comes of B's word, where its groups are others.
+    // B's heartbeat as A decodes it if B has other groups.
     let says = Packet { messages: vec![Message::Heartbeat { first: GroupId(0), ready: Vec::new() }] };
     cluster.give(A, Input::Message { from: B, packet: says.clone() });
     cluster.sent.clear();

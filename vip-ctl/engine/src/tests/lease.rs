@@ -66,7 +66,7 @@ fn a_lease_counts_from_the_first_word_of_its_attempt() {
     let sent = sent_last(&cluster, B, |about| matches!(about, About::Prepare { .. }));
     assert_eq!(cluster.maps[&(B, DB)], Lease::until(sent.plus(HOLD)));
     assert_eq!(cluster.now, sent.plus(ms(20)));
-    // However often it is sent again.
+    // The lease counts from the first packet, even if that is sent again.
     cluster.lose(B, C);
     cluster.log.clear();
     let renewed = |cluster: &Cluster| cluster.log.iter().any(|(_, node, _)| *node == B);
@@ -136,7 +136,7 @@ fn the_first_survivor_waits_for_no_slot() {
     let rest = until.since(cluster.now.max(until)).max(Duration::ZERO);
     let after = cluster.now.since(until) + rest;
     assert!(after < RANK_SLOT_MIN && took < ACCEPT + RANK_SLOT_MIN, "{after:?} after the vote ended");
-    // Who comes back has its place again.
+    // A node that comes back has its rank again.
     cluster.start(A);
     cluster.run(ACCEPT * 3);
     assert_eq!(cluster.holder(), Some(B));
@@ -163,7 +163,7 @@ fn nobody_takes_over_without_a_majority() {
     cluster.run(ACCEPT * 20);
     assert_eq!(cluster.holder(), None);
     assert!(!cluster.engines[&C].status(cluster.now).quorate);
-    // And it doesn't even try any more, so that it disturbs nobody.
+    // It does not even try any more, so that it disturbs nobody.
     cluster.sent.clear();
     cluster.run(ACCEPT * 5);
     let asked = |(_, _, _, packet): &(BootNs, NodeId, NodeId, Packet)| {
@@ -191,13 +191,13 @@ fn a_node_that_hears_a_majority_again_stands() {
 fn an_isolated_holder_is_fenced_before_the_others_take_over() {
     let mut cluster = Cluster::settled();
     cluster.isolate(A);
-    // `run` asserts that the fence is never open twice.
+    // `run` asserts that no two fences are open at once.
     let fenced = cluster.run_until(ACCEPT, |cluster| cluster.holder() != Some(A)).unwrap();
     assert!(fenced <= HOLD, "{fenced:?}");
     cluster.run(ACCEPT);
     assert_eq!(cluster.holder(), Some(B));
     assert_eq!((cluster.state(A).state, cluster.state(A).holder), (GroupState::Standby, None));
-    // After the merge A learns, and takes nothing back.
+    // After the cut A learns of the new lease, and does not take it back.
     cluster.cut.clear();
     cluster.run(ACCEPT * 5);
     assert_eq!((cluster.holder(), cluster.state(A).holder), (Some(B), Some(B)));
@@ -311,8 +311,8 @@ fn after_a_long_stop_everything_has_run_out_before_old_packets_count() {
     assert_eq!((cluster.holder(), cluster.state(A).holder), (Some(B), Some(B)));
 }
 
-/// What an acceptor answers to `ballot` that keeps a lease of B under this round,
-/// by this claim and of this grant.
+/// The refusal of `ballot` by an acceptor that has a lease of B, under this round, claim and
+/// epoch.
 fn refused_for_b(from: NodeId, ballot: Ballot, round: u64, (claim, epoch): (Claim, u64)) -> Input {
     let theirs = Ballot { round, incarnation: Incarnation(99), node: B };
     let because = Refused::Held { ballot: theirs, epoch: Epoch(epoch), claim, remaining: ms(100) };
@@ -320,7 +320,7 @@ fn refused_for_b(from: NodeId, ballot: Ballot, round: u64, (claim, epoch): (Clai
     Input::Message { from, packet: Packet { messages: vec![Message::Group { group: DB, about }] } }
 }
 
-/// The same of C, that B holds, to A, which holds before.
+/// Such a refusal by C, for A, which holds: it says that B holds.
 fn held_by_b(cluster: &Cluster, round: u64, epoch: u64) -> Input {
     let mine = Ballot { round: 1, incarnation: Incarnation(1), node: A };
     assert!(cluster.holder() == Some(A), "A holds before");
@@ -336,8 +336,8 @@ fn a_refusal_for_a_newer_lease_ends_the_lease_at_once() {
     assert_eq!((cluster.holder(), cluster.maps[&(A, DB)]), (None, Lease::NONE));
 }
 
-/// A's guest was paused, its voters lost their disks, and B has a lease of the
-/// same epoch: nobody remembers the old one.
+/// A's virtual machine was paused, its voters lost their disks, and B has a lease of the same
+/// epoch: nobody remembers the old one.
 #[test]
 fn a_refusal_by_the_holder_itself_ends_a_lease_of_the_same_epoch() {
     let (asked, has, forced) = ((Claim::Asked, 1), (Claim::Held, 1), (Claim::Forced, 1));

@@ -1,9 +1,9 @@
-//! A process that was late: what waits in its socket is read before it is
-//! judged what follows from silence.
+//! A process that was late reads what waits in its socket before it concludes anything from
+//! silence.
 
 use super::*;
 
-/// B, by itself, with what it has heard of A's lease.
+/// B's engine alone, after it has heard of A's lease, and the time.
 fn standby_of_a() -> (Engine, BootNs) {
     let mut cluster = Cluster::settled();
     cluster.run(ms(5));
@@ -17,7 +17,7 @@ fn renewal(round: u64) -> Input {
     Input::Message { from: A, packet: Packet { messages: vec![Message::Group { group: DB, about }] } }
 }
 
-/// Gives an input; does the engine stand by that?
+/// Gives the engine an input. Does it then stand for the lease?
 fn stands(engine: &mut Engine, input: Input, now: BootNs) -> bool {
     engine.handle(input, now);
     let mut stood = false;
@@ -32,7 +32,7 @@ fn stands(engine: &mut Engine, input: Input, now: BootNs) -> bool {
     stood
 }
 
-/// The thread wakes up when A's lease and all slots are just over.
+/// The time at which A's lease and all slots are just over, when the thread wakes up.
 fn late(engine: &Engine, now: BootNs) -> BootNs {
     let mut at = now;
     let mut probe = engine.clone();
@@ -90,7 +90,7 @@ fn votes_in_the_socket_are_counted_before_an_attempt_is_given_up() {
     let mut engine = cluster.engines.remove(&A).unwrap();
     let until = engine.status(due).groups[GroupId(0)].expiry.unwrap();
     let ballot = begun(&mut engine, due).expect("a renewal begins when it is due");
-    // The attempt has had its patience, and the answers wait in the socket.
+    // The attempt has timed out, but the answers to it wait in the socket.
     let at = BootNs(until.0 - 1_000_000);
     assert_eq!(begun(&mut engine, at), None, "another attempt began before the mail was read");
     for about in [About::Promise { ballot, epoch: Epoch(1), yours: Some(Epoch(1)) }, About::Accept { ballot }]
@@ -102,7 +102,7 @@ fn votes_in_the_socket_are_counted_before_an_attempt_is_given_up() {
     assert!(engine.status(at).groups[GroupId(0)].expiry > Some(until), "the vote did not count");
 }
 
-/// The ballot of an attempt that has begun with these outputs.
+/// The ballot of the attempt that the engine begins at `now`; `None` if it begins none.
 fn begun(engine: &mut Engine, now: BootNs) -> Option<Ballot> {
     engine.handle(Input::Clock, now);
     let mut found = None;

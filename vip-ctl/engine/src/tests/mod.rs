@@ -23,7 +23,7 @@ use vip_common::{BootNs, GroupMode, Lease, fence_open};
 
 use super::*;
 
-/// The mutant that whoever runs these tests wants to see caught.
+/// The mutant that these tests must catch, if the environment names one.
 #[cfg(feature = "mutants")]
 pub(super) fn chosen_mutant() -> Option<Mutant> {
     let name = std::env::var("VIP_MUTANT").ok()?;
@@ -32,7 +32,7 @@ pub(super) fn chosen_mutant() -> Option<Mutant> {
 
 pub(super) const ACCEPT: Duration = Duration::from_millis(200);
 pub(super) const HOLD: Duration = Duration::from_millis(160);
-/// One way.
+/// How long a packet takes, one way.
 pub(super) const DELAY: Duration = Duration::from_micros(100);
 pub(super) const DB: GroupId = GroupId(0);
 pub(super) const A: NodeId = NodeId(0);
@@ -50,13 +50,13 @@ pub(super) struct Cluster {
     pub engines: BTreeMap<NodeId, Engine>,
     pub maps: BTreeMap<(NodeId, GroupId), Lease>,
     pub delay: Duration,
-    /// Messages from and to these pairs are lost.
+    /// Messages of these pairs, from one node to another, are lost.
     pub cut: Vec<(NodeId, NodeId)>,
     /// Everything but `Send`, with the time.
     pub log: Vec<(BootNs, NodeId, Output)>,
     /// Packets that were sent, also lost ones.
     pub sent: Vec<(BootNs, NodeId, NodeId, Packet)>,
-    /// Pair mode and force give that up.
+    /// Whether two fences may be open at once, as in pair mode and by force.
     pub two_may_hold: bool,
     in_flight: BTreeMap<(BootNs, u64), (NodeId, NodeId, Packet)>,
     numbered: u64,
@@ -216,7 +216,7 @@ impl Cluster {
         }
     }
 
-    /// Whose fence is open.
+    /// The nodes whose fence is open.
     pub fn open(&self, group: GroupId) -> Vec<NodeId> {
         let hold_ns_max = u64::try_from(HOLD.as_nanos()).unwrap();
         let leases = self.maps.iter().filter(|((_, of), _)| *of == group);

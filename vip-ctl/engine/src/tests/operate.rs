@@ -1,5 +1,4 @@
-//! What an admin does to a whole node or cluster: priorities that come back,
-//! standby, pause; and those who look on.
+//! What an admin does to a whole node or cluster: preemption, standby, pause; and observers.
 
 use super::*;
 
@@ -24,7 +23,7 @@ fn preemption_is_a_switchover_after_the_delay() {
     let waited = cluster.run_until(ms(5000), |cluster| cluster.holder() == Some(A)).unwrap();
     assert!(waited >= ready + DELAY_OF_PREEMPTION, "{waited:?}");
     assert!(waited <= ready + DELAY_OF_PREEMPTION + ACCEPT, "{waited:?}");
-    // Handed over, not stolen: no time without a holder that a theft would need.
+    // B handed the lease over: without that, A would have had to wait much longer.
     let gap = Output::StoreLease { group: DB, lease: Lease::NONE };
     let released = cluster.log.iter().rev().find(|(_, node, output)| *node == B && *output == gap);
     assert!(cluster.now.since(released.unwrap().0) <= DELAY * 6);
@@ -116,7 +115,7 @@ fn standby(node: NodeId) -> Command {
     Command::Standby { node, on: true, force: false }
 }
 
-/// Of two nodes that can hold, whoever asks for what, and however soon.
+/// Two nodes can hold, and both are put on standby: in any order, from any node, at any interval.
 #[test]
 fn two_standbys_back_to_back_leave_a_holder() {
     for pause_us in [0, 50, 100, 150, 200, 250, 300, 400, 500, 700, 1_000, 3_000, 20_000, 100_000] {
@@ -239,7 +238,7 @@ fn a_paused_cluster_moves_nothing_by_itself_and_goes_on_with_its_leases() {
     cluster.kill(A);
     cluster.run(ACCEPT * 5);
     assert_eq!(cluster.holder(), None);
-    // A person may.
+    // An admin may move it.
     let promote = Command::Promote { group: DB, to: C };
     assert_eq!(cluster.command(B, promote), Ok(Completed::HeldBy(C)));
     // A node that was away learns of the pause, and then of its end.
@@ -321,7 +320,7 @@ fn an_observer_learns_and_neither_votes_nor_stands() {
     cluster.kill(C);
     cluster.run(ACCEPT * 3);
     assert_eq!((cluster.holder(), cluster.state(observer).holder), (None, None));
-    // Commands may be given there.
+    // An admin may give commands on an observer.
     cluster.start(B);
     cluster.run(ACCEPT * 5);
     let to = Command::Switchover { group: DB, to: Some(B) };
@@ -332,8 +331,8 @@ fn an_observer_learns_and_neither_votes_nor_stands() {
     assert_eq!(cluster.command(A, to_it), Err(Refusal::TargetNeverHolds));
 }
 
-/// C was made an observer, and has not heard of it. It is not waited for, so
-/// the others may be two generations further: it gets no vote of theirs.
+/// C was made an observer, and has not heard of it. The others do not wait for it, so they may be
+/// two generations further: they give it no vote.
 #[test]
 fn who_could_hold_a_generation_ago_gets_no_vote() {
     let mut cluster = Cluster::settled();

@@ -90,7 +90,7 @@ fn a_pair_that_holds_never_has_two_and_waits_for_a_person() {
     assert_eq!(cluster.command(B, Command::Force { group: DB }), Ok(Completed::HeldBy(B)));
     cluster.run(ACCEPT * 5);
     assert_eq!(cluster.holder(), Some(B));
-    // The dead one is back, and finds its place taken.
+    // The dead node is back, and finds that another one has the lease.
     cluster.cut.clear();
     cluster.start(A);
     cluster.run(ACCEPT * 5);
@@ -120,7 +120,7 @@ fn a_replaced_agent_of_a_pair_keeps_its_lease_with_and_without_the_other() {
 
 #[test]
 fn a_stopped_process_reads_its_mail_before_it_believes_itself_alone() {
-    // For just T_accept, and for ten times as long.
+    // B is stopped for just T_accept, and for ten times as long.
     for stopped in [ACCEPT, ACCEPT * 10] {
         let mut cluster = pair(PeerLoss::Take);
         let alone = |cluster: &Cluster| cluster.engines[&B].status(cluster.now).alone;
@@ -168,7 +168,7 @@ fn a_lease_by_force_becomes_an_ordinary_one_with_the_majoritys_votes() {
     cluster.start(B);
     cluster.run(ACCEPT * 5);
     assert_eq!((cluster.holder(), cluster.state(C).forced, cluster.state(C).epoch), (Some(C), false, epoch));
-    // And from then on it needs them.
+    // From then on it needs their votes.
     cluster.kill(B);
     cluster.run(ACCEPT * 2);
     assert_eq!(cluster.holder(), None);

@@ -39,7 +39,7 @@ fn a_group_that_ends_clears_its_map_before_its_release_is_sent() {
     assert_eq!((status.groups[GroupId(0)].holder, status.groups[GroupId(1)].expiry), (Some(A), None));
 }
 
-/// Not even between its end and the reload.
+/// Nor is it taken between its end and the reload.
 #[test]
 fn a_group_that_has_ended_is_not_taken_again() {
     let mut cluster = two_groups();

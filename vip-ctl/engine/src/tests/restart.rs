@@ -21,7 +21,7 @@ fn who_has_just_started_is_not_called_ready() {
     cluster.run(ms(50));
     assert_eq!(cluster.state(A).ready, [A, B, C], "C is not missed yet");
     cluster.start(C);
-    // By what the former process of C said it would be.
+    // C was ready only by the word of its former process.
     assert_eq!(cluster.state(A).ready, [A, B]);
     let leave = Command::Standby { node: A, on: true, force: false };
     cluster.kill(B);
@@ -117,7 +117,7 @@ fn a_shorter_lease_keeps_the_silence_of_the_longer_one() {
     for node in [B, C] {
         cluster.start(node);
     }
-    // B and C are a majority, and A's lease is one that they have forgotten.
+    // B and C are a majority that has forgotten A's lease.
     let took = |cluster: &Cluster| [B, C].iter().any(|node| cluster.state(*node).state == GroupState::Active);
     let took = cluster.run_until(ACCEPT * 3, took).unwrap();
     assert!(took >= ACCEPT, "{took:?}");

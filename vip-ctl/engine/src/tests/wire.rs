@@ -127,7 +127,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..PAYLOAD_MAX + 10)) {
         if let Ok(packet) = Packet::decode(&bytes) {
-            // What was understood means the same when said again.
+            // A packet that was decoded means the same when it is encoded again.
             prop_assert_eq!(Packet::decode(&packet.encode().concat()), Ok(packet));
         }
     }
@@ -155,7 +155,7 @@ proptest! {
                 matches!(message, Message::Heartbeat { ready, .. } if ready.is_empty())
             };
             if packet.messages.len() < count || packet.messages.iter().any(of_another_table) {
-                // About groups that there are not.
+                // The packet is about groups that do not exist.
                 return Ok(());
             }
             prop_assert_eq!(again.len(), bytes.len());
@@ -273,7 +273,7 @@ fn a_run_has_one_form() {
     for cut in 1..bytes.len() {
         assert_eq!(Packet::decode(&bytes[..cut]), Err(DecodeError::Truncated), "{cut}");
     }
-    // Numbers beyond those that there can be.
+    // A group number that is too high.
     let mut high = bytes;
     (high[26], high[27]) = (0xff, 0xfd);
     assert!(matches!(Packet::decode(&high), Err(DecodeError::Unknown { .. })));
@@ -296,7 +296,7 @@ fn only_who_has_the_same_groups_is_told_of_them_by_number() {
         let bytes = bytes.pop().unwrap();
         (bytes.len(), Packet::decode_from(&bytes, super::A, of_b, at).unwrap())
     };
-    // Nothing was heard of B's groups yet.
+    // A has not heard of B's groups yet.
     let (long, heard) = told(&mut of_a, &mut of_b);
     assert_eq!((long, &heard), (4 * 35, &renewals));
     let heartbeat = Packet { messages: vec![Message::Heartbeat { first: GroupId(0), ready: vec![true; 4] }] };
@@ -307,7 +307,7 @@ fn only_who_has_the_same_groups_is_told_of_them_by_number() {
     hears(&mut of_a, &mut of_b);
     let (short, heard) = told(&mut of_a, &mut of_b);
     assert_eq!((short, &heard), (30 + 1 + 4, &renewals));
-    // B has other groups now, of which A has not heard: the numbers are others'.
+    // B has other groups now, of which A has not heard: A's numbers mean other groups there.
     let others: Vec<_> = specs(11)
         .into_iter()
         .enumerate()

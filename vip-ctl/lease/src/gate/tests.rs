@@ -82,7 +82,7 @@ fn a_lease_that_runs_out_while_the_hook_runs_never_opens_the_fence() {
     let mut gates = gates(waits(), &[]);
     let ticket = win(&mut gates, 0);
     let ended = at(0).plus(LEASE);
-    // Before the engine has noticed, and after it.
+    // The hook ends too late: before the engine has noticed the end of the lease, and after.
     assert_eq!(gates.ended(ticket, true, ended), Promotion::Stale);
     let told =
         gates.changed(&transition(GroupState::Standby, None, (GRANT.0, Reason::Expired)), ended.plus(LEASE));
@@ -94,7 +94,7 @@ fn a_lease_that_runs_out_while_the_hook_runs_never_opens_the_fence() {
 fn the_end_of_a_hook_opens_no_later_grant() {
     let mut gates = gates(waits(), &[]);
     let first = win(&mut gates, 0);
-    // Ran out and was won again in one turn: nothing was told in between.
+    // The lease ran out and was won again in one turn: the gate was told of no change in between.
     let step = gates.word(GROUP, word(500), at(500));
     assert_eq!(step, Step { store: None, cancel: Some(first) });
     let told = gates.changed(&transition(GroupState::Active, Some(ME), (Epoch(8), Reason::Elected)), at(500));
@@ -136,7 +136,7 @@ fn a_failed_hook_asks_for_a_release_and_bars_the_group_for_a_while() {
     assert!(gates.is_promoting(GROUP));
     assert_eq!(gates.eligible(GROUP, Eligible::Yes), Eligible::No, "barred");
     assert_eq!(gates.eligible(GROUP, Eligible::Unwell), Eligible::No);
-    // Whatever the engine still says of this grant.
+    // The gate stores no lease of this grant any more, whatever the engine says.
     assert_eq!(gates.word(GROUP, word(40), at(40)).store, None);
     assert_eq!(gates.ended(ticket, true, at(41)), Promotion::Stale);
     assert_eq!(gates.word(GROUP, Lease::NONE, at(42)).store, Some(Lease::NONE));
@@ -158,7 +158,7 @@ fn a_failed_hook_that_is_to_be_ignored_opens() {
 
 #[test]
 fn the_gap_is_from_the_end_before_to_the_write() {
-    // Another node's lease, seen to end.
+    // This node saw the end of another node's lease.
     let mut plain = gates(GateRule::default(), &[]);
     let seen = (Epoch(6), Reason::HolderSeen);
     plain.changed(&transition(GroupState::Standby, Some(OTHER), seen), at(0));
@@ -166,14 +166,15 @@ fn the_gap_is_from_the_end_before_to_the_write() {
     plain.word(GROUP, word(103), at(103));
     let told = plain.changed(&transition(GroupState::Active, Some(ME), GRANT), at(103));
     assert_eq!(told.gap, Some(Duration::from_millis(3)));
-    // Told once.
+    // The gap is told only once.
     assert_eq!(plain.changed(&transition(GroupState::Active, Some(ME), GRANT), at(104)).gap, None);
-    // This node's own, run out unnoticed: from its end.
+    // This node's own lease ran out unnoticed: the gap begins at its end.
     plain.word(GROUP, word(1_000), at(1_000));
     let told = plain.changed(&transition(GroupState::Active, Some(ME), GRANT), at(1_000));
     assert_eq!(told.gap, Some(at(1_000).since(at(103).plus(LEASE))));
 
-    // With a hook it ends when the fence opens; a grant that never was open ends none.
+    // With a hook the gap ends when the fence opens. A grant whose fence never opened ends no
+    // gap.
     let mut hooked = gates(waits(), &[]);
     hooked.changed(&transition(GroupState::Standby, Some(OTHER), seen), at(0));
     hooked.changed(&transition(GroupState::Standby, None, (Epoch(6), Reason::HolderExpired)), at(100));
@@ -183,7 +184,7 @@ fn the_gap_is_from_the_end_before_to_the_write() {
     let ticket = win(&mut hooked, 200);
     let Promotion::Open { gap, .. } = hooked.ended(ticket, true, at(300)) else { panic!("it opens") };
     assert_eq!(gap, Some(Duration::from_millis(200)));
-    // Nobody known before: not known.
+    // No earlier holder is known, so the gap is not known either.
     let mut first = gates(GateRule::default(), &[]);
     first.word(GROUP, word(0), at(0));
     assert_eq!(first.changed(&transition(GroupState::Active, Some(ME), GRANT), at(0)).gap, None);
@@ -204,7 +205,7 @@ fn a_reload_keeps_each_group_with_what_it_waits_for() {
     gates.regroup(&vec![Some(moved)].into(), vec![waits()].into());
     assert!(gates.is_promoting(GROUP), "and stays away from it");
     assert_eq!(gates.eligible(GROUP, Eligible::Yes), Eligible::No);
-    // Gone, and another one in its place.
+    // The group is gone, and another one has its number.
     gates.regroup(&vec![None].into(), vec![other].into());
     assert!(!gates.is_promoting(GROUP));
     assert_eq!(gates.next_deadline(), None);

@@ -1,5 +1,5 @@
-//! What follows what; and whole clusters that are given other groups, one node
-//! after the other, in which no VIP may ever be answered twice.
+//! How one table of groups follows another; and whole clusters that get other groups, one node
+//! after the other, in which two nodes must never answer for one VIP.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
@@ -80,7 +80,7 @@ fn a_vip_that_is_removed_is_not_answered_at_once() {
 #[test]
 fn groups_between_which_a_vip_moves_begin_anew() {
     let next = follow(&[&[("db", &[1]), ("web", &[2, 3])], &[("db", &[1, 3]), ("web", &[2])]]);
-    // web's leases are about 3 as well, and db may have it now.
+    // web's leases cover VIP 3 as well, and db may have that now.
     assert_eq!(next.was, [Some(GroupId(0)), None]);
     assert_eq!(next.ended, [GroupId(1)]);
 }
@@ -136,19 +136,19 @@ impl Dice {
     }
 }
 
-/// The maps of a node, with the same steps as the data plane's: a word outlives
-/// the lease that it is about, unless whoever gives that up clears it.
+/// The maps of a node, changed in the same steps as those of the data plane. A lease word stays
+/// in its map after the lease, unless whoever gives the lease up clears it.
 #[derive(Default)]
 struct Maps {
-    /// By place.
+    /// The lease words, by place.
     words: BTreeMap<usize, Lease>,
     /// The groups' places, by name.
     places: BTreeMap<String, usize>,
-    /// What is answered, and by the word of which place.
+    /// The VIPs that are answered, and the place of the lease word of each.
     vips: BTreeMap<IpAddr, usize>,
 }
 
-/// A node as the agent makes it.
+/// A node, with the parts that an agent has.
 struct Host {
     engine: Engine,
     labels: Labels,
@@ -156,7 +156,7 @@ struct Host {
     maps: Maps,
     /// The groups' places in the maps, by number.
     index: ByGroup<usize>,
-    /// The table that the keeper is about to go on with.
+    /// During a reload, the table that the keeper changes to.
     under_way: Option<Next>,
 }
 
@@ -164,7 +164,7 @@ struct Cluster {
     dice: Dice,
     now: BootNs,
     hosts: Vec<Host>,
-    /// By arrival.
+    /// Packets on their way, by the time of arrival.
     flying: BTreeMap<(BootNs, u64), (usize, usize, Vec<u8>)>,
     sent: u64,
     cut: Option<usize>,
@@ -293,7 +293,7 @@ impl Cluster {
         }
     }
 
-    /// Goes on for `time`.
+    /// Runs the cluster for `time`.
     fn run(&mut self, time: Duration) {
         let end = self.now.plus(time);
         loop {
@@ -316,8 +316,8 @@ impl Cluster {
         self.now = end;
     }
 
-    /// The keeper's first step, `Node::begin_change` of `vip-ctl`: VIPs that
-    /// go are gone, groups that come have places.
+    /// The keeper's first step, `Node::begin_change` of `vip-ctl`: removes VIPs that go, and
+    /// gives places to groups that come.
     fn begin_reload(&mut self, me: usize, groups: &[Group]) -> ByGroup<usize> {
         let host = &mut self.hosts[me];
         let next = host.table.next(groups);
@@ -327,8 +327,8 @@ impl Cluster {
         index
     }
 
-    /// The lease loop's step: leases of groups that end are given up, and the
-    /// outputs of that done, before anything else changes.
+    /// The lease loop's step: gives up the leases of groups that end, and carries out the outputs
+    /// of that, before anything else changes.
     fn regroup(&mut self, me: usize, index: ByGroup<usize>) {
         let now = self.now;
         let Some(next) = self.hosts[me].under_way.clone() else { return };
@@ -350,8 +350,8 @@ impl Cluster {
         self.carry_out(me);
     }
 
-    /// The keeper's last step, `Node::finish_change` of `vip-ctl`: groups that
-    /// go are gone, and VIPs that come are there.
+    /// The keeper's last step, `Node::finish_change` of `vip-ctl`: removes groups that go, and
+    /// adds VIPs that come.
     fn finish_reload(&mut self, me: usize) {
         let host = &mut self.hosts[me];
         let Some(next) = host.under_way.take() else { return };
@@ -361,7 +361,7 @@ impl Cluster {
         self.make_eligible(me);
     }
 
-    /// As the agent does it, with others at work between its steps.
+    /// Reloads a node in the steps of an agent; the other nodes work between the steps.
     fn reload(&mut self, me: usize, groups: &[Group]) {
         let index = self.begin_reload(me, groups);
         self.pass_by();
@@ -370,7 +370,7 @@ impl Cluster {
         self.finish_reload(me);
     }
 
-    /// Mostly no time at all, sometimes as long as a busy machine takes.
+    /// Lets time pass: mostly none at all, sometimes as much as a busy machine takes.
     fn pass_by(&mut self) {
         if self.dice.roll(4) == 0 {
             let time = Duration::from_millis(self.dice.roll(60));
@@ -440,8 +440,8 @@ impl Host {
         place.and_then(|place| self.maps.words.get(place)).copied().unwrap_or(Lease::NONE)
     }
 
-    /// VIPs that have come to a group are answered as soon as its leases have
-    /// them; during a reload the keeper does not listen.
+    /// Answers for VIPs that have come to a group as soon as its leases cover them. During a
+    /// reload the keeper does not listen.
     fn cover(&mut self, now: BootNs) {
         self.labels.advance(now);
         if self.under_way.is_some() {
@@ -545,7 +545,7 @@ fn reload_anything_anywhere(pair: Option<PeerLoss>) {
             let me = usize::try_from(dice.roll(nodes as u64)).expect("small");
             match dice.roll(8) {
                 0..4 => {
-                    // Mostly what another node has already, sometimes a new one.
+                    // Mostly the groups that another node has already, sometimes new ones.
                     let place = usize::try_from(dice.roll(known.len() as u64 + 1)).expect("small");
                     if place == known.len() {
                         known.push(any_groups(&mut dice));
@@ -567,7 +567,7 @@ fn reload_anything_anywhere(pair: Option<PeerLoss>) {
             }
         }
         moved += cluster.took_over;
-        // In the end all have the same, and everything is held and answered.
+        // In the end all nodes have the same groups: each group is held, each VIP answered.
         cluster.cut = None;
         let last = known[known.len() - 1].clone();
         for me in 0..nodes {

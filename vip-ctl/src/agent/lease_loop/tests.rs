@@ -109,7 +109,7 @@ impl Loop {
         while !matches!(self.next(), Some((of, GroupState::Active, _)) if of == GroupId(group)) {}
     }
 
-    /// Waits for the end, and says what was told of groups by then.
+    /// Waits for the end; returns the changes of groups that were told by then.
     fn end(self) -> Vec<(GroupId, GroupState)> {
         self.thread.join().expect("no panic").expect("no error");
         let change = |notice| {

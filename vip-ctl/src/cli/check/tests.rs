@@ -107,7 +107,7 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // It is the system's directory for what is not needed any more.
+        // Left behind in the directory of temporary files, it does no harm.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -210,7 +210,7 @@ fn the_host_is_looked_at() {
     assert!(findings.warnings[0].contains("no interface vip-none0"));
     assert!(findings.warnings[1].contains("check exec-check: /nowhere/check can't be run"));
     assert!(findings.warnings[2].contains("pre_demote: /nowhere/demote can't be run"));
-    // What its failure costs is the group's own choice.
+    // If the group ignores failed hooks, a program that is missing is only a warning.
     config.groups[0].hooks.on_failure = OnFailure::Ignore;
     let findings = of_host(&config);
     assert_eq!((findings.errors.len(), findings.warnings.len()), (1, 4));

@@ -130,7 +130,7 @@ fn a_switchover_is_chosen_and_confirmed() {
     let keys = [KeyCode::Down, KeyCode::Char('s')];
     assert_eq!(press(&mut monitor, &keys), Effect::Nothing);
     insta::assert_snapshot!("choose_80x24", picture(&monitor, (80, 24), now));
-    // Neither who is not heard, nor on standby, nor a witness is offered.
+    // The dialog offers no node that is not heard, is on standby, or is a witness.
     let Doing::Choose { targets, .. } = &monitor.doing else { panic!("{:?}", monitor.doing) };
     assert_eq!(*targets, [None, Some("db-b".to_owned())]);
     assert_eq!(press(&mut monitor, &[KeyCode::Down, KeyCode::Down, KeyCode::Enter]), Effect::Nothing);

@@ -84,7 +84,7 @@ fn checks_of_every_kind_are_read() {
     assert_eq!(config.groups[1].health.when_all_fail, WhenAllFail::Release);
 }
 
-/// Nodes are brought up to date one at a time, and look after themselves meanwhile.
+/// An admin changes one node at a time, so nodes may have different checks meanwhile.
 #[test]
 fn checks_are_a_nodes_own_business() {
     let more = with("track_interface = [\"eth1\"]\n[[group.check]]\nprocess = \"mysqld\"\n");
@@ -249,7 +249,7 @@ fn checks_of_the_groups_own_vip() {
     vip.toml:29:7: tcp = "[::ffff:10.0.1.20]:80" asks the group's own VIP 10.0.1.20, which only its holder answers for, so that no node could pass before one holds it: ask 127.0.0.1 or this node's own address
     vip.toml:29:8: http = "https://10.0.1.20:8443/health" asks the group's own VIP 10.0.1.20, which only its holder answers for, so that no node could pass before one holds it: ask 127.0.0.1 or this node's own address
     "#);
-    // That of another group may be what this one stands and falls with.
+    // This group may depend on the VIP of another group.
     good(&with("[[group.check]]\ntcp = \"10.0.1.12:3306\"\n"));
 }
 
@@ -290,7 +290,7 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // It is the system's directory for what is not needed any more.
+        // Left behind in the directory of temporary files, it does no harm.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -412,7 +412,7 @@ fn a_directory_that_is_none() {
     insta::assert_snapshot!(directory.refused(), @"conf.d: can't be listed (Not a directory (os error 20)): make it a directory");
 }
 
-/// The line and the offending text come along, for whoever shows them.
+/// Each error has its line and the offending text, for programs that show them.
 #[test]
 fn a_mistake_comes_with_its_line_and_the_offending_text() {
     let errors = parse(&edited(&[("lease = \"200ms\"", "lease = \"200\"")])).expect_err("refused");
@@ -420,7 +420,7 @@ fn a_mistake_comes_with_its_line_and_the_offending_text() {
     assert_eq!((error.line.as_str(), error.text.as_str()), ("lease = \"200\"", "\"200\""));
 }
 
-/// The tests that refuse something, as the issue asks for.
+/// Counts the refused configurations in the tests.
 #[test]
 fn at_least_forty_bad_configurations_are_covered() {
     let tests = [include_str!("refused.rs"), include_str!("health.rs")];

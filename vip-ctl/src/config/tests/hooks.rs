@@ -34,7 +34,7 @@ fn a_groups_own_hooks_count_key_by_key() {
         db.hooks.webhook.as_ref().map(ToString::to_string).as_deref(),
         Some("https://alerts.example/vip")
     );
-    // They are a node's own business.
+    // Hooks are a node's own business: other nodes may have different ones.
     assert_eq!(config.groups_digest(), good(FULL).groups_digest());
 }
 

@@ -1,5 +1,5 @@
-//! What comes from habits, of keepalived and of other files: the mend says what
-//! is meant, and what has never worked is refused.
+//! Mistakes from habit, as with keepalived and other files: the error says what to write instead,
+//! and what has never worked is refused.
 
 use super::{refused::errors, *};
 
@@ -108,7 +108,7 @@ fn interfaces_in_one_string_and_the_loopback() {
     "#);
 }
 
-/// Every mend that is not for a certain word, and the one for all the rest.
+/// Every hint about text that is not TOML, apart from those for certain words.
 #[test]
 fn text_that_is_no_toml_in_other_ways() {
     let edits = [

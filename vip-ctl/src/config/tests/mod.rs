@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A configuration in which all that there is is said.
+/// A valid configuration with two groups, which tests edit.
 const FULL: &str = r#"[node]
 name = "db-a"
 interface = "eth0"

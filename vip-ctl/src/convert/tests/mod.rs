@@ -41,8 +41,7 @@ fn parse(toml: &str) -> Result<Config, crate::config::ConfigErrors> {
     Config::parse(toml, Path::new("vip.toml"), "lb-host")
 }
 
-/// The lines that the configuration's reader refuses as it comes out: each is
-/// one to fill in.
+/// The lines that `parse` refuses in the converted file: a person has to fill each of them in.
 fn to_fill_in(toml: &str) -> Vec<String> {
     let errors = parse(toml).expect_err("it is not filled in");
     let lines: Vec<_> = errors.errors().iter().map(|error| error.line.clone()).collect();
@@ -224,7 +223,7 @@ fn what_is_none_of_keepalived_is_refused_with_its_line() {
 proptest::proptest! {
     #[test]
     fn no_text_brings_it_down(text in "[a-z{}\"#!$'= \\n\\\\]{0,200}") {
-        // Refused or converted: it comes back.
+        // `convert` may refuse the text, but must return.
         let _ = convert(&text, None, "h");
         let _ = convert(&format!("vrrp_instance a {{\n{text}\n}}"), None, "h");
     }
@@ -247,7 +246,7 @@ proptest::proptest! {
              notify_master {script}\n}}\n"
         );
         if let Ok(Converted { toml, notes }) = convert(&text, None, "h") {
-            // It is never taken as it comes out.
+            // No agent accepts the converted file before a person has filled it in.
             proptest::prop_assert!(parse(&toml).is_err(), "{toml}");
             let full = super::out::filled_in(&toml);
             let errors = parse(&full).err();

@@ -1,13 +1,12 @@
-//! Floods: what is recorded, forged or from elsewhere costs little, has few
-//! answers, all of them for the peer that is named, and keeps nothing from
-//! those who are who they say.
+//! Floods of recorded, forged or foreign datagrams cost little, get few answers, which all go to
+//! the peer that they name, and keep nothing from genuine peers.
 
 use super::{
     limit::{RESPONSE_BURST, RESPONSE_GAP},
     *,
 };
 
-/// A challenge of node 0 in each of so many lives, recorded.
+/// Recorded challenges of node 0, one from each of these lives.
 fn recorded(lives: std::ops::Range<u64>) -> Vec<Vec<u8>> {
     let challenge = |life| {
         let mut a = node(0, life);
@@ -64,7 +63,7 @@ fn forged_challenges_soon_cost_no_derivation_and_payloads_still_flow() {
     let (mut a, mut b) = pair();
     let mut forged = recorded(9..10).remove(0);
     for n in 0..10_000_u64 {
-        // Another life each time, and no tag that fits.
+        // Each one names another life, and its tag is wrong.
         forged[30..38].copy_from_slice(&n.to_be_bytes());
         assert!(matches!(b.receive(&forged, T0), Received::Rejected { .. }));
     }
@@ -140,7 +139,7 @@ fn nobody_is_a_peer_at_anothers_address() {
     assert_eq!(b.counters().rejected(Rejected::ForeignAddress), 4);
     let datagram = a.seal(1, b"renew").expect("connected");
     assert_eq!(b.receive_from(Some(0), &datagram, T0), payload(0, b"renew"));
-    // What names nobody is told for what it is.
+    // A datagram of another version names no sender, so its address does not matter.
     let version = Received::Rejected { reason: Rejected::Version, from: None };
     assert_eq!(b.receive_from(Some(0), &[99, 1, 2, 3], T0), version);
 }

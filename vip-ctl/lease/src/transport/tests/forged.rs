@@ -1,6 +1,6 @@
-//! Property tests: whatever is not exactly what a peer sealed is dropped,
-//! wherever the receiver stands. It is not delivered, changes nothing but a
-//! counter of what was rejected, and has no answer.
+//! Property tests: whatever is not exactly what a peer sealed is dropped, in each state of the
+//! receiver. It is not delivered, changes nothing but a counter of rejected datagrams, and gets
+//! no answer.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ fn state(of: &Transport) -> String {
     format!("{:?} {:?} {}", of.peers, of.outbox, of.nonces.position())
 }
 
-/// Where node 1 stands with node 0.
+/// How far node 1 has come with node 0.
 #[derive(Clone, Copy, Debug)]
 enum Standing {
     /// Nothing was said yet.
@@ -21,7 +21,7 @@ enum Standing {
     /// Its challenge is on the way.
     Challenging,
     Connected,
-    /// Connected to what node 0 was before its restart.
+    /// Connected to node 0 as it was before its restart.
     Stale,
 }
 
@@ -44,7 +44,7 @@ fn stand(standing: Standing) -> (Transport, Vec<Vec<u8>>) {
             if matches!(standing, Standing::Stale) { 2 } else { 1 }
         }
     };
-    // Said to a twin of node 1, which itself stays where it stands.
+    // A twin of node 1 takes part in the handshake, so that node 1 stays as it is.
     let (mut a, mut twin) = (node(0, life), node(1, 1));
     // A life never uses a counter twice, and node 1 may have heard of some.
     a.peers.get_mut(&1).expect("a peer").counter = SendCounter(1_000);
@@ -107,7 +107,7 @@ fn forge(said: &[Vec<u8>], which: Index, forgery: &Forgery) -> Vec<u8> {
     }
 }
 
-/// Node 1 drops these bytes and is none the wiser.
+/// Requires that node 1 drops these bytes and that they change nothing.
 fn dropped(b: &mut Transport, bytes: &[u8]) -> Result<(), TestCaseError> {
     let (before, counters) = (state(b), b.counters().clone());
     let outcome = b.receive(bytes, T0.plus(CHALLENGE_GAP_MIN * 30));
@@ -144,7 +144,7 @@ proptest! {
     fn arbitrary_bytes_change_nothing(
         standing in prop::sample::select(&STANDINGS[..]),
         bytes in prop::collection::vec(any::<u8>(), 0..1500),
-        // Looking like one of ours as far as can be seen without a key.
+        // Bytes that look genuine as far as one can see without a key.
         opening in prop::option::of((1_u8..4, 0_u8..3)),
     ) {
         let (mut b, _) = stand(standing);

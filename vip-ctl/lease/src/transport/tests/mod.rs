@@ -55,8 +55,8 @@ fn drain(from: &mut Transport, to: u8) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Delivers all that 0 and 1 have to say to each other, at once and in order,
-/// until both are silent; what the deliveries came to.
+/// Delivers all datagrams between 0 and 1, at once and in order, until both are silent. Returns
+/// what became of each.
 fn talk(a: &mut Transport, b: &mut Transport, now: BootNs) -> Vec<Received> {
     let mut received = Vec::new();
     for _ in 0..20 {
@@ -194,7 +194,7 @@ fn a_restarted_peer_is_adopted_at_its_first_challenge() {
 
 #[test]
 fn an_incarnation_adopted_again_cannot_have_its_past_replayed() {
-    // Two agents of one node, which their file lock prevents; still, nothing twice.
+    // Two agents of one node, which a file lock prevents: even then nothing is received twice.
     let (mut a, mut b) = pair();
     let old = a.seal(1, b"renew").expect("connected");
     assert_eq!(b.receive(&old, T0), payload(0, b"renew"));
@@ -359,7 +359,7 @@ fn another_version_is_rejected_by_name_and_harms_nothing() {
 #[test]
 fn those_of_one_version_connect_and_those_of_two_reject_each_other() {
     let mut nodes = [node(0, 1), node(1, 1), node(2, 1)];
-    // As 2's version sees the others' and they see its.
+    // The datagram with the version that its receiver sees: 2 speaks another one.
     let seen = |from: u8, to: u8, mut datagram: Vec<u8>| {
         if (from == 2) != (to == 2) {
             datagram[0] = if from == 2 { WIRE_VERSION + 1 } else { WIRE_VERSION - 1 };
@@ -390,7 +390,7 @@ fn those_of_one_version_connect_and_those_of_two_reject_each_other() {
     assert_eq!(nodes[1].receive(&datagram, T0), payload(0, b"and leases go on"));
 }
 
-/// Who is joining is heard, and told from who takes part (rule 10).
+/// A node that is joining is heard, and told apart from those that take part (rule 10).
 #[test]
 fn who_is_joining_says_so() {
     let mut a = node(0, 1);
@@ -444,7 +444,7 @@ fn tampering_with_any_bit_of_any_kind_is_never_believed() {
     let mut now = T0;
     for datagram in [challenge, response, data] {
         for bit in 0..datagram.len() * 8 {
-            // No flood: each is looked at.
+            // They come too slowly for a flood: the transport checks each of them.
             now = now.plus(Duration::from_millis(10));
             let mut tampered = datagram.clone();
             tampered[bit / 8] ^= 1 << (bit % 8);

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// One thing that happens; numbers are reduced to what there is.
+/// One event; its numbers are taken modulo what exists.
 #[derive(Clone, Debug)]
 enum Step {
     /// A node seals a payload for another.

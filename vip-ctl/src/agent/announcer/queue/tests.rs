@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use super::*;
 
-/// Of a node with one interface.
+/// Frames for each VIP of a node with one interface.
 const FRAMES_PER_VIP: usize = 2;
-/// What it takes to send a frame here.
+/// How long it takes to send a frame here.
 const FRAME_TIME: Duration = Duration::from_micros(10);
 
 fn at(ms: u64) -> BootNs {
@@ -21,14 +21,14 @@ fn defend(group: u32) -> Announce {
     Announce::Defend(GroupIndex(group))
 }
 
-/// Who sends: it does what the queue says, in a time of its own.
+/// The sender: it sends what the queue says, in simulated time.
 struct Sender {
     queue: Queue,
     now: BootNs,
-    /// VIPs of a group, by its number; one for those beyond the end.
+    /// How many VIPs each group has, by its number; a group beyond the end has one.
     sizes: Vec<u8>,
     lost: BTreeSet<GroupIndex>,
-    /// What left: when, and of which group the VIP with which number.
+    /// What was sent: when, of which group, and the number of the VIP.
     sent: Vec<(BootNs, u32, u8)>,
 }
 
@@ -82,7 +82,7 @@ impl Sender {
         }
     }
 
-    /// The groups of what left, in that order.
+    /// The groups of what was sent, in order.
     fn groups(&self) -> Vec<u32> {
         self.sent.iter().map(|(_, group, _)| *group).collect()
     }
@@ -93,7 +93,7 @@ impl Sender {
         let mut burst = 0;
         let mut last = BootNs(0);
         for (when, _, _) in &self.sent {
-            // Its own time is not a pause.
+            // The time that a frame takes is no pause.
             burst = if when.since(last) >= PAUSE + FRAME_TIME * 2 { 1 } else { burst + 1 };
             longest = longest.max(burst);
             last = *when;
@@ -138,7 +138,7 @@ fn a_group_that_comes_now_goes_before_the_repeats_of_others() {
     let mut sender = Sender::new(&[200, 200, 3]);
     sender.order(takeover(0));
     sender.order(takeover(1));
-    // Into the middle of the repeats.
+    // Run into the middle of the repeats.
     sender.run(at(35));
     let before = sender.sent.len();
     assert!(before > 400 && before < 800, "{before} are no part of the repeats");
@@ -146,10 +146,10 @@ fn a_group_that_comes_now_goes_before_the_repeats_of_others() {
     let ordered = sender.now;
     sender.run(at(60));
     assert_eq!(sender.groups()[before..before + 3], [2, 2, 2]);
-    // Not even the pause of the repeats is waited for.
+    // The takeover does not even wait for the end of the pause between repeats.
     let waited = sender.sent[before].0.since(ordered);
     assert!(waited < PAUSE, "it waited {waited:?}");
-    // Then they go on where they were.
+    // Then the repeats go on where they were interrupted.
     let (_, group, number) = sender.sent[before - 1];
     let (_, next_group, next_number) = sender.sent[before + 3];
     assert_eq!((next_group, next_number), (group, number + 1));
@@ -233,11 +233,11 @@ fn what_can_not_leave_at_all_is_left_to_the_repeats() {
             Next::Idle => break,
         }
     }
-    // Those after the first do not have its patience once more.
+    // The groups after the first have fewer tries: the patience is spent.
     let first = usize::try_from(TRIES).unwrap() + 1;
     assert_eq!(tries[..first], vec![0; first]);
     assert_eq!(tries[first..], [[1, 2].as_slice(), &[0, 1, 2].repeat(4)].concat());
-    // It has again once a frame has left.
+    // Once a frame has left, the queue is as patient as before.
     queue.order(takeover(0), now);
     queue.sent(GroupIndex(0), 2, Progress::Held(Some(Sender::vip(0))), now);
     assert_eq!(queue.next(now), Next::Wait(now.plus(PAUSE)));
@@ -254,7 +254,7 @@ fn a_group_that_is_lost_is_not_tried_again() {
     let groups = sender.groups();
     assert_eq!(groups.iter().filter(|group| **group == 0).count(), FIRSTS_BURST / FRAMES_PER_VIP);
     assert_eq!(groups.iter().filter(|group| **group == 1).count(), 5);
-    // And from the beginning when it comes back.
+    // When the group comes back, it is announced from its first VIP on.
     sender.lost.clear();
     sender.order(takeover(0));
     let before = sender.sent.len();
@@ -271,7 +271,8 @@ fn a_takeover_that_is_ordered_again_begins_anew_or_keeps_its_place() {
     sender.run(at(1));
     let before = sender.sent.len();
     assert!(sender.groups().iter().all(|group| *group == 2));
-    // One that has begun goes to the end, one that has not stays where it is.
+    // A takeover that has begun goes to the end of the queue; one that has not stays in its
+    // place.
     sender.order(takeover(0));
     sender.order(takeover(2));
     let Next::Wait(pause) = sender.queue.next(sender.now) else { panic!("after a burst there is a pause") };
@@ -316,11 +317,11 @@ fn claims_cost_a_small_part_of_the_time_however_many_there_are() {
 fn a_claim_takes_no_repeat_away_and_none_that_is_due_is_doubled() {
     let mut sender = Sender::new(&[]);
     sender.order(takeover(0));
-    // It will be announced anyhow.
+    // The takeover will announce the VIP anyhow.
     sender.order(defend(0));
     sender.run(at(600));
     assert_eq!(sender.sent.len(), 4);
-    // Long before the last one.
+    // A claim long before the last repeat.
     sender.order(defend(0));
     sender.run(at(601));
     assert_eq!(sender.sent.len(), 5);

@@ -1,5 +1,5 @@
-//! What a line lets run, and in which order: single turns, and many drawn ones
-//! with hooks that take their time, fail, are killed and are waited for.
+//! Which hooks of a group may run, and in which order: single turns, and many random ones with
+//! hooks that take time, fail, are killed and are waited for.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -21,7 +21,7 @@ fn all(_: Hook) -> bool {
     true
 }
 
-/// The grant `grant` is there, or none.
+/// The group is in this state here, under this grant or none.
 fn turned(state: GroupState, grant: Option<u64>) -> Turned {
     Turned {
         group: db(),
@@ -58,7 +58,7 @@ fn a_grant_that_comes_at_once_after_another_waits_for_its_end() {
     let mut sequencer = Sequencer::default();
     assert_eq!(sequencer.turned(&turned(GroupState::Active, Some(1)), all), []);
     assert_eq!(hooks(&mut sequencer), [(Hook::PostPromote, 1)]);
-    // Lost and won again before anything has run, or been told in between.
+    // The lease is lost and won again before any hook has run; the loss is told, or is not.
     for is_told in [true, false] {
         let (grant, next) = if is_told { (1, 2) } else { (2, 3) };
         if is_told {
@@ -84,7 +84,7 @@ fn one_at_a_time_and_a_grant_that_is_lost_while_it_waits_runs_nothing() {
     }
     sequencer.turned(&turned(GroupState::Standby, None), all);
     sequencer.ended(first);
-    // What the others had begun is nothing, so that there is nothing to end.
+    // The other grants began nothing, so that they have nothing to end.
     assert_eq!(hooks(&mut sequencer), [(Hook::PostDemote, 1)]);
     assert!(sequencer.is_idle());
 }
@@ -109,7 +109,7 @@ fn too_many_that_wait_cost_no_post_demote_of_what_has_begun() {
 
 #[test]
 fn what_the_last_agent_could_not_do_is_done_by_the_next() {
-    // Killed and back in time: nothing has moved.
+    // The last agent was killed, and this one came in time: nothing has moved.
     let adopted = Turned { reason: Reason::Adopted, ..turned(GroupState::Active, Some(0)) };
     for is_known in [true, false] {
         let mut sequencer = Sequencer::default();
@@ -118,16 +118,16 @@ fn what_the_last_agent_could_not_do_is_done_by_the_next() {
         }
         sequencer.turned(&adopted, all);
         assert_eq!(hooks(&mut sequencer), []);
-        // It is this agent's to end from here on.
+        // From here on this agent has to end the grant.
         sequencer.turned(&turned(GroupState::Standby, None), all);
         assert_eq!(hooks(&mut sequencer), [(Hook::PostDemote, 0)]);
     }
-    // Killed and back too late.
+    // The last agent was killed, and this one came too late.
     let mut sequencer = Sequencer::default();
     sequencer.was_up("db", 4);
     sequencer.turned(&turned(GroupState::Init, None), all);
     assert_eq!(runs(&mut sequencer), [(Hook::PostDemote, 4, "init".to_owned())]);
-    // Ended in good order.
+    // The grant has been ended, so nothing is left to do.
     sequencer.turned(&turned(GroupState::Standby, None), all);
     assert_eq!(hooks(&mut sequencer), []);
 }
@@ -161,7 +161,7 @@ fn what_there_is_no_hook_for_keeps_nobody_waiting_and_what_is_late_is_said() {
     assert!(sequencer.remove_waiting(Ticket(9)).is_none());
 }
 
-/// A run of the world's.
+/// A hook that runs in the world.
 struct Run {
     order: HookOrder,
     until: BootNs,
@@ -281,7 +281,7 @@ impl World {
                 return;
             }
             (Some(_), 0) => {}
-            // Run out and won again in one turn: nothing is told in between.
+            // The lease ran out and is won again in one turn: no change is told in between.
             (Some(_), 1) if runs_out => {
                 self.win(group, until);
                 return;
@@ -360,7 +360,7 @@ impl World {
         }
     }
 
-    /// Begins what may begin, and looks whether it may.
+    /// Begins the hooks that may begin, and requires that they may.
     fn begin(&mut self) {
         while let Some((number, order)) = self.sequencer.next() {
             let group: usize = order.group[1..].parse().unwrap();
@@ -457,6 +457,6 @@ fn whatever_comes_and_goes_hooks_keep_the_order_of_grants_and_come_in_pairs() {
         dropped += world.dropped;
         runs += world.sequencer.runs;
     }
-    // It was looked at what is hard, and not at easy days alone.
+    // The test must have met hard cases, not easy days alone.
     assert!(waited > 1_000 && dropped > 100 && runs > 50_000, "{waited}, {dropped}, {runs}");
 }

@@ -21,7 +21,7 @@ group = [
 ]
 "#;
 
-/// What the lease loop would be told.
+/// What the hooks thread tells the lease loop.
 #[derive(Clone, Default)]
 struct Told(Arc<Mutex<Vec<(Ticket, bool)>>>);
 
@@ -58,13 +58,13 @@ impl Rig {
         self.asks.send(RunnerAsk::Lease(HookAsk::Turned(turned))).unwrap();
     }
 
-    /// A planned move out of this grant.
+    /// Begins a planned move away from this grant.
     fn leave(&self, group: u16, grant: u64, ticket: u64) {
         let order = order(["a", "b"][usize::from(group)], Hook::PreDemote, grant, Some(ticket));
         self.asks.send(RunnerAsk::Lease(HookAsk::Run(order))).unwrap();
     }
 
-    /// Lets everything end; what was told of it.
+    /// Waits until all hooks have ended; returns what was told.
     fn finish(self) -> (Vec<HookRun>, Vec<(Ticket, bool)>) {
         self.asks.send(RunnerAsk::Close).unwrap();
         self.thread.join().unwrap();
@@ -108,7 +108,7 @@ fn order(group: &str, hook: Hook, grant: u64, ticket: Option<u64>) -> HookOrder 
 
 #[test]
 fn a_hook_is_given_what_a_notify_script_is_given_and_more() {
-    // Those alone that the hook is given: the agent's own environment has others.
+    // Only the variables that the hook is given: the agent's own environment has others.
     let script = "echo $@; env | grep -E '^VIP_(EPOCH|GROUP|HOLDER|HOOK|NODE|REASON|STATE|VIPS)=' | sort";
     let rig = Rig::new(&[(Hook::PrePromote, script)], "10s");
     rig.turned(0, Some(1), Some(1));
@@ -140,7 +140,7 @@ fn hooks_of_one_group_run_one_after_the_other_in_order() {
         rig.turned(group, Some(1), None);
         rig.turned(group, None, None);
     }
-    // Nobody waits for a hook that there is none of.
+    // Nobody waits for a hook that does not exist.
     rig.turned(0, Some(2), Some(5));
     let (runs, told) = rig.finish();
     assert_eq!(told, [(Ticket(5), true)]);

@@ -79,7 +79,7 @@ impl World {
         let Some(now) = self.hosts[host].configured.clone() else { return };
         let generation = now.generation + 1;
         if self.sets.len() >= usize::try_from(generation).unwrap() {
-            // Another host has decided it.
+            // Another host has decided on this generation already.
             self.copy(host, generation);
             return;
         }
