@@ -85,7 +85,7 @@ pub(super) fn demote(args: &Args, paths: &Paths, format: Format) -> Result<Exit,
     }
     let (node, group, _lock) = open(args, paths)?;
     let held = node.plane.leases().load(group.index) == Lease::MANUAL;
-    node.plane.leases().store(group.index, Lease::NONE);
+    node.plane.leases().clear(group.index);
     node.place_group(group.index, false)?;
     said(format, &group, false, !held)
 }

@@ -112,13 +112,13 @@ impl DataPlane {
             let index = match there.get(name) {
                 Some((index, known)) if *known == mode => *index,
                 Some((index, _)) => {
-                    self.leases.store(*index, Lease::NONE);
+                    self.leases.clear(*index);
                     *index
                 }
                 None => {
                     let index =
                         free.next().ok_or(DataPlaneError::Full { what: "group", limit: GROUPS_MAX })?;
-                    self.leases.store(index, Lease::NONE);
+                    self.leases.clear(index);
                     index
                 }
             };
@@ -145,7 +145,7 @@ impl DataPlane {
             return Ok(());
         }
         for group in groups {
-            self.leases.store(*group, Lease::NONE);
+            self.leases.clear(*group);
         }
         for (vip, entry) in self.vips()? {
             if groups.contains(&entry.group) {

@@ -84,8 +84,9 @@ impl<T> Drop for Mapped<T> {
 
 /// The lease store.
 ///
-/// One thread of one process writes it: in cluster mode the agent's lease loop,
-/// in manual mode the process that has the data plane's lock.
+/// In cluster mode only the agent's lease loop writes a word that opens a fence. A
+/// start, a reload and `unload` write [`Lease::NONE`], for groups that no engine
+/// has. In manual mode the process that holds the node's lock writes.
 pub struct LeaseTable {
     words: Mapped<Lease>,
 }
@@ -96,9 +97,15 @@ impl LeaseTable {
     }
 
     /// Stores a group's lease: all that a failover is for the kernel. The first
-    /// packet after this returns is judged by it.
+    /// packet after this returns is judged by it. Only for the lease loop and, in
+    /// manual mode, `promote`: everybody else clears.
     pub fn store(&self, group: GroupIndex, lease: Lease) {
         self.word(group).store(lease.0, Ordering::SeqCst);
+    }
+
+    /// Takes a group's lease away, whoever has written it: this opens no fence.
+    pub fn clear(&self, group: GroupIndex) {
+        self.store(group, Lease::NONE);
     }
 
     /// A group's lease.

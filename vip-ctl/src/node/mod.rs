@@ -210,7 +210,7 @@ pub fn prune(paths: &Paths, keep: &[GroupSetup], ended: &[String]) -> Result<(),
     };
     let is_over = |group: &&MapGroup| group.mode == GroupMode::Cluster && ended.contains(&group.name);
     for group in plane.groups().iter().filter(is_over) {
-        plane.leases().store(group.index, Lease::NONE);
+        plane.leases().clear(group.index);
     }
     let host = Host::open(&paths.run_dir)?;
     prune_groups(&mut plane, &host, keep)
@@ -572,7 +572,7 @@ impl Node {
 
     fn take_down(&self, paths: &Paths) -> Result<(), NodeError> {
         for group in self.plane.groups() {
-            self.plane.leases().store(group.index, Lease::NONE);
+            self.plane.leases().clear(group.index);
         }
         // Even if the record of them is lost.
         self.host.take_off_loopback(&self.plane.vips()?.into_keys().collect())?;
