@@ -1,5 +1,5 @@
-//! The command line: one file per verb. A verb asks the agent if one runs,
-//! and else works on the pinned maps alone.
+//! The command line: a file for each verb, or for a verb and its opposite. A verb
+//! asks the agent if one runs, and else works on the pinned maps alone.
 
 mod agent;
 mod check;

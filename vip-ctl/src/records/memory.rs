@@ -1,7 +1,8 @@
 //! What outlives a node's incarnations and boots: the epochs, so that they go on
-//! rising, whether the node is on standby, and the cluster's pause. Who holds
-//! depends on none of it. A lost record costs a person's wish; if a majority of
-//! them is lost at once, epochs begin anew.
+//! rising; a ceiling, beyond which the node votes for no grant; whether the node is
+//! on standby, and the cluster's pause, which decide who stands and what moves. A
+//! lost record costs a person's wish; if a majority of them is lost at once, epochs
+//! begin anew.
 //!
 //! The agent writes epochs late. So the record has a ceiling, far above them, and
 //! the engine accepts no grant beyond it: the next process takes the ceiling for
