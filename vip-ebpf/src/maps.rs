@@ -50,8 +50,10 @@ pub struct KernelMaps;
 impl Maps for KernelMaps {
     #[inline(always)]
     fn vip(&self, address: [u8; 4]) -> Option<VipEntry> {
-        // SAFETY: entries are never deleted and reused under a running
-        // program for another VIP without the group's lease being cleared first.
+        // SAFETY: the value is numbers. The kernel may reuse a deleted entry for
+        // another VIP between the lookup and this copy, some nanoseconds later:
+        // then one frame for a VIP that has left this host is judged by the group
+        // of another one. Its address has left `lo` by then.
         unsafe { VIPS_V4.get(address) }.copied()
     }
 

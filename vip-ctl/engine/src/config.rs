@@ -137,8 +137,8 @@ pub struct Pause {
     pub on: bool,
 }
 
-/// What a node has kept from its former incarnations. Who holds depends on none
-/// of it; that no epoch is given twice depends on `floor` and `ceiling`.
+/// What a node has kept from its former incarnations. `standby` and `pause` say
+/// who stands; that no epoch is given twice depends on `floor` and `ceiling`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Remembered {
     /// Was the node put on standby?

@@ -114,7 +114,7 @@ pub(super) fn install(place: &Place, rustc: &Rustc) -> anyhow::Result<PathBuf> {
     }
     let (llvm, prefix) = llvm_for(place, rustc)?;
     eprintln!(
-        "setup: installing bpf-linker {VERSION} into target/tools (compiled with LLVM {llvm}; a few minutes)"
+        "setup: installing bpf-linker {VERSION} into target/tools (compiled with LLVM {llvm}; half a minute on two idle cores)"
     );
     let mut command = place.cargo();
     command
