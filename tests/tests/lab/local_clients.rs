@@ -254,3 +254,23 @@ fn a_route_that_is_gone_from_a_standby_is_put_back() -> Result<()> {
     rig.lab.wait_quorate(PATIENCE)?;
     assert_all_reach(&rig, &holder)
 }
+
+#[lab_test]
+fn a_vip_is_no_source_on_an_interface_without_an_address() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    let node = &lab.nodes()[0];
+    let ns = node.ns();
+    ns.ip("link add unnumbered type veth peer name other")?;
+    ns.ip("link set unnumbered up")?;
+    ns.ip("link set other up")?;
+    ns.ip("route add 198.51.100.0/24 dev unnumbered")?;
+    let before = ns.ip("route get 198.51.100.7")?;
+    ensure!(before.contains(&node.address().to_string()), "{before}");
+    load(node)?;
+    assert_eq!(ns.ip("route get 198.51.100.7")?, before);
+    // A service binds to it all the same.
+    let _echo = EchoServer::start(ns, node.name(), AT_VIP)?;
+    node.succeed(&["promote"])?;
+    assert_eq!(ask_tcp(&lab.client()?.ns, AT_VIP, PATIENCE)?, node.name());
+    Ok(())
+}

@@ -20,7 +20,7 @@ use std::{
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::{
-    address::{AddressAttribute, AddressMessage},
+    address::{AddressAttribute, AddressMessage, AddressScope},
     link::{LinkAttribute, LinkFlags, LinkXdp, XdpAttached},
 };
 use rtnetlink::Handle;
@@ -275,13 +275,11 @@ impl Host {
         }
         self.runtime.block_on(async {
             for vip in missing {
-                self.handle
-                    .address()
-                    .add(LOOPBACK, *vip, whole(*vip))
-                    .replace()
-                    .execute()
-                    .await
-                    .tried(|| format!("put {vip} on lo"))?;
+                let mut request = self.handle.address().add(LOOPBACK, *vip, whole(*vip)).replace();
+                // With a wider scope it would be the source of what leaves by an interface
+                // without an address of its own.
+                request.message_mut().header.scope = AddressScope::Host;
+                request.execute().await.tried(|| format!("put {vip} on lo"))?;
                 (self.beat)();
                 done.push(format!("put {vip} on lo"));
             }
