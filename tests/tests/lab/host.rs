@@ -124,7 +124,7 @@ fn what_others_tidy_away_is_put_back() -> Result<()> {
     let before = node.snapshot()?;
     // systemd-networkd removes rules like this, and NetworkManager addresses.
     node.ns().ip(&format!("addr del {VIP}/32 dev lo"))?;
-    node.ns().ip("rule del pref 50")?;
+    node.ns().ip("rule del pref 0")?;
     let mut changes = Vec::new();
     let back = wait_until(clock::now().plus(PATIENCE), || {
         changes = node.snapshot().map_or_else(|e| vec![format!("{e:#}")], |now| before.all_changes(&now));
