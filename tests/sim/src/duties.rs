@@ -110,7 +110,9 @@ impl World {
             if node.is_unfit(*group) {
                 return Err(Violation::StandsUnfit(node.id, *group));
             }
-            if status.nodes[index].standby {
+            // A command that puts it on standby may come right behind the judgement by
+            // which it stands, before any of that leaves.
+            if status.nodes[index].standby && node.standby_since.is_some() {
                 return Err(Violation::StandsOnStandby(node.id, *group));
             }
             if node.is_mute(*group) {
