@@ -2,8 +2,8 @@
 //! program on the switch's port, and no transmit checksum offload.
 //!
 //! The bridge and the pairs themselves are made by `ip`, in the lab. The two
-//! instructions here are the lab's own: nothing of vip's data plane is used,
-//! so that the lab works where vip's does not.
+//! instructions of each program here are the lab's own: nothing of vip's data
+//! plane is used, so that the lab works where vip's does not.
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -16,10 +16,16 @@ use super::netns::Netns;
 
 /// `bpf(BPF_PROG_LOAD, …)`, of linux/bpf.h.
 const BPF_PROG_LOAD: libc::c_long = 5;
+/// `bpf(BPF_PROG_ATTACH, …)`, of linux/bpf.h.
+const BPF_PROG_ATTACH: libc::c_long = 8;
+/// `BPF_PROG_TYPE_SCHED_CLS`, of linux/bpf.h.
+const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 /// `BPF_PROG_TYPE_XDP`, of linux/bpf.h.
 const BPF_PROG_TYPE_XDP: u32 = 6;
-/// `r0 = 2 (XDP_PASS); exit`, eight bytes an instruction.
-const PASS_ALL: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 2, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+/// `XDP_PASS`, of linux/bpf.h.
+const XDP_PASS: u8 = 2;
+/// `TCX_PASS`, of linux/bpf.h: accept, and run no further program.
+const TCX_PASS: u8 = 0;
 
 /// The head of `union bpf_attr` for BPF_PROG_LOAD, as far as it is needed.
 #[repr(C)]
@@ -35,12 +41,27 @@ struct ProgLoad {
     prog_flags: u32,
 }
 
-fn load_pass_all() -> Result<OwnedFd> {
+/// The head of `union bpf_attr` for BPF_PROG_ATTACH to tcx.
+#[repr(C)]
+struct ProgAttach {
+    target_ifindex: u32,
+    attach_bpf_fd: i32,
+    attach_type: u32,
+    attach_flags: u32,
+    replace_bpf_fd: u32,
+    relative_fd: u32,
+    expected_revision: u64,
+}
+
+/// Loads a program that returns `verdict`, whatever the packet.
+fn load_constant(prog_type: u32, verdict: u8) -> Result<OwnedFd> {
     let license = c"GPL";
+    // `r0 = verdict; exit`, eight bytes an instruction.
+    let instructions: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, verdict, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
     let attr = ProgLoad {
-        prog_type: BPF_PROG_TYPE_XDP,
+        prog_type,
         insn_cnt: 2,
-        insns: PASS_ALL.as_ptr() as u64,
+        insns: instructions.as_ptr() as u64,
         license: license.as_ptr() as u64,
         log_level: 0,
         log_size: 0,
@@ -53,7 +74,7 @@ fn load_pass_all() -> Result<OwnedFd> {
     let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attr, size_of::<ProgLoad>()) };
     let fd = i32::try_from(fd).context("the kernel has given no file descriptor")?;
     if fd < 0 {
-        return Err(std::io::Error::last_os_error()).context("loading the switch ports' pass-all program");
+        return Err(std::io::Error::last_os_error()).context("loading a program that passes all packets");
     }
     // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -67,9 +88,45 @@ fn load_pass_all() -> Result<OwnedFd> {
 /// # Errors
 /// When the program or the interface is refused by the kernel.
 pub fn attach_pass_all(ns: &Netns, interface: &str) -> Result<()> {
-    let program = load_pass_all()?;
+    let program = load_constant(BPF_PROG_TYPE_XDP, XDP_PASS)?;
     ns.enter(|| set_xdp(interface, &program))?
         .with_context(|| format!("attaching the pass-all program to {interface} in {}", ns.name()))
+}
+
+/// Attaches a program to the way out of `interface` in `ns`, before all that are
+/// there: it accepts every packet, and none behind it runs. It stays until the
+/// interface goes.
+///
+/// # Errors
+/// When the kernel refuses the program, or has no tcx.
+pub fn attach_first_on_egress(ns: &Netns, interface: &str) -> Result<()> {
+    /// `BPF_TCX_EGRESS`, of linux/bpf.h.
+    const BPF_TCX_EGRESS: u32 = 47;
+    /// `BPF_F_BEFORE`, of linux/bpf.h.
+    const BPF_F_BEFORE: u32 = 1 << 3;
+
+    let program = load_constant(BPF_PROG_TYPE_SCHED_CLS, TCX_PASS)?;
+    ns.enter(|| {
+        let attr = ProgAttach {
+            target_ifindex: if_nametoindex(interface)?,
+            attach_bpf_fd: program.as_raw_fd(),
+            attach_type: BPF_TCX_EGRESS,
+            attach_flags: BPF_F_BEFORE,
+            replace_bpf_fd: 0,
+            relative_fd: 0,
+            expected_revision: 0,
+        };
+        // SAFETY: `attr` is laid out as the kernel expects it, and its size is passed
+        // along.
+        let done = unsafe {
+            libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attr, size_of::<ProgAttach>())
+        };
+        if done < 0 {
+            return Err(std::io::Error::last_os_error()).context("attaching a program to tcx");
+        }
+        Ok(())
+    })?
+    .with_context(|| format!("on the way out of {interface} in {}", ns.name()))
 }
 
 /// RTM_SETLINK with a nested IFLA_XDP { IFLA_XDP_FD, IFLA_XDP_FLAGS }.

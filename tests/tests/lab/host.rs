@@ -1,7 +1,7 @@
 //! What a node's own processes and its administrator notice: local clients
 //! follow the lease, and taking vip off a host leaves it as it was.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use aya::programs::{SchedClassifier, tc::TcAttachType};
 use vip_common::names;
 use vip_ctl::dataplane::DataPlane;
 use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
+use vip_tests::lab::wire::attach_first_on_egress;
 use vip_tests::lab::{
     GROUP, INTERFACE, LEASE, Lab, LabSpec, Node, SERVICE_PORT, VIP, clock, disk, find_vip_ctl, wait_until,
 };
@@ -431,4 +432,56 @@ fn the_watchdog_ends_an_agent_whose_keeper_hangs_and_no_slow_disk_does() -> Resu
     );
     ensure!(std::fs::read_to_string(node.log_file())?.contains("the keeper hangs"), "{}", node.log_tail());
     Ok(())
+}
+
+/// Has a frame from the VIP left this node? Sends one, as a service that is bound
+/// to it does, to a client that listens for it.
+fn leaves(lab: &Lab, node: &Node) -> Result<bool> {
+    let client = lab.client()?;
+    let heard = client.ns.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 7003)))??;
+    heard.set_read_timeout(Some(BRIEF))?;
+    let at = SocketAddrV4::new(client.address, 7003);
+    node.ns().enter(|| UdpSocket::bind((VIP, 7003))?.send_to(b"from the VIP", at))??;
+    Ok(heard.recv_from(&mut [0; 64]).is_ok())
+}
+
+#[lab_test]
+fn a_gate_comes_before_the_programs_of_others_and_stays_there() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    let (by_hand, agents) = lab.nodes().split_first().context("a node")?;
+    load(by_hand)?;
+    ensure!(!leaves(&lab, by_hand)?, "a frame left without a lease");
+    attach_first_on_egress(by_hand.ns(), INTERFACE)?;
+    ensure!(leaves(&lab, by_hand)?, "the other program lets nothing out: this proves nothing");
+    let said = by_hand.run(&["doctor"])?;
+    let said = String::from_utf8_lossy(&said.stdout);
+    ensure!(said.contains("runs before our gate"), "{said}");
+    // By hand the next `load` mends it; programs that are there already are no obstacle.
+    load(by_hand)?;
+    ensure!(!leaves(&lab, by_hand)?, "a frame left without a lease");
+    by_hand.succeed(&["unload"])?;
+    load(by_hand)?;
+    ensure!(!leaves(&lab, by_hand)?, "a frame left without a lease");
+    by_hand.succeed(&["unload"])?;
+
+    // An agent looks by itself, and gives no lease up for it.
+    lab.start_agents(PATIENCE)?;
+    let holder = lab.wait_holder(GROUP, PATIENCE)?.name().to_owned();
+    let epoch = || -> Result<u64> {
+        lab.node(&holder)?.status()?.group(GROUP).and_then(|group| group.epoch).context("its epoch")
+    };
+    let before = epoch()?;
+    for node in agents {
+        attach_first_on_egress(node.ns(), INTERFACE)?;
+        let is_mended = || is_first_gate(node).unwrap_or(false);
+        ensure!(wait_until(clock::now().plus(PATIENCE), is_mended), "{}", node.log_tail());
+        ensure!(node.log_tail().contains("another program decides before our gate"), "{}", node.log_tail());
+    }
+    assert_eq!((lab.wait_holder(GROUP, PATIENCE)?.name(), epoch()?), (&*holder, before));
+    Ok(())
+}
+
+fn is_first_gate(node: &Node) -> Result<bool> {
+    let (_, programs) = node.ns().enter(|| SchedClassifier::query_tcx(INTERFACE, TcAttachType::Egress))??;
+    Ok(programs.first().is_some_and(|program| program.name_as_str() == Some(names::PROG_EGRESS)))
 }

@@ -175,15 +175,33 @@ pub fn program_name(id: u32) -> String {
     format!("{name:?} (id {id})")
 }
 
-/// Programs of others at the tcx egress hook of an interface.
+/// Programs of others that run before our gate at the tcx egress hook of an
+/// interface; all of them if our gate is not there.
 ///
 /// # Errors
 /// [`DataPlaneError::Kernel`] if the kernel has no tcx or doesn't tell.
-pub fn others_on_egress(iface: &str) -> Result<Vec<String>, DataPlaneError> {
-    let (_, programs) = SchedClassifier::query_tcx(iface, TcAttachType::Egress)
-        .map_err(|e| DataPlaneError::from_source(format!("list the programs on {iface}"), &e))?;
-    let others = programs.iter().filter(|program| program.name_as_str() != Some(names::PROG_EGRESS));
+pub fn before_gate(iface: &str) -> Result<Vec<String>, DataPlaneError> {
+    let programs = on_egress(iface)?;
+    let others = programs.iter().take_while(|program| program.name_as_str() != Some(names::PROG_EGRESS));
     Ok(others.map(|program| program_name(program.id())).collect())
+}
+
+/// Has another program come before the gate on this interface, or has the gate
+/// gone from there? False for a gate by clsact, and if that can't be read.
+#[must_use]
+pub fn is_displaced(dir: &Path, ifindex: u32, iface: &str) -> bool {
+    let name = if ifindex == LOOPBACK.0 { names::PROG_LOCAL } else { names::PROG_EGRESS };
+    let Ok(Some(link)) = reusable(&link_path(dir, name, ifindex)) else { return false };
+    let (Ok(link), Ok(programs)) = (link.info(), on_egress(iface)) else { return false };
+    programs.first().is_none_or(|first| first.id() != link.program_id())
+}
+
+/// The programs at the tcx egress hook of an interface, in the order in which they
+/// run.
+fn on_egress(iface: &str) -> Result<Vec<ProgramInfo>, DataPlaneError> {
+    SchedClassifier::query_tcx(iface, TcAttachType::Egress)
+        .map(|(_, programs)| programs)
+        .map_err(|e| DataPlaneError::from_source(format!("list the programs on {iface}"), &e))
 }
 
 /// The tag of the program behind the pinned link on an interface; `None` if
@@ -331,27 +349,29 @@ fn attach_gate(
 ) -> Result<Gate, DataPlaneError> {
     let pin = link_path(dir, name, ifindex);
     let tc: &mut SchedClassifier = program(ebpf, name)?;
-    let is_there = |id| {
-        let (_, programs) = SchedClassifier::query_tcx(iface, TcAttachType::Egress)
-            .map_err(|e| DataPlaneError::from_source(format!("list the programs on {iface}"), &e))?;
-        Ok(programs.iter().any(|program| program.id() == id))
-    };
+    let is_first = |id| Ok(on_egress(iface)?.first().is_some_and(|first| first.id() == id));
     if let Some(link) = reusable(&pin)? {
-        if runs(&link, tc.info(), is_there)? {
+        if runs(&link, tc.info(), is_first)? {
             return Ok(Gate::Tcx);
         }
-        let link = link
-            .try_into()
-            .map_err(|e: LinkError| DataPlaneError::from_source(format!("adopt the gate on {iface}"), &e))?;
-        match tc.attach_to_link(link) {
-            Ok(_) if is_there(id_of(tc.info(), name)?)? => return Ok(Gate::Tcx),
-            // It is in another namespace, on an interface with the same index.
-            Ok(_) => {}
-            Err(e) if errno_of(&e) == Some(GONE) => unpin(&pin)?,
-            Err(e) => return Err(DataPlaneError::from_source(format!("replace the gate on {iface}"), &e)),
+        // Behind another program, or in another namespace on an interface with the same
+        // index, the program can't be replaced where it is: a new link comes first.
+        let link_info = link.info().ok();
+        if link_info.is_some_and(|info| is_first(info.program_id()).unwrap_or(false)) {
+            let link = link.try_into().map_err(|e: LinkError| {
+                DataPlaneError::from_source(format!("adopt the gate on {iface}"), &e)
+            })?;
+            match tc.attach_to_link(link) {
+                Ok(_) => return Ok(Gate::Tcx),
+                Err(e) if errno_of(&e) == Some(GONE) => unpin(&pin)?,
+                Err(e) => {
+                    return Err(DataPlaneError::from_source(format!("replace the gate on {iface}"), &e));
+                }
+            }
         }
     }
-    let tcx = TcAttachOptions::TcxOrder(LinkOrder::default());
+    // Programs that come before could accept a frame and end the chain.
+    let tcx = TcAttachOptions::TcxOrder(LinkOrder::first());
     let refused = |e: &ProgramError| DataPlaneError::from_source(format!("attach the gate to {iface}"), e);
     if gate != Gate::Clsact {
         match tc.attach_with_options(iface, TcAttachType::Egress, tcx) {

@@ -170,16 +170,16 @@ fn has_vlans(name: &str) -> bool {
     vlans.lines().any(|line| line.rsplit('|').next().is_some_and(|lower| lower.trim() == name))
 }
 
-/// Other programs that decide about outgoing packets.
+/// Other programs that decide about outgoing packets before our gate does.
 fn egress(interface: &Interface, found: &mut Findings) {
-    let Ok(others) = attach::others_on_egress(&interface.name) else { return };
+    let Ok(others) = attach::before_gate(&interface.name) else { return };
     if !others.is_empty() {
         found.add(
             Level::Warning,
             "egress",
             Some(&interface.name),
             format!(
-                "{} also runs on the way out: one that redirects or accepts before our gate lets frames of a VIP out without a lease; see `bpftool net`",
+                "{} runs before our gate on the way out: if it redirects or accepts a frame of a VIP, that leaves without a lease; the agent puts its gate first again within seconds, and so does `vip-ctl load`; see `bpftool net`",
                 others.join(", ")
             ),
         );

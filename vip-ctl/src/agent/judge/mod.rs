@@ -77,6 +77,8 @@ pub trait Links {
     fn has_program(&self, link: &Interface) -> bool;
     /// Is it surely gone from there?
     fn lost_program(&self, link: &Interface) -> bool;
+    /// Does another program decide before our gate what leaves by this interface?
+    fn is_displaced(&self, link: &Interface) -> bool;
 }
 
 /// [`Links`] of this host.
@@ -102,6 +104,10 @@ impl Links for HostLinks {
 
     fn lost_program(&self, link: &Interface) -> bool {
         attach::is_gone(&self.bpf_dir, link.index, link.xdp.map(|(_, id)| id))
+    }
+
+    fn is_displaced(&self, link: &Interface) -> bool {
+        attach::is_displaced(&self.bpf_dir, link.index, &link.name)
     }
 }
 
@@ -277,10 +283,29 @@ impl<T: Tell, L: Links> Serving<T, L> {
             }
         };
         self.unprogrammed = self.interfaces.iter().find(is_without).cloned();
-        if self.unprogrammed.is_none() {
+        if self.unprogrammed.is_some() {
+            return self.judge().into_iter().chain([Notice::Watched(Watched::Missed)]).collect();
+        }
+        self.poll_gates()
+    }
+
+    /// Does a program of somebody else decide before one of our gates? Then has the
+    /// keeper put the gate first again. Two that both want to be first take turns
+    /// of some seconds.
+    fn poll_gates(&mut self) -> Vec<Notice> {
+        if self.polls_without > 0 {
+            self.polls_without -= 1;
             return Vec::new();
         }
-        self.judge().into_iter().chain([Notice::Watched(Watched::Missed)]).collect()
+        let is_displaced = |name: &str| {
+            let link = self.links.named(name).ok().flatten();
+            link.is_some_and(|link| self.links.is_displaced(&link))
+        };
+        if !self.interfaces.iter().map(String::as_str).chain(["lo"]).any(is_displaced) {
+            return Vec::new();
+        }
+        self.polls_without = POLLS_WITHOUT;
+        vec![Notice::Watched(Watched::Missed)]
     }
 
     /// Tells the engine which groups this node can serve: every interface is
@@ -359,6 +384,8 @@ mod tests {
     struct Made {
         links: RefCell<BTreeMap<u32, Interface>>,
         program: Cell<bool>,
+        /// The index of the interface whose gate is not the first; 0 for none.
+        displaced: Cell<u32>,
         asked: Cell<usize>,
     }
 
@@ -379,6 +406,10 @@ mod tests {
 
         fn lost_program(&self, _: &Interface) -> bool {
             !self.program.get()
+        }
+
+        fn is_displaced(&self, link: &Interface) -> bool {
+            self.displaced.get() == link.index
         }
     }
 
@@ -412,7 +443,7 @@ mod tests {
         let links = RefCell::new([(7, link(true))].into());
         let serving = Serving {
             lease_loop: Loop(Box::new(move |said| words.send(said).is_ok())),
-            links: Made { links, program: Cell::new(true), asked: Cell::new(0) },
+            links: Made { links, program: Cell::new(true), displaced: Cell::new(0), asked: Cell::new(0) },
             interfaces: vec!["eth0".into()],
             judge: Judge::new(&groups(count)),
             board: Arc::new(Board::default()),
@@ -422,6 +453,22 @@ mod tests {
             is_held: false,
         };
         (serving, words_rx)
+    }
+
+    #[test]
+    fn a_gate_that_is_not_the_first_is_the_keepers_and_costs_no_lease() {
+        let (mut serving, words) = serving(1);
+        serving.judge();
+        while words.try_recv().is_ok() {}
+        assert!(serving.poll_programs().is_empty());
+        serving.links.displaced.set(7);
+        let told = |serving: &mut Serving<Loop, Made>| {
+            (0..=POLLS_WITHOUT * 2).flat_map(|_| serving.poll_programs()).count()
+        };
+        assert_eq!(told(&mut serving), 2, "it is told at once, and then not at every poll");
+        assert!(words.try_recv().is_err(), "the engine is told something");
+        serving.links.displaced.set(0);
+        assert_eq!(told(&mut serving), 0);
     }
 
     fn checked(number: usize, trouble: Option<&str>) -> Heard {

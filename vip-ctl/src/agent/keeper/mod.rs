@@ -322,6 +322,18 @@ impl<T: Tell> Keeper<T> {
         if let Some(link) = ours().find(|link| !runs(&self.paths, link)) {
             return self.come_back(&link.name);
         }
+        let gates = ours().chain(present.values().filter(|link| link.loopback));
+        let displaced = gates.map(|link| (link.index, &link.name));
+        if let Some((_, name)) = displaced
+            .into_iter()
+            .find(|(index, name)| attach::is_displaced(&self.paths.bpf_dir, *index, name))
+        {
+            warn!(
+                interface = name,
+                "another program decides before our gate what leaves: putting the gate first"
+            );
+            return self.come_back(name);
+        }
         let known = node.plane.ifaces().unwrap_or_default();
         for (link, mac) in ours().filter_map(|link| Some((link, link.mac?))) {
             if known.get(&link.index) != Some(&mac)
@@ -332,11 +344,11 @@ impl<T: Tell> Keeper<T> {
         }
     }
 
-    /// An interface of ours is back, with no program on it.
+    /// An interface of ours has no program, or its gate is not the first.
     fn come_back(&mut self, interface: &str) {
         let Some(node) = &mut self.node else { return };
         match node.attach_again(&self.setup) {
-            Ok(()) => info!(interface, "the interface is back: attached to it again"),
+            Ok(()) => info!(interface, "attached to the interface again"),
             Err(NodeError::DataPlane(e @ DataPlaneError::Replaced { .. })) => {
                 // The lease loop writes to maps that can't be attached to any more.
                 // Leases run out in the kernel, and the next start of the agent begins
