@@ -77,8 +77,9 @@ impl World {
         self.plan.jitter_ns = self.plan.jitter_ns.min(nanos(self.plan.timing.renew) / 16);
         self.plan.hook_ns = self.plan.hook_ns.min(nanos(self.plan.timing.accept) / 4);
         self.plan.hooks_fail = 0;
-        self.end_changes()?;
+        // Nodes that have two leases don't hear each other, and so take no step.
         self.end_change_of_lease()?;
+        self.end_changes()?;
         self.end_reloads()?;
         for node in 0..self.nodes.len() {
             if self.nodes[node].stalled_until.is_some() {

@@ -311,7 +311,13 @@ impl World {
             return Ok(());
         }
         self.plan.keeper_ns = 0;
-        // What is under way comes to its end.
+        // What is under way comes to its end, on a process that is stopped as well.
+        for index in 0..self.nodes.len() {
+            let node = &self.nodes[index];
+            if node.stalled_until.is_some() && node.groups.under_way.is_some() {
+                self.resume(index)?;
+            }
+        }
         self.run_for(self.plan.longest().accept * 3)?;
         for index in 0..self.nodes.len() {
             self.reload(index, last)?;

@@ -265,9 +265,11 @@ impl World {
             let is_member = |generation| self.plan.members(generation)[index].role != Role::Vacant;
             let members = self.plan.members(generation);
             let mut voters = members.iter().zip(&self.nodes).filter(|(spec, _)| spec.role.votes());
+            let is_later = self.nodes[index].is_later;
+            // It hears none that has another lease.
             let is_open = generation == 1
                 || self.mutant == Mutant::HastySteps
-                || voters.all(|(_, node)| node.generation >= generation);
+                || voters.all(|(_, node)| node.generation >= generation && node.is_later == is_later);
             let has_gone = is_member(generation) && !is_member(generation + 1);
             // A node that is yet to come has no former membership.
             let is_due = !is_member(generation) || self.rng.chance(400);
