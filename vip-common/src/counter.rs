@@ -76,10 +76,18 @@ counters! {
     IpLocalExpired = ("ip_local", "drop", "expired"),
     /// IP packet to the VIP from a process of this host, dropped: the lease word can't be one.
     IpLocalInvalid = ("ip_local", "drop", "invalid"),
-    /// Frame that ends before its headers do (slot 0 only: it names no VIP).
+    /// Frame from the network that ends before its headers do (slot 0 only: it
+    /// names no VIP).
     FrameTruncated = ("frame", "pass", "truncated"),
-    /// Frame with more VLAN tags than the data plane looks through (slot 0 only).
+    /// Frame from the network with more VLAN tags than the data plane looks through
+    /// (slot 0 only).
     FrameTagged = ("frame", "pass", "tagged"),
+    /// Frame of this host that ends before its headers do, held back: it may have a
+    /// VIP as source (slot 0 only).
+    FrameTruncatedOut = ("frame", "drop", "truncated"),
+    /// Frame of this host with more VLAN tags than the data plane looks through, held
+    /// back: it may have a VIP as source (slot 0 only).
+    FrameTaggedOut = ("frame", "drop", "tagged"),
     /// Datagram to the agent's port from an address that is no peer's (slot 0
     /// only).
     HeartbeatStranger = ("heartbeat", "drop", "stranger"),

@@ -4,7 +4,7 @@
 
 /// Raised whenever a map's key, value or meaning changes. Programs are only
 /// replaced under maps of the same number.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Groups that the `LEASES` map has room for.
 pub const GROUPS_MAX: u32 = 16_384;

@@ -66,7 +66,7 @@ pub fn vip_local(ctx: TcContext) -> i32 {
 fn outgoing(ctx: &TcContext, verdict: impl Fn(&Frame) -> Verdict) -> i32 {
     if ctx.data() + EGRESS_LINEAR as usize > ctx.data_end() {
         // The headers may be in the frame's fragments. If this fails, the verdict
-        // sees the linear part alone.
+        // sees the linear part alone, and holds back what it can't read.
         let wanted = if ctx.len() < EGRESS_LINEAR { ctx.len() } else { EGRESS_LINEAR };
         let _ = ctx.pull_data(wanted);
     }

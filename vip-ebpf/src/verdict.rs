@@ -62,22 +62,25 @@ pub fn ingress<M: Maps>(frame: &Frame, maps: &M, ifindex: u32) -> Verdict {
     }
 }
 
-/// A frame that is about to leave towards the network.
+/// A frame that is about to leave towards the network. One that can't be read is
+/// held back: it may have a VIP as source.
 #[inline(always)]
 pub fn egress<M: Maps>(frame: &Frame, maps: &M) -> Verdict {
     match frame.network() {
         Network::Ipv4(offset) => {
-            let Some(source) = ipv4::source(frame, offset) else { return truncated(maps) };
+            let Some(source) = ipv4::source(frame, offset) else {
+                return held_back(maps, Counter::FrameTruncatedOut);
+            };
             gate(maps, source, Class::IpOut)
         }
         Network::Arp(offset) => match arp::read(frame, offset) {
             Ok(packet) => gate(maps, packet.sender, Class::ArpOut),
-            Err(Unread::Truncated) => truncated(maps),
+            Err(Unread::Truncated) => held_back(maps, Counter::FrameTruncatedOut),
             Err(Unread::Foreign) => Verdict::Pass,
         },
         Network::Ipv6(_) | Network::Other => Verdict::Pass,
-        Network::Truncated => truncated(maps),
-        Network::Tagged => tagged(maps),
+        Network::Truncated => held_back(maps, Counter::FrameTruncatedOut),
+        Network::Tagged => held_back(maps, Counter::FrameTaggedOut),
     }
 }
 
@@ -92,11 +95,13 @@ pub fn egress<M: Maps>(frame: &Frame, maps: &M) -> Verdict {
 pub fn local<M: Maps>(frame: &Frame, maps: &M) -> Verdict {
     match frame.network() {
         Network::Ipv4(offset) => {
-            let Some(destination) = ipv4::destination(frame, offset) else { return truncated(maps) };
+            let Some(destination) = ipv4::destination(frame, offset) else {
+                return held_back(maps, Counter::FrameTruncatedOut);
+            };
             gate(maps, destination, Class::IpLocal)
         }
         Network::Arp(_) | Network::Ipv6(_) | Network::Other | Network::Tagged => Verdict::Pass,
-        Network::Truncated => truncated(maps),
+        Network::Truncated => held_back(maps, Counter::FrameTruncatedOut),
     }
 }
 
@@ -162,18 +167,27 @@ fn claim<M: Maps>(packet: &Arp, maps: &M, ifindex: u32) -> Verdict {
     ruling.verdict
 }
 
-/// The frame is too short to name a VIP: the network stack will discard it.
+/// The frame from the network is too short to name a VIP: the network stack will
+/// discard it.
 #[inline(always)]
 fn truncated<M: Maps>(maps: &M) -> Verdict {
     maps.count(VipSlot::NODE, Counter::FrameTruncated);
     Verdict::Pass
 }
 
-/// The frame has too many VLAN tags to look through: passes it, but counts it.
+/// The frame from the network has too many VLAN tags to look through: passes it, but
+/// counts it.
 #[inline(always)]
 fn tagged<M: Maps>(maps: &M) -> Verdict {
     maps.count(VipSlot::NODE, Counter::FrameTagged);
     Verdict::Pass
+}
+
+/// A frame of this host that the gate can't read.
+#[inline(always)]
+fn held_back<M: Maps>(maps: &M, counter: Counter) -> Verdict {
+    maps.count(VipSlot::NODE, counter);
+    Verdict::Drop
 }
 
 #[cfg(test)]

@@ -345,24 +345,31 @@ fn what_is_none_of_our_business_passes_untouched() -> Result<()> {
     }
     let tagged = ethernet(&[0x88a8, 0x8100, 0x8100], 0x0800, &ipv4(CLIENT, VIP, 0, 0));
     let ((verdict, out), rose) = bench.counted(|b| b.xdp(&tagged))?;
-    assert_eq!((verdict, out, rose), (XDP_PASS, tagged, vec![FrameTagged]), "a third tag");
+    assert_eq!((verdict, out, rose), (XDP_PASS, tagged.clone(), vec![FrameTagged]), "a third tag");
+    let ((verdict, _), rose) = bench.counted(|b| b.tc(names::PROG_EGRESS, &tagged))?;
+    assert_eq!((verdict, rose), (TC_DROP, vec![FrameTaggedOut]), "a third tag on the way out");
     Ok(())
 }
 
 #[lab_test]
-fn truncated_frames_pass_and_are_counted() -> Result<()> {
+fn truncated_frames_pass_on_the_way_in_and_are_held_back_on_the_way_out() -> Result<()> {
     let mut bench = Bench::new("short")?;
     bench.set(State::Open)?;
+    // With the length that the way in needs, and the one that the gate needs.
     let whole = [
-        (ethernet(&[], 0x0806, &arp(1, CLIENT_MAC, CLIENT, VIP)), 14 + 28),
-        (ethernet(&[0x8100], 0x0800, &ipv4(CLIENT, VIP, 0, 0)), 18 + 20),
+        (ethernet(&[], 0x0806, &arp(1, CLIENT_MAC, CLIENT, VIP)), 14 + 28, 14 + 28),
+        (ethernet(&[0x8100], 0x0800, &ipv4(CLIENT, VIP, 0, 0)), 18 + 20, 18 + 16),
     ];
-    for (frame, needed) in whole {
+    for (frame, needed, needed_out) in whole {
         // The kernel's test run wants at least an Ethernet header.
         for len in 14..needed {
             let cut = &frame[..len];
             let ((verdict, out), rose) = bench.counted(|b| b.xdp(cut))?;
             assert_eq!((verdict, &out[..], rose), (XDP_PASS, cut, vec![FrameTruncated]), "{len} bytes");
+            let ((verdict, _), rose) = bench.counted(|b| b.tc(names::PROG_EGRESS, cut))?;
+            let held_back = (TC_DROP, vec![FrameTruncatedOut]);
+            let expected = if len < needed_out { held_back } else { (TC_NEXT, vec![]) };
+            assert_eq!((verdict, rose), expected, "{len} bytes on the way out");
         }
         let ((verdict, _), _) = bench.counted(|b| b.xdp(&frame[..needed]))?;
         assert_ne!(verdict, XDP_DROP, "{needed} bytes are enough");

@@ -302,16 +302,23 @@ fn local_gate_keeps_a_process_of_a_standby_from_its_own_host() {
 
 #[test]
 fn every_truncation_passes_and_is_counted_for_the_node_only() {
+    // With the length from which on the gate can read who sends it.
     let whole = [
-        ethernet(0, 0x0806, &arp_packet(1, CLIENT_MAC, CLIENT, VIP)),
-        ethernet(2, 0x0800, &ipv4(CLIENT, VIP)),
+        (ethernet(0, 0x0806, &arp_packet(1, CLIENT_MAC, CLIENT, VIP)), 14 + 28),
+        (ethernet(2, 0x0800, &ipv4(CLIENT, VIP)), 22 + 16),
     ];
-    for frame in whole {
+    for (frame, readable) in whole {
         for len in 0..frame.len() {
             let fake = maps(Fence::Open);
             let mut cut = frame[..len].to_vec();
             assert_eq!(run_in(&fake, &mut cut), Verdict::Pass, "cut to {len} bytes");
             assert_eq!(*fake.counted.borrow(), [(VipSlot::NODE, FrameTruncated)]);
+            // On its way out it may have a VIP as source.
+            let fake = maps(Fence::Open);
+            let verdict = egress(&view(&mut cut), &fake);
+            let held_back = (Verdict::Drop, vec![(VipSlot::NODE, FrameTruncatedOut)]);
+            let expected = if len < readable { held_back } else { (Verdict::Pass, vec![]) };
+            assert_eq!((verdict, fake.counted.take()), expected, "cut to {len} bytes");
         }
     }
 }
@@ -322,6 +329,9 @@ fn a_third_tag_is_not_looked_through() {
     let mut frame = ethernet(3, 0x0800, &ipv4(CLIENT, VIP));
     assert_eq!(run_in(&fake, &mut frame), Verdict::Pass);
     assert_eq!(*fake.counted.borrow(), [(VipSlot::NODE, FrameTagged)]);
+    let fake = maps(Fence::Open);
+    assert_eq!(egress(&view(&mut frame), &fake), Verdict::Drop);
+    assert_eq!(*fake.counted.borrow(), [(VipSlot::NODE, FrameTaggedOut)]);
 }
 
 #[test]
