@@ -58,12 +58,17 @@ mutants! {
     ReleaseBeforeStore = "release-before-map-write";
     /// An acceptor gives another owner's unexpired lease away (rule 3).
     Overwrite = "overwrites-sticky-acceptor";
-    /// A handover proposes the successor under the holder's own ballot (rule 8).
+    /// A handover proposes the successor under the holder's own ballot (rules
+    /// 1 and 8).
     SameBallot = "another-owner-under-same-ballot";
     /// T_hold is T_accept, without a margin for clocks (rule 4).
     NoMargin = "no-margin-for-clocks";
     /// Any Accept counts, whatever ballot it answers (rule 2).
     AnyAccept = "accepts-of-any-ballot";
+    /// A new attempt has the round of the last one, and so its ballot (rule 1).
+    SameRound = "rounds-do-not-rise";
+    /// Any Promise counts, whatever ballot it answers (rule 2).
+    AnyPromise = "promises-of-any-ballot";
     /// A renewal goes on after the release, and brings the lease back (rule 7).
     LateRenewal = "renewal-after-release";
     /// A node stands in its silence, by its own vote, too (rule 5).
@@ -109,6 +114,12 @@ mutants! {
     CountsAnybody = "counts-votes-of-non-voters";
     /// A new process counts promises of acceptors that have forgotten its lease (rule 5).
     AdoptsUnproven = "adopts-without-proof";
+    /// A new process counts its own vote for its lease, which others could have
+    /// without it (rule 5).
+    AdoptsByOwnVote = "adopts-by-its-own-vote";
+    /// A new process counts Accepts of acceptors that have not proved that they
+    /// have its lease (rule 5).
+    AdoptsByAnyAccept = "adopts-by-any-accept";
     /// A lease takes one vote less than a majority.
     MinorityWins = "a-vote-too-few";
     /// A new grant has the number of the last one.

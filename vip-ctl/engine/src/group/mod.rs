@@ -178,6 +178,7 @@ impl Group {
             About::Promise { ballot, .. } | About::Accept { ballot } => {
                 self.attempt.as_ref().is_some_and(|attempt| attempt.is_of(*ballot))
                     || node.broken.is(Mutant::AnyAccept)
+                    || node.broken.is(Mutant::AnyPromise)
             }
             About::Prepare { .. }
             | About::Propose { .. }

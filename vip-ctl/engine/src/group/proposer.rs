@@ -121,9 +121,10 @@ impl Group {
     ///
     /// Renewals that begin together share a round: a few bytes name them all.
     fn next_round(&mut self, kind: Kind, node: &mut Node) -> u64 {
-        let own = self.round.max(self.acceptor.round()).saturating_add(1);
+        let step = u64::from(!node.broken.is(Mutant::SameRound));
+        let own = self.round.max(self.acceptor.round()).saturating_add(step);
         self.round = match kind {
-            Kind::Renew => own.max(node.renewal_round.unwrap_or(node.round.saturating_add(1))),
+            Kind::Renew => own.max(node.renewal_round.unwrap_or(node.round.saturating_add(step))),
             Kind::Stand | Kind::Adopt => own,
         };
         if kind == Kind::Renew {
@@ -175,7 +176,7 @@ impl Group {
     /// May this node's own acceptor vote on this in its silence?
     fn is_through_silence(&self, kind: Kind, node: &Node) -> bool {
         match kind {
-            Kind::Adopt => node.config.needs_all(),
+            Kind::Adopt => node.config.needs_all() || node.broken.is(Mutant::AdoptsByOwnVote),
             Kind::Stand => node.broken.is(Mutant::StandsInSilence),
             Kind::Renew => false,
         }
@@ -223,7 +224,10 @@ impl Group {
         node: &mut Node,
     ) {
         let needed = self.votes_needed(node);
-        let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.ballot == ballot) else { return };
+        let any = node.broken.is(Mutant::AnyPromise);
+        let Some(attempt) = self.attempt.as_mut().filter(|attempt| any || attempt.ballot == ballot) else {
+            return;
+        };
         let votes = node.config.votes(from) || node.broken.is(Mutant::CountsAnybody);
         let proves = yours.is_some() || node.broken.is(Mutant::AdoptsUnproven);
         if !votes || (attempt.kind == Kind::Adopt && !proves) {
@@ -294,7 +298,9 @@ impl Group {
             return;
         };
         let Phase::Proposing { epoch, accepted } = &mut attempt.phase else { return };
-        let counts = attempt.kind != Kind::Adopt || attempt.promised.contains(from);
+        let counts = attempt.kind != Kind::Adopt
+            || attempt.promised.contains(from)
+            || node.broken.is(Mutant::AdoptsByAnyAccept);
         if !(node.config.votes(from) || node.broken.is(Mutant::CountsAnybody)) || !counts {
             return;
         }

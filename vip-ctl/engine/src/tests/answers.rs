@@ -70,6 +70,52 @@ fn an_observers_votes_do_not_count() {
 }
 
 #[test]
+fn answers_to_an_earlier_attempt_do_not_count_for_the_next_one() {
+    let (mut engine, first, begun) = stands(Cluster::settled(), B);
+    // Nobody has answered, so it gives that one up and begins anew.
+    let over = begun.plus(Timing::new(ACCEPT).patience);
+    let mut again = (0..100).map(|step| over.plus(ms(step))).filter_map(|now| {
+        engine.handle(Input::Wake, now);
+        done(&mut engine).1.into_iter().find_map(|(_, about)| {
+            let About::Prepare { ballot } = about else { return None };
+            Some((ballot, now))
+        })
+    });
+    let (second, now) = again.next().expect("it stands again");
+    assert!(second > first, "late answers would count for the new attempt: {second:?}");
+    tell(&mut engine, C, promise(first), now);
+    let (_, sent) = done(&mut engine);
+    assert!(!sent.iter().any(|(_, about)| matches!(about, About::Propose { .. })), "{sent:?}");
+    tell(&mut engine, C, promise(second), now);
+    tell(&mut engine, C, About::Accept { ballot: first }, now);
+    assert!(!done(&mut engine).0, "nor in the second phase");
+    tell(&mut engine, C, About::Accept { ballot: second }, now);
+    assert!(done(&mut engine).0, "those to this one do");
+}
+
+#[test]
+fn a_new_process_goes_on_by_the_votes_of_those_that_have_proved_its_lease() {
+    let mut cluster = Cluster::settled();
+    cluster.kill(A);
+    cluster.start(A);
+    let started = cluster.now;
+    // Its last renewal in the silence, which is over before anybody has answered.
+    cluster.run(ACCEPT - ms(45));
+    let (mut engine, ballot, begun) = stands(cluster, A);
+    let now = started.plus(ACCEPT + ms(1));
+    assert!(begun < started.plus(ACCEPT) && engine.status(now).groups[GroupId(0)].expiry.is_some());
+    for from in [B, C] {
+        tell(&mut engine, from, promise(ballot), now);
+    }
+    let (_, sent) = done(&mut engine);
+    assert!(sent.iter().any(|(_, about)| matches!(about, About::Propose { .. })), "{sent:?}");
+    tell(&mut engine, B, About::Accept { ballot }, now);
+    assert!(!done(&mut engine).0, "its own acceptor has forgotten the lease, though it may vote again");
+    tell(&mut engine, C, About::Accept { ballot }, now);
+    assert!(done(&mut engine).0);
+}
+
+#[test]
 fn votes_that_come_when_the_lease_would_be_over_bring_none() {
     let (mut engine, ballot, sent) = stands(Cluster::settled(), B);
     // The process was stopped.
