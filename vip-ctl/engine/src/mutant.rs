@@ -230,6 +230,11 @@ mutants! {
     PairHoldSettles = "pair-that-holds-settles-alone";
     /// A holder asks a node to take over that never said that it is ready.
     AnyTarget = "any-node-is-a-target";
+    /// A holder asks nodes that have other groups first (rule 8).
+    AsksDifferingFirst = "asks-differing-nodes-first";
+    /// A holder whose target says no asks that one again, not the next one (rule
+    /// 8).
+    AsksTheSameAgain = "asks-no-other-target";
     /// A grant is accepted whose epoch the disk does not know of.
     BeyondCeiling = "accepts-beyond-the-ceiling";
     /// After a crash the epochs go on from what was written last.

@@ -413,8 +413,11 @@ impl Node {
         me: Option<NodeId>,
         now: BootNs,
     ) -> Option<NodeId> {
-        self.best_ready(group, except, me, now)
-            .or_else(|| self.first(group, self.differing_peers(now), except))
+        let differing = || self.first(group, self.differing_peers(now), except);
+        if self.broken.is(Mutant::AsksDifferingFirst) {
+            return differing().or_else(|| self.best_ready(group, except, me, now));
+        }
+        self.best_ready(group, except, me, now).or_else(differing)
     }
 
     /// The best peer that is ready for `group`.

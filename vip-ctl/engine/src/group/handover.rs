@@ -143,7 +143,9 @@ impl Group {
         match wish {
             Wish::To(_) => node.decide(requester, Verdict::Refused(refusal)),
             Wish::Best | Wish::Unwell | Wish::Away | Wish::Leave => {
-                tried.insert(target);
+                if !node.broken.is(Mutant::AsksTheSameAgain) {
+                    tried.insert(target);
+                }
                 self.ask_best(requester, wish, tried, node);
             }
         }

@@ -187,6 +187,29 @@ fn an_answer_to_an_earlier_question_hands_nothing_over() {
 }
 
 #[test]
+fn when_the_best_target_says_no_the_next_one_is_asked() {
+    let mut cluster = Cluster::settled();
+    cluster.isolate(A);
+    let command = Command::Switchover { group: DB, to: None };
+    cluster.give(A, Input::Command { id: CommandId(1 << 20), command });
+    for (target, next) in [(B, Some(C)), (C, None)] {
+        let ask = cluster.engines[&A].groups[GroupId(0)].handover.expect("it asks").ask;
+        // By its last heartbeat it is ready all the same.
+        let engine = cluster.engines.get_mut(&A).unwrap();
+        tell(engine, target, About::Ready { ask, ready: false }, cluster.now);
+        let asked = done(engine).1.into_iter().find_map(|(to, about)| {
+            let About::AskReady { .. } = about else { return None };
+            Some(to)
+        });
+        assert_eq!(asked, next, "after {target:?}");
+    }
+    assert!(
+        cluster.engines[&A].status(cluster.now).groups[GroupId(0)].expiry.is_some(),
+        "it keeps the lease"
+    );
+}
+
+#[test]
 fn only_the_best_of_those_that_could_asks_for_what_it_would_preempt() {
     let spec = GroupSpec { priorities: vec![50, 100, 150], preempt: Some(ACCEPT) };
     let mut cluster = Cluster::with_groups(&[Role::Node; 3], vec![spec]);

@@ -38,6 +38,30 @@ fn a_switchover_to_nobody_in_particular_takes_the_best() {
     assert_eq!(cluster.command(B, switchover(None)), Ok(Completed::HeldBy(A)));
 }
 
+/// Whom a node has asked whether it is ready, in this order.
+fn asked_by(cluster: &Cluster, node: NodeId) -> Vec<NodeId> {
+    let is_ask = |message: &Message| matches!(message, Message::Group { about: About::AskReady { .. }, .. });
+    let asks = cluster
+        .sent
+        .iter()
+        .filter(|(_, from, _, packet)| *from == node && packet.messages.iter().any(is_ask));
+    asks.map(|(_, _, to, _)| *to).collect()
+}
+
+#[test]
+fn a_holder_asks_nodes_with_other_groups_after_those_that_are_ready() {
+    for (is_c_ready, asked, taken) in [(true, vec![C], C), (false, vec![C, B], B)] {
+        let mut cluster = Cluster::settled();
+        // B is before C in rank, and has other groups than A, so that A doesn't know
+        // whether it is ready.
+        let packet = Packet { messages: vec![Message::Heartbeat { first: DB, ready: Vec::new() }] };
+        cluster.give(A, Input::Message { from: B, packet });
+        cluster.give(C, Input::Eligible { group: DB, eligible: is_c_ready });
+        assert_eq!(cluster.command(A, switchover(None)), Ok(Completed::HeldBy(taken)));
+        assert_eq!(asked_by(&cluster, A), asked);
+    }
+}
+
 #[test]
 fn a_switchover_to_a_target_that_is_not_fit_keeps_the_lease() {
     let mut cluster = Cluster::new(&[Role::Node, Role::Node, Role::Witness]);
