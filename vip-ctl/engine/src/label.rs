@@ -21,7 +21,7 @@
 //! new in a group only after its lease is one of the new set:
 //! [`Labels::covered`].
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use vip_common::BootNs;
 
@@ -285,7 +285,9 @@ impl Labels {
     /// Has a majority had this table for longer than T_accept, whichever clock
     /// counts it?
     fn is_settled(&self, now: BootNs) -> bool {
-        let wait = self.timing.accept.saturating_add(self.timing.accept / 4);
+        let margin = self.timing.accept / 4;
+        let margin = if self.broken.is(Mutant::AsksTooEarly) { Duration::ZERO } else { margin };
+        let wait = self.timing.accept.saturating_add(margin);
         let has_it = |node: NodeId| {
             if node == self.me {
                 return self.since.plus(wait) <= now;
@@ -372,7 +374,8 @@ impl WithPeer<'_> {
         let Some(known) = former.map_or(Some(entry.current), |label| entry.known(label)) else {
             return false;
         };
-        if usage == Use::Vote && self.now < known.votes_from {
+        let is_new = self.now < known.votes_from && !self.labels.broken.is(Mutant::ChangedSetVotes);
+        if usage == Use::Vote && is_new {
             return false;
         }
         if usage != Use::Answer {

@@ -243,6 +243,11 @@ mutants! {
     OwnEpochForgotten = "forgets-the-epoch-that-it-knows";
     /// What others may have accepted raises no ceiling.
     CeilingsLag = "ceilings-lag-behind-others";
+    /// A voter votes at once on a set of VIPs that is new in a group.
+    ChangedSetVotes = "changed-sets-are-voted-on-at-once";
+    /// A node asks under a new set once a majority has had it for T_accept by its
+    /// own clock, without a margin for theirs.
+    AsksTooEarly = "asks-under-a-new-set-too-early";
     /// A number of a group is taken for one of ours, whatever groups the peer has.
     NumbersOfAnyTable = "numbers-of-any-table";
     /// A peer is told numbers of groups before it is known to have the same.

@@ -9,6 +9,7 @@ mod command;
 mod epochs;
 mod foresight;
 mod health;
+mod label;
 mod lease;
 mod mail;
 mod operate;
