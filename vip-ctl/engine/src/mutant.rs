@@ -106,6 +106,10 @@ mutants! {
     ForgetsEpoch = "acceptor-forgets-epochs";
     /// Any word of a holder confirms what was accepted from another.
     ConfirmsAny = "confirms-any-ballot";
+    /// An observer votes (rule 11).
+    ObserversVote = "observers-vote";
+    /// A node stands that never holds, such as a witness (rule 11).
+    WitnessesStand = "witnesses-stand";
     /// A voter votes for members that never hold (rules 10 and 11).
     VotesForAnybody = "votes-for-who-never-holds";
     /// An acceptor in its silence takes no note of holders (rule 5).
@@ -146,6 +150,15 @@ mutants! {
     AlwaysSuperseded = "superseded-by-leftovers";
     /// Two holders of a pair that meet both go on (rule 13).
     NeverMerges = "two-of-a-pair-go-on";
+    /// Where two holders of a pair meet, the one of higher rank stays, also with
+    /// the lower epoch (rule 13).
+    MergesByRank = "pair-merges-by-rank";
+    /// Two holders of a pair that have one epoch both stay (rule 13).
+    MergesByEpoch = "pair-merges-by-epoch-alone";
+    /// The holder of a pair that stays does not announce its VIPs again (rule 13).
+    MergesInSilence = "pair-merges-without-announcing";
+    /// The holder of a pair needs the other's vote to go on (rule 13).
+    PairHolderAsks = "pair-holder-needs-the-other";
     /// A renewal that failed is tried again after a whole T_accept (rule 6).
     RenewsLate = "retries-renewals-late";
     /// Candidates that lost a duel stand again at once.
@@ -156,6 +169,8 @@ mutants! {
     ForcedForEver = "forced-for-ever";
     /// A holder that can't serve keeps its lease (rule 12).
     KeepsUnfit = "unfit-holder-keeps";
+    /// A holder that is not well releases, although nobody is ready (rule 12).
+    UnwellLetsGo = "unwell-holder-releases-to-nobody";
     /// A pause keeps no lease where it is.
     PauseLetsGo = "unfit-holder-leaves-in-a-pause";
     /// An attempt goes on after eligibility is lost (rule 12).

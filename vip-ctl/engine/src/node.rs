@@ -166,6 +166,13 @@ impl Node {
         self.config.votes(self.config.me)
     }
 
+    /// This node's place among those that can hold `group`; `None` if it never
+    /// stands.
+    pub fn own_rank(&self, group: GroupId) -> Option<u32> {
+        let rank = self.config.rank(group, self.config.me);
+        rank.or_else(|| self.broken.is(Mutant::WitnessesStand).then_some(0))
+    }
+
     /// A new input at `now`: concludes nothing about others from it.
     pub fn pass(&mut self, now: BootNs) {
         self.now = self.now.max(now);
@@ -274,7 +281,7 @@ impl Node {
     pub fn votes_needed(&self, stands: bool) -> usize {
         match self.config.pair {
             None => self.config.majority(),
-            Some(_) if !stands => 1,
+            Some(_) if !stands && !self.broken.is(Mutant::PairHolderAsks) => 1,
             Some(PeerLoss::Hold) if self.alone && self.broken.is(Mutant::PairHoldTakes) => 1,
             Some(PeerLoss::Take) if self.alone || self.broken.is(Mutant::PairTakesHearing) => 1,
             Some(PeerLoss::Take | PeerLoss::Hold) => self.config.majority(),

@@ -75,7 +75,7 @@ impl Engine {
                 Some(mut group) => {
                     group.id = id;
                     group.set_mute(false, &mut self.node);
-                    group.rank = self.node.config.rank(id, self.node.me());
+                    group.rank = self.node.own_rank(id);
                     group
                 }
                 None => {

@@ -337,7 +337,7 @@ impl Acceptor {
 impl Group {
     /// Answers a peer's first phase.
     pub fn answer_prepare(&mut self, from: NodeId, ballot: Ballot, node: &mut Node) {
-        if !node.votes() || !Self::may_hold(from, node) {
+        if !Self::is_asked(node) || !Self::may_hold(from, node) {
             return;
         }
         self.round = self.round.max(ballot.round);
@@ -376,7 +376,7 @@ impl Group {
         }
         self.round = self.round.max(ballot.round);
         let (now, accept) = (node.now, node.keep());
-        if !node.votes() {
+        if !Self::is_asked(node) {
             // Nobody relies on an observer's vote, so it may believe the latest ballot.
             if self.acceptor.learn(ballot, epoch, claim, now, accept) {
                 self.on_foreign_lease(claim.is_held());
@@ -424,6 +424,11 @@ impl Group {
             | Refused::Reserved { .. }
             | Refused::Silent { .. } => because,
         }
+    }
+
+    /// Has this node's acceptor a vote? An observer's has none (rule 11).
+    fn is_asked(node: &Node) -> bool {
+        node.votes() || node.broken.is(Mutant::ObserversVote)
     }
 
     /// Can `from` hold leases, as far as this node knows? A node that could in

@@ -122,7 +122,7 @@ impl Group {
                 silent_until,
                 node.broken,
             ),
-            rank: node.config.rank(id, node.me()),
+            rank: node.own_rank(id),
             eligible: None,
             clings: false,
             mute: false,
@@ -349,7 +349,7 @@ impl Group {
     /// Rule 12: releases a lease that this node can't serve, but not while the
     /// cluster is paused.
     pub fn leave_if_ineligible(&mut self, node: &mut Node) {
-        if self.clings {
+        if self.clings && !node.broken.is(Mutant::UnwellLetsGo) {
             self.drive_unwell(node);
         } else if self.lease.is_some()
             && self.eligible == Some(false)

@@ -470,7 +470,11 @@ impl Group {
     /// epochs the higher rank stays.
     pub fn yield_to(&mut self, from: NodeId, epoch: Epoch, held: bool, node: &mut Node) {
         let Some(lease) = self.lease.filter(|_| held && node.config.pair.is_some()) else { return };
-        let place = |epoch: Epoch, member| (epoch, Reverse(node.config.rank(self.id, member)));
+        let place = |epoch: Epoch, member| {
+            let epoch = if node.broken.is(Mutant::MergesByRank) { Epoch(0) } else { epoch };
+            let rank = node.config.rank(self.id, member).filter(|_| !node.broken.is(Mutant::MergesByEpoch));
+            (epoch, Reverse(rank))
+        };
         if !node.broken.is(Mutant::NeverMerges)
             && place(epoch, from) > place(lease.epoch.unwrap_or_default(), node.me())
         {

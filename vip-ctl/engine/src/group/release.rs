@@ -124,7 +124,7 @@ impl Group {
         if self.lease.is_some() {
             // Both nodes held, and the other one has released: switches and neighbours
             // may have believed the other one last (rule 13).
-            if node.config.pair.is_some() {
+            if node.config.pair.is_some() && !node.broken.is(Mutant::MergesInSilence) {
                 node.outputs.push_back(Output::Announce { group: self.id });
             }
             return;

@@ -309,6 +309,10 @@ fn an_observer_learns_and_neither_votes_nor_stands() {
     let seen = cluster.state(observer);
     assert_eq!((seen.state, seen.holder, seen.epoch), (GroupState::Observer, Some(A), Epoch(1)));
     cluster.sent.clear();
+    // B may not have heard that the observer has no vote any more.
+    let ballot = Ballot { round: 1_000, incarnation: Incarnation(2), node: B };
+    let packet = Packet { messages: vec![Message::Group { group: DB, about: About::Prepare { ballot } }] };
+    cluster.give(observer, Input::Message { from: B, packet });
     cluster.run(ACCEPT);
     let votes =
         cluster.sent.iter().filter(|(_, from, ..)| *from == observer).any(|(.., packet)| {
