@@ -20,6 +20,7 @@ use crate::{
     lateness::Lateness,
     messages::{Counts, HookAsk, LeaseNotice, Snapshot},
     moves::Move,
+    mutant::{self, Mutant},
     transport::{Received, Rejected, Transport},
 };
 
@@ -195,7 +196,8 @@ impl<I: Io> Core<I> {
     /// read?
     pub fn judge(&mut self, is_drained: bool) {
         self.unread_turns = if is_drained { 0 } else { self.unread_turns + 1 };
-        if is_drained || self.unread_turns >= UNREAD_TURNS_MAX {
+        let is_enough = self.unread_turns >= UNREAD_TURNS_MAX && !mutant::is(Mutant::JudgesWhenDrained);
+        if is_drained || is_enough || mutant::is(Mutant::JudgesUnread) {
             self.unread_turns = 0;
             self.input(Input::Wake);
         }
@@ -325,6 +327,11 @@ impl<I: Io> Core<I> {
     }
 
     pub(super) fn outputs(&mut self, now: BootNs) {
+        if mutant::is(Mutant::SendsFirst) {
+            let mut outputs: Vec<_> = std::iter::from_fn(|| self.engine.poll_output()).collect();
+            outputs.sort_by_key(|output| !matches!(output, Output::Send { .. }));
+            outputs.into_iter().for_each(|output| self.output(output, now));
+        }
         while let Some(output) = self.engine.poll_output() {
             self.output(output, now);
         }
@@ -395,3 +402,6 @@ impl<I: Io> Core<I> {
         is_due
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -139,8 +139,10 @@ mutants! {
     AnyKey = "transport-key-id-is-no-matter";
     /// Nodes of another configuration are heard.
     AnyConfig = "transport-hears-another-configuration";
-    /// Nodes of generations far apart are heard.
+    /// Nodes of generations far apart are heard (rule 10).
     AnyDistance = "transport-hears-any-generation";
+    /// Different nodes under one generation are heard (rule 10).
+    AnyNodes = "transport-hears-other-nodes-of-its-generation";
     /// The direction is not in a key.
     SameBothWays = "transport-one-key-both-ways";
     /// The kernel is told one of a session's keys.
@@ -153,6 +155,13 @@ mutants! {
     OtherTable = "loop-does-commands-of-another-table";
     /// Groups that end are not given up before others get their numbers.
     NotRetired = "loop-retires-nothing";
+    /// What follows from silence is judged in each turn, whatever mail is unread.
+    JudgesUnread = "loop-judges-with-mail-unread";
+    /// What follows from silence is judged only when all mail is read.
+    JudgesWhenDrained = "loop-never-judges-in-a-flood";
+    /// Datagrams leave before the words that come before them are in the map (rule
+    /// 7).
+    SendsFirst = "loop-sends-before-the-word";
     /// The loop stops before it has released.
     StopsAtOnce = "loop-stops-without-a-release";
 }
