@@ -1,4 +1,5 @@
-//! Citations of the protocol's rules: each cited rule has to be on its page.
+//! Citations of the protocol's rules: each cited rule has to be on its page, and
+//! each rule there has to be broken by a mutant, whose documentation cites it.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -7,7 +8,10 @@ use super::Finding;
 /// The page with the rules.
 pub(super) const PAGE: &str = "docs/protocol.md";
 
-/// The wrong citations in these texts. `page` is the text of [`PAGE`], if that
+/// What a file is called that lists mutants.
+const MUTANTS: &str = "mutant.rs";
+
+/// The wrong citations in these texts, and rules that no mutant breaks. `page` is the text of [`PAGE`], if that
 /// exists.
 pub(super) fn check<'a>(
     texts: impl Iterator<Item = (&'a Path, &'a str)>,
@@ -15,13 +19,25 @@ pub(super) fn check<'a>(
 ) -> Vec<Finding> {
     let rules = page.map(rules_of);
     let mut cited = 0;
+    // Of the mutants, if these texts list any.
+    let mut broken: Option<BTreeSet<u32>> = None;
     let mut findings = Vec::new();
     for (file, text) in texts {
+        if file.file_name().is_some_and(|name| name == MUTANTS) {
+            let docs = cited_in(&docs_of(text)).into_iter().map(|(number, _)| number);
+            broken.get_or_insert_default().extend(docs);
+        }
         for (number, line) in cited_in(text) {
             cited += 1;
             if rules.as_ref().is_some_and(|rules| !rules.contains(&number)) {
                 findings.push(Finding::new(file, line, format!("{PAGE} has no rule {number}")));
             }
+        }
+    }
+    if let (Some(rules), Some(broken)) = (&rules, &broken) {
+        for number in rules.difference(broken) {
+            let rule = format!("no mutant breaks rule {number}, or none says so in a {MUTANTS}");
+            findings.push(Finding::new(Path::new(PAGE), 1, rule));
         }
     }
     if rules.is_none() && cited > 0 {
@@ -91,6 +107,12 @@ fn cited_in(text: &str) -> Vec<(u32, usize)> {
     found
 }
 
+/// The documentation of what is in a source; the other lines are empty.
+fn docs_of(source: &str) -> String {
+    let docs = source.lines().map(|line| if line.trim_start().starts_with("///") { line } else { "" });
+    docs.collect::<Vec<_>>().join("\n")
+}
+
 /// A text without comment markers, so that a sentence continues on the next line.
 fn without_markers(text: &str) -> String {
     let lines = text.lines().map(|line| line.trim_start().trim_start_matches(['/', '!', '#']).trim());
@@ -140,6 +162,23 @@ mod tests {
         let (two, three) = (format!("/// ({} 2)", "rule"), format!("//! A.\n/// ({} 3)", "rule"));
         assert_eq!(found(&two, Some(page)), [""; 0]);
         assert_eq!(found(&three, Some(page)), ["a.rs:2: docs/protocol.md has no rule 3"]);
+    }
+
+    #[test]
+    fn a_rule_that_no_mutant_breaks_is_found() {
+        let page = "## Rules\n1. A.\n2. B.\n3. C.\n";
+        let list = |docs: &str| {
+            let text = format!("//! Not ({0} 3).\n// Nor {0} 3.\n{docs}\n", "rule");
+            let texts = [(Path::new("a/mutant.rs"), text.as_str()), (Path::new("a.rs"), "/// None.")];
+            check(texts.into_iter(), Some(page)).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let (rule, rules) = ("rule", "rules");
+        let missed = "docs/protocol.md:1: no mutant breaks rule 3, or none says so in a mutant.rs";
+        assert_eq!(
+            list(&format!("    /// It votes twice ({rules} 1\n    /// and 2).\n    A = \"a\";")),
+            [missed]
+        );
+        assert_eq!(list(&format!("/// A ({rules} 1 and 2).\nA = \"a\";\n/// B ({rule} 3).")), [""; 0]);
     }
 
     #[test]
