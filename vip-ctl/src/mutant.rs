@@ -78,6 +78,8 @@ vip_lease::mutants! {
     FailuresAddUp = "verdict-adds-failures-up";
     /// The first failure is enough for the first verdict.
     FirstFails = "verdict-falls-by-the-first-run";
+    /// A panic on a thread that leases depend on ends that thread alone.
+    OutlivesPanic = "threads-outlive-a-panic";
     /// Two agents of one node have its lock.
     SharedLock = "lock-shared";
 }

@@ -2,7 +2,10 @@
 
 use std::{io, thread, time::Duration};
 
-use crate::clock;
+use crate::{
+    clock,
+    mutant::{self, Mutant},
+};
 
 /// How often to check whether a thread has ended.
 const EXIT_POLL: Duration = Duration::from_millis(1);
@@ -55,7 +58,9 @@ pub fn abort_on_panic() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         default(info);
-        if matches!(thread::current().name(), Some("lease" | "judge" | "keeper" | "announcer" | "hooks")) {
+        let vital =
+            matches!(thread::current().name(), Some("lease" | "judge" | "keeper" | "announcer" | "hooks"));
+        if vital && !mutant::is(Mutant::OutlivesPanic) {
             std::process::abort();
         }
     }));
@@ -63,7 +68,35 @@ pub fn abort_on_panic() {
 
 #[cfg(test)]
 mod tests {
+    use std::{env, os::unix::process::ExitStatusExt as _, process::Command};
+
+    use nix::sys::signal::Signal;
+
     use super::*;
+
+    /// Tells a process of the test below on which thread to panic.
+    const PANICS_ON: &str = "VIP_TEST_PANICS_ON";
+
+    #[test]
+    fn a_panic_ends_the_process_where_leases_depend_on_the_thread() {
+        if let Ok(name) = env::var(PANICS_ON) {
+            abort_on_panic();
+            assert!(spawn(&name, || panic!("as it was told")).unwrap().join().is_err());
+            return;
+        }
+        let this = "agent::threads::tests::a_panic_ends_the_process_where_leases_depend_on_the_thread";
+        let vital = ["lease", "judge", "keeper", "announcer", "hooks"].map(|name| (name, true));
+        for (name, is_vital) in vital.into_iter().chain([("hook", false), ("http", false)]) {
+            let mut process = Command::new(env::current_exe().unwrap());
+            let ended = process.args(["--exact", this]).env(PANICS_ON, name).output().unwrap();
+            let out = String::from_utf8_lossy(&ended.stdout);
+            if is_vital {
+                assert_eq!(ended.status.signal(), Some(Signal::SIGABRT as i32), "{name}: {out}");
+            } else {
+                assert!(ended.status.success() && out.contains("1 passed"), "{name}: {out}");
+            }
+        }
+    }
 
     #[test]
     fn who_hangs_is_not_waited_for() {
