@@ -52,14 +52,17 @@ pub fn ends_while<T>(thread: &thread::JoinHandle<T>, has_a_point: impl Fn() -> b
     true
 }
 
+/// The threads on which leases depend. What "memory" has written says which epochs
+/// this node may grant and vote for.
+const VITAL: [&str; 6] = ["lease", "judge", "keeper", "announcer", "hooks", "memory"];
+
 /// A panic on one of our threads ends the process, so that the lease runs out
 /// instead of being renewed by half an agent.
 pub fn abort_on_panic() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         default(info);
-        let vital =
-            matches!(thread::current().name(), Some("lease" | "judge" | "keeper" | "announcer" | "hooks"));
+        let vital = thread::current().name().is_some_and(|name| VITAL.contains(&name));
         if vital && !mutant::is(Mutant::OutlivesPanic) {
             std::process::abort();
         }
@@ -85,7 +88,7 @@ mod tests {
             return;
         }
         let this = "agent::threads::tests::a_panic_ends_the_process_where_leases_depend_on_the_thread";
-        let vital = ["lease", "judge", "keeper", "announcer", "hooks"].map(|name| (name, true));
+        let vital = ["lease", "judge", "keeper", "announcer", "hooks", "memory"].map(|name| (name, true));
         for (name, is_vital) in vital.into_iter().chain([("hook", false), ("http", false)]) {
             let mut process = Command::new(env::current_exe().unwrap());
             let ended = process.args(["--exact", this]).env(PANICS_ON, name).output().unwrap();

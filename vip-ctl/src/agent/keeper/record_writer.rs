@@ -38,7 +38,7 @@ impl Writer {
     /// Writes this record, unless a newer one comes before its turn.
     pub(super) fn write(&self, memory: &Memory) {
         if let Some(orders) = &self.orders {
-            // Only its panic ends the thread before this value.
+            // Only its panic, which ends the process, ends the thread before this value.
             let _ = orders.send(memory.clone());
         }
     }
