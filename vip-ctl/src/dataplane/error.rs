@@ -18,7 +18,7 @@ pub enum DataPlaneError {
     },
     /// The pinned maps have another layout than those of this version.
     #[error(
-        "the pinned maps have layout {found}, this vip-ctl has {ours}: run `vip-ctl unload` with the version that loaded them"
+        "the pinned maps have layout {found}, this vip-ctl has {ours}: stop the agent, run `vip-ctl unload` (if that says the same, with the version that loaded them), and begin anew"
     )]
     Layout {
         /// The number in the pinned record.

@@ -389,6 +389,12 @@ impl Host {
         self.runtime.block_on(self.delete_addresses(vips))
     }
 
+    /// Is there a record of what was changed on this host since it booted?
+    #[must_use]
+    pub fn has_record(&self) -> bool {
+        Saved::read(&self.run_dir).is_ok_and(|saved| !saved.addresses.is_empty())
+    }
+
     /// Puts back everything that [`Host::ensure`] changed.
     ///
     /// # Errors

@@ -68,14 +68,20 @@ impl Rule {
         let (mut accepts, mut spared) = (ANY_PREFIX, false);
         let (mut input, mut to, mut others) = (None, false, false);
         for attribute in &message.attributes {
-            match attribute {
-                RuleAttribute::Priority(number) => pref = *number,
-                RuleAttribute::Table(number) => table = *number,
-                RuleAttribute::Protocol(protocol) => spared = *protocol == SPARED,
-                RuleAttribute::SuppressPrefixLen(length) => accepts = *length,
-                RuleAttribute::Iifname(name) => input = Some(name.as_str()),
-                RuleAttribute::Destination(_) => to = true,
-                _ => others = true,
+            if let RuleAttribute::Priority(number) = attribute {
+                pref = *number;
+            } else if let RuleAttribute::Table(number) = attribute {
+                table = *number;
+            } else if let RuleAttribute::Protocol(protocol) = attribute {
+                spared = *protocol == SPARED;
+            } else if let RuleAttribute::SuppressPrefixLen(length) = attribute {
+                accepts = *length;
+            } else if let RuleAttribute::Iifname(name) = attribute {
+                input = Some(name.as_str());
+            } else if matches!(attribute, RuleAttribute::Destination(_)) {
+                to = true;
+            } else {
+                others = true;
             }
         }
         let header = &message.header;
@@ -91,16 +97,6 @@ impl Rule {
             _ => Whose::Foreign,
         };
         Self { pref, table, whose, spared, message }
-    }
-
-    /// One to add.
-    fn new(table: u32, attribute: Option<RuleAttribute>) -> RuleMessage {
-        let mut message = RuleMessage::default();
-        message.header.family = AddressFamily::Inet;
-        message.header.action = RuleAction::ToTable;
-        let all = [RuleAttribute::Priority(0), RuleAttribute::Table(table), RuleAttribute::Protocol(SPARED)];
-        message.attributes.extend(all.into_iter().chain(attribute));
-        message
     }
 
     /// With this priority; the kernel does not list a priority of 0.
@@ -200,7 +196,7 @@ impl Order {
     }
 
     fn add_local(&mut self) {
-        self.add(Rule::new(TABLE_LOCAL, None));
+        self.add(first(TABLE_LOCAL, None));
     }
 
     fn delete_stand_in(&mut self) {
@@ -208,12 +204,22 @@ impl Order {
     }
 }
 
+/// A rule at priority 0 for this table.
+fn first(table: u32, attribute: Option<RuleAttribute>) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.action = RuleAction::ToTable;
+    let all = [RuleAttribute::Priority(0), RuleAttribute::Table(table), RuleAttribute::Protocol(SPARED)];
+    message.attributes.extend(all.into_iter().chain(attribute));
+    message
+}
+
 fn ours() -> RuleMessage {
-    Rule::new(TABLE, Some(RuleAttribute::Iifname("lo".into())))
+    first(TABLE, Some(RuleAttribute::Iifname("lo".into())))
 }
 
 fn stand_in() -> RuleMessage {
-    Rule::new(TABLE_LOCAL, Some(RuleAttribute::SuppressPrefixLen(0)))
+    first(TABLE_LOCAL, Some(RuleAttribute::SuppressPrefixLen(0)))
 }
 
 /// Puts our rule right before the local table's, and removes those of earlier

@@ -260,6 +260,11 @@ pub fn tear_down(paths: &Paths) -> Result<(), NodeError> {
             host.restore()?;
             take_off(&host, &paths.bpf_dir)
         }
+        // The maps can't be read, but the record says which VIPs are on `lo`.
+        Err(DataPlaneError::Layout { .. }) if host.has_record() => {
+            host.restore()?;
+            take_off(&host, &paths.bpf_dir)
+        }
         Err(e) => Err(e.into()),
     }
 }

@@ -78,7 +78,7 @@ impl Kernel {
 }
 
 fn at(pref: u32, table: u32, attribute: Option<RuleAttribute>) -> Rule {
-    Rule::read(Rule::read(Rule::new(table, attribute)).at(pref))
+    Rule::read(Rule::read(first(table, attribute)).at(pref))
 }
 
 fn from_boot() -> Kernel {
