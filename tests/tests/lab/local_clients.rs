@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
 use vip_tests::lab::rig::{ArpProbes, Rig};
 use vip_tests::lab::{
-    INTERFACE, LEASE, Lab, LabSpec, Netns, Node, SERVICE_PORT, VIP, clock, find_vip_ctl, wait_until,
+    GROUP, INTERFACE, LEASE, Lab, LabSpec, Netns, Node, SERVICE_PORT, VIP, clock, find_vip_ctl, wait_until,
 };
 use vip_tests_macros::lab_test;
 
@@ -272,5 +272,33 @@ fn a_vip_is_no_source_on_an_interface_without_an_address() -> Result<()> {
     let _echo = EchoServer::start(ns, node.name(), AT_VIP)?;
     node.succeed(&["promote"])?;
     assert_eq!(ask_tcp(&lab.client()?.ns, AT_VIP, PATIENCE)?, node.name());
+    Ok(())
+}
+
+#[lab_test]
+fn whatever_rules_others_add_and_delete_no_vip_stays_away_and_none_comes_back() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    lab.start_agents(PATIENCE)?;
+    let node = lab.wait_holder(GROUP, PATIENCE)?;
+    let before = others(node.ns())?;
+    // Each is deleted again at once, maybe while the agent gives it its priority.
+    for mark in 100..200 {
+        node.ns().ip(&format!("rule add fwmark {mark} lookup {mark}"))?;
+        node.ns().ip(&format!("rule del fwmark {mark} lookup {mark}"))?;
+    }
+    let is_as_before = || others(node.ns()).is_ok_and(|rules| rules == before);
+    ensure!(wait_until(clock::now().plus(PATIENCE), is_as_before), "{:?}", others(node.ns()));
+    // The kernel has this one at 0 alone: elsewhere it would lead back.
+    node.ns().ip("rule add goto 100")?;
+    node.ns().ip(&format!("addr del {VIP}/32 dev lo"))?;
+    let is_on_lo = || node.ns().ip("addr show lo").is_ok_and(|shown| shown.contains(&VIP.to_string()));
+    ensure!(wait_until(clock::now().plus(PATIENCE), is_on_lo), "{}", node.log_tail());
+    assert_eq!(first_rules(node)?, [OURS, LOCAL]);
+    node.kill_agent()?;
+    node.start_agent()?;
+    lab.wait_quorate(PATIENCE)?;
+    node.stop_agent()?;
+    node.succeed(&["unload"])?;
+    ensure!(others(node.ns())?.iter().any(|rule| rule.contains("goto 100")), "{:?}", others(node.ns()));
     Ok(())
 }

@@ -17,12 +17,16 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope};
+use netlink_packet_route::{
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope},
+    rule::RuleMessage,
+};
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
+use tracing::warn;
 
 use super::{
     HostError, Saved, Tried,
-    rules::{self, Change, Rule, Told},
+    rules::{self, Change, Move, Order, Rule},
     whole,
 };
 
@@ -75,8 +79,8 @@ impl Rules<'_> {
     ) -> Result<(), HostError> {
         let present = rules(self.handle).await?;
         let order = rules::ordered(&present, saved.local_rule_moved)?;
-        self.make(order.changes).await?;
-        done.extend(order.told.iter().map(Told::done));
+        self.make(&order).await?;
+        done.extend(order.told().map(|told| told.done()));
         if saved.local_rule_moved || rules::are_earlier(&present) {
             self.delete_routes(rules::is_earlier).await?;
             saved.local_rule_moved = false;
@@ -99,37 +103,75 @@ impl Rules<'_> {
 
     /// Removes our rules and routes.
     pub(super) async fn restore(&self, saved: &mut Saved) -> Result<(), HostError> {
-        let order = rules::removed(&rules(self.handle).await?, saved.local_rule_moved);
-        self.make(order.changes).await?;
+        let order = rules::removed(&rules(self.handle).await?, saved.local_rule_moved)?;
+        self.make(&order).await?;
         saved.local_rule_moved = false;
         self.delete_routes(|table| table == TABLE || rules::is_earlier(table)).await
     }
 
-    /// Makes these changes in this order; leaves out those that are made already.
-    async fn make(&self, changes: Vec<Change>) -> Result<(), HostError> {
-        for change in changes {
+    async fn make(&self, order: &Order) -> Result<(), HostError> {
+        if let Err(e) = self.make_moves(&order.moves).await {
+            if order.needs_moves {
+                return Err(e);
+            }
+            warn!("rules that were added without a priority stay behind the local table's: {e}");
+        }
+        for change in &order.changes {
             (self.beat)();
             match change {
-                Change::Add(message) => {
-                    let mut request = self.handle.rule().add();
-                    *request.message_mut() = message;
-                    unless(request.execute().await, &[libc::EEXIST])
-                        .tried(|| "add a routing rule for local clients".into())?;
-                }
-                Change::Delete(message) => {
-                    let deleted = self.handle.rule().del(message).execute().await;
-                    unless(deleted, &ABSENT).tried(|| "delete a routing rule".into())?;
-                }
+                Change::Add(message) => drop(self.add(message).await?),
+                Change::Delete(message) => drop(self.delete(message).await?),
             }
         }
         Ok(())
+    }
+
+    /// Gives rules of others other priorities. If the kernel refuses one, all stay as
+    /// they are.
+    async fn make_moves(&self, moves: &[Move]) -> Result<(), HostError> {
+        let mut added = Vec::new();
+        for by in moves.iter().filter(|by| !by.is_there) {
+            match self.add(&by.to).await {
+                Ok(is_new) => added.extend(is_new.then_some(&by.to)),
+                Err(e) => {
+                    for to in added {
+                        self.delete(to).await?;
+                    }
+                    return Err(e);
+                }
+            }
+        }
+        for by in moves {
+            let was_there = self.delete(&by.from).await?;
+            // Its owner has deleted it meanwhile.
+            if !was_there && added.contains(&&by.to) {
+                self.delete(&by.to).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether the rule was not there.
+    async fn add(&self, message: &RuleMessage) -> Result<bool, HostError> {
+        (self.beat)();
+        let mut request = self.handle.rule().add();
+        *request.message_mut() = message.clone();
+        unless(request.execute().await, &[libc::EEXIST])
+            .tried(|| "add a routing rule for local clients".into())
+    }
+
+    /// Returns whether the rule was there.
+    async fn delete(&self, message: &RuleMessage) -> Result<bool, HostError> {
+        (self.beat)();
+        let deleted = self.handle.rule().del(message.clone()).execute().await;
+        unless(deleted, &ABSENT).tried(|| "delete a routing rule".into())
     }
 }
 
 /// What [`Rules::ensure`] would do, in sentences.
 pub(super) async fn missing_rules(handle: &Handle, saved: &Saved) -> Result<Vec<String>, HostError> {
     let order = rules::ordered(&rules(handle).await?, saved.local_rule_moved)?;
-    Ok(order.told.iter().map(Told::would).collect())
+    Ok(order.told().map(|told| told.would()).collect())
 }
 
 /// Writes or removes the route of a VIP's local clients.
@@ -137,7 +179,7 @@ pub(super) async fn place(handle: &Handle, vip: IpAddr, place: Place) -> Result<
     let what = || format!("set the route of local clients of {vip} (table {TABLE})");
     let route = route(vip, place).map_err(|e| HostError::io(what(), e))?;
     match place {
-        Place::Here => unless(handle.route().del(route).execute().await, &ABSENT).tried(what),
+        Place::Here => unless(handle.route().del(route).execute().await, &ABSENT).tried(what).map(drop),
         Place::Out { .. } => handle.route().add(route).replace().execute().await.tried(what),
     }
 }
@@ -218,15 +260,16 @@ fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// Treats these error numbers as success.
-fn unless(result: Result<(), rtnetlink::Error>, fine: &[i32]) -> Result<(), rtnetlink::Error> {
+/// Treats these error numbers as success, with nothing done: false.
+fn unless(result: Result<(), rtnetlink::Error>, fine: &[i32]) -> Result<bool, rtnetlink::Error> {
     match result {
+        Ok(()) => Ok(true),
         Err(rtnetlink::Error::NetlinkError(message))
             if message.code.is_some_and(|code| fine.contains(&-code.get())) =>
         {
-            Ok(())
+            Ok(false)
         }
-        other => other,
+        Err(e) => Err(e),
     }
 }
 

@@ -29,7 +29,7 @@ use tokio::runtime::Runtime;
 pub use self::{
     local_clients::Place,
     neighbours::{Neighbour, Pin, SavedNeighbour, mac_text},
-    rules::NoRoom,
+    rules::InTheWay,
     undo::Saved,
 };
 
@@ -76,9 +76,9 @@ pub enum HostError {
         /// Why it failed.
         source: io::Error,
     },
-    /// The routing rules leave no room for ours.
+    /// Routing rules of others are in the way of ours.
     #[error("could not {0}")]
-    Rules(#[from] NoRoom),
+    Rules(#[from] InTheWay),
 }
 
 impl HostError {
@@ -238,9 +238,11 @@ impl Host {
         self.ensure_settings(&mut saved, &mut done)?;
         let save = |saved: &Saved| saved.write(&self.run_dir);
         let rules = local_clients::Rules { handle: &self.handle, beat: self.beat };
-        self.runtime.block_on(rules.ensure(&mut saved, save, &mut done))?;
+        let ruled = self.runtime.block_on(rules.ensure(&mut saved, save, &mut done));
+        // A rule of somebody else keeps no VIP away from a holder. The gate on `lo` guards
+        // it as well.
         self.ensure_addresses(&mut saved, vips, &mut done)?;
-        Ok(done)
+        ruled.map(|()| done)
     }
 
     fn ensure_settings(&self, saved: &mut Saved, done: &mut Vec<String>) -> Result<(), HostError> {

@@ -1,18 +1,24 @@
 //! The order of the host's routing rules: ours comes right before the one for
-//! the local table, and both before everybody else's, where the kernel has the
-//! local table's by default (priority 0, ip-rule(8)).
+//! the local table, and everybody else's stay where they are to that one.
 //!
-//! The kernel adds a rule behind all others of its priority, so ours gets there
-//! by a stand-in for the local table's, which is deleted and added again. While
-//! that lasts, and wherever it is cut off, the host has a rule for its local table,
-//! and the next call goes on from there.
+//! The kernel has the local table's rule at priority 0 (ip-rule(8)), and adds a rule
+//! behind all others of its priority. So ours gets before it by a stand-in for the
+//! local table's, which is deleted and added again. While that lasts, and wherever it
+//! is cut off, the host has a rule for its local table, and the next call goes on
+//! from there. Where an administrator has given the local table's another priority,
+//! as for VRFs, ours has the one below.
 //!
-//! A rule that is added without a priority gets the one that the second rule of
-//! the list has, less one; with ours in the list that is 0. Such rules are given
-//! the priority that the kernel would have given them without ours.
+//! A rule that is added without a priority gets the one that the second rule of the
+//! list has, less one; with ours in the list that is 0. Such rules are given the
+//! priority that the kernel would have given them without ours.
+//!
+//! The kernel deletes the first rule that has what a request names; what the request
+//! does not name, it ignores. So a plan is made on a copy of the list, and nothing is
+//! deleted where another rule would go.
 
 use netlink_packet_route::{
     AddressFamily,
+    route::RouteProtocol,
     rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
 };
 use vip_common::layout::GROUPS_MAX;
@@ -37,10 +43,10 @@ const ANY_PREFIX: u32 = u32::MAX;
 /// Whose a rule is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Whose {
-    /// Ours, at priority 0.
+    /// Ours.
     Ours,
-    /// Of an earlier version.
-    Earlier,
+    /// Of the oldest version.
+    Oldest,
     /// For the local table, and for every packet.
     Local,
     /// Ours for the local table, while we put the rules in order. It accepts no
@@ -89,10 +95,9 @@ impl Rule {
         others |= header.flags.contains(RuleFlags::Invert);
         let whose = match (input, to, table, pref) {
             _ if others => Whose::Foreign,
-            (Some("lo"), false, TABLE, 0) => Whose::Ours,
-            (Some("lo"), false, TABLE, PREF_EARLIER) => Whose::Earlier,
-            (_, true, table, PREF_EARLIER) if is_earlier(table) => Whose::Earlier,
-            (None, false, TABLE_LOCAL, 0) if accepts == 0 => Whose::StandIn,
+            (Some("lo"), false, TABLE, _) => Whose::Ours,
+            (_, true, table, PREF_EARLIER) if is_earlier(table) => Whose::Oldest,
+            (None, false, TABLE_LOCAL, 0) if accepts == 0 && spared => Whose::StandIn,
             (None, false, TABLE_LOCAL, _) if accepts == ANY_PREFIX => Whose::Local,
             _ => Whose::Foreign,
         };
@@ -110,6 +115,43 @@ impl Rule {
     fn is(&self, whose: Whose, pref: u32) -> bool {
         self.whose == whose && self.pref == pref
     }
+
+    /// What a request names beside priority and table.
+    fn names(&self) -> impl Iterator<Item = &RuleAttribute> {
+        self.message.attributes.iter().filter(|attribute| {
+            !matches!(
+                attribute,
+                RuleAttribute::Priority(_)
+                    | RuleAttribute::Table(_)
+                    | RuleAttribute::SuppressPrefixLen(ANY_PREFIX)
+                    | RuleAttribute::Protocol(RouteProtocol::Unspec)
+            )
+        })
+    }
+
+    /// Does a request to delete `wanted` fit this rule (`rule_find` of the kernel's
+    /// net/core/fib_rules.c)?
+    fn fits(&self, wanted: &Self) -> bool {
+        let (has, wants) = (&self.message.header, &wanted.message.header);
+        self.pref == wanted.pref
+            && self.table == wanted.table
+            && has.action == wants.action
+            && (wants.src_len == 0 || has.src_len == wants.src_len)
+            && (wants.dst_len == 0 || has.dst_len == wants.dst_len)
+            && (wants.tos == 0 || has.tos == wants.tos)
+            && wanted.names().all(|attribute| self.message.attributes.contains(attribute))
+    }
+
+    /// The same rule, at whatever priority?
+    fn is_copy_of(&self, other: &Self) -> bool {
+        self.at(0) == other.at(0)
+    }
+
+    /// May the kernel have it at this priority? It leads to no rule before itself.
+    fn may_be_at(&self, pref: u32) -> bool {
+        let leads_back = |a: &RuleAttribute| matches!(a, RuleAttribute::Goto(to) if *to <= pref);
+        !self.message.attributes.iter().any(leads_back)
+    }
 }
 
 /// Is this the table of a group, as the oldest version had them?
@@ -117,24 +159,43 @@ pub(super) fn is_earlier(table: u32) -> bool {
     table.checked_sub(TABLE_EARLIER).is_some_and(|index| index < GROUPS_MAX)
 }
 
+/// Are there rules of an earlier version, which has moved the local table's?
+pub(super) fn are_earlier(present: &[Rule]) -> bool {
+    let has = |whose, pref| present.iter().any(|rule: &Rule| rule.is(whose, pref));
+    has(Whose::Oldest, PREF_EARLIER)
+        || (has(Whose::Ours, PREF_EARLIER) && has(Whose::Local, PREF_LOCAL_EARLIER))
+}
+
 /// A request to the kernel.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Change {
     /// Add this rule, if it is not there yet.
     Add(RuleMessage),
-    /// Delete the first rule that is like this one, if there is one.
+    /// Delete the first rule that fits this one, if there is one.
     Delete(RuleMessage),
 }
 
-/// Rules without a priority of their own stand at 0, and the rule with the
-/// lowest priority leaves no number for them below it.
+/// A rule that is to have another priority.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Move {
+    /// As it is.
+    pub(super) from: RuleMessage,
+    /// As it shall be.
+    pub(super) to: RuleMessage,
+    /// Was it added by a call that was cut off?
+    pub(super) is_there: bool,
+    table: u32,
+    pref: u32,
+}
+
+/// Our rule can't come before the local table's without touching those of others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "put the routing rule for local clients before the local table's: the rule to table {table} has the priority 0 as well, and none is free below {lowest}: give the rule at {lowest} a higher one"
+    "put the routing rule for local clients before the local table's: the rule to table {table} at priority {pref} is in the way: give it a higher one"
 )]
-pub struct NoRoom {
+pub struct InTheWay {
     table: u32,
-    lowest: u32,
+    pref: u32,
 }
 
 /// What a person is told of the changes.
@@ -157,7 +218,9 @@ impl Told {
         match self {
             Self::Ordered => "put the routing rule for local clients before the local table's".into(),
             Self::Numbered { table, pref } => {
-                format!("gave the routing rule to table {table} the priority {pref} instead of 0")
+                format!(
+                    "gave the routing rule to table {table}, which was added without a priority, the priority {pref}"
+                )
             }
         }
     }
@@ -169,166 +232,223 @@ impl Told {
                 "the routing rule for local clients would be put before the local table's".into()
             }
             Self::Numbered { table, pref } => {
-                format!("the routing rule to table {table} would get the priority {pref} instead of 0")
+                format!(
+                    "the routing rule to table {table}, which was added without a priority, would get the priority {pref}"
+                )
             }
         }
     }
 }
 
-/// What brings the rules in order, and what of it a person is told.
+/// What brings the rules in order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Order {
+    /// First these: all that are not there are added, and then all deleted where they
+    /// were.
+    pub(super) moves: Vec<Move>,
+    /// Must all of these succeed before the changes?
+    pub(super) needs_moves: bool,
+    /// Then these.
     pub(super) changes: Vec<Change>,
-    pub(super) told: Vec<Told>,
+    /// Is our rule put before the local table's?
+    is_ordered: bool,
 }
 
 impl Order {
-    fn add(&mut self, message: RuleMessage) {
-        self.changes.push(Change::Add(message));
-    }
-
-    fn delete(&mut self, rule: &Rule) {
-        self.changes.push(Change::Delete(rule.at(rule.pref)));
-    }
-
-    fn delete_all(&mut self, rules: &[Rule], goes: impl Fn(&Rule) -> bool) {
-        rules.iter().filter(|rule| goes(rule)).for_each(|rule| self.delete(rule));
-    }
-
-    fn add_local(&mut self) {
-        self.add(first(TABLE_LOCAL, None));
-    }
-
-    fn delete_stand_in(&mut self) {
-        self.changes.push(Change::Delete(stand_in()));
+    /// What a person is told of it.
+    pub(super) fn told(&self) -> impl Iterator<Item = Told> {
+        let numbered = self.moves.iter().map(|by| Told::Numbered { table: by.table, pref: by.pref });
+        numbered.chain(self.is_ordered.then_some(Told::Ordered))
     }
 }
 
-/// A rule at priority 0 for this table.
-fn first(table: u32, attribute: Option<RuleAttribute>) -> RuleMessage {
+/// A rule of ours at this priority, for this table.
+fn own(pref: u32, table: u32, attribute: Option<RuleAttribute>) -> RuleMessage {
     let mut message = RuleMessage::default();
     message.header.family = AddressFamily::Inet;
     message.header.action = RuleAction::ToTable;
-    let all = [RuleAttribute::Priority(0), RuleAttribute::Table(table), RuleAttribute::Protocol(SPARED)];
+    let all = [RuleAttribute::Priority(pref), RuleAttribute::Table(table), RuleAttribute::Protocol(SPARED)];
     message.attributes.extend(all.into_iter().chain(attribute));
     message
 }
 
-fn ours() -> RuleMessage {
-    first(TABLE, Some(RuleAttribute::Iifname("lo".into())))
+fn ours(pref: u32) -> RuleMessage {
+    own(pref, TABLE, Some(RuleAttribute::Iifname("lo".into())))
 }
 
 fn stand_in() -> RuleMessage {
-    first(TABLE_LOCAL, Some(RuleAttribute::SuppressPrefixLen(0)))
+    own(0, TABLE_LOCAL, Some(RuleAttribute::SuppressPrefixLen(0)))
+}
+
+/// A copy of the host's list, on which the changes are tried.
+struct Plan {
+    list: Vec<Rule>,
+    order: Order,
+}
+
+impl Plan {
+    fn new(present: &[Rule]) -> Self {
+        Self { list: present.to_vec(), order: Order::default() }
+    }
+
+    fn insert(&mut self, message: &RuleMessage) {
+        let rule = Rule::read(message.clone());
+        if !self.list.iter().any(|there| there.pref == rule.pref && there.is_copy_of(&rule)) {
+            let at = self.list.iter().position(|there| there.pref > rule.pref);
+            self.list.insert(at.unwrap_or(self.list.len()), rule);
+        }
+    }
+
+    fn add(&mut self, message: RuleMessage) {
+        self.insert(&message);
+        self.order.changes.push(Change::Add(message));
+    }
+
+    /// Deletes all such rules.
+    fn delete(&mut self, goes: impl Fn(&Rule) -> bool) -> Result<(), InTheWay> {
+        let going: Vec<_> = self.list.iter().filter(|rule| goes(rule)).cloned().collect();
+        for rule in going {
+            if let Some(other) = take(&mut self.list, &rule) {
+                return Err(InTheWay { table: other.table, pref: other.pref });
+            }
+            self.order.changes.push(Change::Delete(rule.at(rule.pref)));
+        }
+        Ok(())
+    }
+
+    fn has(&self, whose: Whose, pref: u32) -> bool {
+        self.list.iter().any(|rule| rule.is(whose, pref))
+    }
+
+    /// Gives rules of others, that have come to stand at our priority behind ours or the
+    /// local table's, the priorities that the kernel would have given them without
+    /// ours. Returns one that can't be moved.
+    fn renumber(&mut self, pref: u32, was_ours: bool) -> Option<InTheWay> {
+        let is_late = |rule: &&Rule| rule.whose == Whose::Foreign && rule.pref == pref;
+        let begins = |rule: &Rule| rule.pref == pref && rule.whose != Whose::Foreign;
+        let late: Vec<_> =
+            self.list.iter().skip_while(|rule| !begins(rule)).filter(is_late).cloned().collect();
+        let others = || self.list.iter().filter(|rule| rule.whose == Whose::Foreign && rule.pref > pref);
+        let copies: Vec<_> = others().take(late.len()).cloned().collect();
+        let is_done = |rule: &Rule| copies.iter().find(|copy| copy.is_copy_of(rule));
+        let mut free = others().next().map_or(PREF_MAIN, |rule| rule.pref);
+        let mut numbered: Vec<(Rule, u32)> = Vec::new();
+        // Each comes before the one that was added before it; but those that somebody
+        // had put there before ours came keep their order.
+        let forwards: Vec<_> = if was_ours { late.clone() } else { late.iter().rev().cloned().collect() };
+        let mut stuck = None;
+        for rule in forwards {
+            let to = is_done(&rule).map_or(free.saturating_sub(1), |copy| copy.pref);
+            if to <= pref || !rule.may_be_at(to) {
+                stuck = stuck.or(Some(InTheWay { table: rule.table, pref }));
+                continue;
+            }
+            free = free.min(to);
+            numbered.push((rule, to));
+        }
+        // They are deleted as they stand in the list.
+        let place = |rule: &Rule| late.iter().position(|other| other == rule);
+        numbered.sort_by_key(|(rule, _)| place(rule));
+        for (rule, to) in numbered {
+            if take(&mut self.list, &rule).is_some() {
+                stuck = stuck.or(Some(InTheWay { table: rule.table, pref }));
+                continue;
+            }
+            let (from, is_there) = (rule.at(pref), is_done(&rule).is_some());
+            self.insert(&rule.at(to));
+            self.order.moves.push(Move { from, to: rule.at(to), is_there, table: rule.table, pref: to });
+        }
+        stuck
+    }
+}
+
+/// Takes from the list what a request to delete `rule` deletes; returns it, and
+/// leaves it there, if that is another one.
+fn take(list: &mut Vec<Rule>, rule: &Rule) -> Option<Rule> {
+    let at = list.iter().position(|there| there.fits(rule))?;
+    let first = list.get(at)?;
+    if first != rule {
+        return Some(first.clone());
+    }
+    list.remove(at);
+    None
+}
+
+/// The priority of the local table's rule, or the one that it has to get because
+/// one of our versions took it away, or it is nowhere: then this host receives
+/// nothing.
+fn pref_of_local(present: &[Rule], is_moved: bool) -> u32 {
+    let local = present.iter().filter(|rule| rule.whose == Whose::Local).map(|rule| rule.pref).min();
+    let stands_in = present.iter().any(|rule| rule.whose == Whose::StandIn);
+    if is_moved || stands_in || are_earlier(present) { 0 } else { local.unwrap_or(0) }
 }
 
 /// Puts our rule right before the local table's, and removes those of earlier
 /// versions; `is_moved` if one of these has moved the local table's rule.
-///
-/// Where an administrator has moved the local table's rule, as for VRFs, it stays
-/// there.
-pub(super) fn ordered(present: &[Rule], is_moved: bool) -> Result<Order, NoRoom> {
-    let mut order = Order::default();
-    let place = |whose| present.iter().position(|rule| rule.is(whose, 0));
-    let (ours_at, local_at) = (place(Whose::Ours), place(Whose::Local));
+pub(super) fn ordered(present: &[Rule], is_moved: bool) -> Result<Order, InTheWay> {
+    let mut plan = Plan::new(present);
+    let local = pref_of_local(present, is_moved);
+    let pref = local.saturating_sub(1);
+    let at = |whose| present.iter().position(|rule| rule.is(whose, pref));
+    let (ours_at, local_at) = (at(Whose::Ours), at(Whose::Local));
     let is_kept = ours_at.is_some_and(|at| present.get(at).is_some_and(|rule| rule.spared));
     let is_first = is_kept && ours_at.zip(local_at).is_none_or(|(ours, local)| ours < local);
-    match renumber(present, &mut order) {
-        Err(e) if !is_first => return Err(e),
-        // They come behind the local table's, as they should, if in another order.
-        Ok(()) | Err(_) => {}
+    // Above 0, only where ours is the first of all does the kernel put them there.
+    let may_be_late = local == 0 || ours_at == Some(0);
+    let stuck = may_be_late.then(|| plan.renumber(pref, ours_at.is_some())).flatten();
+    let must_turn = !is_first && local == 0;
+    if let Some(stuck) = stuck.filter(|_| must_turn) {
+        return Err(stuck);
+    }
+    plan.order.needs_moves = must_turn;
+    plan.order.is_ordered = !is_first;
+    let own_local = present.iter().find(|rule| rule.is(Whose::Local, 0)).map(|rule| rule.at(0));
+    if must_turn && own_local.is_some() {
+        plan.add(stand_in());
+        plan.delete(|rule| rule.is(Whose::Local, 0))?;
     }
     if !is_first {
-        order.told.push(Told::Ordered);
-        if local_at.is_some() {
-            order.add(stand_in());
-            order.delete_all(present, |rule| rule.is(Whose::Local, 0));
-        }
-        order.delete_all(present, |rule| rule.is(Whose::Ours, 0));
-        order.add(ours());
+        plan.delete(|rule| rule.is(Whose::Ours, pref))?;
+        plan.add(ours(pref));
     }
-    let stands_in = place(Whose::StandIn).is_some();
-    let lacks_local = local_at.is_none() && must_be_at_zero(present, is_moved);
-    if lacks_local || !is_first && local_at.is_some() {
-        order.add_local();
+    if local == 0 && !plan.has(Whose::Local, 0) {
+        plan.add(own_local.unwrap_or_else(|| own(0, TABLE_LOCAL, None)));
     }
-    if stands_in || !is_first && local_at.is_some() {
-        order.delete_stand_in();
-    }
-    delete_earlier(present, is_moved, &mut order);
-    Ok(order)
+    plan.delete(|rule| rule.whose == Whose::StandIn)?;
+    plan.delete(|rule| rule.whose == Whose::Ours && rule.pref != pref)?;
+    delete_earlier(&mut plan, present, is_moved)?;
+    Ok(plan.order)
 }
 
 /// Removes our rules, and leaves the local table's where the kernel has it, or
 /// where an administrator has put it.
-pub(super) fn removed(present: &[Rule], is_moved: bool) -> Order {
-    let mut order = Order::default();
-    let has_room = renumber(present, &mut order).is_ok();
-    let has_local = present.iter().any(|rule| rule.is(Whose::Local, 0));
-    let stands_in = present.iter().any(|rule| rule.whose == Whose::StandIn);
-    let lacks_local = !has_local && must_be_at_zero(present, is_moved);
-    // Without room it would come behind rules that the stand-in comes before.
-    if lacks_local && (has_room || !stands_in) {
-        order.add_local();
+pub(super) fn removed(present: &[Rule], is_moved: bool) -> Result<Order, InTheWay> {
+    let mut plan = Plan::new(present);
+    let local = pref_of_local(present, is_moved);
+    let is_ours = |rule: &Rule| matches!(rule.whose, Whose::Ours | Whose::StandIn | Whose::Oldest);
+    let is_loaded = present.iter().any(is_ours);
+    let may_be_late = is_loaded && (local == 0 || present.first().is_some_and(|r| r.whose == Whose::Ours));
+    let stuck = may_be_late.then(|| plan.renumber(local.saturating_sub(1), true)).flatten();
+    let lacks_local = local == 0 && !plan.has(Whose::Local, 0);
+    let stands_in = plan.has(Whose::StandIn, 0);
+    // Behind a rule that the stand-in comes before, the local table's would be too late.
+    let stays = lacks_local && stands_in && stuck.is_some();
+    if lacks_local && !stays {
+        plan.order.needs_moves = stands_in;
+        plan.add(own(0, TABLE_LOCAL, None));
     }
-    if stands_in && (has_room || has_local) {
-        order.delete_stand_in();
+    if !stays {
+        plan.delete(|rule| rule.whose == Whose::StandIn)?;
     }
-    order.delete_all(present, |rule| rule.is(Whose::Ours, 0));
-    delete_earlier(present, is_moved, &mut order);
-    order
+    plan.delete(|rule| rule.whose == Whose::Ours)?;
+    delete_earlier(&mut plan, present, is_moved)?;
+    Ok(plan.order)
 }
 
-/// True if one of our versions took the local table's rule from priority 0, or
-/// there is none at all: then this host receives nothing.
-fn must_be_at_zero(present: &[Rule], is_moved: bool) -> bool {
-    let is_ours = |rule: &Rule| matches!(rule.whose, Whose::StandIn | Whose::Earlier);
-    is_moved || present.iter().any(is_ours) || !present.iter().any(|rule| rule.whose == Whose::Local)
-}
-
-/// Are there rules of an earlier version?
-pub(super) fn are_earlier(present: &[Rule]) -> bool {
-    present.iter().any(|rule| rule.whose == Whose::Earlier)
-}
-
-fn delete_earlier(present: &[Rule], is_moved: bool, order: &mut Order) {
+fn delete_earlier(plan: &mut Plan, present: &[Rule], is_moved: bool) -> Result<(), InTheWay> {
     let is_moved = is_moved || are_earlier(present);
-    order.delete_all(present, |rule| rule.whose == Whose::Earlier);
-    order.delete_all(present, |rule| is_moved && rule.is(Whose::Local, PREF_LOCAL_EARLIER));
-}
-
-/// Gives the rules of others that stand at 0 behind ours or the local table's the
-/// priority that the kernel would have given them.
-fn renumber(present: &[Rule], order: &mut Order) -> Result<(), NoRoom> {
-    let at_zero = || present.iter().filter(|rule| rule.pref == 0);
-    let mut late: Vec<_> = at_zero()
-        .skip_while(|rule| rule.whose == Whose::Foreign)
-        .filter(|r| r.whose == Whose::Foreign)
-        .collect();
-    if !present.iter().any(|rule| rule.is(Whose::Ours, 0)) {
-        // Somebody has given them that priority, and they keep their order; else
-        // each comes before the one that was added before it.
-        late.reverse();
-    }
-    let is_moved = are_earlier(present);
-    let counts = |rule: &&Rule| match rule.whose {
-        Whose::Foreign => true,
-        Whose::Local => !is_moved,
-        Whose::Ours | Whose::StandIn | Whose::Earlier => false,
-    };
-    let lowest = present.iter().filter(counts).map(|rule| rule.pref).filter(|pref| *pref > 0).min();
-    let lowest = lowest.unwrap_or(PREF_MAIN);
-    let mut free = lowest;
-    for rule in late {
-        free -= 1;
-        if free == 0 {
-            return Err(NoRoom { table: rule.table, lowest });
-        }
-        order.add(rule.at(free));
-        order.delete(rule);
-        order.told.push(Told::Numbered { table: rule.table, pref: free });
-    }
-    Ok(())
+    plan.delete(|rule| rule.whose == Whose::Oldest)?;
+    plan.delete(|rule| is_moved && rule.is(Whose::Local, PREF_LOCAL_EARLIER))
 }
 
 #[cfg(test)]
