@@ -3,7 +3,8 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::unix::net::UnixDatagram;
-use std::process::{Child, Stdio};
+use std::path::Path;
+use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -433,6 +434,33 @@ fn the_watchdog_ends_an_agent_whose_keeper_hangs_and_no_slow_disk_does() -> Resu
         node.log_tail()
     );
     ensure!(std::fs::read_to_string(node.log_file())?.contains("the keeper hangs"), "{}", node.log_tail());
+    Ok(())
+}
+
+#[lab_test]
+fn a_directory_that_is_named_by_mistake_keeps_what_others_have_there() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    let node = &lab.nodes()[0];
+    // No BPF file system at all.
+    let files = node.run_dir().join("precious");
+    std::fs::create_dir_all(files.join("maps"))?;
+    std::fs::write(files.join("maps/NODE"), "one")?;
+    let at = |dir: &Path, rest: &[&str]| -> Result<Output> {
+        let dir = dir.to_str().context("a path")?;
+        node.run(&[&["--bpf-dir", dir], rest].concat())
+    };
+    at(&files, &["unload"])?;
+    assert_eq!(std::fs::read_to_string(files.join("maps/NODE"))?, "one");
+    let loads = ["load", "--iface", INTERFACE, "--vip", &VIP.to_string()];
+    ensure!(!at(&files, &loads)?.status.success() && !files.join("links").exists(), "it has loaded there");
+    // One that others use, too.
+    let shared = node.bpf_dir().join("shared");
+    std::fs::create_dir_all(shared.join("others"))?;
+    ensure!(at(&shared, &loads)?.status.success(), "{:?}", at(&shared, &loads));
+    ensure!(at(&shared, &["unload"])?.status.success());
+    ensure!(shared.join("others").exists() && !shared.join("maps").exists());
+    std::fs::remove_dir(shared.join("others"))?;
+    std::fs::remove_dir(shared)?;
     Ok(())
 }
 

@@ -42,33 +42,65 @@ pub fn prepare(dir: &Path) -> Result<(), DataPlaneError> {
             DataPlaneError::io(format!("mount the BPF file system on {MOUNT_POINT}"), e.into())
         })?;
     }
-    for part in [dir.join("maps"), links_dir(dir)] {
-        fs::create_dir_all(&part).map_err(|e| DataPlaneError::io(format!("create {}", part.display()), e))?;
-    }
-    if !is_bpffs(dir)? {
+    let above = dir.ancestors().find(|part| part.exists()).unwrap_or(dir);
+    if !is_bpffs(above)? {
         return Err(DataPlaneError::Kernel {
             what: format!("pin below {}", dir.display()),
             message: "it is not on a BPF file system; choose a directory below /sys/fs/bpf".into(),
         });
     }
+    for part in [dir.join("maps"), links_dir(dir)] {
+        fs::create_dir_all(&part).map_err(|e| DataPlaneError::io(format!("create {}", part.display()), e))?;
+    }
     Ok(())
 }
 
-/// Removes every pin below `dir`, and `dir` itself. Removes the record first, as
-/// it was pinned last: where it is, everything else is, too.
+/// Removes our pins below `dir`, and `dir` itself if nothing else is there. Removes
+/// the record first, as it was pinned last: where it is, everything else is, too.
+/// Where nothing of ours can be, it does nothing.
 ///
 /// # Errors
 /// [`DataPlaneError::Kernel`] if something can't be removed.
 pub fn remove(dir: &Path) -> Result<(), DataPlaneError> {
-    for removed in [fs::remove_file(map_path(dir, names::NODE)), fs::remove_dir_all(dir)] {
-        match removed {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(DataPlaneError::io(format!("remove {}", dir.display()), e));
+    if !dir.exists() || !is_bpffs(dir)? {
+        return Ok(());
+    }
+    let failed = |path: &Path, e| Err(DataPlaneError::io(format!("remove {}", path.display()), e));
+    let (record, maps, links) = (map_path(dir, names::NODE), dir.join("maps"), links_dir(dir));
+    // Beside our record all is ours, also what another version has pinned.
+    let is_ours = record.exists();
+    match fs::remove_file(&record) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return failed(&record, e),
+        Ok(()) | Err(_) => {}
+    }
+    let known = |name: &str| names::MAPS.contains(&name) || is_link(name);
+    for part in [&maps, &links] {
+        for entry in fs::read_dir(part).into_iter().flatten().filter_map(Result::ok) {
+            if !is_ours && !entry.file_name().to_str().is_some_and(known) {
+                continue;
+            }
+            match fs::remove_file(entry.path()) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return failed(&entry.path(), e),
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+    // What others have pinned there keeps the directories.
+    for part in [&maps, &links, dir] {
+        match fs::remove_dir(part) {
+            Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+                return failed(part, e);
             }
             Ok(()) | Err(_) => {}
         }
     }
     Ok(())
+}
+
+/// Is this the name of one of our links: what it is, and the interface's index?
+fn is_link(name: &str) -> bool {
+    let Some((what, ifindex)) = name.rsplit_once('-') else { return false };
+    ["xdp", names::PROG_EGRESS, names::PROG_LOCAL].contains(&what) && ifindex.parse::<u32>().is_ok()
 }
 
 fn is_bpffs(path: &Path) -> Result<bool, DataPlaneError> {
