@@ -465,6 +465,21 @@ fn a_directory_that_is_named_by_mistake_keeps_what_others_have_there() -> Result
 }
 
 #[lab_test]
+fn an_interface_that_is_refused_leaves_no_vip_in_the_maps() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    let node = &lab.nodes()[0];
+    load(node)?;
+    node.ns().ip("link add taken type veth peer name other")?;
+    node.ns().ip("link set taken up")?;
+    vip_tests::lab::wire::attach_pass_all(node.ns(), "taken")?;
+    let second = "10.77.0.150";
+    let loads = ["load", "--iface", INTERFACE, "--iface", "taken", "--vip", second, "--group", "second"];
+    ensure!(node.run(&loads)?.status.code() == Some(73));
+    ensure!(!node.run(&["promote", "second"])?.status.success(), "a group without a VIP on lo is promoted");
+    Ok(())
+}
+
+#[lab_test]
 fn what_another_version_pinned_can_be_taken_off() -> Result<()> {
     let lab = Lab::new(&spec()?)?;
     let node = &lab.nodes()[0];

@@ -437,11 +437,13 @@ impl Node {
     ) -> Result<(), NodeError> {
         let named = setup.groups.iter().flat_map(|group| group.vips.iter().map(|vip| (*vip, &group.name)));
         let named: BTreeMap<_, _> = named.collect();
+        // A refused interface must leave no VIP in the maps of a node that is up: it could
+        // be promoted, and be answered without an address on `lo`.
+        self.attach(&mut ebpf, setup.how, interfaces)?;
         for vip in self.put(&setup.groups)? {
             let group = named.get(&vip).map_or("", |name| name.as_str());
             self.changes.push(format!("{vip} in group {group}"));
         }
-        self.attach(&mut ebpf, setup.how, interfaces)?;
         self.place()?;
         let vips = self.vip_groups()?;
         self.changes.extend(self.host.ensure(&vips)?);
