@@ -24,7 +24,12 @@ use aya::{
 use aya_log::EbpfLogger;
 use vip_common::names;
 
-use super::{DataPlane, DataPlaneError, bpffs, error::errno_of, load::program};
+use super::{
+    DataPlane, DataPlaneError,
+    bpffs::{self, unpin},
+    error::errno_of,
+    load::program,
+};
 
 /// The loopback interface, where the local gate sits.
 const LOOPBACK: (u32, &str) = (1, "lo");
@@ -485,14 +490,4 @@ fn id_of(loaded: Result<ProgramInfo, ProgramError>, name: &str) -> Result<u32, D
 
 fn pin_link(link: FdLink, pin: &Path) -> Result<(), DataPlaneError> {
     link.pin(pin).map(drop).map_err(|e| DataPlaneError::from_source(format!("pin {}", pin.display()), &e))
-}
-
-/// Removes a pin, the last thing that keeps the link.
-fn unpin(pin: &Path) -> Result<(), DataPlaneError> {
-    match fs::remove_file(pin) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(DataPlaneError::io(format!("remove {}", pin.display()), e))
-        }
-        _ => Ok(()),
-    }
 }

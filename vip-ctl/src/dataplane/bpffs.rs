@@ -65,36 +65,38 @@ pub fn remove(dir: &Path) -> Result<(), DataPlaneError> {
     if !dir.exists() || !is_bpffs(dir)? {
         return Ok(());
     }
-    let failed = |path: &Path, e| Err(DataPlaneError::io(format!("remove {}", path.display()), e));
     let (record, maps, links) = (map_path(dir, names::NODE), dir.join("maps"), links_dir(dir));
     // Beside our record all is ours, also what another version has pinned.
     let is_ours = record.exists();
-    match fs::remove_file(&record) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return failed(&record, e),
-        Ok(()) | Err(_) => {}
-    }
+    unpin(&record)?;
     let known = |name: &str| names::MAPS.contains(&name) || is_link(name);
     for part in [&maps, &links] {
         for entry in fs::read_dir(part).into_iter().flatten().filter_map(Result::ok) {
-            if !is_ours && !entry.file_name().to_str().is_some_and(known) {
-                continue;
-            }
-            match fs::remove_file(entry.path()) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return failed(&entry.path(), e),
-                Ok(()) | Err(_) => {}
+            if is_ours || entry.file_name().to_str().is_some_and(known) {
+                unpin(&entry.path())?;
             }
         }
     }
-    // What others have pinned there keeps the directories.
     for part in [&maps, &links, dir] {
-        match fs::remove_dir(part) {
-            Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
-                return failed(part, e);
-            }
-            Ok(()) | Err(_) => {}
-        }
+        // What others have pinned there keeps the directories.
+        removed(part, fs::remove_dir(part), &[io::ErrorKind::NotFound, io::ErrorKind::DirectoryNotEmpty])?;
     }
     Ok(())
+}
+
+/// Removes a pin, the last thing that keeps a link or a map where no process has it
+/// open; succeeds if there is none.
+pub(super) fn unpin(pin: &Path) -> Result<(), DataPlaneError> {
+    removed(pin, fs::remove_file(pin), &[io::ErrorKind::NotFound])
+}
+
+fn removed(path: &Path, result: io::Result<()>, fine: &[io::ErrorKind]) -> Result<(), DataPlaneError> {
+    match result {
+        Err(e) if !fine.contains(&e.kind()) => {
+            Err(DataPlaneError::io(format!("remove {}", path.display()), e))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Is this the name of one of our links: what it is, and the interface's index?

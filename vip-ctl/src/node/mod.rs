@@ -255,13 +255,10 @@ pub fn tear_down(paths: &Paths) -> Result<(), NodeError> {
     let host = Host::open(&paths.run_dir)?;
     match DataPlane::open(&paths.bpf_dir) {
         Ok(plane) => Node::new(plane, host).take_down(paths),
-        Err(DataPlaneError::NotLoaded { .. }) => {
+        // Maps of another layout can't be read: only the record says which VIPs are on `lo`.
+        Err(e @ DataPlaneError::Layout { .. }) if !host.has_record() => Err(e.into()),
+        Err(DataPlaneError::NotLoaded { .. } | DataPlaneError::Layout { .. }) => {
             // An interrupted load or unload may have left the host changed.
-            host.restore()?;
-            take_off(&host, &paths.bpf_dir)
-        }
-        // The maps can't be read, but the record says which VIPs are on `lo`.
-        Err(DataPlaneError::Layout { .. }) if host.has_record() => {
             host.restore()?;
             take_off(&host, &paths.bpf_dir)
         }
