@@ -332,31 +332,32 @@ impl Plan {
         let copies: Vec<_> = others().take(late.len()).cloned().collect();
         let is_done = |rule: &Rule| copies.iter().find(|copy| copy.is_copy_of(rule));
         let mut free = others().next().map_or(PREF_MAIN, |rule| rule.pref);
-        let mut numbered: Vec<(Rule, u32)> = Vec::new();
+        let mut numbered: Vec<(Rule, u32, bool)> = Vec::new();
         // Each comes before the one that was added before it; but those that somebody
         // had put there before ours came keep their order.
         let forwards: Vec<_> = if was_ours { late.clone() } else { late.iter().rev().cloned().collect() };
         let mut stuck = None;
         for rule in forwards {
-            let to = is_done(&rule).map_or(free.saturating_sub(1), |copy| copy.pref);
+            let copy = is_done(&rule).map(|copy| copy.pref);
+            let to = copy.unwrap_or(free.saturating_sub(1));
             if to <= pref || !rule.may_be_at(to) {
                 stuck = stuck.or(Some(InTheWay { table: rule.table, pref }));
                 continue;
             }
             free = free.min(to);
-            numbered.push((rule, to));
+            numbered.push((rule, to, copy.is_some()));
         }
         // They are deleted as they stand in the list.
         let place = |rule: &Rule| late.iter().position(|other| other == rule);
-        numbered.sort_by_key(|(rule, _)| place(rule));
-        for (rule, to) in numbered {
+        numbered.sort_by_key(|(rule, ..)| place(rule));
+        for (rule, to, is_there) in numbered {
             if take(&mut self.list, &rule).is_some() {
                 stuck = stuck.or(Some(InTheWay { table: rule.table, pref }));
                 continue;
             }
-            let (from, is_there) = (rule.at(pref), is_done(&rule).is_some());
             self.insert(&rule.at(to));
-            self.order.moves.push(Move { from, to: rule.at(to), is_there, table: rule.table, pref: to });
+            let (from, table) = (rule.at(pref), rule.table);
+            self.order.moves.push(Move { from, to: rule.at(to), is_there, table, pref: to });
         }
         stuck
     }

@@ -322,17 +322,15 @@ impl<T: Tell> Keeper<T> {
         if let Some(link) = ours().find(|link| !runs(&self.paths, link)) {
             return self.come_back(&link.name);
         }
-        let gates = ours().chain(present.values().filter(|link| link.loopback));
-        let displaced = gates.map(|link| (link.index, &link.name));
-        if let Some((_, name)) = displaced
-            .into_iter()
-            .find(|(index, name)| attach::is_displaced(&self.paths.bpf_dir, *index, name))
-        {
+        let is_displaced =
+            |link: &&Interface| attach::is_displaced(&self.paths.bpf_dir, link.index, &link.name);
+        let mut gates = ours().chain(present.values().filter(|link| link.loopback));
+        if let Some(link) = gates.find(is_displaced) {
             warn!(
-                interface = name,
+                interface = link.name,
                 "another program decides before our gate what leaves: putting the gate first"
             );
-            return self.come_back(name);
+            return self.come_back(&link.name);
         }
         let known = node.plane.ifaces().unwrap_or_default();
         for (link, mac) in ours().filter_map(|link| Some((link, link.mac?))) {
