@@ -53,6 +53,20 @@ struct ProgAttach {
     expected_revision: u64,
 }
 
+/// `bpf(2)`: returns what the command returns, a file descriptor where it makes one.
+///
+/// # Safety
+/// `attr` is laid out as the kernel expects the attributes of this command, and what it
+/// points to lives until the call returns.
+unsafe fn bpf<T>(command: libc::c_long, attr: &T) -> Result<i32> {
+    // SAFETY: the caller vouches for `attr`, and its size is passed along.
+    let returned = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attr, size_of::<T>()) };
+    if returned < 0 {
+        return Err(std::io::Error::last_os_error().into());
+    }
+    i32::try_from(returned).context("the kernel has returned no number of 32 bits")
+}
+
 /// Loads a program that returns `verdict`, whatever the packet.
 fn load_constant(prog_type: u32, verdict: u8) -> Result<OwnedFd> {
     let license = c"GPL";
@@ -69,13 +83,9 @@ fn load_constant(prog_type: u32, verdict: u8) -> Result<OwnedFd> {
         kern_version: 0,
         prog_flags: 0,
     };
-    // SAFETY: `attr` is laid out as the kernel expects it, its size is passed
-    // along, and what it points to lives until the call returns.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attr, size_of::<ProgLoad>()) };
-    let fd = i32::try_from(fd).context("the kernel has given no file descriptor")?;
-    if fd < 0 {
-        return Err(std::io::Error::last_os_error()).context("loading a program that passes all packets");
-    }
+    // SAFETY: the attributes are those of the command, and what they point to lives until
+    // the call returns.
+    let fd = unsafe { bpf(BPF_PROG_LOAD, &attr) }.context("loading a program that passes all packets")?;
     // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -116,15 +126,8 @@ pub fn attach_first_on_egress(ns: &Netns, interface: &str) -> Result<()> {
             relative_fd: 0,
             expected_revision: 0,
         };
-        // SAFETY: `attr` is laid out as the kernel expects it, and its size is passed
-        // along.
-        let done = unsafe {
-            libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attr, size_of::<ProgAttach>())
-        };
-        if done < 0 {
-            return Err(std::io::Error::last_os_error()).context("attaching a program to tcx");
-        }
-        Ok(())
+        // SAFETY: the attributes are those of the command, and point to nothing.
+        unsafe { bpf(BPF_PROG_ATTACH, &attr) }.context("attaching a program to tcx").map(drop)
     })?
     .with_context(|| format!("on the way out of {interface} in {}", ns.name()))
 }

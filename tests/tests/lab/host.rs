@@ -204,8 +204,13 @@ fn replace_interface(node: &Node) -> Result<()> {
 
 /// Is our gate at the tcx egress hook?
 fn is_gated(node: &Node) -> Result<bool> {
+    Ok(on_egress(node)?.iter().any(|name| name == names::PROG_EGRESS))
+}
+
+/// The names of the programs at the tcx egress hook, in their order.
+fn on_egress(node: &Node) -> Result<Vec<String>> {
     let (_, programs) = node.ns().enter(|| SchedClassifier::query_tcx(INTERFACE, TcAttachType::Egress))??;
-    Ok(programs.iter().any(|program| program.name_as_str() == Some(names::PROG_EGRESS)))
+    Ok(programs.iter().map(|program| program.name_as_str().unwrap_or_default().to_owned()).collect())
 }
 
 fn load(node: &Node) -> Result<String> {
@@ -545,15 +550,11 @@ fn a_gate_comes_before_the_programs_of_others_and_stays_there() -> Result<()> {
     let before = epoch()?;
     for node in agents {
         attach_first_on_egress(node.ns(), INTERFACE)?;
-        let is_mended = || is_first_gate(node).unwrap_or(false);
+        let is_mended =
+            || on_egress(node).is_ok_and(|names| names.first().is_some_and(|n| n == names::PROG_EGRESS));
         ensure!(wait_until(clock::now().plus(PATIENCE), is_mended), "{}", node.log_tail());
         ensure!(node.log_tail().contains("another program decides before our gate"), "{}", node.log_tail());
     }
     assert_eq!((lab.wait_holder(GROUP, PATIENCE)?.name(), epoch()?), (&*holder, before));
     Ok(())
-}
-
-fn is_first_gate(node: &Node) -> Result<bool> {
-    let (_, programs) = node.ns().enter(|| SchedClassifier::query_tcx(INTERFACE, TcAttachType::Egress))??;
-    Ok(programs.first().is_some_and(|program| program.name_as_str() == Some(names::PROG_EGRESS)))
 }
