@@ -27,6 +27,14 @@ pub const MAPS: &[&str] = &[LEASES, GROUPS, VIPS_V4, COUNTERS, IFACES, HEARTBEAT
 pub const PROG_INGRESS: &str = "vip_ingress";
 /// Program: the way in, which also logs what it looks up; for debugging.
 pub const PROG_INGRESS_LOGGED: &str = "vip_ingress_logged";
+/// Program: the way in, on tcx or clsact.
+pub const PROG_INGRESS_TC: &str = "vip_ingress_tc";
+/// Program: the way in there, which also logs what it looks up; for debugging.
+pub const PROG_INGRESS_TC_LOGGED: &str = "vip_ingress_tc_logged";
+/// The programs on the way in that XDP runs.
+pub const WAY_IN_XDP: [&str; 2] = [PROG_INGRESS, PROG_INGRESS_LOGGED];
+/// Those that tcx or clsact runs.
+pub const WAY_IN_TC: [&str; 2] = [PROG_INGRESS_TC, PROG_INGRESS_TC_LOGGED];
 /// Program: the egress gate, on tcx or clsact.
 pub const PROG_EGRESS: &str = "vip_egress";
 /// Program: the gate for local clients, on the loopback interface's egress.

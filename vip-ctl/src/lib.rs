@@ -18,6 +18,7 @@ pub mod host;
 pub mod http;
 pub mod lock;
 pub mod lookup;
+pub mod mode;
 mod mutant;
 pub mod node;
 mod outbound;

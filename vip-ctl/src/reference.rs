@@ -30,8 +30,19 @@ const MEANINGS: &[(&str, &str, &str)] = &[
     (
         "[node]",
         "interface",
-        "The interface, or an array of them, that the VIPs' traffic comes in by. A witness or observer needs none.",
+        "The interface that the VIPs' traffic comes in by, or an array of them, each by its name or as a table. A witness or observer needs none.",
     ),
+    (
+        "[node]",
+        "mode",
+        "How the program on the way in runs on all of them: `\"native\"` (XDP in the driver), `\"tc\"`, `\"generic\"` (XDP behind the driver) or `\"auto\"`, the default; see [interfaces.md](interfaces.md).",
+    ),
+    (
+        "[[node.interface]]",
+        "name",
+        "An interface of several; a table in the array of `interface` is the same, shorter.",
+    ),
+    ("[[node.interface]]", "mode", "As in `[node]`, for this interface."),
     (
         "[node]",
         "startup_delay",

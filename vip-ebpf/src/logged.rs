@@ -1,10 +1,10 @@
 //! The maps, with a line in the frame log for every lookup: for debugging. Only
-//! one program uses them, so that the ordinary one contains no code for the log.
+//! two programs use them, so that the ordinary ones contain no code for the log.
 //!
 //! In a flood the log loses nearly every line: what matters is a counter or an
 //! event as well.
 
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::EbpfContext;
 use aya_log_ebpf::info;
 use vip_common::{
     Counter, Fence, GroupIndex, VipEntry, VipSlot,
@@ -16,15 +16,19 @@ use vip_ebpf::Maps;
 use crate::maps::KernelMaps;
 
 /// [`KernelMaps`], which write to the frame log.
-pub struct LoggedMaps<'a>(pub &'a XdpContext);
+pub struct LoggedMaps<'a, C> {
+    /// What the kernel gave the program.
+    pub ctx: &'a C,
+    /// The interface that the frame came in by.
+    pub ifindex: u32,
+}
 
-impl Maps for LoggedMaps<'_> {
+impl<C: EbpfContext> Maps for LoggedMaps<'_, C> {
     #[inline(always)]
     fn vip(&self, address: [u8; 4]) -> Option<VipEntry> {
         let found = KernelMaps.vip(address);
         if found.is_some() {
-            let interface = self.0.ingress_ifindex();
-            info!(self.0, "interface {}: a frame for {:i}", interface, u32::from_be_bytes(address));
+            info!(self.ctx, "interface {}: a frame for {:i}", self.ifindex, u32::from_be_bytes(address));
         }
         found
     }
@@ -33,10 +37,10 @@ impl Maps for LoggedMaps<'_> {
     fn fence(&self, group: GroupIndex) -> Fence {
         let fence = KernelMaps.fence(group);
         match fence {
-            Fence::Open => info!(self.0, "group {}: open", group.0),
-            Fence::NoLease => info!(self.0, "group {}: no lease", group.0),
-            Fence::Expired => info!(self.0, "group {}: the lease has run out", group.0),
-            Fence::Invalid => info!(self.0, "group {}: the lease can't be one", group.0),
+            Fence::Open => info!(self.ctx, "group {}: open", group.0),
+            Fence::NoLease => info!(self.ctx, "group {}: no lease", group.0),
+            Fence::Expired => info!(self.ctx, "group {}: the lease has run out", group.0),
+            Fence::Invalid => info!(self.ctx, "group {}: the lease can't be one", group.0),
         }
         fence
     }

@@ -3,16 +3,16 @@
 
 use aya_ebpf::{
     bindings::xdp_action,
-    helpers::generated::bpf_ktime_get_boot_ns,
+    helpers::generated::{bpf_ktime_get_boot_ns, bpf_redirect},
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use vip_common::verdict::Verdict;
+use vip_common::{heartbeat, verdict::Verdict};
 use vip_ebpf::{
     Frame, Maps, egress,
     frame::{ETH_LEN, VLAN_LEN, VLAN_TAGS_MAX},
     ingress, local,
-    packet::arp,
+    packet::{arp, ipv6, udp},
 };
 
 use crate::{logged::LoggedMaps, maps::KernelMaps};
@@ -24,26 +24,86 @@ const TC_DROP: i32 = 2;
 /// Linear bytes that the egress verdicts may need: Ethernet, its tags, ARP.
 #[expect(clippy::cast_possible_truncation, reason = "50 bytes")]
 const EGRESS_LINEAR: u32 = (ETH_LEN + VLAN_TAGS_MAX * VLAN_LEN + arp::LEN) as u32;
+/// The same for the way in: Ethernet, its tags, and the headers of a datagram for
+/// the agent, which are longer than ARP.
+#[expect(clippy::cast_possible_truncation, reason = "132 bytes")]
+const INGRESS_LINEAR: u32 =
+    (ETH_LEN + VLAN_TAGS_MAX * VLAN_LEN + ipv6::LEN + udp::LEN + heartbeat::HEADER_LEN) as u32;
 
-/// The way in.
-#[xdp]
+/// The way in. Reads headers alone, which are in a frame's first buffer.
+#[xdp(frags)]
 pub fn vip_ingress(ctx: XdpContext) -> u32 {
     incoming(&ctx, &KernelMaps)
 }
 
 /// The way in, with a frame log.
-#[xdp]
+#[xdp(frags)]
 pub fn vip_ingress_logged(ctx: XdpContext) -> u32 {
-    incoming(&ctx, &LoggedMaps(&ctx))
+    incoming(&ctx, &LoggedMaps { ctx: &ctx, ifindex: ifindex_of(&ctx) })
+}
+
+/// The way in at tcx or clsact, where XDP can't answer: on top of bonds, VLANs and
+/// bridges, on a veth, and beside another XDP program. A VLAN tag that the NIC or
+/// the stack has taken out stays beside the frame, in the answer too.
+#[classifier]
+pub fn vip_ingress_tc(ctx: TcContext) -> i32 {
+    incoming_tc(&ctx, &KernelMaps)
+}
+
+/// The same, with a frame log.
+#[classifier]
+pub fn vip_ingress_tc_logged(ctx: TcContext) -> i32 {
+    incoming_tc(&ctx, &LoggedMaps { ctx: &ctx, ifindex: ifindex_of_tc(&ctx) })
+}
+
+/// The interface that the frame came in by.
+#[inline(always)]
+fn ifindex_of(ctx: &XdpContext) -> u32 {
+    // SAFETY: the context outlives the call.
+    unsafe { (*ctx.ctx).ingress_ifindex }
+}
+
+/// The same at tc.
+#[inline(always)]
+fn ifindex_of_tc(ctx: &TcContext) -> u32 {
+    // SAFETY: the context outlives the call.
+    unsafe { (*ctx.skb.skb).ifindex }
+}
+
+#[inline(always)]
+fn incoming_tc(ctx: &TcContext, maps: &impl Maps) -> i32 {
+    if !is_linear(ctx, INGRESS_LINEAR) {
+        // Without its headers nobody knows whom it is for.
+        return TC_DROP;
+    }
+    let ifindex = ifindex_of_tc(ctx);
+    // SAFETY: the kernel gives this program the frame for the time of the
+    // call; the pointers are read after the last call that can move it.
+    let frame = unsafe { Frame::new(ctx.data(), ctx.data_end()) };
+    match ingress(&frame, maps, ifindex) {
+        Verdict::Pass => TC_NEXT,
+        Verdict::Drop => TC_DROP,
+        // SAFETY: a helper that takes numbers; it returns TC_ACT_REDIRECT.
+        Verdict::Answer => (unsafe { bpf_redirect(ifindex, 0) }) as i32,
+    }
+}
+
+/// Makes the first `wanted` bytes of a frame readable, or all of a shorter one;
+/// false if the kernel has no memory for that.
+#[inline(always)]
+fn is_linear(ctx: &TcContext, wanted: u32) -> bool {
+    if ctx.data() + wanted as usize <= ctx.data_end() {
+        return true;
+    }
+    let wanted = if ctx.len() < wanted { ctx.len() } else { wanted };
+    ctx.data() + wanted as usize <= ctx.data_end() || ctx.pull_data(wanted).is_ok()
 }
 
 #[inline(always)]
 fn incoming(ctx: &XdpContext, maps: &impl Maps) -> u32 {
     // SAFETY: the kernel gives this program the frame for the time of the call.
     let frame = unsafe { Frame::new(ctx.data(), ctx.data_end()) };
-    // SAFETY: the context outlives the call.
-    let ifindex = unsafe { (*ctx.ctx).ingress_ifindex };
-    match ingress(&frame, maps, ifindex) {
+    match ingress(&frame, maps, ifindex_of(ctx)) {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
         Verdict::Answer => xdp_action::XDP_TX,
@@ -64,12 +124,9 @@ pub fn vip_local(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn outgoing(ctx: &TcContext, verdict: impl Fn(&Frame) -> Verdict) -> i32 {
-    if ctx.data() + EGRESS_LINEAR as usize > ctx.data_end() {
-        // The headers may be in the frame's fragments. If this fails, the verdict
-        // sees the linear part alone, and holds back what it can't read.
-        let wanted = if ctx.len() < EGRESS_LINEAR { ctx.len() } else { EGRESS_LINEAR };
-        let _ = ctx.pull_data(wanted);
-    }
+    // The headers may be in the frame's fragments. If this fails, the verdict sees
+    // the linear part alone, and holds back what it can't read.
+    let _ = is_linear(ctx, EGRESS_LINEAR);
     // SAFETY: the kernel gives this program the frame for the time of the
     // call; the pointers are read after the last call that can move it.
     let frame = unsafe { Frame::new(ctx.data(), ctx.data_end()) };

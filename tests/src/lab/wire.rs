@@ -22,6 +22,8 @@ const BPF_PROG_ATTACH: libc::c_long = 8;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 /// `BPF_PROG_TYPE_XDP`, of linux/bpf.h.
 const BPF_PROG_TYPE_XDP: u32 = 6;
+/// `BPF_F_XDP_HAS_FRAGS`, of linux/bpf.h: without it the other end can have no large MTU.
+const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 /// `XDP_PASS`, of linux/bpf.h.
 const XDP_PASS: u8 = 2;
 /// `TCX_PASS`, of linux/bpf.h: accept, and run no further program.
@@ -81,7 +83,7 @@ fn load_constant(prog_type: u32, verdict: u8) -> Result<OwnedFd> {
         log_size: 0,
         log_buf: 0,
         kern_version: 0,
-        prog_flags: 0,
+        prog_flags: if prog_type == BPF_PROG_TYPE_XDP { BPF_F_XDP_HAS_FRAGS } else { 0 },
     };
     // SAFETY: the attributes are those of the command, and what they point to lives until
     // the call returns.
@@ -103,15 +105,24 @@ pub fn attach_pass_all(ns: &Netns, interface: &str) -> Result<()> {
         .with_context(|| format!("attaching the pass-all program to {interface} in {}", ns.name()))
 }
 
-/// Attaches a program to the way out of `interface` in `ns`, before all that are
-/// there: it accepts every packet, and none behind it runs. It stays until the
+/// In or out of an interface, at tc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// What comes in.
+    In,
+    /// What leaves.
+    Out,
+}
+
+/// Attaches a program to the way in or out of `interface` in `ns`, before all that
+/// are there: it accepts every packet, and none behind it runs. It stays until the
 /// interface goes.
 ///
 /// # Errors
 /// When the kernel refuses the program, or has no tcx.
-pub fn attach_first_on_egress(ns: &Netns, interface: &str) -> Result<()> {
-    /// `BPF_TCX_EGRESS`, of linux/bpf.h.
-    const BPF_TCX_EGRESS: u32 = 47;
+pub fn attach_first(ns: &Netns, interface: &str, direction: Direction) -> Result<()> {
+    /// `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS`, of linux/bpf.h.
+    const BPF_TCX: [u32; 2] = [46, 47];
     /// `BPF_F_BEFORE`, of linux/bpf.h.
     const BPF_F_BEFORE: u32 = 1 << 3;
 
@@ -120,7 +131,7 @@ pub fn attach_first_on_egress(ns: &Netns, interface: &str) -> Result<()> {
         let attr = ProgAttach {
             target_ifindex: if_nametoindex(interface)?,
             attach_bpf_fd: program.as_raw_fd(),
-            attach_type: BPF_TCX_EGRESS,
+            attach_type: BPF_TCX[usize::from(direction == Direction::Out)],
             attach_flags: BPF_F_BEFORE,
             replace_bpf_fd: 0,
             relative_fd: 0,
@@ -129,7 +140,7 @@ pub fn attach_first_on_egress(ns: &Netns, interface: &str) -> Result<()> {
         // SAFETY: the attributes are those of the command, and point to nothing.
         unsafe { bpf(BPF_PROG_ATTACH, &attr) }.context("attaching a program to tcx").map(drop)
     })?
-    .with_context(|| format!("on the way out of {interface} in {}", ns.name()))
+    .with_context(|| format!("on {interface} in {}", ns.name()))
 }
 
 /// RTM_SETLINK with a nested IFLA_XDP { IFLA_XDP_FD, IFLA_XDP_FLAGS }.

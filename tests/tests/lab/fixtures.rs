@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use vip_common::{
     Counter::{self, *},
@@ -47,6 +47,7 @@ const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 const TC_NEXT: u32 = u32::MAX;
 const TC_DROP: u32 = 2;
+const TC_REDIRECT: u32 = 7;
 
 /// What the lease map says while a row runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +75,16 @@ const STATES: [(State, Fence); 6] = [
     (State::ByHandInCluster, Fence::Invalid),
 ];
 
+/// The two programs on the way in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Xdp,
+    Tc,
+}
+
 /// The programs over maps of their own, which are removed again.
 struct Bench {
+    way: Way,
     loaded: Loaded,
     events: Events,
     dir: PathBuf,
@@ -89,6 +98,13 @@ impl Drop for Bench {
 }
 
 impl Bench {
+    /// One for each way in.
+    fn both(name: &str) -> Result<[Self; 2]> {
+        let mut at_tc = Self::new(&format!("{name}-tc"))?;
+        at_tc.way = Way::Tc;
+        Ok([Self::new(name)?, at_tc])
+    }
+
     fn new(name: &str) -> Result<Self> {
         let dir = PathBuf::from(format!("/sys/fs/bpf/vip-fixtures-{}-{name}", std::process::id()));
         let mut loaded = load(&dir, 16)?;
@@ -96,7 +112,7 @@ impl Bench {
         loaded.plane.put_vips([(IpAddr::from(VIP), group)])?;
         loaded.plane.set_iface(TEST_IFINDEX, OUR_MAC)?;
         let events = Events::open(&dir)?;
-        Ok(Self { loaded, events, dir })
+        Ok(Self { way: Way::Xdp, loaded, events, dir })
     }
 
     fn set(&mut self, state: State) -> Result<()> {
@@ -117,7 +133,18 @@ impl Bench {
         Ok(())
     }
 
-    fn xdp(&mut self, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
+    /// Runs the program on the way in; the verdict is in XDP's words.
+    fn way_in(&mut self, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
+        if self.way == Way::Tc {
+            let (verdict, out) = self.tc(names::PROG_INGRESS_TC, frame)?;
+            let verdict = match verdict {
+                TC_NEXT => XDP_PASS,
+                TC_DROP => XDP_DROP,
+                TC_REDIRECT => XDP_TX,
+                other => bail!("the program returns {other}"),
+            };
+            return Ok((verdict, out));
+        }
         let program: &mut Xdp =
             self.loaded.ebpf.program_mut(names::PROG_INGRESS).context("ingress")?.try_into()?;
         run(program, frame)
@@ -203,35 +230,36 @@ const TAGS: [&[u16]; 4] = [&[], &[0x8100], &[0x88a8], &[0x88a8, 0x8100]];
 
 #[lab_test]
 fn every_cell_of_the_table_of_verdicts() -> Result<()> {
-    let mut bench = Bench::new("table")?;
-    for &class in CLASSES {
-        let (program, frame) = match class {
-            Class::ArpRequest => {
-                (names::PROG_INGRESS, ethernet(&[], 0x0806, &arp(1, CLIENT_MAC, CLIENT, VIP)))
-            }
-            Class::ArpClaim => (names::PROG_INGRESS, ethernet(&[], 0x0806, &arp(2, PEER_MAC, VIP, VIP))),
-            Class::IpIn => (names::PROG_INGRESS, ethernet(&[], 0x0800, &ipv4(CLIENT, VIP, 0, 0))),
-            Class::ArpOut => (names::PROG_EGRESS, ethernet(&[], 0x0806, &arp(2, OUR_MAC, VIP, CLIENT))),
-            Class::IpOut => (names::PROG_EGRESS, ethernet(&[], 0x0800, &ipv4(VIP, CLIENT, 0, 0))),
-            Class::IpLocal => (names::PROG_LOCAL, ethernet(&[], 0x0800, &ipv4(VIP, VIP, 0, 0))),
-        };
-        let is_ingress = program == names::PROG_INGRESS;
-        for (state, fence) in STATES {
-            bench.set(state)?;
-            let ((returned, _), rose) =
-                bench.counted(|b| if is_ingress { b.xdp(&frame) } else { b.tc(program, &frame) })?;
-            let ruling = ruling(class, fence);
-            let expected = match (ruling.verdict, is_ingress) {
-                (Verdict::Pass, true) => XDP_PASS,
-                (Verdict::Drop, true) => XDP_DROP,
-                (Verdict::Answer, true) => XDP_TX,
-                (Verdict::Drop, false) => TC_DROP,
-                (Verdict::Pass | Verdict::Answer, false) => TC_NEXT,
+    for mut bench in Bench::both("table")? {
+        for &class in CLASSES {
+            let (program, frame) = match class {
+                Class::ArpRequest => {
+                    (names::PROG_INGRESS, ethernet(&[], 0x0806, &arp(1, CLIENT_MAC, CLIENT, VIP)))
+                }
+                Class::ArpClaim => (names::PROG_INGRESS, ethernet(&[], 0x0806, &arp(2, PEER_MAC, VIP, VIP))),
+                Class::IpIn => (names::PROG_INGRESS, ethernet(&[], 0x0800, &ipv4(CLIENT, VIP, 0, 0))),
+                Class::ArpOut => (names::PROG_EGRESS, ethernet(&[], 0x0806, &arp(2, OUR_MAC, VIP, CLIENT))),
+                Class::IpOut => (names::PROG_EGRESS, ethernet(&[], 0x0800, &ipv4(VIP, CLIENT, 0, 0))),
+                Class::IpLocal => (names::PROG_LOCAL, ethernet(&[], 0x0800, &ipv4(VIP, VIP, 0, 0))),
             };
-            assert_eq!((returned, rose), (expected, vec![ruling.counter]), "{class:?} {state:?}");
-            let told = bench.events.next().map(|event| event.kind);
-            assert_eq!(told, ruling.event.map(|kind| kind as u32), "{class:?} {state:?}");
-            assert!(bench.events.next().is_none(), "{class:?} {state:?}");
+            let is_ingress = program == names::PROG_INGRESS;
+            for (state, fence) in STATES {
+                bench.set(state)?;
+                let ((returned, _), rose) =
+                    bench.counted(|b| if is_ingress { b.way_in(&frame) } else { b.tc(program, &frame) })?;
+                let ruling = ruling(class, fence);
+                let expected = match (ruling.verdict, is_ingress) {
+                    (Verdict::Pass, true) => XDP_PASS,
+                    (Verdict::Drop, true) => XDP_DROP,
+                    (Verdict::Answer, true) => XDP_TX,
+                    (Verdict::Drop, false) => TC_DROP,
+                    (Verdict::Pass | Verdict::Answer, false) => TC_NEXT,
+                };
+                assert_eq!((returned, rose), (expected, vec![ruling.counter]), "{class:?} {state:?}");
+                let told = bench.events.next().map(|event| event.kind);
+                assert_eq!(told, ruling.event.map(|kind| kind as u32), "{class:?} {state:?}");
+                assert!(bench.events.next().is_none(), "{class:?} {state:?}");
+            }
         }
     }
     Ok(())
@@ -239,31 +267,32 @@ fn every_cell_of_the_table_of_verdicts() -> Result<()> {
 
 #[lab_test]
 fn arp_requests() -> Result<()> {
-    let mut bench = Bench::new("arp")?;
-    for tags in TAGS {
-        // An ordinary request, and an address probe (RFC 5227).
-        for sender in [CLIENT, [0; 4]] {
-            let frame = ethernet(tags, 0x0806, &arp(1, CLIENT_MAC, sender, VIP));
-            for open in [State::Open, State::OpenByHand] {
-                bench.set(open)?;
-                let ((verdict, out), rose) = bench.counted(|b| b.xdp(&frame))?;
-                assert_eq!(verdict, XDP_TX, "{open:?} {tags:x?}");
-                let at = 14 + 4 * tags.len();
-                let mut expected = frame.clone();
-                expected[..6].copy_from_slice(&CLIENT_MAC);
-                expected[6..12].copy_from_slice(&OUR_MAC);
-                let mut reply = arp(2, OUR_MAC, VIP, sender);
-                reply[18..24].copy_from_slice(&CLIENT_MAC);
-                expected[at..at + 28].copy_from_slice(&reply);
-                assert_eq!(out, expected, "{open:?} {tags:x?}");
-                assert_eq!(rose, [ArpRequestAnswered]);
-            }
-            for (state, which) in CLOSED {
-                bench.set(state)?;
-                let ((verdict, out), rose) = bench.counted(|b| b.xdp(&frame))?;
-                assert_eq!((verdict, &out), (XDP_DROP, &frame), "{state:?} {tags:x?}");
-                let counter = [ArpRequestNoLease, ArpRequestExpired, ArpRequestInvalid][which];
-                assert_eq!(rose, [counter], "{state:?}");
+    for mut bench in Bench::both("arp")? {
+        for tags in TAGS {
+            // An ordinary request, and an address probe (RFC 5227).
+            for sender in [CLIENT, [0; 4]] {
+                let frame = ethernet(tags, 0x0806, &arp(1, CLIENT_MAC, sender, VIP));
+                for open in [State::Open, State::OpenByHand] {
+                    bench.set(open)?;
+                    let ((verdict, out), rose) = bench.counted(|b| b.way_in(&frame))?;
+                    assert_eq!(verdict, XDP_TX, "{open:?} {tags:x?}");
+                    let at = 14 + 4 * tags.len();
+                    let mut expected = frame.clone();
+                    expected[..6].copy_from_slice(&CLIENT_MAC);
+                    expected[6..12].copy_from_slice(&OUR_MAC);
+                    let mut reply = arp(2, OUR_MAC, VIP, sender);
+                    reply[18..24].copy_from_slice(&CLIENT_MAC);
+                    expected[at..at + 28].copy_from_slice(&reply);
+                    assert_eq!(out, expected, "{open:?} {tags:x?}");
+                    assert_eq!(rose, [ArpRequestAnswered]);
+                }
+                for (state, which) in CLOSED {
+                    bench.set(state)?;
+                    let ((verdict, out), rose) = bench.counted(|b| b.way_in(&frame))?;
+                    assert_eq!((verdict, &out), (XDP_DROP, &frame), "{state:?} {tags:x?}");
+                    let counter = [ArpRequestNoLease, ArpRequestExpired, ArpRequestInvalid][which];
+                    assert_eq!(rose, [counter], "{state:?}");
+                }
             }
         }
     }
@@ -272,26 +301,27 @@ fn arp_requests() -> Result<()> {
 
 #[lab_test]
 fn ip_to_the_vip() -> Result<()> {
-    let mut bench = Bench::new("ip")?;
-    let packets = [
-        ipv4(CLIENT, VIP, 0, 0),
-        ipv4(CLIENT, VIP, 0, 3),      // with options
-        ipv4(CLIENT, VIP, 0x2000, 0), // first fragment
-        ipv4(CLIENT, VIP, 0x00b9, 0), // a later one, without ports
-    ];
-    for tags in TAGS {
-        for packet in &packets {
-            let frame = ethernet(tags, 0x0800, packet);
-            for open in [State::Open, State::OpenByHand] {
-                bench.set(open)?;
-                let ((verdict, out), rose) = bench.counted(|b| b.xdp(&frame))?;
-                assert_eq!((verdict, out, rose), (XDP_PASS, frame.clone(), vec![IpInPassed]), "{open:?}");
-            }
-            for (state, which) in CLOSED {
-                bench.set(state)?;
-                let ((verdict, out), rose) = bench.counted(|b| b.xdp(&frame))?;
-                let counter = [IpInNoLease, IpInExpired, IpInInvalid][which];
-                assert_eq!((verdict, out, rose), (XDP_DROP, frame.clone(), vec![counter]), "{state:?}");
+    for mut bench in Bench::both("ip")? {
+        let packets = [
+            ipv4(CLIENT, VIP, 0, 0),
+            ipv4(CLIENT, VIP, 0, 3),      // with options
+            ipv4(CLIENT, VIP, 0x2000, 0), // first fragment
+            ipv4(CLIENT, VIP, 0x00b9, 0), // a later one, without ports
+        ];
+        for tags in TAGS {
+            for packet in &packets {
+                let frame = ethernet(tags, 0x0800, packet);
+                for open in [State::Open, State::OpenByHand] {
+                    bench.set(open)?;
+                    let ((verdict, out), rose) = bench.counted(|b| b.way_in(&frame))?;
+                    assert_eq!((verdict, out, rose), (XDP_PASS, frame.clone(), vec![IpInPassed]), "{open:?}");
+                }
+                for (state, which) in CLOSED {
+                    bench.set(state)?;
+                    let ((verdict, out), rose) = bench.counted(|b| b.way_in(&frame))?;
+                    let counter = [IpInNoLease, IpInExpired, IpInInvalid][which];
+                    assert_eq!((verdict, out, rose), (XDP_DROP, frame.clone(), vec![counter]), "{state:?}");
+                }
             }
         }
     }
@@ -300,79 +330,82 @@ fn ip_to_the_vip() -> Result<()> {
 
 #[lab_test]
 fn claims_of_the_vip_by_others() -> Result<()> {
-    let mut bench = Bench::new("claim")?;
-    for (state, counter, kind) in [
-        (State::Open, ArpClaimConflict, EventKind::ClaimConflict),
-        (State::NoLease, ArpClaimSeen, EventKind::ClaimSeen),
-        (State::Expired, ArpClaimSeen, EventKind::ClaimSeen),
-    ] {
-        bench.set(state)?;
-        for op in [1, 2] {
-            let frame = ethernet(&[], 0x0806, &arp(op, PEER_MAC, VIP, VIP));
-            let ((verdict, out), rose) = bench.counted(|b| b.xdp(&frame))?;
-            assert_eq!((verdict, out, rose), (XDP_PASS, frame.clone(), vec![counter]), "{state:?} {op}");
-            let event = bench.events.next().context("an event")?;
-            assert_eq!((event.kind, event.vip, event.mac), (kind as u32, VIP, PEER_MAC));
-            assert_eq!(event.ifindex, TEST_IFINDEX);
+    for mut bench in Bench::both("claim")? {
+        for (state, counter, kind) in [
+            (State::Open, ArpClaimConflict, EventKind::ClaimConflict),
+            (State::NoLease, ArpClaimSeen, EventKind::ClaimSeen),
+            (State::Expired, ArpClaimSeen, EventKind::ClaimSeen),
+        ] {
+            bench.set(state)?;
+            for op in [1, 2] {
+                let frame = ethernet(&[], 0x0806, &arp(op, PEER_MAC, VIP, VIP));
+                let ((verdict, out), rose) = bench.counted(|b| b.way_in(&frame))?;
+                assert_eq!((verdict, out, rose), (XDP_PASS, frame.clone(), vec![counter]), "{state:?} {op}");
+                let event = bench.events.next().context("an event")?;
+                assert_eq!((event.kind, event.vip, event.mac), (kind as u32, VIP, PEER_MAC));
+                assert_eq!(event.ifindex, TEST_IFINDEX);
+                assert!(bench.events.next().is_none());
+            }
+            let own = ethernet(&[], 0x0806, &arp(1, OUR_MAC, VIP, VIP));
+            let ((verdict, _), rose) = bench.counted(|b| b.way_in(&own))?;
+            assert_eq!((verdict, rose), (XDP_PASS, vec![]), "our own announcement, echoed");
             assert!(bench.events.next().is_none());
         }
-        let own = ethernet(&[], 0x0806, &arp(1, OUR_MAC, VIP, VIP));
-        let ((verdict, _), rose) = bench.counted(|b| b.xdp(&own))?;
-        assert_eq!((verdict, rose), (XDP_PASS, vec![]), "our own announcement, echoed");
-        assert!(bench.events.next().is_none());
     }
     Ok(())
 }
 
 #[lab_test]
 fn what_is_none_of_our_business_passes_untouched() -> Result<()> {
-    let mut bench = Bench::new("foreign")?;
-    bench.set(State::NoLease)?;
-    let mut odd_arp = arp(1, CLIENT_MAC, CLIENT, VIP);
-    odd_arp[4] = 8; // hardware addresses of eight bytes: not Ethernet's
-    let rows = [
-        ("ARP for another address", ethernet(&[], 0x0806, &arp(1, CLIENT_MAC, CLIENT, OTHER))),
-        ("ARP reply between others", ethernet(&[], 0x0806, &arp(2, CLIENT_MAC, CLIENT, OTHER))),
-        ("ARP of another kind", ethernet(&[], 0x0806, &odd_arp)),
-        ("IPv4 to another address", ethernet(&[], 0x0800, &ipv4(CLIENT, OTHER, 0, 0))),
-        ("IPv4 from the VIP, coming in", ethernet(&[], 0x0800, &ipv4(VIP, CLIENT, 0, 0))),
-        ("IPv6", ethernet(&[], 0x86dd, &[0x60; 40])),
-        ("an unknown protocol", ethernet(&[0x8100], 0x88cc, &[0; 40])),
-    ];
-    for (what, frame) in rows {
-        let ((verdict, out), rose) = bench.counted(|b| b.xdp(&frame))?;
-        assert_eq!((verdict, out, rose), (XDP_PASS, frame, vec![]), "{what}");
+    for mut bench in Bench::both("foreign")? {
+        bench.set(State::NoLease)?;
+        let mut odd_arp = arp(1, CLIENT_MAC, CLIENT, VIP);
+        odd_arp[4] = 8; // hardware addresses of eight bytes: not Ethernet's
+        let rows = [
+            ("ARP for another address", ethernet(&[], 0x0806, &arp(1, CLIENT_MAC, CLIENT, OTHER))),
+            ("ARP reply between others", ethernet(&[], 0x0806, &arp(2, CLIENT_MAC, CLIENT, OTHER))),
+            ("ARP of another kind", ethernet(&[], 0x0806, &odd_arp)),
+            ("IPv4 to another address", ethernet(&[], 0x0800, &ipv4(CLIENT, OTHER, 0, 0))),
+            ("IPv4 from the VIP, coming in", ethernet(&[], 0x0800, &ipv4(VIP, CLIENT, 0, 0))),
+            ("IPv6", ethernet(&[], 0x86dd, &[0x60; 40])),
+            ("an unknown protocol", ethernet(&[0x8100], 0x88cc, &[0; 40])),
+        ];
+        for (what, frame) in rows {
+            let ((verdict, out), rose) = bench.counted(|b| b.way_in(&frame))?;
+            assert_eq!((verdict, out, rose), (XDP_PASS, frame, vec![]), "{what}");
+        }
+        let tagged = ethernet(&[0x88a8, 0x8100, 0x8100], 0x0800, &ipv4(CLIENT, VIP, 0, 0));
+        let ((verdict, out), rose) = bench.counted(|b| b.way_in(&tagged))?;
+        assert_eq!((verdict, out, rose), (XDP_PASS, tagged.clone(), vec![FrameTagged]), "a third tag");
+        let ((verdict, _), rose) = bench.counted(|b| b.tc(names::PROG_EGRESS, &tagged))?;
+        assert_eq!((verdict, rose), (TC_DROP, vec![FrameTaggedOut]), "a third tag on the way out");
     }
-    let tagged = ethernet(&[0x88a8, 0x8100, 0x8100], 0x0800, &ipv4(CLIENT, VIP, 0, 0));
-    let ((verdict, out), rose) = bench.counted(|b| b.xdp(&tagged))?;
-    assert_eq!((verdict, out, rose), (XDP_PASS, tagged.clone(), vec![FrameTagged]), "a third tag");
-    let ((verdict, _), rose) = bench.counted(|b| b.tc(names::PROG_EGRESS, &tagged))?;
-    assert_eq!((verdict, rose), (TC_DROP, vec![FrameTaggedOut]), "a third tag on the way out");
     Ok(())
 }
 
 #[lab_test]
 fn truncated_frames_pass_on_the_way_in_and_are_held_back_on_the_way_out() -> Result<()> {
-    let mut bench = Bench::new("short")?;
-    bench.set(State::Open)?;
-    // With the length that the way in needs, and the one that the gate needs.
-    let whole = [
-        (ethernet(&[], 0x0806, &arp(1, CLIENT_MAC, CLIENT, VIP)), 14 + 28, 14 + 28),
-        (ethernet(&[0x8100], 0x0800, &ipv4(CLIENT, VIP, 0, 0)), 18 + 20, 18 + 16),
-    ];
-    for (frame, needed, needed_out) in whole {
-        // The kernel's test run wants at least an Ethernet header.
-        for len in 14..needed {
-            let cut = &frame[..len];
-            let ((verdict, out), rose) = bench.counted(|b| b.xdp(cut))?;
-            assert_eq!((verdict, &out[..], rose), (XDP_PASS, cut, vec![FrameTruncated]), "{len} bytes");
-            let ((verdict, _), rose) = bench.counted(|b| b.tc(names::PROG_EGRESS, cut))?;
-            let held_back = (TC_DROP, vec![FrameTruncatedOut]);
-            let expected = if len < needed_out { held_back } else { (TC_NEXT, vec![]) };
-            assert_eq!((verdict, rose), expected, "{len} bytes on the way out");
+    for mut bench in Bench::both("short")? {
+        bench.set(State::Open)?;
+        // With the length that the way in needs, and the one that the gate needs.
+        let whole = [
+            (ethernet(&[], 0x0806, &arp(1, CLIENT_MAC, CLIENT, VIP)), 14 + 28, 14 + 28),
+            (ethernet(&[0x8100], 0x0800, &ipv4(CLIENT, VIP, 0, 0)), 18 + 20, 18 + 16),
+        ];
+        for (frame, needed, needed_out) in whole {
+            // The kernel's test run wants at least an Ethernet header.
+            for len in 14..needed {
+                let cut = &frame[..len];
+                let ((verdict, out), rose) = bench.counted(|b| b.way_in(cut))?;
+                assert_eq!((verdict, &out[..], rose), (XDP_PASS, cut, vec![FrameTruncated]), "{len} bytes");
+                let ((verdict, _), rose) = bench.counted(|b| b.tc(names::PROG_EGRESS, cut))?;
+                let held_back = (TC_DROP, vec![FrameTruncatedOut]);
+                let expected = if len < needed_out { held_back } else { (TC_NEXT, vec![]) };
+                assert_eq!((verdict, rose), expected, "{len} bytes on the way out");
+            }
+            let ((verdict, _), _) = bench.counted(|b| b.way_in(&frame[..needed]))?;
+            assert_ne!(verdict, XDP_DROP, "{needed} bytes are enough");
         }
-        let ((verdict, _), _) = bench.counted(|b| b.xdp(&frame[..needed]))?;
-        assert_ne!(verdict, XDP_DROP, "{needed} bytes are enough");
     }
     Ok(())
 }
@@ -430,10 +463,10 @@ fn a_mac_that_is_not_known_is_not_made_up() -> Result<()> {
     let group = loaded.plane.put_group("db", GroupMode::Cluster, HOLD)?;
     loaded.plane.put_vips([(IpAddr::from(VIP), group)])?;
     let events = Events::open(&dir)?;
-    let mut bench = Bench { loaded, events, dir };
+    let mut bench = Bench { way: Way::Xdp, loaded, events, dir };
     bench.set(State::Open)?;
     let frame = ethernet(&[], 0x0806, &arp(1, CLIENT_MAC, CLIENT, VIP));
-    let ((verdict, out), rose) = bench.counted(|b| b.xdp(&frame))?;
+    let ((verdict, out), rose) = bench.counted(|b| b.way_in(&frame))?;
     assert_eq!((verdict, out, rose), (XDP_DROP, frame, vec![ArpRequestNoMac]));
     Ok(())
 }
@@ -462,56 +495,58 @@ fn datagram(source: SocketAddr, target: SocketAddr, payload: &[u8]) -> Vec<u8> {
 #[lab_test]
 fn what_comes_to_the_agents_port() -> Result<()> {
     const RUNS: usize = 400;
-    let mut bench = Bench::new("heartbeat")?;
-    let mut guard = HeartbeatGuard::open(&bench.dir)?;
-    let key = HeaderKey::new(*b"sixteen bytes of");
-    let keys = [SessionKey::default(), SessionKey::new(9, key)];
-    let bounds = SessionBounds { from: 1, to: 2, highest: u64::from(u32::MAX), keys };
-    let payload = |counter: u64| {
-        let mut header = [0; HEADER_LEN];
-        (header[0], header[1], header[2], header[37], header[45]) = (WIRE_VERSION, KIND_DATA, 9, 1, 2);
-        header[46..54].copy_from_slice(&counter.to_be_bytes());
-        let tag = key.tag(&header);
-        header[HEADER_TAG_AT..].copy_from_slice(&tag.to_le_bytes());
-        [&header[..], &[7; 20]].concat()
-    };
-    let (new, old) = (payload(bounds.highest + 1), payload(bounds.highest));
-    for (agent, peer) in [("10.77.9.10:7077", "10.77.9.11:7077"), ("[fd77::a]:7077", "[fd77::b]:7077")] {
-        let (agent, peer): (SocketAddr, SocketAddr) = (agent.parse()?, peer.parse()?);
-        let stranger = SocketAddr::new(peer.ip(), 7078);
-        let mut dropped = |source, bytes: &[u8]| {
-            let frame = datagram(source, agent, bytes);
-            let (runs, rose) = bench
-                .counted(|bench| (0..RUNS).map(|_| Ok(bench.xdp(&frame)?.0)).collect::<Result<Vec<u32>>>())?;
-            let dropped = runs.iter().filter(|verdict| **verdict == XDP_DROP).count();
-            assert_eq!(rose.len(), dropped, "each is counted, and nothing else: {rose:?}");
-            Ok::<_, anyhow::Error>((dropped, rose.first().copied()))
+    for mut bench in Bench::both("heartbeat")? {
+        let mut guard = HeartbeatGuard::open(&bench.dir)?;
+        let key = HeaderKey::new(*b"sixteen bytes of");
+        let keys = [SessionKey::default(), SessionKey::new(9, key)];
+        let bounds = SessionBounds { from: 1, to: 2, highest: u64::from(u32::MAX), keys };
+        let payload = |counter: u64| {
+            let mut header = [0; HEADER_LEN];
+            (header[0], header[1], header[2], header[37], header[45]) = (WIRE_VERSION, KIND_DATA, 9, 1, 2);
+            header[46..54].copy_from_slice(&counter.to_be_bytes());
+            let tag = key.tag(&header);
+            header[HEADER_TAG_AT..].copy_from_slice(&tag.to_le_bytes());
+            [&header[..], &[7; 20]].concat()
         };
-        // All of RUNS but about one in sixteen, chosen at random.
-        let most = RUNS * 8 / 10..RUNS;
-        assert_eq!(dropped(stranger, &new)?, (0, None), "no agent listens");
-        guard.admit(agent, [(peer, Admits::All)])?;
-        let (strangers, counter) = dropped(stranger, &new)?;
-        assert!(most.contains(&strangers) && counter == Some(HeartbeatStranger), "{strangers}");
-        assert_eq!(dropped(peer, b"x")?, (0, None));
-        guard.admit(agent, [(peer, Admits::Payloads(bounds))])?;
-        assert_eq!(dropped(peer, &new)?, (0, None));
-        let mut forged = payload(bounds.highest + 100);
-        forged[HEADER_TAG_AT] ^= 1;
-        for bytes in [&new[..HEADER_LEN - 1], b""] {
-            let (flood, counter) = dropped(peer, bytes)?;
-            assert!(most.contains(&flood) && counter == Some(HeartbeatFlood), "{flood} {bytes:?}");
+        let (new, old) = (payload(bounds.highest + 1), payload(bounds.highest));
+        for (agent, peer) in [("10.77.9.10:7077", "10.77.9.11:7077"), ("[fd77::a]:7077", "[fd77::b]:7077")] {
+            let (agent, peer): (SocketAddr, SocketAddr) = (agent.parse()?, peer.parse()?);
+            let stranger = SocketAddr::new(peer.ip(), 7078);
+            let mut dropped = |source, bytes: &[u8]| {
+                let frame = datagram(source, agent, bytes);
+                let (runs, rose) = bench.counted(|bench| {
+                    (0..RUNS).map(|_| Ok(bench.way_in(&frame)?.0)).collect::<Result<Vec<u32>>>()
+                })?;
+                let dropped = runs.iter().filter(|verdict| **verdict == XDP_DROP).count();
+                assert_eq!(rose.len(), dropped, "each is counted, and nothing else: {rose:?}");
+                Ok::<_, anyhow::Error>((dropped, rose.first().copied()))
+            };
+            // All of RUNS but about one in sixteen, chosen at random.
+            let most = RUNS * 8 / 10..RUNS;
+            assert_eq!(dropped(stranger, &new)?, (0, None), "no agent listens");
+            guard.admit(agent, [(peer, Admits::All)])?;
+            let (strangers, counter) = dropped(stranger, &new)?;
+            assert!(most.contains(&strangers) && counter == Some(HeartbeatStranger), "{strangers}");
+            assert_eq!(dropped(peer, b"x")?, (0, None));
+            guard.admit(agent, [(peer, Admits::Payloads(bounds))])?;
+            assert_eq!(dropped(peer, &new)?, (0, None));
+            let mut forged = payload(bounds.highest + 100);
+            forged[HEADER_TAG_AT] ^= 1;
+            for bytes in [&new[..HEADER_LEN - 1], b""] {
+                let (flood, counter) = dropped(peer, bytes)?;
+                assert!(most.contains(&flood) && counter == Some(HeartbeatFlood), "{flood} {bytes:?}");
+            }
+            // Almost nothing passes that names the session and is no new payload.
+            for bytes in [&old, &forged] {
+                let (flood, counter) = dropped(peer, bytes)?;
+                assert!(flood >= RUNS * 95 / 100 && counter == Some(HeartbeatFlood), "{flood} {bytes:?}");
+            }
+            // A former peer is a stranger.
+            guard.admit(agent, [])?;
+            assert_eq!(dropped(peer, &new)?.1, Some(HeartbeatStranger));
+            guard.lift()?;
+            assert_eq!(dropped(stranger, &new)?, (0, None));
         }
-        // Almost nothing passes that names the session and is no new payload.
-        for bytes in [&old, &forged] {
-            let (flood, counter) = dropped(peer, bytes)?;
-            assert!(flood >= RUNS * 95 / 100 && counter == Some(HeartbeatFlood), "{flood} {bytes:?}");
-        }
-        // A former peer is a stranger.
-        guard.admit(agent, [])?;
-        assert_eq!(dropped(peer, &new)?.1, Some(HeartbeatStranger));
-        guard.lift()?;
-        assert_eq!(dropped(stranger, &new)?, (0, None));
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use vip_common::layout::{LAYOUT_VERSION, NodeConfig};
 use vip_common::names;
 use vip_ctl::dataplane::DataPlane;
 use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
-use vip_tests::lab::wire::attach_first_on_egress;
+use vip_tests::lab::wire::{Direction, attach_first};
 use vip_tests::lab::{
     GROUP, INTERFACE, LEASE, Lab, LabSpec, Node, SERVICE_PORT, VIP, clock, disk, find_vip_ctl, wait_until,
 };
@@ -155,9 +155,7 @@ fn an_interface_that_was_taken_away_is_no_obstacle() -> Result<()> {
     node.ns().ip(&format!("link add {INTERFACE} type veth peer name spare"))?;
     node.ns().ip(&format!("link set {INTERFACE} up"))?;
     node.ns().ip("link set spare up")?;
-    let attached = wait_until(clock::now().plus(PATIENCE), || {
-        node.ns().ip(&format!("link show {INTERFACE}")).is_ok_and(|shown| shown.contains("xdp"))
-    });
+    let attached = wait_until(clock::now().plus(PATIENCE), || is_entered(node).unwrap_or(false));
     ensure!(attached, "not attached again: {}", node.log_tail());
     node.ns().ip(&format!("link del {INTERFACE}"))?;
     node.stop_agent()?;
@@ -185,7 +183,7 @@ fn wrong_requests_have_exit_codes_of_their_own() -> Result<()> {
     // An XDP program of somebody else's is on the interface already.
     let occupied = &lab.nodes()[1];
     vip_tests::lab::wire::attach_pass_all(occupied.ns(), INTERFACE)?;
-    let busy = occupied.run(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()])?.status.code();
+    let busy = occupied.run(&["load", "--iface", "eth0:native", "--vip", &VIP.to_string()])?.status.code();
     let codes = [not_loaded, no_interface, usage, unknown, busy];
     ensure!(codes.iter().all(|c| c.is_some_and(|c| c > 0)), "{codes:?}");
     let mut distinct = codes.to_vec();
@@ -207,14 +205,27 @@ fn is_gated(node: &Node) -> Result<bool> {
     Ok(on_egress(node)?.iter().any(|name| name == names::PROG_EGRESS))
 }
 
+/// Is our program at the tcx ingress hook?
+fn is_entered(node: &Node) -> Result<bool> {
+    Ok(at_tcx(node, TcAttachType::Ingress)?.iter().any(|name| name == names::PROG_INGRESS_TC))
+}
+
 /// The names of the programs at the tcx egress hook, in their order.
 fn on_egress(node: &Node) -> Result<Vec<String>> {
-    let (_, programs) = node.ns().enter(|| SchedClassifier::query_tcx(INTERFACE, TcAttachType::Egress))??;
+    at_tcx(node, TcAttachType::Egress)
+}
+
+fn at_tcx(node: &Node, hook: TcAttachType) -> Result<Vec<String>> {
+    let (_, programs) = node.ns().enter(|| SchedClassifier::query_tcx(INTERFACE, hook))??;
     Ok(programs.iter().map(|program| program.name_as_str().unwrap_or_default().to_owned()).collect())
 }
 
 fn load(node: &Node) -> Result<String> {
     node.succeed(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()])
+}
+
+fn load_native(node: &Node) -> Result<String> {
+    node.succeed(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string(), "--mode", "native"])
 }
 
 #[lab_test]
@@ -224,12 +235,12 @@ fn a_gate_stays_where_the_way_in_is_refused() -> Result<()> {
     load(node)?;
     replace_interface(node)?;
     vip_tests::lab::wire::attach_pass_all(node.ns(), INTERFACE)?;
-    ensure!(load(node).is_err(), "another program's place was taken");
+    ensure!(load_native(node).is_err(), "another program's place was taken");
     ensure!(node.ns().ip("addr show lo")?.contains(&VIP.to_string()), "the VIP is gone");
     ensure!(is_gated(node)?, "nothing keeps the VIP of a node without a lease off the wire");
     // A `load` that fails on a node that was not up leaves nothing.
     node.succeed(&["unload"])?;
-    ensure!(!is_gated(node)? && load(node).is_err() && !is_gated(node)?, "a gate is left");
+    ensure!(!is_gated(node)? && load_native(node).is_err() && !is_gated(node)?, "a gate is left");
     ensure!(!node.ns().ip("addr show lo")?.contains(&VIP.to_string()), "the VIP is left");
     Ok(())
 }
@@ -262,7 +273,7 @@ fn pins_of_another_namespace_are_not_taken_for_this_one() -> Result<()> {
     command.args(["load", "--iface", INTERFACE, "--vip", &VIP.to_string()]);
     let output = command.output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    ensure!(other.ns().ip(&format!("link show {INTERFACE}"))?.contains("xdp"), "nothing guards the way in");
+    ensure!(is_entered(other)?, "nothing guards the way in");
     ensure!(is_gated(other)?, "nothing guards the way out");
     Ok(())
 }
@@ -325,10 +336,7 @@ fn an_agent_whose_maps_are_gone_ends_and_begins_anew() -> Result<()> {
     node.kill_agent()?;
     node.ns().ip(&format!("addr add {}/24 dev {INTERFACE}", node.address()))?;
     node.start_agent()?;
-    let is_guarded = || {
-        let shown = node.ns().ip(&format!("link show {INTERFACE}"));
-        shown.is_ok_and(|shown| shown.contains("xdp")) && is_gated(node).unwrap_or(false)
-    };
+    let is_guarded = || is_entered(node).unwrap_or(false) && is_gated(node).unwrap_or(false);
     ensure!(wait_until(clock::now().plus(PATIENCE), is_guarded), "{}", node.log_tail());
     // Once the gates are there, the node puts its VIPs back.
     let is_served = || {
@@ -478,7 +486,8 @@ fn an_interface_that_is_refused_leaves_no_vip_in_the_maps() -> Result<()> {
     node.ns().ip("link set taken up")?;
     vip_tests::lab::wire::attach_pass_all(node.ns(), "taken")?;
     let second = "10.77.0.150";
-    let loads = ["load", "--iface", INTERFACE, "--iface", "taken", "--vip", second, "--group", "second"];
+    let loads =
+        ["load", "--iface", INTERFACE, "--iface", "taken:native", "--vip", second, "--group", "second"];
     ensure!(node.run(&loads)?.status.code() == Some(73));
     ensure!(!node.run(&["promote", "second"])?.status.success(), "a group without a VIP on lo is promoted");
     Ok(())
@@ -528,7 +537,7 @@ fn a_gate_comes_before_the_programs_of_others_and_stays_there() -> Result<()> {
     let (by_hand, agents) = lab.nodes().split_first().context("a node")?;
     load(by_hand)?;
     ensure!(!leaves(&lab, by_hand)?, "a frame left without a lease");
-    attach_first_on_egress(by_hand.ns(), INTERFACE)?;
+    attach_first(by_hand.ns(), INTERFACE, Direction::Out)?;
     ensure!(leaves(&lab, by_hand)?, "the other program lets nothing out: this proves nothing");
     let said = by_hand.run(&["doctor"])?;
     let said = String::from_utf8_lossy(&said.stdout);
@@ -549,11 +558,11 @@ fn a_gate_comes_before_the_programs_of_others_and_stays_there() -> Result<()> {
     };
     let before = epoch()?;
     for node in agents {
-        attach_first_on_egress(node.ns(), INTERFACE)?;
+        attach_first(node.ns(), INTERFACE, Direction::Out)?;
         let is_mended =
             || on_egress(node).is_ok_and(|names| names.first().is_some_and(|n| n == names::PROG_EGRESS));
         ensure!(wait_until(clock::now().plus(PATIENCE), is_mended), "{}", node.log_tail());
-        ensure!(node.log_tail().contains("another program decides before our gate"), "{}", node.log_tail());
+        ensure!(node.log_tail().contains("another program comes before ours"), "{}", node.log_tail());
     }
     assert_eq!((lab.wait_holder(GROUP, PATIENCE)?.name(), epoch()?), (&*holder, before));
     Ok(())

@@ -25,6 +25,7 @@ pub fn node_setup(config: &Config, table: &Table) -> Setup {
     let vips = u32::try_from(all).unwrap_or(u32::MAX);
     Setup {
         interfaces: config.interfaces.clone(),
+        modes: config.modes.clone(),
         how: attach::How::default(),
         groups,
         vips_max: vips

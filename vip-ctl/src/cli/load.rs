@@ -1,6 +1,10 @@
 //! `vip-ctl load`: the data plane on this host, by hand.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use serde_json::json;
 use vip_common::{
@@ -13,9 +17,10 @@ use super::support::{
     output::{Failure, Format, print, print_json},
 };
 use crate::{
-    dataplane::attach::{Gate, How, Mode},
+    dataplane::attach::{Attached, Gate, How},
     exit::Exit,
     lock::Lock,
+    mode::{MODES, Mode},
     node::{GroupSetup, Setup, plan, set_up},
     paths::Paths,
 };
@@ -25,19 +30,20 @@ use crate::{
     after_help = "Examples:\n  vip-ctl load --iface eth0 --vip 10.0.1.12\n  vip-ctl load --iface eth0 --vip 10.0.1.12 --dry-run"
 )]
 pub(super) struct Args {
-    /// An interface that the VIP's traffic comes in by; may be repeated.
-    #[arg(long, required = true, value_name = "IFACE")]
-    iface: Vec<String>,
+    /// An interface that the VIP's traffic comes in by, with its mode where that is not
+    /// --mode; may be repeated.
+    #[arg(long, required = true, value_name = "IFACE[:MODE]", value_parser = interface)]
+    iface: Vec<(String, Option<Mode>)>,
     /// An IPv4 address to guard; may be repeated.
     #[arg(long, value_name = "ADDRESS", value_parser = vip)]
     vip: Vec<IpAddr>,
     /// The group that these VIPs move with.
     #[arg(long, default_value = "default", value_parser = group_name)]
     group: String,
-    /// How to run XDP.
+    /// How to run the program on the way in.
     #[arg(long, value_enum, default_value_t = Mode::Auto)]
     mode: Mode,
-    /// Which hook the egress gate uses.
+    /// Which hook the egress gate uses, and the way in where its mode is tc.
     #[arg(long, value_enum, default_value_t = Gate::Auto)]
     gate: Gate,
     /// Keep a log of frames, for `vip-ctl frame-log`; slow, for debugging only.
@@ -49,6 +55,14 @@ pub(super) struct Args {
     /// Say what would happen, and do nothing.
     #[arg(long)]
     dry_run: bool,
+}
+
+/// Parses an interface, and its mode if there is one: names of interfaces have no colon.
+fn interface(text: &str) -> Result<(String, Option<Mode>), String> {
+    let Some((name, mode)) = text.split_once(':') else { return Ok((text.to_owned(), None)) };
+    let known =
+        || format!("{mode:?} is no mode: write one of {} after the colon", MODES.map(Mode::name).join(", "));
+    Ok((name.to_owned(), Some(Mode::named(mode).ok_or_else(known)?)))
 }
 
 /// Parses an IPv4 address that can be a VIP.
@@ -86,9 +100,11 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
             vips: vips.into_iter().collect(),
         }]
     };
+    let mode = |(name, mode): &(String, Option<Mode>)| (name.clone(), mode.unwrap_or(args.mode));
     let setup = Setup {
-        interfaces: args.iface.clone(),
-        how: How { mode: args.mode, gate: args.gate, frame_log: args.frame_log },
+        interfaces: args.iface.iter().map(|(name, _)| name.clone()).collect(),
+        modes: args.iface.iter().map(mode).collect::<BTreeMap<_, _>>(),
+        how: How { gate: args.gate, frame_log: args.frame_log },
         groups,
         vips_max: args.vips_max,
     };
@@ -98,11 +114,7 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
     }
     let _lock = Lock::take(paths, false)?;
     let node = set_up(paths, &setup)?;
-    let mode = |mode: Option<Mode>| match mode {
-        Some(Mode::Generic) => "generic",
-        Some(Mode::Native | Mode::Auto) => "native",
-        None => "as before",
-    };
+    let kept = |attached: &Attached| if attached.is_kept { " as before" } else { "" };
     let gate = |gate: Gate| match gate {
         Gate::Tcx | Gate::Auto => "tcx",
         Gate::Clsact => "clsact",
@@ -111,13 +123,14 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
         let attached: Vec<_> = node
             .attached
             .iter()
-            .map(|(name, a)| json!({ "name": name, "xdp": mode(a.xdp), "gate": gate(a.gate) }))
+            .map(|(name, a)| json!({ "name": name, "mode": a.mode.name(), "kept": a.is_kept, "gate": gate(a.gate) }))
             .collect();
         print_json(&json!({ "interfaces": attached, "changes": node.changes, "warnings": node.warnings }))?;
         return Ok(Exit::Ok);
     }
     for (name, attached) in &node.attached {
-        print(&format!("{name}: XDP {}, egress gate on {}\n", mode(attached.xdp), gate(attached.gate)));
+        let (mode, gate) = (attached.mode.name(), gate(attached.gate));
+        print(&format!("{name}: {mode} mode{}, egress gate on {gate}\n", kept(attached)));
     }
     for change in &node.changes {
         print(&format!("{change}\n"));

@@ -41,7 +41,7 @@ pub(super) fn check(draft: Draft, path: &Path, host_name: &str, report: &mut Rep
     }
     let api = api.and_then(|api| api.finish(path));
     let config = build(node_name?, node.interfaces.unwrap_or_default(), cluster?, (groups, hooks), path)?;
-    Some(Config { startup_delay: node.startup_delay, api, ..config })
+    Some(Config { startup_delay: node.startup_delay, modes: node.modes, api, ..config })
 }
 
 /// Builds the configuration from values that are all right.
@@ -94,6 +94,7 @@ fn build(
         me,
         startup_delay: Duration::ZERO,
         interfaces,
+        modes: BTreeMap::new(),
         cluster,
         groups: built,
         api: None,

@@ -34,7 +34,10 @@ pub use self::{
         report::{ConfigError, ConfigErrors, Place},
     },
 };
-use crate::engine::{self, GroupId, PeerLoss, Role};
+use crate::{
+    engine::{self, GroupId, PeerLoss, Role},
+    mode::Mode,
+};
 
 // What the reference says of checks.
 #[cfg(test)]
@@ -82,6 +85,8 @@ pub struct Config {
     /// The interfaces to attach the data plane to; never empty on a node that can
     /// hold.
     pub interfaces: Vec<String>,
+    /// How the program on the way in shall run on those of them for which that is said.
+    pub modes: BTreeMap<String, Mode>,
     /// The cluster.
     pub cluster: Cluster,
     /// The groups, sorted by name; a group's index is its number on the wire.
@@ -250,6 +255,7 @@ impl Config {
         [
             ("[node] name", self.node_name != next.node_name || self.me != next.me),
             ("[node] interface", self.interfaces != next.interfaces),
+            ("[node] mode", self.modes != next.modes),
             ("[node] startup_delay", self.startup_delay != next.startup_delay),
             ("[api]", self.api != next.api),
             ("[cluster] name", now.name != then.name),

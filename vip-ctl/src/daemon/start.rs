@@ -48,7 +48,7 @@ pub(super) fn bring_up(paths: &Paths, setup: &Setup, ended: &[String]) -> Result
     prune(paths, &setup.groups, ended)?;
     let node = set_up(paths, setup)?;
     for (name, attached) in &node.attached {
-        info!(interface = name, xdp = ?attached.xdp, gate = ?attached.gate, adopted = node.adopted, "attached");
+        info!(interface = name, mode = attached.mode.name(), gate = ?attached.gate, adopted = node.adopted, "attached");
     }
     for change in &node.changes {
         info!("{change}");

@@ -15,6 +15,14 @@ use vip_common::names;
 
 use super::DataPlaneError;
 
+/// What the pin of a program on the way in begins with: by XDP.
+pub(super) const PIN_XDP: &str = "xdp";
+/// By tcx.
+pub(super) const PIN_TCX: &str = names::PROG_INGRESS_TC;
+/// By clsact: a program, since a filter has no link.
+pub(super) const PIN_CLSACT: &str = "clsact";
+/// What each pin of an interface begins with.
+const PINS: [&str; 5] = [PIN_XDP, PIN_TCX, PIN_CLSACT, names::PROG_EGRESS, names::PROG_LOCAL];
 /// Where the kernel's BPF file system belongs.
 const MOUNT_POINT: &str = "/sys/fs/bpf";
 
@@ -102,7 +110,7 @@ fn removed(path: &Path, result: io::Result<()>, fine: &[io::ErrorKind]) -> Resul
 /// Is this the name of one of our links: what it is, and the interface's index?
 fn is_link(name: &str) -> bool {
     let Some((what, ifindex)) = name.rsplit_once('-') else { return false };
-    ["xdp", names::PROG_EGRESS, names::PROG_LOCAL].contains(&what) && ifindex.parse::<u32>().is_ok()
+    PINS.contains(&what) && ifindex.parse::<u32>().is_ok()
 }
 
 fn is_bpffs(path: &Path) -> Result<bool, DataPlaneError> {

@@ -9,7 +9,7 @@ use vip_common::{
     names,
 };
 
-use super::{DataPlane, DataPlaneError, bpffs, clock_check, pinned_node};
+use super::{DataPlane, DataPlaneError, bpffs, clock_check, error::errno_of, pinned_node};
 
 /// The BPF object, built by `cargo xtask build`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vip-ebpf.o"));
@@ -80,14 +80,16 @@ pub fn try_out() -> Result<(), DataPlaneError> {
 ///
 /// # Errors
 /// The errors of [`load`].
-pub fn tag() -> Result<[u64; 2], DataPlaneError> {
-    let mut ebpf = into_kernel()?;
-    let mut tag = |name: &str| {
-        let program: &mut aya::programs::Xdp = program(&mut ebpf, name)?;
+pub fn tags() -> Result<Vec<u64>, DataPlaneError> {
+    let ebpf = into_kernel()?;
+    let tag = |name: &str| {
+        let program = ebpf.program(name).ok_or_else(|| missing(name))?;
         let info = program.info();
         info.map(|info| info.tag()).map_err(|e| DataPlaneError::from_source(format!("look at {name}"), &e))
     };
-    Ok([tag(names::PROG_INGRESS)?, tag(names::PROG_INGRESS_LOGGED)?])
+    let tc = names::WAY_IN_TC.iter().map(|name| tag(name)).collect::<Result<Vec<_>, _>>()?;
+    // A kernel without them runs the way in at tc.
+    Ok(tc.into_iter().chain(names::WAY_IN_XDP.iter().filter_map(|name| tag(name).ok())).collect())
 }
 
 /// The programs in the kernel, over maps of their own.
@@ -101,10 +103,18 @@ fn into_kernel() -> Result<Ebpf, DataPlaneError> {
 
 /// Loads every program into the kernel.
 fn verify(ebpf: &mut Ebpf) -> Result<(), DataPlaneError> {
-    for name in [names::PROG_INGRESS, names::PROG_INGRESS_LOGGED, names::PROG_CLOCK] {
-        program::<aya::programs::Xdp>(ebpf, name)?.load().map_err(|e| refused(name, &e))?;
+    for name in names::WAY_IN_XDP {
+        match program::<aya::programs::Xdp>(ebpf, name)?.load() {
+            Ok(()) => {}
+            // Kernels before 5.18 know no frames of several buffers: the way in is at tc.
+            Err(e) if errno_of(&e) == Some(libc::EINVAL) => {}
+            Err(e) => return Err(refused(name, &e)),
+        }
     }
-    for name in [names::PROG_EGRESS, names::PROG_LOCAL] {
+    program::<aya::programs::Xdp>(ebpf, names::PROG_CLOCK)?
+        .load()
+        .map_err(|e| refused(names::PROG_CLOCK, &e))?;
+    for name in names::WAY_IN_TC.iter().chain(&[names::PROG_EGRESS, names::PROG_LOCAL]) {
         program::<aya::programs::SchedClassifier>(ebpf, name)?.load().map_err(|e| refused(name, &e))?;
     }
     Ok(())

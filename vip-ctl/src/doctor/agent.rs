@@ -51,7 +51,7 @@ fn versions(patient: &Patient<'_>, found: &mut Findings) {
         Err(e) => return found.error("data plane", e.to_string()),
         Ok(_) => {}
     }
-    let ours = match load::tag() {
+    let ours = match load::tags() {
         Ok(ours) => ours,
         Err(e) => return found.warning("data plane", format!("its version can't be told: {e}")),
     };

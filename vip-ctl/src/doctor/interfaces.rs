@@ -5,8 +5,9 @@ use std::fs;
 
 use super::{Findings, Level, Patient, ethtool};
 use crate::{
-    dataplane::attach,
-    host::{Interface, XdpMode},
+    dataplane::attach::{self, Presence},
+    host::Interface,
+    mode::Mode,
 };
 
 /// The largest MTU that fits into one page with XDP's headroom; most drivers run
@@ -72,9 +73,9 @@ pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
     }
     for interface in patient.interfaces() {
         link(interface, found);
-        xdp(patient, interface, found);
-        mtu(interface, found);
-        offloads(interface, found);
+        mode(patient, interface, found);
+        mtu(patient, interface, found);
+        offloads(patient, interface, found);
         egress(interface, found);
     }
     ways_in(patient, found);
@@ -91,53 +92,69 @@ fn link(interface: &Interface, found: &mut Findings) {
     found.add(level, "link", Some(&interface.name), says.replace("IFACE", &interface.name));
 }
 
-fn xdp(patient: &Patient<'_>, interface: &Interface, found: &mut Findings) {
+/// How the program on the way in runs, or would run.
+fn mode(patient: &Patient<'_>, interface: &Interface, found: &mut Findings) {
     let name = &interface.name;
     let driver = ethtool::driver(name).unwrap_or_else(|_| "unknown".into());
-    let (level, says) = match interface.xdp {
-        Some((_, id)) if !patient.guards(interface.index) => (
-            Level::Error,
-            format!("another XDP program is on it, {}: detach that one first (`ip link set {name} xdp off`)", attach::program_name(id)),
-        ),
-        Some((XdpMode::Native, _)) => (Level::Ok, format!("native mode, driver {driver}")),
-        Some((XdpMode::Generic, _)) if NATIVE_DRIVERS.contains(&driver.as_str()) => (
+    let present = patient.present.iter().map(|link| (link.index, link.clone())).collect();
+    let wanted = patient.config.and_then(|config| config.modes.get(name)).copied().unwrap_or_default();
+    let best = attach::modes(wanted, interface, &present).first().copied().unwrap_or_default();
+    let other = interface.xdp.map(|(_, id)| attach::program_name(id));
+    let (level, says) = match (patient.presence(interface), other) {
+        (Some(Presence::Runs(Mode::Tc)), Some(other)) => (
             Level::Warning,
-            format!("generic mode, although {driver} can run XDP itself: unload, lower the MTU or free queues, and load again"),
+            format!("tc mode, behind another XDP program, {other}: what that one takes never reaches this node's VIPs"),
         ),
-        Some((XdpMode::Generic, _)) => {
-            (Level::Warning, format!("generic mode, driver {driver}: it works, and is slower than native mode"))
-        }
-        None if patient.guards(interface.index) => (
+        (Some(Presence::Runs(Mode::Tc)), None) if best == Mode::Native && NATIVE_DRIVERS.contains(&driver.as_str()) => (
+            Level::Warning,
+            format!("tc mode, although {driver} can run XDP itself, which is faster: unload, lower the MTU or free queues, and load again"),
+        ),
+        (Some(Presence::Runs(Mode::Generic)), _) => (
+            Level::Warning,
+            format!("generic mode, driver {driver}: it works, and is slower than native or tc mode"),
+        ),
+        (Some(Presence::Runs(mode)), _) => (Level::Ok, format!("{} mode, driver {driver}", mode.name())),
+        (Some(Presence::Unknown), _) => (Level::Warning, "whether its program runs there can't be read".into()),
+        (Some(Presence::Gone), _) => (
             Level::Error,
             "somebody removed its program, so this node answers for no VIP here: run `vip-ctl load` again or restart the agent".into(),
         ),
-        None if NATIVE_DRIVERS.contains(&driver.as_str()) => {
+        (None, Some(other)) if best == Mode::Native && wanted == Mode::Native => (
+            Level::Error,
+            format!("another XDP program is on it, {other}: detach that one first (`ip link set {name} xdp off`), or write mode = \"tc\""),
+        ),
+        (None, Some(other)) => (Level::Warning, format!("another XDP program is on it, {other}: expect tc mode, behind it")),
+        (None, None) if best == Mode::Tc => (Level::Ok, "nothing is on it; the way in will be at tc".into()),
+        (None, None) if NATIVE_DRIVERS.contains(&driver.as_str()) => {
             (Level::Ok, format!("nothing is on it; its driver {driver} is known to run XDP natively"))
         }
-        None => (
-            Level::Warning,
-            format!("nothing is on it; its driver {driver} is not known to run XDP natively, so expect generic mode, which is slower"),
+        (None, None) => (
+            Level::Ok,
+            format!("nothing is on it; its driver {driver} is not known to run XDP natively, so expect tc mode"),
         ),
     };
-    found.add(level, "xdp", Some(name), says);
+    found.add(level, "mode", Some(name), says);
 }
 
-fn mtu(interface: &Interface, found: &mut Findings) {
+fn mtu(patient: &Patient<'_>, interface: &Interface, found: &mut Findings) {
     let Ok(mtu) = ethtool::mtu(&interface.name) else { return };
-    let is_native = interface.xdp.is_some_and(|(mode, _)| mode == XdpMode::Native);
-    if mtu > NATIVE_MTU && !is_native {
+    let wants_native =
+        patient.config.is_some_and(|config| config.modes.get(&interface.name) == Some(&Mode::Native));
+    if mtu > NATIVE_MTU && wants_native && patient.presence(interface) != Some(Presence::Runs(Mode::Native)) {
         found.add(
             Level::Warning,
             "mtu",
             Some(&interface.name),
-            format!("{mtu}: most drivers refuse native XDP above {NATIVE_MTU}, and generic mode is used then; lower it, or load with --mode generic and accept that"),
+            format!(
+                "{mtu}: many drivers refuse native XDP above {NATIVE_MTU}; lower it, or write mode = \"tc\""
+            ),
         );
     } else {
         found.add(Level::Ok, "mtu", Some(&interface.name), mtu.to_string());
     }
 }
 
-fn offloads(interface: &Interface, found: &mut Findings) {
+fn offloads(patient: &Patient<'_>, interface: &Interface, found: &mut Findings) {
     let name = &interface.name;
     let Ok(offloads) = ethtool::offloads(name) else {
         found.add(Level::Ok, "offloads", Some(name), "its driver tells of none");
@@ -151,12 +168,13 @@ fn offloads(interface: &Interface, found: &mut Findings) {
             format!("LRO merges frames before XDP sees them, and most drivers refuse XDP then: run `ethtool -K {name} lro off`"),
         );
     }
-    if offloads.vlan_rx && has_vlans(name) {
+    let is_xdp = matches!(patient.presence(interface), Some(Presence::Runs(Mode::Native | Mode::Generic)));
+    if is_xdp && offloads.vlan_rx && has_vlans(name) {
         found.add(
             Level::Warning,
             "offloads",
             Some(name),
-            format!("the NIC takes VLAN tags out before XDP sees them, so frames of all VLANs on it look alike: if a VIP is in one of them, run `ethtool -K {name} rxvlan off`"),
+            format!("the NIC takes VLAN tags out before XDP sees them, so frames of all VLANs on it look alike, and answers leave without a tag: if a VIP is in one of them, name that VLAN's interface, write mode = \"tc\", or run `ethtool -K {name} rxvlan off`"),
         );
     } else if !offloads.lro {
         found.add(Level::Ok, "offloads", Some(name), "LRO is off, and no VLAN tag is lost");

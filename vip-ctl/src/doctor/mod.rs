@@ -21,7 +21,10 @@ use serde::Serialize;
 
 use crate::{
     config::Config,
-    dataplane::DataPlane,
+    dataplane::{
+        DataPlane,
+        attach::{self, Presence},
+    },
     host::{Host, Interface},
     paths::Paths,
     report::Status,
@@ -127,7 +130,12 @@ impl Patient<'_> {
 
     /// Is our program pinned for this interface?
     fn guards(&self, ifindex: u32) -> bool {
-        crate::dataplane::attach::is_attached(&self.paths.bpf_dir, ifindex)
+        attach::is_attached(&self.paths.bpf_dir, ifindex)
+    }
+
+    /// Does our program run on the way in of this interface? `None` if none is pinned.
+    fn presence(&self, link: &Interface) -> Option<Presence> {
+        self.guards(link.index).then(|| attach::presence(&self.paths.bpf_dir, link))
     }
 
     /// Can this node hold, so that it has a data plane, as far as is known?

@@ -21,7 +21,7 @@ use std::{
 use futures_util::TryStreamExt;
 use netlink_packet_route::{
     address::{AddressAttribute, AddressMessage, AddressScope},
-    link::{LinkAttribute, LinkFlags, LinkXdp, XdpAttached},
+    link::{LinkAttribute, LinkFlags, LinkInfo, LinkXdp, XdpAttached},
 };
 use rtnetlink::Handle;
 use tokio::runtime::Runtime;
@@ -112,7 +112,7 @@ impl<T> Tried<T> for Result<T, rtnetlink::Error> {
 }
 
 /// An interface of this network namespace.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Interface {
     /// Its index.
     pub index: u32,
@@ -126,6 +126,11 @@ pub struct Interface {
     pub carrier: bool,
     /// True for `lo`.
     pub loopback: bool,
+    /// What it is if the kernel makes it, such as `bond`, `vlan` or `veth`; `None` for
+    /// what a driver of hardware makes.
+    pub kind: Option<String>,
+    /// The index of the interface that it is a port of: a bond, a bridge, a VRF.
+    pub controller: Option<u32>,
     /// The mode and id of the XDP program on it.
     pub xdp: Option<(XdpMode, u32)>,
 }
@@ -466,18 +471,26 @@ fn interface(link: &netlink_packet_route::link::LinkMessage) -> Interface {
         up: flags.contains(LinkFlags::Up),
         carrier: flags.contains(LinkFlags::LowerUp),
         loopback: flags.contains(LinkFlags::Loopback),
-        xdp: None,
+        ..Interface::default()
     };
     for attribute in &link.attributes {
         if let LinkAttribute::IfName(name) = attribute {
             interface.name.clone_from(name);
         } else if let LinkAttribute::Address(address) = attribute {
             interface.mac = address.as_slice().try_into().ok();
+        } else if let LinkAttribute::Controller(index) = attribute {
+            interface.controller = Some(*index);
+        } else if let LinkAttribute::LinkInfo(info) = attribute {
+            interface.kind = info.iter().find_map(kind);
         } else if let LinkAttribute::Xdp(xdp) = attribute {
             interface.xdp = xdp_program(xdp);
         }
     }
     interface
+}
+
+fn kind(info: &LinkInfo) -> Option<String> {
+    if let LinkInfo::Kind(kind) = info { Some(kind.to_string()) } else { None }
 }
 
 fn xdp_program(attributes: &[LinkXdp]) -> Option<(XdpMode, u32)> {

@@ -167,8 +167,8 @@ fn unready(status: &Status) -> Vec<String> {
         if status.interfaces.is_empty() {
             reasons.push("the data plane is on no interface".into());
         }
-        let bare = status.interfaces.iter().filter(|interface| interface.xdp.is_none());
-        reasons.extend(bare.map(|interface| format!("no XDP program is on {}", interface.name)));
+        let bare = status.interfaces.iter().filter(|interface| interface.mode.is_none());
+        reasons.extend(bare.map(|interface| format!("no program is on the way in of {}", interface.name)));
     }
     reasons
 }
@@ -188,9 +188,9 @@ mod tests {
 
     #[test]
     fn ready_is_who_could_serve() {
-        let interface = |xdp: Option<&str>| InterfaceStatus {
+        let interface = |mode: Option<&str>| InterfaceStatus {
             name: "eth0".into(),
-            xdp: xdp.map(str::to_owned),
+            mode: mode.map(str::to_owned),
             carrier: true,
         };
         let ready = Status {
@@ -201,7 +201,7 @@ mod tests {
         };
         assert_eq!(unready(&ready), Vec::<String>::new());
         let bare = Status { interfaces: vec![interface(None)], ..ready.clone() };
-        assert_eq!(unready(&bare), ["no XDP program is on eth0"]);
+        assert_eq!(unready(&bare), ["no program is on the way in of eth0"]);
         let alone = Status { quorate: Some(false), silent: true, interfaces: Vec::new(), ..ready.clone() };
         assert_eq!(unready(&alone).len(), 3);
         let witness = Status { mode: "witness".into(), interfaces: Vec::new(), ..ready };

@@ -4,6 +4,7 @@
 //! Coming up, the node answers nothing before the gates are there; going down,
 //! the gates are the last to leave.
 
+mod attaching;
 pub mod plan;
 mod ways;
 
@@ -21,12 +22,13 @@ use crate::{
     clock,
     dataplane::{
         DataPlane, DataPlaneError, MapGroup,
-        attach::{self, Attached, How, Mode},
+        attach::{self, Attached, How},
         bpffs,
-        load::{load, load_under},
+        load::load,
     },
     exit::Exit,
     host::{Host, HostError, Interface},
+    mode::Mode,
     paths::Paths,
 };
 
@@ -50,6 +52,8 @@ pub struct GroupSetup {
 pub struct Setup {
     /// Interfaces to attach to; empty leaves them as they are.
     pub interfaces: Vec<String>,
+    /// How to run the way in where that is not left to vip-ctl, by interface.
+    pub modes: BTreeMap<String, Mode>,
     /// How to attach to them.
     pub how: How,
     /// Groups to add or change.
@@ -357,19 +361,6 @@ fn refuse_mixing(plane: &DataPlane, setup: &Setup) -> Result<(), NodeError> {
     Ok(())
 }
 
-/// Names the owner of a hook that is occupied.
-fn owner_of(host: &Host, error: DataPlaneError) -> NodeError {
-    let DataPlaneError::Occupied { iface, .. } = &error else { return error.into() };
-    let id = host
-        .interfaces()
-        .ok()
-        .and_then(|present| present.into_values().find(|i| i.name == *iface))
-        .and_then(|interface| interface.xdp)
-        .map(|(_, id)| id);
-    let Some(id) = id else { return error.into() };
-    DataPlaneError::Occupied { iface: iface.clone(), owner: attach::program_name(id) }.into()
-}
-
 impl Node {
     /// A node that is up already, with nothing to report yet.
     #[must_use]
@@ -436,7 +427,7 @@ impl Node {
         let named: BTreeMap<_, _> = named.collect();
         // A refused interface must leave no VIP in the maps of a node that is up: it could
         // be promoted, and be answered without an address on `lo`.
-        self.attach(&mut ebpf, setup.how, interfaces)?;
+        self.attach(&mut ebpf, setup, interfaces)?;
         for vip in self.put(&setup.groups)? {
             let group = named.get(&vip).map_or("", |name| name.as_str());
             self.changes.push(format!("{vip} in group {group}"));
@@ -445,66 +436,6 @@ impl Node {
         let vips = self.vip_groups()?;
         self.changes.extend(self.host.ensure(&vips)?);
         Ok(())
-    }
-
-    /// Attaches again to those of the node's interfaces that exist, with the maps
-    /// that this node has open and no others.
-    ///
-    /// # Errors
-    /// [`NodeError`]; whatever could be attached is, and nothing is removed.
-    pub fn attach_again(&mut self, setup: &Setup) -> Result<(), NodeError> {
-        let mut ebpf = load_under(&self.plane)?;
-        let present = self.host.interfaces()?;
-        let is_there = |name: &&String| present.values().any(|interface| interface.name == **name);
-        let there: Vec<_> = setup.interfaces.iter().filter(is_there).cloned().collect();
-        let attached = self.attach(&mut ebpf, setup.how, &chosen(&there, &present)?);
-        // Repairs the host even if an interface is in trouble.
-        let repaired = self.repair();
-        attached.and(repaired.map(drop))
-    }
-
-    /// Attaches to these interfaces, and replaces the programs on all others that
-    /// have them. Goes on after an interface in trouble, so that the others get
-    /// their gates; returns the first error.
-    fn attach(
-        &mut self,
-        ebpf: &mut Ebpf,
-        how: How,
-        interfaces: &[(Interface, [u8; 6])],
-    ) -> Result<(), NodeError> {
-        attach::sweep(&mut self.plane)?;
-        let mut result = Ok(());
-        for (interface, mac) in interfaces {
-            let written = self.plane.set_iface(interface.index, *mac);
-            result = result.and(written.map_err(NodeError::from));
-        }
-        let dir = self.plane.dir().to_owned();
-        attach::attach_local(ebpf, &dir, how.gate)?;
-        let mut names: Vec<String> = attach::interfaces(&dir)?.into_values().collect();
-        names.extend(interfaces.iter().map(|(interface, _)| interface.name.clone()));
-        names.sort();
-        names.dedup();
-        for name in names {
-            let host = &self.host;
-            let running = |ifindex| match host.interfaces() {
-                Ok(present) => Ok(present.get(&ifindex).and_then(|there| there.xdp).map(|(_, id)| id)),
-                Err(e) => Err(DataPlaneError::from_source("list the interfaces".into(), &e)),
-            };
-            let attached = match attach::attach(ebpf, &dir, &name, how, &running) {
-                Ok(attached) => attached,
-                Err(e) => {
-                    result = result.and(Err(owner_of(host, e)));
-                    continue;
-                }
-            };
-            if how.mode == Mode::Auto && attached.xdp == Some(Mode::Generic) {
-                self.warnings.push(format!(
-                    "{name} can't run XDP in its driver: generic mode is used, which is slower and sees packets later"
-                ));
-            }
-            self.attached.push((name, attached));
-        }
-        result
     }
 
     /// Every VIP's group.

@@ -2,8 +2,8 @@
 //! order as bringing a node up and down does, and meets the same refusals.
 
 use super::{
-    DataPlane, DataPlaneError, Host, Mode, NodeError, Setup, attach, chosen, refuse_mixing,
-    refuse_ordinary_addresses, refuse_taken,
+    DataPlane, DataPlaneError, Host, Mode, NodeError, Setup, attach, attaching::owner_of, chosen,
+    refuse_mixing, refuse_ordinary_addresses, refuse_taken,
 };
 use crate::{dataplane::load, paths::Paths};
 
@@ -33,16 +33,20 @@ pub fn of_set_up(paths: &Paths, setup: &Setup) -> Result<Vec<String>, NodeError>
         if guarded.contains_key(&interface.index) {
             continue;
         }
+        let mut modes = attach::modes(setup.mode(&interface.name), interface, &present);
         if interface.xdp.is_some() {
-            let error = DataPlaneError::Occupied { iface: interface.name.clone(), owner: String::new() };
-            return Err(super::owner_of(&host, error));
+            modes.retain(|mode| *mode == Mode::Tc);
+            if modes.is_empty() {
+                let error = DataPlaneError::Occupied { iface: interface.name.clone(), owner: String::new() };
+                return Err(owner_of(&host, error));
+            }
         }
-        let mode = match setup.how.mode {
-            Mode::Auto => "native, or else generic, mode",
-            Mode::Native => "native mode",
-            Mode::Generic => "generic mode",
-        };
-        happen.push(format!("XDP in {mode} and an egress gate would go on {}", interface.name));
+        let modes: Vec<_> = modes.iter().map(|mode| mode.name()).collect();
+        happen.push(format!(
+            "a program in {} mode and an egress gate would go on {}",
+            modes.join(" or else "),
+            interface.name
+        ));
     }
     let vips = match &plane {
         Some(plane) => plane.vips()?,
@@ -80,7 +84,7 @@ pub fn of_tear_down(paths: &Paths) -> Result<Vec<String>, NodeError> {
         }
         happen.extend(host.saved_changes()?);
         for (_, name) in attach::interfaces(&paths.bpf_dir)? {
-            happen.push(format!("XDP and the egress gate would be taken off {name}"));
+            happen.push(format!("the programs would be taken off {name}"));
         }
         happen.push(format!("programs and maps pinned at {} would be removed", paths.bpf_dir.display()));
     } else {

@@ -14,9 +14,13 @@ use vip_lease::lateness::Lateness;
 pub use self::text::text;
 use crate::{
     clock,
-    dataplane::{DataPlane, DataPlaneError, MapGroup, attach, observe},
+    dataplane::{
+        DataPlane, DataPlaneError, MapGroup,
+        attach::{self, Presence},
+        observe,
+    },
     events::Tally,
-    host::{Host, HostError, XdpMode},
+    host::{Host, HostError},
 };
 
 /// One node's view of itself and of the cluster.
@@ -117,8 +121,9 @@ pub struct Candidate {
 pub struct InterfaceStatus {
     /// Its name.
     pub name: String,
-    /// `native` or `generic`; null if it has no XDP program any more.
-    pub xdp: Option<String>,
+    /// How the program on the way in runs: `native` or `generic` XDP, or `tc`; null if it
+    /// is not there any more.
+    pub mode: Option<String>,
     /// True if it is up and has a carrier.
     pub carrier: bool,
 }
@@ -282,17 +287,17 @@ impl Status {
         let present = host.interfaces()?;
         for (ifindex, name) in attach::interfaces(plane.dir())? {
             let interface = present.get(&ifindex);
-            let xdp = interface.and_then(|i| i.xdp).map(|(mode, _)| match mode {
-                XdpMode::Generic => "generic".to_owned(),
-                XdpMode::Native => "native".to_owned(),
-            });
-            if xdp.is_none() {
+            let mode = match interface.map(|link| attach::presence(plane.dir(), link)) {
+                Some(Presence::Runs(mode)) => Some(mode.name().to_owned()),
+                Some(Presence::Gone | Presence::Unknown) | None => None,
+            };
+            if mode.is_none() {
                 self.warnings.push(format!(
-                    "no XDP program is on {name} any more: its VIPs are not answered there; run `vip-ctl load` again or restart the agent"
+                    "no program is on the way in of {name} any more: its VIPs are not answered there; run `vip-ctl load` again or restart the agent"
                 ));
             }
             let carrier = interface.is_some_and(|i| i.up && i.carrier);
-            self.interfaces.push(InterfaceStatus { name, xdp, carrier });
+            self.interfaces.push(InterfaceStatus { name, mode, carrier });
         }
         if self.interfaces.is_empty() {
             self.warnings.push(

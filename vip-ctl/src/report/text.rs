@@ -50,9 +50,9 @@ pub fn text(status: &Status) -> String {
     for interface in &status.interfaces {
         let _ = writeln!(
             out,
-            "interface {}: XDP {}, {}",
+            "interface {}: {}, {}",
             interface.name,
-            interface.xdp.as_deref().unwrap_or("not attached"),
+            interface.mode.as_ref().map_or("not attached".to_owned(), |mode| format!("{mode} mode")),
             if interface.carrier { "carrier" } else { "no carrier" }
         );
     }

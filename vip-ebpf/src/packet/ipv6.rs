@@ -8,7 +8,7 @@ const SOURCE_AT: usize = 8;
 const DESTINATION_AT: usize = 24;
 
 /// Bytes of a header, without extensions.
-const LEN: usize = 40;
+pub const LEN: usize = 40;
 
 /// Who sent the packet at `offset`; `None` if the frame ends before that.
 #[inline(always)]

@@ -117,10 +117,10 @@ pub const BY_HAND: &[Row] = &[
         0,
         "dry run: programs and maps would be loaded … {vip} would be guarded, in group db",
     ),
-    ("load --iface eth0 --vip {vip} --group db", 0, "eth0: XDP native, egress gate on … {vip} in group db"),
-    ("load --iface eth0 --vip {vip} --group db", 0, "eth0: XDP as before, egress gate on"),
+    ("load --iface eth0 --vip {vip} --group db", 0, "eth0: tc mode, egress gate on … {vip} in group db"),
+    ("load --iface eth0 --vip {vip} --group db", 0, "eth0: tc mode as before, egress gate on"),
     ("load --iface eth0 --vip {vip} --group web --dry-run", 64, "the VIP {vip} is in group \"db\" already"),
-    ("status", 0, "from its maps alone (no agent answers) … eth0: XDP native, carrier … db: standby"),
+    ("status", 0, "from its maps alone (no agent answers) … eth0: tc mode, carrier … db: standby"),
     ("promote --dry-run", 0, "dry run: group db would be active on this node, by hand"),
     ("demote --dry-run", 0, "dry run: nothing would change"),
     ("promote nothing", 105, "there is no group or VIP \"nothing\" here"),
@@ -132,7 +132,7 @@ pub const BY_HAND: &[Row] = &[
     (
         "-o json status",
         0,
-        r#"{"cluster":null,"mode":"manual","interfaces":[{"name":"eth0","xdp":"native","carrier":true}],
+        r#"{"cluster":null,"mode":"manual","interfaces":[{"name":"eth0","mode":"tc","carrier":true}],
             "groups":[{"name":"db","mode":"manual","state":"active","vips":[{"address":"{vip}"}]}]}"#,
     ),
     ("metrics", 0, "# TYPE vip_up gauge … vip_up{node=\" … \"} 1\n"),
@@ -145,7 +145,7 @@ pub const BY_HAND: &[Row] = &[
             "…"]}"#,
     ),
     ("explain db", 69, "no agent runs on this node … explain needs one"),
-    ("doctor", 0, "ok       xdp            eth0: … native mode … 0 errors, "),
+    ("doctor", 0, "ok       mode           eth0: … tc mode … 0 errors, "),
     (
         "-o json doctor",
         0,
@@ -170,7 +170,7 @@ pub const BY_HAND: &[Row] = &[
     (
         "-o json load --iface eth0 --vip {vip} --frame-log",
         0,
-        r#"{"interfaces":[{"name":"eth0","xdp":"native","gate":"…"}],
+        r#"{"interfaces":[{"name":"eth0","mode":"tc","kept":false,"gate":"…"}],
             "changes":["{vip} in group default","…"],"warnings":[]}"#,
     ),
 ];
@@ -180,7 +180,7 @@ pub const TAKEN_OFF: &[Row] = &[
     (
         "-o json unload --dry-run",
         0,
-        r#"{"dry_run":true,"would":["XDP and the egress gate would be taken off eth0","…"]}"#,
+        r#"{"dry_run":true,"would":["the programs would be taken off eth0","…"]}"#,
     ),
     ("-o json unload", 0, r#"{"unloaded":true}"#),
     ("status", 69, "run `vip-ctl load"),

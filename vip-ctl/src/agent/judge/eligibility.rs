@@ -235,15 +235,7 @@ mod tests {
     }
 
     fn links(carrier: bool) -> BTreeMap<u32, Interface> {
-        let link = Interface {
-            index: 7,
-            name: "eth1".into(),
-            mac: None,
-            up: true,
-            carrier,
-            loopback: false,
-            xdp: None,
-        };
+        let link = Interface { index: 7, name: "eth1".into(), up: true, carrier, ..Interface::default() };
         [(7, link)].into()
     }
 

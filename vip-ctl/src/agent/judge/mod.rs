@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     clock, config,
-    dataplane::attach,
+    dataplane::attach::{self, Presence},
     host::{Host, HostError, Interface, Watched},
 };
 
@@ -77,7 +77,7 @@ pub trait Links {
     fn has_program(&self, link: &Interface) -> bool;
     /// Is it surely gone from there?
     fn lost_program(&self, link: &Interface) -> bool;
-    /// Does another program decide before our gate what leaves by this interface?
+    /// Does another program come before one of ours at tc on this interface?
     fn is_displaced(&self, link: &Interface) -> bool;
 }
 
@@ -99,15 +99,15 @@ impl Links for HostLinks {
     }
 
     fn has_program(&self, link: &Interface) -> bool {
-        attach::runs_on(&self.bpf_dir, link.index, link.xdp.map(|(_, id)| id))
+        matches!(attach::presence(&self.bpf_dir, link), Presence::Runs(_))
     }
 
     fn lost_program(&self, link: &Interface) -> bool {
-        attach::is_gone(&self.bpf_dir, link.index, link.xdp.map(|(_, id)| id))
+        attach::presence(&self.bpf_dir, link) == Presence::Gone
     }
 
     fn is_displaced(&self, link: &Interface) -> bool {
-        attach::is_displaced(&self.bpf_dir, link.index, &link.name)
+        attach::is_displaced(&self.bpf_dir, link)
     }
 }
 
@@ -289,8 +289,8 @@ impl<T: Tell, L: Links> Serving<T, L> {
         self.poll_gates()
     }
 
-    /// Does a program of somebody else decide before one of our gates? Then has the
-    /// keeper put the gate first again. Two that both want to be first take turns
+    /// Does a program of somebody else come before one of ours at tc? Then has the
+    /// keeper put ours first again. Two that both want to be first take turns
     /// of some seconds.
     fn poll_gates(&mut self) -> Vec<Notice> {
         if self.polls_without > 0 {
@@ -323,7 +323,8 @@ impl<T: Tell, L: Links> Serving<T, L> {
             }
         };
         let is_down = self.interfaces.iter().find_map(|name| down(name, &present));
-        let without = || self.unprogrammed.as_ref().map(|name| format!("{name} has no XDP program"));
+        let without =
+            || self.unprogrammed.as_ref().map(|name| format!("{name} has no program on the way in"));
         let bad = is_down.or_else(without);
         let news = self.judge.judge(bad.as_deref(), &present);
         let words: Vec<_> = news.iter().filter_map(|news| Some((news.group, news.word?))).collect();
@@ -414,7 +415,7 @@ mod tests {
     }
 
     fn link(carrier: bool) -> Interface {
-        Interface { index: 7, name: "eth0".into(), mac: None, up: true, carrier, loopback: false, xdp: None }
+        Interface { index: 7, name: "eth0".into(), up: true, carrier, ..Interface::default() }
     }
 
     fn groups(count: usize) -> Vec<Group> {
@@ -504,7 +505,7 @@ mod tests {
         else {
             panic!("{told:?}")
         };
-        assert!(because.contains("eth0 has no XDP program"), "{because}");
+        assert!(because.contains("eth0 has no program on the way in"), "{because}");
         // Only the keeper can tell whether it is back, and it tries again.
         let told: Vec<_> = (0..POLLS_WITHOUT * 2).flat_map(|_| serving.poll_programs()).collect();
         assert!(matches!(&told[..], [Notice::Watched(Watched::Missed), _]), "{told:?}");
@@ -575,7 +576,7 @@ mod tests {
         else {
             panic!()
         };
-        assert_eq!(why, "eth0 has no XDP program");
+        assert_eq!(why, "eth0 has no program on the way in");
         assert_eq!(words.try_iter().collect::<Vec<_>>(), [[(GroupId(0), Eligible::No)]]);
     }
 }

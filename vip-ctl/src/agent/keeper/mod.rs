@@ -28,7 +28,10 @@ use super::{
 use crate::{
     clock,
     config::Config,
-    dataplane::{DataPlaneError, attach},
+    dataplane::{
+        DataPlaneError,
+        attach::{self, Presence},
+    },
     engine::{GroupId, GroupState, Label, NodeId, Transition},
     host::{Interface, Watched, mac_text},
     node::{Node, NodeError, Setup},
@@ -322,14 +325,10 @@ impl<T: Tell> Keeper<T> {
         if let Some(link) = ours().find(|link| !runs(&self.paths, link)) {
             return self.come_back(&link.name);
         }
-        let is_displaced =
-            |link: &&Interface| attach::is_displaced(&self.paths.bpf_dir, link.index, &link.name);
+        let is_displaced = |link: &&Interface| attach::is_displaced(&self.paths.bpf_dir, link);
         let mut gates = ours().chain(present.values().filter(|link| link.loopback));
         if let Some(link) = gates.find(is_displaced) {
-            warn!(
-                interface = link.name,
-                "another program decides before our gate what leaves: putting the gate first"
-            );
+            warn!(interface = link.name, "another program comes before ours at tc: putting ours first");
             return self.come_back(&link.name);
         }
         let known = node.plane.ifaces().unwrap_or_default();
@@ -379,5 +378,5 @@ impl<T: Tell> Keeper<T> {
 
 /// Does our program run on this interface?
 fn runs(paths: &Paths, link: &Interface) -> bool {
-    attach::runs_on(&paths.bpf_dir, link.index, link.xdp.map(|(_, id)| id))
+    matches!(attach::presence(&paths.bpf_dir, link), Presence::Runs(_))
 }

@@ -10,7 +10,7 @@ pub mod hooks;
 mod mac;
 mod node;
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use toml::{Spanned, de::DeTable};
 
@@ -52,9 +52,13 @@ pub(super) fn document(table: &DeTable<'_>, has_more: bool, report: &mut Report<
         top.table("node", "[node]", report).map(|(table, span)| Section::new("[node]", table, span, report));
     let node = match node {
         Some(section) => this_node(&section, report),
-        None => {
-            ThisNode { name: ThisName::Host, interfaces: None, startup_delay: Duration::ZERO, span: 0..0 }
-        }
+        None => ThisNode {
+            name: ThisName::Host,
+            interfaces: None,
+            modes: BTreeMap::new(),
+            startup_delay: Duration::ZERO,
+            span: 0..0,
+        },
     };
     if top.lacks("cluster") {
         report.add(0..0, "there is no [cluster]: add it, with a [[cluster.node]] for each node");

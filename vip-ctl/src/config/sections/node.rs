@@ -1,13 +1,19 @@
 //! `[node]`: this node, its interfaces and its startup delay.
 
-use std::{ops::Range, time::Duration};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
-use toml::Spanned;
+use toml::{Spanned, de::DeValue};
 
 use super::{delay_of, name_of};
-use crate::config::{
-    INTERFACE_LEN_MAX,
-    text::{report::Report, section::Section},
+use crate::{
+    config::{
+        INTERFACE_LEN_MAX,
+        text::{
+            report::Report,
+            section::{Section, at, wrong_type},
+        },
+    },
+    mode::{MODES, Mode},
 };
 
 /// The node's name, as far as `[node]` gives it.
@@ -23,6 +29,8 @@ pub(in crate::config) struct ThisNode {
     pub(in crate::config) name: ThisName,
     /// `None` if there is no such key; empty if it is wrong, which was reported.
     pub(in crate::config) interfaces: Option<Vec<String>>,
+    /// How the way in of each shall run, where that is said.
+    pub(in crate::config) modes: BTreeMap<String, Mode>,
     pub(in crate::config) startup_delay: Duration,
     pub(in crate::config) span: Range<usize>,
 }
@@ -36,21 +44,52 @@ pub(super) fn this_node(section: &Section<'_>, report: &mut Report<'_>) -> ThisN
             .map_or(ThisName::Wrong, ThisName::Given),
     };
     let startup_delay = delay_of(section, "startup_delay", report).unwrap_or_default();
-    ThisNode { name, interfaces: interfaces(section, report), startup_delay, span: section.span.clone() }
+    let mut modes = BTreeMap::new();
+    let interfaces = interfaces(section, &mut modes, report);
+    ThisNode { name, interfaces, modes, startup_delay, span: section.span.clone() }
 }
 
 /// The interface that only this host can reach.
 const LOOPBACK: &str = "lo";
 
-fn interfaces(section: &Section<'_>, report: &mut Report<'_>) -> Option<Vec<String>> {
-    let value = section.get("interface")?;
-    let written = if value.get_ref().is_array() {
-        section.strings("interface", "[\"eth0\", \"eth1\"]", report)?
-    } else {
-        section.string("interface", "\"eth0\"", report).into_iter().collect()
+/// The interfaces: one, or several, each by its name or as a table with its mode.
+fn interfaces(
+    section: &Section<'_>,
+    modes: &mut BTreeMap<String, Mode>,
+    report: &mut Report<'_>,
+) -> Option<Vec<String>> {
+    let all = mode_of(section, report);
+    let Some(value) = section.get("interface") else {
+        if let Some(mode) = section.get("mode") {
+            report
+                .add(mode.span(), "mode is about the interface, and there is none: add interface = \"eth0\"");
+        }
+        return None;
     };
-    if value.get_ref().as_array().is_some_and(|array| array.is_empty()) {
-        report.add(value.span(), "interface names none: write interface = \"eth0\"");
+    let mut written = Vec::new();
+    match value.get_ref() {
+        DeValue::Array(array) => {
+            if array.is_empty() {
+                report.add(value.span(), "interface names none: write interface = \"eth0\"");
+            }
+            for element in array {
+                let (name, mode) = one(element, report);
+                let Some(name) = name else { continue };
+                if let Some(mode) = mode.or(all) {
+                    modes.insert((*name.get_ref()).to_owned(), mode);
+                }
+                written.push(name);
+            }
+        }
+        DeValue::String(_)
+        | DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Table(_) => {
+            written.extend(section.string("interface", "\"eth0\"", report));
+            modes.extend(written.iter().filter_map(|name| Some(((*name.get_ref()).to_owned(), all?))));
+        }
     }
     let interfaces = interface_names(written.clone(), report);
     if let Some(loopback) = written.iter().find(|name| *name.get_ref() == LOOPBACK) {
@@ -61,6 +100,37 @@ fn interfaces(section: &Section<'_>, report: &mut Report<'_>) -> Option<Vec<Stri
         report.add(loopback.span(), message);
     }
     Some(interfaces)
+}
+
+/// An interface of several.
+fn one<'a>(
+    element: &'a Spanned<DeValue<'a>>,
+    report: &mut Report<'_>,
+) -> (Option<Spanned<&'a str>>, Option<Mode>) {
+    match (element.get_ref().as_str(), element.get_ref().as_table()) {
+        (Some(name), _) => (Some(at(element.span(), name)), None),
+        (None, Some(table)) => {
+            let section = Section::new("[[node.interface]]", table, element.span(), report);
+            (section.required("name", "\"eth0\"", report), mode_of(&section, report))
+        }
+        (None, None) => {
+            let example = "interface = [\"eth0\", { name = \"eth1\", mode = \"tc\" }]";
+            wrong_type("interface", "an array of strings and tables", example, element, report);
+            (None, None)
+        }
+    }
+}
+
+/// The mode that a table names.
+fn mode_of(section: &Section<'_>, report: &mut Report<'_>) -> Option<Mode> {
+    let written = section.string("mode", "\"tc\"", report)?;
+    let mode = Mode::named(written.get_ref());
+    if mode.is_none() {
+        let names = MODES.map(Mode::name).join(", ");
+        let message = format!("mode = \"{}\" is no choice: write one of {names}", written.get_ref());
+        report.add(written.span(), message);
+    }
+    mode
 }
 
 /// Interfaces, each once and with a name that Linux can have.

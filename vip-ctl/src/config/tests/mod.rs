@@ -69,6 +69,7 @@ fn all_that_there_is_is_understood() {
         interfaces: [
             "eth0",
         ],
+        modes: {},
         cluster: Cluster {
             name: "shop",
             key_file: "/etc/vip/cluster.key",
@@ -159,7 +160,7 @@ fn all_that_there_is_is_understood() {
 fn the_least_that_can_be_said_has_the_documented_defaults() {
     let config = good(
         r#"
-        node.interface = ["eth0", "bond0.12"]
+        node.interface = ["eth0", { name = "bond0.12", mode = "tc" }]
         cluster = { name = "one", key_file = "keys/cluster.key", node = [{ name = "db-b", address = "[fd00::5]:7077" }] }
         [[group]]
         name = "web"
@@ -175,6 +176,9 @@ fn the_least_that_can_be_said_has_the_documented_defaults() {
             "eth0",
             "bond0.12",
         ],
+        modes: {
+            "bond0.12": Tc,
+        },
         cluster: Cluster {
             name: "one",
             key_file: "keys/cluster.key",
@@ -430,6 +434,23 @@ fn a_hardware_address_is_a_nodes_own_and_no_matter_of_the_clusters() {
     assert_eq!(macs, [None, Some([2, 0, 0x5e, 0x10, 0, 10]), None]);
     assert_eq!((plain.digest(), plain.nodes_digest()), (with.digest(), with.nodes_digest()));
     assert_eq!(plain.needs_restart(&with), ["[[cluster.node]]"]);
+}
+
+#[test]
+fn a_mode_is_for_all_interfaces_or_for_one() {
+    use crate::mode::Mode::{Native, Tc};
+    let of =
+        |text: &str| good(&edited(&[("interface = \"eth0\"", text)])).modes.into_iter().collect::<Vec<_>>();
+    assert_eq!(of("interface = \"eth0\"\nmode = \"tc\""), [("eth0".into(), Tc)]);
+    let two = "mode = \"tc\"\ninterface = [\"eth0\", { name = \"eth1\", mode = \"native\" }]";
+    assert_eq!(of(two), [("eth0".into(), Tc), ("eth1".into(), Native)]);
+    let tables =
+        "[[node.interface]]\nname = \"eth1\"\nmode = \"native\"\n[[node.interface]]\nname = \"eth0\"";
+    let config = good(&edited(&[("interface = \"eth0\"", tables)]));
+    assert_eq!(
+        (config.interfaces, config.modes),
+        (vec!["eth1".into(), "eth0".into()], [("eth1".into(), Native)].into())
+    );
 }
 
 #[test]

@@ -312,8 +312,25 @@ fn interfaces_that_cannot_be() {
     vip.toml:3:34: "eth 1" can't be an interface: write one as `ip link` shows it
     vip.toml:3:43: "a/b" can't be an interface: write one as `ip link` shows it
     vip.toml:3:50: the interface "sixteen-bytes-if" has 16 bytes, and Linux has names of 15 at most: write it as `ip link` shows it
-    vip.toml:3:70: interface is an array of strings, and 3 is an integer: write interface = ["eth0", "eth1"]
+    vip.toml:3:70: interface is an array of strings and tables, and 3 is an integer: write interface = ["eth0", { name = "eth1", mode = "tc" }]
     "#);
+}
+
+#[test]
+fn modes_that_there_are_not() {
+    let found = errors(&edited(&[(
+        "interface = \"eth0\"",
+        "mode = \"fast\"\ninterface = [\"eth0\", { name = \"eth1\", mode = \"xdp\" }, { mode = \"tc\" }, { name = \"eth2\", driver = \"x\" }]",
+    )]));
+    insta::assert_snapshot!(found, @r#"
+    vip.toml:3:8: mode = "fast" is no choice: write one of auto, native, tc, generic
+    vip.toml:4:46: mode = "xdp" is no choice: write one of auto, native, tc, generic
+    vip.toml:4:55: [[node.interface]] has no name: add name = "eth0"
+    vip.toml:4:89: [[node.interface]] has no key "driver": remove it, or write one of name, mode
+    "#);
+    let found =
+        errors(&edited(&[("name = \"db-a\"\ninterface = \"eth0\"", "name = \"tie\"\nmode = \"tc\"")]));
+    insta::assert_snapshot!(found, @r#"vip.toml:3:8: mode is about the interface, and there is none: add interface = "eth0""#);
 }
 
 #[test]

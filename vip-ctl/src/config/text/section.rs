@@ -13,7 +13,8 @@ use super::{keepalived, report::Report, suggest::nearest};
 
 /// The tables of the file, and the keys that each of them has.
 pub(in crate::config) const KEYS: &[(&str, &[&str])] = &[
-    ("[node]", &["name", "interface", "startup_delay"]),
+    ("[node]", &["name", "interface", "mode", "startup_delay"]),
+    ("[[node.interface]]", &["name", "mode"]),
     ("[cluster]", &["name", "key_file", "lease", "pair", "generation", "node"]),
     ("[[cluster.node]]", &["name", "address", "witness", "observer", "id", "mac"]),
     ("[api]", &["listen", "tls_cert", "tls_key", "tokens"]),

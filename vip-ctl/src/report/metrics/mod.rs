@@ -93,7 +93,7 @@ pub fn text(status: &Status) -> Result<String, fmt::Error> {
             "vip_up",
             "1 if the data plane is loaded and on every interface it should be; not there on a witness or observer, which has none",
         );
-        let attached = !status.interfaces.is_empty() && status.interfaces.iter().all(|i| i.xdp.is_some());
+        let attached = !status.interfaces.is_empty() && status.interfaces.iter().all(|i| i.mode.is_some());
         up.get_or_create(&of_node).set(i64::from(attached));
     }
     if let Some(quorate) = status.quorate {
@@ -298,9 +298,9 @@ mod tests {
     #[test]
     fn who_has_no_data_plane_is_not_said_to_have_lost_it() {
         let of = |mode: &str, interfaces: &[Option<&str>]| -> Vec<String> {
-            let interfaces = interfaces.iter().map(|xdp| InterfaceStatus {
+            let interfaces = interfaces.iter().map(|mode| InterfaceStatus {
                 name: "eth0".into(),
-                xdp: xdp.map(str::to_owned),
+                mode: mode.map(str::to_owned),
                 carrier: true,
             });
             let status = Status {

@@ -1,0 +1,176 @@
+//! tc, on the way in and on the way out: a tcx link, which is pinned, or on kernels
+//! before 6.6 a filter on the clsact qdisc.
+//!
+//! Our program is the first on its hook: one that came before could accept a frame
+//! and end the chain.
+
+use std::{io, path::PathBuf};
+
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAttachType,
+        links::{FdLink, LinkError},
+        tc::{
+            NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact, qdisc_detach_program,
+        },
+    },
+};
+
+use super::{GONE, Gate, pin_link, reusable, runs};
+use crate::dataplane::{DataPlaneError, bpffs::unpin, error::errno_of, load::program};
+
+/// The priority of our filters on a clsact qdisc ("vi" in ASCII), by which the
+/// next process finds and replaces them in place.
+const CLSACT_PRIORITY: u16 = 0x7669;
+/// The handle of our filters there, see [`CLSACT_PRIORITY`].
+const CLSACT_HANDLE: u16 = 1;
+
+/// A hook of an interface, and the program that belongs there.
+pub(super) struct Hook<'a> {
+    /// The interface.
+    pub(super) iface: &'a str,
+    /// In or out.
+    pub(super) direction: TcAttachType,
+    /// The program.
+    pub(super) program: &'static str,
+    /// Where its tcx link is pinned.
+    pub(super) pin: PathBuf,
+    /// Where the program of a clsact filter is pinned, so that the next process finds it.
+    pub(super) filter_pin: Option<PathBuf>,
+}
+
+impl Hook<'_> {
+    /// Attaches the program, or replaces what an earlier process attached.
+    pub(super) fn attach(&self, ebpf: &mut Ebpf, gate: Gate) -> Result<Gate, DataPlaneError> {
+        let tc: &mut SchedClassifier = program(ebpf, self.program)?;
+        if self.replace(tc)? {
+            return Ok(Gate::Tcx);
+        }
+        if gate != Gate::Clsact {
+            let tcx = TcAttachOptions::TcxOrder(LinkOrder::first());
+            match tc.attach_with_options(self.iface, self.direction, tcx) {
+                Ok(id) => {
+                    let link = tc.take_link(id).map_err(|e| self.refused(&e))?;
+                    let link = FdLink::try_from(link).map_err(|e| self.refused(&e))?;
+                    unpin(&self.pin)?;
+                    pin_link(link, &self.pin)?;
+                    // One is enough, and the new one is in place.
+                    self.detach_clsact()?;
+                    return Ok(Gate::Tcx);
+                }
+                // Kernels before 6.6 do not know the attach type.
+                Err(e) if gate == Gate::Auto && errno_of(&e) == Some(libc::EINVAL) => {}
+                Err(e) => return Err(self.refused(&e)),
+            }
+        }
+        self.attach_clsact(tc)?;
+        Ok(Gate::Clsact)
+    }
+
+    /// Makes the pinned link run this program; false if there is none that could. Behind
+    /// another program, or in another namespace on an interface with the same index, the
+    /// program can't be replaced where it is: a new link comes first.
+    fn replace(&self, tc: &mut SchedClassifier) -> Result<bool, DataPlaneError> {
+        let is_first =
+            |id| Ok(on_hook(self.iface, self.direction)?.first().is_some_and(|first| first.id() == id));
+        let Some(link) = reusable(&self.pin)? else { return Ok(false) };
+        if runs(&link, tc.info(), is_first)? {
+            return Ok(true);
+        }
+        if !link.info().is_ok_and(|info| is_first(info.program_id()).unwrap_or(false)) {
+            return Ok(false);
+        }
+        let link = link.try_into().map_err(|e: LinkError| {
+            DataPlaneError::from_source(format!("adopt {} on {}", self.program, self.iface), &e)
+        })?;
+        match tc.attach_to_link(link) {
+            Ok(_) => Ok(true),
+            Err(e) if errno_of(&e) == Some(GONE) => {
+                unpin(&self.pin)?;
+                Ok(false)
+            }
+            Err(e) => {
+                Err(DataPlaneError::from_source(format!("replace {} on {}", self.program, self.iface), &e))
+            }
+        }
+    }
+
+    fn refused(&self, error: &(dyn std::error::Error + 'static)) -> DataPlaneError {
+        DataPlaneError::from_source(format!("attach {} to {}", self.program, self.iface), error)
+    }
+
+    /// Attaches a filter on the clsact qdisc. It has no link and stays until somebody
+    /// removes it; one that is there is replaced in place.
+    fn attach_clsact(&self, tc: &mut SchedClassifier) -> Result<(), DataPlaneError> {
+        let what = || format!("attach {} to {} by clsact", self.program, self.iface);
+        if let Err(e) = qdisc_add_clsact(self.iface)
+            && errno_of(&e) != Some(libc::EEXIST)
+        {
+            return Err(DataPlaneError::from_source(what(), &e));
+        }
+        let (priority, handle) = (CLSACT_PRIORITY, TcHandle::new(0, CLSACT_HANDLE));
+        let there = SchedClassifierLink::attached(self.iface, self.direction, priority, handle, None)
+            .map_err(|e| DataPlaneError::io(what(), e))?;
+        // If an earlier version put its filter elsewhere, that one stays behind ours
+        // and asks the same maps again; detaching ours removes it too, by the
+        // program's name.
+        let attached = tc.attach_to_link(there).or_else(|_| {
+            let options = NlOptions { priority, handle, classid: None };
+            tc.attach_with_options(self.iface, self.direction, TcAttachOptions::Netlink(options))
+        });
+        let link =
+            attached.and_then(|id| tc.take_link(id)).map_err(|e| DataPlaneError::from_source(what(), &e))?;
+        // Dropping it would take the filter off again.
+        std::mem::forget(link);
+        if let Some(pin) = &self.filter_pin {
+            unpin(pin)?;
+            tc.pin(pin).map_err(|e| DataPlaneError::from_source(what(), &e))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the program from the hook; succeeds if it is not there.
+    pub(super) fn detach(&self) -> Result<(), DataPlaneError> {
+        unpin(&self.pin)?;
+        self.detach_clsact()
+    }
+
+    fn detach_clsact(&self) -> Result<(), DataPlaneError> {
+        match qdisc_detach_program(self.iface, self.direction, self.program) {
+            Ok(()) => {}
+            Err(aya::programs::tc::TcError::IoError(e)) if e.kind() == io::ErrorKind::NotFound => {}
+            // Without a clsact qdisc, or without the interface, there is no filter either.
+            Err(e)
+                if matches!(
+                    errno_of(&e),
+                    Some(libc::ENOENT | libc::EINVAL | libc::ENODEV | libc::EOPNOTSUPP)
+                ) => {}
+            Err(e) => {
+                let what = format!("take {} off {}", self.program, self.iface);
+                return Err(DataPlaneError::from_source(what, &e));
+            }
+        }
+        self.filter_pin.as_deref().map_or(Ok(()), unpin)
+    }
+
+    /// Does another program come before ours, or has ours gone from there? False for a
+    /// clsact filter, and if that can't be read.
+    pub(super) fn is_displaced(&self) -> bool {
+        let Ok(Some(link)) = reusable(&self.pin) else { return false };
+        let (Ok(link), Ok(programs)) = (link.info(), on_hook(self.iface, self.direction)) else {
+            return false;
+        };
+        programs.first().is_none_or(|first| first.id() != link.program_id())
+    }
+}
+
+/// The programs at a tcx hook of an interface, in the order in which they run.
+///
+/// # Errors
+/// [`DataPlaneError::Kernel`] if the kernel has no tcx or doesn't tell.
+pub(super) fn on_hook(iface: &str, direction: TcAttachType) -> Result<Vec<ProgramInfo>, DataPlaneError> {
+    SchedClassifier::query_tcx(iface, direction)
+        .map(|(_, programs)| programs)
+        .map_err(|e: ProgramError| DataPlaneError::from_source(format!("list the programs on {iface}"), &e))
+}

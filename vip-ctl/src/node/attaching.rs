@@ -1,0 +1,120 @@
+//! Puts the programs on this node's interfaces, each in the mode that suits it.
+
+use aya::Ebpf;
+
+use super::{Node, NodeError, Setup, chosen};
+use crate::{
+    dataplane::{
+        DataPlaneError,
+        attach::{self, Presence},
+        load::load_under,
+    },
+    host::{Host, Interface},
+    mode::Mode,
+};
+
+impl Setup {
+    /// How the way in of this interface shall run.
+    #[must_use]
+    pub fn mode(&self, interface: &str) -> Mode {
+        self.modes.get(interface).copied().unwrap_or_default()
+    }
+}
+
+/// Names the owner of a hook that is occupied.
+pub(super) fn owner_of(host: &Host, error: DataPlaneError) -> NodeError {
+    let DataPlaneError::Occupied { iface, .. } = &error else { return error.into() };
+    let id = host
+        .interfaces()
+        .ok()
+        .and_then(|present| present.into_values().find(|i| i.name == *iface))
+        .and_then(|interface| interface.xdp)
+        .map(|(_, id)| id);
+    let Some(id) = id else { return error.into() };
+    DataPlaneError::Occupied { iface: iface.clone(), owner: attach::program_name(id) }.into()
+}
+
+impl Node {
+    /// Attaches again to those of the node's interfaces that exist, with the maps
+    /// that this node has open and no others.
+    ///
+    /// # Errors
+    /// [`NodeError`]; whatever could be attached is, and nothing is removed.
+    pub fn attach_again(&mut self, setup: &Setup) -> Result<(), NodeError> {
+        let mut ebpf = load_under(&self.plane)?;
+        let present = self.host.interfaces()?;
+        let is_there = |name: &&String| present.values().any(|interface| interface.name == **name);
+        let there: Vec<_> = setup.interfaces.iter().filter(is_there).cloned().collect();
+        let attached = self.attach(&mut ebpf, setup, &chosen(&there, &present)?);
+        // Repairs the host even if an interface is in trouble.
+        let repaired = self.repair();
+        attached.and(repaired.map(drop))
+    }
+
+    /// Attaches to these interfaces, and replaces the programs on all others that
+    /// have them. Goes on after an interface in trouble, so that the others get
+    /// their gates; returns the first error.
+    pub(super) fn attach(
+        &mut self,
+        ebpf: &mut Ebpf,
+        setup: &Setup,
+        interfaces: &[(Interface, [u8; 6])],
+    ) -> Result<(), NodeError> {
+        attach::sweep(&mut self.plane)?;
+        let mut result = Ok(());
+        for (interface, mac) in interfaces {
+            let written = self.plane.set_iface(interface.index, *mac);
+            result = result.and(written.map_err(NodeError::from));
+        }
+        let dir = self.plane.dir().to_owned();
+        attach::attach_local(ebpf, &dir, setup.how.gate)?;
+        let mut names: Vec<String> = attach::interfaces(&dir)?.into_values().collect();
+        names.extend(interfaces.iter().map(|(interface, _)| interface.name.clone()));
+        names.sort();
+        names.dedup();
+        for name in names {
+            result = result.and(self.attach_to(ebpf, setup, &name));
+        }
+        result
+    }
+
+    fn attach_to(&mut self, ebpf: &mut Ebpf, setup: &Setup, name: &str) -> Result<(), NodeError> {
+        let (host, dir) = (&self.host, self.plane.dir());
+        let present = host.interfaces()?;
+        let link = present.values().find(|link| link.name == name);
+        let link = link.ok_or_else(|| DataPlaneError::NoInterface { name: name.to_owned() })?;
+        let modes = match attach::presence(dir, link) {
+            // What an earlier process has chosen goes on where nobody asks for another mode.
+            Presence::Runs(mode) if setup.mode(name) == Mode::Auto => vec![mode],
+            Presence::Runs(_) | Presence::Gone | Presence::Unknown => {
+                attach::modes(setup.mode(name), link, &present)
+            }
+        };
+        let running = |ifindex| match host.interfaces() {
+            Ok(present) => Ok(present.get(&ifindex).and_then(attach::xdp_on)),
+            Err(e) => Err(DataPlaneError::from_source("list the interfaces".into(), &e)),
+        };
+        let attached = attach::attach(ebpf, dir, name, (&modes, setup.how), &running);
+        let attached = attached.map_err(|e| owner_of(host, e))?;
+        if setup.mode(name) == Mode::Auto && !attached.is_kept {
+            self.warnings.extend(second_best(attached.mode, link));
+        }
+        self.attached.push((name.to_owned(), attached));
+        Ok(())
+    }
+}
+
+/// What to tell of a mode that vip-ctl had to choose.
+fn second_best(mode: Mode, link: &Interface) -> Option<String> {
+    let name = &link.name;
+    match (mode, link.xdp) {
+        (Mode::Tc, Some((_, id))) => Some(format!(
+            "{name} has another XDP program on it, {}: the way in is at tc, behind it; what that program takes never comes there",
+            attach::program_name(id)
+        )),
+        (Mode::Generic, _) => Some(format!(
+            "{name} can run the way in neither in its driver nor at tc: generic mode is used, which is slower"
+        )),
+        (Mode::Auto | Mode::Native | Mode::Tc, _) => None,
+    }
+}
