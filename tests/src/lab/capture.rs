@@ -22,7 +22,7 @@ use nix::sys::time::{TimeSpec, TimeVal};
 use nix::time::{ClockId, clock_gettime};
 use vip_common::BootNs;
 
-use super::{Lab, NodeIndex, clock};
+use super::{Lab, Node, NodeIndex, clock};
 
 /// Bytes of the capture socket's queue: a minute of the demo's traffic, so
 /// that no stall of this process loses a frame.
@@ -78,11 +78,15 @@ impl Capture {
     /// When the capture socket is refused.
     pub fn start(lab: &Lab, vips: &[Ipv4Addr]) -> Result<Self> {
         let (socket, ports) = lab.switch().enter(|| {
+            let of = |(index, node): (usize, &Node)| {
+                node.ports().into_iter().map(move |port| (port, NodeIndex(index))).collect::<Vec<_>>()
+            };
             let ports: Result<BTreeMap<usize, NodeIndex>> = lab
                 .nodes()
                 .iter()
                 .enumerate()
-                .map(|(index, node)| Ok((if_nametoindex(node.name())? as usize, NodeIndex(index))))
+                .flat_map(of)
+                .map(|(port, node)| Ok((if_nametoindex(port.as_str())? as usize, node)))
                 .collect();
             Ok::<_, anyhow::Error>((open_socket()?, ports.context("finding the switch's ports")?))
         })??;

@@ -17,6 +17,7 @@ pub mod http;
 pub mod leases;
 pub mod load;
 pub mod netns;
+pub mod nic;
 pub mod node;
 pub mod probe;
 pub mod rig;
@@ -37,6 +38,7 @@ use vip_common::BootNs;
 
 pub use self::cleanup::LabId;
 pub use self::netns::Netns;
+pub use self::nic::Nic;
 pub use self::node::Node;
 
 /// The interface that nodes and clients have.
@@ -93,6 +95,8 @@ pub struct LabSpec {
     pub lease: Duration,
     /// Further lines of `[cluster]` in every node's configuration.
     pub cluster: String,
+    /// What the nodes' interfaces are; clients have a veth.
+    pub nic: Nic,
     /// The `vip-ctl` to run; none for a lab without vip.
     pub vip_ctl: Option<PathBuf>,
 }
@@ -109,6 +113,7 @@ impl LabSpec {
             groups: vec![GroupSpec { name: GROUP.to_owned(), vips: vec![VIP] }],
             lease,
             cluster: String::new(),
+            nic: Nic::Veth,
             vip_ctl,
         }
     }
@@ -118,6 +123,13 @@ impl LabSpec {
     pub fn pair(mut self, what: &str) -> Self {
         self.nodes.truncate(2);
         self.cluster = format!("pair = \"{what}\"\n");
+        self
+    }
+
+    /// The same with nodes whose interfaces are of this kind.
+    #[must_use]
+    pub fn on(mut self, nic: Nic) -> Self {
+        self.nic = nic;
         self
     }
 
@@ -174,14 +186,14 @@ impl Lab {
         let mut clients = Vec::new();
         for (name, host) in spec.clients.iter().zip(201_u8..) {
             let address = Ipv4Addr::new(10, 77, 0, host);
-            let ns = plug_in(&id, &switch, name, address)?;
+            let ns = nic::plug_in((&id, &switch), name, address, Nic::Veth)?;
             clients.push(Client { name: name.clone(), ns, address });
         }
         let mut nodes = Vec::new();
         for (node, host) in spec.nodes.iter().zip(1_u8..) {
             let address = Ipv4Addr::new(10, 77, 0, host);
-            let ns = plug_in(&id, &switch, &node.name, address)?;
-            nodes.push(Node::new(&id, node, ns, switch.clone(), address, spec.vip_ctl.clone())?);
+            let ns = nic::plug_in((&id, &switch), &node.name, address, spec.nic)?;
+            nodes.push(Node::new(&id, node, ns, (switch.clone(), spec.nic), address, spec.vip_ctl.clone())?);
         }
         let lab = Self { id, lease: spec.lease, switch, nodes, clients, ownership: Some(ownership) };
         for node in &lab.nodes {
@@ -329,7 +341,8 @@ impl Lab {
         let lines: String = self
             .nodes
             .iter()
-            .map(|node| format!("link set {} type bridge_slave isolated {how}\n", node.name()))
+            .flat_map(Node::ports)
+            .map(|port| format!("link set {port} type bridge_slave isolated {how}\n"))
             .collect();
         self.switch.ip_batch(&lines)
     }
@@ -374,27 +387,13 @@ impl Drop for Lab {
     }
 }
 
-/// Makes a namespace with an interface on the switch; the switch's port has
-/// the host's name.
-fn plug_in(id: &LabId, switch: &Netns, name: &str, address: Ipv4Addr) -> Result<Netns> {
-    let ns = Netns::create(&id.netns(name))?;
-    switch.ip_batch(&format!(
-        "link add {name} type veth peer name {INTERFACE} netns {ns}\n\
-         link set {name} master br0 up\n",
-        ns = ns.name()
-    ))?;
-    ns.ip_batch(&format!("addr add {address}/24 dev {INTERFACE}\nlink set {INTERFACE} up\n"))?;
-    wire::disable_tx_checksum_offload(&ns, INTERFACE)?;
-    wire::attach_pass_all(switch, name)?;
-    Ok(ns)
-}
-
 /// The configuration of `node`, as `vip-ctl agent --config` reads it.
 fn config_text(spec: &LabSpec, lab: &Lab, node: &Node) -> String {
     let mut text = format!(
-        "[node]\nname = \"{}\"\ninterface = \"{INTERFACE}\"\n\n\
+        "[node]\nname = \"{}\"\ninterface = \"{INTERFACE}\"\n{}\n\
          [cluster]\nname = \"lab\"\nkey_file = \"{}\"\nlease = \"{}\"\n{}",
         node.name(),
+        spec.nic.config(),
         lab.key_file().display(),
         humantime::format_duration(spec.lease),
         spec.cluster,

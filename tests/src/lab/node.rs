@@ -17,7 +17,7 @@ use vip_common::BootNs;
 use super::netns::Netns;
 use super::snapshot::Snapshot;
 use super::status::Status;
-use super::{LabId, NodeSpec, cleanup, clock, wait_until};
+use super::{LabId, Nic, NodeSpec, cleanup, clock, wait_until};
 
 /// How long a verb of `vip-ctl` may take before it is killed.
 pub const VERB_PATIENCE: Duration = Duration::from_secs(10);
@@ -33,6 +33,7 @@ pub struct Node {
     witness: bool,
     ns: Netns,
     switch: Netns,
+    nic: Nic,
     address: Ipv4Addr,
     dir: PathBuf,
     pins: PathBuf,
@@ -45,7 +46,7 @@ impl Node {
         id: &LabId,
         spec: &NodeSpec,
         ns: Netns,
-        switch: Netns,
+        (switch, nic): (Netns, Nic),
         address: Ipv4Addr,
         vip_ctl: Option<PathBuf>,
     ) -> Result<Self> {
@@ -57,6 +58,7 @@ impl Node {
             witness: spec.witness,
             ns,
             switch,
+            nic,
             address,
             pins: id.pins(&spec.name),
             dir,
@@ -295,12 +297,23 @@ impl Node {
         }
     }
 
+    fn set_links(&self, links: Vec<String>, how: &str) -> Result<()> {
+        let lines: String = links.iter().map(|link| format!("link set {link} {how}\n")).collect();
+        self.switch.ip_batch(&lines)
+    }
+
+    /// The ports of the switch that it is on.
+    #[must_use]
+    pub fn ports(&self) -> Vec<String> {
+        self.nic.ports(&self.name)
+    }
+
     /// Pulls the cable: the switch's end goes down, the node loses its carrier.
     ///
     /// # Errors
     /// When `ip` fails.
     pub fn cut(&self) -> Result<()> {
-        self.switch.ip(&format!("link set {} down", self.name)).map(drop)
+        self.set_links(self.nic.cables(&self.name), "down")
     }
 
     /// Puts the cable back.
@@ -308,7 +321,7 @@ impl Node {
     /// # Errors
     /// When `ip` fails.
     pub fn heal(&self) -> Result<()> {
-        self.switch.ip(&format!("link set {} up", self.name)).map(drop)
+        self.set_links(self.nic.cables(&self.name), "up")
     }
 
     /// Cuts the node off while its carrier stays: its port is no longer part
@@ -317,7 +330,7 @@ impl Node {
     /// # Errors
     /// When `ip` fails.
     pub fn isolate(&self) -> Result<()> {
-        self.switch.ip(&format!("link set {} nomaster", self.name)).map(drop)
+        self.set_links(self.nic.ports(&self.name), "nomaster")
     }
 
     /// Ends [`Node::isolate`].
@@ -325,7 +338,7 @@ impl Node {
     /// # Errors
     /// When `ip` fails.
     pub fn rejoin(&self) -> Result<()> {
-        self.switch.ip(&format!("link set {} master br0", self.name)).map(drop)
+        self.set_links(self.nic.ports(&self.name), "master br0")
     }
 
     /// Runs a verb of `vip-ctl` on this node to its end.

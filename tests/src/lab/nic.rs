@@ -1,0 +1,177 @@
+//! How a host's one interface is made: a plain veth, or what people have instead.
+//! Whatever it is, it is called [`INTERFACE`], and the switch's port has the host's name.
+
+use std::net::Ipv4Addr;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+use nix::sched::{CloneFlags, unshare};
+
+use super::netns::Netns;
+use super::{INTERFACE, LabId, wire};
+
+/// The VLAN of [`Nic::Vlan`].
+const VLAN: u16 = 5;
+/// What is below the interface, where something is.
+const LOWER: &str = "lower0";
+/// The second interface below a bond.
+const OTHER_LOWER: &str = "lower1";
+
+/// What [`INTERFACE`] is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Nic {
+    /// A veth, and a switch's port without a program, as containers have.
+    #[default]
+    Veth,
+    /// A veth whose peer takes what XDP sends: nearest to a card with a driver that runs
+    /// XDP.
+    Card,
+    /// A bridge with the veth as its port, as hosts of virtual machines have.
+    Bridge,
+    /// A macvlan on the veth.
+    Macvlan,
+    /// An 802.1Q VLAN on the veth; the switch's port is a trunk.
+    Vlan,
+    /// An active-backup bond of two veths.
+    Bond,
+}
+
+impl Nic {
+    /// The `mode` that the data plane shall choose by itself here.
+    #[must_use]
+    pub const fn mode(self) -> &'static str {
+        match self {
+            Self::Card => "native",
+            Self::Veth | Self::Bridge | Self::Macvlan | Self::Vlan | Self::Bond => "tc",
+        }
+    }
+
+    /// Lines for `[node]` in the configuration. To the kernel a card is a veth, so its
+    /// mode has to be asked for.
+    #[must_use]
+    pub const fn config(self) -> &'static str {
+        match self {
+            Self::Card => "mode = \"native\"\n",
+            Self::Veth | Self::Bridge | Self::Macvlan | Self::Vlan | Self::Bond => "",
+        }
+    }
+
+    /// The link type that the kernel needs for it besides veth and bridge.
+    #[must_use]
+    pub const fn kind(self) -> Option<&'static str> {
+        match self {
+            Self::Veth | Self::Card | Self::Bridge => None,
+            Self::Macvlan => Some("macvlan"),
+            Self::Vlan => Some("vlan"),
+            Self::Bond => Some("bond"),
+        }
+    }
+
+    /// The switch's ends of a host's cables.
+    #[must_use]
+    pub fn cables(self, host: &str) -> Vec<String> {
+        match self {
+            Self::Vlan => vec![trunk(host)],
+            Self::Bond => vec![host.to_owned(), spare(host)],
+            Self::Veth | Self::Card | Self::Bridge | Self::Macvlan => vec![host.to_owned()],
+        }
+    }
+
+    /// The ports of the switch's bridge that a host is on.
+    #[must_use]
+    pub fn ports(self, host: &str) -> Vec<String> {
+        match self {
+            Self::Bond => vec![host.to_owned(), spare(host)],
+            Self::Veth | Self::Card | Self::Bridge | Self::Macvlan | Self::Vlan => vec![host.to_owned()],
+        }
+    }
+
+    /// Can this kernel make one? Tries it in a namespace that ends with the call.
+    #[must_use]
+    pub fn is_there(self) -> bool {
+        let Some(kind) = self.kind() else { return true };
+        let link = format!("link add {LOWER} type veth peer name {OTHER_LOWER}");
+        let on = if self == Self::Bond { String::new() } else { format!("link {LOWER} ") };
+        let id = if self == Self::Vlan { format!(" id {VLAN}") } else { String::new() };
+        let made = format!("link add {on}name tried type {kind}{id}");
+        let tried = std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).is_ok()
+                && [link, made].iter().all(|line| {
+                    let ip = Command::new("ip").args(line.split(' ')).stderr(Stdio::null()).status();
+                    ip.is_ok_and(|status| status.success())
+                })
+        });
+        tried.join().unwrap_or(false)
+    }
+}
+
+/// The switch's end of a trunk.
+fn trunk(host: &str) -> String {
+    format!("t-{host}")
+}
+
+/// The switch's end of a bond's second cable.
+fn spare(host: &str) -> String {
+    format!("s-{host}")
+}
+
+/// Makes a namespace with an interface on the switch.
+pub(super) fn plug_in(
+    (id, switch): (&LabId, &Netns),
+    name: &str,
+    address: Ipv4Addr,
+    nic: Nic,
+) -> Result<Netns> {
+    let ns = Netns::create(&id.netns(name))?;
+    let inside = ns.name();
+    let cable = |port: &str, end: &str| {
+        format!("link add {port} type veth peer name {end} netns {inside}\nlink set {port} up\n")
+    };
+    let end = if matches!(nic, Nic::Veth | Nic::Card) { INTERFACE } else { LOWER };
+    match nic {
+        Nic::Veth | Nic::Card | Nic::Bridge | Nic::Macvlan => {
+            switch.ip_batch(&format!("{}link set {name} master br0\n", cable(name, end)))?;
+        }
+        Nic::Vlan => {
+            // The trunk is a veth of its own, and the port is its VLAN.
+            let trunk = trunk(name);
+            switch.ip_batch(&format!(
+                "{}link add link {trunk} name {name} type vlan id {VLAN}\nlink set {name} master br0 up\n",
+                cable(&trunk, end)
+            ))?;
+        }
+        Nic::Bond => {
+            // Two cables to the switch; the first one is the active one.
+            let spare = spare(name);
+            switch.ip_batch(&format!(
+                "{}{}link set {name} master br0\nlink set {spare} master br0\n",
+                cable(name, end),
+                cable(&spare, OTHER_LOWER)
+            ))?;
+        }
+    }
+    let made = match nic {
+        Nic::Veth | Nic::Card => String::new(),
+        Nic::Bridge => format!(
+            "link add {INTERFACE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
+             link set {LOWER} master {INTERFACE} up\n"
+        ),
+        Nic::Macvlan => {
+            format!("link set {LOWER} up\nlink add link {LOWER} name {INTERFACE} type macvlan mode bridge\n")
+        }
+        Nic::Vlan => {
+            format!("link set {LOWER} up\nlink add link {LOWER} name {INTERFACE} type vlan id {VLAN}\n")
+        }
+        Nic::Bond => format!(
+            "link add {INTERFACE} type bond mode active-backup miimon 10\n\
+             link set {LOWER} master {INTERFACE}\nlink set {OTHER_LOWER} master {INTERFACE}\n"
+        ),
+    };
+    ns.ip_batch(&format!("{made}addr add {address}/24 dev {INTERFACE}\nlink set {INTERFACE} up\n"))
+        .with_context(|| format!("making the interface of {name}, a {nic:?}"))?;
+    if nic == Nic::Card {
+        wire::disable_tx_checksum_offload(&ns, INTERFACE)?;
+        wire::attach_pass_all(switch, name)?;
+    }
+    Ok(ns)
+}

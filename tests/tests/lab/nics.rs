@@ -1,0 +1,98 @@
+//! Hosts as people have them: on whatever interface a node is, by the mode that it
+//! chooses there, a client is answered, by nobody doubly, and within the bound.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use vip_tests::lab::rig::Rig;
+use vip_tests::lab::{GROUP, LEASE, LabSpec, Nic, Node, clock, find_vip_ctl, skip};
+use vip_tests_macros::lab_test;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn spec(nic: Nic) -> Result<LabSpec> {
+    Ok(LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)).on(nic))
+}
+
+/// How the way in runs, as `status` says.
+fn mode(node: &Node) -> Result<String> {
+    let status: serde_json::Value = serde_json::from_str(&node.succeed(&["status", "-o", "json"])?)?;
+    let mode = status["interfaces"][0]["mode"].as_str();
+    Ok(mode.with_context(|| format!("{status}"))?.to_owned())
+}
+
+/// The demo's steps that an interface can make a difference to: the agent is killed, the
+/// cable is cut, the VIP is moved.
+fn serves_and_moves(nic: Nic) -> Result<()> {
+    let rig = Rig::new(&spec(nic)?)?;
+    for node in rig.lab.nodes() {
+        ensure!(mode(node)? == nic.mode(), "{nic:?}: {} mode", mode(node)?);
+    }
+    let holder = rig.holder()?.name().to_owned();
+    rig.expect_calm(clock::now(), &holder)?;
+
+    let start = clock::now();
+    rig.lab.node(&holder)?.kill_agent()?;
+    let (next, _) = rig.expect_move(start, &holder).context("the agent is killed")?;
+    let next = next.name().to_owned();
+    rig.lab.node(&holder)?.start_agent()?;
+    rig.lab.wait_quorate(PATIENCE)?;
+
+    let start = clock::now();
+    rig.lab.node(&next)?.cut()?;
+    let (third, _) = rig.expect_move(start, &next).context("the cable is cut")?;
+    let third = third.name().to_owned();
+    rig.lab.node(&next)?.heal()?;
+    rig.lab.wait_quorate(PATIENCE)?;
+
+    let start = clock::now();
+    rig.lab.node(&third)?.succeed(&["switchover", GROUP])?;
+    rig.expect_move(start, &third).context("the VIP is moved")?;
+
+    // By hand, `unload` finds everything again.
+    for node in rig.lab.nodes() {
+        node.stop_agent()?;
+        node.succeed(&["unload"])?;
+        let links = node.ns().ip("link")?;
+        ensure!(!links.contains("xdp"), "{links}");
+    }
+    Ok(())
+}
+
+#[lab_test]
+fn a_veth_as_containers_have() -> Result<()> {
+    serves_and_moves(Nic::Veth)
+}
+
+#[lab_test]
+fn a_card_whose_driver_runs_xdp() -> Result<()> {
+    serves_and_moves(Nic::Card)
+}
+
+#[lab_test]
+fn a_bridge_that_virtual_machines_are_on() -> Result<()> {
+    serves_and_moves(Nic::Bridge)
+}
+
+#[lab_test]
+fn a_macvlan() -> Result<()> {
+    serves_and_moves(Nic::Macvlan)
+}
+
+#[lab_test]
+fn a_vlan() -> Result<()> {
+    if !Nic::Vlan.is_there() {
+        skip::note(TEST, "this kernel has no VLANs");
+        return Ok(());
+    }
+    serves_and_moves(Nic::Vlan)
+}
+
+#[lab_test]
+fn a_bond() -> Result<()> {
+    if !Nic::Bond.is_there() {
+        skip::note(TEST, "this kernel has no bonds");
+        return Ok(());
+    }
+    serves_and_moves(Nic::Bond)
+}
