@@ -243,6 +243,7 @@ impl Subject {
             | Output::RaiseCeiling { .. }
             | Output::Remember { .. }
             | Output::Done { .. }
+            | Output::Correct { .. }
             | Output::Stopped => {}
         }
     }
@@ -273,7 +274,8 @@ impl Subject {
             | About::Holding { .. }
             | About::Refuse { .. }
             | About::Released { .. }
-            | About::Ready { .. } => return,
+            | About::Ready { .. }
+            | About::Stale { .. } => return,
         };
         let packet = Packet { messages: vec![Message::Group { group, about }] };
         self.give(Input::Message { from, packet }, 1);

@@ -66,6 +66,11 @@ impl<C: EbpfContext> Maps for LoggedMaps<'_, C> {
     }
 
     #[inline(always)]
+    fn may_tell(&self, slot: VipSlot, mac: [u8; 6]) -> bool {
+        KernelMaps.may_tell(slot, mac)
+    }
+
+    #[inline(always)]
     fn count(&self, slot: VipSlot, counter: Counter) {
         KernelMaps.count(slot, counter);
     }

@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_boot_ns},
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use vip_common::{
     BootNs, Counter, Fence, GroupConfig, GroupIndex, GroupMode, IfaceConfig, Lease, VipEntry, VipSlot,
@@ -40,6 +40,30 @@ static PEERS: HashMap<Endpoint, Admission> = HashMap::with_max_entries(PEERS_MAX
 /// No program reads it. `vip-ctl` does, before it adopts pinned maps.
 #[map]
 static NODE: Array<NodeConfig> = Array::with_max_entries(1, 0);
+
+/// When the agent was last told of a client that sends to the wrong node: by VIP and
+/// client, and by this CPU (with key 0 of its own map). Of this load of the programs alone.
+#[map]
+static STALE: LruHashMap<StaleKey, u64> = LruHashMap::with_max_entries(STALE_MAX, 0);
+#[map]
+static STALE_LAST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Clients that send to the wrong node, of which it is known when the agent was told.
+const STALE_MAX: u32 = 1024;
+/// How often the agent hears of one of them, in nanoseconds: the next telling comes when
+/// the holder is known, if it was not yet.
+const STALE_PAUSE_NS: u64 = 20_000_000;
+/// How often it hears of any, for each CPU, in nanoseconds.
+const STALE_PAUSE_ALL_NS: u64 = 1_000_000;
+
+/// A client of a VIP.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct StaleKey {
+    slot: u32,
+    mac: [u8; 6],
+    pad: [u8; 2],
+}
 
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
@@ -100,6 +124,23 @@ impl Maps for KernelMaps {
     fn random(&self) -> u32 {
         // SAFETY: a helper without arguments.
         unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn may_tell(&self, slot: VipSlot, mac: [u8; 6]) -> bool {
+        // SAFETY: a helper without arguments.
+        let now = unsafe { bpf_ktime_get_boot_ns() };
+        let Some(last) = STALE_LAST.get_ptr_mut(0) else { return false };
+        let key = StaleKey { slot: slot.0, mac, pad: [0; 2] };
+        // SAFETY: this CPU's own number, and a number that is copied: at worst one client
+        // is told of twice.
+        let (any, this) = unsafe { (*last, STALE.get(key).copied().unwrap_or(0)) };
+        if now < any + STALE_PAUSE_ALL_NS || now < this + STALE_PAUSE_NS {
+            return false;
+        }
+        // SAFETY: as above.
+        unsafe { *last = now };
+        STALE.insert(key, now, 0).is_ok()
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@
 
 use vip_common::{
     Counter, Fence, GroupIndex, VipEntry, VipSlot,
-    event::Event,
+    event::{Event, EventKind},
     heartbeat::{Admits, Endpoint},
     verdict::{Class, Verdict, ruling},
 };
@@ -33,6 +33,9 @@ pub trait Maps {
     fn admits(&self, endpoint: &Endpoint) -> Option<Admits>;
     /// A random number.
     fn random(&self) -> u32;
+    /// May the agent hear now that this client sends to the wrong node? Only now and
+    /// then, or a flood would.
+    fn may_tell(&self, slot: VipSlot, mac: [u8; 6]) -> bool;
     /// Counts a frame.
     fn count(&self, slot: VipSlot, counter: Counter);
     /// Sends the agent an event.
@@ -48,7 +51,11 @@ pub fn ingress<M: Maps>(frame: &Frame, maps: &M, ifindex: u32) -> Verdict {
             if heartbeat::is_kept_out_v4(frame, offset, maps) {
                 return Verdict::Drop;
             }
-            gate(maps, destination, Class::IpIn)
+            let verdict = gate(maps, destination, Class::IpIn);
+            if verdict == Verdict::Drop {
+                stale(frame, destination, maps, ifindex);
+            }
+            verdict
         }
         Network::Arp(offset) => match arp::read(frame, offset) {
             Ok(packet) => arp_in(frame, offset, &packet, maps, ifindex),
@@ -132,6 +139,7 @@ fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex
     let ruling = ruling(Class::ArpRequest, maps.fence(vip.group));
     if ruling.verdict != Verdict::Answer {
         maps.count(vip.slot, ruling.counter);
+        stale(frame, packet.target, maps, ifindex);
         return ruling.verdict;
     }
     let Some(mac) = maps.mac(ifindex) else {
@@ -143,6 +151,20 @@ fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex
     }
     maps.count(vip.slot, ruling.counter);
     Verdict::Answer
+}
+
+/// Tells the agent of a client that sends a VIP's frames to this very interface, while this
+/// node may not take them: it has missed who holds the VIP. What a switch floods is for
+/// another address, and an ordinary ARP request for all.
+#[inline(always)]
+fn stale<M: Maps>(frame: &Frame, address: [u8; 4], maps: &M, ifindex: u32) {
+    let (Some(to), Some(mac)) = (frame.bytes::<6>(0), frame.bytes::<6>(6)) else { return };
+    let Some(vip) = maps.vip(address) else { return };
+    if maps.mac(ifindex) != Some(to) || !maps.may_tell(vip.slot, mac) {
+        return;
+    }
+    let kind = EventKind::Stale as u32;
+    maps.event(Event { kind, group: vip.group, ifindex, vip: address, mac, pad: [0; 2] });
 }
 
 /// Judges the claim in an ARP packet, if its sender claims a VIP as its own.

@@ -155,6 +155,7 @@ fn duel(cluster: &Cluster, world: &World) -> bool {
         | About::Release { .. }
         | About::Released { .. }
         | About::AskReady { .. }
-        | About::Ready { .. } => false,
+        | About::Ready { .. }
+        | About::Stale { .. } => false,
     })
 }

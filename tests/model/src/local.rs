@@ -307,7 +307,8 @@ impl Local {
             Output::Changed(_)
             | Output::RaiseCeiling { .. }
             | Output::Remember { .. }
-            | Output::Done { .. } => {}
+            | Output::Done { .. }
+            | Output::Correct { .. } => {}
         }
     }
 
@@ -341,7 +342,8 @@ impl Local {
             | About::Release { .. }
             | About::Released { .. }
             | About::AskReady { .. }
-            | About::Ready { .. } => about,
+            | About::Ready { .. }
+            | About::Stale { .. } => about,
         };
         run.sent.push(Envelope { from: 0, to: to.0, about });
     }

@@ -8,7 +8,7 @@ use std::{collections::VecDeque, net::SocketAddr};
 use vip_common::{BootNs, Lease};
 use vip_engine::{
     ByGroup, Command, CommandId, Completed, Engine, EngineConfig, Epoch, GroupId, Labels, NodeId, Packet,
-    Refusal, Role,
+    Refusal, Role, StaleClient,
 };
 use vip_lease::{
     Core, Eligible, Hook, HookAsk, Io, LeaseNotice, Parts, Regroup,
@@ -97,6 +97,8 @@ impl Io for Hands {
     fn takeover(&mut self, group: GroupId) {
         self.acts.push_back(Act::Takeover { group });
     }
+
+    fn correct(&mut self, _client: StaleClient) {}
 
     fn tell(&mut self, notice: LeaseNotice) {
         self.acts.push_back(Act::Tell(notice));

@@ -50,6 +50,7 @@ pub(super) enum MessageKind {
     Released,
     AskReady,
     Ready,
+    Stale,
 }
 
 impl MessageKind {
@@ -69,6 +70,7 @@ impl MessageKind {
         ("released", Self::Released),
         ("ask-ready", Self::AskReady),
         ("ready", Self::Ready),
+        ("stale", Self::Stale),
     ];
 
     fn of(message: &Message) -> Self {
@@ -88,6 +90,7 @@ impl MessageKind {
                 About::Released { .. } => Self::Released,
                 About::AskReady { .. } => Self::AskReady,
                 About::Ready { .. } => Self::Ready,
+                About::Stale { .. } => Self::Stale,
             },
         }
     }

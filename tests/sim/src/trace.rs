@@ -112,6 +112,7 @@ fn message(message: &Message, names: &Names) -> String {
                 About::Ready { ask, ready } => {
                     format!("ready {group} ?{}: {}", ask.0, if ready { "yes" } else { "no" })
                 }
+                About::Stale { client } => format!("stale {group} {}", client.vip),
             }
         }
     }

@@ -25,6 +25,7 @@ mod panel;
 mod partition;
 mod reload;
 mod security;
+mod stale;
 mod the_lab;
 mod tutorial;
 mod verbs;

@@ -8,7 +8,7 @@ use vip_common::{BootNs, Lease};
 use super::{
     by_group::ByGroup,
     config::{CommandId, Epoch, GroupId, NodeId, Pause, Role},
-    message::Packet,
+    message::{Packet, StaleClient},
 };
 
 /// What happened.
@@ -89,6 +89,14 @@ pub enum Input {
     PromoteFailed {
         /// The group.
         group: GroupId,
+    },
+    /// A client sends packets for a VIP of this group to this node. The holder hears of
+    /// it, if that is another node.
+    Stale {
+        /// The group.
+        group: GroupId,
+        /// The client.
+        client: StaleClient,
     },
     /// A person or a program gives a command; [`Output::Done`] always answers it.
     Command {
@@ -227,6 +235,11 @@ pub enum Output {
         id: CommandId,
         /// What came of it.
         outcome: Result<Completed, Refusal>,
+    },
+    /// Tell this client alone where the VIP is: it has missed that.
+    Correct {
+        /// The client, of a VIP that this node holds.
+        client: StaleClient,
     },
     /// Everything is released; the process may go.
     Stopped,

@@ -79,7 +79,9 @@ impl Use {
             | About::Refuse { .. }
             | About::Released { .. }
             | About::Ready { .. } => Self::Answer,
-            About::Holding { .. } | About::Release { .. } | About::AskReady { .. } => Self::Other,
+            About::Holding { .. } | About::Release { .. } | About::AskReady { .. } | About::Stale { .. } => {
+                Self::Other
+            }
         }
     }
 }

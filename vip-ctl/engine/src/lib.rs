@@ -45,7 +45,9 @@ pub use self::{
         Reason, Refusal, Status, Transition,
     },
     label::{FORMERS_MAX, Label, LabelSpec, Labels},
-    message::{About, AskId, Ballot, Claim, Message, PAYLOAD_MAX, Packet, Refused, RequestId, Verdict},
+    message::{
+        About, AskId, Ballot, Claim, Message, PAYLOAD_MAX, Packet, Refused, RequestId, StaleClient, Verdict,
+    },
     reload::Reloaded,
     wire::DecodeError,
 };
@@ -163,6 +165,9 @@ impl Engine {
             Input::Prepares { group, on } => self.on_group(group, |group, _| group.prepares = on),
             Input::Serving { group } => self.on_group(group, |group, _| group.preparing = false),
             Input::PromoteFailed { group } => self.on_group(group, Group::promote_failed),
+            Input::Stale { group, client } => {
+                self.on_group(group, |group, node| group.tell_of_stale(client, node));
+            }
             Input::Command { id, command } => self.command(id, command),
             Input::Stop => self.stop(),
         }
@@ -258,6 +263,12 @@ impl Engine {
     #[must_use]
     pub fn margin(&self) -> Duration {
         self.node.timing.hold.saturating_sub(self.node.timing.renew)
+    }
+
+    /// T_accept: how long a vote for a holder counts.
+    #[must_use]
+    pub const fn accept(&self) -> Duration {
+        self.node.timing.accept
     }
 
     /// Forgets the delays between candidates, when the next heartbeat is due, and

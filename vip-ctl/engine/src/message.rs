@@ -2,7 +2,7 @@
 //! [`super::wire`] has their bytes; the transport decides who may send them, and
 //! authenticates them.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use super::{
     config::{CommandId, Epoch, GroupId, Incarnation, NodeId, Pause},
@@ -148,6 +148,16 @@ pub enum Message {
     },
 }
 
+/// A client whose neighbour entry for a VIP is stale: it still sends to a node that
+/// does not hold the VIP, since it has missed what the holder announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StaleClient {
+    /// The VIP that it sends to.
+    pub vip: IpAddr,
+    /// Its hardware address, or that of the router that it is behind.
+    pub mac: [u8; 6],
+}
+
 /// What a message says about the lease of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum About {
@@ -216,6 +226,12 @@ pub enum About {
         ask: AskId,
         /// The answer.
         ready: bool,
+    },
+    /// To the holder: the sender gets packets of this client, and drops them. No vote
+    /// depends on it.
+    Stale {
+        /// The client.
+        client: StaleClient,
     },
 }
 

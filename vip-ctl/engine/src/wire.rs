@@ -5,7 +5,10 @@
 
 mod runs;
 
-use std::time::Duration;
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
 
 use vip_common::BootNs;
 
@@ -13,7 +16,9 @@ use super::{
     config::{CommandId, Epoch, GroupId, Incarnation, NodeId, Pause},
     io::{Command, Refusal},
     label::{ByNumber, Label, Labels, Naming, Use},
-    message::{About, AskId, Ballot, Claim, Message, PAYLOAD_MAX, Packet, Refused, RequestId, Verdict},
+    message::{
+        About, AskId, Ballot, Claim, Message, PAYLOAD_MAX, Packet, Refused, RequestId, StaleClient, Verdict,
+    },
 };
 
 /// Why bytes are no packet.
@@ -51,6 +56,8 @@ const REQUEST: u8 = 11;
 const VERDICT: u8 = 12;
 const HOLDING: u8 = 13;
 const NODE: u8 = 14;
+/// 15 and 16 are those of [`runs`].
+const STALE: u8 = 17;
 
 const HELD: u8 = 1;
 const PROMISED: u8 = 2;
@@ -281,6 +288,17 @@ fn put_about(out: &mut Vec<u8>, group: Label, about: About) {
             out.extend(ask.0.to_be_bytes());
             out.push(u8::from(ready));
         }
+        About::Stale { client: StaleClient { vip, mac } } => {
+            out.push(STALE);
+            out.extend(group.0.to_be_bytes());
+            // IPv4 as its IPv6-mapped address.
+            let mapped = match vip {
+                IpAddr::V4(vip) => vip.to_ipv6_mapped(),
+                IpAddr::V6(vip) => vip,
+            };
+            out.extend(mapped.octets());
+            out.extend(mac);
+        }
     }
 }
 
@@ -447,6 +465,10 @@ impl Reader<'_> {
             RELEASED => Ok(About::Released { ballot: self.ballot()? }),
             ASK_READY => Ok(About::AskReady { ask: self.ask()? }),
             READY => Ok(About::Ready { ask: self.ask()?, ready: self.flag()? }),
+            STALE => {
+                let vip = Ipv6Addr::from(self.take::<16>()?).to_canonical();
+                Ok(About::Stale { client: StaleClient { vip, mac: self.take()? } })
+            }
             byte => Err(DecodeError::Unknown { what: "message", byte }),
         }
     }

@@ -12,6 +12,7 @@ use std::{
 use vip_common::{BootNs, Lease};
 use vip_engine::{
     ByGroup, CommandId, Completed, Engine, Epoch, GroupId, Input, Labels, NodeId, Output, Packet, Refusal,
+    StaleClient,
 };
 
 use crate::{
@@ -69,6 +70,9 @@ pub trait Io {
     /// Tells the network that a group has come here.
     fn takeover(&mut self, group: GroupId);
 
+    /// Tells a client where a VIP is that this node holds.
+    fn correct(&mut self, client: StaleClient);
+
     /// Tells the keeper of something.
     fn tell(&mut self, notice: LeaseNotice);
 
@@ -108,6 +112,8 @@ pub struct Core<I: Io> {
     /// Planned moves that no longer wait, to be done after the current input.
     pub(super) freed: Vec<Move<I::Reply>>,
     troubles: BTreeMap<Trouble, BootNs>,
+    /// When each peer was last heard.
+    heard: BTreeMap<NodeId, BootNs>,
     lateness: Lateness,
     /// Turns in a row that have left something unread.
     unread_turns: u32,
@@ -154,6 +160,7 @@ impl<I: Io> Core<I> {
             troubles: BTreeMap::new(),
             lateness: Lateness::default(),
             unread_turns: 0,
+            heard: BTreeMap::new(),
         };
         core.prepare(&ByGroup::from_fn(core.gates.len(), |_| None));
         core.set_mute(mute);
@@ -235,8 +242,22 @@ impl<I: Io> Core<I> {
 
     /// Takes a packet that the transport has authenticated as that peer's.
     pub fn message(&mut self, from: NodeId, mut packet: Packet) {
+        self.note_heard(from);
         self.keep_requests_back(from, &mut packet);
         self.input(Input::Message { from, packet });
+    }
+
+    /// A peer that was silent for longer than a lease is heard again: who was cut off with
+    /// it has missed what this node announced meanwhile.
+    fn note_heard(&mut self, from: NodeId) {
+        let now = self.io.now();
+        let last = self.heard.insert(from, now);
+        if last.is_none_or(|last| now.since(last) > self.engine.accept()) && !mutant::is(Mutant::HealsUntold)
+        {
+            for group in self.gates.open(now) {
+                self.takeover(group);
+            }
+        }
     }
 
     /// Has VIPs that were added to a group answered as soon as its lease covers
@@ -276,6 +297,11 @@ impl<I: Io> Core<I> {
         if self.is_due(Trouble::Claim(group)) {
             self.io.tell(notice);
         }
+    }
+
+    /// A client sends packets for a VIP of this group to this node, which may not answer.
+    pub fn stale(&mut self, group: GroupId, client: StaleClient) {
+        self.input(Input::Stale { group, client });
     }
 
     /// What the core knows at this moment; the caller adds what the socket
@@ -355,6 +381,7 @@ impl<I: Io> Core<I> {
                     self.io.reply(reply, outcome);
                 }
             }
+            Output::Correct { client } => self.io.correct(client),
             Output::Stopped => self.stopped = true,
         }
     }

@@ -107,6 +107,8 @@ mutants! {
     HookHoldsUp = "departure-waits-for-ever";
     /// The hook of a repeated request runs again.
     HookAgain = "departure-runs-the-hook-of-each-repetition";
+    /// Nothing is announced again when a cut has healed.
+    HealsUntold = "loop-announces-nothing-after-a-cut";
     /// A former set is kept although one of its VIPs is in another group now.
     MovedVipKept = "table-keeps-a-set-whose-vip-has-moved";
     /// VIPs that were added are answered before a lease has them.

@@ -22,6 +22,8 @@ const ETHERTYPE_ARP: u16 = 0x0806;
 /// only the other.
 pub const FORMS: [u8; 2] = [1, 2];
 
+/// All hosts of the segment.
+const BROADCAST: [u8; 6] = [0xff; 6];
 /// As the kernel wants it in an address: all address families fit.
 #[expect(clippy::cast_possible_truncation, reason = "AF_PACKET is 17")]
 const AF_PACKET: u16 = libc::AF_PACKET as u16;
@@ -53,16 +55,26 @@ impl Announcer {
     /// others for an interface that is down or gone; `Unsupported` for an IPv6
     /// VIP, which ARP has no room for.
     pub fn announce(&self, ifindex: u32, mac: [u8; 6], vip: IpAddr) -> io::Result<()> {
+        self.tell(BROADCAST, ifindex, mac, vip)
+    }
+
+    /// The same to the host with the hardware address `to` alone.
+    ///
+    /// # Errors
+    /// As [`Announcer::announce`].
+    pub fn tell(&self, to: [u8; 6], ifindex: u32, mac: [u8; 6], vip: IpAddr) -> io::Result<()> {
         let IpAddr::V4(vip) = vip else {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "ARP has no room for an IPv6 address"));
         };
         for op in FORMS {
-            self.send(ifindex, &frame(op, mac, vip))?;
+            self.send(ifindex, &frame(op, to, mac, vip))?;
         }
         Ok(())
     }
 
     fn send(&self, ifindex: u32, frame: &[u8; FRAME_LEN]) -> io::Result<()> {
+        let mut sll_addr = [0; 8];
+        sll_addr[..6].copy_from_slice(&frame[..6]);
         let address = libc::sockaddr_ll {
             sll_family: AF_PACKET,
             sll_protocol: ETHERTYPE_ARP.to_be(),
@@ -70,7 +82,7 @@ impl Announcer {
             sll_hatype: 0,
             sll_pkttype: 0,
             sll_halen: 6,
-            sll_addr: [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0],
+            sll_addr,
         };
         // SAFETY: both pointers and lengths describe live values of this call.
         let sent = unsafe {
@@ -87,10 +99,10 @@ impl Announcer {
     }
 }
 
-/// A broadcast ARP packet in which sender and target are the VIP.
-fn frame(op: u8, mac: [u8; 6], vip: Ipv4Addr) -> [u8; FRAME_LEN] {
+/// An ARP packet in which sender and target are the VIP.
+fn frame(op: u8, to: [u8; 6], mac: [u8; 6], vip: Ipv4Addr) -> [u8; FRAME_LEN] {
     let mut frame = [0; FRAME_LEN];
-    frame[..6].fill(0xff);
+    frame[..6].copy_from_slice(&to);
     frame[6..12].copy_from_slice(&mac);
     frame[12..14].copy_from_slice(&ETHERTYPE_ARP.to_be_bytes());
     frame[14..20].copy_from_slice(&[0, 1, 8, 0, 6, 4]);
@@ -112,7 +124,7 @@ mod tests {
     fn both_forms_say_the_vip_is_at_the_mac() {
         let mac = [2, 0, 0, 0, 0, 7];
         for op in FORMS {
-            let frame = frame(op, mac, Ipv4Addr::new(10, 0, 1, 12));
+            let frame = frame(op, BROADCAST, mac, Ipv4Addr::new(10, 0, 1, 12));
             assert_eq!(frame[..6], [0xff; 6]);
             assert_eq!((&frame[6..12], &frame[22..28]), (&mac[..], &mac[..]));
             assert_eq!(frame[20..22], [0, op]);

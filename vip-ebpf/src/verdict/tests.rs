@@ -32,6 +32,8 @@ struct Fake {
     ifaces: BTreeMap<u32, [u8; 6]>,
     counted: RefCell<Vec<(VipSlot, Counter)>>,
     events: RefCell<Vec<Event>>,
+    /// The client of which the agent was told last.
+    stale: RefCell<Option<[u8; 6]>>,
 }
 
 fn maps(fence: Fence) -> Fake {
@@ -43,6 +45,7 @@ fn maps(fence: Fence) -> Fake {
         ifaces: BTreeMap::from([(IFINDEX, OUR_MAC)]),
         counted: RefCell::default(),
         events: RefCell::default(),
+        stale: RefCell::default(),
     }
 }
 
@@ -65,6 +68,9 @@ impl Maps for Fake {
     }
     fn random(&self) -> u32 {
         self.random
+    }
+    fn may_tell(&self, _slot: VipSlot, mac: [u8; 6]) -> bool {
+        self.stale.replace(Some(mac)) != Some(mac)
     }
     fn count(&self, slot: VipSlot, counter: Counter) {
         self.counted.borrow_mut().push((slot, counter));
@@ -250,6 +256,34 @@ fn ip_to_the_vip_follows_the_lease() {
 }
 
 #[test]
+fn who_sends_to_a_standby_is_told_of_once_and_what_is_flooded_is_not() {
+    let packet = ethernet(0, 0x0800, &ipv4(CLIENT, VIP));
+    let request = ethernet(1, 0x0806, &arp_packet(1, CLIENT_MAC, CLIENT, VIP));
+    for plain in [packet, request] {
+        for (fence, to, told) in [
+            (Fence::NoLease, OUR_MAC, 1),
+            (Fence::Expired, OUR_MAC, 1),
+            (Fence::Open, OUR_MAC, 0),
+            (Fence::NoLease, PEER_MAC, 0),
+            (Fence::NoLease, [0xff; 6], 0),
+        ] {
+            let fake = maps(fence);
+            for _ in 0..2 {
+                let mut frame = plain.clone();
+                frame[..6].copy_from_slice(&to);
+                run_in(&fake, &mut frame);
+            }
+            let events = fake.events.take();
+            assert_eq!(events.len(), told, "{fence:?} {to:?}");
+            let is_right = |event: &Event| {
+                (event.kind, event.vip, event.mac) == (EventKind::Stale as u32, VIP, CLIENT_MAC)
+            };
+            assert!(events.iter().all(is_right), "{events:?}");
+        }
+    }
+}
+
+#[test]
 fn ip_to_others_is_passed_uncounted_whatever_the_lease() {
     let fake = maps(Fence::NoLease);
     let mut frame = ethernet(0, 0x0800, &ipv4(VIP, CLIENT));
@@ -359,6 +393,9 @@ fn holder_of_one_vip_may_ask_for_another() {
         }
         fn random(&self) -> u32 {
             self.0.random()
+        }
+        fn may_tell(&self, slot: VipSlot, mac: [u8; 6]) -> bool {
+            self.0.may_tell(slot, mac)
         }
         fn count(&self, slot: VipSlot, counter: Counter) {
             self.0.count(slot, counter);

@@ -32,7 +32,7 @@ use self::{handover::Handover, proposer::Attempt, release::Releasing};
 use crate::{
     config::{Epoch, GroupId, NodeId, NodeSet},
     io::{GroupState, Output, Reason, Transition},
-    message::{About, Ballot},
+    message::{About, Ballot, StaleClient},
     mutant::Mutant,
     node::Node,
 };
@@ -187,7 +187,8 @@ impl Group {
             | About::Release { .. }
             | About::Released { .. }
             | About::AskReady { .. }
-            | About::Ready { .. } => true,
+            | About::Ready { .. }
+            | About::Stale { .. } => true,
         }
     }
 
@@ -230,6 +231,11 @@ impl Group {
                 node.tell(from, self.id, About::Ready { ask, ready });
             }
             About::Ready { ask, ready } => self.on_ready(from, ask, ready, node),
+            About::Stale { client } => {
+                if self.lease.is_some_and(|lease| lease.until > node.now) {
+                    node.outputs.push_back(Output::Correct { client });
+                }
+            }
             About::Prepare { .. }
             | About::Propose { .. }
             | About::Holding { .. }
@@ -412,6 +418,13 @@ impl Group {
             && !node.broken.is(Mutant::KeepsOnStandby)
         {
             self.begin_handover(None, Wish::Leave, node);
+        }
+    }
+
+    /// A client sends to this node, which may not answer: tells the holder.
+    pub fn tell_of_stale(&self, client: StaleClient, node: &mut Node) {
+        if let Some(holder) = self.holder(node, node.now).filter(|holder| *holder != node.me()) {
+            node.tell(holder, self.id, About::Stale { client });
         }
     }
 

@@ -79,7 +79,8 @@ impl Group {
             | About::Release { successor: None, .. }
             | About::Released { .. }
             | About::AskReady { .. }
-            | About::Ready { .. } => false,
+            | About::Ready { .. }
+            | About::Stale { .. } => false,
         }
     }
 }

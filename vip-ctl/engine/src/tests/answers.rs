@@ -230,3 +230,27 @@ fn only_the_best_of_those_that_could_asks_for_what_it_would_preempt() {
     cluster.run(ACCEPT + ms(150));
     assert!(!asks(&cluster, B) && asks(&cluster, C));
 }
+
+#[test]
+fn a_node_that_gets_the_packets_of_a_client_tells_the_holder_alone() {
+    let client = StaleClient { vip: std::net::IpAddr::from([10, 0, 0, 9]), mac: [2, 0, 0, 0, 0, 7] };
+    let mut cluster = Cluster::settled();
+    let (group, now) = (GroupId(0), cluster.now);
+    let told = |engine: &mut Engine| {
+        engine.handle(Input::Stale { group, client }, now);
+        done(engine).1
+    };
+    let standby = cluster.engines.get_mut(&B).unwrap();
+    assert_eq!(told(standby), [(A, About::Stale { client })]);
+    let holder = cluster.engines.get_mut(&A).unwrap();
+    assert_eq!(told(holder), [], "it is nobody's fault but the network's");
+    tell(holder, B, About::Stale { client }, now);
+    let corrects = |engine: &mut Engine| {
+        std::iter::from_fn(|| engine.poll_output()).any(|o| o == Output::Correct { client })
+    };
+    assert!(corrects(holder));
+    // Who does not hold tells nobody where the VIP is.
+    let other = cluster.engines.get_mut(&C).unwrap();
+    tell(other, B, About::Stale { client }, now);
+    assert!(!corrects(other));
+}

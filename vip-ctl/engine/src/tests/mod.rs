@@ -153,6 +153,7 @@ impl Cluster {
                 | Output::RaiseCeiling { .. }
                 | Output::Remember { .. }
                 | Output::Done { .. }
+                | Output::Correct { .. }
                 | Output::Stopped => self.log.push((self.now, node, output)),
             }
         }

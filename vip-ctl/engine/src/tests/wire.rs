@@ -76,6 +76,10 @@ fn abouts() -> impl Strategy<Value = About> {
         ballots().prop_map(|ballot| About::Released { ballot }),
         ask().prop_map(|ask| About::AskReady { ask }),
         (ask(), any::<bool>()).prop_map(|(ask, ready)| About::Ready { ask, ready }),
+        (any::<std::net::IpAddr>(), any::<[u8; 6]>()).prop_map(|(vip, mac)| {
+            // An IPv6-mapped address is the IPv4 address.
+            About::Stale { client: StaleClient { vip: vip.to_canonical(), mac } }
+        }),
     ]
 }
 

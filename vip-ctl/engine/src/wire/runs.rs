@@ -50,7 +50,8 @@ impl Part {
             | About::Release { .. }
             | About::Released { .. }
             | About::AskReady { .. }
-            | About::Ready { .. } => return None,
+            | About::Ready { .. }
+            | About::Stale { .. } => return None,
         };
         Some(Self { kind, ballot, group: group.0, epoch })
     }

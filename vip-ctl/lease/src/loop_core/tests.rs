@@ -3,7 +3,9 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use vip_engine::{About, EngineConfig, GroupSpec, Incarnation, Label, LabelSpec, Message, NodeSpec, Role};
+use vip_engine::{
+    About, EngineConfig, GroupSpec, Incarnation, Label, LabelSpec, Message, NodeSpec, Role, StaleClient,
+};
 
 use super::*;
 use crate::{
@@ -29,6 +31,8 @@ enum Done {
 struct World {
     now: BootNs,
     done: Vec<Done>,
+    /// How many groups were announced.
+    announced: usize,
 }
 
 impl Io for World {
@@ -49,7 +53,11 @@ impl Io for World {
 
     fn flush(&mut self) {}
 
-    fn takeover(&mut self, _group: GroupId) {}
+    fn takeover(&mut self, _group: GroupId) {
+        self.announced += 1;
+    }
+
+    fn correct(&mut self, _client: StaleClient) {}
 
     fn tell(&mut self, _notice: LeaseNotice) {}
 
@@ -96,7 +104,7 @@ fn started() -> Core<World> {
         gates: Gates::new(vec![GateRule::default()].into(), &[]),
         me: ME,
     };
-    let mut core = Core::new(parts, World { now: START, done: Vec::new() });
+    let mut core = Core::new(parts, World { now: START, done: Vec::new(), announced: 0 });
     core.eligible(DB, Eligible::Yes);
     core
 }
@@ -185,4 +193,28 @@ fn a_word_is_in_the_map_before_the_datagrams_that_follow_from_it() {
         packet.messages.iter().any(is_release)
     });
     assert!(told);
+}
+
+#[test]
+fn what_this_node_holds_is_announced_again_when_a_peer_is_heard_after_a_cut() {
+    let mut core = started();
+    connected(&mut core);
+    core.io.now = START.plus(ACCEPT * 2);
+    assert!(takes_the_lease(&mut core, true));
+    let hears = |core: &mut Core<World>| {
+        core.io.announced = 0;
+        core.message(OBSERVER, Packet::default());
+        core.io.announced
+    };
+    assert_eq!((hears(&mut core), hears(&mut core)), (1, 0), "for the first time, and at once again");
+    core.io.now = core.io.now.plus(ACCEPT / 2);
+    assert!(takes_the_lease(&mut core, true));
+    assert_eq!(hears(&mut core), 0, "a lost heartbeat is no cut");
+    for _ in 0..4 {
+        core.io.now = core.io.now.plus(ACCEPT / 2);
+        takes_the_lease(&mut core, true);
+    }
+    assert_eq!(hears(&mut core), 1);
+    core.io.now = core.io.now.plus(ACCEPT * 4);
+    assert_eq!(hears(&mut core), 0, "the lease has run out");
 }

@@ -270,6 +270,7 @@ impl Cluster {
                 | Output::RaiseCeiling { .. }
                 | Output::Remember { .. }
                 | Output::Done { .. }
+                | Output::Correct { .. }
                 | Output::Stopped => {}
             }
         }

@@ -2,8 +2,10 @@
 //! and repeated, so that no number of VIPs can hold up the lease loop. [`queue`]
 //! decides what to send when.
 //!
-//! It asks the fence before it sends, and the egress gate asks again.
+//! It asks the fence before it announces, and the egress gate asks again. To single
+//! clients ([`corrections`]) it sends at once.
 
+mod corrections;
 mod queue;
 
 use std::{
@@ -17,6 +19,7 @@ use std::{
 use tracing::warn;
 use vip_common::{BootNs, GroupIndex};
 
+use self::corrections::Corrections;
 use self::queue::{Next, Progress, Queue, Turn};
 use super::messages::Announce;
 use crate::{
@@ -40,12 +43,13 @@ pub fn run(plane: &DataPlane, socket: &Announcer, orders: &Receiver<Announce>) {
     let mut queue = Queue::default();
     let mut seen: Option<Seen> = None;
     let mut troubles = Troubles::default();
+    let mut corrections = Corrections::default();
     loop {
         // Takes all orders that wait before it sends anything: a group that comes now
         // goes before the repeats of those that came before it.
         loop {
             match orders.try_recv() {
-                Ok(order) => queue.order(order, clock::now()),
+                Ok(order) => take(order, &mut queue, &mut corrections, plane, socket),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return,
             }
@@ -80,10 +84,30 @@ pub fn run(plane: &DataPlane, socket: &Announcer, orders: &Receiver<Announce>) {
             }
         };
         match orders.recv_timeout(wait) {
-            Ok(order) => queue.order(order, clock::now()),
+            Ok(order) => take(order, &mut queue, &mut corrections, plane, socket),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
+    }
+}
+
+/// Queues an order; tells a client that has missed an announcement at once.
+fn take(
+    order: Announce,
+    queue: &mut Queue,
+    corrections: &mut Corrections,
+    plane: &DataPlane,
+    socket: &Announcer,
+) {
+    let now = clock::now();
+    let Announce::Correct(client) = order else { return queue.order(order, now) };
+    if !corrections.is_due(client, now) {
+        return;
+    }
+    // The engine has just asked its lease; the egress gate asks the fence.
+    for (ifindex, mac) in plane.ifaces().unwrap_or_default() {
+        // It sends again, and the next telling follows.
+        let _ = socket.tell(client.mac, ifindex, mac, client.vip);
     }
 }
 

@@ -25,6 +25,12 @@ const GAPS: [Duration; 4] = [
     Duration::from_millis(400),
     Duration::from_millis(1500),
 ];
+/// How long to wait after those before each further repeat: clients that were cut off, or
+/// whose switch holds announcements back, hear of the VIP in the end.
+const REFRESH: Duration = Duration::from_secs(1);
+/// And how long for each frame that goes into one round over all groups, so that no
+/// number of VIPs makes more than a hundred frames a second.
+const REFRESH_PER_FRAME: Duration = Duration::from_millis(10);
 /// How long the next claim waits after one was answered, for each frame of the
 /// answer, and at most: this node defends a group with few VIPs at once, but with
 /// many VIPs does not become the louder of two hosts that shout.
@@ -89,7 +95,7 @@ enum Stage {
     First(u64),
     /// Waits for a repeat.
     Repeat {
-        /// The repeat's number, from 0; the number of [`GAPS`] if none is left.
+        /// The repeat's number, from 0; the number of [`GAPS`] for each after those.
         round: usize,
         /// When it begins.
         due: BootNs,
@@ -118,6 +124,9 @@ pub(super) struct Queue {
     defended: BTreeMap<GroupIndex, BootNs>,
     /// How long the next claim waits after that answer.
     pauses: BTreeMap<GroupIndex, Duration>,
+    /// Frames of the last whole announcement of each group that is here, and of all.
+    sizes: BTreeMap<GroupIndex, u32>,
+    size: u64,
     /// Frames since the last pause.
     burst: usize,
     /// When the last frame left, or failed to.
@@ -132,6 +141,8 @@ impl Queue {
         match order {
             Announce::Takeover(group) => self.takeover(group, now),
             Announce::Defend(group) => self.defend(group, now),
+            // Not paced: the caller does it.
+            Announce::Correct(_) => {}
         }
     }
 
@@ -239,7 +250,10 @@ impl Queue {
             }
             Progress::Held(_) | Progress::All => self.repeat(group, now),
             // If the group comes back, there will be another order.
-            Progress::Lost => drop(self.forget(group)),
+            Progress::Lost => {
+                self.set_size(group, None);
+                self.forget(group);
+            }
         }
     }
 
@@ -254,15 +268,32 @@ impl Queue {
         let Some(entry) = self.forget(group) else { return };
         let frames = u32::try_from(entry.frames).unwrap_or(u32::MAX);
         self.pauses.insert(group, DEFEND_PAUSE_PER_FRAME.saturating_mul(frames).min(DEFEND_PAUSE_MAX));
+        self.set_size(group, Some(frames));
         let round = match entry.stage {
             Stage::First(_) => 0,
             Stage::Repeat { round, defends: true, .. } => round,
-            Stage::Repeat { round, defends: false, .. } => round + 1,
+            Stage::Repeat { round, defends: false, .. } => (round + 1).min(GAPS.len()),
         };
-        if let Some(gap) = GAPS.get(round).filter(|_| !mutant::is(Mutant::AnnouncedOnce)) {
-            let stage = Stage::Repeat { round, due: now.plus(*gap), defends: false };
-            self.put(group, Entry { stage, after: None, frames: 0, ..entry });
+        if mutant::is(Mutant::AnnouncedOnce) {
+            return;
         }
+        let gap = GAPS.get(round).copied().unwrap_or_else(|| self.refresh());
+        let stage = Stage::Repeat { round, due: now.plus(gap), defends: false };
+        self.put(group, Entry { stage, after: None, frames: 0, ..entry });
+    }
+
+    /// How long to wait before a group that has had all of its [`GAPS`] is announced again.
+    fn refresh(&self) -> Duration {
+        let frames = u32::try_from(self.size).unwrap_or(u32::MAX);
+        REFRESH.max(REFRESH_PER_FRAME.saturating_mul(frames))
+    }
+
+    fn set_size(&mut self, group: GroupIndex, frames: Option<u32>) {
+        let old = match frames {
+            Some(frames) => self.sizes.insert(group, frames),
+            None => self.sizes.remove(&group),
+        };
+        self.size = self.size + u64::from(frames.unwrap_or(0)) - u64::from(old.unwrap_or(0));
     }
 }
 

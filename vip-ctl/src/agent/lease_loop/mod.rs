@@ -45,7 +45,7 @@ use super::messages::{Announce, Ask, Notice, RunnerAsk};
 use crate::{
     clock,
     dataplane::{DataPlane, observe::Events},
-    engine::{ByGroup, Completed, GroupId, NodeId, Refusal},
+    engine::{ByGroup, Completed, GroupId, NodeId, Refusal, StaleClient},
 };
 
 /// Events taken from the ring buffer in one turn.
@@ -166,6 +166,11 @@ impl Io for Doer {
         self.announce(group, Announce::Takeover);
     }
 
+    fn correct(&mut self, client: StaleClient) {
+        // The announcer ends only with the process.
+        let _ = self.announcer.send(Announce::Correct(client));
+    }
+
     fn tell(&mut self, notice: LeaseNotice) {
         // The other end is gone only when the process ends.
         let _ = self.tell.send(Notice::Lease(notice));
@@ -254,16 +259,17 @@ impl Running {
     }
 
     /// Another node claims a VIP: while this node holds it, the network must hear
-    /// this node again.
+    /// this node again. Or a client has missed where a VIP is.
     fn event(&mut self, event: Event) {
-        if event.kind != EventKind::ClaimConflict as u32 {
-            return;
-        }
         let plane = self.core.io.plane.as_ref();
-        if let Some(group) = plane.and_then(|plane| plane.groups.get(&event.group).copied()) {
+        let Some(group) = plane.and_then(|plane| plane.groups.get(&event.group).copied()) else { return };
+        let (vip, mac) = (event.vip.into(), event.mac);
+        if event.kind == EventKind::ClaimConflict as u32 {
             // The announcer answers each claim, though maybe not at once.
             self.core.io.announce(group, Announce::Defend);
-            self.core.claimed(group, LeaseNotice::Claim { group, vip: event.vip.into(), mac: event.mac });
+            self.core.claimed(group, LeaseNotice::Claim { group, vip: event.vip.into(), mac });
+        } else if event.kind == EventKind::Stale as u32 {
+            self.core.stale(group, StaleClient { vip, mac });
         }
     }
 

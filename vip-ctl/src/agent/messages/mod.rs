@@ -11,7 +11,7 @@ use vip_lease::{Eligible, Hook, HookAsk, LeaseNotice, Regroup, gate::Ticket};
 pub use self::asker::{Ask, Asker};
 use crate::{
     config::Config,
-    engine::{Epoch, GroupId, Label},
+    engine::{Epoch, GroupId, Label, StaleClient},
     events::HookOutcome,
     exit::Exit,
     host::Watched,
@@ -78,6 +78,8 @@ pub enum Announce {
     Takeover(GroupIndex),
     /// Somebody else has claimed one of its VIPs.
     Defend(GroupIndex),
+    /// This client has missed where the VIP is.
+    Correct(StaleClient),
 }
 
 /// A message to the hooks' thread.

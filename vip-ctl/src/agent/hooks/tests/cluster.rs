@@ -20,7 +20,7 @@ use crate::{
     agent::hooks::sequence::{Sequencer, Skipped},
     engine::{
         Command, Completed, Engine, EngineConfig, GroupId, GroupSpec, GroupState, Incarnation, Label,
-        LabelSpec, Labels, NodeId, NodeSpec, Packet, Refusal, Role,
+        LabelSpec, Labels, NodeId, NodeSpec, Packet, Refusal, Role, StaleClient,
     },
 };
 
@@ -68,6 +68,8 @@ impl Io for Hands {
     fn flush(&mut self) {}
 
     fn takeover(&mut self, _group: GroupId) {}
+
+    fn correct(&mut self, _client: StaleClient) {}
 
     fn tell(&mut self, notice: LeaseNotice) {
         self.acts.push_back(Act::Tell(notice));
