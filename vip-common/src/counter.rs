@@ -14,7 +14,7 @@ macro_rules! counters {
         pub const COUNTERS: &[Counter] = &[$(Counter::$name,)+];
 
         impl Counter {
-            /// Which frames: `arp_request`, `ip_in`, `arp_out`, `ip_out`, `ip_local`, `arp_claim`, `heartbeat`, `frame`.
+            /// Which frames: `arp_request`, `ip_in`, `arp_out`, `ip_out`, `ip_local`, `ip_local_in`, `arp_claim`, `heartbeat`, `frame`.
             #[must_use]
             pub const fn class(self) -> &'static str { match self { $(Self::$name => $class,)+ } }
             /// What was done: `answer`, `pass` or `drop`.
@@ -76,6 +76,13 @@ counters! {
     IpLocalExpired = ("ip_local", "drop", "expired"),
     /// IP packet to the VIP from a process of this host, dropped: the lease word can't be one.
     IpLocalInvalid = ("ip_local", "drop", "invalid"),
+    /// IP packet to the VIP that no other program has dropped before the host would
+    /// have taken it as its own, dropped: no lease.
+    IpLocalInNoLease = ("ip_local_in", "drop", "no_lease"),
+    /// The same: the lease has run out.
+    IpLocalInExpired = ("ip_local_in", "drop", "expired"),
+    /// The same: the lease word can't be one.
+    IpLocalInInvalid = ("ip_local_in", "drop", "invalid"),
     /// Frame from the network that ends before its headers do (slot 0 only: it
     /// names no VIP).
     FrameTruncated = ("frame", "pass", "truncated"),

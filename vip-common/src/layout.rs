@@ -4,7 +4,7 @@
 
 /// Raised whenever a map's key, value or meaning changes. Programs are only
 /// replaced under maps of the same number.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Groups that the `LEASES` map has room for.
 pub const GROUPS_MAX: u32 = 16_384;
@@ -112,4 +112,15 @@ pub struct NodeConfig {
     pub layout_version: u32,
     /// How many VIPs the maps have room for.
     pub vips_max: u32,
+}
+
+/// Where the running kernel's `struct sk_buff` has its fields, in bytes, as the
+/// kernel's own BTF tells: a constant of the programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SkbOffsets {
+    /// `head`, a pointer to the packet's buffer.
+    pub head: u16,
+    /// `network_header`, a `u16`: where in the buffer the IP header begins.
+    pub network_header: u16,
 }

@@ -39,5 +39,12 @@ pub const WAY_IN_TC: [&str; 2] = [PROG_INGRESS_TC, PROG_INGRESS_TC_LOGGED];
 pub const PROG_EGRESS: &str = "vip_egress";
 /// Program: the gate for local clients, on the loopback interface's egress.
 pub const PROG_LOCAL: &str = "vip_local";
+/// Program: the gate at IP level, on netfilter's hook for what the host takes as its
+/// own.
+pub const PROG_LOCAL_IN: &str = "vip_local_in";
 /// Program: tells the kernel's CLOCK_BOOTTIME through a test run.
 pub const PROG_CLOCK: &str = "vip_clock";
+
+/// Constant: [`crate::layout::SkbOffsets`], which user space fills in before it loads
+/// the programs.
+pub const SKB_OFFSETS: &str = "SKB_OFFSETS";

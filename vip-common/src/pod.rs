@@ -4,7 +4,7 @@ use crate::{
     counter::Counters,
     event::Event,
     heartbeat::{Admission, Endpoint},
-    layout::{GroupConfig, GroupIndex, IfaceConfig, NodeConfig, VipEntry, VipSlot},
+    layout::{GroupConfig, GroupIndex, IfaceConfig, NodeConfig, SkbOffsets, VipEntry, VipSlot},
     lease::Lease,
 };
 
@@ -26,6 +26,7 @@ pod!(
     IfaceConfig,
     Lease,
     NodeConfig,
+    SkbOffsets,
     VipEntry,
     VipSlot,
 );

@@ -9,9 +9,12 @@
 //! | `ArpOut` | pass: lease | drop: no_lease | drop: expired | drop: invalid |
 //! | `IpOut` | pass: lease | drop: no_lease | drop: expired | drop: invalid |
 //! | `IpLocal` | pass: lease | drop: no_lease | drop: expired | drop: invalid |
+//! | `IpLocalIn` | pass | drop: no_lease | drop: expired | drop: invalid |
 //!
 //! Each cell is the verdict, the reason that its counter shows, and the event
-//! that goes to the agent. A test compares these lines with the code.
+//! that goes to the agent. A test compares these lines with the code. A packet
+//! that `IpLocalIn` passes has no counter there: `IpIn` or `IpLocal` has counted
+//! it where it came in.
 //!
 //! The data plane determines the class of a frame. It drops a request that it
 //! would answer if it knew the interface's MAC (`ArpRequestNoMac`). Frames about
@@ -34,11 +37,21 @@ pub enum Class {
     IpOut,
     /// From a process of this host: an IP packet to a VIP on this host.
     IpLocal,
+    /// By whatever way: an IP packet to a VIP that this host is about to take as
+    /// its own.
+    IpLocalIn,
 }
 
 /// Every class.
-pub const CLASSES: &[Class] =
-    &[Class::ArpRequest, Class::ArpClaim, Class::IpIn, Class::ArpOut, Class::IpOut, Class::IpLocal];
+pub const CLASSES: &[Class] = &[
+    Class::ArpRequest,
+    Class::ArpClaim,
+    Class::IpIn,
+    Class::ArpOut,
+    Class::IpOut,
+    Class::IpLocal,
+    Class::IpLocalIn,
+];
 
 /// What to do with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +69,9 @@ pub enum Verdict {
 pub struct Ruling {
     /// What to do with the frame.
     pub verdict: Verdict,
-    /// Where the frame is counted, in the VIP's slot.
-    pub counter: Counter,
+    /// Where the frame is counted, in the VIP's slot; `None` if another program has
+    /// counted it.
+    pub counter: Option<Counter>,
     /// The event that goes to the agent, if any.
     pub event: Option<EventKind>,
 }
@@ -99,28 +113,33 @@ pub const fn ruling(class: Class, fence: Fence) -> Ruling {
         (Class::IpLocal, Fence::NoLease) => drop(Counter::IpLocalNoLease),
         (Class::IpLocal, Fence::Expired) => drop(Counter::IpLocalExpired),
         (Class::IpLocal, Fence::Invalid) => drop(Counter::IpLocalInvalid),
+
+        (Class::IpLocalIn, Fence::Open) => Ruling { verdict: Verdict::Pass, counter: None, event: None },
+        (Class::IpLocalIn, Fence::NoLease) => drop(Counter::IpLocalInNoLease),
+        (Class::IpLocalIn, Fence::Expired) => drop(Counter::IpLocalInExpired),
+        (Class::IpLocalIn, Fence::Invalid) => drop(Counter::IpLocalInInvalid),
     }
 }
 
 #[inline(always)]
 const fn answer(counter: Counter) -> Ruling {
-    Ruling { verdict: Verdict::Answer, counter, event: None }
+    Ruling { verdict: Verdict::Answer, counter: Some(counter), event: None }
 }
 
 #[inline(always)]
 const fn pass(counter: Counter) -> Ruling {
-    Ruling { verdict: Verdict::Pass, counter, event: None }
+    Ruling { verdict: Verdict::Pass, counter: Some(counter), event: None }
 }
 
 #[inline(always)]
 const fn drop(counter: Counter) -> Ruling {
-    Ruling { verdict: Verdict::Drop, counter, event: None }
+    Ruling { verdict: Verdict::Drop, counter: Some(counter), event: None }
 }
 
 /// Passes the frame and tells the agent.
 #[inline(always)]
 const fn tell(counter: Counter, event: EventKind) -> Ruling {
-    Ruling { verdict: Verdict::Pass, counter, event: Some(event) }
+    Ruling { verdict: Verdict::Pass, counter: Some(counter), event: Some(event) }
 }
 
 #[cfg(test)]
@@ -147,6 +166,7 @@ mod tests {
             Class::ArpOut => "arp_out",
             Class::IpOut => "ip_out",
             Class::IpLocal => "ip_local",
+            Class::IpLocalIn => "ip_local_in",
         };
         let verdict = match verdict {
             Verdict::Pass => "pass",
@@ -174,7 +194,9 @@ mod tests {
                 let cells = FENCES.map(|fence| {
                     let Ruling { counter, event, .. } = ruling(*class, fence);
                     let tells = event.map_or(String::new(), |event| format!(", tells `{event:?}`"));
-                    format!("{}: {}{tells}", counter.verdict(), counter.reason())
+                    counter.map_or(String::from("pass"), |counter| {
+                        format!("{}: {}{tells}", counter.verdict(), counter.reason())
+                    })
                 });
                 format!("{class:?}` | {} |", cells.join(" | "))
             })
@@ -185,7 +207,10 @@ mod tests {
     #[test]
     fn every_cell_does_what_its_counter_says() {
         for (class, fence, ruling) in cells() {
-            let counter = ruling.counter;
+            let Some(counter) = ruling.counter else {
+                assert_eq!((class, fence), (Class::IpLocalIn, Fence::Open));
+                continue;
+            };
             let counted = [counter.class(), counter.verdict(), counter.reason()];
             assert_eq!(counted, shown(class, fence, ruling.verdict), "{class:?} {fence:?}");
         }
@@ -208,8 +233,8 @@ mod tests {
     #[test]
     fn a_counter_of_a_vip_is_for_one_cell() {
         let mut cells_of = BTreeMap::<_, usize>::new();
-        for (_, _, ruling) in cells() {
-            *cells_of.entry(ruling.counter as usize).or_default() += 1;
+        for counter in cells().filter_map(|(_, _, ruling)| ruling.counter) {
+            *cells_of.entry(counter as usize).or_default() += 1;
         }
         for &counter in COUNTERS {
             let expected = match (counter, counter.class()) {

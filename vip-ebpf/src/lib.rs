@@ -11,4 +11,4 @@ pub mod packet;
 pub mod verdict;
 
 pub use frame::Frame;
-pub use verdict::{Maps, egress, ingress, local};
+pub use verdict::{Maps, egress, ingress, local, local_in};

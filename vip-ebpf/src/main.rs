@@ -3,6 +3,8 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
+mod local_in;
+#[cfg(target_arch = "bpf")]
 mod logged;
 #[cfg(target_arch = "bpf")]
 mod maps;

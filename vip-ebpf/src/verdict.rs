@@ -112,15 +112,30 @@ pub fn local<M: Maps>(frame: &Frame, maps: &M) -> Verdict {
     }
 }
 
+/// An IP packet that the host is about to take as its own, whatever way it came:
+/// by an interface that nothing guards, from a tunnel or a container.
+#[inline(always)]
+pub fn local_in<M: Maps>(destination: [u8; 4], maps: &M) -> Verdict {
+    gate(maps, destination, Class::IpLocalIn)
+}
+
 /// Counts a frame about `address` if that is a VIP, and returns the verdict of the table.
 #[inline(always)]
 fn gate<M: Maps>(maps: &M, address: [u8; 4], class: Class) -> Verdict {
     let Some(vip) = maps.vip(address) else { return Verdict::Pass };
     let ruling = ruling(class, maps.fence(vip.group));
-    maps.count(vip.slot, ruling.counter);
+    counted(maps, vip, ruling.counter);
     // A gate never answers, so its verdict is one of two. `ruling.verdict` itself
     // would cost `vip_local` twelve more instructions.
     if ruling.verdict == Verdict::Drop { Verdict::Drop } else { Verdict::Pass }
+}
+
+/// Counts a frame about a VIP, if this is the program that counts it.
+#[inline(always)]
+fn counted<M: Maps>(maps: &M, vip: VipEntry, counter: Option<Counter>) {
+    if let Some(counter) = counter {
+        maps.count(vip.slot, counter);
+    }
 }
 
 /// ARP from the network: a claim of a VIP by its sender, or a request for one.
@@ -138,7 +153,7 @@ fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex
     let Some(vip) = maps.vip(packet.target) else { return Verdict::Pass };
     let ruling = ruling(Class::ArpRequest, maps.fence(vip.group));
     if ruling.verdict != Verdict::Answer {
-        maps.count(vip.slot, ruling.counter);
+        counted(maps, vip, ruling.counter);
         stale(frame, packet.target, maps, ifindex);
         return ruling.verdict;
     }
@@ -149,7 +164,7 @@ fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex
     if !arp::answer(frame, offset, packet, packet.target, mac) {
         return truncated(maps);
     }
-    maps.count(vip.slot, ruling.counter);
+    counted(maps, vip, ruling.counter);
     Verdict::Answer
 }
 
@@ -175,7 +190,7 @@ fn claim<M: Maps>(packet: &Arp, maps: &M, ifindex: u32) -> Verdict {
         return Verdict::Pass; // our own announcement, sent back to us by the network
     }
     let ruling = ruling(Class::ArpClaim, maps.fence(vip.group));
-    maps.count(vip.slot, ruling.counter);
+    counted(maps, vip, ruling.counter);
     if let Some(kind) = ruling.event {
         maps.event(Event {
             kind: kind as u32,

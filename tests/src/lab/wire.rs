@@ -6,7 +6,7 @@
 //! plane is used, so that the lab works where vip's does not.
 
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
 use nix::net::if_::if_nametoindex;
@@ -141,6 +141,65 @@ pub fn attach_first(ns: &Netns, interface: &str, direction: Direction) -> Result
         unsafe { bpf(BPF_PROG_ATTACH, &attr) }.context("attaching a program to tcx").map(drop)
     })?
     .with_context(|| format!("on {interface} in {}", ns.name()))
+}
+
+/// The head of `union bpf_attr` for BPF_PROG_TEST_RUN.
+#[repr(C)]
+struct TestRun {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+}
+
+/// `struct nf_hook_state`, of linux/netfilter.h, as far as a test run may fill it in.
+#[repr(C)]
+struct HookState {
+    hook: u8,
+    pf: u8,
+    pad: [u8; 6],
+    zero: [u64; 5],
+}
+
+/// Runs a netfilter program over an Ethernet frame, as if the host were about to take
+/// it as its own. Returns the program's verdict.
+///
+/// # Errors
+/// When the kernel refuses the program or the frame.
+pub fn run_netfilter(program: BorrowedFd<'_>, frame: &[u8]) -> Result<u32> {
+    /// `bpf(BPF_PROG_TEST_RUN, …)`, of linux/bpf.h.
+    const BPF_PROG_TEST_RUN: libc::c_long = 10;
+    /// `NF_INET_LOCAL_IN` and `NFPROTO_IPV4`, of linux/netfilter.h.
+    const LOCAL_IN: HookState = HookState { hook: 1, pf: 2, pad: [0; 6], zero: [0; 5] };
+
+    let context = LOCAL_IN;
+    let attr = TestRun {
+        prog_fd: u32::try_from(program.as_raw_fd())?,
+        retval: u32::MAX,
+        data_size_in: u32::try_from(frame.len())?,
+        data_size_out: 0,
+        data_in: frame.as_ptr() as u64,
+        data_out: 0,
+        repeat: 1,
+        duration: 0,
+        ctx_size_in: u32::try_from(size_of::<HookState>())?,
+        ctx_size_out: 0,
+        ctx_in: &raw const context as u64,
+        ctx_out: 0,
+    };
+    let attr = std::cell::UnsafeCell::new(attr);
+    // SAFETY: the attributes are those of the command, and what they point to lives until
+    // the call returns; the kernel writes its answer into them.
+    unsafe { bpf(BPF_PROG_TEST_RUN, &attr) }.context("running a netfilter program")?;
+    Ok(attr.into_inner().retval)
 }
 
 /// RTM_SETLINK with a nested IFLA_XDP { IFLA_XDP_FD, IFLA_XDP_FLAGS }.

@@ -3,12 +3,18 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    os::fd::AsFd,
     path::PathBuf,
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
-use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use aya::programs::{
+    SchedClassifier, TestRun, TestRunOptions, Xdp,
+    links::{FdLink, PinnedLink},
+    loaded_programs,
+};
+use nix::sched::{CloneFlags, unshare};
 use vip_common::{
     Counter::{self, *},
     Fence, GroupMode, Lease, VipSlot,
@@ -26,9 +32,11 @@ use vip_ctl::{
         bpffs,
         heartbeat::HeartbeatGuard,
         load::{Loaded, load},
+        local_in::{self, LocalIn},
         observe::Events,
     },
 };
+use vip_tests::lab::wire::run_netfilter;
 use vip_tests_macros::lab_test;
 
 const VIP: [u8; 4] = [10, 77, 9, 1];
@@ -48,6 +56,8 @@ const XDP_TX: u32 = 3;
 const TC_NEXT: u32 = u32::MAX;
 const TC_DROP: u32 = 2;
 const TC_REDIRECT: u32 = 7;
+const NF_DROP: u32 = 0;
+const NF_ACCEPT: u32 = 1;
 
 /// What the lease map says while a row runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +165,26 @@ impl Bench {
         run(program, frame)
     }
 
+    /// Runs the gate at IP level, which is attached in a namespace of its own until the
+    /// pins go.
+    fn netfilter(&mut self, frame: &[u8]) -> Result<u32> {
+        let pin = bpffs::links_dir(&self.dir).join(names::PROG_LOCAL_IN);
+        if !pin.exists() {
+            let (ebpf, dir) = (&self.loaded.ebpf, &self.dir);
+            let attached = std::thread::scope(|scope| {
+                let inside = scope.spawn(|| {
+                    unshare(CloneFlags::CLONE_NEWNET)?;
+                    anyhow::Ok(local_in::attach(ebpf, dir)?)
+                });
+                inside.join().map_err(|_| anyhow!("attaching panicked"))?
+            })?;
+            ensure!(attached == LocalIn::Attached, "{attached:?}");
+        }
+        let id = FdLink::from(PinnedLink::from_pin(pin)?).info()?.program_id();
+        let program = loaded_programs().filter_map(Result::ok).find(|program| program.id() == id);
+        run_netfilter(program.context("the link's program")?.fd()?.as_fd(), frame)
+    }
+
     /// Every counter of the VIP and of the node.
     fn counters(&self) -> Result<Vec<u64>> {
         let plane = &self.loaded.plane;
@@ -241,21 +271,32 @@ fn every_cell_of_the_table_of_verdicts() -> Result<()> {
                 Class::ArpOut => (names::PROG_EGRESS, ethernet(&[], 0x0806, &arp(2, OUR_MAC, VIP, CLIENT))),
                 Class::IpOut => (names::PROG_EGRESS, ethernet(&[], 0x0800, &ipv4(VIP, CLIENT, 0, 0))),
                 Class::IpLocal => (names::PROG_LOCAL, ethernet(&[], 0x0800, &ipv4(VIP, VIP, 0, 0))),
+                Class::IpLocalIn => (names::PROG_LOCAL_IN, ethernet(&[], 0x0800, &ipv4(CLIENT, VIP, 0, 0))),
             };
             let is_ingress = program == names::PROG_INGRESS;
+            let is_netfilter = program == names::PROG_LOCAL_IN;
             for (state, fence) in STATES {
                 bench.set(state)?;
-                let ((returned, _), rose) =
-                    bench.counted(|b| if is_ingress { b.way_in(&frame) } else { b.tc(program, &frame) })?;
+                let ((returned, _), rose) = bench.counted(|b| match program {
+                    names::PROG_INGRESS => b.way_in(&frame),
+                    names::PROG_LOCAL_IN => Ok((b.netfilter(&frame)?, Vec::new())),
+                    gate => b.tc(gate, &frame),
+                })?;
                 let ruling = ruling(class, fence);
                 let expected = match (ruling.verdict, is_ingress) {
+                    (Verdict::Drop, false) if is_netfilter => NF_DROP,
+                    (Verdict::Pass | Verdict::Answer, false) if is_netfilter => NF_ACCEPT,
                     (Verdict::Pass, true) => XDP_PASS,
                     (Verdict::Drop, true) => XDP_DROP,
                     (Verdict::Answer, true) => XDP_TX,
                     (Verdict::Drop, false) => TC_DROP,
                     (Verdict::Pass | Verdict::Answer, false) => TC_NEXT,
                 };
-                assert_eq!((returned, rose), (expected, vec![ruling.counter]), "{class:?} {state:?}");
+                assert_eq!(
+                    (returned, rose),
+                    (expected, Vec::from_iter(ruling.counter)),
+                    "{class:?} {state:?}"
+                );
                 let told = bench.events.next().map(|event| event.kind);
                 assert_eq!(told, ruling.event.map(|kind| kind as u32), "{class:?} {state:?}");
                 assert!(bench.events.next().is_none(), "{class:?} {state:?}");
@@ -453,6 +494,28 @@ fn the_local_gate() -> Result<()> {
     let other = ethernet(&[], 0x0800, &ipv4([127, 0, 0, 1], [127, 0, 0, 1], 0, 0));
     let ((verdict, _), rose) = bench.counted(|b| b.tc(names::PROG_LOCAL, &other))?;
     assert_eq!((verdict, rose), (TC_NEXT, vec![]));
+    Ok(())
+}
+
+#[lab_test]
+fn the_gate_at_ip_level() -> Result<()> {
+    let mut bench = Bench::new("local-in")?;
+    let packets = [
+        ipv4(CLIENT, VIP, 0, 0),
+        ipv4(CLIENT, VIP, 0, 3), // with options
+    ];
+    for (state, which) in CLOSED {
+        bench.set(state)?;
+        let counter = [IpLocalInNoLease, IpLocalInExpired, IpLocalInInvalid][which];
+        for packet in &packets {
+            let frame = ethernet(&[], 0x0800, packet);
+            let (verdict, rose) = bench.counted(|b| b.netfilter(&frame))?;
+            assert_eq!((verdict, rose), (NF_DROP, vec![counter]), "{state:?}");
+        }
+        let others = ethernet(&[], 0x0800, &ipv4(VIP, OTHER, 0, 0));
+        let (verdict, rose) = bench.counted(|b| b.netfilter(&others))?;
+        assert_eq!((verdict, rose), (NF_ACCEPT, vec![]), "{state:?}");
+    }
     Ok(())
 }
 

@@ -24,6 +24,7 @@ mod package;
 mod panel;
 mod partition;
 mod reload;
+mod second_ways_in;
 mod security;
 mod stale;
 mod the_lab;

@@ -38,6 +38,15 @@ pub fn links_dir(dir: &Path) -> PathBuf {
     dir.join("links")
 }
 
+/// The pin of the gate at IP level, and the name that a new link has before it
+/// replaces the old one. They have no interface's index at their end, and are not swept
+/// away with one.
+#[must_use]
+pub(super) fn local_in_pins(dir: &Path) -> [PathBuf; 2] {
+    let links = links_dir(dir);
+    [links.join(names::PROG_LOCAL_IN), links.join(format!("{}_new", names::PROG_LOCAL_IN))]
+}
+
 /// Makes sure that `dir` exists on a BPF file system, mounting that if needed.
 ///
 /// # Errors
@@ -107,8 +116,12 @@ fn removed(path: &Path, result: io::Result<()>, fine: &[io::ErrorKind]) -> Resul
     }
 }
 
-/// Is this the name of one of our links: what it is, and the interface's index?
+/// Is this the name of one of our links: what it is, and the interface's index if it
+/// is on one?
 fn is_link(name: &str) -> bool {
+    if local_in_pins(Path::new("")).iter().any(|pin| pin.file_name().is_some_and(|pin| pin == name)) {
+        return true;
+    }
     let Some((what, ifindex)) = name.rsplit_once('-') else { return false };
     PINS.contains(&what) && ifindex.parse::<u32>().is_ok()
 }

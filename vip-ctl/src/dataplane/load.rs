@@ -9,10 +9,9 @@ use vip_common::{
     names,
 };
 
-use super::{DataPlane, DataPlaneError, bpffs, clock_check, error::errno_of, pinned_node};
-
-/// The BPF object, built by `cargo xtask build`.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vip-ebpf.o"));
+use super::{
+    DataPlane, DataPlaneError, bpffs, clock_check, error::errno_of, local_in, object::OBJECT, pinned_node,
+};
 
 /// The programs in the kernel, not attached yet, and the maps under them.
 pub struct Loaded {
@@ -94,7 +93,9 @@ pub fn tags() -> Result<Vec<u64>, DataPlaneError> {
 
 /// The programs in the kernel, over maps of their own.
 fn into_kernel() -> Result<Ebpf, DataPlaneError> {
+    let offsets = local_in::skb_offsets();
     let mut ebpf = EbpfLoader::new()
+        .override_global(names::SKB_OFFSETS, &offsets, true)
         .load(OBJECT)
         .map_err(|e| DataPlaneError::from_source("load the data plane into the kernel".into(), &e))?;
     verify(&mut ebpf)?;
@@ -128,6 +129,8 @@ fn load_over(dir: &Path, vips_max: u32, adopted: bool) -> Result<Ebpf, DataPlane
             loader.map_pin_path(name, bpffs::map_path(dir, name));
         }
     }
+    let offsets = local_in::skb_offsets();
+    loader.override_global(names::SKB_OFFSETS, &offsets, true);
     loader.map_max_entries(names::VIPS_V4, vips_max).map_max_entries(names::COUNTERS, vips_max + 1);
     let mut ebpf = loader
         .load(OBJECT)

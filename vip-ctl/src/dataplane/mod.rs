@@ -13,6 +13,8 @@ pub mod groups;
 pub mod heartbeat;
 mod leases;
 pub mod load;
+pub mod local_in;
+mod object;
 pub mod observe;
 
 use std::{

@@ -7,6 +7,7 @@
 mod attaching;
 pub mod plan;
 mod ways;
+mod ways_in;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,6 +26,7 @@ use crate::{
         attach::{self, Attached, How},
         bpffs,
         load::load,
+        local_in,
     },
     exit::Exit,
     host::{Host, HostError, Interface},
@@ -277,6 +279,7 @@ fn take_off(host: &Host, dir: &Path) -> Result<(), NodeError> {
         attach::detach(dir, *ifindex, &interface.name)?;
     }
     attach::detach_local(dir)?;
+    local_in::detach(dir)?;
     Ok(bpffs::remove(dir)?)
 }
 
@@ -470,20 +473,6 @@ impl Node {
             places.extend(ways.places(group.index, is_open));
         }
         Ok(self.host.place_all(&places)?)
-    }
-
-    /// Warns of interfaces that the data plane does not guard: the host accepts
-    /// packets for its addresses on every interface.
-    fn warn_of_ways_in(&mut self, present: &BTreeMap<u32, Interface>) {
-        let guarded = attach::interfaces(self.plane.dir()).unwrap_or_default();
-        for interface in present.values() {
-            if !interface.loopback && interface.up && !guarded.contains_key(&interface.index) {
-                self.warnings.push(format!(
-                    "{} is up and not guarded: packets to a VIP that come in there are accepted whatever the lease says; add it with --iface {}",
-                    interface.name, interface.name
-                ));
-            }
-        }
     }
 
     /// Removes the VIPs that nothing guards any more from a host where somebody

@@ -132,7 +132,7 @@ fn every_cell_of_the_table_is_what_happens() {
             Class::ArpRequest => ethernet(0, 0x0806, &arp_packet(1, CLIENT_MAC, CLIENT, VIP)),
             Class::ArpClaim => ethernet(0, 0x0806, &arp_packet(2, PEER_MAC, VIP, VIP)),
             Class::ArpOut => ethernet(0, 0x0806, &arp_packet(2, OUR_MAC, VIP, CLIENT)),
-            Class::IpIn | Class::IpLocal => ethernet(0, 0x0800, &ipv4(CLIENT, VIP)),
+            Class::IpIn | Class::IpLocal | Class::IpLocalIn => ethernet(0, 0x0800, &ipv4(CLIENT, VIP)),
             Class::IpOut => ethernet(0, 0x0800, &ipv4(VIP, CLIENT)),
         };
         // An open fence writes its answer over the request, so it comes last.
@@ -142,10 +142,12 @@ fn every_cell_of_the_table_is_what_happens() {
                 Class::ArpRequest | Class::ArpClaim | Class::IpIn => run_in(&fake, &mut frame),
                 Class::ArpOut | Class::IpOut => egress(&view(&mut frame), &fake),
                 Class::IpLocal => local(&view(&mut frame), &fake),
+                Class::IpLocalIn => local_in(VIP, &fake),
             };
             let ruling = ruling(class, fence);
             assert_eq!(verdict, ruling.verdict, "{class:?} {fence:?}");
-            assert_eq!(*fake.counted.borrow(), [(SLOT, ruling.counter)], "{class:?} {fence:?}");
+            let counted = Vec::from_iter(ruling.counter.map(|counter| (SLOT, counter)));
+            assert_eq!(*fake.counted.borrow(), counted, "{class:?} {fence:?}");
             let told: Vec<_> = fake.events.borrow().iter().map(|event| event.kind).collect();
             assert_eq!(told, Vec::from_iter(ruling.event.map(|kind| kind as u32)), "{class:?} {fence:?}");
         }
@@ -331,6 +333,16 @@ fn local_gate_keeps_a_process_of_a_standby_from_its_own_host() {
         let expected = if fence == Fence::Open { Verdict::Pass } else { Verdict::Drop };
         assert_eq!(local(&view(&mut frame), &fake), expected);
         assert_eq!(*fake.counted.borrow(), [(SLOT, counter)]);
+    }
+}
+
+#[test]
+fn the_gate_at_ip_level_drops_what_others_let_through_and_leaves_the_rest_alone() {
+    for fence in FENCES {
+        let fake = maps(fence);
+        let expected = if fence == Fence::Open { Verdict::Pass } else { Verdict::Drop };
+        assert_eq!(local_in(VIP, &fake), expected);
+        assert_eq!(local_in(OTHER, &fake), Verdict::Pass);
     }
 }
 

@@ -1,0 +1,207 @@
+//! Nobody reaches a node's service at a VIP without its lease, whatever way the
+//! packets come: from a container, by an interface that nothing guards, by one that
+//! was made again while the agent hangs, through a tunnel.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use vip_common::names;
+use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
+use vip_tests::lab::{
+    GROUP, INTERFACE, LEASE, Lab, LabSpec, Netns, Node, SERVICE_PORT, VIP, clock, find_vip_ctl, wait_until,
+};
+use vip_tests_macros::lab_test;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a question may stay unanswered where no answer is expected.
+const BRIEF: Duration = Duration::from_millis(500);
+const AT_VIP: SocketAddrV4 = SocketAddrV4::new(VIP, SERVICE_PORT);
+
+fn spec() -> Result<LabSpec> {
+    Ok(LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))
+}
+
+fn load(node: &Node) -> Result<String> {
+    node.succeed(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()])
+}
+
+/// A host behind a node, on a cable of its own: its addresses, and where it asks.
+struct Beside {
+    ns: Netns,
+    node: Ipv4Addr,
+}
+
+/// The name that the cable has at the host behind the node.
+const ITS_END: &str = "up0";
+
+/// Links a new namespace to `node`, by an interface `iface` of that node in a
+/// subnet of its own.
+fn beside(lab: &Lab, node: &Node, iface: &str, subnet: u8) -> Result<Beside> {
+    let ns = Netns::create(&lab.id().netns(&format!("beside{subnet}")))?;
+    let (ours, its) = (Ipv4Addr::new(172, 31, subnet, 1), Ipv4Addr::new(172, 31, subnet, 2));
+    node.ns().ip(&format!("link add {iface} type veth peer name {ITS_END} netns {}", ns.name()))?;
+    node.ns().ip(&format!("addr add {ours}/24 dev {iface}"))?;
+    node.ns().ip(&format!("link set {iface} up"))?;
+    ns.ip(&format!("addr add {its}/24 dev {ITS_END}"))?;
+    ns.ip(&format!("link set {ITS_END} up"))?;
+    Ok(Beside { ns, node: ours })
+}
+
+impl Beside {
+    /// As a container has it.
+    fn route_all(&self) -> Result<()> {
+        self.ns.ip(&format!("route add default via {}", self.node)).map(drop)
+    }
+
+    /// As a host has it that still believes in what it once learned.
+    fn believes(&self, node: &Node, iface: &str) -> Result<()> {
+        let shown = node.ns().ip(&format!("link show {iface}"))?;
+        let mac =
+            shown.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).context("a MAC")?;
+        self.ns.ip(&format!("route add {VIP} dev {ITS_END}"))?;
+        self.ns.ip(&format!("neigh replace {VIP} lladdr {mac} dev {ITS_END} nud permanent")).map(drop)
+    }
+}
+
+/// Nobody answers `from` at the VIP, neither by TCP nor by UDP.
+fn ensure_silent(from: &Netns, when: &str) -> Result<()> {
+    for ask in [ask_tcp, ask_udp] {
+        let said = ask(from, AT_VIP, BRIEF);
+        ensure!(said.is_err(), "{when}: answered by {said:?}");
+    }
+    Ok(())
+}
+
+/// The node's own service answers `from` at the VIP while the node holds it, and
+/// not otherwise.
+fn follows_the_lease(node: &Node, from: &Netns) -> Result<()> {
+    ensure_silent(from, "before it was promoted")?;
+    for round in 0..2 {
+        node.succeed(&["promote"])?;
+        for ask in [ask_tcp, ask_udp] {
+            let said = ask(from, AT_VIP, PATIENCE);
+            assert_eq!(said.with_context(|| format!("while it is active, {round}"))?, node.name());
+        }
+        node.succeed(&["demote"])?;
+        ensure_silent(from, "after it was demoted")?;
+    }
+    Ok(())
+}
+
+/// The pins of the gate at IP level.
+fn pins(node: &Node) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir(node.bpf_dir().join("links")).context("listing the links")?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names.filter(|name| name.starts_with(names::PROG_LOCAL_IN)).collect())
+}
+
+fn pin(node: &Node) -> PathBuf {
+    node.bpf_dir().join("links").join(names::PROG_LOCAL_IN)
+}
+
+#[lab_test]
+fn a_container_reaches_its_host_at_the_vip_only_while_that_holds() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    let node = &lab.nodes()[0];
+    let container = beside(&lab, node, "docker0", 1)?;
+    container.route_all()?;
+    let _echo = EchoServer::start(node.ns(), node.name(), AT_VIP)?;
+    let own = SocketAddrV4::new(container.node, SERVICE_PORT + 1);
+    let _own = EchoServer::start(node.ns(), node.name(), own)?;
+    load(node)?;
+    follows_the_lease(node, &container.ns)?;
+    // What is no VIP is none of the gate's business.
+    assert_eq!(ask_tcp(&container.ns, own, PATIENCE)?, node.name());
+    // It is counted, and by this gate alone.
+    let vip = node.succeed(&["status", "-o", "json"])?;
+    ensure!(vip.contains("ip_local_in_drop_no_lease"), "{vip}");
+    node.succeed(&["unload"])?;
+    ensure!(!node.bpf_dir().exists(), "pins are left");
+    Ok(())
+}
+
+#[lab_test]
+fn an_interface_that_nothing_guards_is_no_way_in() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    let node = &lab.nodes()[0];
+    let routed = beside(&lab, node, "second", 1)?;
+    routed.ns.ip(&format!("route add {VIP} via {}", routed.node))?;
+    let stale = beside(&lab, node, "third", 2)?;
+    let _echo = EchoServer::start(node.ns(), node.name(), AT_VIP)?;
+    load(node)?;
+    stale.believes(node, "third")?;
+    follows_the_lease(node, &routed.ns)?;
+    follows_the_lease(node, &stale.ns)
+}
+
+#[lab_test]
+fn a_tunnel_that_ends_on_a_node_is_no_way_in() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    let (node, client) = (&lab.nodes()[0], lab.client()?);
+    let end = |ns: &Netns, own: Ipv4Addr, other: Ipv4Addr, inner: &str| -> Result<()> {
+        ns.ip(&format!(
+            "link add vx0 type vxlan id 7 dstport 4789 local {own} remote {other} dev {INTERFACE}"
+        ))?;
+        ns.ip(&format!("addr add {inner}/24 dev vx0"))?;
+        ns.ip("link set vx0 up").map(drop)
+    };
+    end(node.ns(), node.address(), client.address, "172.31.7.1")?;
+    end(&client.ns, client.address, node.address(), "172.31.7.2")?;
+    client.ns.ip(&format!("route add {VIP} via 172.31.7.1"))?;
+    let _echo = EchoServer::start(node.ns(), node.name(), AT_VIP)?;
+    load(node)?;
+    follows_the_lease(node, &client.ns)
+}
+
+#[lab_test]
+fn a_hung_agents_interface_that_was_made_again_is_no_way_in() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    let echoes: Result<Vec<_>> =
+        lab.nodes().iter().map(|node| EchoServer::start(node.ns(), node.name(), AT_VIP)).collect();
+    let _echoes = echoes?;
+    lab.start_agents(PATIENCE)?;
+    let old = lab.wait_holder(GROUP, PATIENCE)?;
+    old.pause_agent()?;
+    // No program is on this one, and nobody is there to attach one.
+    old.ns().ip(&format!("link del {INTERFACE}"))?;
+    let stale = beside(&lab, old, INTERFACE, 3)?;
+    stale.believes(old, INTERFACE)?;
+    let holds =
+        |node: &Node| node.status().is_ok_and(|status| status.groups.iter().any(|g| g.state == "active"));
+    let mut others = lab.nodes().iter().filter(|node| node.name() != old.name()).cycle();
+    let taken = wait_until(clock::now().plus(PATIENCE), || others.next().is_some_and(holds));
+    ensure!(taken, "nobody has taken over");
+    ensure_silent(&stale.ns, "while another node holds")?;
+    Ok(())
+}
+
+#[lab_test]
+fn the_gate_at_ip_level_is_replaced_and_found_wherever_it_was_left() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    let (node, other) = (&lab.nodes()[0], &lab.nodes()[1]);
+    let container = beside(&lab, node, "docker0", 1)?;
+    container.route_all()?;
+    let elsewhere = beside(&lab, other, "docker0", 2)?;
+    elsewhere.route_all()?;
+    let _echo = EchoServer::start(node.ns(), node.name(), AT_VIP)?;
+    let _other = EchoServer::start(other.ns(), other.name(), AT_VIP)?;
+    load(node)?;
+    // As if a process had ended between the two steps of a replacement.
+    std::fs::rename(pin(node), pin(node).with_file_name(format!("{}_new", names::PROG_LOCAL_IN)))?;
+    ensure_silent(&container.ns, "with the new link alone")?;
+    load(node)?;
+    assert_eq!(pins(node)?, [names::PROG_LOCAL_IN]);
+    ensure_silent(&container.ns, "with another one")?;
+    load(node)?;
+    ensure_silent(&container.ns, "with the same one")?;
+    // The same pins, from another namespace: that one gets a gate, too.
+    let mut command = other.ns().command(find_vip_ctl()?)?;
+    command.env("VIP_BPF_DIR", node.bpf_dir()).env("VIP_RUN_DIR", other.run_dir());
+    command.args(["load", "--iface", INTERFACE, "--vip", &VIP.to_string()]);
+    let output = command.output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ensure_silent(&elsewhere.ns, "in another namespace")?;
+    Ok(())
+}

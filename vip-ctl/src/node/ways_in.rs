@@ -1,0 +1,39 @@
+//! The ways by which packets to a VIP come in beside the interfaces that a node
+//! names: the gate at IP level holds them, where the kernel has it.
+
+use std::collections::BTreeMap;
+
+use aya::Ebpf;
+
+use super::{Interface, Node, NodeError, attach, local_in};
+use crate::dataplane::local_in::LocalIn;
+
+impl Node {
+    /// Attaches the gate at IP level, and warns where the kernel can't have it.
+    pub(super) fn attach_local_in(&mut self, ebpf: &Ebpf) -> Result<(), NodeError> {
+        match local_in::attach(ebpf, self.plane.dir())? {
+            LocalIn::Attached => {}
+            LocalIn::Unavailable(why) => {
+                self.warnings.push(format!("the host has no gate at IP level: {why}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Warns of interfaces that nothing guards where there is no gate at IP level: the
+    /// host accepts packets for its addresses on every interface.
+    pub(super) fn warn_of_ways_in(&mut self, present: &BTreeMap<u32, Interface>) {
+        if local_in::is_attached(self.plane.dir()).unwrap_or(false) {
+            return;
+        }
+        let guarded = attach::interfaces(self.plane.dir()).unwrap_or_default();
+        for interface in present.values() {
+            if !interface.loopback && interface.up && !guarded.contains_key(&interface.index) {
+                self.warnings.push(format!(
+                    "{} is up and not guarded: packets to a VIP that come in there are accepted whatever the lease says; add it with --iface {}",
+                    interface.name, interface.name
+                ));
+            }
+        }
+    }
+}
