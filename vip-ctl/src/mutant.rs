@@ -58,6 +58,8 @@ vip_lease::mutants! {
     CarrierUnseen = "eligibility-without-carrier";
     /// A node that can't serve keeps its leases, as an unwell one does.
     KeepsInTrouble = "eligibility-keeps-what-it-cannot-serve";
+    /// The judge does not notice that the gate at IP level is gone.
+    LocalInUnwatched = "judge-does-not-miss-the-gate-at-ip-level";
     /// A group that came later is announced first.
     LastFirst = "announcer-last-come-first-served";
     /// Each claim of a rival is answered at once.

@@ -7,6 +7,8 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use nix::net::if_::if_nametoindex;
@@ -141,6 +143,26 @@ pub fn attach_first(ns: &Netns, interface: &str, direction: Direction) -> Result
         unsafe { bpf(BPF_PROG_ATTACH, &attr) }.context("attaching a program to tcx").map(drop)
     })?
     .with_context(|| format!("on {interface} in {}", ns.name()))
+}
+
+/// Detaches a pinned link, which leaves the pin where it is.
+///
+/// # Errors
+/// When nothing is pinned there, or the kernel can't.
+pub fn detach_link(pin: &Path) -> Result<()> {
+    /// `bpf(BPF_OBJ_GET, …)`, of linux/bpf.h.
+    const BPF_OBJ_GET: libc::c_long = 7;
+    /// `bpf(BPF_LINK_DETACH, …)`, of linux/bpf.h.
+    const BPF_LINK_DETACH: libc::c_long = 34;
+
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    let attr = [path.as_ptr() as u64, 0];
+    // SAFETY: the command takes a path, which lives until the call returns, and zeros.
+    let fd = unsafe { bpf(BPF_OBJ_GET, &attr) }.with_context(|| format!("opening {}", pin.display()))?;
+    // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
+    let link = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: the descriptor is the command's only attribute.
+    unsafe { bpf(BPF_LINK_DETACH, &link.as_raw_fd()) }.context("detaching a link").map(drop)
 }
 
 /// The head of `union bpf_attr` for BPF_PROG_TEST_RUN.

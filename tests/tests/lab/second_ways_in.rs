@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use aya::programs::links::{FdLink, PinnedLink};
 use vip_common::names;
 use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
+use vip_tests::lab::wire::detach_link;
 use vip_tests::lab::{
     GROUP, INTERFACE, LEASE, Lab, LabSpec, Netns, Node, SERVICE_PORT, VIP, clock, find_vip_ctl, wait_until,
 };
@@ -174,6 +176,32 @@ fn a_hung_agents_interface_that_was_made_again_is_no_way_in() -> Result<()> {
     let taken = wait_until(clock::now().plus(PATIENCE), || others.next().is_some_and(holds));
     ensure!(taken, "nobody has taken over");
     ensure_silent(&stale.ns, "while another node holds")?;
+    Ok(())
+}
+
+#[lab_test]
+fn the_gate_at_ip_level_is_put_back() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    lab.start_agents(PATIENCE)?;
+    let holder = lab.wait_holder(GROUP, PATIENCE)?;
+    let standby = lab.candidates().find(|node| node.name() != holder.name()).context("a standby")?;
+    let container = beside(&lab, standby, "docker0", 1)?;
+    container.route_all()?;
+    let _echo = EchoServer::start(standby.ns(), standby.name(), AT_VIP)?;
+    ensure_silent(&container.ns, "with the gate")?;
+    std::fs::remove_file(pin(standby))?;
+    let is_back = || pin(standby).exists();
+    ensure!(wait_until(clock::now().plus(PATIENCE), is_back), "{}", standby.log_tail());
+    ensure_silent(&container.ns, "with the gate that was put back")?;
+    // Detached, its pin is still there, and names the same link as before.
+    let link = || -> Result<u32> { Ok(FdLink::from(PinnedLink::from_pin(pin(standby))?).info()?.id()) };
+    let detached = link()?;
+    detach_link(&pin(standby))?;
+    let is_another = || link().is_ok_and(|id| id != detached);
+    ensure!(wait_until(clock::now().plus(PATIENCE), is_another), "{}", standby.log_tail());
+    ensure_silent(&container.ns, "with another link")?;
+    let log = std::fs::read_to_string(standby.log_file())?;
+    assert_eq!(log.matches("somebody removed the gate at IP level").count(), 2, "{log}");
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //! former process, the node under them, the engine.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     io,
     net::UdpSocket,
@@ -212,7 +213,7 @@ pub(super) fn start_judge(
     let host = Host::open(&paths.run_dir).map_err(NodeError::from)?;
     let serving = Serving {
         lease_loop: asker.clone(),
-        links: HostLinks { host, bpf_dir: paths.bpf_dir.clone() },
+        links: HostLinks { host, bpf_dir: paths.bpf_dir.clone(), had_local_in: Cell::new(false) },
         interfaces: setup.interfaces.clone(),
         judge: Judge::new(&config.groups),
         board: Arc::clone(board),

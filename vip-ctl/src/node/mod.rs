@@ -74,6 +74,8 @@ pub struct Node {
     pub adopted: bool,
     /// What this call attached, by interface name.
     pub attached: Vec<(String, Attached)>,
+    /// True if the last attempt to attach the gate at IP level succeeded.
+    pub has_local_in: bool,
     /// What this call changed on the host, in words.
     pub changes: Vec<String>,
     /// What a person should know, in words.
@@ -368,7 +370,15 @@ impl Node {
     /// A node that is up already, with nothing to report yet.
     #[must_use]
     pub const fn new(plane: DataPlane, host: Host) -> Self {
-        Self { plane, host, adopted: true, attached: Vec::new(), changes: Vec::new(), warnings: Vec::new() }
+        Self {
+            plane,
+            host,
+            adopted: true,
+            attached: Vec::new(),
+            has_local_in: false,
+            changes: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 
     /// Could this node have these groups? Changes nothing.

@@ -6,10 +6,10 @@
 //! keeper what people need to know.
 
 pub mod eligibility;
+mod links;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    collections::BTreeSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, RecvTimeoutError, Sender},
@@ -20,6 +20,8 @@ use std::{
 use tracing::error;
 use vip_lease::Eligible;
 
+pub use self::links::{HostLinks, Links};
+
 use self::eligibility::{Judge, News, down};
 use super::{
     checks::Board,
@@ -28,8 +30,8 @@ use super::{
 };
 use crate::{
     clock, config,
-    dataplane::attach::{self, Presence},
-    host::{Host, HostError, Interface, Watched},
+    host::Watched,
+    mutant::{self, Mutant},
 };
 
 /// How often the watchdog hears of a judge that has nothing to do.
@@ -58,56 +60,6 @@ impl Listeners {
             let _ = judge.send(Heard::Watched(watched.clone()));
         }
         self.keeper.send(Notice::Watched(watched)).is_ok()
-    }
-}
-
-/// The interfaces of this node, as they are now.
-pub trait Links {
-    /// Every interface, by index.
-    ///
-    /// # Errors
-    /// [`HostError`].
-    fn present(&self) -> Result<BTreeMap<u32, Interface>, HostError>;
-    /// The interface of this name, if there is one.
-    ///
-    /// # Errors
-    /// [`HostError`].
-    fn named(&self, name: &str) -> Result<Option<Interface>, HostError>;
-    /// Does our program run on this interface?
-    fn has_program(&self, link: &Interface) -> bool;
-    /// Is it surely gone from there?
-    fn lost_program(&self, link: &Interface) -> bool;
-    /// Does another program come before one of ours at tc on this interface?
-    fn is_displaced(&self, link: &Interface) -> bool;
-}
-
-/// [`Links`] of this host.
-pub struct HostLinks {
-    /// Reads the interfaces by netlink.
-    pub host: Host,
-    /// Where programs are pinned.
-    pub bpf_dir: PathBuf,
-}
-
-impl Links for HostLinks {
-    fn present(&self) -> Result<BTreeMap<u32, Interface>, HostError> {
-        self.host.interfaces()
-    }
-
-    fn named(&self, name: &str) -> Result<Option<Interface>, HostError> {
-        self.host.interface(name)
-    }
-
-    fn has_program(&self, link: &Interface) -> bool {
-        matches!(attach::presence(&self.bpf_dir, link), Presence::Runs(_))
-    }
-
-    fn lost_program(&self, link: &Interface) -> bool {
-        attach::presence(&self.bpf_dir, link) == Presence::Gone
-    }
-
-    fn is_displaced(&self, link: &Interface) -> bool {
-        attach::is_displaced(&self.bpf_dir, link)
     }
 }
 
@@ -289,8 +241,8 @@ impl<T: Tell, L: Links> Serving<T, L> {
         self.poll_gates()
     }
 
-    /// Does a program of somebody else come before one of ours at tc? Then has the
-    /// keeper put ours first again. Two that both want to be first take turns
+    /// Does a program of somebody else come before one of ours at tc, or is the gate at IP
+    /// level gone? Then has the keeper put ours where they belong. Two that both want to be first take turns
     /// of some seconds.
     fn poll_gates(&mut self) -> Vec<Notice> {
         if self.polls_without > 0 {
@@ -301,7 +253,10 @@ impl<T: Tell, L: Links> Serving<T, L> {
             let link = self.links.named(name).ok().flatten();
             link.is_some_and(|link| self.links.is_displaced(&link))
         };
-        if !self.interfaces.iter().map(String::as_str).chain(["lo"]).any(is_displaced) {
+        let mut gates = self.interfaces.iter().map(String::as_str).chain(["lo"]);
+        // Asks in any case: this is how it learns that the gate was there.
+        let is_lost = self.links.lost_local_in() && !mutant::is(Mutant::LocalInUnwatched);
+        if !is_lost && !gates.any(is_displaced) {
             return Vec::new();
         }
         self.polls_without = POLLS_WITHOUT;
@@ -344,6 +299,7 @@ impl<T: Tell, L: Links> Serving<T, L> {
 mod tests {
     use std::{
         cell::{Cell, RefCell},
+        collections::BTreeMap,
         sync::mpsc::channel,
         thread,
     };
@@ -354,6 +310,7 @@ mod tests {
     use crate::{
         config::{Check, CheckKind, Group, Health, Hooks},
         engine::{Epoch, GroupId, Label},
+        host::{HostError, Interface},
     };
 
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -387,6 +344,7 @@ mod tests {
         program: Cell<bool>,
         /// The index of the interface whose gate is not the first; 0 for none.
         displaced: Cell<u32>,
+        lost_local_in: Cell<bool>,
         asked: Cell<usize>,
     }
 
@@ -411,6 +369,10 @@ mod tests {
 
         fn is_displaced(&self, link: &Interface) -> bool {
             self.displaced.get() == link.index
+        }
+
+        fn lost_local_in(&self) -> bool {
+            self.lost_local_in.get()
         }
     }
 
@@ -444,7 +406,13 @@ mod tests {
         let links = RefCell::new([(7, link(true))].into());
         let serving = Serving {
             lease_loop: Loop(Box::new(move |said| words.send(said).is_ok())),
-            links: Made { links, program: Cell::new(true), displaced: Cell::new(0), asked: Cell::new(0) },
+            links: Made {
+                links,
+                program: Cell::new(true),
+                displaced: Cell::new(0),
+                lost_local_in: Cell::new(false),
+                asked: Cell::new(0),
+            },
             interfaces: vec!["eth0".into()],
             judge: Judge::new(&groups(count)),
             board: Arc::new(Board::default()),
@@ -457,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gate_that_is_not_the_first_is_the_keepers_and_costs_no_lease() {
+    fn a_gate_that_is_not_the_first_or_gone_is_the_keepers_and_costs_no_lease() {
         let (mut serving, words) = serving(1);
         serving.judge();
         while words.try_recv().is_ok() {}
@@ -470,6 +438,9 @@ mod tests {
         assert!(words.try_recv().is_err(), "the engine is told something");
         serving.links.displaced.set(0);
         assert_eq!(told(&mut serving), 0);
+        serving.links.lost_local_in.set(true);
+        assert_eq!(told(&mut serving), 2);
+        assert!(words.try_recv().is_err(), "the engine is told something");
     }
 
     fn checked(number: usize, trouble: Option<&str>) -> Heard {

@@ -31,6 +31,7 @@ use crate::{
     dataplane::{
         DataPlaneError,
         attach::{self, Presence},
+        local_in,
     },
     engine::{GroupId, GroupState, Label, NodeId, Transition},
     host::{Interface, Watched, mac_text},
@@ -331,6 +332,10 @@ impl<T: Tell> Keeper<T> {
             warn!(interface = link.name, "another program comes before ours at tc: putting ours first");
             return self.come_back(&link.name);
         }
+        if node.has_local_in && !local_in::is_attached(&self.paths.bpf_dir).unwrap_or(true) {
+            warn!("somebody removed the gate at IP level: attaching it again");
+            return self.come_back("lo");
+        }
         let known = node.plane.ifaces().unwrap_or_default();
         for (link, mac) in ours().filter_map(|link| Some((link, link.mac?))) {
             if known.get(&link.index) != Some(&mac)
@@ -341,7 +346,8 @@ impl<T: Tell> Keeper<T> {
         }
     }
 
-    /// An interface of ours has no program, or its gate is not the first.
+    /// An interface of ours has no program, its gate is not the first, or the one at IP
+    /// level is gone.
     fn come_back(&mut self, interface: &str) {
         let Some(node) = &mut self.node else { return };
         match node.attach_again(&self.setup) {

@@ -1,0 +1,72 @@
+//! What the judge asks of this host: its interfaces, and whether programs and gates
+//! are there.
+
+use std::{cell::Cell, collections::BTreeMap, path::PathBuf};
+
+use crate::{
+    dataplane::{
+        attach::{self, Presence},
+        local_in,
+    },
+    host::{Host, HostError, Interface},
+};
+
+/// The interfaces of this node, as they are now.
+pub trait Links {
+    /// Every interface, by index.
+    ///
+    /// # Errors
+    /// [`HostError`].
+    fn present(&self) -> Result<BTreeMap<u32, Interface>, HostError>;
+    /// The interface of this name, if there is one.
+    ///
+    /// # Errors
+    /// [`HostError`].
+    fn named(&self, name: &str) -> Result<Option<Interface>, HostError>;
+    /// Does our program run on this interface?
+    fn has_program(&self, link: &Interface) -> bool;
+    /// Is it surely gone from there?
+    fn lost_program(&self, link: &Interface) -> bool;
+    /// Does another program come before one of ours at tc on this interface?
+    fn is_displaced(&self, link: &Interface) -> bool;
+    /// Is the gate at IP level gone, where this host had it?
+    fn lost_local_in(&self) -> bool;
+}
+
+/// [`Links`] of this host.
+pub struct HostLinks {
+    /// Reads the interfaces by netlink.
+    pub host: Host,
+    /// Where programs are pinned.
+    pub bpf_dir: PathBuf,
+    /// Has the gate at IP level been there at any look? Not every kernel has it.
+    pub had_local_in: Cell<bool>,
+}
+
+impl Links for HostLinks {
+    fn present(&self) -> Result<BTreeMap<u32, Interface>, HostError> {
+        self.host.interfaces()
+    }
+
+    fn named(&self, name: &str) -> Result<Option<Interface>, HostError> {
+        self.host.interface(name)
+    }
+
+    fn has_program(&self, link: &Interface) -> bool {
+        matches!(attach::presence(&self.bpf_dir, link), Presence::Runs(_))
+    }
+
+    fn lost_program(&self, link: &Interface) -> bool {
+        attach::presence(&self.bpf_dir, link) == Presence::Gone
+    }
+
+    fn is_displaced(&self, link: &Interface) -> bool {
+        attach::is_displaced(&self.bpf_dir, link)
+    }
+
+    fn lost_local_in(&self) -> bool {
+        let is_there = local_in::is_attached(&self.bpf_dir);
+        let had = self.had_local_in.replace(self.had_local_in.get() || is_there.as_ref().is_ok_and(|is| *is));
+        had && is_there.is_ok_and(|is| !is)
+    }
+}
