@@ -90,12 +90,17 @@ fn a_host_by_hand_is_well_until_somebody_meddles() -> Result<()> {
     node.cut()?;
     let (found, code) = doctor(node, &[])?;
     ensure!(code == 1, "{found:#?}");
-    says(&found, "warning", "way in", "extra")?;
+    says(&found, "ok", "way in", "")?;
     ensure!(says(&found, "error", "sysctl", "")?.contains("arp_ignore"));
     let found = wait_until(clock::now().plus(PATIENCE), || {
         doctor(node, &[]).is_ok_and(|(found, _)| says(&found, "error", "link", INTERFACE).is_ok())
     });
     ensure!(found, "the lost carrier was not found");
+    // Without the gate at IP level, that interface is a way in.
+    std::fs::remove_file(node.bpf_dir().join("links").join(vip_common::names::PROG_LOCAL_IN))?;
+    let (found, _) = doctor(node, &[])?;
+    ensure!(says(&found, "error", "way in", "")?.contains("gate at IP level is gone"));
+    says(&found, "warning", "way in", "extra")?;
     node.succeed(&["unload"])?;
     Ok(())
 }

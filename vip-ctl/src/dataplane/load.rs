@@ -74,6 +74,14 @@ pub fn try_out() -> Result<(), DataPlaneError> {
     clock_check::check(&mut into_kernel()?)
 }
 
+/// Why this kernel can't have the gate at IP level, in words; `None` if it can.
+///
+/// # Errors
+/// The errors of [`load`].
+pub fn lacks_local_in() -> Result<Option<String>, DataPlaneError> {
+    Ok(local_in::refused(&into_kernel()?))
+}
+
 /// The tags of this version's programs on the way in: the kernel's hashes of
 /// their instructions.
 ///

@@ -1,5 +1,5 @@
-//! The interfaces: driver and XDP mode, MTU, offloads, other programs on the
-//! hooks, and interfaces that no program guards.
+//! The interfaces: driver and XDP mode, MTU, offloads, and other programs on the
+//! hooks.
 
 use std::fs;
 
@@ -78,7 +78,6 @@ pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
         offloads(patient, interface, found);
         egress(interface, found);
     }
-    ways_in(patient, found);
 }
 
 fn link(interface: &Interface, found: &mut Findings) {
@@ -201,29 +200,5 @@ fn egress(interface: &Interface, found: &mut Findings) {
                 others.join(", ")
             ),
         );
-    }
-}
-
-/// Interfaces without a program, by which packets to a VIP come in too.
-fn ways_in(patient: &Patient<'_>, found: &mut Findings) {
-    let is_guarded = |interface: &Interface| {
-        patient.guards(interface.index)
-            || (patient.plane.is_none()
-                && patient.config.is_some_and(|config| config.interfaces.contains(&interface.name)))
-    };
-    if patient.plane.is_none() && patient.config.is_none() {
-        return;
-    }
-    let open: Vec<_> = patient.present.iter().filter(|i| !i.loopback && i.up && !is_guarded(i)).collect();
-    for interface in &open {
-        found.add(
-            Level::Warning,
-            "way in",
-            Some(&interface.name),
-            format!("not guarded: packets to a VIP that come in by it are accepted whatever the lease says; add it to interface in vip.toml or to `vip-ctl load --iface {}`, or drop them in the firewall", interface.name),
-        );
-    }
-    if open.is_empty() {
-        found.ok("way in", "every interface that is up is guarded");
     }
 }

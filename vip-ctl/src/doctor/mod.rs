@@ -14,6 +14,7 @@ mod kernel;
 mod neighbours;
 mod others;
 mod settings;
+mod ways_in;
 
 use std::path::Path;
 
@@ -164,6 +165,7 @@ pub fn examine(config_path: &Path, named: bool, paths: &Paths, status: Option<&S
     files::examine(&patient, &mut found);
     if patient.can_hold() {
         interfaces::examine(&patient, &mut found);
+        ways_in::examine(&patient, &mut found);
         settings::examine(&patient, &mut found);
         others::examine(&patient, &mut found);
     }

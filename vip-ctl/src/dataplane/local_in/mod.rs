@@ -94,6 +94,11 @@ pub fn is_attached(dir: &Path) -> Result<bool, DataPlaneError> {
     }
 }
 
+/// Why this kernel can't have the gate, over the maps of `ebpf`; `None` if it can.
+pub(super) fn refused(ebpf: &Ebpf) -> Option<String> {
+    loaded(ebpf).err()
+}
+
 /// Removes the gate; succeeds if it is not there.
 ///
 /// # Errors

@@ -1,0 +1,55 @@
+//! The ways by which packets to a VIP come in beside the guarded interfaces: is the
+//! gate at IP level there, and what is open without it?
+
+use super::{Findings, Level, Patient};
+use crate::{
+    dataplane::{load, local_in},
+    host::Interface,
+};
+
+/// What the findings here are about.
+const SUBJECT: &str = "way in";
+
+pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
+    if patient.plane.is_none() && patient.config.is_none() {
+        return;
+    }
+    // Whatever the kernel refuses, `programs` has told it.
+    let Ok(lacks) = load::lacks_local_in() else { return open_interfaces(patient, found) };
+    let is_there = || local_in::is_attached(&patient.paths.bpf_dir).unwrap_or(false);
+    match (lacks, &patient.plane) {
+        (None, None) => {
+            found.ok(SUBJECT, "the kernel can have the gate at IP level, which guards every way in")
+        }
+        (None, Some(_)) if is_there() => found.ok(SUBJECT, "the gate at IP level guards every way in"),
+        (None, Some(_)) => {
+            found.error(
+                SUBJECT,
+                "the gate at IP level is gone: somebody removed its pin or detached it; run `vip-ctl load` again, or restart the agent",
+            );
+            open_interfaces(patient, found);
+        }
+        (Some(why), _) => {
+            found.warning(SUBJECT, format!("the host can't have the gate at IP level: {why}; tunnels, containers and interfaces that are not named stay unguarded"));
+            open_interfaces(patient, found);
+        }
+    }
+}
+
+/// Interfaces without a program, by which packets to a VIP come in too.
+fn open_interfaces(patient: &Patient<'_>, found: &mut Findings) {
+    let is_guarded = |interface: &Interface| {
+        patient.guards(interface.index)
+            || (patient.plane.is_none()
+                && patient.config.is_some_and(|config| config.interfaces.contains(&interface.name)))
+    };
+    let open = patient.present.iter().filter(|i| !i.loopback && i.up && !is_guarded(i));
+    for interface in open {
+        found.add(
+            Level::Warning,
+            SUBJECT,
+            Some(&interface.name),
+            format!("not guarded: packets to a VIP that come in by it are accepted whatever the lease says; add it to interface in vip.toml or to `vip-ctl load --iface {}`, or drop them in the firewall", interface.name),
+        );
+    }
+}
