@@ -6,6 +6,7 @@
 //! tests and the demo judge it. Nothing here touches the host's own network.
 
 pub mod account;
+pub mod beside;
 pub mod browser;
 pub mod capture;
 pub mod cleanup;

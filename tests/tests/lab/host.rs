@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long to wait for an answer where none is expected.
 const BRIEF: Duration = Duration::from_millis(500);
 /// Our rule, as `ip rule` shows it: its table is "VIP" in ASCII.
-const RULE: &str = "iif lo lookup 5654864";
+const RULE: &str = "iif eth0 lookup 5654864";
 const AT_VIP: SocketAddrV4 = SocketAddrV4::new(VIP, SERVICE_PORT);
 
 fn spec() -> Result<LabSpec> {

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use vip_tests::lab::beside::Beside;
 use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
 use vip_tests::lab::rig::{ArpProbes, Rig};
 use vip_tests::lab::{
@@ -94,6 +95,97 @@ fn foreign_rules(node: &Node) -> Result<Vec<String>> {
     Ok(foreign.filter_map(|line| Some(line.split_once(':')?.0.to_owned())).collect())
 }
 
+/// Lets `node` route for others, strictly.
+fn be_a_router(node: &Node) -> Result<()> {
+    node.ns().enter(|| {
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+        std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "1")
+    })??;
+    Ok(())
+}
+
+#[lab_test]
+fn containers_of_every_node_reach_the_holder_before_and_after_a_failover() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    let mut containers = Vec::new();
+    for (node, subnet) in lab.candidates().zip(1..) {
+        be_a_router(node)?;
+        let container = Beside::new(&lab, node, "docker0", subnet)?;
+        container.route_all()?;
+        for other in lab.candidates().filter(|other| other.name() != node.name()) {
+            other.ns().ip(&format!("route add 172.31.{subnet}.0/24 via {}", node.address()))?;
+        }
+        containers.push((node.name().to_owned(), container));
+    }
+    let rig = Rig::start(lab, &spec()?, ArpProbes::On, |_| ())?;
+    let reach = |holder: &str, but: &str| -> Result<()> {
+        for (on, container) in containers.iter().filter(|(on, _)| on != but) {
+            for ask in [ask_tcp, ask_udp] {
+                let mut said = Ok(String::new());
+                wait_until(clock::now().plus(PATIENCE), || {
+                    said = ask(&container.ns, rig.service(), BRIEF);
+                    said.as_deref().is_ok_and(|by| by == holder)
+                });
+                assert_eq!(said.with_context(|| format!("from a container on {on}"))?, holder);
+            }
+        }
+        Ok(())
+    };
+    let old = rig.holder()?;
+    reach(old.name(), "")?;
+    let start = clock::now();
+    old.kill_agent()?;
+    let new = rig.wait_answerer(Some(old.name()), || ())?;
+    reach(&new, old.name())?;
+    for (on, container) in containers.iter().filter(|(on, _)| on == old.name()) {
+        let own = ask_tcp(&container.ns, rig.service(), BRIEF);
+        ensure!(own.as_deref().map_or(true, |by| by != on), "reached its own host without a lease");
+    }
+    let account = rig.account(start, clock::now(), old.name())?;
+    assert_eq!(account.verdict.answered_by_two, 0, "{account:?}");
+    Ok(())
+}
+
+#[lab_test]
+fn a_new_holder_answers_the_wire_while_its_route_still_leads_away() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    let node = &lab.nodes()[0];
+    be_a_router(node)?;
+    let _echo = EchoServer::start(node.ns(), node.name(), AT_VIP)?;
+    load(node)?;
+    node.succeed(&["promote"])?;
+    // As it is from when the lease opens the fence until the keeper has been there.
+    node.ns().ip(&format!("route add {VIP} dev {INTERFACE} table {TABLE}"))?;
+    let (client, container) = (&lab.client()?.ns, Beside::new(&lab, node, "docker0", 1)?);
+    container.route_all()?;
+    for ask in [ask_tcp, ask_udp] {
+        assert_eq!(ask(client, AT_VIP, PATIENCE)?, node.name());
+        ensure!(ask(&container.ns, AT_VIP, BRIEF).is_err(), "the route is not the one that leads away");
+    }
+    Ok(())
+}
+
+#[lab_test]
+fn where_one_interface_is_not_the_only_way_in_the_rule_is_for_the_hosts_own_processes() -> Result<()> {
+    const OF_PROCESSES: &str = "0: from all iif lo lookup 5654864";
+    let lab = Lab::new(&spec()?)?;
+    let node = &lab.nodes()[0];
+    load(node)?;
+    assert_eq!(first_rules(node)?, [OURS, LOCAL]);
+    let _second = Beside::new(&lab, node, "second", 1)?;
+    node.succeed(&["load", "--iface", "second"])?;
+    assert_eq!(first_rules(node)?, [OF_PROCESSES, LOCAL]);
+    node.ns().ip("link del second")?;
+    load(node)?;
+    assert_eq!(first_rules(node)?, [OURS, LOCAL]);
+    // Of a subnet whose packets may come in tagged, by another interface.
+    node.succeed(&["load", "--iface", INTERFACE, "--vip", "192.0.2.7", "--group", "vlan"])?;
+    assert_eq!(first_rules(node)?, [OF_PROCESSES, LOCAL]);
+    node.succeed(&["unload"])?;
+    ensure!(!node.ns().ip("rule")?.contains(&TABLE.to_string()), "a rule is left");
+    Ok(())
+}
+
 #[lab_test]
 fn networkd_finds_nothing_to_drop() -> Result<()> {
     let lab = Lab::new(&spec()?)?;
@@ -123,7 +215,7 @@ fn first_rules(node: &Node) -> Result<Vec<String>> {
         .collect())
 }
 
-const OURS: &str = "0: from all iif lo lookup 5654864";
+const OURS: &str = "0: not from all iif eth0 lookup 5654864";
 const LOCAL: &str = "0: from all lookup local";
 
 #[lab_test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use aya::programs::links::{FdLink, PinnedLink};
 use vip_common::names;
+use vip_tests::lab::beside::Beside;
 use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
 use vip_tests::lab::wire::detach_link;
 use vip_tests::lab::{
@@ -19,6 +20,8 @@ use vip_tests_macros::lab_test;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a question may stay unanswered where no answer is expected.
 const BRIEF: Duration = Duration::from_millis(500);
+/// The table of the routes to other holders, "VIP" in ASCII.
+const TABLE: u32 = 0x56_4950;
 const AT_VIP: SocketAddrV4 = SocketAddrV4::new(VIP, SERVICE_PORT);
 
 fn spec() -> Result<LabSpec> {
@@ -27,44 +30,6 @@ fn spec() -> Result<LabSpec> {
 
 fn load(node: &Node) -> Result<String> {
     node.succeed(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()])
-}
-
-/// A host behind a node, on a cable of its own: its addresses, and where it asks.
-struct Beside {
-    ns: Netns,
-    node: Ipv4Addr,
-}
-
-/// The name that the cable has at the host behind the node.
-const ITS_END: &str = "up0";
-
-/// Links a new namespace to `node`, by an interface `iface` of that node in a
-/// subnet of its own.
-fn beside(lab: &Lab, node: &Node, iface: &str, subnet: u8) -> Result<Beside> {
-    let ns = Netns::create(&lab.id().netns(&format!("beside{subnet}")))?;
-    let (ours, its) = (Ipv4Addr::new(172, 31, subnet, 1), Ipv4Addr::new(172, 31, subnet, 2));
-    node.ns().ip(&format!("link add {iface} type veth peer name {ITS_END} netns {}", ns.name()))?;
-    node.ns().ip(&format!("addr add {ours}/24 dev {iface}"))?;
-    node.ns().ip(&format!("link set {iface} up"))?;
-    ns.ip(&format!("addr add {its}/24 dev {ITS_END}"))?;
-    ns.ip(&format!("link set {ITS_END} up"))?;
-    Ok(Beside { ns, node: ours })
-}
-
-impl Beside {
-    /// As a container has it.
-    fn route_all(&self) -> Result<()> {
-        self.ns.ip(&format!("route add default via {}", self.node)).map(drop)
-    }
-
-    /// As a host has it that still believes in what it once learned.
-    fn believes(&self, node: &Node, iface: &str) -> Result<()> {
-        let shown = node.ns().ip(&format!("link show {iface}"))?;
-        let mac =
-            shown.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).context("a MAC")?;
-        self.ns.ip(&format!("route add {VIP} dev {ITS_END}"))?;
-        self.ns.ip(&format!("neigh replace {VIP} lladdr {mac} dev {ITS_END} nud permanent")).map(drop)
-    }
 }
 
 /// Nobody answers `from` at the VIP, neither by TCP nor by UDP.
@@ -76,10 +41,17 @@ fn ensure_silent(from: &Netns, when: &str) -> Result<()> {
     Ok(())
 }
 
+/// The same, when no route leads such packets to the holder: the gate alone is left.
+fn ensure_gated(node: &Node, from: &Netns, when: &str) -> Result<()> {
+    ensure_silent(from, when)?;
+    node.ns().ip(&format!("route flush table {TABLE}"))?;
+    ensure_silent(from, &format!("{when}, without a route"))
+}
+
 /// The node's own service answers `from` at the VIP while the node holds it, and
 /// not otherwise.
 fn follows_the_lease(node: &Node, from: &Netns) -> Result<()> {
-    ensure_silent(from, "before it was promoted")?;
+    ensure_gated(node, from, "before it was promoted")?;
     for round in 0..2 {
         node.succeed(&["promote"])?;
         for ask in [ask_tcp, ask_udp] {
@@ -87,7 +59,7 @@ fn follows_the_lease(node: &Node, from: &Netns) -> Result<()> {
             assert_eq!(said.with_context(|| format!("while it is active, {round}"))?, node.name());
         }
         node.succeed(&["demote"])?;
-        ensure_silent(from, "after it was demoted")?;
+        ensure_gated(node, from, "after it was demoted")?;
     }
     Ok(())
 }
@@ -107,7 +79,7 @@ fn pin(node: &Node) -> PathBuf {
 fn a_container_reaches_its_host_at_the_vip_only_while_that_holds() -> Result<()> {
     let lab = Lab::new(&spec()?)?;
     let node = &lab.nodes()[0];
-    let container = beside(&lab, node, "docker0", 1)?;
+    let container = Beside::new(&lab, node, "docker0", 1)?;
     container.route_all()?;
     let _echo = EchoServer::start(node.ns(), node.name(), AT_VIP)?;
     let own = SocketAddrV4::new(container.node, SERVICE_PORT + 1);
@@ -128,12 +100,12 @@ fn a_container_reaches_its_host_at_the_vip_only_while_that_holds() -> Result<()>
 fn an_interface_that_nothing_guards_is_no_way_in() -> Result<()> {
     let lab = Lab::new(&spec()?)?;
     let node = &lab.nodes()[0];
-    let routed = beside(&lab, node, "second", 1)?;
+    let routed = Beside::new(&lab, node, "second", 1)?;
     routed.ns.ip(&format!("route add {VIP} via {}", routed.node))?;
-    let stale = beside(&lab, node, "third", 2)?;
+    let stale = Beside::new(&lab, node, "third", 2)?;
     let _echo = EchoServer::start(node.ns(), node.name(), AT_VIP)?;
     load(node)?;
-    stale.believes(node, "third")?;
+    stale.believes(node, VIP, "third")?;
     follows_the_lease(node, &routed.ns)?;
     follows_the_lease(node, &stale.ns)
 }
@@ -168,8 +140,8 @@ fn a_hung_agents_interface_that_was_made_again_is_no_way_in() -> Result<()> {
     old.pause_agent()?;
     // No program is on this one, and nobody is there to attach one.
     old.ns().ip(&format!("link del {INTERFACE}"))?;
-    let stale = beside(&lab, old, INTERFACE, 3)?;
-    stale.believes(old, INTERFACE)?;
+    let stale = Beside::new(&lab, old, INTERFACE, 3)?;
+    stale.believes(old, VIP, INTERFACE)?;
     let holds =
         |node: &Node| node.status().is_ok_and(|status| status.groups.iter().any(|g| g.state == "active"));
     let mut others = lab.nodes().iter().filter(|node| node.name() != old.name()).cycle();
@@ -185,7 +157,7 @@ fn the_gate_at_ip_level_is_put_back() -> Result<()> {
     lab.start_agents(PATIENCE)?;
     let holder = lab.wait_holder(GROUP, PATIENCE)?;
     let standby = lab.candidates().find(|node| node.name() != holder.name()).context("a standby")?;
-    let container = beside(&lab, standby, "docker0", 1)?;
+    let container = Beside::new(&lab, standby, "docker0", 1)?;
     container.route_all()?;
     let _echo = EchoServer::start(standby.ns(), standby.name(), AT_VIP)?;
     ensure_silent(&container.ns, "with the gate")?;
@@ -209,27 +181,27 @@ fn the_gate_at_ip_level_is_put_back() -> Result<()> {
 fn the_gate_at_ip_level_is_replaced_and_found_wherever_it_was_left() -> Result<()> {
     let lab = Lab::new(&spec()?)?;
     let (node, other) = (&lab.nodes()[0], &lab.nodes()[1]);
-    let container = beside(&lab, node, "docker0", 1)?;
+    let container = Beside::new(&lab, node, "docker0", 1)?;
     container.route_all()?;
-    let elsewhere = beside(&lab, other, "docker0", 2)?;
+    let elsewhere = Beside::new(&lab, other, "docker0", 2)?;
     elsewhere.route_all()?;
     let _echo = EchoServer::start(node.ns(), node.name(), AT_VIP)?;
     let _other = EchoServer::start(other.ns(), other.name(), AT_VIP)?;
     load(node)?;
     // As if a process had ended between the two steps of a replacement.
     std::fs::rename(pin(node), pin(node).with_file_name(format!("{}_new", names::PROG_LOCAL_IN)))?;
-    ensure_silent(&container.ns, "with the new link alone")?;
+    ensure_gated(node, &container.ns, "with the new link alone")?;
     load(node)?;
     assert_eq!(pins(node)?, [names::PROG_LOCAL_IN]);
-    ensure_silent(&container.ns, "with another one")?;
+    ensure_gated(node, &container.ns, "with another one")?;
     load(node)?;
-    ensure_silent(&container.ns, "with the same one")?;
+    ensure_gated(node, &container.ns, "with the same one")?;
     // The same pins, from another namespace: that one gets a gate, too.
     let mut command = other.ns().command(find_vip_ctl()?)?;
     command.env("VIP_BPF_DIR", node.bpf_dir()).env("VIP_RUN_DIR", other.run_dir());
     command.args(["load", "--iface", INTERFACE, "--vip", &VIP.to_string()]);
     let output = command.output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    ensure_silent(&elsewhere.ns, "in another namespace")?;
+    ensure_gated(other, &elsewhere.ns, "in another namespace")?;
     Ok(())
 }

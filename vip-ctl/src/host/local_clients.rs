@@ -5,7 +5,9 @@
 //! of our own. For a VIP that another node holds, that table says "out on the
 //! wire"; for all other addresses it has no route, and the local table is next.
 //! The reverse path check asks the same question with `iif lo`, so strict
-//! `rp_filter` accepts the holder's replies.
+//! `rp_filter` accepts the holder's replies. Where one interface alone is guarded, the
+//! rule is for whatever comes in by any other ([`Reach`]): the host's containers and
+//! what it routes reach the holder, too.
 //!
 //! The kernel goes through rules one by one, for each packet of the host, and
 //! looks routes up in a trie: so there is one rule, however many VIPs.
@@ -26,7 +28,7 @@ use tracing::warn;
 
 use super::{
     HostError, Saved, Tried,
-    rules::{self, Change, Move, Order, Rule},
+    rules::{self, Change, Move, Order, Reach, Rule},
     whole,
 };
 
@@ -73,12 +75,13 @@ impl Rules<'_> {
     /// already.
     pub(super) async fn ensure(
         &self,
+        reach: &Reach,
         saved: &mut Saved,
         save: impl Fn(&Saved) -> Result<(), HostError>,
         done: &mut Vec<String>,
     ) -> Result<(), HostError> {
         let present = rules(self.handle).await?;
-        let order = rules::ordered(&present, saved.local_rule_moved)?;
+        let order = rules::ordered(&present, reach, saved.local_rule_moved)?;
         self.make(&order).await?;
         done.extend(order.told().map(|told| told.done()));
         if saved.local_rule_moved || rules::are_earlier(&present) {
@@ -169,8 +172,12 @@ impl Rules<'_> {
 }
 
 /// What [`Rules::ensure`] would do, in sentences.
-pub(super) async fn missing_rules(handle: &Handle, saved: &Saved) -> Result<Vec<String>, HostError> {
-    let order = rules::ordered(&rules(handle).await?, saved.local_rule_moved)?;
+pub(super) async fn missing_rules(
+    handle: &Handle,
+    reach: &Reach,
+    saved: &Saved,
+) -> Result<Vec<String>, HostError> {
+    let order = rules::ordered(&rules(handle).await?, reach, saved.local_rule_moved)?;
     Ok(order.told().map(|told| told.would()).collect())
 }
 

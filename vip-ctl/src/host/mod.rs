@@ -29,7 +29,7 @@ use tokio::runtime::Runtime;
 pub use self::{
     local_clients::Place,
     neighbours::{Neighbour, Pin, SavedNeighbour, mac_text},
-    rules::InTheWay,
+    rules::{InTheWay, Reach},
     undo::Saved,
 };
 
@@ -237,13 +237,13 @@ impl Host {
     /// # Errors
     /// [`HostError`]; what was changed until then is recorded, and
     /// [`Host::restore`] puts it back.
-    pub fn ensure<T>(&self, vips: &BTreeMap<IpAddr, T>) -> Result<Vec<String>, HostError> {
+    pub fn ensure<T>(&self, vips: &BTreeMap<IpAddr, T>, reach: &Reach) -> Result<Vec<String>, HostError> {
         let mut saved = Saved::read(&self.run_dir)?;
         let mut done = Vec::new();
         self.ensure_settings(&mut saved, &mut done)?;
         let save = |saved: &Saved| saved.write(&self.run_dir);
         let rules = local_clients::Rules { handle: &self.handle, beat: self.beat };
-        let ruled = self.runtime.block_on(rules.ensure(&mut saved, save, &mut done));
+        let ruled = self.runtime.block_on(rules.ensure(reach, &mut saved, save, &mut done));
         // A rule of somebody else keeps no VIP away from a holder. The gate on `lo` guards
         // it as well.
         self.ensure_addresses(&mut saved, vips, &mut done)?;
@@ -435,6 +435,15 @@ pub fn source_among<T>(
     let own = || addresses.iter().filter(|(address, _)| is_own(address));
     let same_subnet = own().find(|(address, prefix)| common_bits(*address, vip) >= u32::from(*prefix));
     same_subnet.or_else(|| own().next()).map(|(address, _)| *address)
+}
+
+/// Is the VIP in the subnet of one of these addresses of an interface?
+#[must_use]
+pub fn is_on_link(addresses: &[(IpAddr, u8)], vip: IpAddr) -> bool {
+    let covers = |(address, prefix): &(IpAddr, u8)| {
+        address.is_ipv4() == vip.is_ipv4() && common_bits(*address, vip) >= u32::from(*prefix)
+    };
+    addresses.iter().any(covers)
 }
 
 /// The number of leading bits that two addresses share; 0 for two families.

@@ -3,14 +3,14 @@
 
 use std::{collections::BTreeSet, fs, net::IpAddr};
 
-use super::{Host, HostError, LOOPBACK, SETTINGS, Saved, WANTED, local_clients};
+use super::{Host, HostError, LOOPBACK, Reach, SETTINGS, Saved, WANTED, local_clients};
 
 impl Host {
     /// What [`Host::ensure`] would do for these VIPs, in sentences.
     ///
     /// # Errors
     /// [`HostError`] if the host can't be read.
-    pub fn missing(&self, vips: &BTreeSet<IpAddr>) -> Result<Vec<String>, HostError> {
+    pub fn missing(&self, vips: &BTreeSet<IpAddr>, reach: &Reach) -> Result<Vec<String>, HostError> {
         let mut would = Vec::new();
         for (name, wanted) in WANTED {
             let path = format!("{SETTINGS}/{name}");
@@ -20,7 +20,7 @@ impl Host {
             }
         }
         let saved = Saved::read(&self.run_dir)?;
-        would.extend(self.runtime.block_on(local_clients::missing_rules(&self.handle, &saved))?);
+        would.extend(self.runtime.block_on(local_clients::missing_rules(&self.handle, reach, &saved))?);
         let present: BTreeSet<_> =
             self.addresses(LOOPBACK)?.into_iter().map(|(address, _)| address).collect();
         for vip in vips.iter().filter(|vip| !present.contains(vip)) {

@@ -40,6 +40,27 @@ const TABLE_LOCAL: u32 = libc::RT_TABLE_LOCAL as u32;
 /// "No limit", as the kernel lists the shortest prefix that a rule accepts.
 const ANY_PREFIX: u32 = u32::MAX;
 
+/// Whose packets to a VIP our rule sends to its holder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Those of this host's own processes.
+    Processes,
+    /// All but those that come in by this interface, also what this host routes for
+    /// others. What comes in there is for this host: a lease opens its fence before
+    /// the keeper removes the route, and must not wait for that.
+    AllBut(String),
+}
+
+impl Reach {
+    /// The interface that the rule names, and is it for all others?
+    fn input(&self) -> (&str, bool) {
+        match self {
+            Self::Processes => ("lo", false),
+            Self::AllBut(interface) => (interface, true),
+        }
+    }
+}
+
 /// Whose a rule is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Whose {
@@ -65,6 +86,8 @@ pub(super) struct Rule {
     whose: Whose,
     /// See [`SPARED`].
     spared: bool,
+    /// By which interface packets come in that it is for.
+    input: Option<String>,
 }
 
 impl Rule {
@@ -83,7 +106,7 @@ impl Rule {
             } else if let RuleAttribute::SuppressPrefixLen(length) = attribute {
                 accepts = *length;
             } else if let RuleAttribute::Iifname(name) = attribute {
-                input = Some(name.as_str());
+                input = Some(name.clone());
             } else if matches!(attribute, RuleAttribute::Destination(_)) {
                 to = true;
             } else {
@@ -92,16 +115,24 @@ impl Rule {
         }
         let header = &message.header;
         others |= header.action != RuleAction::ToTable || header.tos != 0 || header.src_len != 0;
-        others |= header.flags.contains(RuleFlags::Invert);
-        let whose = match (input, to, table, pref) {
-            _ if others => Whose::Foreign,
+        let inverted = header.flags.contains(RuleFlags::Invert);
+        let whose = match (input.as_deref(), to, table, pref) {
+            (Some(_), false, TABLE, _) if inverted && !others => Whose::Ours,
+            _ if others || inverted => Whose::Foreign,
             (Some("lo"), false, TABLE, _) => Whose::Ours,
             (_, true, table, PREF_EARLIER) if is_earlier(table) => Whose::Oldest,
             (None, false, TABLE_LOCAL, 0) if accepts == 0 && spared => Whose::StandIn,
             (None, false, TABLE_LOCAL, _) if accepts == ANY_PREFIX => Whose::Local,
             _ => Whose::Foreign,
         };
-        Self { pref, table, whose, spared, message }
+        Self { pref, table, whose, spared, input, message }
+    }
+
+    /// Is it ours, as it has to be for this reach?
+    fn reaches(&self, reach: &Reach) -> bool {
+        let inverted = self.message.header.flags.contains(RuleFlags::Invert);
+        let input = self.input.as_deref().map(|name| (name, inverted));
+        self.whose == Whose::Ours && self.spared && input == Some(reach.input())
     }
 
     /// With this priority; the kernel does not list a priority of 0.
@@ -272,8 +303,11 @@ fn own(pref: u32, table: u32, attribute: Option<RuleAttribute>) -> RuleMessage {
     message
 }
 
-fn ours(pref: u32) -> RuleMessage {
-    own(pref, TABLE, Some(RuleAttribute::Iifname("lo".into())))
+fn ours(pref: u32, reach: &Reach) -> RuleMessage {
+    let (name, inverted) = reach.input();
+    let mut message = own(pref, TABLE, Some(RuleAttribute::Iifname(name.to_owned())));
+    message.header.flags.set(RuleFlags::Invert, inverted);
+    message
 }
 
 fn stand_in() -> RuleMessage {
@@ -386,13 +420,14 @@ fn pref_of_local(present: &[Rule], is_moved: bool) -> u32 {
 
 /// Puts our rule right before the local table's, and removes those of earlier
 /// versions; `is_moved` if one of these has moved the local table's rule.
-pub(super) fn ordered(present: &[Rule], is_moved: bool) -> Result<Order, InTheWay> {
+pub(super) fn ordered(present: &[Rule], reach: &Reach, is_moved: bool) -> Result<Order, InTheWay> {
     let mut plan = Plan::new(present);
     let local = pref_of_local(present, is_moved);
     let pref = local.saturating_sub(1);
     let at = |whose| present.iter().position(|rule| rule.is(whose, pref));
     let (ours_at, local_at) = (at(Whose::Ours), at(Whose::Local));
-    let is_kept = ours_at.is_some_and(|at| present.get(at).is_some_and(|rule| rule.spared));
+    let is_kept = present.iter().filter(|rule| rule.is(Whose::Ours, pref)).all(|rule| rule.reaches(reach))
+        && ours_at.is_some();
     let is_first = is_kept && ours_at.zip(local_at).is_none_or(|(ours, local)| ours < local);
     // Above 0, only where ours is the first of all does the kernel put them there.
     let may_be_late = local == 0 || ours_at == Some(0);
@@ -410,7 +445,7 @@ pub(super) fn ordered(present: &[Rule], is_moved: bool) -> Result<Order, InTheWa
     }
     if !is_first {
         plan.delete(|rule| rule.is(Whose::Ours, pref))?;
-        plan.add(ours(pref));
+        plan.add(ours(pref, reach));
     }
     if local == 0 && !plan.has(Whose::Local, 0) {
         plan.add(own_local.unwrap_or_else(|| own(0, TABLE_LOCAL, None)));

@@ -412,7 +412,7 @@ impl Node {
         prune_groups(&mut self.plane, &self.host, groups)?;
         let came = self.put(groups)?;
         self.place()?;
-        self.host.ensure(&self.vip_groups()?)?;
+        self.ensure_host()?;
         Ok(came)
     }
 
@@ -446,8 +446,8 @@ impl Node {
             self.changes.push(format!("{vip} in group {group}"));
         }
         self.place()?;
-        let vips = self.vip_groups()?;
-        self.changes.extend(self.host.ensure(&vips)?);
+        let done = self.ensure_host()?;
+        self.changes.extend(done);
         Ok(())
     }
 
@@ -467,7 +467,7 @@ impl Node {
     pub fn repair(&self) -> Result<Vec<String>, NodeError> {
         let placed = self.place();
         // Goes on even if something else can't be put back.
-        let mut done = self.host.ensure(&self.vip_groups()?)?;
+        let mut done = self.ensure_host()?;
         done.extend(placed?);
         Ok(done)
     }

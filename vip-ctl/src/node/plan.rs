@@ -61,7 +61,7 @@ pub fn of_set_up(paths: &Paths, setup: &Setup) -> Result<Vec<String>, NodeError>
             wanted.insert(*vip);
         }
     }
-    happen.extend(host.missing(&wanted)?);
+    happen.extend(host.missing(&wanted, &super::ways::reach(&host, &paths.bpf_dir, &vips)?)?);
     Ok(happen)
 }
 

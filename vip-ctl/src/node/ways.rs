@@ -1,13 +1,13 @@
 //! How local clients of groups that other nodes hold leave this host.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use vip_common::GroupIndex;
 
 use super::{Node, NodeError};
 use crate::{
     dataplane::attach,
-    host::{Place, source_among},
+    host::{Host, Place, Reach, is_on_link, source_among},
 };
 
 /// The ways out, for all groups.
@@ -31,7 +31,30 @@ impl Ways {
     }
 }
 
+/// Whose packets our routing rule is for. With one guarded interface, all but what
+/// comes in by that. With several, the host's own processes' alone, since a rule
+/// names only one interface; likewise where a VIP is in no subnet of the interface:
+/// then its packets may come in by one above it, as for a VLAN.
+///
+/// # Errors
+/// [`NodeError`].
+pub fn reach<T>(host: &Host, dir: &Path, vips: &BTreeMap<IpAddr, T>) -> Result<Reach, NodeError> {
+    let mut guarded = attach::interfaces(dir)?.into_iter();
+    let (Some((ifindex, name)), None) = (guarded.next(), guarded.next()) else {
+        return Ok(Reach::Processes);
+    };
+    let addresses = host.addresses(ifindex)?;
+    let is_way_in = !addresses.is_empty() && vips.keys().all(|vip| is_on_link(&addresses, *vip));
+    Ok(if is_way_in { Reach::AllBut(name) } else { Reach::Processes })
+}
+
 impl Node {
+    /// Puts on the host what it needs for the VIPs in the map; see [`Host::ensure`].
+    pub(super) fn ensure_host(&self) -> Result<Vec<String>, NodeError> {
+        let vips = self.vip_groups()?;
+        Ok(self.host.ensure(&vips, &reach(&self.host, self.plane.dir(), &vips)?)?)
+    }
+
     /// The ways out as they are now. Reads all VIPs of the map, the pins and the
     /// interface's addresses: ask once for many groups.
     ///

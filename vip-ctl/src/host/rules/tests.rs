@@ -128,11 +128,15 @@ impl Kernel {
 }
 
 fn settle(kernel: &mut Kernel, is_moved: bool) {
+    settle_as(kernel, &Reach::Processes, is_moved);
+}
+
+fn settle_as(kernel: &mut Kernel, reach: &Reach, is_moved: bool) {
     for _ in 0..3 {
-        let order = ordered(&kernel.0, is_moved).unwrap();
+        let order = ordered(&kernel.0, reach, is_moved).unwrap();
         follow(kernel, &order, usize::MAX);
     }
-    let left = ordered(&kernel.0, false).unwrap();
+    let left = ordered(&kernel.0, reach, false).unwrap();
     assert!(requests(&left).is_empty(), "it never ends: {left:?} {kernel:?}");
 }
 
@@ -189,7 +193,7 @@ fn a_rule_at_0_that_can_not_be_moved_is_refused_only_where_it_stands_in_the_way(
     for add in [&no_room as &dyn Fn(&mut Kernel), &leads_back, &hidden] {
         let mut kernel = from_boot();
         add(&mut kernel);
-        let error = ordered(&kernel.0, false).unwrap_err();
+        let error = ordered(&kernel.0, &Reach::Processes, false).unwrap_err();
         assert_eq!(error, InTheWay { table: 5001, pref: 0 });
         let before = prefs(&kernel);
         let order = removed(&kernel.0, false).unwrap();
@@ -199,7 +203,7 @@ fn a_rule_at_0_that_can_not_be_moved_is_refused_only_where_it_stands_in_the_way(
         let mut kernel = from_boot();
         settle(&mut kernel, false);
         add(&mut kernel);
-        let order = ordered(&kernel.0, false).unwrap();
+        let order = ordered(&kernel.0, &Reach::Processes, false).unwrap();
         assert!(!order.needs_moves && order.changes.is_empty(), "{order:?}");
         let before = prefs(&kernel);
         let order = removed(&kernel.0, false).unwrap();
@@ -220,7 +224,10 @@ fn a_rule_that_a_delete_would_take_instead_stays() {
     let local = at(0, TABLE_LOCAL, Some(RuleAttribute::Iifname("eth0".into())));
     let mut kernel = from_boot();
     kernel.0.insert(0, local);
-    assert_eq!(ordered(&kernel.0, false).unwrap_err(), InTheWay { table: TABLE_LOCAL, pref: 0 });
+    assert_eq!(
+        ordered(&kernel.0, &Reach::Processes, false).unwrap_err(),
+        InTheWay { table: TABLE_LOCAL, pref: 0 }
+    );
 }
 
 #[test]
@@ -231,7 +238,7 @@ fn a_move_that_was_cut_off_is_not_made_twice() {
         for mark in [7, 8] {
             kernel.add(at(0, 100, Some(RuleAttribute::FwMark(mark))));
         }
-        let order = ordered(&kernel.0, false).unwrap();
+        let order = ordered(&kernel.0, &Reach::Processes, false).unwrap();
         follow(&mut kernel, &order, steps);
         settle(&mut kernel, false);
         assert_eq!(kernel.foreign(), [100, 100, 254, 253], "after {steps} steps: {kernel:?}");
@@ -272,6 +279,27 @@ fn the_rules_of_vrfs_stay_in_their_order() {
     kernel.0.retain(|rule| !rule.is(Whose::Local, 0));
     settle(&mut kernel, false);
     assert_eq!(prefs(&kernel)[..3], [(1000, 10), (32764, TABLE), (32765, TABLE_LOCAL)]);
+}
+
+#[test]
+fn ours_is_for_those_whom_it_shall_reach_and_is_changed_wherever_that_is_cut_off() {
+    let all_but = |name: &str| Reach::AllBut(name.to_owned());
+    let reaches = [Reach::Processes, all_but("eth0"), all_but("eth1"), Reach::Processes];
+    for steps in 0..8 {
+        let mut kernel = from_boot();
+        kernel.add(at(5, 5000, None));
+        for reach in &reaches {
+            let order = ordered(&kernel.0, reach, false).unwrap();
+            follow(&mut kernel, &order, steps);
+            settle_as(&mut kernel, reach, false);
+            let ours: Vec<_> = kernel.0.iter().filter(|rule| rule.whose == Whose::Ours).collect();
+            assert!(ours.len() == 1 && ours[0].reaches(reach), "{steps} {reach:?}: {kernel:?}");
+            assert_eq!(prefs(&kernel)[..3], [(0, TABLE), (0, TABLE_LOCAL), (5, 5000)]);
+        }
+        let order = removed(&kernel.0, false).unwrap();
+        follow(&mut kernel, &order, usize::MAX);
+        assert_eq!(prefs(&kernel)[..2], [(0, TABLE_LOCAL), (5, 5000)]);
+    }
 }
 
 #[test]
@@ -345,7 +373,7 @@ fn meddle(kernel: &mut Kernel, meddling: &Meddling, is_moved: bool) {
         Meddling::DeleteOurs => kernel.0.retain(|rule| rule.whose != Whose::Ours),
         Meddling::Flush => kernel.0.retain(|rule| rule.pref == 0),
         Meddling::Order(steps) => {
-            if let Ok(order) = ordered(&kernel.0, is_moved) {
+            if let Ok(order) = ordered(&kernel.0, &Reach::Processes, is_moved) {
                 follow(kernel, &order, *steps);
             }
         }
@@ -366,7 +394,7 @@ proptest! {
         all.iter().for_each(|meddling| meddle(&mut kernel, meddling, earlier));
         let before = kernel.foreign();
         // A rule that can't be moved may be in the way; then nothing is touched.
-        let is_refused = ordered(&kernel.0, earlier).is_err();
+        let is_refused = ordered(&kernel.0, &Reach::Processes, earlier).is_err();
         prop_assume!(!is_refused);
         settle(&mut kernel, earlier);
         let (ours, local) = (kernel.place(Whose::Ours), kernel.place(Whose::Local));
