@@ -205,3 +205,42 @@ fn the_gate_at_ip_level_is_replaced_and_found_wherever_it_was_left() -> Result<(
     ensure_gated(other, &elsewhere.ns, "in another namespace")?;
     Ok(())
 }
+
+#[lab_test]
+fn a_host_that_can_not_have_the_gate_is_told_what_is_open() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    let node = &lab.nodes()[0];
+    let _beside = Beside::new(&lab, node, "docker0", 1)?;
+    // Without the kernel's type information nobody knows where a packet's header is.
+    let blind = |args: &[&str]| -> Result<String> {
+        let mut command = node.ns().command("unshare")?;
+        command.args([
+            "--mount",
+            "sh",
+            "-c",
+            "mount --bind /dev/null /sys/kernel/btf/vmlinux && exec \"$@\"",
+            "sh",
+        ]);
+        command.arg(find_vip_ctl()?).args(args);
+        command.env("VIP_BPF_DIR", node.bpf_dir()).env("VIP_RUN_DIR", node.run_dir());
+        let output = command.output().context("unshare")?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let said = blind(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()])?;
+    ensure!(said.contains("warning: the host has no gate at IP level: /sys/kernel/btf/vmlinux"), "{said}");
+    ensure!(said.contains("docker0 is up and not guarded"), "{said}");
+    assert_eq!(pins(node)?, Vec::<String>::new());
+    let said = blind(&["doctor"])?;
+    ensure!(said.contains("the host can't have the gate at IP level"), "{said}");
+    ensure!(said.contains("not guarded"), "{said}");
+    // The rest works as ever.
+    let _echo = EchoServer::start(node.ns(), node.name(), AT_VIP)?;
+    let client = &lab.client()?.ns;
+    ensure_silent(client, "before it was promoted")?;
+    node.succeed(&["promote"])?;
+    assert_eq!(ask_tcp(client, AT_VIP, PATIENCE)?, node.name());
+    // With the type information, the next one has the gate.
+    ensure!(!load(node)?.contains("warning"), "it is still warned");
+    assert_eq!(pins(node)?, [names::PROG_LOCAL_IN]);
+    Ok(())
+}

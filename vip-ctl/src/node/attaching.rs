@@ -68,7 +68,7 @@ impl Node {
         }
         let dir = self.plane.dir().to_owned();
         attach::attach_local(ebpf, &dir, setup.how.gate)?;
-        self.attach_local_in(ebpf)?;
+        result = result.and(self.attach_local_in(ebpf));
         let mut names: Vec<String> = attach::interfaces(&dir)?.into_values().collect();
         names.extend(interfaces.iter().map(|(interface, _)| interface.name.clone()));
         names.sort();
