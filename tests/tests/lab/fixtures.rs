@@ -1,6 +1,8 @@
 //! Packet fixtures through `BPF_PROG_TEST_RUN`: the real programs in the real
 //! kernel, frame in, verdict, bytes and counters out, one row a branch.
 
+mod frames;
+
 use std::{
     net::{IpAddr, SocketAddr},
     os::fd::AsFd,
@@ -38,6 +40,8 @@ use vip_ctl::{
 };
 use vip_tests::lab::wire::run_netfilter;
 use vip_tests_macros::lab_test;
+
+use self::frames::{arp, datagram, ethernet, ipv4};
 
 const VIP: [u8; 4] = [10, 77, 9, 1];
 const OTHER: [u8; 4] = [10, 77, 9, 99];
@@ -219,41 +223,6 @@ where
     let result = program.test_run(options)?;
     out.truncate(result.data_size_out as usize);
     Ok((result.return_value, out))
-}
-
-fn ethernet(tags: &[u16], ethertype: u16, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0xff; 6];
-    frame.extend(CLIENT_MAC);
-    for tag in tags {
-        frame.extend(tag.to_be_bytes());
-        frame.extend([0, 10]);
-    }
-    frame.extend(ethertype.to_be_bytes());
-    frame.extend(payload);
-    // Real frames are padded to 60 bytes.
-    frame.resize(frame.len().max(60), 0);
-    frame
-}
-
-fn arp(op: u16, sender_mac: [u8; 6], sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
-    let mut packet = vec![0, 1, 8, 0, 6, 4];
-    packet.extend(op.to_be_bytes());
-    packet.extend(sender_mac);
-    packet.extend(sender);
-    packet.extend([0; 6]);
-    packet.extend(target);
-    packet
-}
-
-/// An IPv4 header; `fragment` is the flags-and-offset word, `options` words follow.
-fn ipv4(source: [u8; 4], destination: [u8; 4], fragment: u16, options: u8) -> Vec<u8> {
-    let mut packet = vec![0x45 + options, 0, 0, 28, 0, 1];
-    packet.extend(fragment.to_be_bytes());
-    packet.extend([64, 17, 0, 0]);
-    packet.extend(source);
-    packet.extend(destination);
-    packet.extend(vec![1; 4 * usize::from(options) + 8]);
-    packet
 }
 
 const TAGS: [&[u16]; 4] = [&[], &[0x8100], &[0x88a8], &[0x88a8, 0x8100]];
@@ -532,27 +501,6 @@ fn a_mac_that_is_not_known_is_not_made_up() -> Result<()> {
     let ((verdict, out), rose) = bench.counted(|b| b.way_in(&frame))?;
     assert_eq!((verdict, out, rose), (XDP_DROP, frame, vec![ArpRequestNoMac]));
     Ok(())
-}
-
-/// A UDP datagram with this payload.
-fn datagram(source: SocketAddr, target: SocketAddr, payload: &[u8]) -> Vec<u8> {
-    let (ethertype, mut packet) = match (source.ip(), target.ip()) {
-        (IpAddr::V4(source), IpAddr::V4(target)) => {
-            (0x0800, ipv4(source.octets(), target.octets(), 0, 0)[..20].to_vec())
-        }
-        (source, target) => {
-            let v6 = |ip| match ip {
-                IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-                IpAddr::V6(ip) => ip.octets(),
-            };
-            (0x86dd, [&[0x60, 0, 0, 0, 0, 0, 17, 64][..], &v6(source), &v6(target)].concat())
-        }
-    };
-    packet.extend(source.port().to_be_bytes());
-    packet.extend(target.port().to_be_bytes());
-    packet.extend([0; 4]);
-    packet.extend(payload);
-    ethernet(&[], ethertype, &packet)
 }
 
 #[lab_test]
