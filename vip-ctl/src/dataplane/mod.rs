@@ -16,6 +16,7 @@ pub mod load;
 pub mod local_in;
 mod object;
 pub mod observe;
+mod syscalls;
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,5 @@
-//! `bpf(2)` for netfilter programs and links, which aya 0.14 does not know.
+//! `bpf(2)` for what aya 0.14 does not know: netfilter programs and links, and detaching
+//! a link.
 
 use std::{
     ffi::{CStr, CString},
@@ -14,8 +15,8 @@ use aya_obj::generated::{
     bpf_attach_type::BPF_NETFILTER,
     bpf_attr,
     bpf_cmd::{
-        self, BPF_LINK_CREATE, BPF_OBJ_GET, BPF_OBJ_GET_INFO_BY_FD, BPF_OBJ_PIN, BPF_PROG_GET_FD_BY_ID,
-        BPF_PROG_LOAD,
+        self, BPF_LINK_CREATE, BPF_LINK_DETACH, BPF_OBJ_GET, BPF_OBJ_GET_INFO_BY_FD, BPF_OBJ_PIN,
+        BPF_PROG_GET_FD_BY_ID, BPF_PROG_LOAD,
     },
     bpf_insn, bpf_link_info, bpf_prog_info,
     bpf_prog_type::BPF_PROG_TYPE_NETFILTER,
@@ -98,6 +99,14 @@ pub(super) fn pinned(path: &Path) -> io::Result<OwnedFd> {
     attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
     // SAFETY: the path lives until the call returns.
     unsafe { bpf_fd(BPF_OBJ_GET, &mut attr) }
+}
+
+/// Detaches a link at once. What is pinned goes only some time after its pin.
+pub(super) fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = zeroed();
+    attr.link_detach.link_fd = unsigned(link);
+    // SAFETY: the attributes point to nothing.
+    unsafe { bpf(BPF_LINK_DETACH, &mut attr) }.map(drop)
 }
 
 /// The program with this id.

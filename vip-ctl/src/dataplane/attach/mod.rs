@@ -338,10 +338,10 @@ fn attach_way_in(
         let result = if mode == Mode::Tc {
             at_tc.attach(ebpf, how.gate).map(drop)
         } else {
-            if pin.exists() {
+            if there.is_some_and(|(_, id)| xdp::is_pinned(&pin, id)) {
                 // An interface runs XDP in one mode at a time.
                 at_tc.attach(ebpf, how.gate)?;
-                unpin(&pin)?;
+                xdp::detach(&pin)?;
             }
             xdp::attach(program::<Xdp>(ebpf, name)?, &pin, at.1, mode)
         };

@@ -1,6 +1,6 @@
 //! XDP, in the driver or right behind it: attached by a link, which is pinned.
 
-use std::{io, path::Path};
+use std::{io, os::fd::AsFd, path::Path};
 
 use aya::programs::{
     Xdp, XdpMode,
@@ -10,18 +10,17 @@ use aya::programs::{
 
 use super::{GONE, pin_link, reusable, runs};
 use crate::{
-    dataplane::{DataPlaneError, bpffs::unpin, error::errno_of},
+    dataplane::{DataPlaneError, bpffs::unpin, error::errno_of, syscalls},
     mode::Mode,
 };
 
 /// Makes the link pinned at `pin` run this program; false if none is pinned there that
 /// runs the program with the id `running`, which is the interface's.
 pub(super) fn replace(xdp: &mut Xdp, pin: &Path, iface: &str, running: u32) -> Result<bool, DataPlaneError> {
-    let Some(link) = reusable(pin)? else { return Ok(false) };
-    // It may be in another namespace, on an interface with the same index.
-    if !link.info().is_ok_and(|info| info.program_id() == running) {
+    if !is_pinned(pin, running) {
         return Ok(false);
     }
+    let Some(link) = reusable(pin)? else { return Ok(false) };
     if runs(&link, xdp.info(), |_| Ok(true))? {
         return Ok(true);
     }
@@ -35,6 +34,13 @@ pub(super) fn replace(xdp: &mut Xdp, pin: &Path, iface: &str, running: u32) -> R
     }
 }
 
+/// Is a link pinned there that runs the program with the id `running`? Else it may be in
+/// another namespace, on an interface with the same index.
+pub(super) fn is_pinned(pin: &Path, running: u32) -> bool {
+    let info = reusable(pin).ok().flatten().and_then(|link| link.info().ok());
+    info.is_some_and(|info| info.program_id() == running)
+}
+
 /// Attaches the program in this mode, and pins its link in the place of what is there.
 pub(super) fn attach(xdp: &mut Xdp, pin: &Path, iface: &str, mode: Mode) -> Result<(), DataPlaneError> {
     let id = attach_id(xdp, iface, mode)?;
@@ -46,6 +52,14 @@ pub(super) fn attach(xdp: &mut Xdp, pin: &Path, iface: &str, mode: Mode) -> Resu
     })?;
     unpin(pin)?;
     pin_link(link, pin)
+}
+
+/// Takes the program whose link is pinned at `pin` off its interface at once, so that
+/// another mode can have the place.
+pub(super) fn detach(pin: &Path) -> Result<(), DataPlaneError> {
+    // A link that has lost its interface is detached already, and so is one that is gone.
+    let _ = syscalls::pinned(pin).and_then(|link| syscalls::detach(link.as_fd()));
+    unpin(pin)
 }
 
 fn attach_id(xdp: &mut Xdp, iface: &str, mode: Mode) -> Result<XdpLinkId, DataPlaneError> {

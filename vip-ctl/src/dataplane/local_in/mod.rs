@@ -8,7 +8,6 @@
 //! moment both ask the same maps.
 
 mod btf;
-mod syscalls;
 
 use std::{
     fs, io,
@@ -24,11 +23,11 @@ use aya::{
 use aya_obj::Object;
 use vip_common::{layout::SkbOffsets, names};
 
-use self::syscalls::LinkInfo;
 use super::{
     DataPlaneError,
     bpffs::{local_in_pins as pins, unpin},
     object::OBJECT,
+    syscalls::{self, LinkInfo},
 };
 
 /// Type information of the running kernel.
