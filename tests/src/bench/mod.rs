@@ -1,9 +1,11 @@
 //! The benches of the agent. `agent`: three real agents in a lab with many
 //! groups, and what that costs; `run` measures one row, `usage` reads the
 //! kernel's figures, `floor` measures the cost of sending and receiving alone.
-//! `hold`: is a lease lost where nothing is broken?
+//! `hold`: is a lease lost where nothing is broken? `heal`: how long does a client that
+//! missed a move go on without an answer?
 
 mod floor;
+mod heal;
 mod hold;
 mod run;
 mod usage;
@@ -31,6 +33,8 @@ pub struct BenchArgs {
 pub enum What {
     /// Measure agents with 1 to 10,000 groups: CPU, traffic, and how soon a failed check ends a lease
     Agent(AgentArgs),
+    /// Measure how soon a client that missed a move's announcements is answered again
+    Heal(heal::HealArgs),
     /// Count leases lost although nothing is broken, on an idle machine and under several loads
     Hold(hold::HoldArgs),
 }
@@ -144,6 +148,11 @@ pub struct Report {
 pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     let args = match &args.what {
         What::Agent(args) => args,
+        What::Heal(args) => {
+            let vip_ctl = lab::begin("the bench", args.vip_ctl.as_deref())?;
+            heal::run(args, &vip_ctl)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         What::Hold(args) => {
             let vip_ctl = lab::begin("the bench", args.vip_ctl.as_deref())?;
             hold::run(args, &vip_ctl)?;
@@ -223,7 +232,7 @@ mod tests {
     fn agent(args: &[&str]) -> AgentArgs {
         match BenchArgs::try_parse_from([&["bench", "agent"], args].concat()).unwrap().what {
             What::Agent(args) => args,
-            What::Hold(_) => panic!("another bench"),
+            What::Heal(_) | What::Hold(_) => panic!("another bench"),
         }
     }
 

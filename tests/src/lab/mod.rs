@@ -363,6 +363,23 @@ impl Lab {
         Ok(())
     }
 
+    /// Keeps broadcasts from the first client, announcements among them, or ends that. The
+    /// nodes are told its hardware address: to ask for that takes a broadcast, too.
+    ///
+    /// # Errors
+    /// When the bridge refuses.
+    pub fn keep_broadcasts_from_client(&self, keep: bool) -> Result<()> {
+        let client = self.client()?;
+        let link = client.ns.ip(&format!("link show {INTERFACE}"))?;
+        let mac = link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
+        let mac = mac.context("the client has no hardware address")?;
+        for node in &self.nodes {
+            node.ns().ip(&format!("neigh replace {} lladdr {mac} dev {INTERFACE}", client.address))?;
+        }
+        let how = if keep { "off" } else { "on" };
+        self.switch.ip(&format!("link set {} type bridge_slave bcast_flood {how}", client.name)).map(drop)
+    }
+
     /// The cluster's key, shared by the nodes of a lab.
     #[must_use]
     pub fn key_file(&self) -> PathBuf {

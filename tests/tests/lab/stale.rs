@@ -7,9 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use vip_tests::lab::echo::{EchoServer, ask_udp};
 use vip_tests::lab::rig::{ArpProbes, Rig};
-use vip_tests::lab::{
-    GROUP, INTERFACE, LEASE, Lab, LabSpec, Nic, SERVICE_PORT, VIP, clock, find_vip_ctl, wait_until,
-};
+use vip_tests::lab::{GROUP, LEASE, Lab, LabSpec, Nic, SERVICE_PORT, VIP, clock, find_vip_ctl, wait_until};
 use vip_tests_macros::lab_test;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -17,25 +15,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const BOUND: Duration = Duration::from_secs(5);
 const AT_VIP: SocketAddrV4 = SocketAddrV4::new(VIP, SERVICE_PORT);
 
-/// Does the switch pass broadcasts on to the client? The nodes know its hardware address
-/// anyhow: asking for that takes a broadcast, too.
-fn hears_news(lab: &Lab, on: bool) -> Result<()> {
-    let how = if on { "on" } else { "off" };
-    let client = lab.client()?;
-    let link = client.ns.ip(&format!("link show {INTERFACE}"))?;
-    let mac = link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).context("its MAC")?;
-    for node in lab.nodes() {
-        node.ns().ip(&format!("neigh replace {} lladdr {mac} dev {INTERFACE}", client.address))?;
-    }
-    lab.switch().ip(&format!("link set {} type bridge_slave bcast_flood {how}", lab.client()?.name)).map(drop)
-}
-
 /// A planned move that the client is told nothing of.
 fn planned(nic: Nic) -> Result<()> {
     let spec = LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)).on(nic);
     let rig = Rig::start(Lab::new(&spec)?, &spec, ArpProbes::Off, |_| ())?;
     let before = rig.holder()?.name().to_owned();
-    hears_news(&rig.lab, false)?;
+    rig.lab.keep_broadcasts_from_client(true)?;
     let start = clock::now();
     rig.lab.node(&before)?.succeed(&["switchover", GROUP])?;
     rig.wait_answerer(Some(&before), || ())?;
@@ -62,7 +47,7 @@ fn a_client_that_was_away_when_a_node_was_lost_hears_of_it_within_seconds() -> R
     let spec = LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?));
     let rig = Rig::start(Lab::new(&spec)?, &spec, ArpProbes::Off, |_| ())?;
     let before = rig.holder()?.name().to_owned();
-    hears_news(&rig.lab, false)?;
+    rig.lab.keep_broadcasts_from_client(true)?;
     rig.lab.node(&before)?.cut()?;
     let other = rig.lab.candidates().find(|node| node.name() != before).context("another node")?;
     let has_moved = || {
@@ -73,7 +58,7 @@ fn a_client_that_was_away_when_a_node_was_lost_hears_of_it_within_seconds() -> R
     // By now it has missed all announcements that follow a takeover closely.
     std::thread::sleep(Duration::from_secs(4));
     ensure!(rig.udp.steady_answerer(Duration::from_millis(200)).is_none(), "it has missed nothing");
-    hears_news(&rig.lab, true)?;
+    rig.lab.keep_broadcasts_from_client(false)?;
     let heard = clock::now();
     rig.wait_answerer(Some(&before), || ())?;
     let healed = clock::now().since(heard);
