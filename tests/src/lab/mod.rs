@@ -23,6 +23,7 @@ pub mod node;
 pub mod probe;
 pub mod rig;
 pub mod skip;
+pub mod slow;
 pub mod snapshot;
 pub mod stall;
 pub mod status;
@@ -281,7 +282,7 @@ impl Lab {
     /// # Errors
     /// When one ends meanwhile, or `patience` is over.
     pub fn wait_quorate(&self, patience: Duration) -> Result<()> {
-        let deadline = clock::now().plus(patience);
+        let deadline = clock::now().plus(slow::patient(patience));
         for node in self.nodes.iter().filter(|node| node.has_agent()) {
             node.wait_quorate(deadline)?;
         }
@@ -294,7 +295,7 @@ impl Lab {
     /// # Errors
     /// When `patience` is over; the message has what each node said last.
     pub fn wait_holder(&self, group: &str, patience: Duration) -> Result<&Node> {
-        let deadline = clock::now().plus(patience);
+        let deadline = clock::now().plus(slow::patient(patience));
         loop {
             let mut said = Vec::new();
             let mut active = Vec::new();

@@ -17,7 +17,7 @@ use vip_common::BootNs;
 use super::netns::Netns;
 use super::snapshot::Snapshot;
 use super::status::Status;
-use super::{LabId, Nic, NodeSpec, cleanup, clock, wait_until};
+use super::{LabId, Nic, NodeSpec, cleanup, clock, slow, wait_until};
 
 /// How long a verb of `vip-ctl` may take before it is killed.
 pub const VERB_PATIENCE: Duration = Duration::from_secs(10);
@@ -245,7 +245,7 @@ impl Node {
     pub fn stop_agent(&self) -> Result<ExitStatus> {
         let pid = self.agent_pid()?;
         kill(pid, Signal::SIGTERM).context("sending SIGTERM")?;
-        let deadline = clock::now().plus(STOP_PATIENCE);
+        let deadline = clock::now().plus(slow::patient(STOP_PATIENCE));
         let mut agent = self.agent();
         let mut child = agent.take().context("another thread has stopped the agent")?;
         let mut status = None;
@@ -349,7 +349,7 @@ impl Node {
     pub fn run(&self, args: &[&str]) -> Result<Output> {
         let mut command = self.vip_ctl()?;
         command.args(args);
-        output_within(&mut command, VERB_PATIENCE)
+        output_within(&mut command, slow::patient(VERB_PATIENCE))
             .with_context(|| format!("vip-ctl {} on {}", args.join(" "), self.name))
     }
 
