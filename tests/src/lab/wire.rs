@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-use super::netns::Netns;
+use super::netns::{Netns, run, tool};
 
 /// `bpf(BPF_PROG_LOAD, …)`, of linux/bpf.h.
 const BPF_PROG_LOAD: libc::c_long = 5;
@@ -116,12 +116,22 @@ pub enum Direction {
     Out,
 }
 
-/// Attaches a program to the way in or out of `interface` in `ns`, before all that
-/// are there: it accepts every packet, and none behind it runs. It stays until the
-/// interface goes.
+impl Direction {
+    /// As `tc` calls it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::In => "ingress",
+            Self::Out => "egress",
+        }
+    }
+}
+
+/// Has another one decide on the way in or out of `interface` in `ns`, before all that
+/// are there: it accepts every packet, and none behind it is asked. By tcx a program,
+/// before 6.6 a filter of clsact. It stays until the interface goes.
 ///
 /// # Errors
-/// When the kernel refuses the program, or has no tcx.
+/// When the kernel refuses it.
 pub fn attach_first(ns: &Netns, interface: &str, direction: Direction) -> Result<()> {
     /// `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS`, of linux/bpf.h.
     const BPF_TCX: [u32; 2] = [46, 47];
@@ -140,7 +150,11 @@ pub fn attach_first(ns: &Netns, interface: &str, direction: Direction) -> Result
             expected_revision: 0,
         };
         // SAFETY: the attributes are those of the command, and point to nothing.
-        unsafe { bpf(BPF_PROG_ATTACH, &attr) }.context("attaching a program to tcx").map(drop)
+        match unsafe { bpf(BPF_PROG_ATTACH, &attr) } {
+            Ok(_) => Ok(()),
+            Err(e) if is_unknown(&e) => filter_first(ns, interface, direction),
+            Err(e) => Err(e.context("attaching a program to tcx")),
+        }
     })?
     .with_context(|| format!("on {interface} in {}", ns.name()))
 }
@@ -222,6 +236,43 @@ pub fn run_netfilter(program: BorrowedFd<'_>, frame: &[u8]) -> Result<u32> {
     // the call returns; the kernel writes its answer into them.
     unsafe { bpf(BPF_PROG_TEST_RUN, &attr) }.context("running a netfilter program")?;
     Ok(attr.into_inner().retval)
+}
+
+/// Does the kernel not know what it was asked for?
+fn is_unknown(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.raw_os_error() == Some(libc::EINVAL))
+}
+
+/// The lowest priority that there is is asked first; of filters with the same one, the
+/// newest.
+fn filter_first(ns: &Netns, interface: &str, direction: Direction) -> Result<()> {
+    // It is there already where a gate is.
+    let _there = tc(ns, &["qdisc", "add", "dev", interface, "clsact"]);
+    let filter = ["filter", "add", "dev", interface, direction.name(), "prio", "1"];
+    tc(ns, &[&filter[..], &["bpf", "da", "bytecode", "1,6 0 0 0"]].concat()).map(drop)
+}
+
+/// What the filters on the way in or out of `interface` in `ns` are, in the order in which they
+/// are asked: the names of programs, and the kinds of others.
+///
+/// # Errors
+/// When `tc` is missing or fails.
+pub fn filters(ns: &Netns, interface: &str, direction: Direction) -> Result<Vec<String>> {
+    let shown = tc(ns, &["filter", "show", "dev", interface, direction.name()])?;
+    // Each has a line with its handle, after one for all of its priority.
+    let filters = shown.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let at = words.iter().position(|word| *word == "handle")?;
+        let kind = words.get(words.iter().position(|word| *word == "chain")?.checked_sub(1)?)?;
+        let name = words.get(at + 2).filter(|_| *kind == "bpf");
+        Some((*name.unwrap_or(kind)).to_owned())
+    });
+    Ok(filters.collect())
+}
+
+fn tc(ns: &Netns, args: &[&str]) -> Result<String> {
+    tool("tc")?;
+    run(ns.command("tc")?.args(args))
 }
 
 /// RTM_SETLINK with a nested IFLA_XDP { IFLA_XDP_FD, IFLA_XDP_FLAGS }.

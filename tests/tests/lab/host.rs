@@ -14,7 +14,7 @@ use vip_common::layout::{LAYOUT_VERSION, NodeConfig};
 use vip_common::names;
 use vip_ctl::dataplane::DataPlane;
 use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
-use vip_tests::lab::wire::{Direction, attach_first};
+use vip_tests::lab::wire::{self, Direction, attach_first};
 use vip_tests::lab::{
     GROUP, INTERFACE, LEASE, Lab, LabSpec, Node, SERVICE_PORT, VIP, clock, disk, find_vip_ctl, wait_until,
 };
@@ -182,7 +182,7 @@ fn wrong_requests_have_exit_codes_of_their_own() -> Result<()> {
     let unknown = code(&["promote", "no-such-group"])?;
     // An XDP program of somebody else's is on the interface already.
     let occupied = &lab.nodes()[1];
-    vip_tests::lab::wire::attach_pass_all(occupied.ns(), INTERFACE)?;
+    wire::attach_pass_all(occupied.ns(), INTERFACE)?;
     let busy = occupied.run(&["load", "--iface", "eth0:native", "--vip", &VIP.to_string()])?.status.code();
     let codes = [not_loaded, no_interface, usage, unknown, busy];
     ensure!(codes.iter().all(|c| c.is_some_and(|c| c > 0)), "{codes:?}");
@@ -200,24 +200,32 @@ fn replace_interface(node: &Node) -> Result<()> {
     node.ns().ip(&format!("link set {INTERFACE} up")).map(drop)
 }
 
-/// Is our gate at the tcx egress hook?
+/// Is our gate on the way out?
 fn is_gated(node: &Node) -> Result<bool> {
     Ok(on_egress(node)?.iter().any(|name| name == names::PROG_EGRESS))
 }
 
-/// Is our program at the tcx ingress hook?
+/// Is our program at tc on the way in?
 fn is_entered(node: &Node) -> Result<bool> {
-    Ok(at_tcx(node, TcAttachType::Ingress)?.iter().any(|name| name == names::PROG_INGRESS_TC))
+    Ok(at_tc(node, Direction::In)?.iter().any(|name| name == names::PROG_INGRESS_TC))
 }
 
-/// The names of the programs at the tcx egress hook, in their order.
+/// What decides on the way out.
 fn on_egress(node: &Node) -> Result<Vec<String>> {
-    at_tcx(node, TcAttachType::Egress)
+    at_tc(node, Direction::Out)
 }
 
-fn at_tcx(node: &Node, hook: TcAttachType) -> Result<Vec<String>> {
-    let (_, programs) = node.ns().enter(|| SchedClassifier::query_tcx(INTERFACE, hook))??;
-    Ok(programs.iter().map(|program| program.name_as_str().unwrap_or_default().to_owned()).collect())
+/// What decides at tc, in the order in which it is asked: programs of tcx by their names,
+/// then filters by their names or kinds. Kernels before 6.6 have no tcx.
+pub(super) fn at_tc(node: &Node, direction: Direction) -> Result<Vec<String>> {
+    let hook = match direction {
+        Direction::In => TcAttachType::Ingress,
+        Direction::Out => TcAttachType::Egress,
+    };
+    let programs = node.ns().enter(|| SchedClassifier::query_tcx(INTERFACE, hook))?;
+    let programs = programs.map_or_else(|_| Vec::new(), |(_, programs)| programs);
+    let programs = programs.iter().map(|program| program.name_as_str().unwrap_or_default().to_owned());
+    Ok(programs.chain(wire::filters(node.ns(), INTERFACE, direction)?).collect())
 }
 
 fn load(node: &Node) -> Result<String> {
@@ -234,7 +242,7 @@ fn a_gate_stays_where_the_way_in_is_refused() -> Result<()> {
     let node = &lab.nodes()[0];
     load(node)?;
     replace_interface(node)?;
-    vip_tests::lab::wire::attach_pass_all(node.ns(), INTERFACE)?;
+    wire::attach_pass_all(node.ns(), INTERFACE)?;
     ensure!(load_native(node).is_err(), "another program's place was taken");
     ensure!(node.ns().ip("addr show lo")?.contains(&VIP.to_string()), "the VIP is gone");
     ensure!(is_gated(node)?, "nothing keeps the VIP of a node without a lease off the wire");
@@ -288,21 +296,17 @@ fn what_an_interrupted_load_or_unload_left_is_found() -> Result<()> {
         let entries = std::fs::read_dir(node.bpf_dir().join(dir))?;
         Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
     };
-    let filters = || -> Result<String> {
-        let mut tc = node.ns().command("tc")?;
-        tc.args(["filter", "show", "dev", INTERFACE, "egress"]);
-        Ok(String::from_utf8(tc.output()?.stdout)?)
-    };
+    let filters = || wire::filters(node.ns(), INTERFACE, Direction::Out);
     // Twice, since the second `load` replaces the filter in place.
     for _ in 0..2 {
         node.succeed(&by_clsact)?;
-        assert_eq!(filters()?.matches("direct-action").count(), 1, "{}", filters()?);
+        assert_eq!(filters()?, [names::PROG_EGRESS]);
     }
     for pin in pins("links")? {
         std::fs::remove_file(pin)?;
     }
     node.succeed(&["unload"])?;
-    ensure!(!filters()?.contains(names::PROG_EGRESS), "{}", filters()?);
+    assert_eq!(filters()?, Vec::<String>::new());
     // Some maps are missing: neither `unload` nor `load` may fail.
     for verb in [&["unload"][..], &["load", "--iface", INTERFACE, "--vip", &VIP.to_string()]] {
         load(node)?;
@@ -484,7 +488,7 @@ fn an_interface_that_is_refused_leaves_no_vip_in_the_maps() -> Result<()> {
     load(node)?;
     node.ns().ip("link add taken type veth peer name other")?;
     node.ns().ip("link set taken up")?;
-    vip_tests::lab::wire::attach_pass_all(node.ns(), "taken")?;
+    wire::attach_pass_all(node.ns(), "taken")?;
     let second = "10.77.0.150";
     let loads =
         ["load", "--iface", INTERFACE, "--iface", "taken:native", "--vip", second, "--group", "second"];

@@ -5,7 +5,6 @@ use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use aya::programs::{SchedClassifier, tc::TcAttachType};
 use vip_common::names;
 use vip_tests::lab::echo::{EchoServer, ask_udp};
 use vip_tests::lab::probe::UdpProber;
@@ -15,6 +14,8 @@ use vip_tests::lab::{
     wait_until,
 };
 use vip_tests_macros::lab_test;
+
+use super::host::at_tc;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long to wait for an answer where none is expected.
@@ -33,8 +34,8 @@ fn load(node: &Node, interface: &str) -> Result<String> {
 /// Our programs on the way in of [`INTERFACE`]: by XDP, and at tc.
 fn ours(node: &Node) -> Result<(bool, bool)> {
     let link = node.ns().ip(&format!("-d link show {INTERFACE}"))?;
-    let (_, at_tc) = node.ns().enter(|| SchedClassifier::query_tcx(INTERFACE, TcAttachType::Ingress))??;
-    Ok((link.contains("prog/xdp"), at_tc.iter().any(|p| p.name_as_str() == Some(names::PROG_INGRESS_TC))))
+    let at_tc = at_tc(node, Direction::In)?;
+    Ok((link.contains("prog/xdp"), at_tc.iter().any(|name| name == names::PROG_INGRESS_TC)))
 }
 
 #[lab_test]
@@ -82,8 +83,7 @@ fn beside_the_programs_of_others() -> Result<()> {
     attach_first(node.ns(), INTERFACE, Direction::In)?;
     load(node, "eth0")?;
     let first = |node: &Node| -> Result<bool> {
-        let (_, all) = node.ns().enter(|| SchedClassifier::query_tcx(INTERFACE, TcAttachType::Ingress))??;
-        Ok(all.first().and_then(|p| p.name_as_str()) == Some(names::PROG_INGRESS_TC))
+        Ok(at_tc(node, Direction::In)?.first().is_some_and(|name| name == names::PROG_INGRESS_TC))
     };
     ensure!(first(node)?, "another program decides first");
     node.succeed(&["unload"])?;
