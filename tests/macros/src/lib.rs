@@ -12,7 +12,8 @@ use syn::{
 };
 
 /// A test that makes network namespaces: `#[lab_test]`, and `#[lab_test("nft")]` where it
-/// needs these programs, too. Where it can't be run, it says so and is counted as skipped.
+/// needs these programs, too; `"link bond"` stands for a kernel that has such interfaces.
+/// Where it can't be run, it says so and is counted as skipped.
 ///
 /// Inside it, `TEST` is its name, for `vip_tests::lab::skip::note`.
 #[proc_macro_attribute]

@@ -2,6 +2,7 @@
 //! instead of passing silently. `cargo xtask test` does the counting.
 
 use std::io::Write;
+use std::process::{Command, Stdio};
 
 use nix::sched::{CloneFlags, unshare};
 
@@ -33,25 +34,50 @@ pub enum Need {
 }
 
 /// Whether the test `name` has to be left out here, for want of `need` or of one of
-/// `programs`; says so on stderr and in the file named by [`SKIPS_ENV`].
+/// `others`; says so on stderr and in the file named by [`SKIPS_ENV`]. Another need is a
+/// program, or `link KIND`: that the kernel has interfaces of this kind of `ip link`.
 ///
 /// # Panics
 /// When that file can't be written: a skip that nobody counts would look like
 /// a pass.
 #[must_use]
-pub fn is_skipped(name: &str, need: Need, programs: &[&str]) -> bool {
+pub fn is_skipped(name: &str, need: Need, others: &[&str]) -> bool {
     let lacks_right = match need {
         Need::Nothing => None,
         Need::Namespaces => lacking(),
     };
     let lacks = lacks_right.or_else(|| {
-        let program = programs.iter().find(|program| !is_installed(program))?;
-        Some(format!("needs {program}"))
+        others.iter().find_map(|other| match other.strip_prefix("link ") {
+            Some(kind) => (!has_link(kind)).then(|| format!("needs a kernel with interfaces of type {kind}")),
+            None => (!is_installed(other)).then(|| format!("needs {other}")),
+        })
     });
     if let Some(why) = &lacks {
         note(name, why);
     }
     lacks.is_some()
+}
+
+/// Makes an interface of this kind, in a namespace that ends with the attempt.
+fn has_link(kind: &str) -> bool {
+    let tried = std::thread::spawn({
+        let kind = kind.to_owned();
+        move || {
+            unshare(CloneFlags::CLONE_NEWNET).is_ok()
+                && ip("link add below type veth peer name other")
+                && (ip(&format!("link add above type {kind}"))
+                    // Kinds that sit on another one; VLANs alone want a number.
+                    || ip(&format!("link add link below name above type {kind}"))
+                    || ip(&format!("link add link below name above type {kind} id 2")))
+        }
+    });
+    tried.join().unwrap_or(false)
+}
+
+fn ip(args: &str) -> bool {
+    let mut command = Command::new("ip");
+    command.args(args.split_ascii_whitespace()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 fn is_installed(program: &str) -> bool {

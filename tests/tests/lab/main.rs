@@ -23,6 +23,7 @@ mod operate;
 mod package;
 mod panel;
 mod partition;
+mod real_hosts;
 mod reload;
 mod second_ways_in;
 mod security;
