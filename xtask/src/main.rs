@@ -22,6 +22,7 @@ mod tally;
 mod test;
 mod tidy;
 mod unload;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -64,6 +65,8 @@ enum Verb {
     Mutants(mutants::MutantsArgs),
     /// Run all tests
     Test(test::TestArgs),
+    /// Run tests of the lab on Debian's kernels 6.1 and 6.12, in a virtual machine
+    Vm(vm::VmArgs),
     /// Make the Debian package and the tarball
     Dist(dist::DistArgs),
     /// Check the house rules that clippy does not know: file lengths, imports, citations
@@ -108,6 +111,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Model(pass) => model::run(&place, &pass.args),
         Verb::Mutants(args) => mutants::run(&place, &args),
         Verb::Test(args) => test::run(&place, &args),
+        Verb::Vm(args) => vm::run(&place, &args),
         Verb::Dist(args) => dist::run(&place, &args),
         Verb::Tidy => tidy::run(&place),
         Verb::Ci => ci::run(&place),
@@ -138,6 +142,7 @@ mod tests {
             | Verb::Model(_)
             | Verb::Mutants(_)
             | Verb::Test(_)
+            | Verb::Vm(_)
             | Verb::Dist(_)
             | Verb::Tidy
             | Verb::Ci => panic!("another verb was parsed"),

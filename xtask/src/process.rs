@@ -188,6 +188,19 @@ pub(crate) fn run_logged(what: &str, command: &mut Command, log: &Path) -> anyho
 pub(crate) fn run_streamed(
     command: &mut Command,
     limit: Duration,
+    sink: impl FnMut(&[u8]),
+) -> anyhow::Result<ExitStatus> {
+    run_streamed_until(command, |running| running > limit, sink)
+}
+
+/// [`run_streamed`], with a limit that depends on what came: `is_overdue` is asked
+/// again and again, with the time since the start.
+///
+/// # Errors
+/// As there.
+pub(crate) fn run_streamed_until(
+    command: &mut Command,
+    mut is_overdue: impl FnMut(Duration) -> bool,
     mut sink: impl FnMut(&[u8]),
 ) -> anyhow::Result<ExitStatus> {
     check_stop()?;
@@ -207,11 +220,11 @@ pub(crate) fn run_streamed(
             read = drain(&mut pipe, &mut sink);
         }
         match urged {
-            None if started.elapsed() > limit => {
+            None if is_overdue(started.elapsed()) => {
                 eprintln!(
                     "xtask: `{}` has not ended after {} s; stopping it",
                     spell(command),
-                    limit.as_secs()
+                    started.elapsed().as_secs()
                 );
                 send(pid, Signal::SIGTERM);
                 urged = Some(Instant::now());
@@ -344,7 +357,7 @@ impl<'a> Progress<'a> {
 }
 
 /// The last lines of a log, as far as its last 16 KiB go.
-fn tail(log: &Path, lines: usize) -> String {
+pub(crate) fn tail(log: &Path, lines: usize) -> String {
     let read = || -> io::Result<Vec<u8>> {
         let mut file = File::open(log)?;
         let length = file.metadata()?.len();

@@ -10,6 +10,7 @@ mod apt;
 mod linker;
 mod rustc;
 mod rustup;
+mod vm;
 
 use std::{
     fs::{self, File, TryLockError},
@@ -19,7 +20,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-pub(crate) use self::rustc::Rustc;
+pub(crate) use self::{rustc::Rustc, vm::VmTools};
 use crate::{
     place::{Place, find_in_path, is_executable},
     process,
@@ -147,6 +148,25 @@ pub(crate) fn ensure_static(place: &Place, target: &str) -> anyhow::Result<()> {
             .with_context(|| format!("`{program}` is missing: install {package}"))?;
     }
     Ok(())
+}
+
+/// What virtual machines take; `cargo xtask vm` alone needs it.
+///
+/// # Errors
+/// When something is missing and cannot be downloaded; the message says what.
+pub(crate) fn ensure_vm(place: &Place) -> anyhow::Result<VmTools> {
+    let _lock = lock(place)?;
+    vm::ensure(place)
+}
+
+/// Debian's newest kernel of a line such as 6.1: the directory that its package is
+/// unpacked in. [`ensure_vm`] has to come before it.
+///
+/// # Errors
+/// When no package mirror carries one, or it cannot be downloaded.
+pub(crate) fn ensure_kernel(place: &Place, line: &str) -> anyhow::Result<PathBuf> {
+    let _lock = lock(place)?;
+    vm::ensure_kernel(place, line)
 }
 
 /// What is there already, as a pair of compiler and linker that fit.

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use crate::{
     build::{self, Artifact, Warnings},
@@ -110,6 +110,21 @@ fn cargo_test(place: &Place, args: &TestArgs) -> Command {
         command.args(["-p", package]);
     }
     command
+}
+
+/// The lab's test program, built as [`all`] builds it.
+///
+/// # Errors
+/// When it does not compile or cargo cannot be run.
+pub(crate) fn lab_program(place: &Place) -> anyhow::Result<PathBuf> {
+    let mut command = cargo_test(place, &TestArgs::default());
+    command.args(["--test", "lab", "--no-run", "--message-format=json-render-diagnostics"]);
+    let (status, programs) = build::artifacts(&mut command)?;
+    if !status.success() {
+        bail!("`{}` failed", process::spell(&command));
+    }
+    let lab = programs.into_iter().find(|program| program.kind == "test" && program.name == "lab");
+    Ok(lab.context("cargo built no test program lab")?.executable)
 }
 
 /// What of a test program is run at once, with an exit code and a time limit of its own.

@@ -1,12 +1,14 @@
-//! Packages of Debian and its kin, by apt-get. Installs only, and never lets
-//! apt remove anything in exchange.
+//! Packages of Debian and its kin, by apt-get: installed, and never in exchange for
+//! another one, or unpacked beside the system.
 
 use std::{
+    fs,
+    path::Path,
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
 use super::rustc::version;
 use crate::{
@@ -85,6 +87,83 @@ fn fetch(place: &Place, packages: &[&str], purpose: &str) -> anyhow::Result<()> 
     process::run_logged("setup: apt-get install", &mut command, &place.tools().join("apt-install.log"))
 }
 
+/// Downloads the packages and those that they need and this machine lacks, and
+/// unpacks them into `to`, which is there only if all went well. Installs nothing.
+///
+/// # Errors
+/// When a package is not to be had, or cannot be downloaded.
+pub(super) fn unpack(place: &Place, packages: &[&str], to: &Path, purpose: &str) -> anyhow::Result<()> {
+    if !available() {
+        bail!("cannot download {}: this system has no apt-get", packages.join(" "));
+    }
+    refresh(place)?;
+    let mut simulate = apt_get();
+    simulate.args(["install", "--simulate", "--no-install-recommends"]).args(packages);
+    let simulated = process::output_of(&mut simulate)?;
+    let needed = parse_new(&simulated);
+    let draft = to.with_extension(format!("new-{}", std::process::id()));
+    eprintln!("setup: downloading {} by apt-get ({purpose})", packages.join(" "));
+    download(place, &needed, &draft)?;
+    fs::rename(&draft, to).with_context(|| format!("cannot write {}", to.display()))
+}
+
+/// [`unpack`], of this package alone.
+///
+/// # Errors
+/// As there.
+pub(super) fn unpack_one(place: &Place, package: &str, to: &Path, purpose: &str) -> anyhow::Result<()> {
+    eprintln!("setup: downloading {package} by apt-get ({purpose})");
+    download(place, &[package], to)
+}
+
+/// The package of the highest version in its name, which begins and ends so.
+///
+/// # Errors
+/// When there is none.
+pub(super) fn newest(place: &Place, begin: &str, end: &str) -> anyhow::Result<String> {
+    if !available() {
+        bail!("cannot download {begin}*{end}: this system has no apt-get");
+    }
+    refresh(place)?;
+    let names = process::output_of(Command::new("apt-cache").args(["pkgnames", begin]))?;
+    let fitting = names.lines().filter(|name| name.starts_with(begin) && name.ends_with(end));
+    let mut fitting: Vec<&str> = fitting.collect();
+    fitting.sort_by_key(|name| numbers(name));
+    let newest = fitting.into_iter().rev().find(|name| candidate(name).is_some());
+    newest
+        .map(str::to_owned)
+        .with_context(|| format!("the package mirrors that /etc/apt names do not carry {begin}*{end}"))
+}
+
+/// Downloads packages and unpacks them into `to`. apt-get checks what it gets.
+fn download(place: &Place, packages: &[&str], to: &Path) -> anyhow::Result<()> {
+    let debs = to.with_extension(format!("debs-{}", std::process::id()));
+    fs::create_dir_all(&debs).with_context(|| format!("cannot create {}", debs.display()))?;
+    let mut command = apt_get();
+    command.current_dir(&debs).arg("download").args(packages);
+    if is_root() {
+        // The user that apt becomes otherwise may not write here.
+        command.args(["-o", "APT::Sandbox::User=root"]);
+    }
+    process::run_logged("setup: apt-get download", &mut command, &place.tools().join("apt-download.log"))?;
+    for entry in fs::read_dir(&debs).with_context(|| format!("cannot read {}", debs.display()))? {
+        process::output_of(Command::new("dpkg-deb").arg("--extract").arg(entry?.path()).arg(to))?;
+    }
+    fs::remove_dir_all(&debs).with_context(|| format!("cannot remove {}", debs.display()))
+}
+
+/// The packages that a simulated installation adds. `Inst NAME (VERSION …)`; one
+/// that replaces an older version has that in brackets before it.
+fn parse_new(simulated: &str) -> Vec<&str> {
+    let added = simulated.lines().filter_map(|line| line.strip_prefix("Inst ")?.split_once(" ("));
+    added.map(|(name, _)| name).filter(|name| !name.contains(' ')).collect()
+}
+
+/// The numbers in a name, in their order.
+fn numbers(name: &str) -> Vec<u64> {
+    name.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
+}
+
 /// Fetches the package lists, unless that was done in this run. A mirror that
 /// does not answer is no reason to stop: another, or the old list, may do.
 fn refresh(place: &Place) -> anyhow::Result<()> {
@@ -154,5 +233,22 @@ mod tests {
         assert_eq!(parse_candidate(known).as_deref(), Some("1.96.0+dfsg1-1~deb12u2"));
         assert_eq!(parse_candidate("rustc-web:\n  Installed: 1.85\n  Candidate: (none)\n"), None);
         assert_eq!(parse_candidate(""), None, "apt knows no such package");
+    }
+
+    #[test]
+    fn only_what_a_simulated_installation_adds_is_unpacked() {
+        let simulated = "Reading package lists...\nRemv qemu-utils [1:10.0]\n\
+                         Inst libfdt1 (1.6.1-4+b1 Debian:12.15/oldstable [amd64])\n\
+                         Inst libc6 [2.36-9] (2.36-10 Debian:12.15/oldstable [amd64])\n\
+                         Inst qemu-system-x86 (1:7.2 Debian:12.15/oldstable [amd64])\n\
+                         Conf libfdt1 (1.6.1-4+b1 Debian:12.15/oldstable [amd64])\n";
+        assert_eq!(parse_new(simulated), ["libfdt1", "qemu-system-x86"]);
+    }
+
+    #[test]
+    fn a_later_kernel_has_a_higher_number() {
+        let mut names = ["linux-image-6.1.0-50-cloud-amd64", "linux-image-6.1.0-9-cloud-amd64"];
+        names.sort_by_key(|name| numbers(name));
+        assert_eq!(names[1], "linux-image-6.1.0-50-cloud-amd64");
     }
 }
