@@ -15,6 +15,7 @@ use crate::{
     tally::Tally,
     test::{self, TestArgs},
     tidy,
+    vm::{self, VmArgs},
 };
 
 /// `cargo xtask ci`: all checks, also after one has failed, so that one run
@@ -42,6 +43,10 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<ExitCode> {
         let begun = Instant::now();
         report.tally.add(test::all(place, &TestArgs::default())?);
         report.took.push(("tests", begun.elapsed()));
+        println!("\n=== vm");
+        let begun = Instant::now();
+        report.tally.add(vm::all(place, &VmArgs::default())?);
+        report.took.push(("vm", begun.elapsed()));
     }
     println!();
     for (name, took) in &report.took {

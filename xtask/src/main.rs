@@ -71,7 +71,7 @@ enum Verb {
     Dist(dist::DistArgs),
     /// Check the house rules that clippy does not know: file lengths, imports, citations
     Tidy,
-    /// Check formatting, run tidy, build, clippy and all tests; a warning is an error
+    /// Check formatting, run tidy, build, clippy and all tests, some on other kernels, too; a warning is an error
     Ci,
 }
 
