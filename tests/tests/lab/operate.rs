@@ -84,7 +84,8 @@ fn a_paused_cluster_moves_nothing_by_itself() -> Result<()> {
 
 /// Ends the agent without a release, and starts it anew within its lease.
 fn restart_held(node: &Node) -> Result<()> {
-    ensure!(node.stop_agent()?.success());
+    let status = node.stop_agent()?;
+    ensure!(status.success(), "the agent ended with {status}: {}", node.log_tail());
     node.start_agent_with(&["--hold"])
 }
 
@@ -99,6 +100,8 @@ fn an_agent_that_holds_is_replaced_unnoticed() -> Result<()> {
     node.kill_agent()?;
     node.start_agent_with(&["--hold"])?;
     rig.expect_calm(start, node.name())?;
+    // Up, so that SIGTERM asks it to hold and does not just end it.
+    ensure!(holder(&rig)?.name() == node.name());
     for _ in 0..3 {
         let start = clock::now();
         restart_held(node)?;
