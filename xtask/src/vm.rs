@@ -36,6 +36,7 @@ use crate::{
 /// take less than ten minutes on two cores.
 const CHOSEN: &[&str] = &[
     "fixtures::",
+    "gates::",
     "host::an_agent_whose_maps_are_gone",
     "host::pins_of_another_namespace",
     "host::unload_restores_a_host",
@@ -45,7 +46,8 @@ const CHOSEN: &[&str] = &[
     "operate::an_agent_that_holds_is_replaced",
     "local_clients::a_local_client_on_a_standby",
     "local_clients::a_vip_is_no_source",
-    "real_hosts::a_vip_on_an_interface_of_a_vlan",
+    "real_hosts::",
+    "nics::a_bond",
 ];
 
 /// Tests of a choice of one's own may take so long.

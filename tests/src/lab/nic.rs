@@ -2,10 +2,8 @@
 //! Whatever it is, it is called [`INTERFACE`], and the switch's port has the host's name.
 
 use std::net::Ipv4Addr;
-use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
-use nix::sched::{CloneFlags, unshare};
 
 use super::netns::Netns;
 use super::{INTERFACE, LabId, wire};
@@ -56,17 +54,6 @@ impl Nic {
         }
     }
 
-    /// The link type that the kernel needs for it besides veth and bridge.
-    #[must_use]
-    pub const fn kind(self) -> Option<&'static str> {
-        match self {
-            Self::Veth | Self::Card | Self::Bridge => None,
-            Self::Macvlan => Some("macvlan"),
-            Self::Vlan => Some("vlan"),
-            Self::Bond => Some("bond"),
-        }
-    }
-
     /// The switch's ends of a host's cables.
     #[must_use]
     pub fn cables(self, host: &str) -> Vec<String> {
@@ -84,24 +71,6 @@ impl Nic {
             Self::Bond => vec![host.to_owned(), spare(host)],
             Self::Veth | Self::Card | Self::Bridge | Self::Macvlan | Self::Vlan => vec![host.to_owned()],
         }
-    }
-
-    /// Can this kernel make one? Tries it in a namespace that ends with the call.
-    #[must_use]
-    pub fn is_there(self) -> bool {
-        let Some(kind) = self.kind() else { return true };
-        let link = format!("link add {LOWER} type veth peer name {OTHER_LOWER}");
-        let on = if self == Self::Bond { String::new() } else { format!("link {LOWER} ") };
-        let id = if self == Self::Vlan { format!(" id {VLAN}") } else { String::new() };
-        let made = format!("link add {on}name tried type {kind}{id}");
-        let tried = std::thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).is_ok()
-                && [link, made].iter().all(|line| {
-                    let ip = Command::new("ip").args(line.split(' ')).stderr(Stdio::null()).status();
-                    ip.is_ok_and(|status| status.success())
-                })
-        });
-        tried.join().unwrap_or(false)
     }
 }
 

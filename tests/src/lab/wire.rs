@@ -243,12 +243,25 @@ fn is_unknown(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|e| e.raw_os_error() == Some(libc::EINVAL))
 }
 
-/// The lowest priority that there is is asked first; of filters with the same one, the
-/// newest.
-fn filter_first(ns: &Netns, interface: &str, direction: Direction) -> Result<()> {
+/// Puts a filter on the way in or out of `interface` in `ns`, before all that are there: it
+/// accepts every packet. Of filters with the lowest priority, the kernel asks the newest
+/// first. It stays until the interface goes.
+///
+/// # Errors
+/// When `tc` is missing or fails.
+pub fn filter_first(ns: &Netns, interface: &str, direction: Direction) -> Result<()> {
+    filter(ns, interface, direction, "all")
+}
+
+/// The same for packets of one `protocol`, as `tc` spells it. The kernel allows filters
+/// for one protocol only at each priority, so that none can be put before it.
+///
+/// # Errors
+/// As [`filter_first`].
+pub fn filter(ns: &Netns, interface: &str, direction: Direction, protocol: &str) -> Result<()> {
     // It is there already where a gate is.
     let _there = tc(ns, &["qdisc", "add", "dev", interface, "clsact"]);
-    let filter = ["filter", "add", "dev", interface, direction.name(), "prio", "1"];
+    let filter = ["filter", "add", "dev", interface, direction.name(), "protocol", protocol, "prio", "1"];
     tc(ns, &[&filter[..], &["bpf", "da", "bytecode", "1,6 0 0 0"]].concat()).map(drop)
 }
 
@@ -264,7 +277,8 @@ pub fn filters(ns: &Netns, interface: &str, direction: Direction) -> Result<Vec<
         let words: Vec<&str> = line.split_whitespace().collect();
         let at = words.iter().position(|word| *word == "handle")?;
         let kind = words.get(words.iter().position(|word| *word == "chain")?.checked_sub(1)?)?;
-        let name = words.get(at + 2).filter(|_| *kind == "bpf");
+        // A classic program has no name.
+        let name = words.get(at + 2).filter(|name| *kind == "bpf" && **name != "direct-action");
         Some((*name.unwrap_or(kind)).to_owned())
     });
     Ok(filters.collect())

@@ -1,7 +1,7 @@
 //! What a node's own processes and its administrator notice: local clients
 //! follow the lease, and taking vip off a host leaves it as it was.
 
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::SocketAddrV4;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Output, Stdio};
@@ -9,16 +9,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, Map, MapData};
-use aya::programs::{SchedClassifier, tc::TcAttachType};
 use vip_common::layout::{LAYOUT_VERSION, NodeConfig};
 use vip_common::names;
 use vip_ctl::dataplane::DataPlane;
 use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
-use vip_tests::lab::wire::{self, Direction, attach_first};
+use vip_tests::lab::wire::{self, Direction};
 use vip_tests::lab::{
     GROUP, INTERFACE, LEASE, Lab, LabSpec, Node, SERVICE_PORT, VIP, clock, disk, find_vip_ctl, wait_until,
 };
 use vip_tests_macros::lab_test;
+
+use super::gates::{is_entered, is_gated};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long to wait for an answer where none is expected.
@@ -198,34 +199,6 @@ fn replace_interface(node: &Node) -> Result<()> {
     node.ns().ip(&format!("link del {INTERFACE}"))?;
     node.ns().ip(&format!("link add {INTERFACE} type veth peer name spare"))?;
     node.ns().ip(&format!("link set {INTERFACE} up")).map(drop)
-}
-
-/// Is our gate on the way out?
-fn is_gated(node: &Node) -> Result<bool> {
-    Ok(on_egress(node)?.iter().any(|name| name == names::PROG_EGRESS))
-}
-
-/// Is our program at tc on the way in?
-fn is_entered(node: &Node) -> Result<bool> {
-    Ok(at_tc(node, Direction::In)?.iter().any(|name| name == names::PROG_INGRESS_TC))
-}
-
-/// What decides on the way out.
-fn on_egress(node: &Node) -> Result<Vec<String>> {
-    at_tc(node, Direction::Out)
-}
-
-/// What decides at tc, in the order in which it is asked: programs of tcx by their names,
-/// then filters by their names or kinds. Kernels before 6.6 have no tcx.
-pub(super) fn at_tc(node: &Node, direction: Direction) -> Result<Vec<String>> {
-    let hook = match direction {
-        Direction::In => TcAttachType::Ingress,
-        Direction::Out => TcAttachType::Egress,
-    };
-    let programs = node.ns().enter(|| SchedClassifier::query_tcx(INTERFACE, hook))?;
-    let programs = programs.map_or_else(|_| Vec::new(), |(_, programs)| programs);
-    let programs = programs.iter().map(|program| program.name_as_str().unwrap_or_default().to_owned());
-    Ok(programs.chain(wire::filters(node.ns(), INTERFACE, direction)?).collect())
 }
 
 fn load(node: &Node) -> Result<String> {
@@ -521,53 +494,5 @@ fn what_another_version_pinned_can_be_taken_off() -> Result<()> {
     assert_eq!(before.all_changes(&node.snapshot()?), Vec::<String>::new());
     load(node)?;
     node.succeed(&["unload"])?;
-    Ok(())
-}
-
-/// Has a frame from the VIP left this node? Sends one, as a service that is bound
-/// to it does, to a client that listens for it.
-fn leaves(lab: &Lab, node: &Node) -> Result<bool> {
-    let client = lab.client()?;
-    let heard = client.ns.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 7003)))??;
-    heard.set_read_timeout(Some(BRIEF))?;
-    let at = SocketAddrV4::new(client.address, 7003);
-    node.ns().enter(|| UdpSocket::bind((VIP, 7003))?.send_to(b"from the VIP", at))??;
-    Ok(heard.recv_from(&mut [0; 64]).is_ok())
-}
-
-#[lab_test]
-fn a_gate_comes_before_the_programs_of_others_and_stays_there() -> Result<()> {
-    let lab = Lab::new(&spec()?)?;
-    let (by_hand, agents) = lab.nodes().split_first().context("a node")?;
-    load(by_hand)?;
-    ensure!(!leaves(&lab, by_hand)?, "a frame left without a lease");
-    attach_first(by_hand.ns(), INTERFACE, Direction::Out)?;
-    ensure!(leaves(&lab, by_hand)?, "the other program lets nothing out: this proves nothing");
-    let said = by_hand.run(&["doctor"])?;
-    let said = String::from_utf8_lossy(&said.stdout);
-    ensure!(said.contains("runs before our gate"), "{said}");
-    // By hand the next `load` mends it; programs that are there already are no obstacle.
-    load(by_hand)?;
-    ensure!(!leaves(&lab, by_hand)?, "a frame left without a lease");
-    by_hand.succeed(&["unload"])?;
-    load(by_hand)?;
-    ensure!(!leaves(&lab, by_hand)?, "a frame left without a lease");
-    by_hand.succeed(&["unload"])?;
-
-    // An agent looks by itself, and gives no lease up for it.
-    lab.start_agents(PATIENCE)?;
-    let holder = lab.wait_holder(GROUP, PATIENCE)?.name().to_owned();
-    let epoch = || -> Result<u64> {
-        lab.node(&holder)?.status()?.group(GROUP).and_then(|group| group.epoch).context("its epoch")
-    };
-    let before = epoch()?;
-    for node in agents {
-        attach_first(node.ns(), INTERFACE, Direction::Out)?;
-        let is_mended =
-            || on_egress(node).is_ok_and(|names| names.first().is_some_and(|n| n == names::PROG_EGRESS));
-        ensure!(wait_until(clock::now().plus(PATIENCE), is_mended), "{}", node.log_tail());
-        ensure!(node.log_tail().contains("another program comes before ours"), "{}", node.log_tail());
-    }
-    assert_eq!((lab.wait_holder(GROUP, PATIENCE)?.name(), epoch()?), (&*holder, before));
     Ok(())
 }

@@ -11,6 +11,7 @@ mod disk;
 mod doctor;
 mod failover;
 mod fixtures;
+mod gates;
 mod hooks;
 mod host;
 mod http;

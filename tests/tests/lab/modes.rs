@@ -15,7 +15,7 @@ use vip_tests::lab::{
 };
 use vip_tests_macros::lab_test;
 
-use super::host::at_tc;
+use super::gates::at_tc;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long to wait for an answer where none is expected.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use vip_tests::lab::rig::Rig;
-use vip_tests::lab::{GROUP, LEASE, LabSpec, Nic, Node, clock, find_vip_ctl, skip};
+use vip_tests::lab::{GROUP, LEASE, LabSpec, Nic, Node, clock, find_vip_ctl};
 use vip_tests_macros::lab_test;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -74,25 +74,17 @@ fn a_bridge_that_virtual_machines_are_on() -> Result<()> {
     serves_and_moves(Nic::Bridge)
 }
 
-#[lab_test]
+#[lab_test("link macvlan")]
 fn a_macvlan() -> Result<()> {
     serves_and_moves(Nic::Macvlan)
 }
 
-#[lab_test]
+#[lab_test("link vlan")]
 fn a_vlan() -> Result<()> {
-    if !Nic::Vlan.is_there() {
-        skip::note(TEST, "this kernel has no VLANs");
-        return Ok(());
-    }
     serves_and_moves(Nic::Vlan)
 }
 
-#[lab_test]
+#[lab_test("link bond")]
 fn a_bond() -> Result<()> {
-    if !Nic::Bond.is_there() {
-        skip::note(TEST, "this kernel has no bonds");
-        return Ok(());
-    }
     serves_and_moves(Nic::Bond)
 }

@@ -9,6 +9,7 @@ pub mod attach;
 pub mod bpffs;
 mod clock_check;
 mod error;
+mod filters;
 pub mod groups;
 pub mod heartbeat;
 mod leases;

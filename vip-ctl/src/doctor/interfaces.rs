@@ -76,7 +76,7 @@ pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
         mode(patient, interface, found);
         mtu(patient, interface, found);
         offloads(patient, interface, found);
-        egress(interface, found);
+        egress(patient, interface, found);
     }
 }
 
@@ -188,8 +188,8 @@ fn has_vlans(name: &str) -> bool {
 }
 
 /// Other programs that decide about outgoing packets before our gate does.
-fn egress(interface: &Interface, found: &mut Findings) {
-    let Ok(others) = attach::before_gate(&interface.name) else { return };
+fn egress(patient: &Patient<'_>, interface: &Interface, found: &mut Findings) {
+    let Ok(others) = attach::before_gate(&patient.paths.bpf_dir, interface) else { return };
     if !others.is_empty() {
         found.add(
             Level::Warning,

@@ -29,6 +29,7 @@ use self::tc::{Hook, on_hook};
 use super::{
     DataPlane, DataPlaneError,
     bpffs::{self, PIN_CLSACT, PIN_TCX, PIN_XDP, unpin},
+    filters::Filter,
     load::program,
 };
 use crate::{
@@ -171,26 +172,36 @@ pub fn program_name(id: u32) -> String {
     format!("{name:?} (id {id})")
 }
 
-/// Programs of others that run before our gate at the tcx egress hook of an
-/// interface; all of them if our gate is not there.
+/// Programs and filters of others that decide before our gate what leaves an interface;
+/// all of them if our gate is not there. The kernel asks tcx programs first, then filters.
 ///
 /// # Errors
-/// [`DataPlaneError::Kernel`] if the kernel has no tcx or doesn't tell.
-pub fn before_gate(iface: &str) -> Result<Vec<String>, DataPlaneError> {
-    let programs = on_hook(iface, TcAttachType::Egress)?;
-    let others = programs.iter().take_while(|program| program.name_as_str() != Some(names::PROG_EGRESS));
-    Ok(others.map(|program| program_name(program.id())).collect())
+/// [`DataPlaneError::Kernel`] if the kernel doesn't tell.
+pub fn before_gate(dir: &Path, link: &Interface) -> Result<Vec<String>, DataPlaneError> {
+    let name = names::PROG_EGRESS;
+    // Kernels before 6.6 have no tcx.
+    let programs = on_hook(&link.name, TcAttachType::Egress).unwrap_or_default();
+    let others = programs.iter().take_while(|program| program.name_as_str() != Some(name));
+    let mut before: Vec<_> = others.map(|program| program_name(program.id())).collect();
+    if before.len() == programs.len() {
+        let filters = egress_gate(dir, (link.index, &link.name)).filters()?;
+        before.extend(filters.iter().take_while(|filter| !filter.is(name)).map(Filter::describe));
+    }
+    Ok(before)
 }
 
-/// Has another program come before one of ours at tcx on this interface, or has one of
-/// ours gone from there? False for a program at clsact, and if that can't be read.
+/// Has another program come before one of ours at tc on this interface, or has one of
+/// ours gone from there? False if that can't be read, and for a filter that stands where
+/// no other can be overtaken.
 #[must_use]
 pub fn is_displaced(dir: &Path, link: &Interface) -> bool {
     if link.loopback {
-        return local_gate(dir).is_displaced();
+        return local_gate(dir).is_displaced(true);
     }
     let at = (link.index, link.name.as_str());
-    egress_gate(dir, at).is_displaced() || way_in_at_tc(dir, at, false).is_displaced()
+    let is_ours = is_attached(dir, link.index);
+    egress_gate(dir, at).is_displaced(is_ours)
+        || way_in_at_tc(dir, at, false).is_displaced(link_path(dir, PIN_CLSACT, link.index).exists())
 }
 
 /// The tag of the program on the way in of an interface; `None` if nothing is pinned,
@@ -268,8 +279,15 @@ pub fn presence(dir: &Path, link: &Interface) -> Presence {
             (Err(_), _) | (_, Err(_)) => Presence::Unknown,
         };
     }
-    // A filter has no link that tells whether it is still there.
-    if is_at_tc(dir, link.index) { Presence::Runs(Mode::Tc) } else { Presence::Gone }
+    if !is_at_tc(dir, link.index) {
+        return Presence::Gone;
+    }
+    let has_filter = |frame_log| way_in_at_tc(dir, (link.index, &link.name), frame_log).has_filter();
+    match (has_filter(false), has_filter(true)) {
+        (Ok(false), Ok(false)) => Presence::Gone,
+        (Ok(_), Ok(_)) => Presence::Runs(Mode::Tc),
+        (Err(_), _) | (_, Err(_)) => Presence::Unknown,
+    }
 }
 
 /// The mode and the id of the XDP program on an interface, whoever's it is.
@@ -362,6 +380,7 @@ fn attach_way_in(
 /// The way in of an interface at tc.
 fn way_in_at_tc<'a>(dir: &Path, (ifindex, iface): (u32, &'a str), frame_log: bool) -> Hook<'a> {
     Hook {
+        ifindex,
         iface,
         direction: TcAttachType::Ingress,
         program: names::WAY_IN_TC[usize::from(frame_log)],
@@ -373,6 +392,7 @@ fn way_in_at_tc<'a>(dir: &Path, (ifindex, iface): (u32, &'a str), frame_log: boo
 /// The gate on the way out of an interface.
 fn egress_gate<'a>(dir: &Path, (ifindex, iface): (u32, &'a str)) -> Hook<'a> {
     Hook {
+        ifindex,
         iface,
         direction: TcAttachType::Egress,
         program: names::PROG_EGRESS,
@@ -384,6 +404,7 @@ fn egress_gate<'a>(dir: &Path, (ifindex, iface): (u32, &'a str)) -> Hook<'a> {
 /// The gate of the loopback interface.
 fn local_gate(dir: &Path) -> Hook<'static> {
     Hook {
+        ifindex: LOOPBACK.0,
         iface: LOOPBACK.1,
         direction: TcAttachType::Egress,
         program: names::PROG_LOCAL,

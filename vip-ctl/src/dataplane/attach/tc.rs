@@ -2,7 +2,7 @@
 //! before 6.6 a filter on the clsact qdisc.
 //!
 //! Our program is the first on its hook: one that came before could accept a frame
-//! and end the chain.
+//! and end the chain. The kernel asks tcx programs first, then filters.
 
 use std::{io, path::PathBuf};
 
@@ -18,17 +18,22 @@ use aya::{
 };
 
 use super::{GONE, Gate, pin_link, reusable, runs};
-use crate::dataplane::{DataPlaneError, bpffs::unpin, error::errno_of, load::program};
+use crate::dataplane::{
+    DataPlaneError,
+    bpffs::unpin,
+    error::errno_of,
+    filters::{self, Filter},
+    load::program,
+};
 
-/// The priority of our filters on a clsact qdisc ("vi" in ASCII), by which the
-/// next process finds and replaces them in place.
-const CLSACT_PRIORITY: u16 = 0x7669;
-/// The handle of our filters there, see [`CLSACT_PRIORITY`].
-const CLSACT_HANDLE: u16 = 1;
+/// The first of the handles that our filters on a clsact qdisc have ("vi" in ASCII).
+const CLSACT_HANDLE: u16 = 0x7669;
 
 /// A hook of an interface, and the program that belongs there.
 pub(super) struct Hook<'a> {
     /// The interface.
+    pub(super) ifindex: u32,
+    /// Its name.
     pub(super) iface: &'a str,
     /// In or out.
     pub(super) direction: TcAttachType,
@@ -100,34 +105,52 @@ impl Hook<'_> {
         DataPlaneError::from_source(format!("attach {} to {}", self.program, self.iface), error)
     }
 
-    /// Attaches a filter on the clsact qdisc. It has no link and stays until somebody
-    /// removes it; one that is there is replaced in place.
+    /// Attaches a filter on the clsact qdisc, before all that can be overtaken. It has no
+    /// link and stays until somebody removes it; one that stands first is replaced in
+    /// place.
     fn attach_clsact(&self, tc: &mut SchedClassifier) -> Result<(), DataPlaneError> {
-        let what = || format!("attach {} to {} by clsact", self.program, self.iface);
         if let Err(e) = qdisc_add_clsact(self.iface)
             && errno_of(&e) != Some(libc::EEXIST)
         {
-            return Err(DataPlaneError::from_source(what(), &e));
+            return Err(self.refused(&e));
         }
-        let (priority, handle) = (CLSACT_PRIORITY, TcHandle::new(0, CLSACT_HANDLE));
-        let there = SchedClassifierLink::attached(self.iface, self.direction, priority, handle, None)
-            .map_err(|e| DataPlaneError::io(what(), e))?;
-        // If an earlier version put its filter elsewhere, that one stays behind ours
-        // and asks the same maps again; detaching ours removes it too, by the
-        // program's name.
-        let attached = tc.attach_to_link(there).or_else(|_| {
+        let there = self.filters()?;
+        let at = |filter: &Filter| {
+            let handle = filter.handle.into();
+            SchedClassifierLink::attached(self.iface, self.direction, filter.priority, handle, None)
+                .map_err(|e| self.refused(&e))
+        };
+        let priority = filters::first_priority(&there);
+        let first = there.iter().find(|filter| filter.priority >= priority);
+        let in_place = first.filter(|filter| filter.is(self.program) && filter.priority == priority);
+        let attached = if let Some(first) = in_place {
+            tc.attach_to_link(at(first)?)
+        } else {
+            let is_free = |handle: &u16| {
+                !there.iter().any(|f| f.priority == priority && f.handle == u32::from(*handle))
+            };
+            let handle = TcHandle::new(0, (CLSACT_HANDLE..).find(is_free).unwrap_or(CLSACT_HANDLE));
             let options = NlOptions { priority, handle, classid: None };
             tc.attach_with_options(self.iface, self.direction, TcAttachOptions::Netlink(options))
-        });
-        let link =
-            attached.and_then(|id| tc.take_link(id)).map_err(|e| DataPlaneError::from_source(what(), &e))?;
+        };
+        let link = attached.and_then(|id| tc.take_link(id)).map_err(|e| self.refused(&e))?;
         // Dropping it would take the filter off again.
         std::mem::forget(link);
+        // Those that were overtaken, and that earlier versions put elsewhere.
+        for old in there.iter().filter(|filter| filter.is(self.program) && Some(*filter) != in_place) {
+            drop(at(old)?);
+        }
         if let Some(pin) = &self.filter_pin {
             unpin(pin)?;
-            tc.pin(pin).map_err(|e| DataPlaneError::from_source(what(), &e))?;
+            tc.pin(pin).map_err(|e| self.refused(&e))?;
         }
         Ok(())
+    }
+
+    /// The filters on the hook, in the order in which they are asked.
+    pub(super) fn filters(&self) -> Result<Vec<Filter>, DataPlaneError> {
+        filters::list(self.ifindex, self.direction == TcAttachType::Ingress)
+            .map_err(|e| DataPlaneError::io(format!("list the filters on {}", self.iface), e))
     }
 
     /// Removes the program from the hook; succeeds if it is not there.
@@ -154,14 +177,28 @@ impl Hook<'_> {
         self.filter_pin.as_deref().map_or(Ok(()), unpin)
     }
 
-    /// Does another program come before ours, or has ours gone from there? False for a
-    /// clsact filter, and if that can't be read.
-    pub(super) fn is_displaced(&self) -> bool {
-        let Ok(Some(link)) = reusable(&self.pin) else { return false };
-        let (Ok(link), Ok(programs)) = (link.info(), on_hook(self.iface, self.direction)) else {
-            return false;
-        };
-        programs.first().is_none_or(|first| first.id() != link.program_id())
+    /// Does another program come before ours, or has ours gone from there? False if that
+    /// can't be read, and for a filter that stands where no other can be overtaken.
+    /// `is_filter` says whether there should be one.
+    pub(super) fn is_displaced(&self, is_filter: bool) -> bool {
+        match reusable(&self.pin) {
+            Ok(Some(link)) => {
+                let (Ok(link), Ok(programs)) = (link.info(), on_hook(self.iface, self.direction)) else {
+                    return false;
+                };
+                programs.first().is_none_or(|first| first.id() != link.program_id())
+            }
+            // Nothing else on an interface tells that a filter was there and is gone.
+            Ok(None) if is_filter => {
+                self.filters().is_ok_and(|filters| !filters::is_first(&filters, self.program))
+            }
+            Ok(None) | Err(_) => false,
+        }
+    }
+
+    /// Is there a filter with our program?
+    pub(super) fn has_filter(&self) -> Result<bool, DataPlaneError> {
+        Ok(self.filters()?.iter().any(|filter| filter.is(self.program)))
     }
 }
 
