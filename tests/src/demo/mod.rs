@@ -20,7 +20,7 @@ use self::report::Report;
 use self::steps::{Course, STEPS};
 use crate::lab::probe::{ArpProber, LATE};
 use crate::lab::rig::{ArpProbes, Rig};
-use crate::lab::{self, Lab, LabId, LabSpec, VIP, cleanup};
+use crate::lab::{self, Lab, LabId, LabSpec, Nic, VIP, cleanup};
 
 /// Run a three-node cluster in network namespaces, break it, and show what happened.
 ///
@@ -37,11 +37,14 @@ pub struct DemoArgs {
     /// Make the third node a witness: it votes and never holds the VIP
     #[arg(long)]
     pub witness: bool,
+    /// What the nodes' interfaces are
+    #[arg(long, value_enum, default_value_t = Nic::Veth)]
+    pub nic: Nic,
     /// Write the table as JSON to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Remove a lab that --keep left, with everything that runs in it, and do nothing else
-    #[arg(long, value_name = "LAB", conflicts_with_all = ["keep", "witness", "json", "lease"])]
+    #[arg(long, value_name = "LAB", conflicts_with_all = ["keep", "witness", "nic", "json", "lease"])]
     pub remove: Option<String>,
     /// The vip-ctl to run
     #[arg(long, value_name = "PATH", hide = true)]
@@ -61,7 +64,7 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     }
     let vip_ctl = lab::begin("the demo", args.vip_ctl.as_deref())?;
     let spec = LabSpec::three_nodes(args.lease, Some(vip_ctl.clone()));
-    let spec = if args.witness { spec.with_witness() } else { spec };
+    let spec = if args.witness { spec.with_witness() } else { spec }.on(args.nic);
     let mut live = Live::new();
     live.say("building three nodes, a switch and a client");
     let lab = Lab::new(&spec)?;

@@ -123,7 +123,8 @@ pub(super) fn plug_in(
         Nic::Veth | Nic::Card => String::new(),
         Nic::Bridge => format!(
             "link add {INTERFACE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
-             link set {LOWER} master {INTERFACE} up\n"
+             link set {LOWER} master {INTERFACE} up\nlink set {INTERFACE} up\n\
+             link set {LOWER} down\nlink set {LOWER} up\n"
         ),
         Nic::Macvlan => {
             format!("link set {LOWER} up\nlink add link {LOWER} name {INTERFACE} type macvlan mode bridge\n")

@@ -34,7 +34,7 @@ impl Snapshot {
     pub fn take(ns: &Netns) -> Result<Self> {
         Ok(Self {
             addresses: ns.ip("addr")?,
-            links: ns.ip("-d link")?,
+            links: without_values(&ns.ip("-d link")?, &TIMERS),
             rules: ns.ip("rule")?,
             routes: ns.ip("route show table all")?,
             sysctls: ns.enter(|| read_tree(Path::new("/proc/sys/net/ipv4/conf")))?,
@@ -78,14 +78,37 @@ impl Carrier {
     fn view(self, text: &str) -> String {
         match self {
             Self::Compared => text.to_owned(),
-            Self::Ignored => text
-                .replace("NO-CARRIER,", "")
-                .replace(",LOWER_UP", "")
-                .replace("state UP ", "state - ")
-                .replace("state DOWN ", "state - ")
-                .replace("state LOWERLAYERDOWN ", "state - "),
+            Self::Ignored => {
+                without_values(&text.replace("NO-CARRIER,", "").replace(",LOWER_UP", ""), &CARRIERS)
+            }
         }
     }
+}
+
+/// What of a bridge changes by itself.
+const TIMERS: [&str; 7] = [
+    "hello_timer",
+    "tcn_timer",
+    "topology_change_timer",
+    "gc_timer",
+    "hold_timer",
+    "message_age_timer",
+    "forward_delay_timer",
+];
+/// What follows the carrier: of each interface, of a bond, and of its ports.
+const CARRIERS: [&str; 4] = ["state", "active_slave", "mii_status", "link_failure_count"];
+
+/// The text with a `-` after each of these words, in the place of what is there.
+fn without_values(text: &str, words: &[&str]) -> String {
+    let line = |line: &str| {
+        let mut kept = Vec::new();
+        for word in line.split_whitespace() {
+            let is_value = kept.last().is_some_and(|last| words.contains(last));
+            kept.push(if is_value { "-" } else { word });
+        }
+        kept.join(" ")
+    };
+    text.lines().map(|text| line(text) + "\n").collect()
 }
 
 fn line_changes(before: &str, after: &str) -> Vec<String> {
