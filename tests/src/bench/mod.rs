@@ -2,11 +2,13 @@
 //! groups, and what that costs; `run` measures one row, `usage` reads the
 //! kernel's figures, `floor` measures the cost of sending and receiving alone.
 //! `hold`: is a lease lost where nothing is broken? `heal`: how long does a client that
-//! missed a move go on without an answer?
+//! missed a move go on without an answer? `route`: what does a
+//! route lookup cost, by how many VIPs there are?
 
 mod floor;
 mod heal;
 mod hold;
+mod route;
 mod run;
 mod usage;
 
@@ -35,6 +37,8 @@ pub enum What {
     Agent(AgentArgs),
     /// Measure how soon a client that missed a move's announcements is answered again
     Heal(heal::HealArgs),
+    /// Measure what a host pays for a route lookup, with 1 to 10,000 VIPs
+    Route(route::RouteArgs),
     /// Count leases lost although nothing is broken, on an idle machine and under several loads
     Hold(hold::HoldArgs),
 }
@@ -153,6 +157,11 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
             heal::run(args, &vip_ctl)?;
             return Ok(ExitCode::SUCCESS);
         }
+        What::Route(args) => {
+            let vip_ctl = lab::begin("the bench", args.vip_ctl.as_deref())?;
+            route::run(args, &vip_ctl)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         What::Hold(args) => {
             let vip_ctl = lab::begin("the bench", args.vip_ctl.as_deref())?;
             hold::run(args, &vip_ctl)?;
@@ -232,7 +241,7 @@ mod tests {
     fn agent(args: &[&str]) -> AgentArgs {
         match BenchArgs::try_parse_from([&["bench", "agent"], args].concat()).unwrap().what {
             What::Agent(args) => args,
-            What::Heal(_) | What::Hold(_) => panic!("another bench"),
+            What::Heal(_) | What::Hold(_) | What::Route(_) => panic!("another bench"),
         }
     }
 

@@ -29,6 +29,7 @@ pub mod stall;
 pub mod status;
 pub mod systemd;
 pub mod terminal;
+pub mod trunk;
 pub mod wire;
 
 use std::net::Ipv4Addr;

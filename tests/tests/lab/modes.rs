@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use vip_common::names;
 use vip_tests::lab::echo::{EchoServer, ask_udp};
 use vip_tests::lab::probe::UdpProber;
+use vip_tests::lab::trunk;
 use vip_tests::lab::wire::{Direction, attach_first, attach_pass_all};
 use vip_tests::lab::{
     Client, GROUP, INTERFACE, LEASE, Lab, LabSpec, Nic, Node, SERVICE_PORT, VIP, clock, find_vip_ctl,
@@ -125,6 +126,22 @@ fn frames_of_nine_thousand_bytes() -> Result<()> {
         ensure!(answers_large(client, PATIENCE)?, "{mode}: not answered");
         node.succeed(&["demote"])?;
         ensure!(!answers_large(client, BRIEF)?, "{mode}: a standby answers");
+    }
+    Ok(())
+}
+
+#[lab_test]
+fn on_a_trunk_the_answer_goes_out_with_the_tag_of_the_question() -> Result<()> {
+    let lab = lab(Nic::Veth)?;
+    let (node, client) = (&lab.nodes()[0], lab.client()?);
+    load(node, "eth0:tc")?;
+    node.succeed(&["promote"])?;
+    for vlan in [None, Some(5), Some(4094)] {
+        assert_eq!(trunk::ask(client, VIP, vlan, PATIENCE)?, Some(vlan), "asked in {vlan:?}");
+    }
+    node.succeed(&["demote"])?;
+    for vlan in [None, Some(5)] {
+        assert_eq!(trunk::ask(client, VIP, vlan, BRIEF)?, None, "a standby answers in {vlan:?}");
     }
     Ok(())
 }
