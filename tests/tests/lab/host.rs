@@ -130,12 +130,27 @@ fn what_others_tidy_away_is_put_back() -> Result<()> {
     // systemd-networkd removes rules like this, and NetworkManager addresses.
     node.ns().ip(&format!("addr del {VIP}/32 dev lo"))?;
     node.ns().ip("rule del pref 0")?;
+    // `sysctl --system` sets what a distribution has in its files.
+    let set_arp = |name: &str, value: &str| -> Result<()> {
+        let path = format!("/proc/sys/net/ipv4/conf/all/{name}");
+        Ok(node.ns().enter(|| std::fs::write(path, value))??)
+    };
+    set_arp("arp_ignore", "0")?;
+    set_arp("arp_announce", "0")?;
     let mut changes = Vec::new();
     let back = wait_until(clock::now().plus(PATIENCE), || {
         changes = node.snapshot().map_or_else(|e| vec![format!("{e:#}")], |now| before.all_changes(&now));
         changes.is_empty()
     });
     ensure!(back, "{changes:?}");
+    // What an administrator sets meanwhile outlives `unload`.
+    set_arp("arp_ignore", "2")?;
+    node.stop_agent()?;
+    node.succeed(&["unload"])?;
+    let all = |name: &str| {
+        node.ns().enter(|| std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/all/{name}")))
+    };
+    assert_eq!((all("arp_ignore")??.trim(), all("arp_announce")??.trim()), ("2", "0"));
     Ok(())
 }
 

@@ -8,12 +8,13 @@ mod local_clients;
 mod neighbours;
 mod plan;
 mod rules;
+pub mod settings;
 mod undo;
 
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    io,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -33,18 +34,6 @@ pub use self::{
     undo::Saved,
 };
 
-/// Where the settings for all interfaces are; the higher of these and an
-/// interface's own is in force (ip-sysctl).
-const SETTINGS: &str = "/proc/sys/net/ipv4/conf/all";
-/// The ARP settings that a host with VIPs on `lo` needs.
-///
-/// - `arp_ignore` 1: answer only for addresses of the interface that the request
-///   came in by, so not for the VIP where no program runs.
-/// - `arp_announce` 2: send requests from the interface's own address. Otherwise
-///   a standby whose service still has a socket on the VIP asks for its clients'
-///   MACs from the VIP. The egress gate rightly drops those requests, so when the
-///   node takes over, its replies wait for the next try, up to a second.
-const WANTED: [(&str, u8); 2] = [("arp_ignore", 1), ("arp_announce", 2)];
 /// The index of the loopback interface.
 pub const LOOPBACK: u32 = 1;
 
@@ -240,7 +229,7 @@ impl Host {
     pub fn ensure<T>(&self, vips: &BTreeMap<IpAddr, T>, reach: &Reach) -> Result<Vec<String>, HostError> {
         let mut saved = Saved::read(&self.run_dir)?;
         let mut done = Vec::new();
-        self.ensure_settings(&mut saved, &mut done)?;
+        settings::ensure(&mut saved, &self.run_dir, &mut done)?;
         let save = |saved: &Saved| saved.write(&self.run_dir);
         let rules = local_clients::Rules { handle: &self.handle, beat: self.beat };
         let ruled = self.runtime.block_on(rules.ensure(reach, &mut saved, save, &mut done));
@@ -248,22 +237,6 @@ impl Host {
         // it as well.
         self.ensure_addresses(&mut saved, vips, &mut done)?;
         ruled.map(|()| done)
-    }
-
-    fn ensure_settings(&self, saved: &mut Saved, done: &mut Vec<String>) -> Result<(), HostError> {
-        for (name, wanted) in WANTED {
-            let path = format!("{SETTINGS}/{name}");
-            let text = fs::read_to_string(&path).map_err(|e| HostError::io(format!("read {path}"), e))?;
-            // A value that is no small number is what somebody wants; leave it.
-            if text.trim().parse::<u8>().map_or(true, |value| value >= wanted) {
-                continue;
-            }
-            saved.settings.insert(name.to_owned(), text.trim().to_owned());
-            saved.write(&self.run_dir)?;
-            fs::write(&path, wanted.to_string()).map_err(|e| HostError::io(format!("write {path}"), e))?;
-            done.push(format!("set net.ipv4.conf.all.{name} to {wanted}"));
-        }
-        Ok(())
     }
 
     fn ensure_addresses<T>(
@@ -414,10 +387,7 @@ impl Host {
             local_clients::Rules { handle: &self.handle, beat: self.beat }.restore(&mut saved).await
         })?;
         saved.addresses.clear();
-        for (name, value) in &saved.settings {
-            let path = format!("{SETTINGS}/{name}");
-            fs::write(&path, value).map_err(|e| HostError::io(format!("write {path}"), e))?;
-        }
+        settings::restore(&saved)?;
         Saved::remove(&self.run_dir)
     }
 }

@@ -1,9 +1,9 @@
 //! The dry run of [`Host::ensure`] and [`Host::restore`]: what each would still
 //! change.
 
-use std::{collections::BTreeSet, fs, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr};
 
-use super::{Host, HostError, LOOPBACK, Reach, SETTINGS, Saved, WANTED, local_clients};
+use super::{Host, HostError, LOOPBACK, Reach, Saved, local_clients, settings};
 
 impl Host {
     /// What [`Host::ensure`] would do for these VIPs, in sentences.
@@ -11,14 +11,9 @@ impl Host {
     /// # Errors
     /// [`HostError`] if the host can't be read.
     pub fn missing(&self, vips: &BTreeSet<IpAddr>, reach: &Reach) -> Result<Vec<String>, HostError> {
-        let mut would = Vec::new();
-        for (name, wanted) in WANTED {
-            let path = format!("{SETTINGS}/{name}");
-            let text = fs::read_to_string(&path).map_err(|e| HostError::io(format!("read {path}"), e))?;
-            if text.trim().parse::<u8>().is_ok_and(|value| value < wanted) {
-                would.push(format!("net.ipv4.conf.all.{name} would be set to {wanted}"));
-            }
-        }
+        let low = settings::low()?.into_iter();
+        let mut would: Vec<_> =
+            low.map(|(name, wanted)| format!("net.ipv4.conf.all.{name} would be set to {wanted}")).collect();
         let saved = Saved::read(&self.run_dir)?;
         would.extend(self.runtime.block_on(local_clients::missing_rules(&self.handle, reach, &saved))?);
         let present: BTreeSet<_> =
@@ -40,9 +35,10 @@ impl Host {
         if saved.local_rule_moved {
             would.push("the rule for the local table would be moved back to 0".into());
         }
-        for (name, value) in &saved.settings {
-            would.push(format!("net.ipv4.conf.all.{name} would be set back to {value}"));
-        }
+        let settings = settings::still_ours(&saved)?.into_iter();
+        would.extend(
+            settings.map(|(name, value)| format!("net.ipv4.conf.all.{name} would be set back to {value}")),
+        );
         Ok(would)
     }
 }

@@ -8,7 +8,7 @@ use crate::{
         attach::{self, Presence},
         local_in,
     },
-    host::{Host, HostError, Interface},
+    host::{Host, HostError, Interface, settings},
 };
 
 /// The interfaces of this node, as they are now.
@@ -29,6 +29,8 @@ pub trait Links {
     fn lost_program(&self, link: &Interface) -> bool;
     /// Does another program come before one of ours at tc on this interface?
     fn is_displaced(&self, link: &Interface) -> bool;
+    /// Has somebody lowered the ARP settings that this host needs?
+    fn has_low_settings(&self) -> bool;
     /// Is the gate at IP level gone, where this host had it?
     fn lost_local_in(&self) -> bool;
 }
@@ -53,7 +55,8 @@ impl Links for HostLinks {
     }
 
     fn has_program(&self, link: &Interface) -> bool {
-        matches!(attach::presence(&self.bpf_dir, link), Presence::Runs(_))
+        // What can't be read now costs no lease.
+        attach::presence(&self.bpf_dir, link) != Presence::Gone
     }
 
     fn lost_program(&self, link: &Interface) -> bool {
@@ -62,6 +65,10 @@ impl Links for HostLinks {
 
     fn is_displaced(&self, link: &Interface) -> bool {
         attach::is_displaced(&self.bpf_dir, link)
+    }
+
+    fn has_low_settings(&self) -> bool {
+        settings::are_low()
     }
 
     fn lost_local_in(&self) -> bool {

@@ -256,7 +256,7 @@ impl<T: Tell, L: Links> Serving<T, L> {
         let mut gates = self.interfaces.iter().map(String::as_str).chain(["lo"]);
         // Asks in any case: this is how it learns that the gate was there.
         let is_lost = self.links.lost_local_in() && !mutant::is(Mutant::LocalInUnwatched);
-        if !is_lost && !gates.any(is_displaced) {
+        if !is_lost && !self.links.has_low_settings() && !gates.any(is_displaced) {
             return Vec::new();
         }
         self.polls_without = POLLS_WITHOUT;
@@ -345,6 +345,7 @@ mod tests {
         /// The index of the interface whose gate is not the first; 0 for none.
         displaced: Cell<u32>,
         lost_local_in: Cell<bool>,
+        low_settings: Cell<bool>,
         asked: Cell<usize>,
     }
 
@@ -369,6 +370,10 @@ mod tests {
 
         fn is_displaced(&self, link: &Interface) -> bool {
             self.displaced.get() == link.index
+        }
+
+        fn has_low_settings(&self) -> bool {
+            self.low_settings.get()
         }
 
         fn lost_local_in(&self) -> bool {
@@ -411,6 +416,7 @@ mod tests {
                 program: Cell::new(true),
                 displaced: Cell::new(0),
                 lost_local_in: Cell::new(false),
+                low_settings: Cell::new(false),
                 asked: Cell::new(0),
             },
             interfaces: vec!["eth0".into()],
@@ -439,6 +445,9 @@ mod tests {
         serving.links.displaced.set(0);
         assert_eq!(told(&mut serving), 0);
         serving.links.lost_local_in.set(true);
+        assert_eq!(told(&mut serving), 2);
+        serving.links.lost_local_in.set(false);
+        serving.links.low_settings.set(true);
         assert_eq!(told(&mut serving), 2);
         assert!(words.try_recv().is_err(), "the engine is told something");
     }
