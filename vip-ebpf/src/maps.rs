@@ -54,7 +54,7 @@ const STALE_MAX: u32 = 1024;
 /// the holder is known, if it was not yet.
 const STALE_PAUSE_NS: u64 = 20_000_000;
 /// How often it hears of any, for each CPU, in nanoseconds.
-const STALE_PAUSE_ALL_NS: u64 = 1_000_000;
+const STALE_PAUSE_ALL_NS: u64 = 2_000_000;
 
 /// A client of a VIP.
 #[repr(C)]
@@ -132,10 +132,12 @@ impl Maps for KernelMaps {
         let now = unsafe { bpf_ktime_get_boot_ns() };
         let Some(last) = STALE_LAST.get_ptr_mut(0) else { return false };
         let key = StaleKey { slot: slot.0, mac, pad: [0; 2] };
-        // SAFETY: this CPU's own number, and a number that is copied: at worst one client
-        // is told of twice.
-        let (any, this) = unsafe { (*last, STALE.get(key).copied().unwrap_or(0)) };
-        if now < any + STALE_PAUSE_ALL_NS || now < this + STALE_PAUSE_NS {
+        // SAFETY: this CPU's own number.
+        if now < unsafe { *last } + STALE_PAUSE_ALL_NS {
+            return false;
+        }
+        // SAFETY: a number that is copied: at worst one client is told of twice.
+        if now < unsafe { STALE.get(key) }.copied().unwrap_or(0) + STALE_PAUSE_NS {
             return false;
         }
         // SAFETY: as above.

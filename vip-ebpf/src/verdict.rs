@@ -175,7 +175,8 @@ fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex
 fn stale<M: Maps>(frame: &Frame, address: [u8; 4], maps: &M, ifindex: u32) {
     let (Some(to), Some(mac)) = (frame.bytes::<6>(0), frame.bytes::<6>(6)) else { return };
     let Some(vip) = maps.vip(address) else { return };
-    if maps.mac(ifindex) != Some(to) || !maps.may_tell(vip.slot, mac) {
+    // A frame from a group of hosts is forged: to answer it would tell all of them.
+    if mac[0] & 1 != 0 || maps.mac(ifindex) != Some(to) || !maps.may_tell(vip.slot, mac) {
         return;
     }
     let kind = EventKind::Stale as u32;

@@ -98,6 +98,8 @@ impl Io for Hands {
         self.acts.push_back(Act::Takeover { group });
     }
 
+    fn announce_all(&mut self) {}
+
     fn correct(&mut self, _client: StaleClient) {}
 
     fn tell(&mut self, notice: LeaseNotice) {

@@ -70,6 +70,9 @@ pub trait Io {
     /// Tells the network that a group has come here.
     fn takeover(&mut self, group: GroupId);
 
+    /// Tells the network again of all groups that are here.
+    fn announce_all(&mut self);
+
     /// Tells a client where a VIP is that this node holds.
     fn correct(&mut self, client: StaleClient);
 
@@ -254,9 +257,7 @@ impl<I: Io> Core<I> {
         let last = self.heard.insert(from, now);
         if last.is_none_or(|last| now.since(last) > self.engine.accept()) && !mutant::is(Mutant::HealsUntold)
         {
-            for group in self.gates.open(now) {
-                self.takeover(group);
-            }
+            self.io.announce_all();
         }
     }
 

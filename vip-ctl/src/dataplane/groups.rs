@@ -47,7 +47,9 @@ impl DataPlane {
         (0..GROUPS_MAX).filter_map(|index| self.group_at(GroupIndex(index))).collect()
     }
 
-    fn group_at(&self, index: GroupIndex) -> Option<MapGroup> {
+    /// The group at this place.
+    #[must_use]
+    pub fn group_at(&self, index: GroupIndex) -> Option<MapGroup> {
         let config = self.groups_view.get(index.0)?;
         let mode = GroupMode::from_word(config.mode);
         if mode == GroupMode::Unused {

@@ -117,6 +117,13 @@ impl DataPlane {
         Ok(vips)
     }
 
+    /// The entry of this VIP; `None` if it is none, or can't be read.
+    #[must_use]
+    pub fn vip(&self, vip: IpAddr) -> Option<VipEntry> {
+        let IpAddr::V4(vip) = vip else { return None };
+        self.vips.get(&vip.octets(), 0).ok()
+    }
+
     /// Writes the MAC that an interface answers with into the map.
     ///
     /// # Errors

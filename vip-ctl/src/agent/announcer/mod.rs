@@ -28,8 +28,9 @@ use crate::{
     dataplane::{DataPlane, DataPlaneError, MapGroup},
 };
 
-/// How long at least one reading of the maps serves for more than one group.
-const GOOD_FOR: Duration = Duration::from_millis(100);
+/// How long at least one reading of the maps serves for more than one group. What has gone
+/// from them since is asked for VIP by VIP, and what has come has an order of its own.
+const GOOD_FOR: Duration = Duration::from_secs(10);
 /// And how many times as long as the reading took, so that reading very many VIPs
 /// takes a fifth of the time at most.
 const GOOD_FOR_READS: u32 = 4;
@@ -101,10 +102,12 @@ fn take(
 ) {
     let now = clock::now();
     let Announce::Correct(client) = order else { return queue.order(order, now) };
-    if !corrections.is_due(client, now) {
+    // A peer has named the VIP: is it one of this node's, and may this node answer for it?
+    let group = plane.vip(client.vip).and_then(|entry| plane.group_at(entry.group));
+    let is_here = group.is_some_and(|g| g.fence(plane.leases().load(g.index), now).is_open());
+    if !is_here || !corrections.is_due(client, now) {
         return;
     }
-    // The engine has just asked its lease; the egress gate asks the fence.
     for (ifindex, mac) in plane.ifaces().unwrap_or_default() {
         // It sends again, and the next telling follows.
         let _ = socket.tell(client.mac, ifindex, mac, client.vip);
@@ -164,6 +167,11 @@ fn announce(
     let mut frames = 0;
     let mut last = turn.after;
     for vip in now {
+        // It may have gone since the maps were read, and the gate holds back VIPs alone.
+        if plane.vip(*vip).is_none_or(|entry| entry.group != turn.group) {
+            last = Some(*vip);
+            continue;
+        }
         for (ifindex, mac) in &seen.ifaces {
             match socket.announce(*ifindex, *mac, *vip) {
                 // The interfaces' queues are full.

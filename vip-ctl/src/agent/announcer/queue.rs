@@ -31,6 +31,11 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// And how long for each frame that goes into one round over all groups, so that no
 /// number of VIPs makes more than a hundred frames a second.
 const REFRESH_PER_FRAME: Duration = Duration::from_millis(10);
+/// How long to wait at least before all groups are announced again because a peer is heard
+/// again, and how long for each frame of that: no flapping peer makes more than a thousand
+/// frames a second.
+const AGAIN_PAUSE: Duration = Duration::from_secs(1);
+const AGAIN_PER_FRAME: Duration = Duration::from_millis(1);
 /// How long the next claim waits after one was answered, for each frame of the
 /// answer, and at most: this node defends a group with few VIPs at once, but with
 /// many VIPs does not become the louder of two hosts that shout.
@@ -127,6 +132,8 @@ pub(super) struct Queue {
     /// Frames of the last whole announcement of each group that is here, and of all.
     sizes: BTreeMap<GroupIndex, u32>,
     size: u64,
+    /// When a peer that was heard again last had all groups announced.
+    last_again: Option<BootNs>,
     /// Frames since the last pause.
     burst: usize,
     /// When the last frame left, or failed to.
@@ -141,7 +148,8 @@ impl Queue {
         match order {
             Announce::Takeover(group) => self.takeover(group, now),
             Announce::Defend(group) => self.defend(group, now),
-            // Not paced: the caller does it.
+            Announce::Again => self.again(now),
+            // Its caller paces those.
             Announce::Correct(_) => {}
         }
     }
@@ -179,6 +187,23 @@ impl Queue {
         self.defended.insert(group, due);
         self.forget(group);
         self.put(group, entry);
+    }
+
+    /// Announces all groups once more that have had their first announcement, unless that
+    /// was done a moment ago: in their turn, and behind what comes here now.
+    fn again(&mut self, now: BootNs) {
+        let frames = u32::try_from(self.size).unwrap_or(u32::MAX);
+        let pause = AGAIN_PAUSE.max(AGAIN_PER_FRAME.saturating_mul(frames));
+        if self.last_again.is_some_and(|last| now.since(last) < pause) {
+            return;
+        }
+        self.last_again = Some(now);
+        for (_, group) in std::mem::take(&mut self.repeats) {
+            if let Some(Entry { stage: Stage::Repeat { due, .. }, .. }) = self.entries.get_mut(&group) {
+                *due = (*due).min(now);
+                self.repeats.insert((*due, group));
+            }
+        }
     }
 
     fn put(&mut self, group: GroupIndex, entry: Entry) {
@@ -268,7 +293,9 @@ impl Queue {
         let Some(entry) = self.forget(group) else { return };
         let frames = u32::try_from(entry.frames).unwrap_or(u32::MAX);
         self.pauses.insert(group, DEFEND_PAUSE_PER_FRAME.saturating_mul(frames).min(DEFEND_PAUSE_MAX));
-        self.set_size(group, Some(frames));
+        if frames > 0 {
+            self.set_size(group, Some(frames));
+        }
         let round = match entry.stage {
             Stage::First(_) => 0,
             Stage::Repeat { round, defends: true, .. } => round,

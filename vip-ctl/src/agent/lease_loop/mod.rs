@@ -19,6 +19,7 @@ use std::{
     net::{SocketAddr, UdpSocket},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     sync::mpsc::{Receiver, Sender},
+    time::Duration,
 };
 
 use nix::{
@@ -48,6 +49,10 @@ use crate::{
     engine::{ByGroup, Completed, GroupId, NodeId, Refusal, StaleClient},
 };
 
+/// Of how many clients that send to this node by mistake their holders hear in a period:
+/// each costs a datagram, and whoever forges frames can make many.
+const STALE_MAX: u32 = 20;
+const STALE_PERIOD: Duration = Duration::from_millis(200);
 /// Events taken from the ring buffer in one turn.
 const EVENTS_PER_TURN: usize = 64;
 
@@ -117,6 +122,9 @@ struct Running {
     guard: SourceGuard,
     asks: Receiver<Ask>,
     wake: std::sync::Arc<EventFd>,
+    /// When the period began in which so many stale clients may still be told of.
+    stale_since: BootNs,
+    stale_left: u32,
 }
 
 /// Carries out what the core decides.
@@ -166,6 +174,11 @@ impl Io for Doer {
         self.announce(group, Announce::Takeover);
     }
 
+    fn announce_all(&mut self) {
+        // The announcer ends only with the process.
+        let _ = self.announcer.send(Announce::Again);
+    }
+
     fn correct(&mut self, client: StaleClient) {
         // The announcer ends only with the process.
         let _ = self.announcer.send(Announce::Correct(client));
@@ -211,7 +224,14 @@ impl LeaseLoop {
             TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
         let (outbox, sent) = (Outbox::default(), Sent::default());
         let doer = Doer { socket, outbox, sent, addresses, plane, tell, announcer, hooks };
-        let mut running = Running { core: Core::new(parts, doer), guard, asks, wake };
+        let mut running = Running {
+            core: Core::new(parts, doer),
+            guard,
+            asks,
+            wake,
+            stale_since: clock::now(),
+            stale_left: STALE_MAX,
+        };
         let mut inbox = Inbox::new();
         while !running.core.is_stopped() {
             running.turn(&mut inbox)?;
@@ -250,6 +270,10 @@ impl Running {
     }
 
     fn events(&mut self) {
+        let now = clock::now();
+        if now.since(self.stale_since) >= STALE_PERIOD {
+            (self.stale_since, self.stale_left) = (now, STALE_MAX);
+        }
         for _ in 0..EVENTS_PER_TURN {
             let Some(event) = self.core.io.plane.as_mut().and_then(|plane| plane.events.next()) else {
                 return;
@@ -268,7 +292,8 @@ impl Running {
             // The announcer answers each claim, though maybe not at once.
             self.core.io.announce(group, Announce::Defend);
             self.core.claimed(group, LeaseNotice::Claim { group, vip: event.vip.into(), mac });
-        } else if event.kind == EventKind::Stale as u32 {
+        } else if event.kind == EventKind::Stale as u32 && self.stale_left > 0 {
+            self.stale_left -= 1;
             self.core.stale(group, StaleClient { vip, mac });
         }
     }

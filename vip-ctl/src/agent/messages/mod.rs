@@ -78,6 +78,8 @@ pub enum Announce {
     Takeover(GroupIndex),
     /// Somebody else has claimed one of its VIPs.
     Defend(GroupIndex),
+    /// Who was cut off is heard again: all groups that are here.
+    Again,
     /// This client has missed where the VIP is.
     Correct(StaleClient),
 }

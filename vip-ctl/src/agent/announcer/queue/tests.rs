@@ -353,3 +353,26 @@ fn claims_wait_for_the_first_announcements_of_others() {
     let groups = sender.groups();
     assert_eq!((groups[..200].iter().all(|group| *group == 1), groups[200]), (true, 0));
 }
+
+#[test]
+fn a_peer_that_comes_and_goes_makes_no_storm_and_holds_up_nobody() {
+    let mut sender = Sender::new(&[100; 20]);
+    (0..10).for_each(|group| sender.order(takeover(group)));
+    sender.run(at(4_000));
+    let before = sender.sent.len();
+    sender.order(Announce::Again);
+    sender.order(takeover(10));
+    sender.run(at(4_005));
+    assert_eq!(sender.sent[before].1, 10, "a group that comes now is first");
+    sender.run(at(4_200));
+    let again = sender.sent[before..].iter().filter(|(_, group, _)| *group < 10).count();
+    assert_eq!(again, 10 * 100, "each VIP once");
+    // Heard again every 300 ms for a minute.
+    let before = sender.sent.len();
+    for step in 1..200 {
+        sender.order(Announce::Again);
+        sender.run(at(4_200 + step * 300));
+    }
+    let frames = (sender.sent.len() - before) * FRAMES_PER_VIP;
+    assert!(frames <= 75_000, "{frames} in a minute");
+}

@@ -69,6 +69,8 @@ impl Io for Hands {
 
     fn takeover(&mut self, _group: GroupId) {}
 
+    fn announce_all(&mut self) {}
+
     fn correct(&mut self, _client: StaleClient) {}
 
     fn tell(&mut self, notice: LeaseNotice) {
