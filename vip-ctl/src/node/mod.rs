@@ -5,6 +5,7 @@
 //! the gates are the last to leave.
 
 mod attaching;
+pub mod parts;
 pub mod plan;
 mod ways;
 mod ways_in;
@@ -111,6 +112,15 @@ pub enum NodeError {
         /// The group.
         group: String,
     },
+    /// No program of ours is on the interface.
+    #[error("no program of vip is on {name}: `vip-ctl status` lists the interfaces that have one")]
+    NotGuarded {
+        /// The interface.
+        name: String,
+    },
+    /// Without an interface nobody could be answered.
+    #[error("no interface would be left: run `vip-ctl unload` without --iface to take everything off")]
+    LastInterface,
     /// An interface has the address as an ordinary one.
     #[error(
         "{vip} is an address of {iface} on this host: a VIP must not be on an interface; take it off first"
@@ -131,7 +141,8 @@ impl NodeError {
             Self::DataPlane(e) => e.exit(),
             Self::Host(e) if e.is_permission() => Exit::NoPermission,
             Self::Host(_) => Exit::System,
-            Self::NotEthernet { .. } => Exit::NoInput,
+            Self::NotEthernet { .. } | Self::NotGuarded { .. } => Exit::NoInput,
+            Self::LastInterface => Exit::Usage,
             Self::PromotedByHand { .. } | Self::BelongsToAgent { .. } | Self::OnInterface { .. } => {
                 Exit::Unsafe
             }

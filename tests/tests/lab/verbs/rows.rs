@@ -166,6 +166,18 @@ pub const BY_HAND: &[Row] = &[
     ("promote", 64, "there are several groups here: name one of "),
     ("-o json promote web", 0, r#"{"group":"web","state":"active","changed":true}"#),
     ("-o json demote web", 0, r#"{"group":"web","state":"standby","changed":true}"#),
+    ("unload --vip 10.77.0.199", 105, "there is no group or VIP \"10.77.0.199\" here"),
+    ("unload --iface eth7", 66, "no program of vip is on eth7"),
+    ("unload --iface eth0", 64, "no interface would be left"),
+    (
+        "unload --vip 10.77.0.101 --dry-run",
+        0,
+        "dry run: 10.77.0.101 of group web would be taken off … group web would end",
+    ),
+    ("unload --vip 10.77.0.101", 0, "taken off: 10.77.0.101\n"),
+    // The only group that is left needs no name.
+    ("promote", 0, "group db is active on this node"),
+    ("-o json unload --vip {vip}", 0, r#"{"removed":["{vip}"]}"#),
     ("unload", 0, "unloaded: no VIP is answered here any more"),
     (
         "-o json load --iface eth0 --vip {vip} --frame-log",

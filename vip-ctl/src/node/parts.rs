@@ -1,0 +1,102 @@
+//! Takes single VIPs and interfaces off a node that is worked by hand; the rest stays as
+//! it is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use vip_common::{GroupIndex, GroupMode};
+
+use super::{DataPlane, DataPlaneError, Host, Node, NodeError, attach};
+use crate::paths::Paths;
+
+/// What shall go.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    /// VIPs; a group that loses its last one goes with it.
+    pub vips: BTreeSet<IpAddr>,
+    /// Interfaces, by name.
+    pub interfaces: BTreeSet<String>,
+}
+
+/// A node, and what of it goes.
+struct Parting {
+    node: Node,
+    /// By VIP, its group.
+    vips: BTreeMap<IpAddr, GroupIndex>,
+    /// Groups that lose their last VIP.
+    groups: BTreeSet<GroupIndex>,
+    interfaces: BTreeMap<u32, String>,
+}
+
+/// What [`remove`] would change, in sentences.
+///
+/// # Errors
+/// As [`remove`].
+pub fn plan(paths: &Paths, parts: &Parts) -> Result<Vec<String>, NodeError> {
+    let parting = Parting::of(paths, parts)?;
+    let named: BTreeMap<_, _> =
+        parting.node.plane.groups().into_iter().map(|group| (group.index, group.name)).collect();
+    let name = |group| named.get(group).map_or("", String::as_str);
+    let vips =
+        parting.vips.iter().map(|(vip, group)| format!("{vip} of group {} would be taken off", name(group)));
+    let groups = parting.groups.iter().map(|group| format!("group {} would end", name(group)));
+    let interfaces =
+        parting.interfaces.values().map(|name| format!("the programs would be taken off {name}"));
+    Ok(vips.chain(groups).chain(interfaces).collect())
+}
+
+/// Takes these VIPs and interfaces off this node.
+///
+/// # Errors
+/// [`NodeError`] if one of them is not there, belongs to an agent, or is the last interface:
+/// then nothing was changed. Or if the host or the maps can't be changed.
+pub fn remove(paths: &Paths, parts: &Parts) -> Result<(), NodeError> {
+    let Parting { mut node, vips, groups, interfaces } = Parting::of(paths, parts)?;
+    let going: BTreeSet<_> = vips.into_keys().collect();
+    // The addresses first: as long as the VIPs are in the map, the gates guard them.
+    node.host.remove_vips(&going)?;
+    for vip in going {
+        node.plane.remove_vip(vip)?;
+    }
+    node.plane.remove_groups(&groups)?;
+    for (ifindex, name) in &interfaces {
+        attach::detach(&paths.bpf_dir, *ifindex, name)?;
+    }
+    node.plane.forget_ifaces(|ifindex| interfaces.contains_key(&ifindex))?;
+    // Local clients may have left by an interface that is no longer one of ours.
+    node.repair().map(drop)
+}
+
+impl Parting {
+    fn of(paths: &Paths, parts: &Parts) -> Result<Self, NodeError> {
+        let plane = DataPlane::open(&paths.bpf_dir)?;
+        let (there, mut left) = (plane.vips()?, BTreeMap::<GroupIndex, usize>::new());
+        there.values().for_each(|entry| *left.entry(entry.group).or_default() += 1);
+        let mut vips = BTreeMap::new();
+        for vip in &parts.vips {
+            let entry = there.get(vip);
+            let group = entry.ok_or_else(|| DataPlaneError::NoSuchGroup { name: vip.to_string() })?.group;
+            if let Some(of) =
+                plane.groups().into_iter().find(|of| of.index == group && of.mode == GroupMode::Cluster)
+            {
+                return Err(NodeError::BelongsToAgent { group: of.name });
+            }
+            left.entry(group).and_modify(|left| *left -= 1);
+            vips.insert(*vip, group);
+        }
+        let groups = left.into_iter().filter(|(_, left)| *left == 0).map(|(group, _)| group).collect();
+        let guarded = attach::interfaces(&paths.bpf_dir)?;
+        let mut interfaces = BTreeMap::new();
+        for name in &parts.interfaces {
+            let found = guarded.iter().find(|(_, guarded)| *guarded == name);
+            let (ifindex, _) = found.ok_or_else(|| NodeError::NotGuarded { name: name.clone() })?;
+            interfaces.insert(*ifindex, name.clone());
+        }
+        if !interfaces.is_empty() && interfaces.len() == guarded.len() {
+            return Err(NodeError::LastInterface);
+        }
+        Ok(Self { node: Node::new(plane, Host::open(&paths.run_dir)?), vips, groups, interfaces })
+    }
+}
