@@ -129,3 +129,38 @@ fn a_gate_comes_before_the_programs_of_others_and_stays_there() -> Result<()> {
     assert_eq!((lab.wait_holder(GROUP, PATIENCE)?.name(), epoch()?), (&*holder, before));
     Ok(())
 }
+
+#[lab_test("tc")]
+fn filters_of_other_kinds_are_no_obstacle_and_stay() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    let node = &lab.nodes()[0];
+    let tc = |args: &str| -> Result<bool> {
+        Ok(node.ns().command("tc")?.args(args.split(' ')).status()?.success())
+    };
+    ensure!(tc("qdisc add dev eth0 clsact")?);
+    // One option of these filters has the number that a program's name has.
+    let by_mac = "protocol ip prio 9 flower src_mac 02:00:00:00:00:01 action drop";
+    ensure!(tc(&format!("filter add dev eth0 ingress {by_mac}"))?);
+    ensure!(tc(&format!("filter add dev eth0 egress {by_mac}"))?);
+    let before = (at_tc(node, Direction::In)?, at_tc(node, Direction::Out)?);
+    for how in [&["--gate", "auto"][..], &["--gate", "clsact"], &["--mode", "native"]] {
+        node.succeed(&[&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()], how].concat())?;
+        node.succeed(&["unload"])?;
+        assert_eq!((at_tc(node, Direction::In)?, at_tc(node, Direction::Out)?), before, "{how:?}");
+    }
+    Ok(())
+}
+
+#[lab_test("tc")]
+fn another_qdisc_in_the_place_of_clsact_is_named() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    let node = &lab.nodes()[0];
+    ensure!(node.ns().command("tc")?.args(["qdisc", "add", "dev", INTERFACE, "ingress"]).status()?.success());
+    let loads = ["load", "--iface", INTERFACE, "--vip", &VIP.to_string(), "--gate", "clsact"];
+    let refused = node.run(&loads)?;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    // The kernel would take the gate on the way out for one on the way in.
+    ensure!(refused.status.code() == Some(73) && said.contains("qdisc ingress"), "{said}");
+    ensure!(!node.ns().ip("addr show dev lo")?.contains(&VIP.to_string()), "the VIP is there without a gate");
+    Ok(())
+}

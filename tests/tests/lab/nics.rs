@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use vip_tests::lab::rig::Rig;
-use vip_tests::lab::{GROUP, LEASE, LabSpec, Nic, Node, clock, find_vip_ctl};
+use vip_tests::lab::wire::Direction;
+use vip_tests::lab::{GROUP, LEASE, LabSpec, Nic, Node, VIP, clock, find_vip_ctl};
 use vip_tests_macros::lab_test;
+
+use super::gates::at_tc;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -55,6 +58,17 @@ fn serves_and_moves(nic: Nic) -> Result<()> {
         node.succeed(&["unload"])?;
         let links = node.ns().ip("link")?;
         ensure!(!links.contains("xdp"), "{links}");
+        for direction in [Direction::In, Direction::Out] {
+            assert_eq!(at_tc(node, direction)?, Vec::<String>::new(), "{direction:?}");
+        }
+        ensure!(!node.bpf_dir().exists(), "pins are left");
+    }
+    if matches!(nic, Nic::Bond | Nic::Bridge) {
+        // Native mode would run on what is below, and answer nobody.
+        let node = &rig.lab.nodes()[0];
+        let refused = node.run(&["load", "--iface", "eth0:native", "--vip", &VIP.to_string()])?;
+        let said = String::from_utf8_lossy(&refused.stderr);
+        ensure!(refused.status.code() == Some(64) && said.contains("on top of lower0"), "{said}");
     }
     Ok(())
 }

@@ -32,6 +32,14 @@ pub fn map_path(dir: &Path, name: &str) -> PathBuf {
     dir.join("maps").join(name)
 }
 
+/// Where what shall take the place of a pin is pinned first: the new one is there before
+/// the old one goes.
+pub(super) fn coming(pin: &Path) -> PathBuf {
+    let mut name = pin.file_name().unwrap_or_default().to_owned();
+    name.push("_new");
+    pin.with_file_name(name)
+}
+
 /// The directory of the pinned links.
 #[must_use]
 pub fn links_dir(dir: &Path) -> PathBuf {
@@ -95,8 +103,12 @@ pub fn remove(dir: &Path) -> Result<(), DataPlaneError> {
         }
     }
     for part in [&maps, &links, dir] {
-        // What others have pinned there keeps the directories.
-        removed(part, fs::remove_dir(part), &[io::ErrorKind::NotFound, io::ErrorKind::DirectoryNotEmpty])?;
+        // What others have pinned there keeps the directories, and so does a mount.
+        removed(
+            part,
+            fs::remove_dir(part),
+            &[io::ErrorKind::NotFound, io::ErrorKind::DirectoryNotEmpty, io::ErrorKind::ResourceBusy],
+        )?;
     }
     Ok(())
 }
@@ -122,7 +134,7 @@ fn is_link(name: &str) -> bool {
     if local_in_pins(Path::new("")).iter().any(|pin| pin.file_name().is_some_and(|pin| pin == name)) {
         return true;
     }
-    let Some((what, ifindex)) = name.rsplit_once('-') else { return false };
+    let Some((what, ifindex)) = name.trim_end_matches("_new").rsplit_once('-') else { return false };
     PINS.contains(&what) && ifindex.parse::<u32>().is_ok()
 }
 

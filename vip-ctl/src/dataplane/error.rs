@@ -56,7 +56,7 @@ pub enum DataPlaneError {
     },
     /// The driver cannot run the program in this mode.
     #[error(
-        "{iface} can't run XDP in {mode} mode ({source}): try `--mode generic`, or lower its MTU if it is above 3498"
+        "{iface} can't run XDP in {mode} mode ({source}): try `--mode tc`, or lower its MTU if it is above 3498"
     )]
     Mode {
         /// The interface.
@@ -65,6 +65,26 @@ pub enum DataPlaneError {
         mode: &'static str,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// Another qdisc stands in the place of clsact.
+    #[error(
+        "{iface} has the qdisc {kind} where clsact has to be: replace it (`tc qdisc replace dev {iface} clsact`, then its filters again), or use Linux 6.6 or newer, where tcx needs none"
+    )]
+    Qdisc {
+        /// The interface.
+        iface: String,
+        /// What is there, such as `ingress`.
+        kind: String,
+    },
+    /// XDP in native mode would run on other interfaces.
+    #[error(
+        "{iface} is on top of {lower}: native mode would run there, and answer nobody; write `{iface}:tc`, or mode = \"tc\" in vip.toml"
+    )]
+    OnTop {
+        /// The interface.
+        iface: String,
+        /// Those below it.
+        lower: String,
     },
     /// The maps have no such group or VIP.
     #[error("there is no group or VIP {name:?} here: `vip-ctl status` lists those that there are")]
@@ -154,14 +174,14 @@ impl DataPlaneError {
             Self::Layout { .. } => Exit::Protocol,
             Self::NoPermission { .. } => Exit::NoPermission,
             Self::NoInterface { .. } => Exit::NoInput,
-            Self::Occupied { .. } => Exit::Occupied,
+            Self::Occupied { .. } | Self::Qdisc { .. } => Exit::Occupied,
             Self::Mode { .. }
             | Self::Full { .. }
             | Self::TimeNamespace { .. }
             | Self::Replaced { .. }
             | Self::Kernel { .. } => Exit::System,
             Self::NoSuchGroup { .. } => Exit::NoSuch,
-            Self::VipTaken { .. } | Self::Ipv6Vip { .. } => Exit::Usage,
+            Self::VipTaken { .. } | Self::Ipv6Vip { .. } | Self::OnTop { .. } => Exit::Usage,
         }
     }
 }

@@ -10,7 +10,12 @@ use std::{
 };
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlasIterator};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::sys::{
+    socket::{
+        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket, sockopt,
+    },
+    time::TimeVal,
+};
 
 /// `NLMSG_ERROR` and `NLMSG_DONE`, of linux/netlink.h.
 const ERROR: u16 = 2;
@@ -25,6 +30,10 @@ const BPF_NAME: u16 = 7;
 /// linux/pkt_sched.h.
 const INGRESS: u32 = 0xffff_fff2;
 const EGRESS: u32 = 0xffff_fff3;
+/// `TC_H_CLSACT`, of linux/pkt_sched.h: where that qdisc stands.
+const CLSACT: u32 = 0xffff_fff1;
+/// How long to wait for the kernel, in seconds: it answers at once.
+const PATIENCE_S: i64 = 2;
 /// `ETH_P_ALL`, of linux/if_ether.h.
 const ALL_PROTOCOLS: u16 = 3;
 /// `struct nlmsghdr` of linux/netlink.h and `struct tcmsg` of linux/rtnetlink.h.
@@ -71,10 +80,11 @@ pub(super) fn first_priority(filters: &[Filter]) -> u16 {
     (1..u16::MAX).find(|priority| !is_taken(*priority)).unwrap_or(u16::MAX)
 }
 
-/// Is a filter of this name where no other could be overtaken any more?
-pub(super) fn is_first(filters: &[Filter], name: &str) -> bool {
+/// Is a filter of one of these names where no other could be overtaken any more?
+pub(super) fn is_first(filters: &[Filter], names: &[&str]) -> bool {
     let best = first_priority(filters);
-    filters.iter().find(|filter| filter.priority >= best).is_some_and(|filter| filter.is(name))
+    let first = filters.iter().find(|filter| filter.priority >= best);
+    first.is_some_and(|first| names.iter().any(|name| first.is(name)))
 }
 
 /// The filters on the way in (or else out) of an interface, in their order; none where it
@@ -83,20 +93,45 @@ pub(super) fn is_first(filters: &[Filter], name: &str) -> bool {
 /// # Errors
 /// When the kernel doesn't tell.
 pub(super) fn list(ifindex: u32, is_way_in: bool) -> io::Result<Vec<Filter>> {
-    let protocol = SockProtocol::NetlinkRoute;
-    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
     let parent = if is_way_in { INGRESS } else { EGRESS };
-    send(socket.as_raw_fd(), &request(ifindex, parent), MsgFlags::empty())?;
-    let mut filters = Vec::new();
-    while read(&socket, &mut filters)? {}
-    Ok(filters)
+    let messages = dump(libc::RTM_GETTFILTER, libc::RTM_NEWTFILTER, ifindex, parent)?;
+    Ok(messages.iter().filter_map(|message| parse(message)).collect())
 }
 
-fn request(ifindex: u32, parent: u32) -> [u8; REQUEST_BYTES as usize] {
+/// Does another qdisc than clsact stand where filters on the way in would be? The kernel
+/// puts those on the way out there as well then.
+///
+/// # Errors
+/// When the kernel doesn't tell.
+pub(super) fn other_qdisc(ifindex: u32) -> io::Result<Option<String>> {
+    let messages = dump(libc::RTM_GETQDISC, libc::RTM_NEWQDISC, ifindex, CLSACT)?;
+    let word = |message: &[u8], at: usize| Some(u32::from_ne_bytes(*message.get(at..)?.first_chunk()?));
+    // The kernel tells of all interfaces, and of all qdiscs of each.
+    let ours = |message: &&Vec<u8>| word(message, 4) == Some(ifindex) && word(message, 12) == Some(CLSACT);
+    let kind = messages.iter().find(ours).and_then(|message| {
+        let mut attributes = NlasIterator::new(message.get(TC_BYTES..)?).filter_map(Result::ok);
+        attributes.find(|attribute| attribute.kind() == KIND).map(|kind| text(kind.value()))
+    });
+    Ok(kind.filter(|kind| kind != "clsact"))
+}
+
+/// All messages of a dump that are of the kind `answer`, without their headers.
+fn dump(question: u16, answer: u16, ifindex: u32, parent: u32) -> io::Result<Vec<Vec<u8>>> {
+    let protocol = SockProtocol::NetlinkRoute;
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+    // A lost end must not stop the thread that looks after the gates.
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE_S, 0))?;
+    send(socket.as_raw_fd(), &request(question, ifindex, parent), MsgFlags::empty())?;
+    let mut messages = Vec::new();
+    while read(&socket, answer, &mut messages)? {}
+    Ok(messages)
+}
+
+fn request(question: u16, ifindex: u32, parent: u32) -> [u8; REQUEST_BYTES as usize] {
     let mut bytes = [0; REQUEST_BYTES as usize];
     let mut header = NetlinkBuffer::new(&mut bytes);
     header.set_length(REQUEST_BYTES);
-    header.set_message_type(libc::RTM_GETTFILTER);
+    header.set_message_type(question);
     header.set_flags(NLM_F_REQUEST | NLM_F_DUMP);
     // Of struct tcmsg: family and padding, then these, then priority and protocol.
     bytes[HEADER_BYTES + 4..HEADER_BYTES + 8].copy_from_slice(&ifindex.to_ne_bytes());
@@ -105,7 +140,7 @@ fn request(ifindex: u32, parent: u32) -> [u8; REQUEST_BYTES as usize] {
 }
 
 /// Reads a datagram; returns whether more will come.
-fn read(socket: &OwnedFd, filters: &mut Vec<Filter>) -> io::Result<bool> {
+fn read(socket: &OwnedFd, answer: u16, messages: &mut Vec<Vec<u8>>) -> io::Result<bool> {
     let mut bytes = vec![0; DATAGRAM_BYTES];
     let length = recv(socket.as_raw_fd(), &mut bytes, MsgFlags::empty())?;
     let mut rest = bytes.get(..length).unwrap_or_default();
@@ -117,7 +152,7 @@ fn read(socket: &OwnedFd, filters: &mut Vec<Filter>) -> io::Result<bool> {
                 let code = payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
                 return Err(io::Error::from_raw_os_error(code.saturating_neg()));
             }
-            libc::RTM_NEWTFILTER => filters.extend(parse(payload)),
+            kind if kind == answer => messages.push(payload.to_vec()),
             _ => {}
         }
         let next = (message.length() as usize).next_multiple_of(4);
@@ -171,11 +206,11 @@ mod tests {
         assert_eq!(first_priority(&[]), 1);
         assert_eq!(first_priority(&[program.clone(), filter(2, "u32", None)]), 1);
         assert_eq!(first_priority(&[other.clone(), filter(2, "u32", None)]), 3);
-        assert!(!is_first(&[], "gate"));
-        assert!(is_first(&[ours(), program.clone()], "gate"));
-        assert!(!is_first(&[program, ours()], "gate"));
-        assert!(!is_first(&[filter(5, "u32", None), filter(9, "bpf", Some("gate"))], "gate"));
-        assert!(is_first(&[other, filter(2, "bpf", Some("gate"))], "gate"), "nothing is before the first");
+        assert!(!is_first(&[], &["gate"]));
+        assert!(is_first(&[ours(), program.clone()], &["gate"]));
+        assert!(!is_first(&[program, ours()], &["gate"]));
+        assert!(!is_first(&[filter(5, "u32", None), filter(9, "bpf", Some("gate"))], &["gate"]));
+        assert!(is_first(&[other, filter(2, "bpf", Some("gate"))], &["gate"]), "nothing is before the first");
     }
 
     #[test]

@@ -97,7 +97,11 @@ fn mode(patient: &Patient<'_>, interface: &Interface, found: &mut Findings) {
     let driver = ethtool::driver(name).unwrap_or_else(|_| "unknown".into());
     let present = patient.present.iter().map(|link| (link.index, link.clone())).collect();
     let wanted = patient.config.and_then(|config| config.modes.get(name)).copied().unwrap_or_default();
-    let best = attach::modes(wanted, interface, &present).first().copied().unwrap_or_default();
+    let modes = match attach::modes(wanted, interface, &present) {
+        Ok(modes) => modes,
+        Err(e) => return found.add(Level::Error, "mode", Some(name), e.to_string()),
+    };
+    let best = modes.first().copied().unwrap_or_default();
     let other = interface.xdp.map(|(_, id)| attach::program_name(id));
     let (level, says) = match (patient.presence(interface), other) {
         (Some(Presence::Runs(Mode::Tc)), Some(other)) => (

@@ -60,6 +60,9 @@ impl Node {
         setup: &Setup,
         interfaces: &[(Interface, [u8; 6])],
     ) -> Result<(), NodeError> {
+        // What this call does, and no former one.
+        self.attached.clear();
+        self.warnings.clear();
         attach::sweep(&mut self.plane)?;
         let mut result = Ok(());
         for (interface, mac) in interfaces {
@@ -84,20 +87,22 @@ impl Node {
         let present = host.interfaces()?;
         let link = present.values().find(|link| link.name == name);
         let link = link.ok_or_else(|| DataPlaneError::NoInterface { name: name.to_owned() })?;
-        let modes = match attach::presence(dir, link) {
+        let wanted = setup.mode(name);
+        let mut modes = attach::modes(wanted, link, &present)?;
+        if let Presence::Runs(mode) = attach::presence(dir, link)
+            && wanted == Mode::Auto
+            && modes.contains(&mode)
+        {
             // What an earlier process has chosen goes on where nobody asks for another mode.
-            Presence::Runs(mode) if setup.mode(name) == Mode::Auto => vec![mode],
-            Presence::Runs(_) | Presence::Gone | Presence::Unknown => {
-                attach::modes(setup.mode(name), link, &present)
-            }
-        };
+            modes = vec![mode];
+        }
         let running = |ifindex| match host.interfaces() {
             Ok(present) => Ok(present.get(&ifindex).and_then(attach::xdp_on)),
             Err(e) => Err(DataPlaneError::from_source("list the interfaces".into(), &e)),
         };
         let attached = attach::attach(ebpf, dir, name, (&modes, setup.how), &running);
         let attached = attached.map_err(|e| owner_of(host, e))?;
-        if setup.mode(name) == Mode::Auto && !attached.is_kept {
+        if wanted == Mode::Auto && !attached.is_kept {
             self.warnings.extend(second_best(attached.mode, link));
         }
         self.attached.push((name.to_owned(), attached));

@@ -33,7 +33,7 @@ pub fn of_set_up(paths: &Paths, setup: &Setup) -> Result<Vec<String>, NodeError>
         if guarded.contains_key(&interface.index) {
             continue;
         }
-        let mut modes = attach::modes(setup.mode(&interface.name), interface, &present);
+        let mut modes = attach::modes(setup.mode(&interface.name), interface, &present)?;
         if interface.xdp.is_some() {
             modes.retain(|mode| *mode == Mode::Tc);
             if modes.is_empty() {

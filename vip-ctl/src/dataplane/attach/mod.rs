@@ -138,17 +138,26 @@ pub fn interfaces(dir: &Path) -> Result<BTreeMap<u32, String>, DataPlaneError> {
 /// # Errors
 /// [`DataPlaneError::Kernel`] if the directory or the map can't be read or changed.
 pub fn sweep(plane: &mut DataPlane) -> Result<(), DataPlaneError> {
-    plane.forget_ifaces(|ifindex| name_of(ifindex).is_none())?;
+    plane.forget_ifaces(is_gone)?;
     let links = bpffs::links_dir(plane.dir());
     let read = |e| DataPlaneError::io(format!("read {}", links.display()), e);
     for entry in fs::read_dir(&links).map_err(read)? {
         let path = entry.map_err(read)?.path();
         let ifindex = path.file_name().and_then(|name| name.to_str()?.rsplit_once('-')?.1.parse().ok());
-        if ifindex.is_some_and(|ifindex| name_of(ifindex).is_none()) {
+        if ifindex.is_some_and(is_gone) {
             unpin(&path)?;
         }
     }
     Ok(())
+}
+
+/// Is there surely no interface with this index?
+fn is_gone(ifindex: u32) -> bool {
+    use nix::errno::Errno;
+    // The crate answers with an empty name whatever went wrong.
+    Errno::clear();
+    let is_nameless = nix::net::if_::if_indextoname(ifindex).is_ok_and(|name| name.is_empty());
+    is_nameless && matches!(Errno::last(), Errno::ENXIO | Errno::ENODEV)
 }
 
 /// The name that an interface has now; `None` if it is gone.
@@ -282,11 +291,10 @@ pub fn presence(dir: &Path, link: &Interface) -> Presence {
     if !is_at_tc(dir, link.index) {
         return Presence::Gone;
     }
-    let has_filter = |frame_log| way_in_at_tc(dir, (link.index, &link.name), frame_log).has_filter();
-    match (has_filter(false), has_filter(true)) {
-        (Ok(false), Ok(false)) => Presence::Gone,
-        (Ok(_), Ok(_)) => Presence::Runs(Mode::Tc),
-        (Err(_), _) | (_, Err(_)) => Presence::Unknown,
+    match way_in_at_tc(dir, (link.index, &link.name), false).has_filter() {
+        Ok(true) => Presence::Runs(Mode::Tc),
+        Ok(false) => Presence::Gone,
+        Err(_) => Presence::Unknown,
     }
 }
 
@@ -316,9 +324,7 @@ pub fn frame_log(dir: &Path, ifindex: u32) -> Result<EbpfLogger<&'static dyn log
 pub fn detach(dir: &Path, ifindex: u32, iface: &str) -> Result<(), DataPlaneError> {
     unpin(&link_path(dir, PIN_XDP, ifindex))?;
     let at = (ifindex, iface);
-    for frame_log in [false, true] {
-        way_in_at_tc(dir, at, frame_log).detach()?;
-    }
+    way_in_at_tc(dir, at, false).detach()?;
     egress_gate(dir, at).detach()
 }
 
@@ -340,15 +346,17 @@ fn attach_way_in(
     running: XdpOn<'_>,
 ) -> Result<(Mode, bool), DataPlaneError> {
     let (pin, name) = (link_path(dir, PIN_XDP, at.0), names::WAY_IN_XDP[usize::from(how.frame_log)]);
-    let there = running(at.0)?;
+    let (there, at_tc) = (running(at.0)?, way_in_at_tc(dir, at, how.frame_log));
     if let Some((mode, id)) = there.filter(|(mode, _)| modes.contains(mode))
         && xdp::replace(program(ebpf, name)?, &pin, at.1, id)?
     {
+        // What an interrupted change of mode left.
+        at_tc.detach()?;
         return Ok((mode, true));
     }
-    let at_tc = way_in_at_tc(dir, at, how.frame_log);
     if modes.contains(&Mode::Tc) && is_at_tc(dir, at.0) {
         at_tc.attach(ebpf, how.gate)?;
+        unpin(&pin)?;
         return Ok((Mode::Tc, true));
     }
     let mut refused = DataPlaneError::NoInterface { name: at.1.to_owned() };
@@ -366,7 +374,7 @@ fn attach_way_in(
         match result {
             // What was there before goes when the new one is in place.
             Ok(()) if mode == Mode::Tc => unpin(&pin)?,
-            Ok(()) => [false, true].into_iter().try_for_each(|log| way_in_at_tc(dir, at, log).detach())?,
+            Ok(()) => at_tc.detach()?,
             Err(e) => {
                 refused = e;
                 continue;
@@ -384,6 +392,7 @@ fn way_in_at_tc<'a>(dir: &Path, (ifindex, iface): (u32, &'a str), frame_log: boo
         iface,
         direction: TcAttachType::Ingress,
         program: names::WAY_IN_TC[usize::from(frame_log)],
+        family: &names::WAY_IN_TC,
         pin: link_path(dir, PIN_TCX, ifindex),
         filter_pin: Some(link_path(dir, PIN_CLSACT, ifindex)),
     }
@@ -396,6 +405,7 @@ fn egress_gate<'a>(dir: &Path, (ifindex, iface): (u32, &'a str)) -> Hook<'a> {
         iface,
         direction: TcAttachType::Egress,
         program: names::PROG_EGRESS,
+        family: &[names::PROG_EGRESS],
         pin: link_path(dir, names::PROG_EGRESS, ifindex),
         filter_pin: None,
     }
@@ -408,6 +418,7 @@ fn local_gate(dir: &Path) -> Hook<'static> {
         iface: LOOPBACK.1,
         direction: TcAttachType::Egress,
         program: names::PROG_LOCAL,
+        family: &[names::PROG_LOCAL],
         pin: link_path(dir, names::PROG_LOCAL, LOOPBACK.0),
         filter_pin: None,
     }
@@ -450,6 +461,12 @@ fn runs(
     Ok(is_same && is_there(link.program_id())?)
 }
 
+/// Pins a link in the place of what is there, which goes no moment before.
 fn pin_link(link: FdLink, pin: &Path) -> Result<(), DataPlaneError> {
-    link.pin(pin).map(drop).map_err(|e| DataPlaneError::from_source(format!("pin {}", pin.display()), &e))
+    let coming = bpffs::coming(pin);
+    // An interrupted attempt may have left it.
+    unpin(&coming)?;
+    let what = || format!("pin {}", pin.display());
+    link.pin(&coming).map_err(|e| DataPlaneError::from_source(what(), &e))?;
+    fs::rename(&coming, pin).map_err(|e| DataPlaneError::io(what(), e))
 }

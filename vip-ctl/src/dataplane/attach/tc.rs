@@ -4,16 +4,14 @@
 //! Our program is the first on its hook: one that came before could accept a frame
 //! and end the chain. The kernel asks tcx programs first, then filters.
 
-use std::{io, path::PathBuf};
+use std::path::PathBuf;
 
 use aya::{
     Ebpf,
     programs::{
         LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAttachType,
-        links::{FdLink, LinkError},
-        tc::{
-            NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact, qdisc_detach_program,
-        },
+        links::{FdLink, Link as _, LinkError},
+        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact},
     },
 };
 
@@ -39,6 +37,8 @@ pub(super) struct Hook<'a> {
     pub(super) direction: TcAttachType,
     /// The program.
     pub(super) program: &'static str,
+    /// All programs that can be in its place, it among them.
+    pub(super) family: &'static [&'static str],
     /// Where its tcx link is pinned.
     pub(super) pin: PathBuf,
     /// Where the program of a clsact filter is pinned, so that the next process finds it.
@@ -58,7 +58,6 @@ impl Hook<'_> {
                 Ok(id) => {
                     let link = tc.take_link(id).map_err(|e| self.refused(&e))?;
                     let link = FdLink::try_from(link).map_err(|e| self.refused(&e))?;
-                    unpin(&self.pin)?;
                     pin_link(link, &self.pin)?;
                     // One is enough, and the new one is in place.
                     self.detach_clsact()?;
@@ -114,17 +113,16 @@ impl Hook<'_> {
         {
             return Err(self.refused(&e));
         }
+        let what = || format!("list the qdiscs of {}", self.iface);
+        if let Some(kind) = filters::other_qdisc(self.ifindex).map_err(|e| DataPlaneError::io(what(), e))? {
+            return Err(DataPlaneError::Qdisc { iface: self.iface.to_owned(), kind });
+        }
         let there = self.filters()?;
-        let at = |filter: &Filter| {
-            let handle = filter.handle.into();
-            SchedClassifierLink::attached(self.iface, self.direction, filter.priority, handle, None)
-                .map_err(|e| self.refused(&e))
-        };
         let priority = filters::first_priority(&there);
         let first = there.iter().find(|filter| filter.priority >= priority);
-        let in_place = first.filter(|filter| filter.is(self.program) && filter.priority == priority);
+        let in_place = first.filter(|filter| self.is_ours(filter) && filter.priority == priority);
         let attached = if let Some(first) = in_place {
-            tc.attach_to_link(at(first)?)
+            tc.attach_to_link(self.filter_link(first)?)
         } else {
             let is_free = |handle: &u16| {
                 !there.iter().any(|f| f.priority == priority && f.handle == u32::from(*handle))
@@ -137,9 +135,7 @@ impl Hook<'_> {
         // Dropping it would take the filter off again.
         std::mem::forget(link);
         // Those that were overtaken, and that earlier versions put elsewhere.
-        for old in there.iter().filter(|filter| filter.is(self.program) && Some(*filter) != in_place) {
-            drop(at(old)?);
-        }
+        self.remove(there.iter().filter(|filter| self.is_ours(filter) && Some(*filter) != in_place))?;
         if let Some(pin) = &self.filter_pin {
             unpin(pin)?;
             tc.pin(pin).map_err(|e| self.refused(&e))?;
@@ -160,21 +156,40 @@ impl Hook<'_> {
     }
 
     fn detach_clsact(&self) -> Result<(), DataPlaneError> {
-        match qdisc_detach_program(self.iface, self.direction, self.program) {
-            Ok(()) => {}
-            Err(aya::programs::tc::TcError::IoError(e)) if e.kind() == io::ErrorKind::NotFound => {}
-            // Without a clsact qdisc, or without the interface, there is no filter either.
-            Err(e)
-                if matches!(
-                    errno_of(&e),
-                    Some(libc::ENOENT | libc::EINVAL | libc::ENODEV | libc::EOPNOTSUPP)
-                ) => {}
-            Err(e) => {
-                let what = format!("take {} off {}", self.program, self.iface);
-                return Err(DataPlaneError::from_source(what, &e));
+        // Without the interface there is no filter either.
+        let there = match filters::list(self.ifindex, self.direction == TcAttachType::Ingress) {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENODEV | libc::EINVAL | libc::EOPNOTSUPP)) => {
+                Vec::new()
+            }
+            listed => {
+                listed.map_err(|e| DataPlaneError::io(format!("list the filters on {}", self.iface), e))?
+            }
+        };
+        self.remove(there.iter().filter(|filter| self.is_ours(filter)))?;
+        self.filter_pin.as_deref().map_or(Ok(()), unpin)
+    }
+
+    fn is_ours(&self, filter: &Filter) -> bool {
+        self.family.iter().any(|name| filter.is(name))
+    }
+
+    fn filter_link(&self, filter: &Filter) -> Result<SchedClassifierLink, DataPlaneError> {
+        let handle = filter.handle.into();
+        SchedClassifierLink::attached(self.iface, self.direction, filter.priority, handle, None)
+            .map_err(|e| self.refused(&e))
+    }
+
+    fn remove<'f>(&self, filters: impl Iterator<Item = &'f Filter>) -> Result<(), DataPlaneError> {
+        for filter in filters {
+            match self.filter_link(filter)?.detach() {
+                Err(e) if errno_of(&e) != Some(libc::ENOENT) => {
+                    let what = format!("take {} off {}", self.program, self.iface);
+                    return Err(DataPlaneError::from_source(what, &e));
+                }
+                Ok(()) | Err(_) => {}
             }
         }
-        self.filter_pin.as_deref().map_or(Ok(()), unpin)
+        Ok(())
     }
 
     /// Does another program come before ours, or has ours gone from there? False if that
@@ -190,7 +205,7 @@ impl Hook<'_> {
             }
             // Nothing else on an interface tells that a filter was there and is gone.
             Ok(None) if is_filter => {
-                self.filters().is_ok_and(|filters| !filters::is_first(&filters, self.program))
+                self.filters().is_ok_and(|filters| !filters::is_first(&filters, self.family))
             }
             Ok(None) | Err(_) => false,
         }
@@ -198,7 +213,7 @@ impl Hook<'_> {
 
     /// Is there a filter with our program?
     pub(super) fn has_filter(&self) -> Result<bool, DataPlaneError> {
-        Ok(self.filters()?.iter().any(|filter| filter.is(self.program)))
+        Ok(self.filters()?.iter().any(|filter| self.is_ours(filter)))
     }
 }
 

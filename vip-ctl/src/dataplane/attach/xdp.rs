@@ -50,7 +50,6 @@ pub(super) fn attach(xdp: &mut Xdp, pin: &Path, iface: &str, mode: Mode) -> Resu
     let link = FdLink::try_from(link).map_err(|e| {
         DataPlaneError::from_source(format!("attach a link to {iface} (Linux 5.9 or newer is needed)"), &e)
     })?;
-    unpin(pin)?;
     pin_link(link, pin)
 }
 
