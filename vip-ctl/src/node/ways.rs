@@ -43,6 +43,11 @@ pub fn reach<T>(host: &Host, dir: &Path, vips: &BTreeMap<IpAddr, T>) -> Result<R
     let (Some((ifindex, name)), None) = (guarded.next(), guarded.next()) else {
         return Ok(Reach::Processes);
     };
+    // As a port of a bridge its packets come in by that one, though it has an address.
+    let is_port = host.interface(&name)?.is_none_or(|link| link.controller.is_some());
+    if is_port {
+        return Ok(Reach::Processes);
+    }
     let addresses = host.addresses(ifindex)?;
     let is_way_in = !addresses.is_empty() && vips.keys().all(|vip| is_on_link(&addresses, *vip));
     Ok(if is_way_in { Reach::AllBut(name) } else { Reach::Processes })

@@ -121,8 +121,8 @@ pub struct Candidate {
 pub struct InterfaceStatus {
     /// Its name.
     pub name: String,
-    /// How the program on the way in runs: `native` or `generic` XDP, or `tc`; null if it
-    /// is not there any more.
+    /// How the program on the way in runs: `native` or `generic` XDP, or `tc`; `unknown` if
+    /// that can't be read; null if it is not there any more.
     pub mode: Option<String>,
     /// True if it is up and has a carrier.
     pub carrier: bool,
@@ -289,7 +289,8 @@ impl Status {
             let interface = present.get(&ifindex);
             let mode = match interface.map(|link| attach::presence(plane.dir(), link)) {
                 Some(Presence::Runs(mode)) => Some(mode.name().to_owned()),
-                Some(Presence::Gone | Presence::Unknown) | None => None,
+                Some(Presence::Unknown) => Some("unknown".to_owned()),
+                Some(Presence::Gone) | None => None,
             };
             if mode.is_none() {
                 self.warnings.push(format!(

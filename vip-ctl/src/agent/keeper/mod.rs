@@ -351,7 +351,10 @@ impl<T: Tell> Keeper<T> {
     fn come_back(&mut self, interface: &str) {
         let Some(node) = &mut self.node else { return };
         match node.attach_again(&self.setup) {
-            Ok(()) => info!(interface, "attached to the interface again"),
+            Ok(()) => {
+                info!(interface, "attached to the interface again");
+                node.warnings.iter().for_each(|warning| warn!("{warning}"));
+            }
             Err(NodeError::DataPlane(e @ DataPlaneError::Replaced { .. })) => {
                 // The lease loop writes to maps that can't be attached to any more.
                 // Leases run out in the kernel, and the next start of the agent begins
@@ -384,5 +387,5 @@ impl<T: Tell> Keeper<T> {
 
 /// Does our program run on this interface?
 fn runs(paths: &Paths, link: &Interface) -> bool {
-    matches!(attach::presence(&paths.bpf_dir, link), Presence::Runs(_))
+    attach::presence(&paths.bpf_dir, link) != Presence::Gone
 }

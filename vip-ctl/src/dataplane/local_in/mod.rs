@@ -55,7 +55,10 @@ pub enum LocalIn {
 pub fn attach(ebpf: &Ebpf, dir: &Path) -> Result<LocalIn, DataPlaneError> {
     let program = match loaded(ebpf) {
         Ok(program) => program,
-        Err(why) => return Ok(LocalIn::Unavailable(why)),
+        Err(Refused::Never(why)) => return Ok(LocalIn::Unavailable(why)),
+        Err(Refused::Now(message)) => {
+            return Err(DataPlaneError::Kernel { what: "load the gate at IP level".into(), message });
+        }
     };
     if let Some((info, running)) = pinned(dir)?
         && is_same(running.as_fd(), program.as_fd())
@@ -95,7 +98,18 @@ pub fn is_attached(dir: &Path) -> Result<bool, DataPlaneError> {
 
 /// Why this kernel can't have the gate, over the maps of `ebpf`; `None` if it can.
 pub(super) fn refused(ebpf: &Ebpf) -> Option<String> {
-    loaded(ebpf).err()
+    match loaded(ebpf) {
+        Ok(_) => None,
+        Err(Refused::Never(why) | Refused::Now(why)) => Some(why),
+    }
+}
+
+/// Why the program could not be loaded.
+enum Refused {
+    /// This kernel can't have it.
+    Never(String),
+    /// Another try may succeed: the kernel lacked memory, or the like.
+    Now(String),
 }
 
 /// Removes the gate; succeeds if it is not there.
@@ -108,20 +122,25 @@ pub fn detach(dir: &Path) -> Result<(), DataPlaneError> {
 
 /// Where the running kernel has what the program reads; zero if it doesn't tell.
 pub(super) fn skb_offsets() -> SkbOffsets {
-    *known_offsets().as_ref().unwrap_or(&SkbOffsets { head: 0, network_header: 0 })
+    known_offsets().unwrap_or(SkbOffsets { head: 0, network_header: 0 })
 }
 
-/// The kernel does not change while it runs.
-fn known_offsets() -> &'static Result<SkbOffsets, String> {
-    static KNOWN: OnceLock<Result<SkbOffsets, String>> = OnceLock::new();
-    KNOWN.get_or_init(|| {
-        let btf = fs::read(KERNEL_BTF).map_err(|e| format!("{KERNEL_BTF} can't be read ({e})"))?;
-        let offset = |field| {
-            let offset = btf::field_offset(&btf, "sk_buff", field).and_then(|at| u16::try_from(at).ok());
-            offset.ok_or_else(|| format!("{KERNEL_BTF} has no field {field} in sk_buff"))
-        };
-        Ok(SkbOffsets { head: offset("head")?, network_header: offset("network_header")? })
-    })
+/// The kernel does not change while it runs: what is known stays known.
+fn known_offsets() -> Result<SkbOffsets, Refused> {
+    static KNOWN: OnceLock<SkbOffsets> = OnceLock::new();
+    if let Some(known) = KNOWN.get() {
+        return Ok(*known);
+    }
+    let btf = fs::read(KERNEL_BTF).map_err(|e| {
+        let why = format!("{KERNEL_BTF} can't be read ({e})");
+        if e.kind() == io::ErrorKind::NotFound { Refused::Never(why) } else { Refused::Now(why) }
+    })?;
+    let offset = |field| {
+        let offset = btf::field_offset(&btf, "sk_buff", field).and_then(|at| u16::try_from(at).ok());
+        offset.ok_or_else(|| Refused::Never(format!("{KERNEL_BTF} has no field {field} in sk_buff")))
+    };
+    let found = SkbOffsets { head: offset("head")?, network_header: offset("network_header")? };
+    Ok(*KNOWN.get_or_init(|| found))
 }
 
 /// The pinned link, and its program.
@@ -170,9 +189,9 @@ fn hooked(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// The program in the kernel, over the maps of `ebpf`; or why this kernel can't
 /// have it.
-fn loaded(ebpf: &Ebpf) -> Result<OwnedFd, String> {
-    known_offsets().as_ref().map_err(Clone::clone)?;
-    let broken = |what: &str| format!("this vip-ctl's data plane is incomplete: {what}");
+fn loaded(ebpf: &Ebpf) -> Result<OwnedFd, Refused> {
+    known_offsets()?;
+    let broken = |what: &str| Refused::Never(format!("this vip-ctl's data plane is incomplete: {what}"));
     let mut object = Object::parse(OBJECT).map_err(|e| broken(&e.to_string()))?;
     let wanted = object.programs.remove(names::PROG_LOCAL_IN).ok_or_else(|| broken(names::PROG_LOCAL_IN))?;
     let (key, license) = (wanted.function_key(), wanted.license.clone());
@@ -191,10 +210,14 @@ fn loaded(ebpf: &Ebpf) -> Result<OwnedFd, String> {
     object.relocate_calls(&text).map_err(|e| broken(&e.to_string()))?;
     let function = object.functions.get(&key).ok_or_else(|| broken(names::PROG_LOCAL_IN))?;
     syscalls::load_program(names::PROG_LOCAL_IN, &function.instructions, &license).map_err(|(e, said)| {
-        if said.is_empty() {
-            format!("the kernel has no BPF programs for netfilter, which Linux 6.4 brings ({e})")
+        // The verifier says why; an unknown type gets EINVAL without a word.
+        if !said.is_empty() {
+            Refused::Never(format!("the kernel refuses the program ({e}: {said})"))
+        } else if e.raw_os_error() == Some(libc::EINVAL) {
+            let why = format!("the kernel has no BPF programs for netfilter, which Linux 6.4 brings ({e})");
+            Refused::Never(why)
         } else {
-            format!("the kernel refuses the program ({e}: {said})")
+            Refused::Now(format!("the kernel does not load it ({e})"))
         }
     })
 }
