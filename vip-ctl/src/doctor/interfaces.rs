@@ -109,8 +109,8 @@ fn mode(patient: &Patient<'_>, interface: &Interface, found: &mut Findings) {
             format!("tc mode, behind another XDP program, {other}: what that one takes never reaches this node's VIPs"),
         ),
         (Some(Presence::Runs(Mode::Tc)), None) if best == Mode::Native && NATIVE_DRIVERS.contains(&driver.as_str()) => (
-            Level::Warning,
-            format!("tc mode, although {driver} can run XDP itself, which is faster: unload, lower the MTU or free queues, and load again"),
+            Level::Ok,
+            format!("tc mode; its driver {driver} is known to run XDP itself, which is cheaper (`vip-ctl load --iface {name}:native`)"),
         ),
         (Some(Presence::Runs(Mode::Generic)), _) => (
             Level::Warning,
@@ -122,7 +122,7 @@ fn mode(patient: &Patient<'_>, interface: &Interface, found: &mut Findings) {
             Level::Error,
             "somebody removed its program, so this node answers for no VIP here: run `vip-ctl load` again or restart the agent".into(),
         ),
-        (None, Some(other)) if best == Mode::Native && wanted == Mode::Native => (
+        (None, Some(other)) if matches!(wanted, Mode::Native | Mode::Generic) => (
             Level::Error,
             format!("another XDP program is on it, {other}: detach that one first (`ip link set {name} xdp off`), or write mode = \"tc\""),
         ),
@@ -131,6 +131,11 @@ fn mode(patient: &Patient<'_>, interface: &Interface, found: &mut Findings) {
         (None, None) if NATIVE_DRIVERS.contains(&driver.as_str()) => {
             (Level::Ok, format!("nothing is on it; its driver {driver} is known to run XDP natively"))
         }
+        (None, None) if wanted == Mode::Native => (
+            Level::Warning,
+            format!("nothing is on it; its driver {driver} is not known to run XDP natively, and mode = \"native\" may be refused"),
+        ),
+        (None, None) if wanted == Mode::Generic => (Level::Ok, "nothing is on it; generic mode runs on any driver".into()),
         (None, None) => (
             Level::Ok,
             format!("nothing is on it; its driver {driver} is not known to run XDP natively, so expect tc mode"),
@@ -171,7 +176,11 @@ fn offloads(patient: &Patient<'_>, interface: &Interface, found: &mut Findings) 
             format!("LRO merges frames before XDP sees them, and most drivers refuse XDP then: run `ethtool -K {name} lro off`"),
         );
     }
-    let is_xdp = matches!(patient.presence(interface), Some(Presence::Runs(Mode::Native | Mode::Generic)));
+    let is_xdp = match patient.presence(interface) {
+        Some(presence) => matches!(presence, Presence::Runs(Mode::Native | Mode::Generic)),
+        // What will be.
+        None => interface.kind.is_none(),
+    };
     if is_xdp && offloads.vlan_rx && has_vlans(name) {
         found.add(
             Level::Warning,
@@ -194,6 +203,11 @@ fn has_vlans(name: &str) -> bool {
 /// Other programs that decide about outgoing packets before our gate does.
 fn egress(patient: &Patient<'_>, interface: &Interface, found: &mut Findings) {
     let Ok(others) = attach::before_gate(&patient.paths.bpf_dir, interface) else { return };
+    let is_wrong = patient.guards(interface.index) && attach::is_displaced(&patient.paths.bpf_dir, interface);
+    if others.is_empty() && is_wrong {
+        let says = "a gate of vip's at tc is gone from it, so that frames of a VIP may leave without a lease: run `vip-ctl load` again or restart the agent";
+        found.add(Level::Error, "egress", Some(&interface.name), says);
+    }
     if !others.is_empty() {
         found.add(
             Level::Warning,
