@@ -38,7 +38,7 @@ use vip_ctl::{
         observe::Events,
     },
 };
-use vip_tests::lab::wire::run_netfilter;
+use vip_tests::lab::{skip, wire::run_netfilter};
 use vip_tests_macros::lab_test;
 
 use self::frames::{arp, datagram, ethernet, ipv4};
@@ -227,6 +227,16 @@ where
 
 const TAGS: [&[u16]; 4] = [&[], &[0x8100], &[0x88a8], &[0x88a8, 0x8100]];
 
+/// Does this kernel have BPF programs for netfilter, by its version?
+fn has_netfilter() -> bool {
+    let release = nix::sys::utsname::uname().map(|uname| uname.release().to_string_lossy().into_owned());
+    let mut numbers = release.as_deref().unwrap_or_default().split(['.', '-']).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= (6, 4),
+        (_, _) => true,
+    }
+}
+
 #[lab_test]
 fn every_cell_of_the_table_of_verdicts() -> Result<()> {
     for mut bench in Bench::both("table")? {
@@ -244,6 +254,9 @@ fn every_cell_of_the_table_of_verdicts() -> Result<()> {
             };
             let is_ingress = program == names::PROG_INGRESS;
             let is_netfilter = program == names::PROG_LOCAL_IN;
+            if is_netfilter && !has_netfilter() {
+                continue;
+            }
             for (state, fence) in STATES {
                 bench.set(state)?;
                 let ((returned, _), rose) = bench.counted(|b| match program {
@@ -468,6 +481,10 @@ fn the_local_gate() -> Result<()> {
 
 #[lab_test]
 fn the_gate_at_ip_level() -> Result<()> {
+    if !has_netfilter() {
+        skip::note(TEST, "needs Linux 6.4");
+        return Ok(());
+    }
     let mut bench = Bench::new("local-in")?;
     let packets = [
         ipv4(CLIENT, VIP, 0, 0),
