@@ -21,6 +21,8 @@ use crate::{logged::LoggedMaps, maps::KernelMaps};
 const TC_NEXT: i32 = -1;
 /// Drop (`TCX_DROP`, `TC_ACT_SHOT`).
 const TC_DROP: i32 = 2;
+/// Send it out by the interface that a helper was told (`TCX_REDIRECT`, `TC_ACT_REDIRECT`).
+const TC_REDIRECT: i32 = 7;
 /// Linear bytes that the egress verdicts may need: Ethernet, its tags, ARP.
 #[expect(clippy::cast_possible_truncation, reason = "50 bytes")]
 const EGRESS_LINEAR: u32 = (ETH_LEN + VLAN_TAGS_MAX * VLAN_LEN + arp::LEN) as u32;
@@ -83,8 +85,11 @@ fn incoming_tc(ctx: &TcContext, maps: &impl Maps) -> i32 {
     match ingress(&frame, maps, ifindex) {
         Verdict::Pass => TC_NEXT,
         Verdict::Drop => TC_DROP,
-        // SAFETY: a helper that takes numbers; it returns TC_ACT_REDIRECT.
-        Verdict::Answer => (unsafe { bpf_redirect(ifindex, 0) }) as i32,
+        Verdict::Answer => {
+            // SAFETY: a helper that takes numbers. Without flags it returns what follows.
+            let _ = unsafe { bpf_redirect(ifindex, 0) };
+            TC_REDIRECT
+        }
     }
 }
 
