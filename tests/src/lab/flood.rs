@@ -333,8 +333,8 @@ fn send_all(socket: &OwnedFd, frames: &[&[u8]], per_second: u32, lasts: Duration
     Ok(Sent { frames: sent, took: begun.elapsed() })
 }
 
-/// The address of an interface, for one protocol.
-fn link(ifindex: u32, protocol: libc::c_int) -> Result<LinkAddr> {
+/// The address of an interface, for one protocol (`ETH_P_…`).
+pub(super) fn link(ifindex: u32, protocol: libc::c_int) -> Result<LinkAddr> {
     let address = libc::sockaddr_ll {
         sll_family: u16::try_from(libc::AF_PACKET)?,
         sll_protocol: u16::try_from(protocol)?.to_be(),

@@ -9,12 +9,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike, bind, sendmsg,
-    setsockopt, socket, sockopt,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, sendmsg, setsockopt, socket,
+    sockopt,
 };
 use nix::sys::time::TimeVal;
 
-use super::{Client, INTERFACE, clock};
+use super::{Client, INTERFACE, clock, flood};
 
 /// `PACKET_AUXDATA` and `TP_STATUS_VLAN_VALID`, of linux/if_packet.h.
 const PACKET_AUXDATA: libc::c_int = 8;
@@ -88,20 +88,7 @@ fn open() -> Result<OwnedFd> {
         )
     };
     nix::errno::Errno::result(set).context("asking for VLAN tags")?;
-    let index = i32::try_from(if_nametoindex(INTERFACE)?)?;
-    let address = libc::sockaddr_ll {
-        sll_family: u16::try_from(libc::AF_PACKET)?,
-        sll_protocol: 3_u16.to_be(),
-        sll_ifindex: index,
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 0,
-        sll_addr: [0; 8],
-    };
-    let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>())?;
-    // SAFETY: it is an address of this length.
-    let address = unsafe { LinkAddr::from_raw((&raw const address).cast(), Some(length)) };
-    bind(socket.as_raw_fd(), &address.context("an address of the link")?)?;
+    bind(socket.as_raw_fd(), &flood::link(if_nametoindex(INTERFACE)?, libc::ETH_P_ALL)?)?;
     Ok(socket)
 }
 
