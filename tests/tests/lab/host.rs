@@ -155,6 +155,33 @@ fn what_others_tidy_away_is_put_back() -> Result<()> {
 }
 
 #[lab_test]
+fn who_puts_a_vip_on_an_interface_is_told_and_reaches_no_client_by_it() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    lab.start_agents(PATIENCE)?;
+    let holder = lab.wait_holder(GROUP, PATIENCE)?;
+    let node = lab.nodes().iter().find(|node| node.name() != holder.name()).context("no standby")?;
+    let _there = EchoServer::start(holder.ns(), holder.name(), AT_VIP)?;
+    let _here = EchoServer::start(node.ns(), node.name(), AT_VIP)?;
+    node.ns().ip(&format!("address add {VIP}/24 dev {INTERFACE}"))?;
+    let says = format!("{VIP} is an address of {INTERFACE}");
+    let warns = || node.status().is_ok_and(|status| status.warnings.iter().any(|w| w.contains(&says)));
+    ensure!(wait_until(clock::now().plus(PATIENCE), warns), "status: {:?}", node.status()?.warnings);
+    ensure!(
+        wait_until(clock::now().plus(PATIENCE), || node.log_tail().contains(&says)),
+        "{}",
+        node.log_tail()
+    );
+    let doctor = node.run(&["doctor", "-q"])?;
+    ensure!(String::from_utf8_lossy(&doctor.stdout).contains(&says), "{doctor:?}");
+    for client in [&lab.client()?.ns, node.ns()] {
+        assert_eq!(ask_udp(client, AT_VIP, PATIENCE)?, holder.name());
+    }
+    node.ns().ip(&format!("address del {VIP}/24 dev {INTERFACE}"))?;
+    ensure!(wait_until(clock::now().plus(PATIENCE), || !warns()), "{:?}", node.status()?.warnings);
+    Ok(())
+}
+
+#[lab_test]
 fn an_interface_that_was_taken_away_is_no_obstacle() -> Result<()> {
     let lab = Lab::new(&spec()?)?;
     lab.start_agents(PATIENCE)?;

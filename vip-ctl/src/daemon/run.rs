@@ -317,6 +317,7 @@ fn start_rest(leasing: Leasing, paths: &Paths) -> Result<Agent, AgentError> {
             under_way: None,
             postponed: Vec::new(),
             chronicle: Chronicle::new(people.events.clone(), people.hooks.clone()),
+            stray: None,
         };
         systemd::start(&asker)?;
         let keeper = spawn("keeper", move || keeper.run(&notices))?;

@@ -4,7 +4,7 @@
 use super::{Findings, Level, Patient};
 use crate::{
     dataplane::{load, local_in},
-    host::Interface,
+    host::{Host, Interface, stray_text},
 };
 
 /// What the findings here are about.
@@ -14,6 +14,7 @@ pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
     if patient.plane.is_none() && patient.config.is_none() {
         return;
     }
+    strays(patient, found);
     // Whatever the kernel refuses, `programs` has told it.
     let Ok(lacks) = load::lacks_local_in() else { return open_interfaces(patient, found) };
     let is_there = || local_in::is_attached(&patient.paths.bpf_dir).unwrap_or(false);
@@ -33,6 +34,18 @@ pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
             found.warning(SUBJECT, format!("the host can't have the gate at IP level: {why}; tunnels, containers and interfaces that are not named stay unguarded"));
             open_interfaces(patient, found);
         }
+    }
+}
+
+/// A VIP that is an ordinary address of an interface.
+fn strays(patient: &Patient<'_>, found: &mut Findings) {
+    let in_maps = patient.plane.iter().flat_map(|plane| plane.vips().unwrap_or_default().into_keys());
+    let configured = patient.config.iter().flat_map(|config| &config.groups).flat_map(|group| &group.vips);
+    let vips = in_maps.chain(configured.copied()).collect();
+    match Host::open(&patient.paths.run_dir).and_then(|host| host.ordinary(&vips)) {
+        Ok(None) => found.ok("address", "no VIP is an ordinary address of an interface"),
+        Ok(Some((vip, iface))) => found.error("address", stray_text(vip, &iface)),
+        Err(e) => found.error("address", e.to_string()),
     }
 }
 

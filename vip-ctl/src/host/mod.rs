@@ -203,6 +203,27 @@ impl Host {
         self.runtime.block_on(self.addresses_of(ifindex))
     }
 
+    /// The first of these VIPs that an interface has as an ordinary address, and the
+    /// interface's name: by that the host's own stack has it, whoever holds the lease.
+    ///
+    /// # Errors
+    /// [`HostError::Netlink`].
+    pub fn ordinary(&self, vips: &BTreeSet<IpAddr>) -> Result<Option<(IpAddr, String)>, HostError> {
+        let found = self.runtime.block_on(async {
+            let mut found = None;
+            let mut addresses = self.handle.address().get().execute();
+            while let Some(address) = addresses.try_next().await.tried(|| "list the addresses".into())? {
+                let index = address.header.index;
+                let vip = ipv4_of(&address).filter(|local| index != LOOPBACK && vips.contains(local));
+                found = found.or_else(|| Some((vip?, index)));
+            }
+            Ok::<_, HostError>(found)
+        })?;
+        let Some((vip, index)) = found else { return Ok(None) };
+        let interface = self.interfaces()?.remove(&index);
+        Ok(interface.map(|interface| (vip, interface.name)))
+    }
+
     async fn addresses_of(&self, ifindex: u32) -> Result<Vec<(IpAddr, u8)>, HostError> {
         let mut found = Vec::new();
         let mut addresses = self.handle.address().get().set_link_index_filter(ifindex).execute();
@@ -407,6 +428,12 @@ pub fn source_among<T>(
     same_subnet.or_else(|| own().next()).map(|(address, _)| *address)
 }
 
+/// What people are told of a VIP that an interface has as an ordinary address.
+#[must_use]
+pub fn stray_text(vip: IpAddr, iface: &str) -> String {
+    format!("{vip} is an address of {iface} on this host: a VIP must not be on an interface; take it off")
+}
+
 /// Is the VIP in the subnet of one of these addresses of an interface?
 #[must_use]
 pub fn is_on_link(addresses: &[(IpAddr, u8)], vip: IpAddr) -> bool {
@@ -424,6 +451,7 @@ fn common_bits(one: IpAddr, other: IpAddr) -> u32 {
         (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => 0,
     }
 }
+
 /// The prefix length of an address that stands for itself alone, in bits.
 const fn whole(address: IpAddr) -> u8 {
     match address {

@@ -30,7 +30,7 @@ use crate::{
         local_in,
     },
     exit::Exit,
-    host::{Host, HostError, Interface},
+    host::{Host, HostError, Interface, stray_text},
     mode::Mode,
     paths::Paths,
 };
@@ -122,9 +122,7 @@ pub enum NodeError {
     #[error("no interface would be left: run `vip-ctl unload` without --iface to take everything off")]
     LastInterface,
     /// An interface has the address as an ordinary one.
-    #[error(
-        "{vip} is an address of {iface} on this host: a VIP must not be on an interface; take it off first"
-    )]
+    #[error("{}", stray_text(*vip, iface))]
     OnInterface {
         /// The VIP.
         vip: IpAddr,
@@ -160,7 +158,7 @@ pub fn set_up(paths: &Paths, setup: &Setup) -> Result<Node, NodeError> {
     let host = Host::open(&paths.run_dir)?;
     let present = host.interfaces()?;
     let interfaces = chosen(&setup.interfaces, &present)?;
-    refuse_ordinary_addresses(&host, setup, &present)?;
+    refuse_ordinary_addresses(&host, setup)?;
     match DataPlane::open(&paths.bpf_dir) {
         Ok(plane) => {
             refuse_mixing(&plane, setup)?;
@@ -318,20 +316,9 @@ fn chosen(
 
 /// Refuses a VIP that an interface has as an ordinary address: the host would
 /// serve it whoever holds the lease.
-fn refuse_ordinary_addresses(
-    host: &Host,
-    setup: &Setup,
-    present: &BTreeMap<u32, Interface>,
-) -> Result<(), NodeError> {
-    let vips: BTreeSet<_> = setup.groups.iter().flat_map(|group| &group.vips).collect();
-    for interface in present.values().filter(|i| !i.loopback) {
-        for (address, _) in host.addresses(interface.index)? {
-            if vips.contains(&address) {
-                return Err(NodeError::OnInterface { vip: address, iface: interface.name.clone() });
-            }
-        }
-    }
-    Ok(())
+fn refuse_ordinary_addresses(host: &Host, setup: &Setup) -> Result<(), NodeError> {
+    let vips = setup.groups.iter().flat_map(|group| &group.vips).copied().collect();
+    host.ordinary(&vips)?.map_or(Ok(()), |(vip, iface)| Err(NodeError::OnInterface { vip, iface }))
 }
 
 /// Refuses a VIP that is in another group already, before a group is made for
@@ -399,7 +386,7 @@ impl Node {
     /// promoted by hand, or there is no room.
     pub fn has_room_for(&self, setup: &Setup) -> Result<(), NodeError> {
         refuse_mixing(&self.plane, setup)?;
-        refuse_ordinary_addresses(&self.host, setup, &self.host.interfaces()?)?;
+        refuse_ordinary_addresses(&self.host, setup)?;
         Ok(self.plane.has_room_for(setup.groups.iter().map(|group| group.vips.len()).sum())?)
     }
 
@@ -468,6 +455,14 @@ impl Node {
     /// [`NodeError`] if the maps can't be read.
     pub fn vip_groups(&self) -> Result<BTreeMap<IpAddr, GroupIndex>, NodeError> {
         Ok(self.plane.vips()?.into_iter().map(|(vip, entry)| (vip, entry.group)).collect())
+    }
+
+    /// The first VIP that an interface has as an ordinary address; see [`Host::ordinary`].
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub fn stray(&self) -> Result<Option<(IpAddr, String)>, NodeError> {
+        Ok(self.host.ordinary(&self.vip_groups()?.into_keys().collect())?)
     }
 
     /// Puts back what somebody removed of what this node needs on its host.

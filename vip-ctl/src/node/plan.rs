@@ -15,7 +15,7 @@ pub fn of_set_up(paths: &Paths, setup: &Setup) -> Result<Vec<String>, NodeError>
     let host = Host::open(&paths.run_dir)?;
     let present = host.interfaces()?;
     let interfaces = chosen(&setup.interfaces, &present)?;
-    refuse_ordinary_addresses(&host, setup, &present)?;
+    refuse_ordinary_addresses(&host, setup)?;
     let plane = opened(paths)?;
     if let Some(plane) = &plane {
         refuse_mixing(plane, setup)?;

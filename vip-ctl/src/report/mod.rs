@@ -20,7 +20,7 @@ use crate::{
         observe,
     },
     events::Tally,
-    host::{Host, HostError},
+    host::{Host, HostError, stray_text},
 };
 
 /// One node's view of itself and of the cluster.
@@ -279,7 +279,7 @@ impl Status {
     }
 
     /// Adds the interfaces that the data plane is on, and warns of those that are
-    /// in trouble.
+    /// in trouble and of a VIP that is an ordinary address.
     ///
     /// # Errors
     /// [`ReportError`].
@@ -300,6 +300,9 @@ impl Status {
             let carrier = interface.is_some_and(|i| i.up && i.carrier);
             self.interfaces.push(InterfaceStatus { name, mode, carrier });
         }
+        let vips = self.groups.iter().flat_map(|group| &group.vips);
+        let vips = vips.filter_map(|vip| vip.address.parse().ok()).collect();
+        self.warnings.extend(host.ordinary(&vips)?.map(|(vip, iface)| stray_text(vip, &iface)));
         if self.interfaces.is_empty() {
             self.warnings.push(
                 "the data plane is on no interface: no VIP is answered; run `vip-ctl load --iface IFACE`"

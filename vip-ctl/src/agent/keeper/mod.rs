@@ -11,7 +11,12 @@ mod places;
 mod record_writer;
 pub mod reload;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::mpsc::Receiver, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::mpsc::Receiver,
+    time::Duration,
+};
 
 use tracing::{error, info, warn};
 use vip_common::BootNs;
@@ -34,7 +39,7 @@ use crate::{
         local_in,
     },
     engine::{GroupId, GroupState, Label, NodeId, Transition},
-    host::{Interface, Watched, mac_text},
+    host::{Interface, Watched, mac_text, stray_text},
     node::{Node, NodeError, Setup},
     paths::Paths,
     records::{membership::Membership, memory::Memory},
@@ -80,6 +85,8 @@ pub struct Keeper<T> {
     pub postponed: Vec<Watched>,
     /// Reports to people, and to the hooks' thread.
     pub chronicle: Chronicle,
+    /// A VIP that somebody has put on an interface, and that one's name.
+    pub stray: Option<(IpAddr, String)>,
 }
 
 /// Local clients' routes that are still to be set.
@@ -382,6 +389,21 @@ impl<T: Tell> Keeper<T> {
             }
             Err(e) => error!("could not put back what somebody removed: {e}"),
         }
+        self.look_for_strays();
+    }
+
+    /// Has somebody put a VIP on an interface? It is left there, and told: whoever did that
+    /// has to say what it is for.
+    fn look_for_strays(&mut self) {
+        let Some(node) = &self.node else { return };
+        let stray = match node.stray() {
+            Ok(stray) => stray,
+            Err(e) => return error!("could not look for VIPs on interfaces: {e}"),
+        };
+        if let Some((vip, iface)) = stray.as_ref().filter(|_| stray != self.stray) {
+            warn!("{}", stray_text(*vip, iface));
+        }
+        self.stray = stray;
     }
 }
 
