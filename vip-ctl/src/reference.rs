@@ -48,6 +48,26 @@ const MEANINGS: &[(&str, &str, &str)] = &[
         "startup_delay",
         "How long after its start this node takes nothing by itself; default: `\"0s\"`, at most {DELAY_MAX}.",
     ),
+    (
+        "[node]",
+        "garp_master_repeat",
+        "How many more times a VIP is announced right after the takeover, within some seconds; default: 4.",
+    ),
+    (
+        "[node]",
+        "garp_master_delay",
+        "How long after that all of these are sent once more; default: `\"0s\"`, not at all.",
+    ),
+    (
+        "[node]",
+        "garp_master_refresh",
+        "How often a VIP is announced for as long as it is here; default: `\"1s\"`, and not so often where there are more than a hundred frames to send. `\"0s\"`: not at all.",
+    ),
+    (
+        "[node]",
+        "garp_interval",
+        "For switches that limit ARP: the time between two frames, at a takeover too; at most `\"1s\"`. Default: `\"0s\"`, bursts of 128 frames at a takeover, and later a hundred frames a second.",
+    ),
     ("[cluster]", "name", "The cluster's name; datagrams of another one are rejected."),
     (
         "[cluster]",

@@ -12,7 +12,7 @@ use std::{
 use vip_common::layout::{GROUPS_MAX, VIPS_MAX};
 
 use super::{
-    Cluster, Config, Group, NODES_MAX, Node, PRIORITY_DEFAULT, VOTERS_MAX,
+    Cluster, Config, Garp, Group, NODES_MAX, Node, PRIORITY_DEFAULT, VOTERS_MAX,
     sections::{ClusterDraft, Draft, GroupDraft, NodeDraft, ThisName, ThisNode, hooks},
     text::{report::Report, suggest::nearest},
 };
@@ -41,7 +41,7 @@ pub(super) fn check(draft: Draft, path: &Path, host_name: &str, report: &mut Rep
     }
     let api = api.and_then(|api| api.finish(path));
     let config = build(node_name?, node.interfaces.unwrap_or_default(), cluster?, (groups, hooks), path)?;
-    Some(Config { startup_delay: node.startup_delay, modes: node.modes, api, ..config })
+    Some(Config { startup_delay: node.startup_delay, garp: node.garp, modes: node.modes, api, ..config })
 }
 
 /// Builds the configuration from values that are all right.
@@ -93,6 +93,7 @@ fn build(
         node_name,
         me,
         startup_delay: Duration::ZERO,
+        garp: Garp::default(),
         interfaces,
         modes: BTreeMap::new(),
         cluster,

@@ -14,8 +14,17 @@ const GROUPS_CONTEXT: &str = "vip-ctl groups digest";
 pub(super) fn digest(config: &Config) -> u64 {
     let mut encoder = Encoder(blake3::Hasher::new_derive_key(CONTEXT));
     // The nodes and the groups have digests of their own.
-    let Config { node_name: _, me: _, startup_delay: _, interfaces: _, modes: _, cluster, groups: _, api: _ } =
-        config;
+    let Config {
+        node_name: _,
+        me: _,
+        startup_delay: _,
+        garp: _,
+        interfaces: _,
+        modes: _,
+        cluster,
+        groups: _,
+        api: _,
+    } = config;
     let Cluster { name, key_file: _, lease, pair, generation: _, nodes: _ } = cluster;
     let pair = match pair {
         None => 0,

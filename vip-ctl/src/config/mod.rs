@@ -26,6 +26,7 @@ use self::text::files::File;
 pub use self::{
     sections::{
         api::{Api, Tls},
+        garp::{Garp, INTERVAL_MAX},
         health::{Check, CheckKind, Health, Url, WhenAllFail},
         hooks::{self, Hooks},
     },
@@ -82,6 +83,8 @@ pub struct Config {
     pub me: u8,
     /// How long after its start this node takes no group by itself.
     pub startup_delay: Duration,
+    /// How often this node announces its VIPs.
+    pub garp: Garp,
     /// The interfaces to attach the data plane to; never empty on a node that can
     /// hold.
     pub interfaces: Vec<String>,
@@ -256,6 +259,7 @@ impl Config {
             ("[node] name", self.node_name != next.node_name || self.me != next.me),
             ("[node] interface", self.interfaces != next.interfaces),
             ("[node] mode", self.modes != next.modes),
+            ("[node] garp_*", self.garp != next.garp),
             ("[node] startup_delay", self.startup_delay != next.startup_delay),
             ("[api]", self.api != next.api),
             ("[cluster] name", now.name != then.name),

@@ -20,6 +20,8 @@ pub(super) struct Lined<T> {
 pub(super) struct Old {
     pub(super) router_id: Option<Lined<String>>,
     pub(super) startup_delay: Option<Lined<f64>>,
+    /// Seconds between two gratuitous ARPs.
+    pub(super) garp_interval: Option<Lined<f64>>,
     /// The interface of addresses that name none.
     pub(super) default_interface: Option<String>,
     /// Does the file name the user for scripts?
@@ -247,6 +249,7 @@ fn global(entry: &Entry, old: &mut Old, notes: &mut Notes) {
     for entry in entry.entries() {
         match entry.key() {
             "router_id" => old.router_id = lined(entry),
+            "vrrp_garp_interval" => old.garp_interval = seconds(entry, notes),
             "vrrp_startup_delay" => old.startup_delay = seconds(entry, notes),
             "vrrp_delay_after_boot" => notes.lost(
                 entry.line,

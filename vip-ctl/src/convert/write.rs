@@ -9,7 +9,7 @@ use super::{
     out::{Out, PORT, array, blank_address, quoted, stand_in},
     read::{Instance, Lined, Old},
 };
-use crate::config::{DELAY_MAX, LEASE_DEFAULT, NAME_LEN_MAX};
+use crate::config::{DELAY_MAX, INTERVAL_MAX, LEASE_DEFAULT, NAME_LEN_MAX};
 
 /// The shortest lease that a conversion chooses.
 const LEASE_SHORT: Duration = Duration::from_millis(50);
@@ -116,6 +116,14 @@ fn this_node(out: &mut Out, old: &Old, groups: &[Group<'_>], me: &str, notes: &m
     if let Some(delay) = &old.startup_delay {
         let text = time(delay_of("vrrp_startup_delay", delay, notes));
         out.say(delay.line, format!("startup_delay = {text}"));
+    }
+    if let Some(interval) = old.garp_interval.as_ref().filter(|interval| interval.value > 0.0) {
+        let written = Duration::try_from_secs_f64(interval.value).unwrap_or(Duration::MAX);
+        if written > INTERVAL_MAX {
+            let message = format!("vrrp_garp_interval {} is 1s here: no more can be", interval.value);
+            notes.changed(interval.line, message);
+        }
+        out.say(interval.line, format!("garp_interval = {}", time(written.min(INTERVAL_MAX))));
     }
     interfaces
 }

@@ -228,7 +228,7 @@ fn start_lease(claimed: Claimed, paths: &Paths) -> Result<Leasing, AgentError> {
         asks: asks_rx,
         wake,
         tell: notices.0.clone(),
-        announcer: start_announcer(paths, config.this_node().can_hold())?,
+        announcer: start_announcer(paths, config.this_node().can_hold(), config.garp)?,
         hooks: hooks.0.clone(),
     };
     let lease = spawn("lease", move || {

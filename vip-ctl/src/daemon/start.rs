@@ -30,7 +30,7 @@ use crate::{
     },
     announce::arp::Announcer,
     clock,
-    config::Config,
+    config::{Config, Garp},
     dataplane::{DataPlane, DataPlaneError},
     engine::{EPOCH_MARGIN, Engine, EngineConfig, GroupId, Incarnation, Labels, NodeId, NodeSpec, Role},
     host::Host,
@@ -170,7 +170,11 @@ pub(super) fn held(plane: Option<&Plane>, now: BootNs) -> Vec<(GroupId, BootNs)>
         .collect()
 }
 
-pub(super) fn start_announcer(paths: &Paths, has_plane: bool) -> Result<Sender<Announce>, AgentError> {
+pub(super) fn start_announcer(
+    paths: &Paths,
+    has_plane: bool,
+    garp: Garp,
+) -> Result<Sender<Announce>, AgentError> {
     let (orders, orders_rx): (_, Receiver<Announce>) = channel();
     if has_plane {
         let plane = DataPlane::open(&paths.bpf_dir)?;
@@ -183,7 +187,7 @@ pub(super) fn start_announcer(paths: &Paths, has_plane: bool) -> Result<Sender<A
             // The lease loop has already warned if real-time priority is not allowed.
             let _ = realtime::prioritise(realtime::Role::Announcer);
             realtime::touch_stack();
-            announcer::run(&plane, &socket, &orders_rx);
+            announcer::run(&plane, &socket, &orders_rx, garp);
         })?;
     }
     Ok(orders)

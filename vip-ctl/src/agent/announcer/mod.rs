@@ -25,6 +25,7 @@ use super::messages::Announce;
 use crate::{
     announce::arp::{Announcer, FORMS},
     clock,
+    config::Garp,
     dataplane::{DataPlane, DataPlaneError, MapGroup},
 };
 
@@ -40,8 +41,8 @@ const FORGET_MIN: Duration = Duration::from_millis(1);
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// Runs until the channel closes.
-pub fn run(plane: &DataPlane, socket: &Announcer, orders: &Receiver<Announce>) {
-    let mut queue = Queue::default();
+pub fn run(plane: &DataPlane, socket: &Announcer, orders: &Receiver<Announce>, garp: Garp) {
+    let mut queue = Queue::new(garp);
     let mut seen: Option<Seen> = None;
     let mut troubles = Troubles::default();
     let mut corrections = Corrections::default();

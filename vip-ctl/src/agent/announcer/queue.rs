@@ -13,8 +13,11 @@ use std::{
 
 use vip_common::{BootNs, GroupIndex};
 
-use crate::agent::messages::Announce;
-use crate::mutant::{self, Mutant};
+use crate::{
+    agent::messages::Announce,
+    config::Garp,
+    mutant::{self, Mutant},
+};
 
 /// When to announce a group again, for switch ports and clients that missed it:
 /// each gap counts from the end of the announcement before, so that thousands of
@@ -25,12 +28,11 @@ const GAPS: [Duration; 4] = [
     Duration::from_millis(400),
     Duration::from_millis(1500),
 ];
-/// How long to wait after those before each further repeat: clients that were cut off, or
-/// whose switch holds announcements back, hear of the VIP in the end.
-const REFRESH: Duration = Duration::from_secs(1);
-/// And how long for each frame that goes into one round over all groups, so that no
-/// number of VIPs makes more than a hundred frames a second.
+/// How long a refresh waits for each frame that goes into one round over all groups, so that
+/// no number of VIPs makes more than a hundred frames a second.
 const REFRESH_PER_FRAME: Duration = Duration::from_millis(10);
+/// When a group without a refresh is announced by itself: not while anybody lives.
+const NEVER: Duration = Duration::from_secs(1 << 32);
 /// How long to wait at least before all groups are announced again because a peer is heard
 /// again, and how long for each frame of that: no flapping peer makes more than a thousand
 /// frames a second.
@@ -100,7 +102,7 @@ enum Stage {
     First(u64),
     /// Waits for a repeat.
     Repeat {
-        /// The repeat's number, from 0; the number of [`GAPS`] for each after those.
+        /// The repeat's number, from 0; [`Queue::rounds`] for each after those.
         round: usize,
         /// When it begins.
         due: BootNs,
@@ -121,6 +123,7 @@ struct Entry {
 /// Groups to announce, each of them once.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
+    garp: Garp,
     entries: BTreeMap<GroupIndex, Entry>,
     firsts: BTreeMap<u64, GroupIndex>,
     repeats: BTreeSet<(BootNs, GroupIndex)>,
@@ -143,6 +146,11 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// An empty queue for an admin's choice of times.
+    pub(super) fn new(garp: Garp) -> Self {
+        Self { garp, ..Self::default() }
+    }
+
     /// Takes an order.
     pub(super) fn order(&mut self, order: Announce, now: BootNs) {
         match order {
@@ -180,7 +188,7 @@ impl Queue {
                 Entry { stage, after: *after, ordered: *ordered, frames: *frames }
             }
             None => {
-                let stage = Stage::Repeat { round: GAPS.len(), due, defends: true };
+                let stage = Stage::Repeat { round: self.rounds(), due, defends: true };
                 Entry { stage, after: None, ordered: BootNs(0), frames: 0 }
             }
         };
@@ -193,7 +201,8 @@ impl Queue {
     /// was done a moment ago: in their turn, and behind what comes here now.
     fn again(&mut self, now: BootNs) {
         let frames = u32::try_from(self.size).unwrap_or(u32::MAX);
-        let pause = AGAIN_PAUSE.max(AGAIN_PER_FRAME.saturating_mul(frames));
+        let per_frame = AGAIN_PER_FRAME.max(self.garp.interval.unwrap_or_default());
+        let pause = AGAIN_PAUSE.max(per_frame.saturating_mul(frames));
         if self.last_again.is_some_and(|last| now.since(last) < pause) {
             return;
         }
@@ -233,7 +242,7 @@ impl Queue {
 
     /// What to do at `now`.
     pub(super) fn next(&mut self, now: BootNs) -> Next {
-        let paused = self.last_sent.plus(PAUSE);
+        let paused = self.last_sent.plus(self.pause());
         if now >= paused {
             self.burst = 0;
         }
@@ -244,7 +253,7 @@ impl Queue {
             (None, Some((_, group))) => (*group, REPEATS_BURST),
             (None, None) => return Next::Idle,
         };
-        let room = burst.saturating_sub(self.burst);
+        let room = self.at_once(burst).saturating_sub(self.burst);
         match self.entries.get(&group) {
             Some(Entry { after, ordered, .. }) if room > 0 => {
                 Next::Send(Turn { group, after: *after, room, ordered: *ordered })
@@ -269,7 +278,7 @@ impl Queue {
             Progress::Held(after) if self.held < TRIES || mutant::is(Mutant::TriedForEver) => {
                 self.held += 1;
                 // Tries again after a pause, whatever room the burst still had.
-                self.burst = self.burst.max(FIRSTS_BURST);
+                self.burst = self.burst.max(self.at_once(FIRSTS_BURST));
                 self.last_sent = now;
                 self.go_on_after(group, after);
             }
@@ -299,20 +308,51 @@ impl Queue {
         let round = match entry.stage {
             Stage::First(_) => 0,
             Stage::Repeat { round, defends: true, .. } => round,
-            Stage::Repeat { round, defends: false, .. } => (round + 1).min(GAPS.len()),
+            Stage::Repeat { round, defends: false, .. } => (round + 1).min(self.rounds()),
         };
         if mutant::is(Mutant::AnnouncedOnce) {
             return;
         }
-        let gap = GAPS.get(round).copied().unwrap_or_else(|| self.refresh());
+        let gap = self.gap(round);
         let stage = Stage::Repeat { round, due: now.plus(gap), defends: false };
         self.put(group, Entry { stage, after: None, frames: 0, ..entry });
     }
 
-    /// How long to wait before a group that has had all of its [`GAPS`] is announced again.
+    /// How many repeats a takeover has.
+    fn rounds(&self) -> usize {
+        let repeat = self.garp.repeat as usize;
+        if self.garp.delay.is_some() { repeat * 2 + 1 } else { repeat }
+    }
+
+    /// How long to wait before the repeat of this number.
+    fn gap(&self, round: usize) -> Duration {
+        let repeat = self.garp.repeat as usize;
+        let repeated = |round: usize| GAPS[round.min(GAPS.len() - 1)];
+        match self.garp.delay {
+            _ if round < repeat => repeated(round),
+            Some(delay) if round == repeat => delay,
+            Some(_) if round < self.rounds() => repeated(round - repeat - 1),
+            Some(_) | None => self.refresh(),
+        }
+    }
+
+    /// How long to wait before a group that has had all of its repeats is announced again.
     fn refresh(&self) -> Duration {
+        let Some(refresh) = self.garp.refresh else { return NEVER };
         let frames = u32::try_from(self.size).unwrap_or(u32::MAX);
-        REFRESH.max(REFRESH_PER_FRAME.saturating_mul(frames))
+        let per_frame = self.garp.interval.unwrap_or(REFRESH_PER_FRAME);
+        refresh.max(per_frame.saturating_mul(frames))
+    }
+
+    /// How many frames may leave without a pause, where bursts have so many.
+    fn at_once(&self, burst: usize) -> usize {
+        self.garp.interval.map_or(burst, |_| 1)
+    }
+
+    /// The pause after the frames that have left without one.
+    fn pause(&self) -> Duration {
+        let frames = u32::try_from(self.burst).unwrap_or(u32::MAX);
+        self.garp.interval.map_or(PAUSE, |interval| interval.saturating_mul(frames).max(PAUSE))
     }
 
     fn set_size(&mut self, group: GroupIndex, frames: Option<u32>) {

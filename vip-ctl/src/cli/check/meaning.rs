@@ -77,6 +77,12 @@ pub(super) fn meaning(config: &Config, files: &[String]) -> Value {
         "node": config.node_name,
         "interfaces": config.interfaces,
         "startup_delay_ms": config.startup_delay.as_millis(),
+        "garp": {
+            "repeat": config.garp.repeat,
+            "delay_ms": config.garp.delay.map(|delay| delay.as_millis()),
+            "refresh_ms": config.garp.refresh.map(|refresh| refresh.as_millis()),
+            "interval_ms": config.garp.interval.map(|interval| interval.as_millis()),
+        },
         "cluster": config.cluster.name,
         "key_file": config.cluster.key_file.display().to_string(),
         "lease_ms": config.cluster.lease.as_millis(),

@@ -4,6 +4,7 @@
 
 pub(super) mod api;
 mod cluster;
+pub mod garp;
 mod group;
 pub(super) mod health;
 pub mod hooks;
@@ -57,6 +58,7 @@ pub(super) fn document(table: &DeTable<'_>, has_more: bool, report: &mut Report<
             interfaces: None,
             modes: BTreeMap::new(),
             startup_delay: Duration::ZERO,
+            garp: garp::Garp::default(),
             span: 0..0,
         },
     };

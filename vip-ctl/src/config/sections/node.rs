@@ -4,7 +4,11 @@ use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use toml::{Spanned, de::DeValue};
 
-use super::{delay_of, name_of};
+use super::{
+    delay_of,
+    garp::{self, Garp},
+    name_of,
+};
 use crate::{
     config::{
         INTERFACE_LEN_MAX,
@@ -32,6 +36,7 @@ pub(in crate::config) struct ThisNode {
     /// How the way in of each shall run, where that is said.
     pub(in crate::config) modes: BTreeMap<String, Mode>,
     pub(in crate::config) startup_delay: Duration,
+    pub(in crate::config) garp: Garp,
     pub(in crate::config) span: Range<usize>,
 }
 
@@ -44,9 +49,10 @@ pub(super) fn this_node(section: &Section<'_>, report: &mut Report<'_>) -> ThisN
             .map_or(ThisName::Wrong, ThisName::Given),
     };
     let startup_delay = delay_of(section, "startup_delay", report).unwrap_or_default();
+    let garp = garp::read(section, report);
     let mut modes = BTreeMap::new();
     let interfaces = interfaces(section, &mut modes, report);
-    ThisNode { name, interfaces, modes, startup_delay, span: section.span.clone() }
+    ThisNode { name, interfaces, modes, startup_delay, garp, span: section.span.clone() }
 }
 
 /// The interface that only this host can reach.

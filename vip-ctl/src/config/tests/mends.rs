@@ -20,7 +20,7 @@ fn words_of_keepalived() {
     vip.toml:25:1: [[group]] has no key "state", which is keepalived's: leave it out, and let priority say which node is preferred
     vip.toml:26:1: [[group]] has no key "virtual_router_id", which is keepalived's: leave it out, since a group is known by its name
     vip.toml:27:1: [[group]] has no key "advert_int", which is keepalived's: leave it out; lease under [cluster] says how fast a failover is
-    vip.toml:28:1: [[group]] has no key "garp_master_delay", which is keepalived's: leave it out, since the agent announces a VIP by itself when it takes it
+    vip.toml:28:1: [[group]] has no key "garp_master_delay": move it to [node]
     vip.toml:29:1: [[group]] has no key "notify_master", which is keepalived's: write post_promote = ["/path/to/program"] under [group.hooks]
     vip.toml:30:1: [[group]] has no key "authentication", which is keepalived's: leave it out; key_file under [cluster] names the key that nodes trust
     vip.toml:33:1: [[group]] has no key "virtual_ipaddress", which is keepalived's: write vips = ["10.0.1.12"], without prefix length and device

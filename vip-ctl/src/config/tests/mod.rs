@@ -66,6 +66,14 @@ fn all_that_there_is_is_understood() {
         node_name: "db-a",
         me: 0,
         startup_delay: 0ns,
+        garp: Garp {
+            repeat: 4,
+            delay: None,
+            refresh: Some(
+                1s,
+            ),
+            interval: None,
+        },
         interfaces: [
             "eth0",
         ],
@@ -172,6 +180,14 @@ fn the_least_that_can_be_said_has_the_documented_defaults() {
         node_name: "db-b",
         me: 0,
         startup_delay: 0ns,
+        garp: Garp {
+            repeat: 4,
+            delay: None,
+            refresh: Some(
+                1s,
+            ),
+            interval: None,
+        },
         interfaces: [
             "eth0",
             "bond0.12",
@@ -418,8 +434,13 @@ fn preemption_and_delays_are_read() {
     let config = good(&edited(&[
         ("preempt = false", "preempt = true"),
         ("vips = [\"10.0.1.20\"]", "vips = [\"10.0.1.20\"]\npreempt = true\npreempt_delay = \"5s\""),
-        ("interface = \"eth0\"", "interface = \"eth0\"\nstartup_delay = \"10s\""),
+        (
+            "interface = \"eth0\"",
+            "interface = \"eth0\"\nstartup_delay = \"10s\"\ngarp_master_refresh = \"0s\"\ngarp_interval = \"5ms\"",
+        ),
     ]));
+    let garp = Garp { refresh: None, interval: Some(Duration::from_millis(5)), ..Garp::default() };
+    assert_eq!(config.garp, garp);
     let preempt: Vec<_> = config.groups.iter().map(|group| group.preempt).collect();
     assert_eq!(preempt, [Some(Duration::from_secs(5)), Some(PREEMPT_DELAY_DEFAULT)]);
     assert_eq!(config.startup_delay, Duration::from_secs(10));

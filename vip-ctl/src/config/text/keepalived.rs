@@ -12,6 +12,8 @@ pub(in crate::config) struct Word {
     pub(in crate::config) mend: &'static str,
 }
 
+/// What to do with those of its words about gratuitous ARP that have no counterpart.
+const GARP_NOT: &str = "leave it out, since the agent announces a VIP by itself when it has to";
 /// The words; one that ends with `*` stands for all words that begin so.
 const WORDS: &[(&str, Option<&str>, &str)] = &[
     (
@@ -31,8 +33,11 @@ const WORDS: &[(&str, Option<&str>, &str)] = &[
     ("vrrp_track_file", Some("check"), "write a [[group.check]] with file = \"/path\""),
     ("unicast_*", Some("node"), "write a [[cluster.node]] with name and address for each node"),
     ("mcast_*", Some("node"), "write a [[cluster.node]] with name and address for each node"),
-    ("garp_*", None, "leave it out, since the agent announces a VIP by itself when it takes it"),
-    ("vrrp_garp_*", None, "leave it out, since the agent announces a VIP by itself when it takes it"),
+    ("garp_master_refresh_repeat", None, GARP_NOT),
+    ("garp_lower_prio*", None, GARP_NOT),
+    ("garp_extra_if", None, GARP_NOT),
+    ("vrrp_garp_lower_prio*", None, GARP_NOT),
+    ("vrrp_garp_*", None, "write it under [node], without vrrp_"),
     ("auth*", Some("key_file"), "leave it out; key_file under [cluster] names the key that nodes trust"),
     ("notify_master", None, "write post_promote = [\"/path/to/program\"] under [group.hooks]"),
     ("notify_backup", None, "write post_demote = [\"/path/to/program\"] under [group.hooks]"),
@@ -84,7 +89,7 @@ mod tests {
     fn words_are_found_whole_or_by_their_beginning() {
         assert!(word("nopreempt").is_some_and(|word| word.mend.contains("preempt = false")));
         assert!(word("virtual_ipaddress_excluded").is_some_and(|word| word.means == Some("vips")));
-        assert!(word("garp_master_refresh").is_some());
+        assert!(word("garp_lower_prio_repeat").is_some());
         assert!(word("notify_master").is_some_and(|word| word.mend.contains("post_promote =")));
         assert_eq!(word("nopreempts"), None);
         assert_eq!(word("status"), None);

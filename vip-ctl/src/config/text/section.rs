@@ -13,7 +13,19 @@ use super::{keepalived, report::Report, suggest::nearest};
 
 /// The tables of the file, and the keys that each of them has.
 pub(in crate::config) const KEYS: &[(&str, &[&str])] = &[
-    ("[node]", &["name", "interface", "mode", "startup_delay"]),
+    (
+        "[node]",
+        &[
+            "name",
+            "interface",
+            "mode",
+            "startup_delay",
+            "garp_master_repeat",
+            "garp_master_delay",
+            "garp_master_refresh",
+            "garp_interval",
+        ],
+    ),
     ("[[node.interface]]", &["name", "mode"]),
     ("[cluster]", &["name", "key_file", "lease", "pair", "generation", "node"]),
     ("[[cluster.node]]", &["name", "address", "witness", "observer", "id", "mac"]),

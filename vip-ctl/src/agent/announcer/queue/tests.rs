@@ -376,3 +376,47 @@ fn a_peer_that_comes_and_goes_makes_no_storm_and_holds_up_nobody() {
     let frames = (sender.sent.len() - before) * FRAMES_PER_VIP;
     assert!(frames <= 75_000, "{frames} in a minute");
 }
+
+/// When each frame of the first VIP left, in milliseconds.
+fn times(garp: Garp, until: u64) -> Vec<u128> {
+    let mut sender = Sender { queue: Queue::new(garp), ..Sender::new(&[]) };
+    sender.order(takeover(0));
+    sender.run(at(until));
+    sender.sent.iter().map(|(when, _, _)| when.since(at(0)).as_millis()).collect()
+}
+
+#[test]
+fn repeats_delay_and_refresh_are_an_admins_choice() {
+    let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+    let once = Garp { repeat: 0, refresh: None, ..Garp::default() };
+    assert_eq!(times(once, 1_000_000), [0]);
+    assert_eq!(times(Garp { repeat: 6, ..once }, 1_000_000), [0, 20, 100, 500, 2_000, 3_500, 5_000]);
+    assert_eq!(times(Garp { refresh: Some(minute), ..once }, 200_000), [0, 60_000, 120_000, 180_000]);
+    let again = Garp { repeat: 2, delay: Some(second * 5), ..once };
+    assert_eq!(times(again, 1_000_000), [0, 20, 100, 5_100, 5_120, 5_200]);
+    // A peer that is heard again is told all the same, and so is a rival.
+    let mut sender = Sender { queue: Queue::new(once), ..Sender::new(&[]) };
+    sender.order(takeover(0));
+    sender.run(at(1_000));
+    sender.order(Announce::Again);
+    sender.run(at(2_000));
+    sender.order(defend(0));
+    sender.run(at(3_000));
+    assert_eq!(sender.sent.len(), 3);
+}
+
+#[test]
+fn a_switch_that_limits_arp_gets_no_two_frames_within_the_interval() {
+    let interval = Duration::from_millis(10);
+    let garp = Garp { interval: Some(interval), ..Garp::default() };
+    let mut sender = Sender { queue: Queue::new(garp), ..Sender::new(&[20; 5]) };
+    (0..5).for_each(|group| sender.order(takeover(group)));
+    sender.run(at(2_000));
+    sender.order(Announce::Again);
+    sender.run(at(20_000));
+    // The two forms for one VIP leave together.
+    let pair = interval * u32::try_from(FRAMES_PER_VIP).unwrap();
+    let gaps = sender.sent.windows(2).map(|two| two[1].0.since(two[0].0));
+    assert!(gaps.min().is_some_and(|gap| gap >= pair), "two VIPs are closer than {pair:?}");
+    assert!(sender.sent.len() > 500, "{} in 20 s", sender.sent.len());
+}
