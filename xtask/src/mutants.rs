@@ -32,6 +32,9 @@ const SEEDS: u64 = 2_000;
 const SEEDS_IN_CI: u64 = 200;
 /// How long CI runs; it leaves the remaining mutants to a run of the whole list.
 const CI_LIMIT: Duration = Duration::from_secs(180);
+/// How long before that end CI begins no simulation and no model check any more: they can
+/// take so long each.
+const CI_REST: Duration = Duration::from_secs(60);
 
 /// Arguments of `cargo xtask mutants`.
 #[derive(clap::Args, Default)]
@@ -68,20 +71,29 @@ fn ask(place: &Place, names: &[String], seeds: u64, limit: Option<Duration>) -> 
     let (begin, next) = (Instant::now(), AtomicUsize::new(0));
     let (sum, failed) = (Mutex::new(Sum::default()), Mutex::new(None));
     let left = AtomicUsize::new(0);
+    let is_late = |checker| {
+        let rest = if takes_long(checker) { CI_REST } else { Duration::ZERO };
+        limit.is_some_and(|limit| begin.elapsed() + rest > limit)
+    };
     let work = || {
         while let Some(mutant) = mutants.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if limit.is_some_and(|limit| begin.elapsed() > limit) {
-                left.fetch_add(1, Ordering::Relaxed);
-                continue;
-            }
-            let asked = |checker, name: Option<&str>, again: &_| programs.ask(checker, name, again);
+            let asked = |checker, name: Option<&str>, again: &_| {
+                // What one has noticed is looked at to the end.
+                if name.is_some() && is_late(checker) {
+                    return Err(Stop::Late);
+                }
+                programs.ask(checker, name, again).map_err(Stop::Failed)
+            };
             match judge(mutant, &checkers(mutant, seeds), asked) {
                 Ok(verdict) => {
                     let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
                     sum.add(&verdict);
                     say(&format!("mutant {}: {verdict}", mutant.name));
                 }
-                Err(error) => {
+                Err(Stop::Late) => {
+                    left.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(Stop::Failed(error)) => {
                     failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                     return;
                 }
@@ -105,6 +117,32 @@ fn ask(place: &Place, names: &[String], seeds: u64, limit: Option<Duration>) -> 
     let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
     say(&sum.to_string());
     Ok(sum.is_good())
+}
+
+/// Why a mutant has no verdict.
+enum Stop {
+    /// There was no time for it.
+    Late,
+    /// A checker could not be run.
+    Failed(anyhow::Error),
+}
+
+/// Can this one take a minute for a mutant?
+const fn takes_long(checker: Checker) -> bool {
+    match checker {
+        Checker::Simulation(_) | Checker::Model => true,
+        Checker::UnitTests
+        | Checker::SlowUnitTests
+        | Checker::Scenarios
+        | Checker::GroupTests
+        | Checker::NearLeaseTests
+        | Checker::LeaseTests
+        | Checker::SlowLeaseTests
+        | Checker::LoopTests
+        | Checker::NearGlueTests
+        | Checker::GlueTests
+        | Checker::SlowGlueTests => false,
+    }
 }
 
 /// The checkers to run, the quick ones first.
