@@ -94,7 +94,12 @@ pub(super) fn is_first(filters: &[Filter], names: &[&str]) -> bool {
 /// When the kernel doesn't tell.
 pub(super) fn list(ifindex: u32, is_way_in: bool) -> io::Result<Vec<Filter>> {
     let parent = if is_way_in { INGRESS } else { EGRESS };
-    let messages = dump(libc::RTM_GETTFILTER, libc::RTM_NEWTFILTER, ifindex, parent)?;
+    let messages = match dump(libc::RTM_GETTFILTER, libc::RTM_NEWTFILTER, ifindex, parent) {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENODEV | libc::EINVAL | libc::EOPNOTSUPP)) => {
+            Vec::new()
+        }
+        listed => listed?,
+    };
     Ok(messages.iter().filter_map(|message| parse(message)).collect())
 }
 

@@ -96,11 +96,7 @@ impl Node {
             // What an earlier process has chosen goes on where nobody asks for another mode.
             modes = vec![mode];
         }
-        let running = |ifindex| match host.interfaces() {
-            Ok(present) => Ok(present.get(&ifindex).and_then(attach::xdp_on)),
-            Err(e) => Err(DataPlaneError::from_source("list the interfaces".into(), &e)),
-        };
-        let attached = attach::attach(ebpf, dir, name, (&modes, setup.how), &running);
+        let attached = attach::attach(ebpf, dir, name, (&modes, setup.how), attach::xdp_on(link));
         let attached = attached.map_err(|e| owner_of(host, e))?;
         if wanted == Mode::Auto && !attached.is_kept {
             self.warnings.extend(second_best(attached.mode, link));

@@ -78,9 +78,7 @@ impl Parting {
         for vip in &parts.vips {
             let entry = there.get(vip);
             let group = entry.ok_or_else(|| DataPlaneError::NoSuchGroup { name: vip.to_string() })?.group;
-            if let Some(of) =
-                plane.groups().into_iter().find(|of| of.index == group && of.mode == GroupMode::Cluster)
-            {
+            if let Some(of) = plane.group_at(group).filter(|of| of.mode == GroupMode::Cluster) {
                 return Err(NodeError::BelongsToAgent { group: of.name });
             }
             left.entry(group).and_modify(|left| *left -= 1);

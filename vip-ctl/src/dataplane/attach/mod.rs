@@ -42,9 +42,8 @@ const LOOPBACK: (u32, &str) = (1, "lo");
 /// ENOLINK: the link's interface is gone.
 const GONE: i32 = libc::ENOLINK;
 
-/// Asks netlink for the mode and the id of the XDP program that runs on an interface, by
-/// its index. The kernel tells it of this namespace's interfaces only.
-pub type XdpOn<'a> = &'a dyn Fn(u32) -> Result<Option<(Mode, u32)>, DataPlaneError>;
+/// The pins of the program on the way in, of which an interface has one.
+const WAYS_IN: [&str; 3] = [PIN_XDP, PIN_TCX, PIN_CLSACT];
 
 /// Which hook programs at tc use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -79,8 +78,9 @@ pub struct Attached {
 }
 
 /// Attaches both programs to an interface in the first of `modes` that is possible. If an
-/// earlier process attached its own in one of them, replaces those in place. On error it removes nothing: the address may be on
-/// `lo`, and then the gate must stay.
+/// earlier process attached its own in one of them, replaces those in place. `there` are the
+/// mode and the id of the XDP program that runs there now, whoever's it is. On error it
+/// removes nothing: the address may be on `lo`, and then the gate must stay.
 ///
 /// # Errors
 /// Of the last of `modes`: [`DataPlaneError::Occupied`] (with an empty owner) if another
@@ -91,13 +91,13 @@ pub fn attach(
     dir: &Path,
     iface: &str,
     (modes, how): (&[Mode], How),
-    running: XdpOn<'_>,
+    there: Option<(Mode, u32)>,
 ) -> Result<Attached, DataPlaneError> {
     let at = (ifindex_of(iface)?, iface);
     // The gate first: without the program on the way in, this node answers
     // nothing yet.
     let gate = egress_gate(dir, at).attach(ebpf, how.gate)?;
-    let (mode, is_kept) = attach_way_in(ebpf, dir, at, (modes, how), running)?;
+    let (mode, is_kept) = attach_way_in(ebpf, dir, at, (modes, how), there)?;
     Ok(Attached { mode, is_kept, gate })
 }
 
@@ -126,7 +126,7 @@ pub fn interfaces(dir: &Path) -> Result<BTreeMap<u32, String>, DataPlaneError> {
         .filter_map(|entry| {
             let name = entry.file_name();
             let (what, ifindex) = name.to_str()?.rsplit_once('-')?;
-            [PIN_XDP, PIN_TCX, PIN_CLSACT].contains(&what).then(|| ifindex.parse::<u32>().ok())?
+            WAYS_IN.contains(&what).then(|| ifindex.parse::<u32>().ok())?
         })
         .filter_map(|ifindex| Some((ifindex, name_of(ifindex)?)))
         .collect())
@@ -245,7 +245,7 @@ fn program_id(dir: &Path, ifindex: u32) -> Result<Option<u32>, DataPlaneError> {
 /// True if a program on the way in is pinned for the interface with this index.
 #[must_use]
 pub fn is_attached(dir: &Path, ifindex: u32) -> bool {
-    [PIN_XDP, PIN_TCX, PIN_CLSACT].iter().any(|what| link_path(dir, what, ifindex).exists())
+    WAYS_IN.iter().any(|what| link_path(dir, what, ifindex).exists())
 }
 
 /// Is the way in of an interface at tc?
@@ -343,10 +343,10 @@ fn attach_way_in(
     dir: &Path,
     at: (u32, &str),
     (modes, how): (&[Mode], How),
-    running: XdpOn<'_>,
+    there: Option<(Mode, u32)>,
 ) -> Result<(Mode, bool), DataPlaneError> {
     let (pin, name) = (link_path(dir, PIN_XDP, at.0), names::WAY_IN_XDP[usize::from(how.frame_log)]);
-    let (there, at_tc) = (running(at.0)?, way_in_at_tc(dir, at, how.frame_log));
+    let at_tc = way_in_at_tc(dir, at, how.frame_log);
     if let Some((mode, id)) = there.filter(|(mode, _)| modes.contains(mode))
         && xdp::replace(program(ebpf, name)?, &pin, at.1, id)?
     {

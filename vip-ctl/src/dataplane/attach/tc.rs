@@ -156,15 +156,7 @@ impl Hook<'_> {
     }
 
     fn detach_clsact(&self) -> Result<(), DataPlaneError> {
-        // Without the interface there is no filter either.
-        let there = match filters::list(self.ifindex, self.direction == TcAttachType::Ingress) {
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENODEV | libc::EINVAL | libc::EOPNOTSUPP)) => {
-                Vec::new()
-            }
-            listed => {
-                listed.map_err(|e| DataPlaneError::io(format!("list the filters on {}", self.iface), e))?
-            }
-        };
+        let there = self.filters()?;
         self.remove(there.iter().filter(|filter| self.is_ours(filter)))?;
         self.filter_pin.as_deref().map_or(Ok(()), unpin)
     }
