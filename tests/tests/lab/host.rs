@@ -182,6 +182,30 @@ fn who_puts_a_vip_on_an_interface_is_told_and_reaches_no_client_by_it() -> Resul
 }
 
 #[lab_test]
+fn an_interface_that_leaves_the_configuration_is_left_alone() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    let node = &lab.nodes()[0];
+    for command in ["link add spare type veth peer name other", "link set spare up", "link set other up"] {
+        node.ns().ip(command)?;
+    }
+    let config = std::fs::read_to_string(node.config_file())?;
+    let one = format!("interface = \"{INTERFACE}\"");
+    node.write_config(&config.replace(&one, &format!("interface = [\"{INTERFACE}\", \"spare\"]")))?;
+    lab.start_agents(PATIENCE)?;
+    let has_spare = || node.succeed(&["status"]).map(|status| status.contains("interface spare"));
+    ensure!(has_spare()?, "it is not on the second interface");
+    // Only a start reads it, and leases go on meanwhile.
+    node.kill_agent()?;
+    node.write_config(&config)?;
+    node.start_agent()?;
+    let left = wait_until(clock::now().plus(PATIENCE), || has_spare().is_ok_and(|has| !has));
+    ensure!(left, "{}", node.log_tail());
+    ensure!(node.log_tail().contains("took the programs off spare"), "{}", node.log_tail());
+    ensure!(is_entered(node)?, "the one that stays has lost its program");
+    Ok(())
+}
+
+#[lab_test]
 fn an_interface_that_was_taken_away_is_no_obstacle() -> Result<()> {
     let lab = Lab::new(&spec()?)?;
     lab.start_agents(PATIENCE)?;

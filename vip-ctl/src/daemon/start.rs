@@ -47,11 +47,12 @@ const HANDOVER_POLL: Duration = Duration::from_millis(5);
 /// Brings the node up, or changes one that is up, and logs what was done.
 pub(super) fn bring_up(paths: &Paths, setup: &Setup, ended: &[String]) -> Result<Node, AgentError> {
     prune(paths, &setup.groups, ended)?;
-    let node = set_up(paths, setup)?;
+    let mut node = set_up(paths, setup)?;
+    let left = node.keep_only(&setup.interfaces)?;
     for (name, attached) in &node.attached {
         info!(interface = name, mode = attached.mode.name(), gate = ?attached.gate, adopted = node.adopted, "attached");
     }
-    for change in &node.changes {
+    for change in node.changes.iter().chain(&left) {
         info!("{change}");
     }
     for warning in &node.warnings {

@@ -1,5 +1,5 @@
-//! Takes single VIPs and interfaces off a node that is worked by hand; the rest stays as
-//! it is.
+//! Takes single VIPs and interfaces off a node, by hand or because they left the
+//! configuration; the rest stays as it is.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -67,6 +67,31 @@ pub fn remove(paths: &Paths, parts: &Parts) -> Result<(), NodeError> {
     node.plane.forget_ifaces(|ifindex| interfaces.contains_key(&ifindex))?;
     // Local clients may have left by an interface that is no longer one of ours.
     node.repair().map(drop)
+}
+
+impl Node {
+    /// Takes off interfaces that are not among these: they left the configuration. Returns
+    /// what that changed, in words. Where this kernel has no gate at IP level, their programs
+    /// stay and guard the way in, but nothing is answered or announced there.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub fn keep_only(&mut self, interfaces: &[String]) -> Result<Vec<String>, NodeError> {
+        let dir = self.plane.dir().to_owned();
+        let mut others = attach::interfaces(&dir)?;
+        others.retain(|_, name| !interfaces.contains(name));
+        self.plane.forget_ifaces(|ifindex| others.contains_key(&ifindex))?;
+        let mut done = Vec::new();
+        for (ifindex, name) in &others {
+            if self.has_local_in {
+                attach::detach(&dir, *ifindex, name)?;
+                done.push(format!("took the programs off {name}, which is not named any more"));
+            } else {
+                done.push(format!("{name} is not named any more: its programs stay, and answer nothing"));
+            }
+        }
+        Ok(done)
+    }
 }
 
 impl Parting {
