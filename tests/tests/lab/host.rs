@@ -182,6 +182,22 @@ fn who_puts_a_vip_on_an_interface_is_told_and_reaches_no_client_by_it() -> Resul
 }
 
 #[lab_test]
+fn a_broken_record_keeps_nobody_from_loading_and_unloading() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    let node = &lab.nodes()[0];
+    let rules = node.ns().ip("rule")?;
+    load(node)?;
+    std::fs::write(node.run_dir().join("host.json"), "{\"boot_id\": ")?;
+    let said = node.succeed(&["load", "--iface", INTERFACE, "--vip", "10.77.0.101"])?;
+    ensure!(said.contains("warning: ") && said.contains("host.json: "), "{said}");
+    std::fs::write(node.run_dir().join("host.json"), "")?;
+    node.succeed(&["unload"])?;
+    ensure!(!node.ns().ip("address show lo")?.contains("10.77.0."), "a VIP is left without a gate");
+    assert_eq!(node.ns().ip("rule")?, rules);
+    Ok(())
+}
+
+#[lab_test]
 fn an_interface_that_leaves_the_configuration_is_left_alone() -> Result<()> {
     let lab = Lab::new(&spec()?)?;
     let node = &lab.nodes()[0];

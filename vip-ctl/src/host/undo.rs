@@ -33,16 +33,28 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// Reads the file; empty if there is none of this boot.
+    /// Reads the file; empty if there is none of this boot, or a broken one: nobody shall be
+    /// kept from guarding a VIP, or from taking it off, by what it was on the host before.
     ///
     /// # Errors
     /// [`HostError::Io`].
     pub fn read(run_dir: &Path) -> Result<Self, HostError> {
         let boot_id = records::boot_id().unwrap_or_default();
-        let saved: Self = records::read(run_dir, FILE)
-            .map_err(|e| HostError::io(format!("read {}", run_dir.join(FILE).display()), e))?
-            .unwrap_or_default();
+        let saved: Self = match records::read(run_dir, FILE) {
+            Err(e) if is_broken(&e) => None,
+            read => read.map_err(|e| HostError::io("read this host's former settings", e))?,
+        }
+        .unwrap_or_default();
         if saved.boot_id == boot_id { Ok(saved) } else { Ok(Self { boot_id, ..Self::default() }) }
+    }
+
+    /// What to tell of a file that can't be understood.
+    #[must_use]
+    pub fn trouble(run_dir: &Path) -> Option<String> {
+        let e = records::read::<Self>(run_dir, FILE).err().filter(is_broken)?;
+        Some(format!(
+            "the record of this host's former settings is broken, so `vip-ctl unload` leaves arp_ignore and arp_announce as they are: {e}"
+        ))
     }
 
     /// Writes the file, whole or not at all.
@@ -66,6 +78,11 @@ impl Saved {
             _ => Ok(()),
         }
     }
+}
+
+/// What serde_json says of a text that is not whole, or is none.
+fn is_broken(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 #[cfg(test)]

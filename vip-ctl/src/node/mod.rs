@@ -30,7 +30,7 @@ use crate::{
         local_in,
     },
     exit::Exit,
-    host::{Host, HostError, Interface, stray_text},
+    host::{Host, HostError, Interface, Saved, stray_text},
     mode::Mode,
     paths::Paths,
 };
@@ -156,6 +156,7 @@ impl NodeError {
 /// [`NodeError`].
 pub fn set_up(paths: &Paths, setup: &Setup) -> Result<Node, NodeError> {
     let host = Host::open(&paths.run_dir)?;
+    let broken = Saved::trouble(&paths.run_dir);
     let present = host.interfaces()?;
     let interfaces = chosen(&setup.interfaces, &present)?;
     refuse_ordinary_addresses(&host, setup)?;
@@ -186,6 +187,7 @@ pub fn set_up(paths: &Paths, setup: &Setup) -> Result<Node, NodeError> {
         }
         return Err(e);
     }
+    node.warnings.extend(broken);
     node.warn_of_ways_in(&present);
     Ok(node)
 }
