@@ -15,6 +15,7 @@ pub mod disk;
 pub mod echo;
 pub mod flood;
 pub mod http;
+pub mod killed;
 pub mod leases;
 pub mod load;
 pub mod netns;

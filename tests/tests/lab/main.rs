@@ -16,6 +16,7 @@ mod hooks;
 mod host;
 mod http;
 mod http_tcp;
+mod interrupted;
 mod local_clients;
 mod modes;
 mod monitor;
