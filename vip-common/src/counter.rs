@@ -38,12 +38,16 @@ counters! {
     ArpRequestInvalid = ("arp_request", "drop", "invalid"),
     /// ARP request for the VIP, dropped: this interface's MAC is not in the map.
     ArpRequestNoMac = ("arp_request", "drop", "no_mac"),
+    /// ARP request for the VIP on an interface that is not its own, dropped.
+    ArpRequestElsewhere = ("arp_request", "drop", "other_interface"),
     /// ARP from another node that claims the VIP while this node holds it: a
     /// conflict.
     ArpClaimConflict = ("arp_claim", "pass", "conflict"),
     /// ARP from another node that claims the VIP while this node doesn't hold it:
     /// usually from the holder.
     ArpClaimSeen = ("arp_claim", "pass", "standby"),
+    /// ARP that claims the VIP on an interface that is not its own.
+    ArpClaimElsewhere = ("arp_claim", "pass", "other_interface"),
     /// IP packet to the VIP, passed.
     IpInPassed = ("ip_in", "pass", "lease"),
     /// IP packet to the VIP, dropped: no lease.
@@ -60,6 +64,8 @@ counters! {
     ArpOutExpired = ("arp_out", "drop", "expired"),
     /// ARP with the VIP as sender, held back: the lease word can't be one.
     ArpOutInvalid = ("arp_out", "drop", "invalid"),
+    /// ARP with the VIP as sender on an interface that is not its own, held back.
+    ArpOutElsewhere = ("arp_out", "drop", "other_interface"),
     /// IP packet with the VIP as source, let out.
     IpOutPassed = ("ip_out", "pass", "lease"),
     /// IP packet with the VIP as source, held back: no lease.

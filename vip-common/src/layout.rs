@@ -4,7 +4,7 @@
 
 /// Raised whenever a map's key, value or meaning changes. Programs are only
 /// replaced under maps of the same number.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// Groups that the `LEASES` map has room for.
 pub const GROUPS_MAX: u32 = 16_384;
@@ -44,7 +44,18 @@ pub struct VipEntry {
     pub group: GroupIndex,
     /// Where this VIP's frames are counted.
     pub slot: VipSlot,
+    /// The index of the interface that it is answered and announced on; [`ANYWHERE`]
+    /// for all that announce, [`NOWHERE`] while its interface is away.
+    pub home: u32,
+    /// The length of its subnet's prefix, in bits, where that shall be a connected route
+    /// of its interface; else 0. The programs don't look at it.
+    pub prefix: u32,
 }
+
+/// The home of a VIP that every interface answers for which announces.
+pub const ANYWHERE: u32 = 0;
+/// The home of a VIP whose interface is away: no interface has this index.
+pub const NOWHERE: u32 = u32::MAX;
 
 /// Who writes a group's lease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,8 +110,32 @@ impl Default for GroupConfig {
 pub struct IfaceConfig {
     /// The interface's own MAC, which ARP replies carry.
     pub mac: [u8; 6],
-    /// Always zero.
-    pub pad: [u8; 2],
+    /// [`IfaceConfig::SILENT`], [`IfaceConfig::BELOW`]; other bits are zero.
+    pub flags: u16,
+}
+
+impl IfaceConfig {
+    /// Guarded, and nothing more: no VIP is answered or announced there.
+    pub const SILENT: u16 = 1;
+    /// Another interface with the data plane is on top of it, as a VLAN's is: what is
+    /// for a VIP of that one comes by here first, and that one judges it.
+    pub const BELOW: u16 = 2;
+
+    /// Has it this flag?
+    #[inline(always)]
+    #[must_use]
+    pub const fn has(self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+impl VipEntry {
+    /// Is this VIP answered and announced on the interface with this index and entry?
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_at_home(self, ifindex: u32, iface: IfaceConfig) -> bool {
+        self.home == ifindex || (self.home == ANYWHERE && !iface.has(IfaceConfig::SILENT))
+    }
 }
 
 /// The only value of the `NODE` map: what an agent that adopts the pinned

@@ -10,6 +10,9 @@
 //! | `IpOut` | pass: lease | drop: no_lease | drop: expired | drop: invalid |
 //! | `IpLocal` | pass: lease | drop: no_lease | drop: expired | drop: invalid |
 //! | `IpLocalIn` | pass | drop: no_lease | drop: expired | drop: invalid |
+//! | `ArpRequestElsewhere` | drop: other_interface | drop: other_interface | drop: other_interface | drop: other_interface |
+//! | `ArpClaimElsewhere` | pass: other_interface | pass: other_interface | pass: other_interface | pass: other_interface |
+//! | `ArpOutElsewhere` | drop: other_interface | drop: other_interface | drop: other_interface | drop: other_interface |
 //!
 //! Each cell is the verdict, the reason that its counter shows, and the event
 //! that goes to the agent. A test compares these lines with the code. A packet
@@ -17,8 +20,11 @@
 //! it where it came in.
 //!
 //! The data plane determines the class of a frame. It drops a request that it
-//! would answer if it knew the interface's MAC (`ArpRequestNoMac`). Frames about
-//! no VIP pass, apart from unwanted datagrams to the agent's port.
+//! would answer if it knew the interface's MAC (`ArpRequestNoMac`). ARP on an interface
+//! that is not the VIP's own is `Elsewhere`: a VIP of one network is unknown in the
+//! others. IP packets are not: routers send them by whatever interface they choose, and
+//! the lease alone says who may take them. Frames about no VIP pass, apart from unwanted
+//! datagrams to the agent's port.
 
 use crate::{counter::Counter, event::EventKind, lease::Fence};
 
@@ -40,6 +46,26 @@ pub enum Class {
     /// By whatever way: an IP packet to a VIP that this host is about to take as
     /// its own.
     IpLocalIn,
+    /// As [`Class::ArpRequest`], on an interface that is not the VIP's own.
+    ArpRequestElsewhere,
+    /// As [`Class::ArpClaim`], on an interface that is not the VIP's own.
+    ArpClaimElsewhere,
+    /// As [`Class::ArpOut`], on an interface that is not the VIP's own.
+    ArpOutElsewhere,
+}
+
+impl Class {
+    /// The class of such a frame on an interface that is not the VIP's own.
+    #[inline(always)]
+    #[must_use]
+    pub const fn elsewhere(self) -> Self {
+        match self {
+            Self::ArpRequest | Self::ArpRequestElsewhere => Self::ArpRequestElsewhere,
+            Self::ArpClaim | Self::ArpClaimElsewhere => Self::ArpClaimElsewhere,
+            Self::ArpOut | Self::ArpOutElsewhere => Self::ArpOutElsewhere,
+            Self::IpIn | Self::IpOut | Self::IpLocal | Self::IpLocalIn => self,
+        }
+    }
 }
 
 /// Every class.
@@ -51,6 +77,9 @@ pub const CLASSES: &[Class] = &[
     Class::IpOut,
     Class::IpLocal,
     Class::IpLocalIn,
+    Class::ArpRequestElsewhere,
+    Class::ArpClaimElsewhere,
+    Class::ArpOutElsewhere,
 ];
 
 /// What to do with a frame.
@@ -118,6 +147,11 @@ pub const fn ruling(class: Class, fence: Fence) -> Ruling {
         (Class::IpLocalIn, Fence::NoLease) => drop(Counter::IpLocalInNoLease),
         (Class::IpLocalIn, Fence::Expired) => drop(Counter::IpLocalInExpired),
         (Class::IpLocalIn, Fence::Invalid) => drop(Counter::IpLocalInInvalid),
+
+        (Class::ArpRequestElsewhere, _) => drop(Counter::ArpRequestElsewhere),
+        // Not about the network that the VIP is in: no conflict.
+        (Class::ArpClaimElsewhere, _) => pass(Counter::ArpClaimElsewhere),
+        (Class::ArpOutElsewhere, _) => drop(Counter::ArpOutElsewhere),
     }
 }
 
@@ -157,13 +191,27 @@ mod tests {
         CLASSES.iter().flat_map(|&class| FENCES.map(|fence| (class, fence, ruling(class, fence))))
     }
 
+    fn is_elsewhere(class: Class) -> bool {
+        use Class::{ArpClaimElsewhere, ArpOutElsewhere, ArpRequestElsewhere};
+        matches!(class, ArpRequestElsewhere | ArpClaimElsewhere | ArpOutElsewhere)
+    }
+
+    #[test]
+    fn a_vip_has_no_arp_elsewhere_and_the_same_ip() {
+        for &class in CLASSES {
+            let is_arp = matches!(class, Class::ArpRequest | Class::ArpClaim | Class::ArpOut);
+            assert_eq!(class.elsewhere() != class, is_arp, "{class:?}");
+            assert_eq!(is_elsewhere(class.elsewhere()), is_arp || is_elsewhere(class), "{class:?}");
+        }
+    }
+
     /// The class, the verdict and the reason as the counter shows them.
     fn shown(class: Class, fence: Fence, verdict: Verdict) -> [&'static str; 3] {
         let shown_class = match class {
-            Class::ArpRequest => "arp_request",
-            Class::ArpClaim => "arp_claim",
+            Class::ArpRequest | Class::ArpRequestElsewhere => "arp_request",
+            Class::ArpClaim | Class::ArpClaimElsewhere => "arp_claim",
             Class::IpIn => "ip_in",
-            Class::ArpOut => "arp_out",
+            Class::ArpOut | Class::ArpOutElsewhere => "arp_out",
             Class::IpOut => "ip_out",
             Class::IpLocal => "ip_local",
             Class::IpLocalIn => "ip_local_in",
@@ -174,6 +222,7 @@ mod tests {
             Verdict::Answer => "answer",
         };
         let reason = match (class, fence) {
+            (class, _) if is_elsewhere(class) => "other_interface",
             (Class::ArpClaim, Fence::Open) => "conflict",
             (Class::ArpClaim, _) => "standby",
             (_, Fence::Open) => "lease",
@@ -220,6 +269,16 @@ mod tests {
     fn only_an_open_fence_lets_a_vip_through_and_it_drops_nothing() {
         for (class, fence, ruling) in cells() {
             let is_claim = class == Class::ArpClaim;
+            if is_elsewhere(class) {
+                let is_claim = class == Class::ArpClaimElsewhere;
+                assert_eq!(
+                    ruling.verdict,
+                    if is_claim { Verdict::Pass } else { Verdict::Drop },
+                    "{class:?} {fence:?}"
+                );
+                assert!(ruling.event.is_none(), "{class:?} {fence:?}");
+                continue;
+            }
             assert_eq!(ruling.verdict != Verdict::Drop, fence.is_open() || is_claim, "{class:?} {fence:?}");
             assert_eq!(
                 ruling.verdict == Verdict::Answer,
@@ -240,6 +299,7 @@ mod tests {
             let expected = match (counter, counter.class()) {
                 // Whatever it is that a standby lacks.
                 (Counter::ArpClaimSeen, _) => 3,
+                (_, _) if counter.reason() == "other_interface" => 4,
                 // Would be answered, if the interface's MAC were known.
                 (Counter::ArpRequestNoMac, _) | (_, "frame" | "heartbeat") => 0,
                 (_, _) => 1,

@@ -14,6 +14,7 @@ pub mod dataplane;
 pub mod doctor;
 pub mod events;
 pub mod exit;
+pub mod home;
 pub mod host;
 pub mod http;
 pub mod lock;

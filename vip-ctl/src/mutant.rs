@@ -56,6 +56,8 @@ vip_lease::mutants! {
     WellUnseen = "eligibility-before-a-verdict";
     /// A cable that was pulled out is no trouble.
     CarrierUnseen = "eligibility-without-carrier";
+    /// An interface on which nothing of a group is announced counts for it.
+    EveryInterface = "eligibility-by-every-interface";
     /// A node that can't serve keeps its leases, as an unwell one does.
     KeepsInTrouble = "eligibility-keeps-what-it-cannot-serve";
     /// The judge does not notice that the gate at IP level is gone.
@@ -68,6 +70,8 @@ vip_lease::mutants! {
     AnnouncedOnce = "announcer-repeats-nothing";
     /// An interface that is stuck is tried for ever.
     TriedForEver = "announcer-tries-for-ever";
+    /// A VIP is announced on interfaces that are not its own.
+    AnnouncedEverywhere = "announcer-on-every-interface";
     /// Repairs wait until the keeper has no notices any more.
     RepairsLate = "keeper-repairs-only-when-idle";
     /// The memory is only written when something else happens.

@@ -44,6 +44,16 @@ const MEANINGS: &[(&str, &str, &str)] = &[
     ),
     ("[[node.interface]]", "mode", "As in `[node]`, for this interface."),
     (
+        "[[node.interface]]",
+        "label",
+        "A name by which groups can mean this interface, where nodes have other names for theirs; letters, digits and `-_.`.",
+    ),
+    (
+        "[[node.interface]]",
+        "announce",
+        "`false`: the interface is guarded, and nothing more. No VIP is answered or announced there, and its carrier counts for no group; default: `true`.",
+    ),
+    (
         "[node]",
         "startup_delay",
         "How long after its start this node takes nothing by itself; default: `\"0s\"`, at most {DELAY_MAX}.",
@@ -109,7 +119,18 @@ const MEANINGS: &[(&str, &str, &str)] = &[
     ("[api]", "tls_key", "Its private key, PEM, mode 0600."),
     ("[api]", "tokens", "The file with the bearer tokens, mode 0600."),
     ("[[group]]", "name", "The group's name: small letters, digits and `-_.`."),
-    ("[[group]]", "vips", "The addresses that move together, without prefix length."),
+    (
+        "[[group]]",
+        "vips",
+        "The addresses that move together; each a string, or a table with its interface: `[[group.vips]]`. With a prefix length, such as `\"203.0.113.5/29\"`, the host needs no address in the VIP's subnet; see [interfaces.md](interfaces.md#where-a-vip-belongs).",
+    ),
+    (
+        "[[group]]",
+        "interface",
+        "The interface of this node, by name or label, that the group's VIPs are answered and announced on; default: all but those with `announce = false`.",
+    ),
+    ("[[group.vips]]", "address", "The VIP, with or without the length of its subnet's prefix."),
+    ("[[group.vips]]", "interface", "As in `[[group]]`, for this VIP."),
     (
         "[[group]]",
         "priority",

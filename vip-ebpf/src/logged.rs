@@ -7,7 +7,7 @@
 use aya_ebpf::EbpfContext;
 use aya_log_ebpf::info;
 use vip_common::{
-    Counter, Fence, GroupIndex, VipEntry, VipSlot,
+    Counter, Fence, GroupIndex, IfaceConfig, VipEntry, VipSlot,
     event::Event,
     heartbeat::{Admits, Endpoint},
 };
@@ -46,8 +46,8 @@ impl<C: EbpfContext> Maps for LoggedMaps<'_, C> {
     }
 
     #[inline(always)]
-    fn mac(&self, ifindex: u32) -> Option<[u8; 6]> {
-        KernelMaps.mac(ifindex)
+    fn iface(&self, ifindex: u32) -> Option<IfaceConfig> {
+        KernelMaps.iface(ifindex)
     }
 
     #[inline(always)]

@@ -102,10 +102,10 @@ impl Maps for KernelMaps {
     }
 
     #[inline(always)]
-    fn mac(&self, ifindex: u32) -> Option<[u8; 6]> {
+    fn iface(&self, ifindex: u32) -> Option<IfaceConfig> {
         // SAFETY: the value is bytes; a concurrent update can at worst mix an
         // interface's old and new MAC for one frame.
-        unsafe { IFACES.get(ifindex) }.map(|iface: &IfaceConfig| iface.mac)
+        unsafe { IFACES.get(ifindex) }.copied()
     }
 
     #[inline(always)]

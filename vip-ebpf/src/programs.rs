@@ -118,7 +118,8 @@ fn incoming(ctx: &XdpContext, maps: &impl Maps) -> u32 {
 /// The egress gate of a network interface.
 #[classifier]
 pub fn vip_egress(ctx: TcContext) -> i32 {
-    outgoing(&ctx, |frame| egress(frame, &KernelMaps))
+    let ifindex = ifindex_of_tc(&ctx);
+    outgoing(&ctx, |frame| egress(frame, &KernelMaps, ifindex))
 }
 
 /// The gate of the loopback interface.

@@ -4,7 +4,7 @@
 //! Nothing here knows where the maps live, and nothing but the maps decides.
 
 use vip_common::{
-    Counter, Fence, GroupIndex, VipEntry, VipSlot,
+    Counter, Fence, GroupIndex, IfaceConfig, VipEntry, VipSlot,
     event::{Event, EventKind},
     heartbeat::{Admits, Endpoint},
     verdict::{Class, Verdict, ruling},
@@ -25,8 +25,8 @@ pub trait Maps {
     fn vip(&self, address: [u8; 4]) -> Option<VipEntry>;
     /// What the fence of the group says now.
     fn fence(&self, group: GroupIndex) -> Fence;
-    /// The MAC of an interface that the data plane is on.
-    fn mac(&self, ifindex: u32) -> Option<[u8; 6]>;
+    /// What is known of an interface that the data plane is on.
+    fn iface(&self, ifindex: u32) -> Option<IfaceConfig>;
     /// Is this where the agent listens?
     fn is_agent(&self, endpoint: &Endpoint) -> bool;
     /// What to let in from this endpoint; `None` if no peer of the agent sends from it.
@@ -72,7 +72,7 @@ pub fn ingress<M: Maps>(frame: &Frame, maps: &M, ifindex: u32) -> Verdict {
 /// A frame that is about to leave towards the network. One that can't be read is
 /// held back: it may have a VIP as source.
 #[inline(always)]
-pub fn egress<M: Maps>(frame: &Frame, maps: &M) -> Verdict {
+pub fn egress<M: Maps>(frame: &Frame, maps: &M, ifindex: u32) -> Verdict {
     match frame.network() {
         Network::Ipv4(offset) => {
             let Some(source) = ipv4::source(frame, offset) else {
@@ -81,7 +81,7 @@ pub fn egress<M: Maps>(frame: &Frame, maps: &M) -> Verdict {
             gate(maps, source, Class::IpOut)
         }
         Network::Arp(offset) => match arp::read(frame, offset) {
-            Ok(packet) => gate(maps, packet.sender, Class::ArpOut),
+            Ok(packet) => arp_out(&packet, maps, ifindex),
             Err(Unread::Truncated) => held_back(maps, Counter::FrameTruncatedOut),
             Err(Unread::Foreign) => Verdict::Pass,
         },
@@ -130,6 +130,47 @@ fn gate<M: Maps>(maps: &M, address: [u8; 4], class: Class) -> Verdict {
     if ruling.verdict == Verdict::Drop { Verdict::Drop } else { Verdict::Pass }
 }
 
+/// Where a frame of ARP is, seen from the VIP that it is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Where {
+    /// On an interface of the VIP's own.
+    Home,
+    /// Below an interface with the data plane on it, which judges the frame.
+    Below,
+    /// On another one.
+    Elsewhere,
+}
+
+/// Where a frame on the interface `iface` is. An interface that is not in the map has
+/// just come or gone: it may well be the VIP's own.
+#[inline(always)]
+fn place(vip: VipEntry, ifindex: u32, iface: Option<IfaceConfig>) -> Where {
+    let iface = iface.unwrap_or_default();
+    if vip.is_at_home(ifindex, iface) {
+        Where::Home
+    } else if iface.has(IfaceConfig::BELOW) {
+        Where::Below
+    } else {
+        Where::Elsewhere
+    }
+}
+
+/// ARP that is about to leave. What is for another interface than the VIP's own is not
+/// let out, whoever holds it.
+#[inline(always)]
+fn arp_out<M: Maps>(packet: &Arp, maps: &M, ifindex: u32) -> Verdict {
+    let Some(vip) = maps.vip(packet.sender) else { return Verdict::Pass };
+    let class = match place(vip, ifindex, maps.iface(ifindex)) {
+        // The gate of the interface above has seen it, and let out what is licensed: but
+        // this one's own clients may have made it.
+        Where::Home | Where::Below => Class::ArpOut,
+        Where::Elsewhere => Class::ArpOutElsewhere,
+    };
+    let ruling = ruling(class, maps.fence(vip.group));
+    counted(maps, vip, ruling.counter);
+    ruling.verdict
+}
+
 /// Counts a frame about a VIP, if this is the program that counts it.
 #[inline(always)]
 fn counted<M: Maps>(maps: &M, vip: VipEntry, counter: Option<Counter>) {
@@ -143,7 +184,8 @@ fn counted<M: Maps>(maps: &M, vip: VipEntry, counter: Option<Counter>) {
 /// It can be both: the holder of one VIP may well ask for another.
 #[inline(always)]
 fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex: u32) -> Verdict {
-    let claimed = claim(packet, maps, ifindex);
+    let iface = maps.iface(ifindex);
+    let claimed = claim(packet, maps, ifindex, iface);
     if claimed != Verdict::Pass {
         return claimed;
     }
@@ -151,17 +193,24 @@ fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex
         return Verdict::Pass;
     }
     let Some(vip) = maps.vip(packet.target) else { return Verdict::Pass };
-    let ruling = ruling(Class::ArpRequest, maps.fence(vip.group));
+    let class = match place(vip, ifindex, iface) {
+        Where::Home => Class::ArpRequest,
+        // The host has the VIP on `lo`, and answers for no address but those of the
+        // interface (`arp_ignore`).
+        Where::Below => return Verdict::Pass,
+        Where::Elsewhere => Class::ArpRequestElsewhere,
+    };
+    let ruling = ruling(class, maps.fence(vip.group));
     if ruling.verdict != Verdict::Answer {
         counted(maps, vip, ruling.counter);
         stale(frame, packet.target, maps, ifindex);
         return ruling.verdict;
     }
-    let Some(mac) = maps.mac(ifindex) else {
+    let Some(iface) = iface else {
         maps.count(vip.slot, Counter::ArpRequestNoMac);
         return Verdict::Drop;
     };
-    if !arp::answer(frame, offset, packet, packet.target, mac) {
+    if !arp::answer(frame, offset, packet, packet.target, iface.mac) {
         return truncated(maps);
     }
     counted(maps, vip, ruling.counter);
@@ -174,9 +223,10 @@ fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex
 #[inline(always)]
 fn stale<M: Maps>(frame: &Frame, address: [u8; 4], maps: &M, ifindex: u32) {
     let (Some(to), Some(mac)) = (frame.bytes::<6>(0), frame.bytes::<6>(6)) else { return };
-    let Some(vip) = maps.vip(address) else { return };
-    // A frame from a group of hosts is forged: to answer it would tell all of them.
-    if mac[0] & 1 != 0 || maps.mac(ifindex) != Some(to) || !maps.may_tell(vip.slot, mac) {
+    let (Some(vip), Some(iface)) = (maps.vip(address), maps.iface(ifindex)) else { return };
+    // The holder announces it on its own interfaces alone. A frame from a group of hosts is forged: to answer it would tell all of them.
+    let is_here = iface.mac == to && vip.is_at_home(ifindex, iface);
+    if mac[0] & 1 != 0 || !is_here || !maps.may_tell(vip.slot, mac) {
         return;
     }
     let kind = EventKind::Stale as u32;
@@ -185,12 +235,17 @@ fn stale<M: Maps>(frame: &Frame, address: [u8; 4], maps: &M, ifindex: u32) {
 
 /// Judges the claim in an ARP packet, if its sender claims a VIP as its own.
 #[inline(always)]
-fn claim<M: Maps>(packet: &Arp, maps: &M, ifindex: u32) -> Verdict {
+fn claim<M: Maps>(packet: &Arp, maps: &M, ifindex: u32, iface: Option<IfaceConfig>) -> Verdict {
     let Some(vip) = maps.vip(packet.sender) else { return Verdict::Pass };
-    if maps.mac(ifindex) == Some(packet.sender_mac) {
+    if iface.is_some_and(|iface| iface.mac == packet.sender_mac) {
         return Verdict::Pass; // our own announcement, sent back to us by the network
     }
-    let ruling = ruling(Class::ArpClaim, maps.fence(vip.group));
+    let class = match place(vip, ifindex, iface) {
+        Where::Home => Class::ArpClaim,
+        Where::Below => return Verdict::Pass,
+        Where::Elsewhere => Class::ArpClaimElsewhere,
+    };
+    let ruling = ruling(class, maps.fence(vip.group));
     counted(maps, vip, ruling.counter);
     if let Some(kind) = ruling.event {
         maps.event(Event {

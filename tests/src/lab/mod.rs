@@ -12,6 +12,7 @@ pub mod capture;
 pub mod cleanup;
 pub mod clock;
 pub mod disk;
+pub mod ears;
 pub mod echo;
 pub mod flood;
 pub mod http;
@@ -31,6 +32,7 @@ pub mod status;
 pub mod systemd;
 pub mod terminal;
 pub mod trunk;
+pub mod wan;
 pub mod wire;
 
 use std::net::Ipv4Addr;

@@ -19,19 +19,20 @@ use aya::programs::{
 use nix::sched::{CloneFlags, unshare};
 use vip_common::{
     Counter::{self, *},
-    Fence, GroupMode, Lease, VipSlot,
+    Fence, GroupMode, IfaceConfig, Lease, VipSlot,
     counter::COUNTERS,
     event::EventKind,
     heartbeat::{
         Admits, HEADER_LEN, HEADER_TAG_AT, HeaderKey, KIND_DATA, SessionBounds, SessionKey, WIRE_VERSION,
     },
+    layout::ANYWHERE,
     names,
     verdict::{CLASSES, Class, Verdict, ruling},
 };
 use vip_ctl::{
     clock,
     dataplane::{
-        bpffs,
+        Site, bpffs,
         heartbeat::HeartbeatGuard,
         load::{Loaded, load},
         local_in::{self, LocalIn},
@@ -123,10 +124,18 @@ impl Bench {
         let dir = PathBuf::from(format!("/sys/fs/bpf/vip-fixtures-{}-{name}", std::process::id()));
         let mut loaded = load(&dir, 16)?;
         let group = loaded.plane.put_group("db", GroupMode::Cluster, HOLD)?;
-        loaded.plane.put_vips([(IpAddr::from(VIP), group)])?;
-        loaded.plane.set_iface(TEST_IFINDEX, OUR_MAC)?;
+        loaded.plane.put_vips([(IpAddr::from(VIP), group, Site::default())])?;
+        let iface = IfaceConfig { mac: OUR_MAC, flags: 0 };
+        loaded.plane.set_iface(TEST_IFINDEX, iface)?;
         let events = Events::open(&dir)?;
         Ok(Self { way: Way::Xdp, loaded, events, dir })
+    }
+
+    /// Gives the VIP another interface of its own.
+    fn set_home(&mut self, home: u32) -> Result<()> {
+        let group = self.loaded.plane.find_group("db")?.index;
+        self.loaded.plane.put_vips([(IpAddr::from(VIP), group, Site { home, prefix: 0 })])?;
+        Ok(())
     }
 
     fn set(&mut self, state: State) -> Result<()> {
@@ -242,12 +251,16 @@ fn every_cell_of_the_table_of_verdicts() -> Result<()> {
     for mut bench in Bench::both("table")? {
         for &class in CLASSES {
             let (program, frame) = match class {
-                Class::ArpRequest => {
+                Class::ArpRequest | Class::ArpRequestElsewhere => {
                     (names::PROG_INGRESS, ethernet(&[], 0x0806, &arp(1, CLIENT_MAC, CLIENT, VIP)))
                 }
-                Class::ArpClaim => (names::PROG_INGRESS, ethernet(&[], 0x0806, &arp(2, PEER_MAC, VIP, VIP))),
+                Class::ArpClaim | Class::ArpClaimElsewhere => {
+                    (names::PROG_INGRESS, ethernet(&[], 0x0806, &arp(2, PEER_MAC, VIP, VIP)))
+                }
                 Class::IpIn => (names::PROG_INGRESS, ethernet(&[], 0x0800, &ipv4(CLIENT, VIP, 0, 0))),
-                Class::ArpOut => (names::PROG_EGRESS, ethernet(&[], 0x0806, &arp(2, OUR_MAC, VIP, CLIENT))),
+                Class::ArpOut | Class::ArpOutElsewhere => {
+                    (names::PROG_EGRESS, ethernet(&[], 0x0806, &arp(2, OUR_MAC, VIP, CLIENT)))
+                }
                 Class::IpOut => (names::PROG_EGRESS, ethernet(&[], 0x0800, &ipv4(VIP, CLIENT, 0, 0))),
                 Class::IpLocal => (names::PROG_LOCAL, ethernet(&[], 0x0800, &ipv4(VIP, VIP, 0, 0))),
                 Class::IpLocalIn => (names::PROG_LOCAL_IN, ethernet(&[], 0x0800, &ipv4(CLIENT, VIP, 0, 0))),
@@ -257,6 +270,8 @@ fn every_cell_of_the_table_of_verdicts() -> Result<()> {
             if is_netfilter && !has_netfilter() {
                 continue;
             }
+            // IP packets don't ask whose interface it is.
+            bench.set_home(if class == class.elsewhere() { TEST_IFINDEX + 1 } else { ANYWHERE })?;
             for (state, fence) in STATES {
                 bench.set(state)?;
                 let ((returned, _), rose) = bench.counted(|b| match program {
@@ -510,7 +525,7 @@ fn a_mac_that_is_not_known_is_not_made_up() -> Result<()> {
     let dir = PathBuf::from(format!("/sys/fs/bpf/vip-fixtures-{}-nomac", std::process::id()));
     let mut loaded = load(&dir, 16)?;
     let group = loaded.plane.put_group("db", GroupMode::Cluster, HOLD)?;
-    loaded.plane.put_vips([(IpAddr::from(VIP), group)])?;
+    loaded.plane.put_vips([(IpAddr::from(VIP), group, Site::default())])?;
     let events = Events::open(&dir)?;
     let mut bench = Bench { way: Way::Xdp, loaded, events, dir };
     bench.set(State::Open)?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, Map, MapData};
-use vip_common::layout::{LAYOUT_VERSION, NodeConfig};
+use vip_common::layout::{IfaceConfig, LAYOUT_VERSION, NodeConfig};
 use vip_common::names;
 use vip_ctl::dataplane::DataPlane;
 use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
@@ -315,7 +315,7 @@ fn interfaces_that_are_gone_take_no_room() -> Result<()> {
     load(node)?;
     // Fill the map, as interfaces do that come and go.
     let mut plane = DataPlane::open(node.bpf_dir())?;
-    let full = (10_000..11_000).find(|ifindex| plane.set_iface(*ifindex, [2; 6]).is_err());
+    let full = (10_000..11_000).find(|ifindex| plane.set_iface(*ifindex, IfaceConfig::default()).is_err());
     ensure!(full.is_some(), "the map is never full");
     replace_interface(node)?;
     load(node)?;

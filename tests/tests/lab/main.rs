@@ -32,4 +32,5 @@ mod security;
 mod stale;
 mod the_lab;
 mod tutorial;
+mod two_networks;
 mod verbs;

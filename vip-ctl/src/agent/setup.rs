@@ -1,6 +1,6 @@
 //! What a configuration needs from the node under the agent.
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use vip_common::GroupMode;
 use vip_lease::table::Table;
@@ -9,6 +9,7 @@ use crate::{
     config::Config,
     dataplane::attach,
     engine::Timing,
+    home::Home,
     node::{GroupSetup, Setup},
 };
 
@@ -19,13 +20,18 @@ const VIPS_HEADROOM: u32 = 2;
 /// The node that a configuration needs, with the VIPs that it may answer for now.
 pub fn node_setup(config: &Config, table: &Table) -> Setup {
     let hold = Timing::new(config.cluster.lease).hold;
-    let groups: Vec<_> =
-        table.groups().iter().map(|group| group_setup(&group.name, hold, group.answered())).collect();
+    let none = BTreeMap::new();
+    let homes: BTreeMap<_, _> = config.groups.iter().map(|group| (&group.name, &group.homes)).collect();
+    let homes = |name| homes.get(name).copied().unwrap_or(&none);
+    let groups = table.groups().iter();
+    let groups = groups.map(|group| group_setup(&group.name, hold, group.answered(), homes(&group.name)));
+    let groups: Vec<_> = groups.collect();
     let all = config.groups.iter().map(|group| group.vips.len()).sum::<usize>();
     let vips = u32::try_from(all).unwrap_or(u32::MAX);
     Setup {
         interfaces: config.interfaces.clone(),
         modes: config.modes.clone(),
+        silent: config.silent.clone(),
         how: attach::How::default(),
         groups,
         vips_max: vips
@@ -37,10 +43,19 @@ pub fn node_setup(config: &Config, table: &Table) -> Setup {
 /// The groups of a configuration with all of their VIPs.
 pub fn whole_groups(config: &Config) -> Vec<GroupSetup> {
     let hold = Timing::new(config.cluster.lease).hold;
-    let whole = |group: &crate::config::Group| group_setup(&group.name, hold, group.vips.iter().copied());
+    let whole = |group: &crate::config::Group| {
+        group_setup(&group.name, hold, group.vips.iter().copied(), &group.homes)
+    };
     config.groups.iter().map(whole).collect()
 }
 
-fn group_setup(name: &str, hold: Duration, vips: impl Iterator<Item = IpAddr>) -> GroupSetup {
-    GroupSetup { name: name.to_owned(), mode: GroupMode::Cluster, hold, vips: vips.collect() }
+fn group_setup(
+    name: &str,
+    hold: Duration,
+    vips: impl Iterator<Item = IpAddr>,
+    homes: &BTreeMap<IpAddr, Home>,
+) -> GroupSetup {
+    let vips: Vec<_> = vips.collect();
+    let homes = vips.iter().filter_map(|vip| Some((*vip, homes.get(vip)?.clone()))).collect();
+    GroupSetup { name: name.to_owned(), mode: GroupMode::Cluster, hold, vips, homes }
 }

@@ -17,8 +17,10 @@ use super::support::{
     output::{Failure, Format, print, print_json},
 };
 use crate::{
+    config,
     dataplane::attach::{Attached, Gate, How},
     exit::Exit,
+    home::Home,
     lock::Lock,
     mode::{MODES, Mode},
     node::{GroupSetup, Setup, plan, set_up},
@@ -34,9 +36,11 @@ pub(super) struct Args {
     /// --mode; may be repeated.
     #[arg(long, required = true, value_name = "IFACE[:MODE]", value_parser = interface)]
     iface: Vec<(String, Option<Mode>)>,
-    /// An IPv4 address to guard; may be repeated.
-    #[arg(long, value_name = "ADDRESS", value_parser = vip)]
-    vip: Vec<IpAddr>,
+    /// An IPv4 address to guard, with its subnet's prefix where no interface has an
+    /// address in that, and with the one interface that it is answered on, if not on all;
+    /// may be repeated.
+    #[arg(long, value_name = "ADDRESS[/PREFIX][@IFACE]", value_parser = vip)]
+    vip: Vec<(IpAddr, Home)>,
     /// The group that these VIPs move with.
     #[arg(long, default_value = "default", value_parser = group_name)]
     group: String,
@@ -65,8 +69,21 @@ fn interface(text: &str) -> Result<(String, Option<Mode>), String> {
     Ok((name.to_owned(), Some(Mode::named(mode).ok_or_else(known)?)))
 }
 
+/// Parses a VIP, with its prefix and its interface if it has any.
+fn vip(text: &str) -> Result<(IpAddr, Home), String> {
+    let (text, interface) = match text.split_once('@') {
+        Some((text, name)) => (text, Some(name.to_owned())),
+        None => (text, None),
+    };
+    let Some((address, length)) = text.split_once('/') else {
+        return Ok((address_of(text)?, Home { interface, prefix: None }));
+    };
+    let address = address_of(address)?;
+    Ok((address, Home { interface, prefix: config::prefix_of(address, length)? }))
+}
+
 /// Parses an IPv4 address that can be a VIP.
-fn vip(text: &str) -> Result<IpAddr, String> {
+fn address_of(text: &str) -> Result<IpAddr, String> {
     match text.parse::<IpAddr>() {
         Ok(IpAddr::V4(v4))
             if v4.is_unspecified() || v4.is_loopback() || v4.is_multicast() || v4.is_broadcast() =>
@@ -75,7 +92,7 @@ fn vip(text: &str) -> Result<IpAddr, String> {
         }
         Ok(address @ IpAddr::V4(_)) => Ok(address),
         Ok(IpAddr::V6(_)) => Err("IPv6 VIPs are not there yet: give an IPv4 address".to_owned()),
-        Err(_) => Err("not an IPv4 address: write it like 10.0.1.12, without a prefix length".to_owned()),
+        Err(_) => Err("not an IPv4 address: write it like 10.0.1.12".to_owned()),
     }
 }
 
@@ -92,18 +109,20 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
     let groups = if args.vip.is_empty() {
         Vec::new()
     } else {
-        let vips: BTreeSet<_> = args.vip.iter().copied().collect();
+        let vips: BTreeSet<_> = args.vip.iter().map(|(vip, _)| *vip).collect();
         vec![GroupSetup {
             name: args.group.clone(),
             mode: GroupMode::Manual,
             hold: Duration::ZERO,
             vips: vips.into_iter().collect(),
+            homes: args.vip.iter().cloned().collect(),
         }]
     };
     let mode = |(name, mode): &(String, Option<Mode>)| (name.clone(), mode.unwrap_or(args.mode));
     let setup = Setup {
         interfaces: args.iface.iter().map(|(name, _)| name.clone()).collect(),
         modes: args.iface.iter().map(mode).collect::<BTreeMap<_, _>>(),
+        silent: BTreeSet::new(),
         how: How { gate: args.gate, frame_log: args.frame_log },
         groups,
         vips_max: args.vips_max,

@@ -4,7 +4,7 @@
 use std::{io::Write as _, time::Duration};
 
 use serde_json::json;
-use vip_common::{GroupMode, Lease};
+use vip_common::{GroupMode, Lease, VipEntry};
 
 use super::support::{
     client, dry_run,
@@ -176,18 +176,19 @@ fn only_group(plane: &DataPlane) -> Result<MapGroup, Failure> {
     }
 }
 
-/// Announces a group's VIPs on every interface, several times.
+/// Announces a group's VIPs on their interfaces, several times.
 fn announce(node: &Node, group: &MapGroup) -> Result<(), Failure> {
     let failed = |e| Failure::new(Exit::System, format!("promoted, but could not announce it: {e}"));
     let announcer = Announcer::open().map_err(failed)?;
-    let (vips, ifaces) = (node.vip_groups()?, node.plane.ifaces()?);
+    let (vips, ifaces) = (node.plane.vips()?, node.plane.ifaces()?);
     for round in 0..ANNOUNCEMENTS {
         if round > 0 {
             std::thread::sleep(ANNOUNCE_PAUSE);
         }
-        for (ifindex, mac) in &ifaces {
-            for (vip, _) in vips.iter().filter(|(_, index)| **index == group.index) {
-                match announcer.announce(*ifindex, *mac, *vip) {
+        for (ifindex, iface) in &ifaces {
+            let here = |entry: &VipEntry| entry.group == group.index && entry.is_at_home(*ifindex, *iface);
+            for (vip, _) in vips.iter().filter(|(_, entry)| here(entry)) {
+                match announcer.announce(*ifindex, iface.mac, *vip) {
                     // An interface that is down or gone has no neighbours to tell.
                     Err(e)
                         if matches!(e.raw_os_error(), Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV)) => {}

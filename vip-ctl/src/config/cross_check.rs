@@ -1,8 +1,10 @@
 //! Checks the values against each other: names and addresses that must differ,
 //! voters that must be able to form a majority, and which node this one is.
 
+mod homes;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     ops::Range,
     path::Path,
@@ -36,12 +38,18 @@ pub(super) fn check(draft: Draft, path: &Path, host_name: &str, report: &mut Rep
     for group in &groups {
         priorities(group, drafts, report);
     }
+    let homes = homes::resolve(&node, &groups, report);
     if !report.is_empty() {
         return None;
     }
     let api = api.and_then(|api| api.finish(path));
-    let config = build(node_name?, node.interfaces.unwrap_or_default(), cluster?, (groups, hooks), path)?;
-    Some(Config { startup_delay: node.startup_delay, garp: node.garp, modes: node.modes, api, ..config })
+    let mut config = build(node_name?, node.interfaces.unwrap_or_default(), cluster?, (groups, hooks), path)?;
+    for group in &mut config.groups {
+        let of = |vip: &IpAddr| Some((*vip, homes.get(vip)?.clone()));
+        group.homes = group.vips.iter().filter_map(of).collect();
+    }
+    let (modes, silent) = (node.written.modes, node.written.silent);
+    Some(Config { startup_delay: node.startup_delay, garp: node.garp, modes, silent, api, ..config })
 }
 
 /// Builds the configuration from values that are all right.
@@ -83,7 +91,8 @@ fn build(
         priorities.extend(group.priorities.into_iter().map(|(node, priority)| (node.into_inner(), priority)));
         let GroupDraft { name, preempt, health, hooks: own, .. } = group;
         let hooks = own.over(&hooks);
-        built.push(Group { name: name?.into_inner(), vips, priorities, preempt, health, hooks });
+        let homes = BTreeMap::new();
+        built.push(Group { name: name?.into_inner(), vips, homes, priorities, preempt, health, hooks });
     }
     built.sort_by(|a, b| a.name.cmp(&b.name));
     let key_file = path.parent().unwrap_or(Path::new("")).join(cluster.key_file?);
@@ -96,6 +105,7 @@ fn build(
         garp: Garp::default(),
         interfaces,
         modes: BTreeMap::new(),
+        silent: BTreeSet::new(),
         cluster,
         groups: built,
         api: None,

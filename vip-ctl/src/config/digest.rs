@@ -21,6 +21,7 @@ pub(super) fn digest(config: &Config) -> u64 {
         garp: _,
         interfaces: _,
         modes: _,
+        silent: _,
         cluster,
         groups: _,
         api: _,
@@ -42,7 +43,8 @@ pub(super) fn groups(groups: &[Group]) -> u64 {
     let mut encoder = Encoder(blake3::Hasher::new_derive_key(GROUPS_CONTEXT));
     encoder.length(groups.len());
     for group in groups {
-        let Group { name, vips, priorities, preempt, health: _, hooks: _ } = group;
+        // Interfaces may have other names on each node.
+        let Group { name, vips, homes: _, priorities, preempt, health: _, hooks: _ } = group;
         let delay = preempt.map_or(u128::MAX, |delay| delay.as_nanos());
         encoder.text(name).bytes(&delay.to_be_bytes()).length(vips.len());
         for vip in vips {

@@ -16,7 +16,7 @@ mod tests;
 mod text;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -27,6 +27,7 @@ pub use self::{
     sections::{
         api::{Api, Tls},
         garp::{Garp, INTERVAL_MAX},
+        group::prefix_of,
         health::{Check, CheckKind, Health, Url, WhenAllFail},
         hooks::{self, Hooks},
     },
@@ -37,6 +38,7 @@ pub use self::{
 };
 use crate::{
     engine::{self, GroupId, PeerLoss, Role},
+    home::Home,
     mode::Mode,
 };
 
@@ -90,6 +92,9 @@ pub struct Config {
     pub interfaces: Vec<String>,
     /// How the program on the way in shall run on those of them for which that is said.
     pub modes: BTreeMap<String, Mode>,
+    /// Those of them that are guarded, and nothing more: no VIP is answered or announced
+    /// there.
+    pub silent: BTreeSet<String>,
     /// The cluster.
     pub cluster: Cluster,
     /// The groups, sorted by name; a group's index is its number on the wire.
@@ -149,6 +154,8 @@ pub struct Group {
     pub name: String,
     /// Its VIPs, sorted.
     pub vips: Vec<IpAddr>,
+    /// The interface and the prefix on this node of those of them that have any.
+    pub homes: BTreeMap<IpAddr, Home>,
     /// The priority of every node that can hold, by its name; higher is preferred.
     pub priorities: BTreeMap<String, u8>,
     /// How long a node of higher priority must have been ready before it takes
@@ -231,6 +238,11 @@ impl Config {
         digest::digest(self)
     }
 
+    /// The interfaces on which VIPs without one of their own are announced.
+    pub fn announcing(&self) -> impl Iterator<Item = &String> {
+        self.interfaces.iter().filter(|name| !self.silent.contains(*name))
+    }
+
     /// The group with this number.
     #[must_use]
     pub fn group(&self, id: GroupId) -> Option<&Group> {
@@ -260,6 +272,7 @@ impl Config {
             ("[node] interface", self.interfaces != next.interfaces),
             ("[node] mode", self.modes != next.modes),
             ("[node] garp_*", self.garp != next.garp),
+            ("[[node.interface]] announce", self.silent != next.silent),
             ("[node] startup_delay", self.startup_delay != next.startup_delay),
             ("[api]", self.api != next.api),
             ("[cluster] name", now.name != then.name),

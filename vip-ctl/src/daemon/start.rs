@@ -3,7 +3,7 @@
 
 use std::{
     cell::Cell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::UdpSocket,
     sync::{
@@ -220,9 +220,10 @@ pub(super) fn start_judge(
         lease_loop: asker.clone(),
         links: HostLinks { host, bpf_dir: paths.bpf_dir.clone(), had_local_in: Cell::new(false) },
         interfaces: setup.interfaces.clone(),
-        judge: Judge::new(&config.groups),
+        announcing: config.announcing().cloned().collect(),
+        judge: Judge::new(&config.groups, &config.announcing().cloned().collect::<Vec<_>>()),
         board: Arc::clone(board),
-        unprogrammed: None,
+        unprogrammed: BTreeSet::new(),
         polls_without: 0,
         can_serve: None,
         is_held: false,

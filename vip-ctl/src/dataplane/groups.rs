@@ -32,6 +32,15 @@ pub struct MapGroup {
     pub hold_ns_max: u64,
 }
 
+/// Where a VIP belongs on this host, as the map of VIPs has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Site {
+    /// The index of its interface, or one of [`vip_common::layout`]'s.
+    pub home: u32,
+    /// The length of its subnet's prefix, in bits; 0 for none.
+    pub prefix: u8,
+}
+
 impl MapGroup {
     /// What the kernel says of this group at `now`, with this lease.
     #[must_use]
@@ -160,8 +169,8 @@ impl DataPlane {
         Ok(())
     }
 
-    /// Adds VIPs to groups; their counters start at zero. Returns those that are
-    /// new. Reads the map once: there can be ten thousand.
+    /// Adds VIPs to groups; their counters start at zero. Those that are there get their
+    /// site. Returns those that are new. Reads the map once: there can be ten thousand.
     ///
     /// # Errors
     /// [`DataPlaneError::VipTaken`] if one is in another group,
@@ -169,7 +178,7 @@ impl DataPlane {
     /// there is no room; the VIPs before that are there.
     pub fn put_vips(
         &mut self,
-        wanted: impl IntoIterator<Item = (IpAddr, GroupIndex)>,
+        wanted: impl IntoIterator<Item = (IpAddr, GroupIndex, Site)>,
     ) -> Result<Vec<IpAddr>, DataPlaneError> {
         let mut there = self.vips()?;
         let used: BTreeSet<u32> = there.values().map(|e| e.slot.0).collect();
@@ -177,9 +186,10 @@ impl DataPlane {
         let mut free = (1..=self.node.vips_max).filter(|slot| !used.contains(slot));
         let cpus = aya::util::nr_cpus().map_err(|(_, e)| DataPlaneError::io("count the CPUs", e))?;
         let mut came = Vec::new();
-        for (vip, group) in wanted {
+        for (vip, group, site) in wanted {
             if let Some(entry) = there.get(&vip) {
                 if entry.group == group {
+                    self.settle_vip(vip, *entry, site)?;
                     continue;
                 }
                 let group = self.group_at(entry.group).map_or_else(String::new, |g| g.name);
@@ -190,12 +200,22 @@ impl DataPlane {
             let zero = PerCpuValues::try_from(vec![Counters::default(); cpus])
                 .map_err(|e| DataPlaneError::io("clear counters", e))?;
             self.counters.set(slot, zero, 0).map_err(|e| DataPlaneError::map("clear counters", e))?;
-            let entry = VipEntry { group, slot: VipSlot(slot) };
+            let Site { home, prefix } = site;
+            let entry = VipEntry { group, slot: VipSlot(slot), home, prefix: prefix.into() };
             self.vips.insert(key, entry, 0).map_err(|e| DataPlaneError::map("write a VIP", e))?;
             there.insert(vip, entry);
             came.push(vip);
         }
         Ok(came)
+    }
+
+    /// Gives a VIP that is there another site.
+    fn settle_vip(&mut self, vip: IpAddr, entry: VipEntry, site: Site) -> Result<(), DataPlaneError> {
+        let settled = VipEntry { home: site.home, prefix: site.prefix.into(), ..entry };
+        if settled == entry {
+            return Ok(());
+        }
+        self.vips.insert(key_of(vip)?, settled, 0).map_err(|e| DataPlaneError::map("write a VIP", e))
     }
 
     /// Is there room for this many VIPs in all?

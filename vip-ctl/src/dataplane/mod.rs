@@ -35,7 +35,7 @@ use vip_common::{
 
 pub use self::{
     error::DataPlaneError,
-    groups::MapGroup,
+    groups::{MapGroup, Site},
     leases::{LeaseTable, Mapped},
 };
 
@@ -124,14 +124,12 @@ impl DataPlane {
         self.vips.get(&vip.octets(), 0).ok()
     }
 
-    /// Writes the MAC that an interface answers with into the map.
+    /// Writes an interface into the map, with the MAC that it answers with.
     ///
     /// # Errors
     /// [`DataPlaneError::Kernel`] if the map can't be written.
-    pub fn set_iface(&mut self, ifindex: u32, mac: [u8; 6]) -> Result<(), DataPlaneError> {
-        self.ifaces
-            .insert(ifindex, IfaceConfig { mac, pad: [0; 2] }, 0)
-            .map_err(|e| DataPlaneError::map("write an interface's MAC", e))
+    pub fn set_iface(&mut self, ifindex: u32, iface: IfaceConfig) -> Result<(), DataPlaneError> {
+        self.ifaces.insert(ifindex, iface, 0).map_err(|e| DataPlaneError::map("write an interface's MAC", e))
     }
 
     /// Forgets the MACs of interfaces that are gone.
@@ -145,15 +143,15 @@ impl DataPlane {
         Ok(())
     }
 
-    /// The MACs that interfaces answer with, by interface index.
+    /// The interfaces, by index.
     ///
     /// # Errors
     /// [`DataPlaneError::Kernel`] if the map can't be read.
-    pub fn ifaces(&self) -> Result<BTreeMap<u32, [u8; 6]>, DataPlaneError> {
+    pub fn ifaces(&self) -> Result<BTreeMap<u32, IfaceConfig>, DataPlaneError> {
         let mut ifaces = BTreeMap::new();
         for entry in self.ifaces.iter() {
             let (ifindex, iface) = entry.map_err(|e| DataPlaneError::map("read the interfaces", e))?;
-            ifaces.insert(ifindex, iface.mac);
+            ifaces.insert(ifindex, iface);
         }
         Ok(ifaces)
     }

@@ -39,7 +39,7 @@ pub(super) const TABLE: u32 = 0x56_4950;
 /// rule for the local table a host receives nothing.
 pub(super) const SPARED: RouteProtocol = RouteProtocol::Kernel;
 /// Error numbers of the kernel for a rule, route or address that does not exist.
-const ABSENT: [i32; 3] = [libc::ENOENT, libc::ESRCH, libc::EADDRNOTAVAIL];
+pub(super) const ABSENT: [i32; 3] = [libc::ENOENT, libc::ESRCH, libc::EADDRNOTAVAIL];
 
 /// Where local clients of a VIP go on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,7 +213,7 @@ fn route(vip: IpAddr, place: Place) -> io::Result<RouteMessage> {
 }
 
 /// The routes of all tables: those of IPv4, as our rule is.
-async fn all_routes(handle: &Handle) -> Result<Vec<RouteMessage>, HostError> {
+pub(super) async fn all_routes(handle: &Handle) -> Result<Vec<RouteMessage>, HostError> {
     let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
     handle.route().get(all).execute().try_collect().await.tried(|| "list the routes".into())
 }
@@ -240,7 +240,7 @@ pub(super) async fn routes(handle: &Handle) -> Result<BTreeMap<IpAddr, Option<Pl
     Ok(found)
 }
 
-fn table_of(route: &RouteMessage) -> Option<u32> {
+pub(super) fn table_of(route: &RouteMessage) -> Option<u32> {
     let table = |a: &RouteAttribute| if let RouteAttribute::Table(table) = a { Some(*table) } else { None };
     route.attributes.iter().find_map(table)
 }
@@ -268,7 +268,7 @@ fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
 }
 
 /// Treats these error numbers as success, with nothing done: false.
-fn unless(result: Result<(), rtnetlink::Error>, fine: &[i32]) -> Result<bool, rtnetlink::Error> {
+pub(super) fn unless(result: Result<(), rtnetlink::Error>, fine: &[i32]) -> Result<bool, rtnetlink::Error> {
     match result {
         Ok(()) => Ok(true),
         Err(rtnetlink::Error::NetlinkError(message))

@@ -4,6 +4,7 @@
 //!
 //! Nothing here is on the failover path, and nothing here decides who holds.
 
+mod connected;
 mod local_clients;
 mod neighbours;
 mod plan;
@@ -28,6 +29,7 @@ use rtnetlink::Handle;
 use tokio::runtime::Runtime;
 
 pub use self::{
+    connected::Subnet,
     local_clients::Place,
     neighbours::{Neighbour, Pin, SavedNeighbour, mac_text},
     rules::{InTheWay, Reach},
@@ -120,6 +122,8 @@ pub struct Interface {
     pub kind: Option<String>,
     /// The index of the interface that it is a port of: a bond, a bridge, a VRF.
     pub controller: Option<u32>,
+    /// The index of the interface that it is on top of, as a VLAN's or a macvlan's is.
+    pub below: Option<u32>,
     /// The mode and id of the XDP program on it.
     pub xdp: Option<(XdpMode, u32)>,
 }
@@ -402,6 +406,7 @@ impl Host {
     /// [`HostError`]; what could not be put back stays recorded.
     pub fn restore(&self) -> Result<(), HostError> {
         let mut saved = Saved::read(&self.run_dir)?;
+        self.connect(&BTreeSet::new())?;
         self.runtime.block_on(async {
             self.delete_addresses(&saved.addresses).await?;
             neighbours::unpin(&self.handle, &mut saved, &[]).await?;
@@ -487,11 +492,18 @@ fn interface(link: &netlink_packet_route::link::LinkMessage) -> Interface {
             interface.mac = address.as_slice().try_into().ok();
         } else if let LinkAttribute::Controller(index) = attribute {
             interface.controller = Some(*index);
+        } else if let LinkAttribute::Link(index) = attribute {
+            interface.below = Some(*index);
         } else if let LinkAttribute::LinkInfo(info) = attribute {
             interface.kind = info.iter().find_map(kind);
         } else if let LinkAttribute::Xdp(xdp) = attribute {
             interface.xdp = xdp_program(xdp);
         }
+    }
+    // The other end of a cable, and what is in another network namespace, is not below.
+    let is_elsewhere = |a: &LinkAttribute| matches!(a, LinkAttribute::LinkNetNsId(_));
+    if interface.kind.as_deref() == Some("veth") || link.attributes.iter().any(is_elsewhere) {
+        interface.below = None;
     }
     interface
 }

@@ -9,7 +9,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use rtnetlink::{MulticastGroup, sys::AsyncSocket};
 use tracing::warn;
 
-use super::{Interface, LOOPBACK, interface, local_clients, neighbours};
+use super::{Interface, LOOPBACK, connected, interface, local_clients, neighbours};
 
 /// Something changed.
 #[derive(Clone, Debug)]
@@ -99,7 +99,10 @@ fn understand(payload: NetlinkPayload<RouteNetlinkMessage>, addresses: &[IpAddr]
     } else if let RouteNetlinkMessage::DelLink(link) = &inner {
         Some(Watched::Gone(link.header.index))
     } else if let RouteNetlinkMessage::DelRoute(route) = &inner {
-        local_clients::vip_of_route(route).map(Watched::RouteGone)
+        let is_subnet = connected::subnet_of(route).is_some();
+        local_clients::vip_of_route(route)
+            .map(Watched::RouteGone)
+            .or_else(|| is_subnet.then_some(Watched::Disturbed))
     } else if let RouteNetlinkMessage::NewAddress(address) = &inner {
         // Addresses on the loopback interface are our own.
         (address.header.index != LOOPBACK).then_some(Watched::Disturbed)

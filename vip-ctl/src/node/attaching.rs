@@ -1,8 +1,11 @@
 //! Puts the programs on this node's interfaces, each in the mode that suits it.
 
-use aya::Ebpf;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Node, NodeError, Setup, chosen};
+use aya::Ebpf;
+use vip_common::IfaceConfig;
+
+use super::{Node, NodeError, Setup, chosen, sites};
 use crate::{
     dataplane::{
         DataPlaneError,
@@ -46,9 +49,21 @@ impl Node {
         let is_there = |name: &&String| present.values().any(|interface| interface.name == **name);
         let there: Vec<_> = setup.interfaces.iter().filter(is_there).cloned().collect();
         let attached = self.attach(&mut ebpf, setup, &chosen(&there, &present)?);
+        // An interface that was made again has another index.
+        let settled = self.settle_again(setup);
         // Repairs the host even if an interface is in trouble.
         let repaired = self.repair();
-        attached.and(repaired.map(drop))
+        attached.and(settled).and(repaired.map(drop))
+    }
+
+    /// Writes the sites of VIPs that are in the map.
+    fn settle_again(&mut self, setup: &Setup) -> Result<(), NodeError> {
+        let vips = self.plane.vips()?;
+        let sites = setup.groups.iter().flat_map(|group| sites::of_group(group, sites::index_of));
+        let there: Vec<_> =
+            sites.filter_map(|(vip, site)| Some((vip, vips.get(&vip)?.group, site))).collect();
+        self.plane.put_vips(there)?;
+        Ok(())
     }
 
     /// Attaches to these interfaces, and replaces the programs on all others that
@@ -65,10 +80,8 @@ impl Node {
         self.warnings.clear();
         attach::sweep(&mut self.plane)?;
         let mut result = Ok(());
-        for (interface, mac) in interfaces {
-            let written = self.plane.set_iface(interface.index, *mac);
-            result = result.and(written.map_err(NodeError::from));
-        }
+        let named = interfaces.iter().map(|(interface, _)| interface.index).collect();
+        result = result.and(self.write_ifaces(setup, &named));
         let dir = self.plane.dir().to_owned();
         attach::attach_local(ebpf, &dir, setup.how.gate)?;
         result = result.and(self.attach_local_in(ebpf));
@@ -80,6 +93,28 @@ impl Node {
             result = result.and(self.attach_to(ebpf, setup, &name));
         }
         result
+    }
+
+    /// Writes into the map what the programs need to know of the interfaces that have
+    /// them, and of those in `named`, where it differs.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub fn write_ifaces(&mut self, setup: &Setup, named: &BTreeSet<u32>) -> Result<(), NodeError> {
+        let present = self.host.interfaces()?;
+        let mut guarded: BTreeSet<u32> = attach::interfaces(self.plane.dir())?.into_keys().collect();
+        guarded.extend(named);
+        let known = self.plane.ifaces()?;
+        for link in guarded.iter().filter_map(|ifindex| present.get(ifindex)) {
+            let Some(mac) = link.mac else { continue };
+            let is_below = guarded.iter().any(|other| is_on_top(*other, link.index, &present));
+            let silent = if setup.silent.contains(&link.name) { IfaceConfig::SILENT } else { 0 };
+            let iface = IfaceConfig { mac, flags: silent | if is_below { IfaceConfig::BELOW } else { 0 } };
+            if known.get(&link.index) != Some(&iface) {
+                self.plane.set_iface(link.index, iface)?;
+            }
+        }
+        Ok(())
     }
 
     fn attach_to(&mut self, ebpf: &mut Ebpf, setup: &Setup, name: &str) -> Result<(), NodeError> {
@@ -104,6 +139,17 @@ impl Node {
         self.attached.push((name.to_owned(), attached));
         Ok(())
     }
+}
+
+/// Does the interface `upper` get its frames by `lower`, as a VLAN's or a bridge does?
+fn is_on_top(upper: u32, lower: u32, present: &BTreeMap<u32, Interface>) -> bool {
+    let (mut reached, mut next) = (BTreeSet::from([upper]), vec![upper]);
+    while let Some(here) = next.pop() {
+        let below = present.get(&here).and_then(|link| link.below);
+        let ports = present.values().filter(|link| link.controller == Some(here)).map(|link| link.index);
+        next.extend(below.into_iter().chain(ports).filter(|index| reached.insert(*index)));
+    }
+    upper != lower && reached.contains(&lower)
 }
 
 /// What to tell of a mode that vip-ctl had to choose.

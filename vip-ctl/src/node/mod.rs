@@ -7,6 +7,7 @@
 mod attaching;
 pub mod parts;
 pub mod plan;
+mod sites;
 mod ways;
 mod ways_in;
 
@@ -30,6 +31,7 @@ use crate::{
         local_in,
     },
     exit::Exit,
+    home::Home,
     host::{Host, HostError, Interface, Saved, stray_text},
     mode::Mode,
     paths::Paths,
@@ -48,6 +50,8 @@ pub struct GroupSetup {
     pub hold: Duration,
     /// Its VIPs.
     pub vips: Vec<IpAddr>,
+    /// The interface and the prefix of those that have any.
+    pub homes: BTreeMap<IpAddr, Home>,
 }
 
 /// What the node shall have.
@@ -57,6 +61,8 @@ pub struct Setup {
     pub interfaces: Vec<String>,
     /// How to run the way in where that is not left to vip-ctl, by interface.
     pub modes: BTreeMap<String, Mode>,
+    /// Those of them that only guard: no VIP is answered or announced there.
+    pub silent: BTreeSet<String>,
     /// How to attach to them.
     pub how: How,
     /// Groups to add or change.
@@ -160,6 +166,7 @@ pub fn set_up(paths: &Paths, setup: &Setup) -> Result<Node, NodeError> {
     let present = host.interfaces()?;
     let interfaces = chosen(&setup.interfaces, &present)?;
     refuse_ordinary_addresses(&host, setup)?;
+    sites::refuse_unguarded(&paths.bpf_dir, setup)?;
     match DataPlane::open(&paths.bpf_dir) {
         Ok(plane) => {
             refuse_mixing(&plane, setup)?;
@@ -199,16 +206,16 @@ pub fn set_up(paths: &Paths, setup: &Setup) -> Result<Node, NodeError> {
 pub fn is_in_maps(paths: &Paths, setup: &Setup) -> bool {
     let Ok(plane) = DataPlane::open(&paths.bpf_dir) else { return false };
     let Ok(vips) = plane.vips() else { return false };
-    let mut own: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    let mut own: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
     for (vip, entry) in vips {
-        own.entry(entry.group).or_default().insert(vip);
+        own.entry(entry.group).or_default().insert(vip, sites::of_entry(&entry));
     }
     let mut there: BTreeMap<_, _> = plane.groups().into_iter().map(|g| (g.name.clone(), g)).collect();
     let is_as_wanted = |wanted: &GroupSetup| {
         there.remove(&wanted.name).is_some_and(|group| {
             group.mode == wanted.mode
                 && u128::from(group.hold_ns_max) == wanted.hold.as_nanos()
-                && own.remove(&group.index).unwrap_or_default() == wanted.vips.iter().copied().collect()
+                && own.remove(&group.index).unwrap_or_default() == sites::of_group(wanted, sites::index_of)
         })
     };
     setup.groups.iter().all(is_as_wanted) && there.is_empty() && clock::is_the_kernels()
@@ -420,7 +427,8 @@ impl Node {
     fn put(&mut self, groups: &[GroupSetup]) -> Result<Vec<IpAddr>, NodeError> {
         let places = self.put_groups(groups)?;
         let of = |(group, index): (&GroupSetup, GroupIndex)| {
-            group.vips.iter().map(|vip| (*vip, index)).collect::<Vec<_>>()
+            let sites = sites::of_group(group, sites::index_of);
+            sites.into_iter().map(move |(vip, site)| (vip, index, site))
         };
         Ok(self.plane.put_vips(groups.iter().zip(places).flat_map(of))?)
     }
@@ -451,20 +459,12 @@ impl Node {
         Ok(())
     }
 
-    /// Every VIP's group.
-    ///
-    /// # Errors
-    /// [`NodeError`] if the maps can't be read.
-    pub fn vip_groups(&self) -> Result<BTreeMap<IpAddr, GroupIndex>, NodeError> {
-        Ok(self.plane.vips()?.into_iter().map(|(vip, entry)| (vip, entry.group)).collect())
-    }
-
     /// The first VIP that an interface has as an ordinary address; see [`Host::ordinary`].
     ///
     /// # Errors
     /// [`NodeError`].
     pub fn stray(&self) -> Result<Option<(IpAddr, String)>, NodeError> {
-        Ok(self.host.ordinary(&self.vip_groups()?.into_keys().collect())?)
+        Ok(self.host.ordinary(&self.plane.vips()?.into_keys().collect())?)
     }
 
     /// Puts back what somebody removed of what this node needs on its host.

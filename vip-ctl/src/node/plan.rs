@@ -16,6 +16,7 @@ pub fn of_set_up(paths: &Paths, setup: &Setup) -> Result<Vec<String>, NodeError>
     let present = host.interfaces()?;
     let interfaces = chosen(&setup.interfaces, &present)?;
     refuse_ordinary_addresses(&host, setup)?;
+    super::sites::refuse_unguarded(&paths.bpf_dir, setup)?;
     let plane = opened(paths)?;
     if let Some(plane) = &plane {
         refuse_mixing(plane, setup)?;

@@ -1,44 +1,45 @@
-//! How local clients of groups that other nodes hold leave this host.
+//! How local clients of groups that other nodes hold leave this host, and the subnets
+//! that VIPs bring with them.
 
-use std::{collections::BTreeMap, net::IpAddr, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::Path,
+};
 
-use vip_common::GroupIndex;
+use vip_common::{GroupIndex, IfaceConfig, VipEntry};
 
-use super::{Node, NodeError};
+use super::{Node, NodeError, sites};
 use crate::{
     dataplane::attach,
-    host::{Host, Place, Reach, is_on_link, source_among},
+    host::{Host, Place, Reach, Subnet, is_on_link, source_among},
 };
 
 /// The ways out, for all groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ways {
-    /// The first interface that the data plane is on.
-    pub ifindex: Option<u32>,
-    /// The VIPs of each group, and the source address of their local clients'
-    /// packets; `None` leaves the choice to the kernel.
-    pub sources: BTreeMap<GroupIndex, Vec<(IpAddr, Option<IpAddr>)>>,
+    /// The VIPs of each group, and where their local clients go while another node holds
+    /// them; if there is no way out, they stay here.
+    pub outs: BTreeMap<GroupIndex, Vec<(IpAddr, Place)>>,
 }
 
 impl Ways {
     /// Where local clients of a group's VIPs shall go, depending on whether the
-    /// group is here; if there is no way out, they stay here.
+    /// group is here.
     pub fn places(&self, group: GroupIndex, is_here: bool) -> impl Iterator<Item = (IpAddr, Place)> {
-        let out = self.ifindex.filter(|_| !is_here);
-        let place = move |source| out.map_or(Place::Here, |ifindex| Place::Out { ifindex, source });
-        let vips = self.sources.get(&group).into_iter().flatten();
-        vips.map(move |(vip, source)| (*vip, place(*source)))
+        let vips = self.outs.get(&group).into_iter().flatten();
+        vips.map(move |(vip, out)| (*vip, if is_here { Place::Here } else { *out }))
     }
 }
 
 /// Whose packets our routing rule is for. With one guarded interface, all but what
 /// comes in by that. With several, the host's own processes' alone, since a rule
-/// names only one interface; likewise where a VIP is in no subnet of the interface:
-/// then its packets may come in by one above it, as for a VLAN.
+/// names only one interface; likewise where a VIP names no interface and is in no subnet
+/// of this one: then its packets may come in by one above it, as for a VLAN.
 ///
 /// # Errors
 /// [`NodeError`].
-pub fn reach<T>(host: &Host, dir: &Path, vips: &BTreeMap<IpAddr, T>) -> Result<Reach, NodeError> {
+pub fn reach(host: &Host, dir: &Path, vips: &BTreeMap<IpAddr, VipEntry>) -> Result<Reach, NodeError> {
     let mut guarded = attach::interfaces(dir)?.into_iter();
     let (Some((ifindex, name)), None) = (guarded.next(), guarded.next()) else {
         return Ok(Reach::Processes);
@@ -49,31 +50,78 @@ pub fn reach<T>(host: &Host, dir: &Path, vips: &BTreeMap<IpAddr, T>) -> Result<R
         return Ok(Reach::Processes);
     }
     let addresses = host.addresses(ifindex)?;
-    let is_way_in = !addresses.is_empty() && vips.keys().all(|vip| is_on_link(&addresses, *vip));
+    let is_here = |(vip, entry): (&IpAddr, &VipEntry)| entry.home == ifindex || is_on_link(&addresses, *vip);
+    let is_way_in = !addresses.is_empty() && vips.iter().all(is_here);
     Ok(if is_way_in { Reach::AllBut(name) } else { Reach::Processes })
+}
+
+/// The interfaces with the data plane on them, and their addresses.
+struct Exits {
+    ifaces: BTreeMap<u32, IfaceConfig>,
+    addresses: BTreeMap<u32, Vec<(IpAddr, u8)>>,
+}
+
+impl Exits {
+    fn addresses(&self, ifindex: u32) -> &[(IpAddr, u8)] {
+        self.addresses.get(&ifindex).map_or(&[], Vec::as_slice)
+    }
+
+    fn of(&self, vip: IpAddr, entry: &VipEntry) -> Option<u32> {
+        let is_on_link = |ifindex, vip| is_on_link(self.addresses(ifindex), vip);
+        sites::exit_of(vip, entry, &self.ifaces, is_on_link)
+    }
 }
 
 impl Node {
     /// Puts on the host what it needs for the VIPs in the map; see [`Host::ensure`].
     pub(super) fn ensure_host(&self) -> Result<Vec<String>, NodeError> {
-        let vips = self.vip_groups()?;
-        Ok(self.host.ensure(&vips, &reach(&self.host, self.plane.dir(), &vips)?)?)
+        let vips = self.plane.vips()?;
+        let mut done = self.host.ensure(&vips, &reach(&self.host, self.plane.dir(), &vips)?)?;
+        done.extend(self.host.connect(&self.subnets(&vips)?)?);
+        Ok(done)
+    }
+
+    fn exits(&self) -> Result<Exits, NodeError> {
+        let guarded = attach::interfaces(self.plane.dir())?;
+        let mut ifaces = self.plane.ifaces()?;
+        ifaces.retain(|ifindex, _| guarded.contains_key(ifindex));
+        let of = |ifindex: &u32| Ok((*ifindex, self.host.addresses(*ifindex)?));
+        let addresses = ifaces.keys().map(of).collect::<Result<_, NodeError>>()?;
+        Ok(Exits { ifaces, addresses })
+    }
+
+    /// The subnets of VIPs in which this host has no address.
+    fn subnets(&self, vips: &BTreeMap<IpAddr, VipEntry>) -> Result<BTreeSet<Subnet>, NodeError> {
+        let mut with_prefix = vips.iter().filter(|(_, entry)| entry.prefix > 0).peekable();
+        if with_prefix.peek().is_none() {
+            return Ok(BTreeSet::new());
+        }
+        let exits = self.exits()?;
+        let of = |(vip, entry): (&IpAddr, &VipEntry)| {
+            let ifindex = exits.of(*vip, entry)?;
+            let has_address = is_on_link(exits.addresses(ifindex), *vip);
+            let subnet = Subnet::of(*vip, sites::of_entry(entry).prefix, ifindex);
+            (!has_address).then_some(subnet)
+        };
+        Ok(with_prefix.filter_map(of).collect())
     }
 
     /// The ways out as they are now. Reads all VIPs of the map, the pins and the
-    /// interface's addresses: ask once for many groups.
+    /// interfaces' addresses: ask once for many groups.
     ///
     /// # Errors
     /// [`NodeError`].
     pub fn ways(&self) -> Result<Ways, NodeError> {
-        let vips = self.vip_groups()?;
-        let ifindex = attach::interfaces(self.plane.dir())?.into_keys().next();
-        let addresses = ifindex.map(|ifindex| self.host.addresses(ifindex)).transpose()?.unwrap_or_default();
-        let mut sources: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for (vip, group) in &vips {
-            sources.entry(*group).or_default().push((*vip, source_among(&addresses, *vip, &vips)));
+        let (vips, exits) = (self.plane.vips()?, self.exits()?);
+        let mut outs: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (vip, entry) in &vips {
+            let out = exits.of(*vip, entry).map_or(Place::Here, |ifindex| {
+                let source = source_among(exits.addresses(ifindex), *vip, &vips);
+                Place::Out { ifindex, source }
+            });
+            outs.entry(entry.group).or_default().push((*vip, out));
         }
-        Ok(Ways { ifindex, sources })
+        Ok(Ways { outs })
     }
 
     /// Makes a group's local clients go to the group's holder.

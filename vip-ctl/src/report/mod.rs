@@ -351,7 +351,11 @@ mod tests {
 
     #[test]
     fn each_group_gets_its_own_vips_in_order() {
-        let entry = |group: u32, slot: u32| VipEntry { group: GroupIndex(group), slot: VipSlot(slot) };
+        let entry = |group: u32, slot: u32| VipEntry {
+            group: GroupIndex(group),
+            slot: VipSlot(slot),
+            ..VipEntry::default()
+        };
         let address = |last: u8| IpAddr::from([10, 0, 1, last]);
         let vips = [(address(9), entry(2, 1)), (address(3), entry(2, 2)), (address(5), entry(1, 3))];
         let groups = by_group(vips.into());

@@ -9,6 +9,7 @@ use vip_common::{
         HEADER_LEN, HEADER_TAG_AT, HeaderKey, KIND_DATA, OTHERS_PASSED, STALE_PASSED, STRANGERS_PASSED,
         SessionBounds, SessionKey, WIRE_VERSION,
     },
+    layout::ANYWHERE,
     verdict::CLASSES,
 };
 
@@ -30,6 +31,10 @@ struct Fake {
     peers: BTreeMap<Endpoint, Admits>,
     random: u32,
     ifaces: BTreeMap<u32, [u8; 6]>,
+    /// Of every interface.
+    flags: u16,
+    /// The index of the VIP's own interface.
+    home: u32,
     counted: RefCell<Vec<(VipSlot, Counter)>>,
     events: RefCell<Vec<Event>>,
     /// The client of which the agent was told last.
@@ -43,6 +48,8 @@ fn maps(fence: Fence) -> Fake {
         peers: BTreeMap::new(),
         random: 1,
         ifaces: BTreeMap::from([(IFINDEX, OUR_MAC)]),
+        flags: 0,
+        home: ANYWHERE,
         counted: RefCell::default(),
         events: RefCell::default(),
         stale: RefCell::default(),
@@ -51,14 +58,16 @@ fn maps(fence: Fence) -> Fake {
 
 impl Maps for Fake {
     fn vip(&self, address: [u8; 4]) -> Option<VipEntry> {
-        (address == VIP).then_some(VipEntry { group: GroupIndex(1), slot: SLOT })
+        let entry = VipEntry { group: GroupIndex(1), slot: SLOT, home: self.home, prefix: 0 };
+        (address == VIP).then_some(entry)
     }
     fn fence(&self, group: GroupIndex) -> Fence {
         assert_eq!(group, GroupIndex(1));
         self.fence
     }
-    fn mac(&self, ifindex: u32) -> Option<[u8; 6]> {
-        self.ifaces.get(&ifindex).copied()
+    fn iface(&self, ifindex: u32) -> Option<IfaceConfig> {
+        let mac = self.ifaces.get(&ifindex).copied();
+        mac.map(|mac| IfaceConfig { mac, flags: self.flags })
     }
     fn is_agent(&self, endpoint: &Endpoint) -> bool {
         *endpoint == self.agent
@@ -129,18 +138,31 @@ fn under<T>(expected: [T; 4]) -> impl Iterator<Item = (Fence, T)> {
 fn every_cell_of_the_table_is_what_happens() {
     for &class in CLASSES {
         let mut frame = match class {
-            Class::ArpRequest => ethernet(0, 0x0806, &arp_packet(1, CLIENT_MAC, CLIENT, VIP)),
-            Class::ArpClaim => ethernet(0, 0x0806, &arp_packet(2, PEER_MAC, VIP, VIP)),
-            Class::ArpOut => ethernet(0, 0x0806, &arp_packet(2, OUR_MAC, VIP, CLIENT)),
+            Class::ArpRequest | Class::ArpRequestElsewhere => {
+                ethernet(0, 0x0806, &arp_packet(1, CLIENT_MAC, CLIENT, VIP))
+            }
+            Class::ArpClaim | Class::ArpClaimElsewhere => {
+                ethernet(0, 0x0806, &arp_packet(2, PEER_MAC, VIP, VIP))
+            }
+            Class::ArpOut | Class::ArpOutElsewhere => {
+                ethernet(0, 0x0806, &arp_packet(2, OUR_MAC, VIP, CLIENT))
+            }
             Class::IpIn | Class::IpLocal | Class::IpLocalIn => ethernet(0, 0x0800, &ipv4(CLIENT, VIP)),
             Class::IpOut => ethernet(0, 0x0800, &ipv4(VIP, CLIENT)),
         };
         // An open fence writes its answer over the request, so it comes last.
         for fence in FENCES.into_iter().rev() {
-            let fake = maps(fence);
+            let mut fake = maps(fence);
+            if class == class.elsewhere() {
+                // IP packets don't ask whose interface it is.
+                fake.home = IFINDEX + 1;
+            }
             let verdict = match class {
                 Class::ArpRequest | Class::ArpClaim | Class::IpIn => run_in(&fake, &mut frame),
-                Class::ArpOut | Class::IpOut => egress(&view(&mut frame), &fake),
+                Class::ArpRequestElsewhere | Class::ArpClaimElsewhere => run_in(&fake, &mut frame),
+                Class::ArpOut | Class::IpOut | Class::ArpOutElsewhere => {
+                    egress(&view(&mut frame), &fake, IFINDEX)
+                }
                 Class::IpLocal => local(&view(&mut frame), &fake),
                 Class::IpLocalIn => local_in(VIP, &fake),
             };
@@ -305,9 +327,9 @@ fn egress_gate_holds_back_whatever_carries_the_vip_as_source() {
         let expected = if fence == Fence::Open { Verdict::Pass } else { Verdict::Drop };
         let fake = maps(fence);
         let mut packet = ethernet(0, 0x0800, &ipv4(VIP, CLIENT));
-        assert_eq!(egress(&view(&mut packet), &fake), expected);
+        assert_eq!(egress(&view(&mut packet), &fake, IFINDEX), expected);
         let mut announcement = ethernet(1, 0x0806, &arp_packet(2, OUR_MAC, VIP, VIP));
-        assert_eq!(egress(&view(&mut announcement), &fake), expected);
+        assert_eq!(egress(&view(&mut announcement), &fake, IFINDEX), expected);
         assert_eq!(*fake.counted.borrow(), [(SLOT, ip), (SLOT, arp)]);
     }
 }
@@ -320,7 +342,7 @@ fn egress_lets_everything_else_out() {
         ethernet(0, 0x0806, &arp_packet(1, OUR_MAC, CLIENT, VIP)),
         ethernet(0, 0x86dd, &[0; 40]),
     ] {
-        assert_eq!(egress(&view(&mut frame), &fake), Verdict::Pass);
+        assert_eq!(egress(&view(&mut frame), &fake, IFINDEX), Verdict::Pass);
     }
     assert!(fake.counted.borrow().is_empty());
 }
@@ -361,7 +383,7 @@ fn every_truncation_passes_and_is_counted_for_the_node_only() {
             assert_eq!(*fake.counted.borrow(), [(VipSlot::NODE, FrameTruncated)]);
             // On its way out it may have a VIP as source.
             let fake = maps(Fence::Open);
-            let verdict = egress(&view(&mut cut), &fake);
+            let verdict = egress(&view(&mut cut), &fake, IFINDEX);
             let held_back = (Verdict::Drop, vec![(VipSlot::NODE, FrameTruncatedOut)]);
             let expected = if len < readable { held_back } else { (Verdict::Pass, vec![]) };
             assert_eq!((verdict, fake.counted.take()), expected, "cut to {len} bytes");
@@ -376,7 +398,7 @@ fn a_third_tag_is_not_looked_through() {
     assert_eq!(run_in(&fake, &mut frame), Verdict::Pass);
     assert_eq!(*fake.counted.borrow(), [(VipSlot::NODE, FrameTagged)]);
     let fake = maps(Fence::Open);
-    assert_eq!(egress(&view(&mut frame), &fake), Verdict::Drop);
+    assert_eq!(egress(&view(&mut frame), &fake, IFINDEX), Verdict::Drop);
     assert_eq!(*fake.counted.borrow(), [(VipSlot::NODE, FrameTaggedOut)]);
 }
 
@@ -387,15 +409,15 @@ fn holder_of_one_vip_may_ask_for_another() {
     impl Maps for Two {
         fn vip(&self, address: [u8; 4]) -> Option<VipEntry> {
             if address == SECOND {
-                return Some(VipEntry { group: GroupIndex(2), slot: VipSlot(4) });
+                return Some(VipEntry { group: GroupIndex(2), slot: VipSlot(4), ..VipEntry::default() });
             }
             self.0.vip(address)
         }
         fn fence(&self, group: GroupIndex) -> Fence {
             if group == GroupIndex(2) { Fence::Open } else { Fence::NoLease }
         }
-        fn mac(&self, ifindex: u32) -> Option<[u8; 6]> {
-            self.0.mac(ifindex)
+        fn iface(&self, ifindex: u32) -> Option<IfaceConfig> {
+            self.0.iface(ifindex)
         }
         fn is_agent(&self, endpoint: &Endpoint) -> bool {
             self.0.is_agent(endpoint)
@@ -561,3 +583,5 @@ fn what_is_for_the_agent_passes_no_fence_and_what_agents_never_send_goes_on() {
         assert_eq!(run_in(&fake, &mut whole[..len].to_vec()), expected, "cut to {len} bytes");
     }
 }
+
+mod elsewhere;

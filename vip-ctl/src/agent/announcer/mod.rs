@@ -17,7 +17,7 @@ use std::{
 };
 
 use tracing::warn;
-use vip_common::{BootNs, GroupIndex};
+use vip_common::{BootNs, GroupIndex, IfaceConfig, VipEntry};
 
 use self::corrections::Corrections;
 use self::queue::{Next, Progress, Queue, Turn};
@@ -27,6 +27,7 @@ use crate::{
     clock,
     config::Garp,
     dataplane::{DataPlane, DataPlaneError, MapGroup},
+    mutant::{self, Mutant},
 };
 
 /// How long at least one reading of the maps serves for more than one group. What has gone
@@ -104,14 +105,16 @@ fn take(
     let now = clock::now();
     let Announce::Correct(client) = order else { return queue.order(order, now) };
     // A peer has named the VIP: is it one of this node's, and may this node answer for it?
-    let group = plane.vip(client.vip).and_then(|entry| plane.group_at(entry.group));
+    let entry = plane.vip(client.vip);
+    let group = entry.and_then(|entry| plane.group_at(entry.group));
     let is_here = group.is_some_and(|g| g.fence(plane.leases().load(g.index), now).is_open());
     if !is_here || !corrections.is_due(client, now) {
         return;
     }
-    for (ifindex, mac) in plane.ifaces().unwrap_or_default() {
+    let ifaces = plane.ifaces().unwrap_or_default();
+    for (ifindex, iface) in entry.iter().flat_map(|entry| homes(entry, &ifaces)) {
         // It sends again, and the next telling follows.
-        let _ = socket.tell(client.mac, ifindex, mac, client.vip);
+        let _ = socket.tell(client.mac, ifindex, iface.mac, client.vip);
     }
 }
 
@@ -124,7 +127,7 @@ struct Seen {
     groups: BTreeMap<GroupIndex, MapGroup>,
     /// In the order of their addresses.
     vips: BTreeMap<GroupIndex, Vec<IpAddr>>,
-    ifaces: BTreeMap<u32, [u8; 6]>,
+    ifaces: BTreeMap<u32, IfaceConfig>,
 }
 
 impl Seen {
@@ -169,24 +172,32 @@ fn announce(
     let mut last = turn.after;
     for vip in now {
         // It may have gone since the maps were read, and the gate holds back VIPs alone.
-        if plane.vip(*vip).is_none_or(|entry| entry.group != turn.group) {
+        let Some(entry) = plane.vip(*vip).filter(|entry| entry.group == turn.group) else {
             last = Some(*vip);
             continue;
-        }
-        for (ifindex, mac) in &seen.ifaces {
-            match socket.announce(*ifindex, *mac, *vip) {
+        };
+        for (ifindex, iface) in homes(&entry, &seen.ifaces) {
+            match socket.announce(ifindex, iface.mac, *vip) {
                 // The interfaces' queues are full.
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return (frames, Progress::Held(last)),
-                sent => troubles.sent(*ifindex, sent),
+                sent => troubles.sent(ifindex, sent),
             }
+            frames += FORMS.len();
         }
-        frames += frames_per_vip;
         last = Some(*vip);
     }
     match last {
         Some(last) if !later.is_empty() => (frames, Progress::Partly(last)),
         Some(_) | None => (frames, Progress::All),
     }
+}
+
+/// The interfaces on which a VIP is announced.
+fn homes(entry: &VipEntry, ifaces: &BTreeMap<u32, IfaceConfig>) -> impl Iterator<Item = (u32, IfaceConfig)> {
+    let is_home =
+        |ifindex, iface| entry.is_at_home(ifindex, iface) || mutant::is(Mutant::AnnouncedEverywhere);
+    let homes = ifaces.iter().filter(move |(ifindex, iface)| is_home(**ifindex, **iface));
+    homes.map(|(ifindex, iface)| (*ifindex, *iface))
 }
 
 /// For how many VIPs there is room; at least one.
@@ -257,6 +268,18 @@ mod tests {
         // The gate has dropped the frame, or the next repeat replaces it.
         assert!(!told(5, Some(libc::ENOBUFS)));
         assert!(told(5, Some(libc::ENODEV)));
+    }
+
+    #[test]
+    fn a_vip_is_announced_on_its_own_interface_or_on_all_that_announce() {
+        let iface = |flags| IfaceConfig { flags, ..IfaceConfig::default() };
+        let ifaces = BTreeMap::from([(2, iface(0)), (3, iface(IfaceConfig::SILENT)), (4, iface(0))]);
+        let on = |home| {
+            let entry = VipEntry { home, ..VipEntry::default() };
+            homes(&entry, &ifaces).map(|(ifindex, _)| ifindex).collect::<Vec<_>>()
+        };
+        assert_eq!(on(vip_common::layout::ANYWHERE), [2, 4]);
+        assert_eq!((on(4), on(vip_common::layout::NOWHERE)), (vec![4], Vec::new()));
     }
 
     #[test]

@@ -202,6 +202,7 @@ mod tests {
         Group {
             name: "db".into(),
             vips: Vec::new(),
+            homes: BTreeMap::new(),
             priorities: BTreeMap::new(),
             preempt: None,
             hooks: crate::config::Hooks::default(),

@@ -32,13 +32,15 @@ pub struct Judge {
     by_name: BTreeMap<String, GroupId>,
     /// The groups that track an interface.
     tracked: BTreeMap<String, Vec<GroupId>>,
+    /// The groups that are announced on an interface.
+    announced: BTreeMap<String, Vec<GroupId>>,
     /// Groups about which something may be new.
     unjudged: BTreeSet<GroupId>,
     /// Groups that wait with their verdict until everything of theirs is on this
     /// node.
     withheld: BTreeSet<GroupId>,
-    /// What kept this node from serving any group, at the last judgement.
-    trouble: Option<String>,
+    /// Why interfaces could not be served on, at the last judgement.
+    troubles: BTreeMap<String, String>,
     /// Why tracked interfaces were down at that time.
     downs: BTreeMap<String, String>,
 }
@@ -58,41 +60,50 @@ struct Watched {
     /// By check.
     verdicts: BTreeMap<String, Option<CheckResult>>,
     track: Vec<String>,
+    /// The interfaces on which its VIPs are announced.
+    homes: BTreeSet<String>,
     when_all_fail: WhenAllFail,
     /// The last verdict that was returned.
     told: Option<(Option<Eligible>, Option<String>)>,
 }
 
 impl Judge {
-    /// A judge that knows nothing of any check.
+    /// A judge that knows nothing of any check. `announcing` are the interfaces of VIPs
+    /// that have none of their own.
     #[must_use]
-    pub fn new(groups: &[config::Group]) -> Self {
+    pub fn new(groups: &[config::Group], announcing: &[String]) -> Self {
         let groups = groups.iter().map(|group| Watched {
             name: group.name.clone(),
             checks: group.health.checks.clone(),
             verdicts: group.health.checks.iter().map(|check| (check.name.clone(), None)).collect(),
             track: group.health.track_interface.clone(),
+            homes: homes(group, announcing),
             when_all_fail: group.health.when_all_fail,
             told: None,
         });
         let groups: ByGroup<Watched> = groups.collect();
         let by_name = groups.with_ids().map(|(id, group)| (group.name.clone(), id)).collect();
         let mut tracked: BTreeMap<String, Vec<GroupId>> = BTreeMap::new();
+        let mut announced: BTreeMap<String, Vec<GroupId>> = BTreeMap::new();
         for (id, group) in groups.with_ids() {
             for name in &group.track {
                 tracked.entry(name.clone()).or_default().push(id);
             }
+            for name in &group.homes {
+                announced.entry(name.clone()).or_default().push(id);
+            }
         }
         let unjudged = groups.ids().collect();
         let withheld = BTreeSet::new();
-        Self { groups, by_name, tracked, unjudged, withheld, trouble: None, downs: BTreeMap::new() }
+        let (troubles, downs) = (BTreeMap::new(), BTreeMap::new());
+        Self { groups, by_name, tracked, announced, unjudged, withheld, troubles, downs }
     }
 
     /// Goes on with other groups. Keeps what is known of checks that are the
     /// same, and returns everything anew. `withheld` are the names of groups that
     /// wait for [`Judge::admit`].
-    pub fn regroup(&mut self, groups: &[config::Group], withheld: &BTreeSet<String>) {
-        let old = std::mem::replace(self, Self::new(groups));
+    pub fn regroup(&mut self, groups: &[config::Group], announcing: &[String], withheld: &BTreeSet<String>) {
+        let old = std::mem::replace(self, Self::new(groups, announcing));
         for group in &mut self.groups {
             let Some(was) = old.by_name.get(&group.name).map(|id| &old.groups[*id]) else { continue };
             group.told = was.told.clone().filter(|_| mutant::is(Mutant::NotToldAnew));
@@ -134,14 +145,28 @@ impl Judge {
         self.groups.get(group).map_or("?", |group| group.name.as_str())
     }
 
-    /// Judges the groups about which something may be new. `trouble` is what
-    /// keeps this node from serving any group. Returns what has changed since the
-    /// last time.
-    pub fn judge(&mut self, trouble: Option<&str>, links: &BTreeMap<u32, Interface>) -> Vec<News> {
-        if self.trouble.as_deref() != trouble {
-            self.trouble = trouble.map(str::to_owned);
-            self.unjudged.extend(self.groups.ids());
+    /// Is any group announced on this interface?
+    #[must_use]
+    pub fn announces(&self, interface: &str) -> bool {
+        self.announced.contains_key(interface) || mutant::is(Mutant::EveryInterface)
+    }
+
+    /// Judges the groups about which something may be new. `troubles` are the
+    /// interfaces of this node that can't be served on, and why. Returns what has changed
+    /// since the last time.
+    pub fn judge(
+        &mut self,
+        troubles: BTreeMap<String, String>,
+        links: &BTreeMap<u32, Interface>,
+    ) -> Vec<News> {
+        let differs = |name: &&String| troubles.get(*name) != self.troubles.get(*name);
+        for name in troubles.keys().chain(self.troubles.keys()).filter(differs) {
+            if mutant::is(Mutant::EveryInterface) {
+                self.unjudged.extend(self.groups.ids());
+            }
+            self.unjudged.extend(self.announced.get(name).into_iter().flatten());
         }
+        self.troubles = troubles;
         let down_now = |name: &String| Some((name.clone(), down(name, links)?));
         let downs: BTreeMap<_, _> = self.tracked.keys().filter_map(down_now).collect();
         let is_new = |name: &&String| downs.get(*name) != self.downs.get(*name);
@@ -154,7 +179,7 @@ impl Judge {
                 continue;
             }
             let group = &mut self.groups[id];
-            let now = group.judge(trouble, &self.downs);
+            let now = group.judge(&self.troubles, &self.downs);
             if group.told.as_ref() != Some(&now) {
                 group.told = Some(now.clone());
                 news.push(News { group: id, word: now.0, why: now.1 });
@@ -167,10 +192,11 @@ impl Judge {
 impl Watched {
     fn judge(
         &self,
-        trouble: Option<&str>,
+        troubles: &BTreeMap<String, String>,
         downs: &BTreeMap<String, String>,
     ) -> (Option<Eligible>, Option<String>) {
-        if let Some(trouble) = trouble {
+        let is_ours = |name: &String| self.homes.contains(name) || mutant::is(Mutant::EveryInterface);
+        if let Some((_, trouble)) = troubles.iter().find(|(name, _)| is_ours(name)) {
             let keeps = mutant::is(Mutant::KeepsInTrouble) && self.when_all_fail == WhenAllFail::Keep;
             return (Some(if keeps { Eligible::Unwell } else { Eligible::No }), Some(trouble.to_owned()));
         }
@@ -194,6 +220,14 @@ impl Watched {
     }
 }
 
+/// The interfaces on which a group's VIPs are announced.
+fn homes(group: &config::Group, announcing: &[String]) -> BTreeSet<String> {
+    let of = |vip| group.homes.get(vip).and_then(|home| home.interface.as_ref());
+    let own = group.vips.iter().filter_map(of);
+    let is_anywhere = group.vips.is_empty() || group.vips.iter().any(|vip| of(vip).is_none());
+    own.chain(announcing.iter().filter(|_| is_anywhere)).cloned().collect()
+}
+
 /// Why an interface carries no traffic; `None` if it does.
 pub fn down(name: &str, links: &BTreeMap<u32, Interface>) -> Option<String> {
     match links.values().find(|link| link.name == name) {
@@ -210,7 +244,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Check, CheckKind, Health};
+    use crate::{
+        config::{Check, CheckKind, Health},
+        home::Home,
+    };
 
     fn group(name: &str, checks: &[&str], track: &[&str], when_all_fail: WhenAllFail) -> config::Group {
         let second = Duration::from_secs(1);
@@ -227,11 +264,23 @@ mod tests {
         config::Group {
             name: name.into(),
             vips: Vec::new(),
+            homes: BTreeMap::new(),
             priorities: BTreeMap::new(),
             preempt: None,
             hooks: crate::config::Hooks::default(),
             health,
         }
+    }
+
+    const ETH0: &str = "eth0";
+
+    fn judge_of(groups: &[config::Group]) -> Judge {
+        Judge::new(groups, &[ETH0.to_owned()])
+    }
+
+    /// What eth0 suffers from.
+    fn trouble(why: Option<&str>) -> BTreeMap<String, String> {
+        why.map(|why| (ETH0.to_owned(), why.to_owned())).into_iter().collect()
     }
 
     fn links(carrier: bool) -> BTreeMap<u32, Interface> {
@@ -245,53 +294,59 @@ mod tests {
 
     #[test]
     fn a_group_without_checks_is_served_by_who_can() {
-        let mut judge = Judge::new(&[group("a", &[], &[], WhenAllFail::Keep)]);
-        assert_eq!(said(&judge.judge(None, &links(true))), [(0, Some(Eligible::Yes), None)]);
-        assert_eq!(judge.judge(None, &links(true)), []);
+        let mut judge = judge_of(&[group("a", &[], &[], WhenAllFail::Keep)]);
+        assert_eq!(said(&judge.judge(trouble(None), &links(true))), [(0, Some(Eligible::Yes), None)]);
+        assert_eq!(judge.judge(trouble(None), &links(true)), []);
         // A node that can't serve keeps nothing.
         let no = (0, Some(Eligible::No), Some("eth0 is gone"));
-        assert_eq!(said(&judge.judge(Some("eth0 is gone"), &links(true))), [no]);
+        assert_eq!(said(&judge.judge(trouble(Some("eth0 is gone")), &links(true))), [no]);
     }
 
     #[test]
     fn nothing_is_said_before_every_check_has_a_verdict_unless_one_fails() {
-        let mut judge = Judge::new(&[group("a", &["x", "y"], &[], WhenAllFail::Release)]);
-        assert_eq!(said(&judge.judge(None, &links(true))), [(0, None, Some("check x has no result yet"))]);
+        let mut judge = judge_of(&[group("a", &["x", "y"], &[], WhenAllFail::Release)]);
+        assert_eq!(
+            said(&judge.judge(trouble(None), &links(true))),
+            [(0, None, Some("check x has no result yet"))]
+        );
         judge.note("a", "x", None);
         judge.note("b", "y", None);
-        assert_eq!(said(&judge.judge(None, &links(true))), [(0, None, Some("check y has no result yet"))]);
+        assert_eq!(
+            said(&judge.judge(trouble(None), &links(true))),
+            [(0, None, Some("check y has no result yet"))]
+        );
         judge.note("a", "y", None);
-        assert_eq!(said(&judge.judge(None, &links(true))), [(0, Some(Eligible::Yes), None)]);
+        assert_eq!(said(&judge.judge(trouble(None), &links(true))), [(0, Some(Eligible::Yes), None)]);
         judge.note("a", "x", Some("refused".into()));
         let no = (0, Some(Eligible::No), Some("check x: refused"));
-        assert_eq!(said(&judge.judge(None, &links(true))), [no]);
-        let mut judge = Judge::new(&[group("a", &["x", "y"], &[], WhenAllFail::Keep)]);
+        assert_eq!(said(&judge.judge(trouble(None), &links(true))), [no]);
+        let mut judge = judge_of(&[group("a", &["x", "y"], &[], WhenAllFail::Keep)]);
         judge.note("a", "y", Some("refused".into()));
         let unwell = (0, Some(Eligible::Unwell), Some("check y: refused"));
-        assert_eq!(said(&judge.judge(None, &links(true))), [unwell]);
+        assert_eq!(said(&judge.judge(trouble(None), &links(true))), [unwell]);
     }
 
     #[test]
     fn other_groups_are_told_anew_and_checks_that_stay_are_known() {
         let old =
             [group("a", &["x", "y"], &[], WhenAllFail::Release), group("b", &[], &[], WhenAllFail::Release)];
-        let mut judge = Judge::new(&old);
+        let mut judge = judge_of(&old);
         judge.note("a", "x", None);
         judge.note("a", "y", Some("refused".into()));
-        judge.judge(None, &links(true));
+        judge.judge(trouble(None), &links(true));
         let mut next = [group("0", &["x"], &[], WhenAllFail::Release), old[0].clone()];
         // Another check with the same name has to prove itself.
         next[1].health.checks[1].fall = 2;
-        judge.regroup(&next, &BTreeSet::new());
+        judge.regroup(&next, &[ETH0.to_owned()], &BTreeSet::new());
         let wait = |group, check| (group, None, Some(check));
         let both = [wait(0, "check x has no result yet"), wait(1, "check y has no result yet")];
-        assert_eq!(said(&judge.judge(None, &links(true))), both);
+        assert_eq!(said(&judge.judge(trouble(None), &links(true))), both);
         judge.note("a", "y", None);
-        assert_eq!(said(&judge.judge(None, &links(true))), [(1, Some(Eligible::Yes), None)]);
+        assert_eq!(said(&judge.judge(trouble(None), &links(true))), [(1, Some(Eligible::Yes), None)]);
         // With other groups under the same numbers, everything has to be told anew.
-        judge.regroup(&next, &BTreeSet::new());
+        judge.regroup(&next, &[ETH0.to_owned()], &BTreeSet::new());
         let both = [wait(0, "check x has no result yet"), (1, Some(Eligible::Yes), None)];
-        assert_eq!(said(&judge.judge(None, &links(true))), both);
+        assert_eq!(said(&judge.judge(trouble(None), &links(true))), both);
     }
 
     #[test]
@@ -301,49 +356,72 @@ mod tests {
             group("b", &[], &["eth1"], WhenAllFail::Keep),
             group("c", &[], &[], WhenAllFail::Release),
         ];
-        let mut judge = Judge::new(&groups);
+        let mut judge = judge_of(&groups);
         assert!(judge.tracks("eth1") && !judge.tracks("eth0"));
         let yes = |group| (group, Some(Eligible::Yes), None);
-        assert_eq!(said(&judge.judge(None, &links(true))), [yes(0), yes(1), yes(2)]);
+        assert_eq!(said(&judge.judge(trouble(None), &links(true))), [yes(0), yes(1), yes(2)]);
         let why = Some("eth1 has no carrier");
         let gone = [(0, Some(Eligible::No), why), (1, Some(Eligible::Unwell), why)];
-        assert_eq!(said(&judge.judge(None, &links(false))), gone);
-        assert_eq!(said(&judge.judge(None, &links(true))), [yes(0), yes(1)]);
-        judge.judge(None, &BTreeMap::new());
-        assert_eq!(said(&judge.judge(None, &links(true))), [yes(0), yes(1)]);
+        assert_eq!(said(&judge.judge(trouble(None), &links(false))), gone);
+        assert_eq!(said(&judge.judge(trouble(None), &links(true))), [yes(0), yes(1)]);
+        judge.judge(trouble(None), &BTreeMap::new());
+        assert_eq!(said(&judge.judge(trouble(None), &links(true))), [yes(0), yes(1)]);
     }
+
+    #[test]
+    fn an_interface_concerns_the_groups_that_are_announced_on_it() {
+        let mut groups = ["lan", "both", "wan"].map(|name| group(name, &[], &[], WhenAllFail::Keep));
+        let vips = ["10.0.1.12", "203.0.113.5"].map(|vip| vip.parse().unwrap());
+        let home = |vip| (vip, Home { interface: Some("wan0".into()), prefix: None });
+        for (group, own, at_wan) in [(0, &vips[..1], None), (1, &vips[..], Some(1)), (2, &vips[1..], Some(1))]
+        {
+            groups[group].vips = own.to_vec();
+            groups[group].homes = at_wan.map(|at: usize| home(vips[at])).into_iter().collect();
+        }
+        let mut judge = judge_of(&groups);
+        assert!(judge.announces(ETH0) && judge.announces("wan0") && !judge.announces("docker0"));
+        let at = |name: &str| BTreeMap::from([(name.to_owned(), format!("{name} is gone"))]);
+        let yes = |group| (group, Some(Eligible::Yes), None);
+        assert_eq!(said(&judge.judge(at("docker0"), &links(true))), [yes(0), yes(1), yes(2)]);
+        let no = |group| (group, Some(Eligible::No), Some("wan0 is gone"));
+        assert_eq!(said(&judge.judge(at("wan0"), &links(true))), [no(1), no(2)]);
+        let lan = |group| (group, Some(Eligible::No), Some("eth0 is gone"));
+        assert_eq!(said(&judge.judge(at(ETH0), &links(true))), [lan(0), lan(1), yes(2)]);
+        assert_eq!(said(&judge.judge(BTreeMap::new(), &links(true))), [yes(0), yes(1)]);
+    }
+
     #[test]
     fn a_verdict_costs_a_look_at_its_own_group() {
         let names: Vec<_> = (0..1_000).map(|number| format!("g{number}")).collect();
         let mut groups: Vec<_> =
             names.iter().map(|name| group(name, &["x"], &[], WhenAllFail::Release)).collect();
         groups[7].health.track_interface = vec!["eth1".into()];
-        let mut judge = Judge::new(&groups);
-        judge.judge(None, &links(true));
+        let mut judge = judge_of(&groups);
+        judge.judge(trouble(None), &links(true));
         assert_eq!(judge.unjudged.len(), 0);
         judge.note("g500", "x", Some("refused".into()));
         judge.note("g500", "y", None);
         judge.note("nobody", "x", None);
         assert_eq!(judge.unjudged.iter().copied().collect::<Vec<_>>(), [GroupId(500)]);
-        let news = judge.judge(None, &links(true));
+        let news = judge.judge(trouble(None), &links(true));
         assert_eq!(said(&news), [(500, Some(Eligible::No), Some("check x: refused"))]);
         // Every group that an interface concerns gets its verdict.
-        let news = judge.judge(None, &links(false));
+        let news = judge.judge(trouble(None), &links(false));
         assert_eq!(said(&news), [(7, Some(Eligible::No), Some("eth1 has no carrier"))]);
-        assert_eq!(judge.judge(Some("eth0 is gone"), &links(false)).len(), 1_000);
+        assert_eq!(judge.judge(trouble(Some("eth0 is gone")), &links(false)).len(), 1_000);
     }
 
     #[test]
     fn a_group_that_is_not_there_yet_is_not_judged() {
         let groups = [group("a", &[], &[], WhenAllFail::Release), group("b", &[], &[], WhenAllFail::Release)];
-        let mut judge = Judge::new(&groups[..1]);
-        judge.judge(None, &links(true));
-        judge.regroup(&groups, &["b".to_owned()].into());
+        let mut judge = judge_of(&groups[..1]);
+        judge.judge(trouble(None), &links(true));
+        judge.regroup(&groups, &[ETH0.to_owned()], &["b".to_owned()].into());
         let yes = |group| (group, Some(Eligible::Yes), None);
-        assert_eq!(said(&judge.judge(None, &links(true))), [yes(0)]);
+        assert_eq!(said(&judge.judge(trouble(None), &links(true))), [yes(0)]);
         let no = |group| (group, Some(Eligible::No), Some("eth0 is gone"));
-        assert_eq!(said(&judge.judge(Some("eth0 is gone"), &links(true))), [no(0)]);
+        assert_eq!(said(&judge.judge(trouble(Some("eth0 is gone")), &links(true))), [no(0)]);
         judge.admit();
-        assert_eq!(said(&judge.judge(Some("eth0 is gone"), &links(true))), [no(1)]);
+        assert_eq!(said(&judge.judge(trouble(Some("eth0 is gone")), &links(true))), [no(1)]);
     }
 }

@@ -9,7 +9,7 @@ pub mod eligibility;
 mod links;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, RecvTimeoutError, Sender},
@@ -71,12 +71,14 @@ pub struct Serving<T, L> {
     pub links: L,
     /// The interfaces that the data plane has to be on.
     pub interfaces: Vec<String>,
+    /// Those of them on which VIPs are announced that name none.
+    pub announcing: Vec<String>,
     /// The eligibility of every group.
     pub judge: Judge,
     /// Where `status` and the metrics read it.
     pub board: Arc<Board>,
-    /// An interface without a program, after the keeper's last try to attach it.
-    pub unprogrammed: Option<String>,
+    /// Interfaces without a program, after the keeper's last try to attach it.
+    pub unprogrammed: BTreeSet<String>,
     /// Polls since the keeper was told of that.
     pub polls_without: u32,
     /// Could this node serve at all, at the last judgement?
@@ -122,7 +124,8 @@ impl<T: Tell, L: Links> Handle<T, L> {
         let mut serving = lock(&self.0);
         serving.is_held = false;
         serving.interfaces = interfaces.to_vec();
-        serving.judge.regroup(groups, withheld);
+        let announcing = serving.announcing.clone();
+        serving.judge.regroup(groups, &announcing, withheld);
         serving.judge()
     }
 
@@ -204,9 +207,9 @@ impl<T: Tell, L: Links> Serving<T, L> {
     fn look_at_programs(&mut self) {
         match self.links.present() {
             Ok(present) => {
-                let mut ours = present.values().filter(|link| self.interfaces.contains(&link.name));
-                self.unprogrammed =
-                    ours.find(|link| !self.links.has_program(link)).map(|link| link.name.clone());
+                let ours = present.values().filter(|link| self.interfaces.contains(&link.name));
+                let without = ours.filter(|link| !self.links.has_program(link));
+                self.unprogrammed = without.map(|link| link.name.clone()).collect();
             }
             Err(e) => error!("{e}"),
         }
@@ -218,7 +221,7 @@ impl<T: Tell, L: Links> Serving<T, L> {
         if self.is_held {
             return Vec::new();
         }
-        if self.unprogrammed.is_some() {
+        if !self.unprogrammed.is_empty() {
             // The obstacle to the keeper's last try may be gone.
             self.polls_without = (self.polls_without + 1) % POLLS_WITHOUT;
             return (self.polls_without == 0)
@@ -234,8 +237,8 @@ impl<T: Tell, L: Links> Serving<T, L> {
                 false
             }
         };
-        self.unprogrammed = self.interfaces.iter().find(is_without).cloned();
-        if self.unprogrammed.is_some() {
+        self.unprogrammed = self.interfaces.iter().filter(is_without).cloned().collect();
+        if !self.unprogrammed.is_empty() {
             return self.judge().into_iter().chain([Notice::Watched(Watched::Missed)]).collect();
         }
         self.poll_gates()
@@ -263,9 +266,9 @@ impl<T: Tell, L: Links> Serving<T, L> {
         vec![Notice::Watched(Watched::Missed)]
     }
 
-    /// Tells the engine which groups this node can serve: every interface is
-    /// there, up, has a carrier and our program, and the group's own conditions
-    /// are met. Returns what people need to know.
+    /// Tells the engine which groups this node can serve: every interface that a group
+    /// is announced on is there, up, has a carrier and our program, and the group's own
+    /// conditions are met. Returns what people need to know.
     fn judge(&mut self) -> Option<Notice> {
         if self.is_held {
             return None;
@@ -277,11 +280,15 @@ impl<T: Tell, L: Links> Serving<T, L> {
                 return None;
             }
         };
-        let is_down = self.interfaces.iter().find_map(|name| down(name, &present));
-        let without =
-            || self.unprogrammed.as_ref().map(|name| format!("{name} has no program on the way in"));
-        let bad = is_down.or_else(without);
-        let news = self.judge.judge(bad.as_deref(), &present);
+        let without = |name: &String| {
+            self.unprogrammed.contains(name).then(|| format!("{name} has no program on the way in"))
+        };
+        let trouble = |name: &String| Some((name.clone(), down(name, &present).or_else(|| without(name))?));
+        let troubles: BTreeMap<_, _> = self.interfaces.iter().filter_map(trouble).collect();
+        // One that is guarded only keeps nobody from anything.
+        let mut ours = self.interfaces.iter().filter(|name| self.judge.announces(name));
+        let bad = ours.find_map(|name| troubles.get(name)).cloned();
+        let news = self.judge.judge(troubles, &present);
         let words: Vec<_> = news.iter().filter_map(|news| Some((news.group, news.word?))).collect();
         if !words.is_empty() && !self.lease_loop.eligible(words) {
             error!("the lease loop has ended");
@@ -299,7 +306,6 @@ impl<T: Tell, L: Links> Serving<T, L> {
 mod tests {
     use std::{
         cell::{Cell, RefCell},
-        collections::BTreeMap,
         sync::mpsc::channel,
         thread,
     };
@@ -398,6 +404,7 @@ mod tests {
         let group = |number: usize| Group {
             name: format!("g{number:05}"),
             vips: Vec::new(),
+            homes: BTreeMap::new(),
             priorities: BTreeMap::new(),
             preempt: None,
             hooks: Hooks::default(),
@@ -420,9 +427,10 @@ mod tests {
                 asked: Cell::new(0),
             },
             interfaces: vec!["eth0".into()],
-            judge: Judge::new(&groups(count)),
+            announcing: vec!["eth0".into()],
+            judge: Judge::new(&groups(count), &["eth0".into()]),
             board: Arc::new(Board::default()),
-            unprogrammed: None,
+            unprogrammed: BTreeSet::new(),
             polls_without: 0,
             can_serve: None,
             is_held: false,

@@ -343,13 +343,8 @@ impl<T: Tell> Keeper<T> {
             warn!("somebody removed the gate at IP level: attaching it again");
             return self.come_back("lo");
         }
-        let known = node.plane.ifaces().unwrap_or_default();
-        for (link, mac) in ours().filter_map(|link| Some((link, link.mac?))) {
-            if known.get(&link.index) != Some(&mac)
-                && let Err(e) = node.plane.set_iface(link.index, mac)
-            {
-                error!(interface = link.name, "{e}");
-            }
+        if let Err(e) = node.write_ifaces(&self.setup, &ours().map(|link| link.index).collect()) {
+            error!("{e}");
         }
     }
 

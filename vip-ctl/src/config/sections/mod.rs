@@ -5,20 +5,25 @@
 pub(super) mod api;
 mod cluster;
 pub mod garp;
-mod group;
+pub(super) mod group;
 pub(super) mod health;
 pub mod hooks;
 mod mac;
 mod node;
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use toml::{Spanned, de::DeTable};
 
-use self::{api::ApiDraft, cluster::cluster_draft, group::group_draft, node::this_node};
+use self::{
+    api::ApiDraft,
+    cluster::cluster_draft,
+    group::group_draft,
+    node::{Written, this_node},
+};
 pub(super) use self::{
     cluster::{ClusterDraft, NodeDraft},
-    group::GroupDraft,
+    group::{GroupDraft, HomeDraft},
     node::{ThisName, ThisNode, interface_names},
 };
 use super::{
@@ -56,7 +61,7 @@ pub(super) fn document(table: &DeTable<'_>, has_more: bool, report: &mut Report<
         None => ThisNode {
             name: ThisName::Host,
             interfaces: None,
-            modes: BTreeMap::new(),
+            written: Written::default(),
             startup_delay: Duration::ZERO,
             garp: garp::Garp::default(),
             span: 0..0,

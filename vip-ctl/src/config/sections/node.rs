@@ -1,6 +1,10 @@
 //! `[node]`: this node, its interfaces and its startup delay.
 
-use std::{collections::BTreeMap, ops::Range, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    time::Duration,
+};
 
 use toml::{Spanned, de::DeValue};
 
@@ -33,11 +37,21 @@ pub(in crate::config) struct ThisNode {
     pub(in crate::config) name: ThisName,
     /// `None` if there is no such key; empty if it is wrong, which was reported.
     pub(in crate::config) interfaces: Option<Vec<String>>,
-    /// How the way in of each shall run, where that is said.
-    pub(in crate::config) modes: BTreeMap<String, Mode>,
+    pub(in crate::config) written: Written,
     pub(in crate::config) startup_delay: Duration,
     pub(in crate::config) garp: Garp,
     pub(in crate::config) span: Range<usize>,
+}
+
+/// What is said of single interfaces.
+#[derive(Default)]
+pub(in crate::config) struct Written {
+    /// How the way in of each shall run, where that is said.
+    pub(in crate::config) modes: BTreeMap<String, Mode>,
+    /// Those that only guard.
+    pub(in crate::config) silent: BTreeSet<String>,
+    /// By label, the interface that has it.
+    pub(in crate::config) labels: BTreeMap<String, String>,
 }
 
 pub(super) fn this_node(section: &Section<'_>, report: &mut Report<'_>) -> ThisNode {
@@ -50,20 +64,17 @@ pub(super) fn this_node(section: &Section<'_>, report: &mut Report<'_>) -> ThisN
     };
     let startup_delay = delay_of(section, "startup_delay", report).unwrap_or_default();
     let garp = garp::read(section, report);
-    let mut modes = BTreeMap::new();
-    let interfaces = interfaces(section, &mut modes, report);
-    ThisNode { name, interfaces, modes, startup_delay, garp, span: section.span.clone() }
+    let mut written = Written::default();
+    let interfaces = interfaces(section, &mut written, report);
+    ThisNode { name, interfaces, written, startup_delay, garp, span: section.span.clone() }
 }
 
 /// The interface that only this host can reach.
 const LOOPBACK: &str = "lo";
 
-/// The interfaces: one, or several, each by its name or as a table with its mode.
-fn interfaces(
-    section: &Section<'_>,
-    modes: &mut BTreeMap<String, Mode>,
-    report: &mut Report<'_>,
-) -> Option<Vec<String>> {
+/// The interfaces: one, or several, each by its name or as a table with what else there
+/// is to say of it.
+fn interfaces(section: &Section<'_>, of_each: &mut Written, report: &mut Report<'_>) -> Option<Vec<String>> {
     let all = mode_of(section, report);
     let Some(value) = section.get("interface") else {
         if let Some(mode) = section.get("mode") {
@@ -79,10 +90,10 @@ fn interfaces(
                 report.add(value.span(), "interface names none: write interface = \"eth0\"");
             }
             for element in array {
-                let (name, mode) = one(element, report);
+                let (name, mode) = one(element, of_each, report);
                 let Some(name) = name else { continue };
                 if let Some(mode) = mode.or(all) {
-                    modes.insert((*name.get_ref()).to_owned(), mode);
+                    of_each.modes.insert((*name.get_ref()).to_owned(), mode);
                 }
                 written.push(name);
             }
@@ -94,10 +105,18 @@ fn interfaces(
         | DeValue::Datetime(_)
         | DeValue::Table(_) => {
             written.extend(section.string("interface", "\"eth0\"", report));
-            modes.extend(written.iter().filter_map(|name| Some(((*name.get_ref()).to_owned(), all?))));
+            let modes = written.iter().filter_map(|name| Some(((*name.get_ref()).to_owned(), all?)));
+            of_each.modes.extend(modes);
         }
     }
     let interfaces = interface_names(written.clone(), report);
+    for name in written.iter().filter(|name| of_each.labels.contains_key(*name.get_ref())) {
+        let message = format!(
+            "\"{}\" is an interface here, and the label of another one: choose another label",
+            name.get_ref()
+        );
+        report.add(name.span(), message);
+    }
     if let Some(loopback) = written.iter().find(|name| *name.get_ref() == LOOPBACK) {
         let message = format!(
             "{LOOPBACK} is the loopback interface, and no other host's traffic comes in by it: write the one that \
@@ -111,13 +130,29 @@ fn interfaces(
 /// An interface of several.
 fn one<'a>(
     element: &'a Spanned<DeValue<'a>>,
+    of_each: &mut Written,
     report: &mut Report<'_>,
 ) -> (Option<Spanned<&'a str>>, Option<Mode>) {
     match (element.get_ref().as_str(), element.get_ref().as_table()) {
         (Some(name), _) => (Some(at(element.span(), name)), None),
         (None, Some(table)) => {
             let section = Section::new("[[node.interface]]", table, element.span(), report);
-            (section.required("name", "\"eth0\"", report), mode_of(&section, report))
+            let name = section.required("name", "\"eth0\"", report);
+            let label = section.string("label", "\"wan\"", report);
+            let label = label.and_then(|label| name_of("label", &label, report));
+            let announces = section.boolean("announce", report).is_none_or(Spanned::into_inner);
+            if let Some(name) = &name {
+                let name = (*name.get_ref()).to_owned();
+                if let Some(label) = label
+                    && let Some(other) = of_each.labels.insert(label.get_ref().clone(), name.clone())
+                {
+                    let message =
+                        format!("{other} has the label \"{}\" already: give each its own", label.get_ref());
+                    report.add(label.span(), message);
+                }
+                of_each.silent.extend((!announces).then_some(name));
+            }
+            (name, mode_of(&section, report))
         }
         (None, None) => {
             let example = "interface = [\"eth0\", { name = \"eth1\", mode = \"tc\" }]";

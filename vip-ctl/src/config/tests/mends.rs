@@ -23,7 +23,7 @@ fn words_of_keepalived() {
     vip.toml:28:1: [[group]] has no key "garp_master_delay": move it to [node]
     vip.toml:29:1: [[group]] has no key "notify_master", which is keepalived's: write post_promote = ["/path/to/program"] under [group.hooks]
     vip.toml:30:1: [[group]] has no key "authentication", which is keepalived's: leave it out; key_file under [cluster] names the key that nodes trust
-    vip.toml:33:1: [[group]] has no key "virtual_ipaddress", which is keepalived's: write vips = ["10.0.1.12"], without prefix length and device
+    vip.toml:33:1: [[group]] has no key "virtual_ipaddress", which is keepalived's: write vips = ["10.0.1.12"], with interface = "eth0" for its device
     vip.toml:34:1: [[group]] has no key "track_script", which is keepalived's: write a [[group.check]] with exec = ["/path/to/program"]
     "#);
 }

@@ -3,6 +3,7 @@
 
 mod api;
 mod health;
+mod homes;
 mod hooks;
 mod mends;
 mod refused;
@@ -78,6 +79,7 @@ fn all_that_there_is_is_understood() {
             "eth0",
         ],
         modes: {},
+        silent: {},
         cluster: Cluster {
             name: "shop",
             key_file: "/etc/vip/cluster.key",
@@ -114,6 +116,7 @@ fn all_that_there_is_is_understood() {
                 vips: [
                     10.0.1.20,
                 ],
+                homes: {},
                 priorities: {
                     "db-a": 100,
                     "db-b": 100,
@@ -139,6 +142,7 @@ fn all_that_there_is_is_understood() {
                     10.0.1.12,
                     10.0.1.13,
                 ],
+                homes: {},
                 priorities: {
                     "db-a": 150,
                     "db-b": 100,
@@ -195,6 +199,7 @@ fn the_least_that_can_be_said_has_the_documented_defaults() {
         modes: {
             "bond0.12": Tc,
         },
+        silent: {},
         cluster: Cluster {
             name: "one",
             key_file: "keys/cluster.key",
@@ -217,6 +222,7 @@ fn the_least_that_can_be_said_has_the_documented_defaults() {
                 vips: [
                     192.0.2.80,
                 ],
+                homes: {},
                 priorities: {
                     "db-b": 100,
                 },

@@ -41,7 +41,7 @@ fn unknown_keys_that_resemble_nothing() {
     let found = errors(&edited(&[("[node]", "colour = 1\n[node]"), ("preempt = false", "hair = 51")]));
     insta::assert_snapshot!(found, @r#"
     vip.toml:1:1: the file has no key "colour": remove it, or write one of node, cluster, group, api, hooks
-    vip.toml:25:1: [[group]] has no key "hair": remove it, or write one of name, vips, priority, preempt, preempt_delay, when_all_fail, track_interface, check, hooks
+    vip.toml:25:1: [[group]] has no key "hair": remove it, or write one of name, vips, interface, priority, preempt, preempt_delay, when_all_fail, track_interface, check, hooks
     "#);
 }
 
@@ -92,7 +92,6 @@ fn vips_that_no_server_can_take_over() {
 fn vips_of_another_form() {
     let found = errors(&edited(&[("\"10.0.1.20\"", "\"10.0.1.20/24\", \"10.0.1\", \"db.example.com\", 10")]));
     insta::assert_snapshot!(found, @r#"
-    vip.toml:27:9: the VIP 10.0.1.20/24 has a prefix length, and a VIP has none: write "10.0.1.20"
     vip.toml:27:25: "10.0.1" is no IPv4 address: write one, such as "10.0.1.12"
     vip.toml:27:35: "db.example.com" is no IPv4 address: write one, such as "10.0.1.12"
     vip.toml:27:53: vips is an array of strings, and 10 is an integer: write vips = ["10.0.1.12"]
@@ -340,7 +339,7 @@ fn modes_that_there_are_not() {
     vip.toml:3:8: mode = "fast" is no choice: write one of auto, native, tc, generic
     vip.toml:4:46: mode = "xdp" is no choice: write one of auto, native, tc, generic
     vip.toml:4:55: [[node.interface]] has no name: add name = "eth0"
-    vip.toml:4:89: [[node.interface]] has no key "driver": remove it, or write one of name, mode
+    vip.toml:4:89: [[node.interface]] has no key "driver": remove it, or write one of name, mode, label, announce
     "#);
     let found =
         errors(&edited(&[("name = \"db-a\"\ninterface = \"eth0\"", "name = \"tie\"\nmode = \"tc\"")]));

@@ -22,7 +22,11 @@ const WORDS: &[(&str, Option<&str>, &str)] = &[
         "write preempt = false, or leave it out, since no node preempts unless it is told to",
     ),
     ("state", None, "leave it out, and let priority say which node is preferred"),
-    ("virtual_ipaddress*", Some("vips"), "write vips = [\"10.0.1.12\"], without prefix length and device"),
+    (
+        "virtual_ipaddress*",
+        Some("vips"),
+        "write vips = [\"10.0.1.12\"], with interface = \"eth0\" for its device",
+    ),
     ("virtual_router_id", None, "leave it out, since a group is known by its name"),
     ("advert_int", Some("lease"), "leave it out; lease under [cluster] says how fast a failover is"),
     ("track_script", Some("check"), "write a [[group.check]] with exec = [\"/path/to/program\"]"),

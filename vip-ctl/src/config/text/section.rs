@@ -26,7 +26,7 @@ pub(in crate::config) const KEYS: &[(&str, &[&str])] = &[
             "garp_interval",
         ],
     ),
-    ("[[node.interface]]", &["name", "mode"]),
+    ("[[node.interface]]", &["name", "mode", "label", "announce"]),
     ("[cluster]", &["name", "key_file", "lease", "pair", "generation", "node"]),
     ("[[cluster.node]]", &["name", "address", "witness", "observer", "id", "mac"]),
     ("[api]", &["listen", "tls_cert", "tls_key", "tokens"]),
@@ -35,6 +35,7 @@ pub(in crate::config) const KEYS: &[(&str, &[&str])] = &[
         &[
             "name",
             "vips",
+            "interface",
             "priority",
             "preempt",
             "preempt_delay",
@@ -44,6 +45,7 @@ pub(in crate::config) const KEYS: &[(&str, &[&str])] = &[
             "hooks",
         ],
     ),
+    ("[[group.vips]]", &["address", "interface"]),
     (
         "[[group.check]]",
         &[

@@ -1,0 +1,53 @@
+//! A second network of a lab: a switch of its own, to which every node that can hold has
+//! a cable, and a client.
+
+use std::net::Ipv4Addr;
+
+use anyhow::Result;
+
+use super::{INTERFACE, Lab, Netns, Node};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Wan {
+    /// The client's namespace; its interface is [`INTERFACE`].
+    pub client: Netns,
+}
+
+impl Wan {
+    /// The client's address in 203.0.113.0/29.
+    pub const CLIENT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
+    /// A VIP in that subnet.
+    pub const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
+
+    /// Makes it; no node has an address there.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn new(lab: &Lab) -> Result<Self> {
+        let switch = Netns::create(&lab.id().netns("wan"))?;
+        switch.ip_batch(
+            "link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0\nlink set br0 up\n",
+        )?;
+        let cable = |port: &str, ns: &Netns, end: &str| {
+            switch.ip_batch(&format!(
+                "link add {port} type veth peer name {end} netns {}\nlink set {port} master br0 up\n",
+                ns.name()
+            ))?;
+            ns.ip(&format!("link set {end} up"))
+        };
+        for node in lab.candidates() {
+            cable(node.name(), node.ns(), &Self::interface(node))?;
+        }
+        let client = Netns::create(&lab.id().netns("wanclient"))?;
+        cable("client", &client, INTERFACE)?;
+        client.ip(&format!("addr add {}/29 dev {INTERFACE}", Self::CLIENT))?;
+        Ok(Self { client })
+    }
+
+    /// The interface of a node in this network, which has another name on each node.
+    #[must_use]
+    pub fn interface(node: &Node) -> String {
+        format!("wan-{}", node.name())
+    }
+}

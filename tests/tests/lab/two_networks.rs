@@ -1,0 +1,190 @@
+//! Nodes in two networks, each VIP in one of them: answered and announced there alone,
+//! also in a subnet in which no node has an address.
+
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use vip_tests::lab::ears::Ears;
+use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
+use vip_tests::lab::wan::Wan;
+use vip_tests::lab::{
+    GROUP, GroupSpec, INTERFACE, LEASE, Lab, LabSpec, Netns, Node, SERVICE_PORT, VIP, clock, find_vip_ctl,
+    wait_until,
+};
+use vip_tests_macros::lab_test;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a question may stay unanswered where no answer is expected.
+const BRIEF: Duration = Duration::from_millis(500);
+/// So long that an announcement is repeated.
+const REPEATED: Duration = Duration::from_secs(3);
+const AT_LAN: SocketAddrV4 = SocketAddrV4::new(VIP, SERVICE_PORT);
+const AT_WAN: SocketAddrV4 = SocketAddrV4::new(Wan::VIP, SERVICE_PORT);
+/// The subnet of the VIP in the second network.
+const SUBNET: &str = "203.0.113.0/29";
+
+/// Three nodes in two networks, with a group in each.
+struct Two {
+    // Ends before what it runs on.
+    _services: Vec<EchoServer>,
+    lab: Lab,
+    wan: Wan,
+}
+
+impl Two {
+    fn new() -> Result<Self> {
+        let mut spec = LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?));
+        spec.groups.push(GroupSpec { name: "wan".into(), vips: vec![Wan::VIP] });
+        let lab = Lab::new(&spec)?;
+        let wan = Wan::new(&lab)?;
+        let mut services = Vec::new();
+        for node in lab.candidates() {
+            for at in [AT_LAN, AT_WAN] {
+                services.push(EchoServer::start(node.ns(), node.name(), at)?);
+            }
+            let interfaces = format!(
+                "interface = [\"{INTERFACE}\", {{ name = \"{}\", label = \"wan\" }}]",
+                Wan::interface(node)
+            );
+            let text = std::fs::read_to_string(node.config_file())?;
+            let text = text.replace(&format!("interface = \"{INTERFACE}\""), &interfaces);
+            let text = text.replace(
+                &format!("vips = [\"{}\"]", Wan::VIP),
+                &format!("vips = [{{ address = \"{}/29\", interface = \"wan\" }}]", Wan::VIP),
+            );
+            let lan = format!("name = \"{GROUP}\"");
+            node.write_config(&text.replace(&lan, &format!("{lan}\ninterface = \"{INTERFACE}\"")))?;
+        }
+        Ok(Self { lab, wan, _services: services })
+    }
+
+    /// Who holds the VIP of the second network, when its client has been answered there.
+    fn holder(&self, other_than: Option<&str>) -> Result<&Node> {
+        let mut said = String::new();
+        let is_answered = || {
+            said = ask_udp(&self.wan.client, AT_WAN, BRIEF).unwrap_or_default();
+            !said.is_empty() && other_than != Some(&*said)
+        };
+        ensure!(wait_until(clock::now().plus(PATIENCE), is_answered), "the client of the WAN hears nobody");
+        assert_eq!(ask_tcp(&self.wan.client, AT_WAN, PATIENCE)?, said);
+        self.lab.node(&said)
+    }
+}
+
+/// Asks for an address that `ns` takes to be on its own network.
+fn ensure_unknown(ns: &Netns, at: SocketAddrV4) -> Result<()> {
+    ns.ip(&format!("route replace {} dev {INTERFACE}", at.ip()))?;
+    let said = ask_udp(ns, at, BRIEF);
+    ensure!(said.is_err(), "{} was answered by {said:?}", at.ip());
+    ns.ip(&format!("route del {} dev {INTERFACE}", at.ip())).map(drop)
+}
+
+fn routes(node: &Node) -> Result<String> {
+    node.ns().ip(&format!("route show {SUBNET}"))
+}
+
+#[lab_test]
+fn a_vip_is_answered_and_announced_in_its_own_network_alone() -> Result<()> {
+    let two = Two::new()?;
+    two.lab.start_agents(PATIENCE)?;
+    let lan = &two.lab.client()?.ns;
+    let holder = two.lab.wait_holder(GROUP, PATIENCE)?;
+    two.lab.wait_holder("wan", PATIENCE)?;
+    two.holder(None)?;
+    assert_eq!(ask_udp(lan, AT_LAN, PATIENCE)?, holder.name());
+    ensure_unknown(lan, AT_WAN)?;
+    ensure_unknown(&two.wan.client, AT_LAN)?;
+    let counted = holder.succeed(&["status", "-o", "json"])?;
+    ensure!(counted.contains("arp_request_drop_other_interface"), "{counted}");
+    let ears = [(lan, VIP, Wan::VIP), (&two.wan.client, Wan::VIP, VIP)];
+    for (ns, own, other) in ears {
+        let ears = Ears::open(ns, INTERFACE)?;
+        std::thread::sleep(REPEATED);
+        let heard = ears.senders()?;
+        ensure!(heard.contains(&own) && !heard.contains(&other), "{own} alone is announced there: {heard:?}");
+    }
+    Ok(())
+}
+
+#[lab_test]
+fn a_subnet_without_an_own_address_is_served_across_a_failover() -> Result<()> {
+    let two = Two::new()?;
+    two.lab.start_agents(PATIENCE)?;
+    let first = two.holder(None)?;
+    for node in two.lab.nodes() {
+        let shown = routes(node)?;
+        ensure!(shown.contains(&Wan::interface(node)), "{} has no route: {shown}", node.name());
+    }
+    // Somebody removes it.
+    first.ns().ip(&format!("route del {SUBNET}"))?;
+    let is_back = || routes(first).is_ok_and(|shown| !shown.is_empty());
+    ensure!(wait_until(clock::now().plus(PATIENCE), is_back), "{}", first.log_tail());
+    // Its interface goes down and comes back.
+    let other = two.lab.nodes().iter().find(|node| node.name() != first.name()).context("a standby")?;
+    let wan = Wan::interface(other);
+    other.ns().ip(&format!("link set {wan} down"))?;
+    other.ns().ip(&format!("link set {wan} up"))?;
+    let is_back = || routes(other).is_ok_and(|shown| !shown.is_empty());
+    ensure!(wait_until(clock::now().plus(PATIENCE), is_back), "{}", other.log_tail());
+    // A process on a node without the lease reaches the holder.
+    assert_eq!(ask_udp(other.ns(), AT_WAN, PATIENCE)?, first.name());
+
+    first.kill_agent()?;
+    let second = two.holder(Some(first.name()))?;
+    ensure!(second.name() != first.name());
+    for node in two.lab.nodes() {
+        if node.has_agent() {
+            node.stop_agent()?;
+        }
+        node.succeed(&["unload"])?;
+        assert_eq!(routes(node)?, "", "{}", node.name());
+    }
+    Ok(())
+}
+
+#[lab_test]
+fn an_interface_that_is_only_guarded_faults_nobody() -> Result<()> {
+    let two = Two::new()?;
+    for node in two.lab.nodes() {
+        // As Docker leaves it where no container runs.
+        node.ns().ip_batch(
+            "link add docker0 type bridge\naddr add 172.17.0.1/16 dev docker0\nlink set docker0 up\n",
+        )?;
+        let text = std::fs::read_to_string(node.config_file())?;
+        let guarded = "interface = [{ name = \"docker0\", announce = false }, ";
+        node.write_config(&text.replace("interface = [\"eth0\"", &format!("{guarded}\"eth0\"")))?;
+    }
+    two.lab.start_agents(PATIENCE)?;
+    two.lab.wait_holder(GROUP, PATIENCE)?;
+    let holder = two.holder(None)?;
+    // The one interface of a group is another matter: the other group stays where it is.
+    let lan_holder = two.lab.wait_holder(GROUP, PATIENCE)?.name().to_owned();
+    holder.ns().ip(&format!("link set {} down", Wan::interface(holder)))?;
+    two.holder(Some(holder.name()))?;
+    assert_eq!(two.lab.wait_holder(GROUP, PATIENCE)?.name(), lan_holder);
+    assert_eq!(ask_udp(&two.lab.client()?.ns, AT_LAN, PATIENCE)?, lan_holder);
+    Ok(())
+}
+
+#[lab_test]
+fn by_hand_a_vip_has_its_interface_and_its_subnet() -> Result<()> {
+    let two = Two::new()?;
+    let node = &two.lab.nodes()[0];
+    let wan = Wan::interface(node);
+    let vip = format!("{}/29@{wan}", Wan::VIP);
+    let refused = node.run(&["load", "--iface", INTERFACE, "--vip", &vip])?;
+    ensure!(!refused.status.success(), "a VIP on an interface that nothing guards");
+    node.succeed(&["load", "--iface", INTERFACE, "--iface", &wan, "--vip", &vip])?;
+    node.succeed(&["promote"])?;
+    assert_eq!(two.holder(None)?.name(), node.name());
+    ensure_unknown(&two.lab.client()?.ns, AT_WAN)?;
+    // Routers choose the interface by which they send: the lease alone decides.
+    two.lab.client()?.ns.ip(&format!("route add {SUBNET} via {}", node.address()))?;
+    assert_eq!(ask_udp(&two.lab.client()?.ns, AT_WAN, PATIENCE)?, node.name());
+    node.succeed(&["demote"])?;
+    ensure!(ask_udp(&two.lab.client()?.ns, AT_WAN, BRIEF).is_err(), "answered without a lease");
+    node.succeed(&["unload"])?;
+    assert_eq!(routes(node)?, "");
+    Ok(())
+}
