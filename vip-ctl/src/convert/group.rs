@@ -11,13 +11,13 @@ use std::{
 use vip_common::layout::GROUP_NAME_LEN;
 
 use super::{
-    BLANK, Notes,
+    BLANK, Notes, UNKNOWN_INTERFACE,
     command::{Command, Looks, other_user},
     out::{Out, array, quoted},
     read::{Common, Instance, Lined, Old, Script, SyncGroup, Vip},
     write::{delay_of, spelled, time},
 };
-use crate::config::{Config, NAME_LEN_MAX, PRIORITY_DEFAULT, PRIORITY_MAX};
+use crate::config::{self, Config, NAME_LEN_MAX, PRIORITY_DEFAULT, PRIORITY_MAX};
 
 /// The shortest and the longest pause between two runs of a check.
 const INTERVAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
@@ -131,7 +131,10 @@ fn vips(
         let default = instance.interface.as_ref().map(|interface| interface.value.clone());
         let default = default.or_else(|| old.default_interface.clone());
         for vip in &instance.vips {
-            let text = vip.text.split_once('/').map_or(vip.text.as_str(), |(address, _)| address);
+            let (text, length) = match vip.text.split_once('/') {
+                Some((address, length)) => (address, Some(length)),
+                None => (vip.text.as_str(), None),
+            };
             let Ok(address) = text.parse::<IpAddr>() else {
                 notes.lost(vip.line, format!("{:?} is no address", vip.text));
                 continue;
@@ -147,7 +150,10 @@ fn vips(
             } else {
                 known.insert(address, (vip.line, instance.name.clone()));
                 let device = vip.device.clone().or_else(|| default.clone());
-                group.vips.push(Vip { line: vip.line, text: address.to_string(), device });
+                // As an address of an interface has it: then that subnet is there.
+                let prefix = length.and_then(|length| config::prefix_of(address, length).ok().flatten());
+                let text = prefix.map_or(address.to_string(), |prefix| format!("{address}/{prefix}"));
+                group.vips.push(Vip { line: vip.line, text, device });
             }
         }
     }
@@ -209,13 +215,31 @@ pub(super) fn write(
     if group.vips.is_empty() {
         out.say(first, format!("vips = [\"{BLANK}\"]"));
     } else {
-        out.say(first, format!("vips = {}", array(group.vips.iter().map(|vip| &vip.text))));
+        vips_and_interface(out, first, group, interfaces);
     }
     priority(out, group, names, notes);
     preemption(out, group, notes);
     tracked(out, group, interfaces, notes);
     checks(out, group, old, notes);
     hooks(out, group, old, notes);
+}
+
+/// Where a node has several interfaces, each VIP is said to be on its own.
+fn vips_and_interface(out: &mut Out, line: usize, group: &Group<'_>, interfaces: &[String]) {
+    let of = |vip: &Vip| vip.device.clone().unwrap_or_else(|| UNKNOWN_INTERFACE.to_owned());
+    let devices: BTreeSet<_> = group.vips.iter().map(of).collect();
+    if devices.len() > 1 {
+        out.say(line, "vips = [");
+        for vip in &group.vips {
+            let (address, interface) = (quoted(&vip.text), quoted(&of(vip)));
+            out.say(vip.line, format!("    {{ address = {address}, interface = {interface} }},"));
+        }
+        return out.say(line, "]");
+    }
+    out.say(line, format!("vips = {}", array(group.vips.iter().map(|vip| &vip.text))));
+    if let Some(device) = devices.first().filter(|_| interfaces.len() > 1) {
+        out.say(line, format!("interface = {}", quoted(device)));
+    }
 }
 
 fn priority(out: &mut Out, group: &Group<'_>, (me, others): (&str, &[String]), notes: &mut Notes) {
@@ -255,17 +279,21 @@ fn preemption(out: &mut Out, group: &Group<'_>, notes: &mut Notes) {
     }
 }
 
-/// Interfaces that the group tracks beyond those that the data plane is on, which
-/// count anyway.
+/// Interfaces that the group tracks beyond those of its VIPs, which count anyway.
 fn tracked(out: &mut Out, group: &Group<'_>, interfaces: &[String], notes: &mut Notes) {
     let mut tracked: Vec<&String> = Vec::new();
+    // With one interface, all VIPs are on that.
+    let has_vip = |name: &String| {
+        let is_its = |vip: &Vip| vip.device.as_ref() == Some(name);
+        group.vips.iter().any(is_its) || (interfaces.len() == 1 && interfaces.contains(name))
+    };
     let carrying = group.instances.iter().filter(|instance| !instance.ignores_interface);
     for interface in carrying.filter_map(|instance| instance.interface.as_ref()) {
-        if !interfaces.contains(&interface.value) && !tracked.contains(&&interface.value) {
+        if !has_vip(&interface.value) && !tracked.contains(&&interface.value) {
             notes.changed(
                 interface.line,
                 format!(
-                    "{} carried VRRP and no VIP: it is in track_interface, so that a node without it does not hold {}",
+                    "{} carried VRRP and no VIP of this group: it is in track_interface, so that a node without it does not hold {}",
                     interface.value, group.name
                 ),
             );
@@ -273,7 +301,7 @@ fn tracked(out: &mut Out, group: &Group<'_>, interfaces: &[String], notes: &mut 
         }
     }
     for name in group.commons.iter().flat_map(|common| &common.interfaces) {
-        if !interfaces.contains(name) && !tracked.contains(&name) {
+        if !has_vip(name) && !tracked.contains(&name) {
             tracked.push(name);
         }
     }

@@ -25,6 +25,8 @@ use crate::config::Config;
 /// The placeholder for what only a person knows. vip refuses it everywhere: no
 /// address, path or number begins so, and no name has the colon that follows.
 const BLANK: &str = "FILL-IN";
+/// An interface that a person has to fill in.
+const UNKNOWN_INTERFACE: &str = "FILL-IN:iface";
 
 /// What kind of attention a line of the old file needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

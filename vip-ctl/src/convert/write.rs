@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use super::{
-    BLANK, ConvertError, Notes,
+    BLANK, ConvertError, Notes, UNKNOWN_INTERFACE,
     group::{self, Group},
     out::{Out, PORT, array, blank_address, quoted, stand_in},
     read::{Instance, Lined, Old},
@@ -91,7 +91,7 @@ fn this_node(out: &mut Out, old: &Old, groups: &[Group<'_>], me: &str, notes: &m
         }
     }
     if interfaces.is_empty() || vips.iter().any(|vip| vip.device.is_none()) {
-        interfaces.push(format!("{BLANK}:iface"));
+        interfaces.push(UNKNOWN_INTERFACE.to_owned());
         notes
             .fill_in(None, "the interface that the VIPs' traffic comes in by: the old file does not name it");
     }
@@ -101,12 +101,6 @@ fn this_node(out: &mut Out, old: &Old, groups: &[Group<'_>], me: &str, notes: &m
             line,
             "VIPs are addresses of lo here, on every node; the lease decides who answers for them on the interfaces of [node]",
         );
-        if interfaces.len() > 1 {
-            notes.changed(
-                line,
-                "all interfaces of [node] count for every group: a node that has no carrier on one of them holds nothing",
-            );
-        }
     }
     out.say(None, format!("\n[node]\nname = {}", quoted(me)));
     match &interfaces[..] {

@@ -82,6 +82,8 @@ fn interface(
             format!("nothing is announced on {found}: take announce = false off it under [node]")
         }
         Some(found) => return Ok(Some(found.clone())),
+        // It may be the one that was refused.
+        None if node.written.is_short => return Ok(None),
         None => {
             let known = || interfaces.iter().chain(labels.keys()).map(String::as_str);
             let mend = match nearest(name, known()) {

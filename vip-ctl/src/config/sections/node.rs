@@ -52,6 +52,8 @@ pub(in crate::config) struct Written {
     pub(in crate::config) silent: BTreeSet<String>,
     /// By label, the interface that has it.
     pub(in crate::config) labels: BTreeMap<String, String>,
+    /// Was any of them refused?
+    pub(in crate::config) is_short: bool,
 }
 
 pub(super) fn this_node(section: &Section<'_>, report: &mut Report<'_>) -> ThisNode {
@@ -110,6 +112,7 @@ fn interfaces(section: &Section<'_>, of_each: &mut Written, report: &mut Report<
         }
     }
     let interfaces = interface_names(written.clone(), report);
+    of_each.is_short = interfaces.len() < written.len();
     for name in written.iter().filter(|name| of_each.labels.contains_key(*name.get_ref())) {
         let message = format!(
             "\"{}\" is an interface here, and the label of another one: choose another label",

@@ -170,7 +170,7 @@ fn definitions_and_long_lines_are_followed() {
     let text = "$NET=192.0.2\n$VIP=$NET.7/24\nvrrp_instance a {\n interface \\\n  eth3\n virtual_ipaddress {\n  \
                 ${VIP} dev ${UNKNOWN}\n  $VIP dev eth1 # not $NET\n }\n priority 10\n}\n";
     let Converted { toml, notes } = converted(text);
-    assert!(toml.contains("vips = [\"192.0.2.7\"]"), "{toml}");
+    assert!(toml.contains("vips = [\"192.0.2.7/24\"]"), "{toml}");
     let says: Vec<_> = notes.iter().map(|note| (note.line, note.says.as_str())).collect();
     for expected in [
         (Some(1), "$NET is written out as 192.0.2 wherever it is used"),
