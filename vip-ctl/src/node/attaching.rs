@@ -106,7 +106,9 @@ impl Node {
         guarded.extend(named);
         let known = self.plane.ifaces()?;
         for link in guarded.iter().filter_map(|ifindex| present.get(ifindex)) {
-            let Some(mac) = link.mac else { continue };
+            // One that left the configuration answers nothing: see `keep_only`.
+            let has_left = !named.contains(&link.index) && !known.contains_key(&link.index);
+            let Some(mac) = link.mac.filter(|_| !has_left) else { continue };
             let is_below = guarded.iter().any(|other| is_on_top(*other, link.index, &present));
             let silent = if setup.silent.contains(&link.name) { IfaceConfig::SILENT } else { 0 };
             let iface = IfaceConfig { mac, flags: silent | if is_below { IfaceConfig::BELOW } else { 0 } };
