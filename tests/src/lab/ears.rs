@@ -1,6 +1,6 @@
-//! What a host on a network hears of who has which address there.
+//! What a host, or a switch's port, hears of who has which address.
 
-use std::collections::BTreeSet;
+use std::io::IoSliceMut;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -8,19 +8,38 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, setsockopt, socket,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recvmsg, setsockopt, socket,
     sockopt,
 };
 
 use super::Netns;
 
-/// Bytes of the socket's queue.
-const QUEUE_BYTES: usize = 16 << 20;
+/// Bytes of the socket's queue: every frame of a move of some thousand VIPs.
+const QUEUE_BYTES: usize = 256 << 20;
 
 /// Hears what arrives by one interface.
 #[derive(Debug)]
 pub struct Ears {
     socket: OwnedFd,
+}
+
+/// A packet of ARP for IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arp {
+    /// The address that its sender says is its own.
+    pub sender: Ipv4Addr,
+    /// The address that it is about.
+    pub target: Ipv4Addr,
+    /// Is it a request?
+    pub is_request: bool,
+}
+
+impl Arp {
+    /// The address that it announces, in the one of the two forms that is a request.
+    #[must_use]
+    pub fn announced(&self) -> Option<Ipv4Addr> {
+        (self.is_request && self.sender == self.target).then_some(self.sender)
+    }
 }
 
 impl Ears {
@@ -38,19 +57,23 @@ impl Ears {
         })?
     }
 
-    /// The addresses that senders of ARP had since the last look.
+    /// What came in since the last look, in the order of arrival.
     ///
     /// # Errors
     /// When the socket fails.
-    pub fn senders(&self) -> Result<BTreeSet<Ipv4Addr>> {
-        let mut heard = BTreeSet::new();
+    pub fn hear(&self) -> Result<Vec<Arp>> {
+        let mut heard = Vec::new();
         let mut bytes = [0_u8; 64];
         loop {
-            match recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
-                Ok(length) => heard.extend(sender(&bytes[..length.min(64)])),
+            let mut parts = [IoSliceMut::new(&mut bytes)];
+            let message = recvmsg::<LinkAddr>(self.socket.as_raw_fd(), &mut parts, None, MsgFlags::empty());
+            let (from, length) = match message {
+                Ok(message) => (message.address, message.bytes),
                 Err(Errno::EAGAIN) => return Ok(heard),
                 Err(e) => return Err(e).context("listening on a network"),
-            }
+            };
+            let is_in = from.is_some_and(|from| from.pkttype() != libc::PACKET_OUTGOING);
+            heard.extend(read(&bytes[..length.min(64)]).filter(|_| is_in));
         }
     }
 }
@@ -74,8 +97,9 @@ fn at(ifindex: u32) -> Result<LinkAddr> {
     made.context("an address of a packet socket")
 }
 
-fn sender(frame: &[u8]) -> Option<Ipv4Addr> {
-    let is_arp = frame.get(12..14)? == [8, 6];
-    let sender = <[u8; 4]>::try_from(frame.get(28..32)?).ok()?;
-    is_arp.then_some(Ipv4Addr::from(sender))
+fn read(frame: &[u8]) -> Option<Arp> {
+    let at = |from: usize| <[u8; 4]>::try_from(frame.get(from..from + 4)?).ok().map(Ipv4Addr::from);
+    let is_request = frame.get(20..22)? == [0, 1];
+    let arp = Arp { sender: at(28)?, target: at(38)?, is_request };
+    (frame.get(12..14)? == [8, 6]).then_some(arp)
 }

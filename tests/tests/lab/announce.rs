@@ -2,19 +2,13 @@
 //! not announce them.
 
 use std::collections::BTreeSet;
-use std::io::IoSliceMut;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::errno::Errno;
-use nix::net::if_::if_nametoindex;
-use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvmsg, setsockopt, socket, sockopt,
-};
+use vip_tests::lab::ears::{Arp, Ears};
 use vip_tests::lab::{GROUP, GroupSpec, Lab, LabSpec, Node, clock, find_vip_ctl, wait_until};
 use vip_tests_macros::lab_test;
 
@@ -27,8 +21,6 @@ const VIPS_PER_GROUP: u16 = 800;
 /// How often the groups move. If the machine stands still while the agent announces, the order
 /// can be wrong through no fault of vip; one move in the right order is enough.
 const MOVES: usize = 3;
-/// Bytes of the socket's queue: every frame of a move.
-const QUEUE_BYTES: usize = 256 << 20;
 
 /// The VIPs of a group; more than the lab's own network has room for.
 fn vips(group: u8) -> impl Iterator<Item = Ipv4Addr> {
@@ -44,51 +36,6 @@ fn spec() -> Result<LabSpec> {
     Ok(LabSpec { groups: (0..GROUPS).map(group).collect(), ..spec })
 }
 
-/// Hears what arrives on one node's port of the switch.
-struct Ears {
-    socket: OwnedFd,
-    port: usize,
-}
-
-impl Ears {
-    /// Listens from here on to what comes in from `node`.
-    fn open(lab: &Lab, node: &Node) -> Result<Self> {
-        lab.switch().enter(|| {
-            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-            let socket = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)?;
-            setsockopt(&socket, sockopt::RcvBufForce, &QUEUE_BYTES)?;
-            Ok(Self { socket, port: if_nametoindex(node.name())? as usize })
-        })?
-    }
-
-    /// The VIPs that were announced since the last look, in the order of arrival.
-    fn hear(&self) -> Result<Vec<Ipv4Addr>> {
-        let mut heard = Vec::new();
-        let mut bytes = [0_u8; 64];
-        loop {
-            let mut parts = [IoSliceMut::new(&mut bytes)];
-            let message = recvmsg::<LinkAddr>(self.socket.as_raw_fd(), &mut parts, None, MsgFlags::empty());
-            let (from, length) = match message {
-                Ok(message) => (message.address, message.bytes),
-                Err(Errno::EAGAIN) => return Ok(heard),
-                Err(e) => return Err(e).context("listening at the switch"),
-            };
-            let is_in = from
-                .is_some_and(|from| from.ifindex() == self.port && from.pkttype() != libc::PACKET_OUTGOING);
-            if let Some(vip) = announced(&bytes[..length.min(64)]).filter(|_| is_in) {
-                heard.push(vip);
-            }
-        }
-    }
-}
-
-/// The address that a frame announces, in the one of the two forms that is a request.
-fn announced(frame: &[u8]) -> Option<Ipv4Addr> {
-    let at = |from: usize| <[u8; 4]>::try_from(frame.get(from..from + 4)?).ok().map(Ipv4Addr::from);
-    let is_request = frame.get(12..14)? == [8, 6] && frame.get(20..22)? == [0, 1];
-    at(28).filter(|sender| is_request && at(38) == Some(*sender))
-}
-
 /// Listens until each of `all` VIPs was announced, and requires that none is repeated before
 /// that.
 fn firsts_first(ears: &Ears, all: usize) -> Result<()> {
@@ -97,7 +44,7 @@ fn firsts_first(ears: &Ears, all: usize) -> Result<()> {
     let mut last = None;
     while once.len() < all {
         ensure!(clock::now() < deadline, "{} of {all} VIPs were announced", once.len());
-        for vip in ears.hear()? {
+        for vip in ears.hear()?.iter().filter_map(Arp::announced) {
             // The agent sends a VIP again at once if only some of its frames could leave.
             let again = !once.insert(vip) && last != Some(vip) && once.len() < all;
             ensure!(!again, "{vip} again, when {} of {all} VIPs were announced", once.len());
@@ -136,7 +83,7 @@ fn each_vip_is_announced_once_before_any_is_announced_again() -> Result<()> {
     from.succeed(&["unstandby"])?;
     for _ in 0..MOVES {
         (from, to) = (to, from);
-        let ears = Ears::open(&lab, to)?;
+        let ears = Ears::open(lab.switch(), to.name())?;
         stand_by(from)?;
         let order = firsts_first(&ears, usize::from(GROUPS) * usize::from(VIPS_PER_GROUP));
         let Err(e) = order else { return Ok(()) };

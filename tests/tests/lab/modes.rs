@@ -51,7 +51,9 @@ fn from_any_mode_to_any_other_nobody_notices() -> Result<()> {
     assert_eq!(ask_udp(&client.ns, AT_VIP, PATIENCE)?, node.name());
     let prober = UdpProber::start(client, AT_VIP, Duration::from_millis(5))?;
     let modes = ["native", "tc", "native", "generic", "tc", "generic", "native", "native", "tc", "tc"];
-    for mode in &modes[1..] {
+    for (mode, former) in modes[1..].iter().zip(modes) {
+        let plan = node.succeed(&["load", "--iface", &format!("eth0:{mode}"), "--dry-run"])?;
+        assert_eq!(plan.contains(&format!("from {former} to {mode} mode")), *mode != former, "{plan}");
         ensure!(load(node, &format!("eth0:{mode}"))?.contains(&format!("eth0: {mode} mode")));
         assert_eq!(ours(node)?, (*mode != "tc", *mode == "tc"), "{mode}");
         let status = node.succeed(&["status"])?;

@@ -2,10 +2,13 @@
 //! order as bringing a node up and down does, and meets the same refusals.
 
 use super::{
-    DataPlane, DataPlaneError, Host, Mode, NodeError, Setup, attach, attaching::owner_of, chosen,
+    DataPlane, DataPlaneError, Host, Interface, Mode, NodeError, Setup, attach, attaching::owner_of, chosen,
     refuse_mixing, refuse_ordinary_addresses, refuse_taken,
 };
-use crate::{dataplane::load, paths::Paths};
+use crate::{
+    dataplane::{attach::Presence, load},
+    paths::Paths,
+};
 
 /// What [`super::set_up`] would change, in sentences.
 ///
@@ -32,6 +35,7 @@ pub fn of_set_up(paths: &Paths, setup: &Setup) -> Result<Vec<String>, NodeError>
     let guarded = attach::interfaces(&paths.bpf_dir)?;
     for (interface, _) in &interfaces {
         if guarded.contains_key(&interface.index) {
+            happen.extend(other_mode(paths, interface, setup.mode(&interface.name)));
             continue;
         }
         let mut modes = attach::modes(setup.mode(&interface.name), interface, &present)?;
@@ -64,6 +68,14 @@ pub fn of_set_up(paths: &Paths, setup: &Setup) -> Result<Vec<String>, NodeError>
     }
     happen.extend(host.missing(&wanted, &super::ways::reach(&host, &paths.bpf_dir, &vips)?)?);
     Ok(happen)
+}
+
+/// What becomes of the way in of an interface that has one, in a sentence.
+fn other_mode(paths: &Paths, interface: &Interface, wanted: Mode) -> Option<String> {
+    let Presence::Runs(mode) = attach::presence(&paths.bpf_dir, interface) else { return None };
+    let (name, mode, to) = (&interface.name, mode.name(), wanted.name());
+    let is_other = wanted != Mode::Auto && mode != to;
+    is_other.then(|| format!("the way in of {name} would change from {mode} to {to} mode, without a gap"))
 }
 
 /// What [`super::tear_down`] would change, in sentences.
