@@ -138,6 +138,25 @@ impl VipEntry {
     }
 }
 
+/// Value of the `HEARD` map, at the VIP's [`VipSlot`]: what a node without the lease has
+/// heard of the VIP from other hosts. Written by several CPUs at once: it can mix two
+/// frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Heard {
+    /// When one last answered a request of this very interface for it, in nanoseconds of
+    /// CLOCK_BOOTTIME; 0: never.
+    pub answered_ns: u64,
+    /// When one last claimed it at all: by an answer or an announcement.
+    pub claimed_ns: u64,
+    /// The interface by which that claim came in.
+    pub ifindex: u32,
+    /// The MAC that it claimed the VIP for.
+    pub mac: [u8; 6],
+    /// Always zero.
+    pub pad: [u8; 6],
+}
+
 /// The only value of the `NODE` map: what an agent that adopts the pinned
 /// maps must find before it touches anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -19,5 +19,5 @@ mod siphash;
 pub mod verdict;
 
 pub use counter::Counter;
-pub use layout::{GroupConfig, GroupIndex, GroupMode, IfaceConfig, VipEntry, VipSlot};
+pub use layout::{GroupConfig, GroupIndex, GroupMode, Heard, IfaceConfig, VipEntry, VipSlot};
 pub use lease::{BootNs, Fence, Lease, fence, fence_open};

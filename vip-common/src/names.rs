@@ -9,6 +9,8 @@ pub const GROUPS: &str = "GROUPS";
 pub const VIPS_V4: &str = "VIPS_V4";
 /// Map: VIP slot → [`crate::counter::Counters`], per CPU.
 pub const COUNTERS: &str = "COUNTERS";
+/// Map: VIP slot → [`crate::layout::Heard`].
+pub const HEARD: &str = "HEARD";
 /// Map: interface index → [`crate::layout::IfaceConfig`].
 pub const IFACES: &str = "IFACES";
 /// Map: 0 → [`crate::layout::NodeConfig`].
@@ -21,7 +23,7 @@ pub const PEERS: &str = "PEERS";
 pub const EVENTS: &str = "EVENTS";
 
 /// Every map that is pinned.
-pub const MAPS: &[&str] = &[LEASES, GROUPS, VIPS_V4, COUNTERS, IFACES, HEARTBEAT, PEERS, NODE, EVENTS];
+pub const MAPS: &[&str] = &[LEASES, GROUPS, VIPS_V4, COUNTERS, HEARD, IFACES, HEARTBEAT, PEERS, NODE, EVENTS];
 
 /// Program: the way in, on XDP.
 pub const PROG_INGRESS: &str = "vip_ingress";

@@ -4,7 +4,7 @@ use crate::{
     counter::Counters,
     event::Event,
     heartbeat::{Admission, Endpoint},
-    layout::{GroupConfig, GroupIndex, IfaceConfig, NodeConfig, SkbOffsets, VipEntry, VipSlot},
+    layout::{GroupConfig, GroupIndex, Heard, IfaceConfig, NodeConfig, SkbOffsets, VipEntry, VipSlot},
     lease::Lease,
 };
 
@@ -23,6 +23,7 @@ pod!(
     Event,
     GroupConfig,
     GroupIndex,
+    Heard,
     IfaceConfig,
     Lease,
     NodeConfig,

@@ -71,6 +71,11 @@ impl<C: EbpfContext> Maps for LoggedMaps<'_, C> {
     }
 
     #[inline(always)]
+    fn heard(&self, slot: VipSlot, ifindex: u32, mac: [u8; 6], is_answer: bool) {
+        KernelMaps.heard(slot, ifindex, mac, is_answer);
+    }
+
+    #[inline(always)]
     fn count(&self, slot: VipSlot, counter: Counter) {
         KernelMaps.count(slot, counter);
     }

@@ -7,7 +7,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use vip_common::{
-    BootNs, Counter, Fence, GroupConfig, GroupIndex, GroupMode, IfaceConfig, Lease, VipEntry, VipSlot,
+    BootNs, Counter, Fence, GroupConfig, GroupIndex, GroupMode, Heard, IfaceConfig, Lease, VipEntry, VipSlot,
     counter::Counters,
     event::Event,
     fence,
@@ -27,6 +27,9 @@ static VIPS_V4: HashMap<[u8; 4], VipEntry> = HashMap::with_max_entries(VIPS_DEFA
 
 #[map]
 static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(VIPS_DEFAULT + 1, 0);
+
+#[map]
+static HEARD: Array<Heard> = Array::with_max_entries(VIPS_DEFAULT + 1, 0);
 
 #[map]
 static IFACES: HashMap<u32, IfaceConfig> = HashMap::with_max_entries(IFACES_MAX, 0);
@@ -143,6 +146,23 @@ impl Maps for KernelMaps {
         // SAFETY: as above.
         unsafe { *last = now };
         STALE.insert(key, now, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn heard(&self, slot: VipSlot, ifindex: u32, mac: [u8; 6], is_answer: bool) {
+        let Some(heard) = HEARD.get_ptr_mut(slot.0) else { return };
+        // SAFETY: a helper without arguments.
+        let now = unsafe { bpf_ktime_get_boot_ns() };
+        // SAFETY: numbers in an array map, which lives as long as the program; whoever
+        // reads them knows that they can be of two frames.
+        unsafe {
+            (*heard).claimed_ns = now;
+            (*heard).ifindex = ifindex;
+            (*heard).mac = mac;
+            if is_answer {
+                (*heard).answered_ns = now;
+            }
+        }
     }
 
     #[inline(always)]

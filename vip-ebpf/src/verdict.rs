@@ -36,6 +36,9 @@ pub trait Maps {
     /// May the agent hear now that this client sends to the wrong node? Only now and
     /// then, or a flood would.
     fn may_tell(&self, slot: VipSlot, mac: [u8; 6]) -> bool;
+    /// Remembers that another host, with this MAC, has claimed a VIP on this interface;
+    /// `is_answer`: in answer to a request of this interface.
+    fn heard(&self, slot: VipSlot, ifindex: u32, mac: [u8; 6], is_answer: bool);
     /// Counts a frame.
     fn count(&self, slot: VipSlot, counter: Counter);
     /// Sends the agent an event.
@@ -185,7 +188,7 @@ fn counted<M: Maps>(maps: &M, vip: VipEntry, counter: Option<Counter>) {
 #[inline(always)]
 fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex: u32) -> Verdict {
     let iface = maps.iface(ifindex);
-    let claimed = claim(packet, maps, ifindex, iface);
+    let claimed = claim(frame, packet, maps, ifindex, iface);
     if claimed != Verdict::Pass {
         return claimed;
     }
@@ -235,7 +238,13 @@ fn stale<M: Maps>(frame: &Frame, address: [u8; 4], maps: &M, ifindex: u32) {
 
 /// Judges the claim in an ARP packet, if its sender claims a VIP as its own.
 #[inline(always)]
-fn claim<M: Maps>(packet: &Arp, maps: &M, ifindex: u32, iface: Option<IfaceConfig>) -> Verdict {
+fn claim<M: Maps>(
+    frame: &Frame,
+    packet: &Arp,
+    maps: &M,
+    ifindex: u32,
+    iface: Option<IfaceConfig>,
+) -> Verdict {
     let Some(vip) = maps.vip(packet.sender) else { return Verdict::Pass };
     if iface.is_some_and(|iface| iface.mac == packet.sender_mac) {
         return Verdict::Pass; // our own announcement, sent back to us by the network
@@ -247,6 +256,11 @@ fn claim<M: Maps>(packet: &Arp, maps: &M, ifindex: u32, iface: Option<IfaceConfi
     };
     let ruling = ruling(class, maps.fence(vip.group));
     counted(maps, vip, ruling.counter);
+    if ruling.event == Some(EventKind::ClaimSeen) {
+        // Announcements and what others ask for are for all, or for them.
+        let is_ours = iface.is_some_and(|iface| frame.bytes::<6>(0) == Some(iface.mac));
+        maps.heard(vip.slot, ifindex, packet.sender_mac, is_ours && !packet.is_request);
+    }
     if let Some(kind) = ruling.event {
         maps.event(Event {
             kind: kind as u32,

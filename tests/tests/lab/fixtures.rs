@@ -2,6 +2,7 @@
 //! kernel, frame in, verdict, bytes and counters out, one row a branch.
 
 mod frames;
+mod heard;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -19,7 +20,7 @@ use aya::programs::{
 use nix::sched::{CloneFlags, unshare};
 use vip_common::{
     Counter::{self, *},
-    Fence, GroupMode, IfaceConfig, Lease, VipSlot,
+    Fence, GroupMode, Heard, IfaceConfig, Lease, VipSlot,
     counter::COUNTERS,
     event::EventKind,
     heartbeat::{

@@ -11,7 +11,7 @@ use std::{
 
 use aya::maps::PerCpuValues;
 use vip_common::{
-    BootNs, Fence, GroupConfig, GroupIndex, GroupMode, Lease, VipEntry, VipSlot,
+    BootNs, Fence, GroupConfig, GroupIndex, GroupMode, Heard, Lease, VipEntry, VipSlot,
     counter::Counters,
     fence,
     layout::{GROUP_NAME_LEN, GROUPS_MAX},
@@ -200,6 +200,7 @@ impl DataPlane {
             let zero = PerCpuValues::try_from(vec![Counters::default(); cpus])
                 .map_err(|e| DataPlaneError::io("clear counters", e))?;
             self.counters.set(slot, zero, 0).map_err(|e| DataPlaneError::map("clear counters", e))?;
+            self.heard.set(slot, Heard::default(), 0).map_err(|e| DataPlaneError::map("write a VIP", e))?;
             let Site { home, prefix } = site;
             let entry = VipEntry { group, slot: VipSlot(slot), home, prefix: prefix.into() };
             self.vips.insert(key, entry, 0).map_err(|e| DataPlaneError::map("write a VIP", e))?;

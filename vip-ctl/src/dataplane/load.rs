@@ -139,7 +139,8 @@ fn load_over(dir: &Path, vips_max: u32, adopted: bool) -> Result<Ebpf, DataPlane
     }
     let offsets = local_in::skb_offsets();
     loader.override_global(names::SKB_OFFSETS, &offsets, true);
-    loader.map_max_entries(names::VIPS_V4, vips_max).map_max_entries(names::COUNTERS, vips_max + 1);
+    loader.map_max_entries(names::VIPS_V4, vips_max);
+    loader.map_max_entries(names::COUNTERS, vips_max + 1).map_max_entries(names::HEARD, vips_max + 1);
     let mut ebpf = loader
         .load(OBJECT)
         .map_err(|e| DataPlaneError::from_source("load the data plane into the kernel".into(), &e))?;

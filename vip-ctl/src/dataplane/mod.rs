@@ -27,7 +27,7 @@ use std::{
 
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use vip_common::{
-    GroupConfig, IfaceConfig, VipEntry,
+    GroupConfig, Heard, IfaceConfig, VipEntry,
     counter::Counters,
     layout::{GROUPS_MAX, LAYOUT_VERSION, NodeConfig},
     names,
@@ -50,6 +50,7 @@ pub struct DataPlane {
     groups: Array<MapData, GroupConfig>,
     vips: HashMap<MapData, [u8; 4], VipEntry>,
     counters: PerCpuArray<MapData, Counters>,
+    heard: Array<MapData, Heard>,
     ifaces: HashMap<MapData, u32, IfaceConfig>,
 }
 
@@ -75,6 +76,7 @@ impl DataPlane {
             groups: typed(names::GROUPS, Map::Array(groups))?,
             vips: typed(names::VIPS_V4, Map::HashMap(pinned(dir, names::VIPS_V4)?))?,
             counters: typed(names::COUNTERS, Map::PerCpuArray(pinned(dir, names::COUNTERS)?))?,
+            heard: typed(names::HEARD, Map::Array(pinned(dir, names::HEARD)?))?,
             ifaces: typed(names::IFACES, Map::HashMap(pinned(dir, names::IFACES)?))?,
         })
     }

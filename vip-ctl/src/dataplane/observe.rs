@@ -4,7 +4,7 @@ use std::path::Path;
 
 use aya::maps::{Map, MapData, RingBuf};
 use vip_common::{
-    Counter, VipSlot,
+    Counter, Heard, VipSlot,
     counter::{COUNTERS, Counters},
     event::Event,
     names,
@@ -26,6 +26,14 @@ impl DataPlane {
             }
         }
         Ok(sum)
+    }
+
+    /// What this node, while it has no lease, last heard of a VIP from other hosts.
+    ///
+    /// # Errors
+    /// [`DataPlaneError::Kernel`] if the map can't be read.
+    pub fn heard(&self, slot: VipSlot) -> Result<Heard, DataPlaneError> {
+        self.heard.get(&slot.0, 0).map_err(|e| DataPlaneError::map("read who claims a VIP", e))
     }
 }
 

@@ -39,6 +39,8 @@ struct Fake {
     events: RefCell<Vec<Event>>,
     /// The client of which the agent was told last.
     stale: RefCell<Option<[u8; 6]>>,
+    /// Claims that were remembered: whose, and whether in answer to this host.
+    heard: RefCell<Vec<([u8; 6], bool)>>,
 }
 
 fn maps(fence: Fence) -> Fake {
@@ -53,6 +55,7 @@ fn maps(fence: Fence) -> Fake {
         counted: RefCell::default(),
         events: RefCell::default(),
         stale: RefCell::default(),
+        heard: RefCell::default(),
     }
 }
 
@@ -80,6 +83,10 @@ impl Maps for Fake {
     }
     fn may_tell(&self, _slot: VipSlot, mac: [u8; 6]) -> bool {
         self.stale.replace(Some(mac)) != Some(mac)
+    }
+    fn heard(&self, slot: VipSlot, ifindex: u32, mac: [u8; 6], is_answer: bool) {
+        assert_eq!((slot, ifindex), (SLOT, IFINDEX));
+        self.heard.borrow_mut().push((mac, is_answer));
     }
     fn count(&self, slot: VipSlot, counter: Counter) {
         self.counted.borrow_mut().push((slot, counter));
@@ -402,48 +409,6 @@ fn a_third_tag_is_not_looked_through() {
     assert_eq!(*fake.counted.borrow(), [(VipSlot::NODE, FrameTaggedOut)]);
 }
 
-#[test]
-fn holder_of_one_vip_may_ask_for_another() {
-    struct Two(Fake);
-    const SECOND: [u8; 4] = [10, 0, 1, 13];
-    impl Maps for Two {
-        fn vip(&self, address: [u8; 4]) -> Option<VipEntry> {
-            if address == SECOND {
-                return Some(VipEntry { group: GroupIndex(2), slot: VipSlot(4), ..VipEntry::default() });
-            }
-            self.0.vip(address)
-        }
-        fn fence(&self, group: GroupIndex) -> Fence {
-            if group == GroupIndex(2) { Fence::Open } else { Fence::NoLease }
-        }
-        fn iface(&self, ifindex: u32) -> Option<IfaceConfig> {
-            self.0.iface(ifindex)
-        }
-        fn is_agent(&self, endpoint: &Endpoint) -> bool {
-            self.0.is_agent(endpoint)
-        }
-        fn admits(&self, endpoint: &Endpoint) -> Option<Admits> {
-            self.0.admits(endpoint)
-        }
-        fn random(&self) -> u32 {
-            self.0.random()
-        }
-        fn may_tell(&self, slot: VipSlot, mac: [u8; 6]) -> bool {
-            self.0.may_tell(slot, mac)
-        }
-        fn count(&self, slot: VipSlot, counter: Counter) {
-            self.0.count(slot, counter);
-        }
-        fn event(&self, event: Event) {
-            self.0.event(event);
-        }
-    }
-    let fake = Two(maps(Fence::NoLease));
-    let mut frame = ethernet(0, 0x0806, &arp_packet(1, PEER_MAC, VIP, SECOND));
-    assert_eq!(ingress(&view(&mut frame), &fake, IFINDEX), Verdict::Answer);
-    assert_eq!(*fake.0.counted.borrow(), [(SLOT, ArpClaimSeen), (VipSlot(4), ArpRequestAnswered)]);
-}
-
 /// A datagram with this payload.
 fn datagram(source: Endpoint, target: Endpoint, payload: &[u8]) -> Vec<u8> {
     let is_v4 = target.address[..10] == [0; 10];
@@ -585,3 +550,5 @@ fn what_is_for_the_agent_passes_no_fence_and_what_agents_never_send_goes_on() {
 }
 
 mod elsewhere;
+mod heard;
+mod two_vips;
