@@ -16,6 +16,8 @@ pub const VIPS_DEFAULT: u32 = 1_024;
 pub const VIPS_MAX: u32 = 1_048_576;
 /// Bytes of the events ring buffer (a power of two, and of pages).
 pub const EVENTS_BYTES: u32 = 65_536;
+/// VIPs of an interface in whose name a node asks for others in their subnets.
+pub const ASKS_MAX: usize = 8;
 /// Bytes that a group's name can have.
 pub const GROUP_NAME_LEN: usize = 32;
 
@@ -112,6 +114,10 @@ pub struct IfaceConfig {
     pub mac: [u8; 6],
     /// [`IfaceConfig::SILENT`], [`IfaceConfig::BELOW`]; other bits are zero.
     pub flags: u16,
+    /// VIPs with a prefix on this interface, in whose name this host asks for hardware
+    /// addresses in their subnets, where it has no address of its own: one of each group
+    /// and subnet. Zeros follow the last.
+    pub asks: [[u8; 4]; ASKS_MAX],
 }
 
 impl IfaceConfig {
@@ -130,6 +136,15 @@ impl IfaceConfig {
 }
 
 impl VipEntry {
+    /// Is the address in the subnet of this VIP, which is `vip`? Without a prefix, none is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_in_subnet(self, vip: [u8; 4], address: [u8; 4]) -> bool {
+        let differs = u32::from_be_bytes(vip) ^ u32::from_be_bytes(address);
+        // A prefix of 0 would be all addresses, and a shift by 32 has no meaning.
+        self.prefix != 0 && (self.prefix >= 32 || differs >> (32 - self.prefix) == 0)
+    }
+
     /// Is this VIP answered and announced on the interface with this index and entry?
     #[inline(always)]
     #[must_use]

@@ -7,6 +7,7 @@ use vip_common::{
     Counter, Fence, GroupIndex, IfaceConfig, VipEntry, VipSlot,
     event::{Event, EventKind},
     heartbeat::{Admits, Endpoint},
+    layout::ASKS_MAX,
     verdict::{Class, Verdict, ruling},
 };
 
@@ -84,7 +85,7 @@ pub fn egress<M: Maps>(frame: &Frame, maps: &M, ifindex: u32) -> Verdict {
             gate(maps, source, Class::IpOut)
         }
         Network::Arp(offset) => match arp::read(frame, offset) {
-            Ok(packet) => arp_out(&packet, maps, ifindex),
+            Ok(packet) => arp_out(frame, offset, &packet, maps, ifindex),
             Err(Unread::Truncated) => held_back(maps, Counter::FrameTruncatedOut),
             Err(Unread::Foreign) => Verdict::Pass,
         },
@@ -161,9 +162,15 @@ fn place(vip: VipEntry, ifindex: u32, iface: Option<IfaceConfig>) -> Where {
 /// ARP that is about to leave. What is for another interface than the VIP's own is not
 /// let out, whoever holds it.
 #[inline(always)]
-fn arp_out<M: Maps>(packet: &Arp, maps: &M, ifindex: u32) -> Verdict {
-    let Some(vip) = maps.vip(packet.sender) else { return Verdict::Pass };
-    let class = match place(vip, ifindex, maps.iface(ifindex)) {
+fn arp_out<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex: u32) -> Verdict {
+    let iface = maps.iface(ifindex);
+    let Some(vip) = maps.vip(packet.sender) else {
+        if let Some(iface) = iface.filter(|_| packet.is_request) {
+            ask_as_vip(frame, offset, packet, maps, iface);
+        }
+        return Verdict::Pass;
+    };
+    let class = match place(vip, ifindex, iface) {
         // The gate of the interface above has seen it, and let out what is licensed: but
         // this one's own clients may have made it.
         Where::Home | Where::Below => Class::ArpOut,
@@ -172,6 +179,29 @@ fn arp_out<M: Maps>(packet: &Arp, maps: &M, ifindex: u32) -> Verdict {
     let ruling = ruling(class, maps.fence(vip.group));
     counted(maps, vip, ruling.counter);
     ruling.verdict
+}
+
+/// Makes a VIP that is here the sender of this host's own question to the VIP's subnet,
+/// in which the host has no address: routers answer no stranger there. `arp_announce`
+/// keeps the kernel from doing that, which does not know who holds the VIP.
+#[inline(always)]
+fn ask_as_vip<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, iface: IfaceConfig) {
+    if packet.sender_mac != iface.mac || packet.sender == [0; 4] {
+        return;
+    }
+    let mut i = 0;
+    while i < ASKS_MAX {
+        let address = iface.asks[i];
+        let Some(vip) = maps.vip(address) else { return };
+        if vip.is_in_subnet(address, packet.target)
+            && !vip.is_in_subnet(address, packet.sender)
+            && maps.fence(vip.group).is_open()
+            && arp::rename(frame, offset, address)
+        {
+            return maps.count(vip.slot, Counter::ArpOutPassed);
+        }
+        i += 1;
+    }
 }
 
 /// Counts a frame about a VIP, if this is the program that counts it.

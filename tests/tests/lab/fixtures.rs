@@ -126,7 +126,7 @@ impl Bench {
         let mut loaded = load(&dir, 16)?;
         let group = loaded.plane.put_group("db", GroupMode::Cluster, HOLD)?;
         loaded.plane.put_vips([(IpAddr::from(VIP), group, Site::default())])?;
-        let iface = IfaceConfig { mac: OUR_MAC, flags: 0 };
+        let iface = IfaceConfig { mac: OUR_MAC, ..IfaceConfig::default() };
         loaded.plane.set_iface(TEST_IFINDEX, iface)?;
         let events = Events::open(&dir)?;
         Ok(Self { way: Way::Xdp, loaded, events, dir })

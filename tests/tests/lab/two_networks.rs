@@ -189,3 +189,25 @@ fn by_hand_a_vip_has_its_interface_and_its_subnet() -> Result<()> {
     assert_eq!(routes(node)?, "");
     Ok(())
 }
+
+#[lab_test]
+fn a_router_that_hears_its_own_subnet_alone_is_asked_in_the_name_of_a_vip() -> Result<()> {
+    let two = Two::new()?;
+    // Its reverse path check drops questions in the name of addresses of other networks.
+    two.wan.client.enter(|| std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "1"))??;
+    let nodes = &two.lab.nodes()[..2];
+    for node in nodes {
+        let wan = Wan::interface(node);
+        let vip = format!("{}/29@{wan}", Wan::VIP);
+        node.succeed(&["load", "--iface", INTERFACE, "--iface", &wan, "--vip", &vip])?;
+    }
+    for node in nodes {
+        node.succeed(&["promote"])?;
+        let ears = Ears::open(&two.wan.client, INTERFACE)?;
+        assert_eq!(two.holder(None)?.name(), node.name());
+        let heard = ears.hear()?.iter().map(|arp| arp.sender).collect::<BTreeSet<_>>();
+        ensure!(heard == [Wan::VIP].into(), "asked in the name of {heard:?}");
+        node.succeed(&["demote"])?;
+    }
+    Ok(())
+}

@@ -111,8 +111,10 @@ impl Node {
             let Some(mac) = link.mac.filter(|_| !has_left) else { continue };
             let is_below = guarded.iter().any(|other| is_on_top(*other, link.index, &present));
             let silent = if setup.silent.contains(&link.name) { IfaceConfig::SILENT } else { 0 };
-            let iface = IfaceConfig { mac, flags: silent | if is_below { IfaceConfig::BELOW } else { 0 } };
-            if known.get(&link.index) != Some(&iface) {
+            let flags = silent | if is_below { IfaceConfig::BELOW } else { 0 };
+            let before = known.get(&link.index);
+            let iface = IfaceConfig { mac, flags, ..before.copied().unwrap_or_default() };
+            if before != Some(&iface) {
                 self.plane.set_iface(link.index, iface)?;
             }
         }

@@ -472,7 +472,7 @@ impl Node {
     ///
     /// # Errors
     /// [`NodeError`].
-    pub fn repair(&self) -> Result<Vec<String>, NodeError> {
+    pub fn repair(&mut self) -> Result<Vec<String>, NodeError> {
         let placed = self.place();
         // Goes on even if something else can't be put back.
         let mut done = self.ensure_host()?;

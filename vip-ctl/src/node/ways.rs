@@ -72,13 +72,40 @@ impl Exits {
     }
 }
 
+/// A VIP that brings its subnet.
+struct Foreign {
+    address: [u8; 4],
+    group: GroupIndex,
+    subnet: Subnet,
+    ifindex: u32,
+}
+
 impl Node {
     /// Puts on the host what it needs for the VIPs in the map; see [`Host::ensure`].
-    pub(super) fn ensure_host(&self) -> Result<Vec<String>, NodeError> {
+    pub(super) fn ensure_host(&mut self) -> Result<Vec<String>, NodeError> {
         let vips = self.plane.vips()?;
         let mut done = self.host.ensure(&vips, &reach(&self.host, self.plane.dir(), &vips)?)?;
-        done.extend(self.host.connect(&self.subnets(&vips)?)?);
+        let foreign = self.foreign(&vips)?;
+        done.extend(self.host.connect(&foreign.iter().map(|vip| vip.subnet).collect())?);
+        self.write_asks(&foreign)?;
         Ok(done)
+    }
+
+    /// Writes in whose name the programs ask in these subnets.
+    fn write_asks(&mut self, foreign: &[Foreign]) -> Result<(), NodeError> {
+        for (ifindex, iface) in self.plane.ifaces()? {
+            let mut seen = BTreeSet::new();
+            let here = foreign.iter().filter(|vip| vip.ifindex == ifindex);
+            let firsts = here.filter(|vip| seen.insert((vip.subnet, vip.group)));
+            let mut asks = IfaceConfig::default().asks;
+            for (ask, vip) in asks.iter_mut().zip(firsts) {
+                *ask = vip.address;
+            }
+            if iface.asks != asks {
+                self.plane.set_iface(ifindex, IfaceConfig { asks, ..iface })?;
+            }
+        }
+        Ok(())
     }
 
     fn exits(&self) -> Result<Exits, NodeError> {
@@ -90,18 +117,20 @@ impl Node {
         Ok(Exits { ifaces, addresses })
     }
 
-    /// The subnets of VIPs in which this host has no address.
-    fn subnets(&self, vips: &BTreeMap<IpAddr, VipEntry>) -> Result<BTreeSet<Subnet>, NodeError> {
+    /// VIPs with a prefix, in whose subnets this host has no address.
+    fn foreign(&self, vips: &BTreeMap<IpAddr, VipEntry>) -> Result<Vec<Foreign>, NodeError> {
         let mut with_prefix = vips.iter().filter(|(_, entry)| entry.prefix > 0).peekable();
         if with_prefix.peek().is_none() {
-            return Ok(BTreeSet::new());
+            return Ok(Vec::new());
         }
         let exits = self.exits()?;
         let of = |(vip, entry): (&IpAddr, &VipEntry)| {
             let ifindex = exits.of(*vip, entry)?;
             let has_address = is_on_link(exits.addresses(ifindex), *vip);
+            let IpAddr::V4(v4) = vip else { return None };
             let subnet = Subnet::of(*vip, sites::of_entry(entry).prefix, ifindex);
-            (!has_address).then_some(subnet)
+            let foreign = Foreign { address: v4.octets(), group: entry.group, subnet, ifindex };
+            (!has_address).then_some(foreign)
         };
         Ok(with_prefix.filter_map(of).collect())
     }

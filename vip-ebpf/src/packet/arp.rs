@@ -61,6 +61,21 @@ pub fn read(frame: &Frame, offset: usize) -> Result<Arp, Unread> {
     })
 }
 
+/// Makes `address` the sender of the ARP packet at `offset`. `false` if the frame is too
+/// short, and then it is untouched.
+#[inline(always)]
+#[must_use]
+pub fn rename(frame: &Frame, offset: usize, address: [u8; 4]) -> bool {
+    let Some(packet) = frame.at::<[u8; LEN]>(offset) else { return false };
+    let mut i = 0;
+    while i < 4 {
+        // SAFETY: `at` checked the bounds; bytes have no alignment.
+        unsafe { (*packet)[14 + i] = address[i] };
+        i += 1;
+    }
+    true
+}
+
 /// Turns the request in `frame`, with its ARP packet at `offset`, into the
 /// reply that says `vip` is at `mac`, addressed to whoever asked.
 ///

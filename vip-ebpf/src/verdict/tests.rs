@@ -9,7 +9,7 @@ use vip_common::{
         HEADER_LEN, HEADER_TAG_AT, HeaderKey, KIND_DATA, OTHERS_PASSED, STALE_PASSED, STRANGERS_PASSED,
         SessionBounds, SessionKey, WIRE_VERSION,
     },
-    layout::ANYWHERE,
+    layout::{ANYWHERE, ASKS_MAX},
     verdict::CLASSES,
 };
 
@@ -33,8 +33,10 @@ struct Fake {
     ifaces: BTreeMap<u32, [u8; 6]>,
     /// Of every interface.
     flags: u16,
-    /// The index of the VIP's own interface.
+    /// The index of the VIP's own interface, and its prefix.
     home: u32,
+    prefix: u32,
+    asks: [[u8; 4]; ASKS_MAX],
     counted: RefCell<Vec<(VipSlot, Counter)>>,
     events: RefCell<Vec<Event>>,
     /// The client of which the agent was told last.
@@ -52,6 +54,8 @@ fn maps(fence: Fence) -> Fake {
         ifaces: BTreeMap::from([(IFINDEX, OUR_MAC)]),
         flags: 0,
         home: ANYWHERE,
+        prefix: 0,
+        asks: [[0; 4]; ASKS_MAX],
         counted: RefCell::default(),
         events: RefCell::default(),
         stale: RefCell::default(),
@@ -61,7 +65,7 @@ fn maps(fence: Fence) -> Fake {
 
 impl Maps for Fake {
     fn vip(&self, address: [u8; 4]) -> Option<VipEntry> {
-        let entry = VipEntry { group: GroupIndex(1), slot: SLOT, home: self.home, prefix: 0 };
+        let entry = VipEntry { group: GroupIndex(1), slot: SLOT, home: self.home, prefix: self.prefix };
         (address == VIP).then_some(entry)
     }
     fn fence(&self, group: GroupIndex) -> Fence {
@@ -70,7 +74,7 @@ impl Maps for Fake {
     }
     fn iface(&self, ifindex: u32) -> Option<IfaceConfig> {
         let mac = self.ifaces.get(&ifindex).copied();
-        mac.map(|mac| IfaceConfig { mac, flags: self.flags })
+        mac.map(|mac| IfaceConfig { mac, flags: self.flags, asks: self.asks })
     }
     fn is_agent(&self, endpoint: &Endpoint) -> bool {
         *endpoint == self.agent

@@ -374,7 +374,7 @@ impl<T: Tell> Keeper<T> {
     /// Puts back what somebody removed.
     fn repair(&mut self) {
         self.forget_ways();
-        let Some(node) = &self.node else { return };
+        let Some(node) = &mut self.node else { return };
         match node.repair() {
             Ok(done) if done.is_empty() => {}
             Ok(done) => {

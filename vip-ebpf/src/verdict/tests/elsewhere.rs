@@ -80,3 +80,39 @@ fn what_comes_by_below_an_interface_is_left_to_that_one() {
     // A VIP of its own is its own.
     assert_eq!(run_in(&holder(IFINDEX, IfaceConfig::BELOW), &mut request()), Verdict::Answer);
 }
+
+#[test]
+fn a_host_without_an_address_in_a_vips_subnet_asks_there_in_its_name_under_a_lease() {
+    let stranger = [192, 0, 2, 1];
+    let question = |mac, sender, target| ethernet(0, 0x0806, &arp_packet(1, mac, sender, target));
+    let sender_of = |frame: &[u8]| [frame[28], frame[29], frame[30], frame[31]];
+    let asked = |fence, mut frame: Vec<u8>| {
+        let mut fake = Fake { prefix: 29, home: IFINDEX, ..maps(fence) };
+        fake.asks[0] = VIP;
+        assert_eq!(egress(&view(&mut frame), &fake, IFINDEX), Verdict::Pass);
+        let is_counted = *fake.counted.borrow() == [(SLOT, ArpOutPassed)];
+        (sender_of(&frame), is_counted)
+    };
+    let neighbour = [10, 0, 1, 9];
+    for (fence, sender) in under([VIP, stranger, stranger, stranger]) {
+        let is_open = fence == Fence::Open;
+        assert_eq!(asked(fence, question(OUR_MAC, stranger, neighbour)), (sender, is_open), "{fence:?}");
+    }
+    // Another subnet; somebody else's question, by a bridge; a probe; an address of the host
+    // in that subnet; an answer.
+    let other = [
+        question(OUR_MAC, stranger, [10, 0, 1, 17]),
+        question(CLIENT_MAC, stranger, neighbour),
+        question(OUR_MAC, [0; 4], neighbour),
+        question(OUR_MAC, [10, 0, 1, 10], neighbour),
+        ethernet(0, 0x0806, &arp_packet(2, OUR_MAC, stranger, neighbour)),
+    ];
+    for frame in other {
+        assert_eq!(asked(Fence::Open, frame.clone()), (sender_of(&frame), false));
+    }
+    // Nobody's name is there to ask in.
+    let mut frame = question(OUR_MAC, stranger, neighbour);
+    let fake = Fake { prefix: 29, ..maps(Fence::Open) };
+    assert_eq!(egress(&view(&mut frame), &fake, IFINDEX), Verdict::Pass);
+    assert_eq!(sender_of(&frame), stranger);
+}
