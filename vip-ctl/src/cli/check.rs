@@ -16,9 +16,12 @@ use serde_json::{Value, json};
 use super::support::output::{Failure, Format, print, print_json};
 use crate::{
     config::{Config, ConfigError, more_files, unread_files},
+    doctor::homes,
     exit::Exit,
+    host::Host,
     http,
     outbound::runnable::{self, Unusable},
+    paths::Paths,
     transport::KeyRing,
 };
 
@@ -42,7 +45,7 @@ struct Findings {
     warnings: Vec<String>,
 }
 
-pub(super) fn run(args: &Args, format: Format) -> Result<Exit, Failure> {
+pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
     let config = match Config::load(&args.config) {
         Ok(config) => config,
         Err(errors) => {
@@ -57,7 +60,7 @@ pub(super) fn run(args: &Args, format: Format) -> Result<Exit, Failure> {
             return Ok(Exit::Config);
         }
     };
-    let mut findings = if args.no_host { Findings::default() } else { of_host(&config) };
+    let mut findings = if args.no_host { Findings::default() } else { of_host(&config, &paths.run_dir) };
     findings.warnings.splice(..0, [unread(&args.config), doubtful(&config)].concat());
     let files = files(&args.config)?;
     match format {
@@ -140,7 +143,7 @@ fn shown(error: &ConfigError) -> String {
 }
 
 /// What an agent would find on this host.
-fn of_host(config: &Config) -> Findings {
+fn of_host(config: &Config, run_dir: &Path) -> Findings {
     let mut findings = Findings::default();
     if let Err(e) = KeyRing::load(&config.cluster.key_file) {
         findings.errors.push(e.to_string());
@@ -153,6 +156,10 @@ fn of_host(config: &Config) -> Findings {
         findings.warnings.push(format!(
             "there is no interface {name} on this host: until there is, this node answers for nothing"
         ));
+    }
+    match Host::open(run_dir).and_then(|host| homes::off_link(config, &host)) {
+        Ok(says) => findings.warnings.extend(says),
+        Err(e) => findings.warnings.push(format!("this host's addresses can't be read: {e}")),
     }
     for group in &config.groups {
         for name in group.health.track_interface.iter().filter(|name| !is_there(name)) {

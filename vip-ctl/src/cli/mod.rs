@@ -197,7 +197,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
             text_only(format, "agent", "follow it by `vip-ctl events --follow -o json`")?;
             agent::run(&args, paths)
         }
-        Verb::Check(args) => check::run(&args, format),
+        Verb::Check(args) => check::run(&args, paths, format),
         Verb::Keygen(args) => keygen::run(&args, format),
         Verb::FrameLog(args) => {
             text_only(format, "frame-log", "count frames by `vip-ctl status -o json`")?;

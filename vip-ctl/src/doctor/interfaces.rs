@@ -72,7 +72,8 @@ pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
         }
     }
     for interface in patient.interfaces() {
-        link(interface, found);
+        let is_silent = patient.config.is_some_and(|config| config.silent.contains(&interface.name));
+        link(interface, is_silent, found);
         mode(patient, interface, found);
         mtu(patient, interface, found);
         offloads(patient, interface, found);
@@ -80,7 +81,11 @@ pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
     }
 }
 
-fn link(interface: &Interface, found: &mut Findings) {
+fn link(interface: &Interface, is_silent: bool, found: &mut Findings) {
+    if is_silent {
+        let says = "it is only guarded, and its carrier counts for no group";
+        return found.add(Level::Ok, "link", Some(&interface.name), says);
+    }
     let (level, says) = match (interface.up, interface.carrier) {
         (true, true) => (Level::Ok, "up, with carrier"),
         (true, false) => {

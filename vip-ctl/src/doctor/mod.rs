@@ -9,6 +9,7 @@ mod clock;
 mod conntrack;
 mod ethtool;
 mod files;
+pub mod homes;
 mod interfaces;
 mod kernel;
 mod neighbours;
@@ -165,6 +166,7 @@ pub fn examine(config_path: &Path, named: bool, paths: &Paths, status: Option<&S
     files::examine(&patient, &mut found);
     if patient.can_hold() {
         interfaces::examine(&patient, &mut found);
+        homes::examine(&patient, &mut found);
         ways_in::examine(&patient, &mut found);
         settings::examine(&patient, &mut found);
         others::examine(&patient, &mut found);

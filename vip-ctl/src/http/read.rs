@@ -192,6 +192,7 @@ mod tests {
             name: "eth0".into(),
             mode: mode.map(str::to_owned),
             carrier: true,
+            announces: true,
         };
         let ready = Status {
             quorate: Some(true),

@@ -8,7 +8,9 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use vip_common::{BootNs, Fence, GroupIndex, GroupMode, Lease, VipEntry, VipSlot};
+use vip_common::{
+    BootNs, Fence, GroupIndex, GroupMode, IfaceConfig, Lease, VipEntry, VipSlot, layout::ANYWHERE,
+};
 use vip_lease::lateness::Lateness;
 
 pub use self::text::text;
@@ -126,6 +128,14 @@ pub struct InterfaceStatus {
     pub mode: Option<String>,
     /// True if it is up and has a carrier.
     pub carrier: bool,
+    /// False if it is guarded, and nothing more: no VIP is answered or announced there.
+    #[serde(default = "announces")]
+    pub announces: bool,
+}
+
+/// What an earlier version did with every interface.
+const fn announces() -> bool {
+    true
 }
 
 /// A group on the answering node.
@@ -216,10 +226,17 @@ pub struct CheckStatus {
 }
 
 /// A VIP on the answering node.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct VipStatus {
     /// The address.
     pub address: String,
+    /// The one interface that it is answered and announced on; absent if it is on all that
+    /// announce, empty while its interface is away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// The length of its subnet's prefix in bits, if it brings its subnet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<u32>,
     /// Frames by counter, without those that are zero.
     pub counters: BTreeMap<String, u64>,
 }
@@ -259,10 +276,12 @@ impl Status {
         for group in plane.groups() {
             let lease = plane.leases().load(group.index);
             let mut status = group_status(&group, lease, node, now);
-            for (address, slot) in vips.remove(&group.index).unwrap_or_default() {
+            for (address, entry) in vips.remove(&group.index).unwrap_or_default() {
                 status.vips.push(VipStatus {
                     address: address.to_string(),
-                    counters: observe::named(&plane.counters(slot)?, false).into_iter().collect(),
+                    interface: (entry.home != ANYWHERE).then(|| interface_name(entry.home)),
+                    prefix: (entry.prefix > 0).then_some(entry.prefix),
+                    counters: observe::named(&plane.counters(entry.slot)?, false).into_iter().collect(),
                 });
             }
             groups.push(status);
@@ -284,7 +303,7 @@ impl Status {
     /// # Errors
     /// [`ReportError`].
     pub fn add_interfaces(&mut self, plane: &DataPlane, host: &Host) -> Result<(), ReportError> {
-        let present = host.interfaces()?;
+        let (present, known) = (host.interfaces()?, plane.ifaces()?);
         for (ifindex, name) in attach::interfaces(plane.dir())? {
             let interface = present.get(&ifindex);
             let mode = match interface.map(|link| attach::presence(plane.dir(), link)) {
@@ -298,7 +317,8 @@ impl Status {
                 ));
             }
             let carrier = interface.is_some_and(|i| i.up && i.carrier);
-            self.interfaces.push(InterfaceStatus { name, mode, carrier });
+            let announces = !known.get(&ifindex).is_some_and(|iface| iface.has(IfaceConfig::SILENT));
+            self.interfaces.push(InterfaceStatus { name, mode, carrier, announces });
         }
         let vips = self.groups.iter().flat_map(|group| &group.vips);
         let vips = vips.filter_map(|vip| vip.address.parse().ok()).collect();
@@ -315,12 +335,18 @@ impl Status {
 
 /// The VIPs of each group, in one pass: there may be ten thousand groups and ten
 /// times as many VIPs.
-fn by_group(vips: BTreeMap<IpAddr, VipEntry>) -> BTreeMap<GroupIndex, Vec<(IpAddr, VipSlot)>> {
+fn by_group(vips: BTreeMap<IpAddr, VipEntry>) -> BTreeMap<GroupIndex, Vec<(IpAddr, VipEntry)>> {
     let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for (address, entry) in vips {
-        groups.entry(entry.group).or_default().push((address, entry.slot));
+        groups.entry(entry.group).or_default().push((address, entry));
     }
     groups
+}
+
+/// The name of an interface; empty if it is away.
+fn interface_name(ifindex: u32) -> String {
+    let name = nix::net::if_::if_indextoname(ifindex).ok();
+    name.and_then(|name| name.into_string().ok()).unwrap_or_default()
 }
 
 fn group_status(group: &MapGroup, lease: Lease, node: &str, now: BootNs) -> GroupStatus {
@@ -360,7 +386,7 @@ mod tests {
         let vips = [(address(9), entry(2, 1)), (address(3), entry(2, 2)), (address(5), entry(1, 3))];
         let groups = by_group(vips.into());
         assert_eq!(groups.len(), 2);
-        assert_eq!(groups[&GroupIndex(2)], [(address(3), VipSlot(2)), (address(9), VipSlot(1))]);
-        assert_eq!(groups[&GroupIndex(1)], [(address(5), VipSlot(3))]);
+        assert_eq!(groups[&GroupIndex(2)], [(address(3), entry(2, 2)), (address(9), entry(2, 1))]);
+        assert_eq!(groups[&GroupIndex(1)], [(address(5), entry(1, 3))]);
     }
 }

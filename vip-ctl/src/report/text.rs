@@ -50,10 +50,11 @@ pub fn text(status: &Status) -> String {
     for interface in &status.interfaces {
         let _ = writeln!(
             out,
-            "interface {}: {}, {}",
+            "interface {}: {}, {}{}",
             interface.name,
             interface.mode.as_ref().map_or("not attached".to_owned(), |mode| format!("{mode} mode")),
-            if interface.carrier { "carrier" } else { "no carrier" }
+            if interface.carrier { "carrier" } else { "no carrier" },
+            if interface.announces { "" } else { ", only guarded" }
         );
     }
     for group in &status.groups {
@@ -96,7 +97,13 @@ fn write_group(out: &mut String, group: &GroupStatus) {
         let _ = writeln!(out, "  {}", check_text(check));
     }
     for vip in &group.vips {
-        let _ = writeln!(out, "  {}", vip.address);
+        let prefix = vip.prefix.map_or(String::new(), |prefix| format!("/{prefix}"));
+        let on = match vip.interface.as_deref() {
+            Some("") => ", whose interface is away".to_owned(),
+            Some(name) => format!(" on {name}"),
+            None => String::new(),
+        };
+        let _ = writeln!(out, "  {}{prefix}{on}", vip.address);
         for (name, frames) in &vip.counters {
             let _ = writeln!(out, "    {name:<32} {frames:>12}");
         }

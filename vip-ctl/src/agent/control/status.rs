@@ -167,7 +167,7 @@ fn bare(group: &crate::config::Group) -> GroupStatus {
         vips: group
             .vips
             .iter()
-            .map(|vip| VipStatus { address: vip.to_string(), counters: std::collections::BTreeMap::new() })
+            .map(|vip| VipStatus { address: vip.to_string(), ..VipStatus::default() })
             .collect(),
         ..GroupStatus::default()
     }

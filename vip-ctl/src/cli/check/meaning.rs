@@ -8,6 +8,7 @@ use crate::{
     config::{Check, Config, Group, Hooks, WhenAllFail},
     engine::{PeerLoss, Role},
     events::Hook,
+    home::Home,
 };
 
 /// VIPs of a group that the text shows.
@@ -57,10 +58,14 @@ pub(super) fn meaning(config: &Config, files: &[String]) -> Value {
             "fall": check.fall,
         })
     };
+    let home = |(vip, home): (&IpAddr, &Home)| {
+        (vip.to_string(), json!({ "interface": home.interface, "prefix": home.prefix }))
+    };
     let group = |group: &Group| {
         json!({
             "name": group.name,
             "vips": group.vips.iter().map(IpAddr::to_string).collect::<Vec<_>>(),
+            "homes": group.homes.iter().map(home).collect::<BTreeMap<_, _>>(),
             "priority": group.priorities,
             "preempt_delay_ms": group.preempt.map(|delay| delay.as_millis()),
             "checks": group.health.checks.iter().map(check).collect::<Vec<_>>(),
@@ -76,6 +81,7 @@ pub(super) fn meaning(config: &Config, files: &[String]) -> Value {
         "files": files,
         "node": config.node_name,
         "interfaces": config.interfaces,
+        "only_guarded": config.silent,
         "startup_delay_ms": config.startup_delay.as_millis(),
         "garp": {
             "repeat": config.garp.repeat,
@@ -124,7 +130,9 @@ pub(super) fn text(config: &Config, files: &[String]) -> String {
         cluster.generation
     );
     if !config.interfaces.is_empty() {
-        let _ = writeln!(out, "interfaces: {}", config.interfaces.join(", "));
+        let only = |name: &String| if config.silent.contains(name) { " (only guarded)" } else { "" };
+        let names: Vec<_> = config.interfaces.iter().map(|name| format!("{name}{}", only(name))).collect();
+        let _ = writeln!(out, "interfaces: {}", names.join(", "));
     }
     for node in &cluster.nodes {
         let own = if node.id == config.me { ", this one" } else { "" };
@@ -148,7 +156,12 @@ pub(super) fn text(config: &Config, files: &[String]) -> String {
 }
 
 fn group_text(out: &mut String, group: &Group) {
-    let mut vips: Vec<_> = group.vips.iter().take(VIPS_SHOWN).map(IpAddr::to_string).collect();
+    let shown = |vip: &IpAddr| {
+        let Home { interface, prefix } = group.homes.get(vip).cloned().unwrap_or_default();
+        let prefix = prefix.map_or(String::new(), |prefix| format!("/{prefix}"));
+        format!("{vip}{prefix}{}", interface.map_or(String::new(), |name| format!(" on {name}")))
+    };
+    let mut vips: Vec<_> = group.vips.iter().take(VIPS_SHOWN).map(shown).collect();
     if group.vips.len() > VIPS_SHOWN {
         vips.push(format!("and {} more", group.vips.len() - VIPS_SHOWN));
     }

@@ -65,6 +65,23 @@ fn a_right_configuration_is_told_in_words() {
 }
 
 #[test]
+fn where_vips_belong_is_told() {
+    let edited = RIGHT
+        .replace("interface = \"eth0\"", "interface = [\"eth0\", { name = \"docker0\", announce = false }]");
+    let edited = edited
+        .replace("\"10.0.1.12\"", "\"10.0.1.12\", { address = \"203.0.113.5/29\", interface = \"eth0\" }");
+    let config = Config::parse(&edited, Path::new("vip.toml"), "host").expect("right");
+    let said = text(&config, &["vip.toml".to_owned()]);
+    for expected in
+        ["interfaces: eth0, docker0 (only guarded)\n", "group db: 10.0.1.12, 203.0.113.5/29 on eth0\n"]
+    {
+        assert!(said.contains(expected), "{said}");
+    }
+    let homes = &meaning(&config, &[])["groups"][0]["homes"];
+    assert_eq!(homes, &json!({ "203.0.113.5": { "interface": "eth0", "prefix": 29 } }));
+}
+
+#[test]
 fn mistakes_come_with_their_lines() {
     let text = RIGHT.replace("\"10.0.1.12\"", "\"10.0.1\"").replace("cluster.key", "");
     let errors = Config::parse(&text, Path::new("vip.toml"), "host").expect_err("wrong");
@@ -199,16 +216,17 @@ fn the_host_is_looked_at() {
     let mut config = Config::parse(RIGHT, Path::new("/nowhere/vip.toml"), "host").expect("right");
     config.groups[0].health.track_interface = vec!["vip-none0".to_owned()];
     config.interfaces = vec!["lo".to_owned()];
-    let findings = of_host(&config);
+    let findings = of_host(&config, Path::new("/nowhere"));
     assert_eq!(findings.errors.len(), 2, "{:?}", findings.errors);
     assert!(findings.errors[0].starts_with("there is no key file /nowhere/cluster.key"));
     assert!(findings.errors[1].starts_with("group db, pre_promote: /nowhere/promote can't be run"));
-    assert_eq!(findings.warnings.len(), 3, "{:?}", findings.warnings);
-    assert!(findings.warnings[0].contains("no interface vip-none0"));
-    assert!(findings.warnings[1].contains("check exec-check: /nowhere/check can't be run"));
-    assert!(findings.warnings[2].contains("pre_demote: /nowhere/demote can't be run"));
+    assert_eq!(findings.warnings.len(), 4, "{:?}", findings.warnings);
+    assert!(findings.warnings[0].contains("10.0.1.12 is in no subnet of its interface"));
+    assert!(findings.warnings[1].contains("no interface vip-none0"));
+    assert!(findings.warnings[2].contains("check exec-check: /nowhere/check can't be run"));
+    assert!(findings.warnings[3].contains("pre_demote: /nowhere/demote can't be run"));
     // If the group ignores failed hooks, a program that is missing is only a warning.
     config.groups[0].hooks.on_failure = OnFailure::Ignore;
-    let findings = of_host(&config);
-    assert_eq!((findings.errors.len(), findings.warnings.len()), (1, 4));
+    let findings = of_host(&config, Path::new("/nowhere"));
+    assert_eq!((findings.errors.len(), findings.warnings.len()), (1, 5));
 }

@@ -110,7 +110,7 @@ mod tests {
     fn status(passed: u64, dropped: u64) -> Status {
         let counters = [("ip_in_pass_lease", passed), ("arp_request_drop_expired", dropped)];
         let counters = counters.map(|(name, count)| (name.to_owned(), count)).into();
-        let vips = vec![VipStatus { address: "10.0.1.12".into(), counters }];
+        let vips = vec![VipStatus { address: "10.0.1.12".into(), counters, ..VipStatus::default() }];
         let group = GroupStatus { vips, ..super::super::tests::group("db", "active") };
         Status { groups: vec![group], ..Status::default() }
     }

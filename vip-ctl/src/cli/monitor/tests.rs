@@ -30,7 +30,7 @@ fn status(passed: u64, dropped: u64) -> Status {
     let vip = |address: &str, passed: u64, dropped: u64| {
         let counters = [("ip_in_pass_lease", passed), ("ip_in_drop_no_lease", dropped)];
         let counters = counters.map(|(name, count)| (name.to_owned(), count)).into();
-        VipStatus { address: address.into(), counters }
+        VipStatus { address: address.into(), counters, ..VipStatus::default() }
     };
     let node = |name: &str, address: &str, role: &str| -> NodeStatus {
         let (heard, standby) = (name != "db-c", name == "db-d");

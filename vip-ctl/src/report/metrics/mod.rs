@@ -302,6 +302,7 @@ mod tests {
                 name: "eth0".into(),
                 mode: mode.map(str::to_owned),
                 carrier: true,
+                announces: true,
             });
             let status = Status {
                 node: "db-a".into(),
