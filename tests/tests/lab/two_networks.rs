@@ -211,3 +211,42 @@ fn a_router_that_hears_its_own_subnet_alone_is_asked_in_the_name_of_a_vip() -> R
     }
     Ok(())
 }
+
+#[lab_test]
+fn an_interface_on_top_of_another_has_vips_of_its_own() -> Result<()> {
+    let two = Two::new()?;
+    let node = &two.lab.nodes()[0];
+    let client = &two.lab.client()?.ns;
+    // The second network is on the same cable here, by an interface on top of the first one's.
+    node.ns().ip_batch(&format!(
+        "link add link {INTERFACE} name upper0 type macvlan mode bridge\nlink set upper0 up\n"
+    ))?;
+    client.ip(&format!("addr add {}/29 dev {INTERFACE}", Wan::CLIENT))?;
+    let (lower, upper) = (format!("{VIP}@{INTERFACE}"), format!("{}/29@upper0", Wan::VIP));
+    node.succeed(&["load", "--iface", INTERFACE, "--iface", "upper0", "--vip", &lower, "--vip", &upper])?;
+    for at in [AT_LAN, AT_WAN] {
+        ensure!(ask_udp(client, at, BRIEF).is_err(), "{at} was answered before it was promoted");
+    }
+    node.succeed(&["promote"])?;
+    let mac = |interface: &str| -> Result<String> {
+        let shown = node.ns().ip(&format!("link show {interface}"))?;
+        let mac = shown.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
+        mac.map(str::to_owned).context("a hardware address")
+    };
+    for (at, interface) in [(AT_LAN, INTERFACE), (AT_WAN, "upper0")] {
+        client.ip("neigh flush all")?;
+        assert_eq!(ask_udp(client, at, PATIENCE)?, node.name());
+        let entry = client.ip(&format!("neigh show {}", at.ip()))?;
+        ensure!(
+            entry.contains(&mac(interface)?),
+            "{} is answered by another than {interface}: {entry}",
+            at.ip()
+        );
+    }
+    node.succeed(&["demote"])?;
+    client.ip("neigh flush all")?;
+    for at in [AT_LAN, AT_WAN] {
+        ensure!(ask_udp(client, at, BRIEF).is_err(), "{at} was answered after it was demoted");
+    }
+    Ok(())
+}
