@@ -183,8 +183,8 @@ pub struct NodeConfig {
     pub vips_max: u32,
 }
 
-/// Where the running kernel's `struct sk_buff` has its fields, in bytes, as the
-/// kernel's own BTF tells: a constant of the programs.
+/// Where the running kernel's `struct sk_buff` and `struct nf_conn` have their fields, in
+/// bytes, as the kernel's own BTF tells: a constant of the programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct SkbOffsets {
@@ -192,4 +192,11 @@ pub struct SkbOffsets {
     pub head: u16,
     /// `network_header`, a `u16`: where in the buffer the IP header begins.
     pub network_header: u16,
+    /// `_nfct`, a pointer to the packet's connection, and three bits.
+    pub connection: u16,
+    /// `status` of a connection: what NAT does to it. 0 where the kernel does not tell, or
+    /// tracks no connections.
+    pub status: u16,
+    /// The IPv4 destination that the first packet of a connection had before NAT.
+    pub destination: u16,
 }

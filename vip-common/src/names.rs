@@ -44,6 +44,9 @@ pub const PROG_LOCAL: &str = "vip_local";
 /// Program: the gate at IP level, on netfilter's hook for what the host takes as its
 /// own.
 pub const PROG_LOCAL_IN: &str = "vip_local_in";
+/// Program: the same gate behind NAT, on netfilter's hook for what leaves: towards a
+/// container, or to another address of this host.
+pub const PROG_TRANSLATED: &str = "vip_translated";
 /// Program: tells the kernel's CLOCK_BOOTTIME through a test run.
 pub const PROG_CLOCK: &str = "vip_clock";
 

@@ -34,9 +34,11 @@ const IPROUTE: &str = "iproute2";
 
 /// What some tests take, as package, program and purpose. Where it is not to be
 /// had, they say so and count as skipped.
-const FOR_TESTS: [(&str, &str, &str); 4] = [
+const FOR_TESTS: [(&str, &str, &str); 6] = [
     ("debootstrap", "debootstrap", "a clean Debian to install the package on"),
     ("chromium", "chromium", "a browser to test the panel in"),
+    ("nftables", "nft", "a firewall, and the NAT of containers"),
+    ("conntrack", "conntrack", "a look at the connections that a host knows"),
     ("zsh", "zsh", "a shell to test completions in"),
     ("fish", "fish", "a shell to test completions in"),
 ];

@@ -31,6 +31,7 @@ mod second_ways_in;
 mod security;
 mod stale;
 mod the_lab;
+mod translated;
 mod tutorial;
 mod two_networks;
 mod verbs;

@@ -46,13 +46,13 @@ pub fn links_dir(dir: &Path) -> PathBuf {
     dir.join("links")
 }
 
-/// The pin of the gate at IP level, and the name that a new link has before it
+/// The pin of a program of the gate at IP level, and the name that a new link has before it
 /// replaces the old one. They have no interface's index at their end, and are not swept
 /// away with one.
 #[must_use]
-pub(super) fn local_in_pins(dir: &Path) -> [PathBuf; 2] {
+pub(super) fn netfilter_pins(dir: &Path, program: &str) -> [PathBuf; 2] {
     let links = links_dir(dir);
-    [links.join(names::PROG_LOCAL_IN), links.join(format!("{}_new", names::PROG_LOCAL_IN))]
+    [links.join(program), links.join(format!("{program}_new"))]
 }
 
 /// Makes sure that `dir` exists on a BPF file system, mounting that if needed.
@@ -131,7 +131,7 @@ fn removed(path: &Path, result: io::Result<()>, fine: &[io::ErrorKind]) -> Resul
 /// Is this the name of one of our links: what it is, and the interface's index if it
 /// is on one?
 fn is_link(name: &str) -> bool {
-    if local_in_pins(Path::new("")).iter().any(|pin| pin.file_name().is_some_and(|pin| pin == name)) {
+    if [names::PROG_LOCAL_IN, names::PROG_TRANSLATED].contains(&name.trim_end_matches("_new")) {
         return true;
     }
     let Some((what, ifindex)) = name.trim_end_matches("_new").rsplit_once('-') else { return false };

@@ -26,8 +26,15 @@ use aya_obj::generated::{
 const LOG_LEN: usize = 1 << 16;
 /// NFPROTO_IPV4, of linux/netfilter.h.
 const IPV4: u32 = 2;
-/// NF_INET_LOCAL_IN, of linux/netfilter.h.
-const LOCAL_IN: u32 = 1;
+
+/// A hook of netfilter for IPv4, by its number in linux/netfilter.h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NetfilterHook {
+    /// For what the host takes as its own: NF_INET_LOCAL_IN.
+    LocalIn = 1,
+    /// For what leaves, by an interface or by `lo`: NF_INET_POST_ROUTING.
+    PostRouting = 4,
+}
 
 /// What the kernel tells of a netfilter link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +60,7 @@ pub(super) fn load_program(
     load.insns = instructions.as_ptr() as u64;
     load.insn_cnt = u32::try_from(instructions.len()).unwrap_or(u32::MAX);
     load.license = license.as_ptr() as u64;
-    for (place, byte) in load.prog_name.iter_mut().zip(name.bytes().take(15)) {
-        *place = byte.cast_signed();
-    }
+    load.prog_name = kernel_name(name);
     load.log_level = 1;
     load.log_size = u32::try_from(log.len()).unwrap_or(0);
     load.log_buf = log.as_mut_ptr() as u64;
@@ -68,14 +73,27 @@ pub(super) fn load_program(
     })
 }
 
-/// Attaches a program to LOCAL_IN of IPv4 in this thread's network namespace.
-pub(super) fn create_link(program: BorrowedFd<'_>, priority: i32) -> io::Result<OwnedFd> {
+/// A program's name as the kernel has it, which is short.
+pub(super) fn kernel_name(name: &str) -> [libc::c_char; 16] {
+    let mut short = [0; 16];
+    for (place, byte) in short.iter_mut().zip(name.bytes().take(15)) {
+        *place = byte.cast_signed();
+    }
+    short
+}
+
+/// Attaches a program to this hook in this thread's network namespace.
+pub(super) fn create_link(
+    program: BorrowedFd<'_>,
+    hook: NetfilterHook,
+    priority: i32,
+) -> io::Result<OwnedFd> {
     let mut attr = zeroed();
     attr.link_create.__bindgen_anon_1.prog_fd = unsigned(program);
     attr.link_create.attach_type = BPF_NETFILTER as u32;
     // SAFETY: the union's fields are numbers.
     let place = unsafe { &mut attr.link_create.__bindgen_anon_3.netfilter };
-    (place.pf, place.hooknum, place.priority) = (IPV4, LOCAL_IN, priority);
+    (place.pf, place.hooknum, place.priority) = (IPV4, hook as u32, priority);
     // SAFETY: the attributes point to nothing.
     unsafe { bpf_fd(BPF_LINK_CREATE, &mut attr) }
 }
@@ -127,12 +145,12 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     Ok(LinkInfo { program: info.prog_id, priority: place.priority })
 }
 
-/// The kernel's hash of a program's instructions.
-pub(super) fn program_tag(program: BorrowedFd<'_>) -> io::Result<[u8; 8]> {
+/// The kernel's hash of a program's instructions, and the program's name.
+pub(super) fn program_tag(program: BorrowedFd<'_>) -> io::Result<([u8; 8], [libc::c_char; 16])> {
     // SAFETY: `bpf_prog_info` is numbers and pointers, for which zero is a value.
     let mut info: bpf_prog_info = unsafe { mem::zeroed() };
     read_info(program, &mut info)?;
-    Ok(info.tag)
+    Ok((info.tag, info.name))
 }
 
 fn read_info<T>(object: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {

@@ -26,7 +26,7 @@ pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
         (None, Some(_)) => {
             found.error(
                 SUBJECT,
-                "the gate at IP level is gone: somebody removed its pin or detached it; run `vip-ctl load` again, or restart the agent",
+                "the gate at IP level is gone (somebody removed its pin or detached it), or was there before the kernel's record of connections and does not look behind NAT: run `vip-ctl load` again, or restart the agent",
             );
             open_interfaces(patient, found);
         }

@@ -340,7 +340,7 @@ impl<T: Tell> Keeper<T> {
             return self.come_back(&link.name);
         }
         if node.has_local_in && !local_in::is_attached(&self.paths.bpf_dir).unwrap_or(true) {
-            warn!("somebody removed the gate at IP level: attaching it again");
+            warn!("the gate at IP level is gone, or does not look behind NAT: attaching it again");
             return self.come_back("lo");
         }
         if let Err(e) = node.write_ifaces(&self.setup, &ours().map(|link| link.index).collect()) {

@@ -14,48 +14,58 @@ const UNION: u32 = 5;
 /// How deep anonymous structs and unions may be in each other.
 const DEPTH_MAX: usize = 8;
 
-/// The offset in bytes of a field that has one; a field of an anonymous struct or
-/// union counts as the outer struct's own. `None` without such a struct or field,
-/// or if the bytes are no BTF.
-#[must_use]
-pub(super) fn field_offset(btf: &[u8], structure: &str, field: &str) -> Option<u32> {
-    let btf = Btf::read(btf)?;
-    let outer = btf.types.iter().find(|at| {
-        btf.kind(**at) == Some(STRUCT) && btf.word(**at).is_some_and(|name| btf.is_named(name, structure))
-    })?;
-    let bits = btf.field_bits(*outer, field, DEPTH_MAX)?;
-    (bits % 8 == 0).then_some(bits / 8)
-}
-
-struct Btf<'a> {
-    bytes: &'a [u8],
-    strings: &'a [u8],
+/// Types of the kernel, and of modules that were added to them.
+#[derive(Debug, Default)]
+pub(super) struct Btf {
+    types_bytes: Vec<u8>,
+    strings: Vec<u8>,
     /// Where each type begins; the first has the id 1.
     types: Vec<usize>,
 }
 
-impl<'a> Btf<'a> {
-    fn read(bytes: &'a [u8]) -> Option<Self> {
+impl Btf {
+    /// Adds the types of the kernel, or then those of a module, whose ids and strings go on
+    /// where the kernel's end. `None` if the bytes are no BTF; then some may have been added.
+    #[must_use]
+    pub(super) fn add(&mut self, bytes: &[u8]) -> Option<()> {
         if u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?) != MAGIC {
             return None;
         }
-        let mut btf = Self { bytes, strings: &[], types: Vec::new() };
-        let header = |at| usize::try_from(btf.word(at)?).ok();
+        let header = |at: usize| {
+            let word = bytes.get(at..at.checked_add(4)?)?;
+            usize::try_from(u32::from_ne_bytes(word.try_into().ok()?)).ok()
+        };
         let (header_len, types_at, types_len) = (header(4)?, header(8)?, header(12)?);
         let (strings_at, strings_len) = (header(16)?, header(20)?);
-        let strings = header_len.checked_add(strings_at)?;
-        btf.strings = bytes.get(strings..strings.checked_add(strings_len)?)?;
-        let mut at = header_len.checked_add(types_at)?;
-        let end = at.checked_add(types_len)?;
-        while at < end {
-            btf.types.push(at);
-            at = at.checked_add(TYPE_LEN)?.checked_add(btf.trailing(at)?)?;
+        let part = |at: usize, len: usize| {
+            let begin = header_len.checked_add(at)?;
+            bytes.get(begin..begin.checked_add(len)?)
+        };
+        let (types, strings) = (part(types_at, types_len)?, part(strings_at, strings_len)?);
+        let mut at = self.types_bytes.len();
+        self.types_bytes.extend(types);
+        self.strings.extend(strings);
+        while at < self.types_bytes.len() {
+            self.types.push(at);
+            at = at.checked_add(TYPE_LEN)?.checked_add(self.trailing(at)?)?;
         }
-        Some(btf)
+        Some(())
+    }
+
+    /// The offset in bytes of a field that has one; a field of an anonymous struct or
+    /// union counts as the outer struct's own. `None` without such a struct or field.
+    #[must_use]
+    pub(super) fn field_offset(&self, structure: &str, field: &str) -> Option<u32> {
+        let outer = self.types.iter().find(|at| {
+            self.kind(**at) == Some(STRUCT)
+                && self.word(**at).is_some_and(|name| self.is_named(name, structure))
+        })?;
+        let bits = self.field_bits(*outer, field, DEPTH_MAX)?;
+        (bits % 8 == 0).then_some(bits / 8)
     }
 
     fn word(&self, at: usize) -> Option<u32> {
-        let bytes = self.bytes.get(at..at.checked_add(4)?)?;
+        let bytes = self.types_bytes.get(at..at.checked_add(4)?)?;
         Some(u32::from_ne_bytes(bytes.try_into().ok()?))
     }
 
@@ -114,7 +124,7 @@ mod tests {
 
     /// `struct outer { int; struct { union { int seen; int other; }; }; int :3 }`, with
     /// names, after an unlike struct.
-    fn btf() -> Vec<u8> {
+    fn btf_bytes() -> Vec<u8> {
         let strings = b"\0outer\0first\0seen\0other\0narrow\0int\0";
         let name = |wanted: &[u8]| {
             let at = strings.windows(wanted.len()).position(|found| found == wanted);
@@ -141,10 +151,14 @@ mod tests {
             ],
         ];
         let types: Vec<u8> = types.concat().iter().flat_map(|word: &u32| word.to_ne_bytes()).collect();
+        made(&types, strings)
+    }
+
+    fn made(types: &[u8], strings: &[u8]) -> Vec<u8> {
         let len = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(0).to_ne_bytes();
         let mut bytes = MAGIC.to_ne_bytes().to_vec();
         bytes.extend([1, 0]);
-        for word in [24_u32.to_ne_bytes(), [0; 4], len(&types), len(&types), len(strings)] {
+        for word in [24_u32.to_ne_bytes(), [0; 4], len(types), len(types), len(strings)] {
             bytes.extend(word);
         }
         bytes.extend(types);
@@ -152,17 +166,40 @@ mod tests {
         bytes
     }
 
+    fn field_offset(bytes: &[u8], structure: &str, field: &str) -> Option<u32> {
+        let mut btf = Btf::default();
+        btf.add(bytes)?;
+        btf.field_offset(structure, field)
+    }
+
+    #[test]
+    fn a_module_adds_to_the_kernels_types() {
+        let strings = b"within\0mark\0";
+        let kernels = u32::try_from(b"\0outer\0first\0seen\0other\0narrow\0int\0".len()).unwrap_or(0);
+        // `struct within { struct outer; int mark; }`, with names and types of the kernel's.
+        let types = [kernels, STRUCT << 24 | 2, 20, 0, 4, 0, kernels + 7, 1, 128];
+        let types: Vec<u8> = types.iter().flat_map(|word: &u32| word.to_ne_bytes()).collect();
+        let mut btf = Btf::default();
+        assert_eq!(btf.add(&btf_bytes()), Some(()));
+        assert_eq!((btf.field_offset("within", "mark"), btf.add(&made(&types, strings))), (None, Some(())));
+        assert_eq!(
+            (btf.field_offset("within", "mark"), btf.field_offset("outer", "seen")),
+            (Some(16), Some(8))
+        );
+        assert_eq!(btf.field_offset("within", "seen"), Some(8));
+    }
+
     #[test]
     fn a_field_is_found_also_in_anonymous_structs() {
-        let found = |field| field_offset(&btf(), "outer", field);
+        let found = |field| field_offset(&btf_bytes(), "outer", field);
         assert_eq!([found("first"), found("seen"), found("other")], [Some(0), Some(8), Some(8)]);
         assert_eq!([found("narrow"), found("see"), found("nothing")], [None; 3]);
-        assert_eq!(field_offset(&btf(), "oute", "first"), None);
+        assert_eq!(field_offset(&btf_bytes(), "oute", "first"), None);
     }
 
     #[test]
     fn what_is_cut_short_has_no_fields() {
-        let whole = btf();
+        let whole = btf_bytes();
         for len in 0..whole.len() {
             let found = field_offset(&whole[..len], "outer", "seen");
             assert_eq!(found, None, "{len}");
@@ -172,7 +209,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_is_read_beyond_the_end(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
-            let mut bytes = btf();
+            let mut bytes = btf_bytes();
             for (at, byte) in changes {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;

@@ -1,0 +1,140 @@
+//! NAT on a node that takes packets for a VIP elsewhere, as a published port of a container
+//! does, or a redirection: the lease counts for those, too.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use vip_tests::lab::beside::Beside;
+use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
+use vip_tests::lab::load::nft;
+use vip_tests::lab::{INTERFACE, LEASE, Lab, LabSpec, Netns, Node, SERVICE_PORT, VIP, find_vip_ctl};
+use vip_tests_macros::lab_test;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a question may stay unanswered where no answer is expected.
+const BRIEF: Duration = Duration::from_millis(500);
+const AT_VIP: SocketAddrV4 = SocketAddrV4::new(VIP, SERVICE_PORT);
+/// What the service is called that NAT leads to.
+const CONTAINER: &str = "the container";
+
+/// A node that publishes a container's port on all of its addresses.
+struct Publishing {
+    lab: Lab,
+    container: Beside,
+    client: Beside,
+}
+
+impl Publishing {
+    fn new() -> Result<Self> {
+        let lab = Lab::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))?;
+        let node = &lab.nodes()[0];
+        let container = Beside::new(&lab, node, "docker0", 1)?;
+        let client = Beside::new(&lab, node, "second", 2)?;
+        container.route_all()?;
+        client.route_all()?;
+        node.ns().enter(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1"))??;
+        node.succeed(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()])?;
+        Ok(Self { lab, container, client })
+    }
+
+    fn node(&self) -> &Node {
+        &self.lab.nodes()[0]
+    }
+
+    /// As Docker has it, for what comes from elsewhere and from the host itself.
+    fn publish(&self, to: &str) -> Result<()> {
+        let rule = format!("fib daddr type local meta l4proto {{ tcp, udp }} th dport {SERVICE_PORT} {to};");
+        nft(
+            self.node(),
+            &format!(
+                "table ip docker {{ \
+                 chain in {{ type nat hook prerouting priority dstnat; {rule} }}; \
+                 chain out {{ type nat hook output priority -100; {rule} }}; }}"
+            ),
+        )
+    }
+
+    /// The service answers each of these at the VIP under the lease, and not otherwise.
+    fn follows_the_lease(&self, askers: &[(&str, &Netns)], name: &str) -> Result<()> {
+        let silent = |when: &str| -> Result<()> {
+            for (who, from) in askers {
+                for ask in [ask_tcp, ask_udp] {
+                    let said = ask(from, AT_VIP, BRIEF);
+                    ensure!(said.is_err(), "{who}, {when}: answered by {said:?}");
+                }
+            }
+            Ok(())
+        };
+        silent("before it was promoted")?;
+        self.node().succeed(&["promote"])?;
+        for (who, from) in askers {
+            for ask in [ask_tcp, ask_udp] {
+                let said = ask(from, AT_VIP, PATIENCE).with_context(|| format!("{who}, active"))?;
+                assert_eq!(said, name, "{who}");
+            }
+        }
+        self.node().succeed(&["demote"])?;
+        silent("after it was demoted")
+    }
+}
+
+#[lab_test("nft")]
+fn a_published_port_leads_to_the_container_only_under_the_lease() -> Result<()> {
+    let node = Publishing::new()?;
+    let at = SocketAddrV4::new(Ipv4Addr::new(172, 31, 1, 2), SERVICE_PORT);
+    let _echo = EchoServer::start(&node.container.ns, CONTAINER, at)?;
+    node.publish(&format!("dnat to {}", at.ip()))?;
+    let askers = [
+        ("another network", &node.client.ns),
+        ("the node itself", node.node().ns()),
+        ("the segment", &node.lab.client()?.ns),
+    ];
+    node.follows_the_lease(&askers, CONTAINER)?;
+    let shown = node.node().succeed(&["status", "-o", "json"])?;
+    ensure!(shown.contains("ip_local_in_drop_no_lease"), "{shown}");
+    // What is for the node's own address is none of the gate's business.
+    let own = SocketAddrV4::new(node.node().address(), SERVICE_PORT);
+    assert_eq!(ask_tcp(&node.client.ns, own, PATIENCE)?, CONTAINER);
+    node.node().succeed(&["unload"])?;
+    ensure!(!node.node().bpf_dir().exists(), "pins are left");
+    Ok(())
+}
+
+#[lab_test("nft")]
+fn a_redirection_to_another_port_counts_as_the_vip() -> Result<()> {
+    let node = Publishing::new()?;
+    let any = |port| SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
+    let _echo = EchoServer::start(node.node().ns(), CONTAINER, any(SERVICE_PORT + 1))?;
+    node.publish(&format!("redirect to :{}", SERVICE_PORT + 1))?;
+    node.follows_the_lease(&[("another network", &node.client.ns)], CONTAINER)
+}
+
+#[lab_test("nft")]
+fn a_connection_through_nat_ends_with_the_lease() -> Result<()> {
+    let node = Publishing::new()?;
+    let at = SocketAddrV4::new(Ipv4Addr::new(172, 31, 1, 2), SERVICE_PORT);
+    node.publish(&format!("dnat to {}", at.ip()))?;
+    node.node().succeed(&["promote"])?;
+    let listener = node.container.ns.enter(|| std::net::TcpListener::bind(at))??;
+    let mut client = node.client.ns.enter(|| TcpStream::connect_timeout(&AT_VIP.into(), PATIENCE))??;
+    let (mut service, _) = listener.accept()?;
+    client.set_read_timeout(Some(BRIEF))?;
+    service.set_read_timeout(Some(BRIEF))?;
+    let mut byte = [0];
+    client.write_all(b"a")?;
+    service.read_exact(&mut byte)?;
+    node.node().succeed(&["demote"])?;
+    client.write_all(b"b")?;
+    ensure!(service.read_exact(&mut byte).is_err(), "the client reaches the service without a lease");
+    service.write_all(b"c")?;
+    ensure!(client.read_exact(&mut byte).is_err(), "the service reaches the client without a lease");
+    // Both are sent again when the lease is back.
+    node.node().succeed(&["promote"])?;
+    service.set_read_timeout(Some(PATIENCE))?;
+    client.set_read_timeout(Some(PATIENCE))?;
+    service.read_exact(&mut byte)?;
+    client.read_exact(&mut byte)?;
+    Ok(())
+}
