@@ -94,7 +94,7 @@ fn it_goes_to_stdout_and_the_notes_to_stderr() -> Result<()> {
     let ran = dir.run(&["convert", "keepalived.conf"])?;
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert!(ran.stdout.starts_with("# Made by `vip-ctl convert`."), "{}", ran.stdout);
-    assert!(ran.stdout.contains("vips = [\"192.0.2.100\"]"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("vips = [\"192.0.2.100/24\"]"), "{}", ran.stdout);
     assert!(ran.stderr.contains("keepalived.conf:13: fill in: the name of 192.0.2.12"), "{}", ran.stderr);
     assert!(ran.stderr.lines().all(|line| line.starts_with("keepalived.conf:")), "{}", ran.stderr);
     Ok(())
