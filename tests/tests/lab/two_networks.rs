@@ -145,6 +145,26 @@ fn a_subnet_without_an_own_address_is_served_across_a_failover() -> Result<()> {
 }
 
 #[lab_test]
+fn a_reload_gives_a_vip_another_interface() -> Result<()> {
+    let two = Two::new()?;
+    two.lab.start_agents(PATIENCE)?;
+    let holder = two.holder(None)?;
+    let text = std::fs::read_to_string(holder.config_file())?;
+    let (from, to) = ("/29\", interface = \"wan\"", format!("\", interface = \"{INTERFACE}\""));
+    ensure!(text.contains(from), "{text}");
+    holder.write_config(&text.replace(from, &to))?;
+    holder.succeed(&["reload"])?;
+    assert_eq!(routes(holder)?, "");
+    // The lease goes on, on the other network.
+    let lan = &two.lab.client()?.ns;
+    lan.ip(&format!("route add {} dev {INTERFACE}", Wan::VIP))?;
+    assert_eq!(ask_udp(lan, AT_WAN, PATIENCE)?, holder.name());
+    two.wan.client.ip("neigh flush all")?;
+    ensure!(ask_udp(&two.wan.client, AT_WAN, BRIEF).is_err(), "it is still answered in the WAN");
+    Ok(())
+}
+
+#[lab_test]
 fn an_interface_that_is_only_guarded_faults_nobody() -> Result<()> {
     let two = Two::new()?;
     for node in two.lab.nodes() {
@@ -176,7 +196,12 @@ fn by_hand_a_vip_has_its_interface_and_its_subnet() -> Result<()> {
     let vip = format!("{}/29@{wan}", Wan::VIP);
     let refused = node.run(&["load", "--iface", INTERFACE, "--vip", &vip])?;
     ensure!(!refused.status.success(), "a VIP on an interface that nothing guards");
-    node.succeed(&["load", "--iface", INTERFACE, "--iface", &wan, "--vip", &vip])?;
+    let load = ["load", "--iface", INTERFACE, "--iface", &wan, "--vip", &vip];
+    let would = node.succeed(&[&load[..], &["--dry-run"]].concat())?;
+    ensure!(would.contains(&format!("answered on {wan} alone")) && would.contains(SUBNET), "{would}");
+    node.succeed(&load)?;
+    let refused = node.run(&["unload", "--iface", &wan])?;
+    ensure!(!refused.status.success(), "the VIP's one interface was taken off");
     node.succeed(&["promote"])?;
     assert_eq!(two.holder(None)?.name(), node.name());
     ensure_unknown(&two.lab.client()?.ns, AT_WAN)?;

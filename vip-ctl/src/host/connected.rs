@@ -53,14 +53,23 @@ impl std::fmt::Display for Subnet {
 }
 
 impl Host {
+    /// The subnets that VIPs have made reachable here.
+    ///
+    /// # Errors
+    /// [`HostError::Netlink`].
+    pub fn connected(&self) -> Result<BTreeSet<Subnet>, HostError> {
+        let all = self.runtime.block_on(all_routes(&self.handle))?;
+        Ok(all.iter().filter_map(subnet_of).collect())
+    }
+
     /// Makes these subnets, and no others, reachable on their interfaces' links. Returns
     /// what was done, in words; none if everything was there.
     ///
     /// # Errors
     /// [`HostError::Netlink`].
     pub fn connect(&self, wanted: &BTreeSet<Subnet>) -> Result<Vec<String>, HostError> {
+        let there = self.connected()?;
         self.runtime.block_on(async {
-            let there: BTreeSet<_> = all_routes(&self.handle).await?.iter().filter_map(subnet_of).collect();
             let mut done = Vec::new();
             for subnet in there.difference(wanted) {
                 let deleted = self.handle.route().del(subnet.route()).execute().await;

@@ -32,6 +32,8 @@ impl Host {
         let saved = Saved::read(&self.run_dir)?;
         let mut would: Vec<_> =
             saved.addresses.iter().map(|vip| format!("{vip} would be taken off lo")).collect();
+        let subnets = self.connected()?.into_iter();
+        would.extend(subnets.map(|subnet| format!("the route to {subnet} would be deleted")));
         if saved.local_rule_moved {
             would.push("the rule for the local table would be moved back to 0".into());
         }

@@ -124,6 +124,16 @@ pub enum NodeError {
         /// The interface.
         name: String,
     },
+    /// The interface is the only one of a VIP.
+    #[error(
+        "{vip} is answered on {iface} alone: take it off first, by --vip {vip}, or give it another interface by `vip-ctl load`"
+    )]
+    HomeOf {
+        /// The VIP.
+        vip: IpAddr,
+        /// The interface.
+        iface: String,
+    },
     /// Without an interface nobody could be answered.
     #[error("no interface would be left: run `vip-ctl unload` without --iface to take everything off")]
     LastInterface,
@@ -146,7 +156,7 @@ impl NodeError {
             Self::Host(e) if e.is_permission() => Exit::NoPermission,
             Self::Host(_) => Exit::System,
             Self::NotEthernet { .. } | Self::NotGuarded { .. } => Exit::NoInput,
-            Self::LastInterface => Exit::Usage,
+            Self::LastInterface | Self::HomeOf { .. } => Exit::Usage,
             Self::PromotedByHand { .. } | Self::BelongsToAgent { .. } | Self::OnInterface { .. } => {
                 Exit::Unsafe
             }

@@ -117,6 +117,11 @@ impl Parting {
             let (ifindex, _) = found.ok_or_else(|| NodeError::NotGuarded { name: name.clone() })?;
             interfaces.insert(*ifindex, name.clone());
         }
+        let stays = |vip: &&IpAddr| !vips.contains_key(*vip);
+        let home = |vip: &IpAddr| interfaces.get(&there.get(vip)?.home).cloned();
+        if let Some((vip, iface)) = there.keys().filter(stays).find_map(|vip| Some((*vip, home(vip)?))) {
+            return Err(NodeError::HomeOf { vip, iface });
+        }
         if !interfaces.is_empty() && interfaces.len() == guarded.len() {
             return Err(NodeError::LastInterface);
         }

@@ -63,6 +63,9 @@ pub fn of_set_up(paths: &Paths, setup: &Setup) -> Result<Vec<String>, NodeError>
             if !vips.contains_key(vip) {
                 happen.push(format!("{vip} would be guarded, in group {}", group.name));
             }
+            if let Some(home) = group.homes.get(vip) {
+                happen.extend(super::sites::told(*vip, home));
+            }
             wanted.insert(*vip);
         }
     }

@@ -9,7 +9,10 @@ use vip_common::{
 };
 
 use super::{GroupSetup, Home, NodeError, Setup};
-use crate::dataplane::{Site, attach};
+use crate::{
+    dataplane::{Site, attach},
+    host::Subnet,
+};
 
 /// The site of an entry of the map.
 pub(super) fn of_entry(entry: &VipEntry) -> Site {
@@ -19,6 +22,14 @@ pub(super) fn of_entry(entry: &VipEntry) -> Site {
 /// The index that an interface has now.
 pub(super) fn index_of(name: &str) -> Option<u32> {
     nix::net::if_::if_nametoindex(name).ok()
+}
+
+/// What a home means, in a sentence.
+pub(super) fn told(vip: IpAddr, home: &Home) -> Vec<String> {
+    let answered = |name| format!("{vip} would be answered on {name} alone");
+    let subnet =
+        |prefix| format!("{} would be reachable on its interface's link", Subnet::of(vip, prefix, ANYWHERE));
+    home.interface.iter().map(answered).chain(home.prefix.map(subnet)).collect()
 }
 
 /// Refuses a VIP whose interface is none that the programs are on, or shall be.
