@@ -29,6 +29,7 @@ mod real_hosts;
 mod reload;
 mod second_ways_in;
 mod security;
+mod silent;
 mod stale;
 mod the_lab;
 mod translated;

@@ -22,5 +22,6 @@ pub mod keeper;
 pub mod lease_loop;
 pub mod messages;
 pub mod names;
+pub mod prober;
 pub mod setup;
 pub mod threads;

@@ -72,6 +72,20 @@ impl Announcer {
         Ok(())
     }
 
+    /// Asks all hosts of an interface's segment for `vip`, in the name of `own`; without an
+    /// address of one's own by an address probe (RFC 5227). `mac` is the interface's.
+    ///
+    /// # Errors
+    /// As [`Announcer::announce`].
+    pub fn ask(&self, ifindex: u32, mac: [u8; 6], own: Option<Ipv4Addr>, vip: IpAddr) -> io::Result<()> {
+        let IpAddr::V4(vip) = vip else {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "ARP has no room for an IPv6 address"));
+        };
+        let mut frame = frame(1, BROADCAST, mac, vip);
+        frame[28..32].copy_from_slice(&own.unwrap_or(Ipv4Addr::UNSPECIFIED).octets());
+        self.send(ifindex, &frame)
+    }
+
     fn send(&self, ifindex: u32, frame: &[u8; FRAME_LEN]) -> io::Result<()> {
         let mut sll_addr = [0; 8];
         sll_addr[..6].copy_from_slice(&frame[..6]);

@@ -37,6 +37,7 @@ use crate::{
         lease_loop::{LeaseLoop, Plane, SourceGuard},
         messages::{Ask, Asker, Notice, RunnerAsk},
         names::Names,
+        prober,
         setup::node_setup,
         threads::{self, abort_on_panic, spawn},
     },
@@ -295,6 +296,11 @@ fn start_rest(leasing: Leasing, paths: &Paths) -> Result<Agent, AgentError> {
             Some(_) => Some(start_judge(&config, &setup, paths, &asker, &board, &tell)?),
             None => None,
         };
+        if node.is_some()
+            && let Err(e) = prober::start(paths, &board)
+        {
+            warn!("this node can't tell whether other holders answer: {e}");
+        }
         let (judge, heard) = judge.unzip();
         let checks = Checks::of_node(&config, &board, heard.as_ref())
             .map_err(AgentError::system("start the checks"))?;

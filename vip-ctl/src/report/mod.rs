@@ -169,6 +169,10 @@ pub struct GroupStatus {
     /// Who takes it if its holder dies, or now if it has none; null without an agent.
     #[serde(default)]
     pub heir: Option<Heir>,
+    /// A VIP for which nobody answers on this node's segment, while another node holds the
+    /// group: held but silent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent: Option<String>,
     /// How much longer this node stays away from it because its `pre_promote` has
     /// failed, in milliseconds; null if it does not.
     #[serde(default)]

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -19,6 +20,8 @@ struct GroupHealth {
     /// Why the node can't serve it.
     why: Option<String>,
     checks: BTreeMap<String, Record>,
+    /// A VIP that nobody answers for, as this node's prober hears.
+    unheard: Option<IpAddr>,
 }
 
 #[derive(Debug)]
@@ -39,6 +42,8 @@ pub struct Seen {
     pub why: Option<String>,
     /// Its checks, by name.
     pub checks: Vec<CheckStatus>,
+    /// A VIP of it that nobody answers for on this node's segment.
+    pub unheard: Option<IpAddr>,
 }
 
 impl Board {
@@ -52,6 +57,11 @@ impl Board {
         let mut entries = self.entries();
         let entry = entries.entry(group.to_owned()).or_default();
         (entry.eligible, entry.why) = (eligible, why);
+    }
+
+    /// Takes note which VIP of a group nobody answers for, if there is one.
+    pub fn unheard(&self, group: &str, vip: Option<IpAddr>) {
+        self.entries().entry(group.to_owned()).or_default().unheard = vip;
     }
 
     /// A check starts.
@@ -107,6 +117,7 @@ impl Board {
             last_error: record.last_error.clone(),
             took_ms: record.took.map(millis),
         });
-        Seen { eligible: entry.eligible, why: entry.why.clone(), checks: checks.collect() }
+        let checks = checks.collect();
+        Seen { eligible: entry.eligible, why: entry.why.clone(), checks, unheard: entry.unheard }
     }
 }

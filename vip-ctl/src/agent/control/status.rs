@@ -9,7 +9,7 @@ use super::{Response, Server, candidates};
 use crate::{
     config::{self, Config},
     dataplane::DataPlane,
-    engine::{EPOCH_MARGIN, PeerLoss, Role},
+    engine::{EPOCH_MARGIN, NodeId, PeerLoss, Role},
     exit::Exit,
     host::Host,
     report::{self, GroupStatus, NodeStatus, Status, VipStatus},
@@ -127,6 +127,15 @@ impl Server {
             if config.this_node().can_hold() {
                 let seen = self.board.see(&group.name);
                 (entry.eligible, entry.why, entry.checks) = (Some(seen.eligible), seen.why, seen.checks);
+                if let (Some(vip), Some(holder)) = (seen.unheard, &entry.holder)
+                    && known.holder != Some(NodeId(config.me))
+                {
+                    status.warnings.push(format!(
+                        "group {}: held but silent: {holder} holds it, and nobody answers for {vip} on this node's segment; see `vip-ctl doctor` there",
+                        group.name
+                    ));
+                    entry.silent = Some(vip.to_string());
+                }
                 if snapshot.mute.contains(&id) {
                     entry.eligible = Some(false);
                     entry.why.get_or_insert_with(|| MUTE.to_owned());

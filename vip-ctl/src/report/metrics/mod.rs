@@ -209,12 +209,19 @@ fn count_checks(registry: &mut Registry, teller: &Teller, status: &Status) {
     }
     let eligible = GaugeFamily::default();
     registry.register("vip_eligible", "1 if this node could take the group", eligible.clone());
+    let silent = GaugeFamily::default();
+    registry.register(
+        "vip_held_but_silent",
+        "1 if another node holds the group and nobody answers for a VIP of it on this node's segment",
+        silent.clone(),
+    );
     let (up, took) = (GaugeFamily::default(), Family::<Labels, Gauge<f64, AtomicU64>>::default());
     registry.register("vip_check_up", "1 if the health check passes on this node", up.clone());
     registry.register("vip_check_duration_seconds", "How long its last run took", took.clone());
     for group in &status.groups {
         let of_group = teller.group(&group.name);
         eligible.get_or_create(&of_group).set(i64::from(group.eligible == Some(true)));
+        silent.get_or_create(&of_group).set(i64::from(group.silent.is_some()));
         for check in &group.checks {
             let labels = and(&of_group, "check", &check.name);
             if let Some(ok) = check.ok {

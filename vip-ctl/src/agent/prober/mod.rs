@@ -1,0 +1,178 @@
+//! The prober's thread: where another node holds a group, it asks for its VIPs on the
+//! wire as a client would, and notices when nobody answers. [`questions`] decides whom to
+//! ask when.
+//!
+//! It asks by broadcast and with an address of its own, since that is what a client's first
+//! question is, and what switches let pass that inspect ARP; where it has none in the VIP's
+//! subnet, by an address probe (RFC 5227). The data plane remembers the answers; this
+//! thread only looks them up.
+
+mod questions;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, Weak},
+    thread,
+    time::Duration,
+};
+
+use tracing::warn;
+use vip_common::{BootNs, GroupIndex, GroupMode, IfaceConfig, VipEntry};
+
+use self::questions::{Now, Questions};
+use super::{checks::Board, threads::spawn};
+use crate::{
+    announce::arp::Announcer,
+    clock,
+    dataplane::{DataPlane, DataPlaneError, MapGroup},
+    host::{Host, HostError, is_on_link},
+    paths::Paths,
+};
+
+/// How often to look for answers.
+const TICK: Duration = Duration::from_millis(250);
+/// How long one reading of the maps serves. What has gone since is asked for one by one.
+const GOOD_FOR: Duration = Duration::from_secs(10);
+
+/// Why the thread could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ProberError {
+    /// The maps.
+    #[error(transparent)]
+    DataPlane(#[from] DataPlaneError),
+    /// Netlink.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The socket or the thread.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+/// Starts the thread, which ends with the board.
+///
+/// # Errors
+/// [`ProberError`].
+pub fn start(paths: &Paths, board: &Arc<Board>) -> Result<(), ProberError> {
+    let (plane, host) = (DataPlane::open(&paths.bpf_dir)?, Host::open(&paths.run_dir)?);
+    let (socket, board) = (Announcer::open()?, Arc::downgrade(board));
+    let (questions, ground, told) = (Questions::default(), None, BTreeMap::new());
+    spawn("prober", move || Prober { plane, host, socket, questions, ground, told }.run(&board))
+        .map_err(|e| io::Error::other(e.to_string()))?;
+    Ok(())
+}
+
+/// What the maps had when they were last read.
+struct Ground {
+    at: BootNs,
+    groups: BTreeMap<GroupIndex, MapGroup>,
+    vips: BTreeMap<GroupIndex, Vec<(IpAddr, VipEntry)>>,
+    ifaces: BTreeMap<u32, IfaceConfig>,
+    /// Of each interface.
+    addresses: BTreeMap<u32, Vec<(IpAddr, u8)>>,
+}
+
+impl Ground {
+    fn read(plane: &DataPlane, host: &Host) -> Result<Self, DataPlaneError> {
+        let mut vips: BTreeMap<GroupIndex, Vec<_>> = BTreeMap::new();
+        for (vip, entry) in plane.vips()? {
+            vips.entry(entry.group).or_default().push((vip, entry));
+        }
+        let groups = plane.groups().into_iter().filter(|group| group.mode == GroupMode::Cluster);
+        let groups = groups.map(|group| (group.index, group)).collect();
+        let ifaces = plane.ifaces()?;
+        let addresses = ifaces.keys().map(|ifindex| (*ifindex, host.addresses(*ifindex).unwrap_or_default()));
+        let addresses = addresses.collect();
+        Ok(Self { at: clock::now(), groups, vips, ifaces, addresses })
+    }
+
+    /// This host's address in a VIP's subnet on an interface; no VIP, whose requests would
+    /// not leave.
+    fn own(&self, plane: &DataPlane, ifindex: u32, vip: IpAddr) -> Option<Ipv4Addr> {
+        let is_own = |own: &&(IpAddr, u8)| is_on_link(&[**own], vip) && plane.vip(own.0).is_none();
+        let own = self.addresses.get(&ifindex)?.iter().find(is_own);
+        if let Some((IpAddr::V4(own), _)) = own { Some(*own) } else { None }
+    }
+}
+
+struct Prober {
+    plane: DataPlane,
+    host: Host,
+    socket: Announcer,
+    questions: Questions,
+    ground: Option<Ground>,
+    /// The VIPs that the board has as unheard, by their groups' names: places change.
+    told: BTreeMap<String, IpAddr>,
+}
+
+impl Prober {
+    fn run(mut self, board: &Weak<Board>) {
+        let mut is_told = false;
+        loop {
+            thread::sleep(TICK);
+            let Some(board) = board.upgrade() else { return };
+            match self.turn(&board) {
+                Ok(()) => is_told = false,
+                Err(e) if !std::mem::replace(&mut is_told, true) => {
+                    warn!("whether other holders answer can't be looked after: {e}");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn turn(&mut self, board: &Board) -> Result<(), DataPlaneError> {
+        let now = clock::now();
+        let ground = match self.ground.take().filter(|ground| now.since(ground.at) < GOOD_FOR) {
+            Some(ground) => ground,
+            None => {
+                let ground = Ground::read(&self.plane, &self.host)?;
+                self.questions.keep(&ground.groups.keys().copied().collect());
+                ground
+            }
+        };
+        let plane = &self.plane;
+        let vips_of = |group| ground.vips.get(&group).map_or(&[][..], Vec::as_slice);
+        let looked = self.questions.turn(now, |index| {
+            let lease = plane.leases().load(index);
+            let is_here = ground.groups.get(&index).is_none_or(|group| group.fence(lease, now).is_open());
+            let vips = vips_of(index);
+            // It may have gone since the maps were read.
+            let heard = move |at: usize| plane.vip(vips[at].0).and_then(|vip| plane.heard(vip.slot).ok());
+            Now { is_here, vips: vips.len(), heard }
+        });
+        for (index, asked) in looked {
+            let vips = vips_of(index);
+            if let Some((vip, entry)) = asked.and_then(|at| vips.get(at)) {
+                self.ask(*vip, *entry, &ground);
+            }
+            let Some(group) = ground.groups.get(&index) else { continue };
+            let unheard = self.questions.unheard(index).and_then(|at| Some(vips.get(at)?.0));
+            if unheard != self.told.get(&group.name).copied() {
+                board.unheard(&group.name, unheard);
+                match unheard {
+                    Some(vip) => {
+                        let group = &group.name;
+                        warn!(group, %vip, "nobody answers for a VIP of a group that this node does not hold");
+                        self.told.insert(group.clone(), vip)
+                    }
+                    None => self.told.remove(&group.name),
+                };
+            }
+        }
+        self.ground = Some(ground);
+        Ok(())
+    }
+
+    /// Asks on the VIP's own interfaces.
+    fn ask(&self, vip: IpAddr, entry: VipEntry, ground: &Ground) {
+        for (ifindex, iface) in
+            ground.ifaces.iter().filter(|(ifindex, iface)| entry.is_at_home(**ifindex, **iface))
+        {
+            // An interface that is down is told elsewhere, and no answer is no answer.
+            let own = ground.own(&self.plane, *ifindex, vip);
+            let _ = self.socket.ask(*ifindex, iface.mac, own, vip);
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! When to ask for which VIP of a group that another node may hold, and what silence
+//! means. It touches no map, clock or socket.
+//!
+//! One VIP of each group is asked for in each round, the next one in the next: they share
+//! the lease and the program that answers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use vip_common::{BootNs, GroupIndex, Heard};
+
+/// How long a round takes at least.
+const ROUND: Duration = Duration::from_secs(1);
+/// And how long for each group: no number of them makes more than so many questions.
+const ROUND_PER_GROUP: Duration = Duration::from_millis(20);
+/// How long to wait for an answer, which comes within a millisecond.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// After so many questions in a row without an answer nobody answers. With the pauses
+/// between them that is within two seconds.
+const MISSES: u8 = 3;
+
+/// How many questions are asked at once, at most.
+const AT_ONCE: usize = 16;
+/// How many groups are looked after at once, at most.
+const LOOKS: usize = 64;
+
+/// What is known of each group.
+#[derive(Debug, Default)]
+pub(super) struct Questions {
+    groups: BTreeMap<GroupIndex, State>,
+    /// When to look after each: what a look costs does not grow with their number.
+    schedule: BTreeSet<(BootNs, GroupIndex)>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// When to look after it.
+    look: BootNs,
+    /// The VIP to ask for next, by its place.
+    next: usize,
+    /// The VIP that was asked for, and when.
+    asked: Option<(usize, BootNs)>,
+    misses: u8,
+    /// The VIP that nobody answered for.
+    missed: usize,
+    /// Has anybody claimed a VIP of the group on this node's segment? Else this node may
+    /// be on another one, and knows nothing.
+    can_hear: bool,
+}
+
+/// What is so of a group now.
+pub(super) struct Now<F> {
+    /// Does this node hold it?
+    pub(super) is_here: bool,
+    /// How many VIPs it has.
+    pub(super) vips: usize,
+    /// What is known of a VIP, by its place.
+    pub(super) heard: F,
+}
+
+impl Questions {
+    /// These are the groups from here on.
+    pub(super) fn keep(&mut self, groups: &BTreeSet<GroupIndex>) {
+        self.groups.retain(|group, _| groups.contains(group));
+        for group in groups {
+            self.groups.entry(*group).or_default();
+        }
+        self.schedule = self.groups.iter().map(|(group, state)| (state.look, *group)).collect();
+    }
+
+    /// Looks after the groups for which it is time: `at` tells what is so of one. Returns
+    /// those that were looked after, each with the VIP to ask for now, by its place.
+    pub(super) fn turn<F: Fn(usize) -> Option<Heard>>(
+        &mut self,
+        now: BootNs,
+        at: impl Fn(GroupIndex) -> Now<F>,
+    ) -> Vec<(GroupIndex, Option<usize>)> {
+        let count = u32::try_from(self.groups.len()).unwrap_or(u32::MAX);
+        let round = ROUND_PER_GROUP.saturating_mul(count).max(ROUND);
+        let due = self.schedule.iter().take_while(|(look, _)| *look <= now).take(LOOKS);
+        let due: Vec<_> = due.copied().collect();
+        let mut room = AT_ONCE;
+        let mut looked = Vec::new();
+        for (look, group) in due {
+            self.schedule.remove(&(look, group));
+            let Some(state) = self.groups.get_mut(&group) else { continue };
+            let vip = state.turn(now, round, room > 0, &at(group));
+            room -= usize::from(vip.is_some());
+            self.schedule.insert((state.look, group));
+            looked.push((group, vip));
+        }
+        looked
+    }
+
+    /// A VIP of the group that nobody answers for, by its place.
+    pub(super) fn unheard(&self, group: GroupIndex) -> Option<usize> {
+        let state = self.groups.get(&group)?;
+        (state.can_hear && state.misses >= MISSES).then_some(state.missed)
+    }
+}
+
+impl State {
+    /// Returns the VIP to ask for now, and sets when to look again.
+    fn turn<F: Fn(usize) -> Option<Heard>>(
+        &mut self,
+        now: BootNs,
+        round: Duration,
+        has_room: bool,
+        group: &Now<F>,
+    ) -> Option<usize> {
+        if group.is_here || group.vips == 0 {
+            *self = Self { next: self.next, look: now.plus(round), ..Self::default() };
+            return None;
+        }
+        if let Some((vip, at)) = self.asked {
+            let heard = if vip < group.vips { (group.heard)(vip) } else { None };
+            self.can_hear |= heard.is_some_and(|heard| heard.claimed_ns > 0);
+            if heard.is_some_and(|heard| heard.answered_ns >= at.0) {
+                (self.asked, self.misses, self.look) = (None, 0, at.plus(round));
+            } else if now.since(at) < PATIENCE {
+                self.look = at.plus(PATIENCE);
+            } else {
+                // A frame can be lost: asks again at once.
+                (self.asked, self.missed, self.look) = (None, vip, now);
+                self.misses = self.misses.saturating_add(1).min(MISSES);
+            }
+        }
+        if self.look > now || !has_room {
+            return None;
+        }
+        let vip = self.next % group.vips;
+        self.next = vip + 1;
+        self.asked = Some((vip, now));
+        self.look = now.plus(PATIENCE);
+        Some(vip)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICK: Duration = Duration::from_millis(250);
+
+    /// A group on a segment.
+    struct Segment {
+        questions: Questions,
+        now: BootNs,
+        /// Does the holder answer, and did it ever claim the VIPs?
+        answers: bool,
+        claims: bool,
+        is_here: bool,
+        answered: BTreeMap<usize, u64>,
+        asked: Vec<usize>,
+    }
+
+    const GROUP: GroupIndex = GroupIndex(3);
+
+    impl Segment {
+        fn new() -> Self {
+            let mut questions = Questions::default();
+            questions.keep(&[GROUP].into());
+            Self {
+                questions,
+                now: BootNs(1_000_000_000_000),
+                answers: true,
+                claims: true,
+                is_here: false,
+                answered: BTreeMap::new(),
+                asked: Vec::new(),
+            }
+        }
+
+        /// Runs for so long; returns when the group was first unheard, and whether it is at the end.
+        fn run(&mut self, time: Duration) -> (Option<Duration>, bool) {
+            let (begin, mut first) = (self.now, None);
+            while self.now.since(begin) < time {
+                let (answered, claims, is_here) = (&self.answered, self.claims, self.is_here);
+                let heard = |vip: usize| {
+                    let answered_ns = answered.get(&vip).copied().unwrap_or(0);
+                    Some(Heard { answered_ns, claimed_ns: u64::from(claims), ..Heard::default() })
+                };
+                let asked = self.questions.turn(self.now, |_| Now { is_here, vips: 3, heard });
+                for vip in asked.into_iter().filter_map(|(_, vip)| vip) {
+                    self.asked.push(vip);
+                    if self.answers {
+                        self.answered.insert(vip, self.now.0 + 100_000);
+                    }
+                }
+                if self.questions.unheard(GROUP).is_some() {
+                    first = first.or(Some(self.now.since(begin)));
+                }
+                self.now = self.now.plus(TICK);
+            }
+            (first, self.questions.unheard(GROUP).is_some())
+        }
+    }
+
+    #[test]
+    fn each_vip_has_its_turn_and_who_answers_is_asked_once_a_second() {
+        let mut segment = Segment::new();
+        assert_eq!(segment.run(Duration::from_secs(6)), (None, false));
+        assert_eq!(segment.asked, [0, 1, 2, 0, 1, 2]);
+    }
+
+    #[test]
+    fn silence_is_noticed_within_two_seconds_and_so_is_its_end() {
+        let mut segment = Segment::new();
+        segment.run(Duration::from_secs(10));
+        segment.answers = false;
+        let (first, is_unheard) = segment.run(Duration::from_secs(10));
+        assert!(is_unheard && first.is_some_and(|first| first <= Duration::from_secs(2)), "{first:?}");
+        segment.answers = true;
+        assert!(!segment.run(Duration::from_secs(2)).1);
+        // One that is lost is no silence.
+        segment.answers = false;
+        segment.run(Duration::from_millis(500));
+        segment.answers = true;
+        assert_eq!(segment.run(Duration::from_secs(5)), (None, false));
+    }
+
+    #[test]
+    fn who_has_never_heard_of_it_and_who_holds_it_knows_nothing() {
+        let mut segment = Segment { answers: false, claims: false, ..Segment::new() };
+        assert_eq!(segment.run(Duration::from_secs(10)), (None, false), "on another segment");
+        let mut segment = Segment { answers: false, ..Segment::new() };
+        assert!(segment.run(Duration::from_secs(10)).1);
+        segment.is_here = true;
+        assert!(!segment.run(Duration::from_secs(2)).1, "it came here");
+        let asked = segment.asked.len();
+        segment.run(Duration::from_secs(5));
+        assert_eq!(segment.asked.len(), asked, "a holder asks nobody");
+    }
+
+    #[test]
+    fn no_number_of_groups_makes_a_storm() {
+        let (mut questions, mut asked, mut looked) = (Questions::default(), 0, 0);
+        questions.keep(&(0..10_000).map(GroupIndex).collect());
+        let mut now = BootNs(1_000_000_000_000);
+        for _ in 0..400 {
+            let heard = |_| Some(Heard { answered_ns: u64::MAX, claimed_ns: 1, ..Heard::default() });
+            let turn = questions.turn(now, |_| Now { is_here: false, vips: 2, heard });
+            looked += turn.len();
+            asked += turn.iter().filter(|(_, vip)| vip.is_some()).count();
+            now = now.plus(TICK);
+        }
+        assert!((4_000..=6_400).contains(&asked), "{asked} in 100 s");
+        assert!(looked <= 400 * LOOKS, "{looked}");
+    }
+}
