@@ -72,6 +72,12 @@ vip_lease::mutants! {
     TriedForEver = "announcer-tries-for-ever";
     /// A VIP is announced on interfaces that are not its own.
     AnnouncedEverywhere = "announcer-on-every-interface";
+    /// Frames leave in bursts where an admin wants a time between two.
+    BurstsAnyway = "announcer-ignores-the-interval";
+    /// A node on another segment takes what it can't hear for silence.
+    DeafAlarms = "prober-alarms-where-it-hears-nothing";
+    /// One question without an answer is silence.
+    AlarmsEarly = "prober-alarms-at-the-first-loss";
     /// Repairs wait until the keeper has no notices any more.
     RepairsLate = "keeper-repairs-only-when-idle";
     /// The memory is only written when something else happens.

@@ -346,7 +346,7 @@ impl Queue {
 
     /// How many frames may leave without a pause, where bursts have so many.
     fn at_once(&self, burst: usize) -> usize {
-        self.garp.interval.map_or(burst, |_| 1)
+        self.garp.interval.filter(|_| !mutant::is(Mutant::BurstsAnyway)).map_or(burst, |_| 1)
     }
 
     /// The pause after the frames that have left without one.

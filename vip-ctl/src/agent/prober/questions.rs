@@ -11,6 +11,8 @@ use std::{
 
 use vip_common::{BootNs, GroupIndex, Heard};
 
+use crate::mutant::{self, Mutant};
+
 /// How long a round takes at least.
 const ROUND: Duration = Duration::from_secs(1);
 /// And how long for each group: no number of them makes more than so many questions.
@@ -97,7 +99,9 @@ impl Questions {
     /// A VIP of the group that nobody answers for, by its place.
     pub(super) fn unheard(&self, group: GroupIndex) -> Option<usize> {
         let state = self.groups.get(&group)?;
-        (state.can_hear && state.misses >= MISSES).then_some(state.missed)
+        let can_hear = state.can_hear || mutant::is(Mutant::DeafAlarms);
+        let misses = if mutant::is(Mutant::AlarmsEarly) { 1 } else { MISSES };
+        (can_hear && state.misses >= misses).then_some(state.missed)
     }
 }
 
