@@ -26,6 +26,8 @@ pub struct Ears {
 /// A packet of ARP for IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arp {
+    /// The hardware address that its sender says is its own.
+    pub mac: [u8; 6],
     /// The address that its sender says is its own.
     pub sender: Ipv4Addr,
     /// The address that it is about.
@@ -100,6 +102,7 @@ fn at(ifindex: u32) -> Result<LinkAddr> {
 fn read(frame: &[u8]) -> Option<Arp> {
     let at = |from: usize| <[u8; 4]>::try_from(frame.get(from..from + 4)?).ok().map(Ipv4Addr::from);
     let is_request = frame.get(20..22)? == [0, 1];
-    let arp = Arp { sender: at(28)?, target: at(38)?, is_request };
+    let mac = <[u8; 6]>::try_from(frame.get(22..28)?).ok()?;
+    let arp = Arp { mac, sender: at(28)?, target: at(38)?, is_request };
     (frame.get(12..14)? == [8, 6]).then_some(arp)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use vip_tests::lab::ears::{Arp, Ears};
-use vip_tests::lab::{GROUP, GroupSpec, Lab, LabSpec, Node, clock, find_vip_ctl, wait_until};
+use vip_tests::lab::{GROUP, GroupSpec, INTERFACE, Lab, LabSpec, Node, VIP, clock, find_vip_ctl, wait_until};
 use vip_tests_macros::lab_test;
 
 const LEASE: Duration = Duration::from_millis(500);
@@ -92,6 +92,30 @@ fn each_vip_is_announced_once_before_any_is_announced_again() -> Result<()> {
         from.succeed(&["unstandby"])?;
     }
     bail!("in each of {MOVES} moves: {}", wrong.join("; "))
+}
+
+#[lab_test]
+fn a_hardware_address_that_changes_is_announced_at_once() -> Result<()> {
+    let lab = Lab::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))?;
+    lab.start_agents(PATIENCE)?;
+    let holder = lab.wait_holder(GROUP, PATIENCE)?;
+    let ears = Ears::open(&lab.client()?.ns, INTERFACE)?;
+    let announced = || -> Result<BTreeSet<[u8; 6]>> {
+        let heard = ears.hear()?;
+        Ok(heard.iter().filter(|arp| arp.announced() == Some(VIP)).map(|arp| arp.mac).collect())
+    };
+    // What the agent has read of the maps is fresh, and would serve for ten seconds.
+    ensure!(wait_until(clock::now().plus(PATIENCE), || announced().is_ok_and(|macs| macs.len() == 1)));
+    holder.ns().ip(&format!("link set {INTERFACE} address 02:00:00:00:77:01"))?;
+    let mac = [2, 0, 0, 0, 0x77, 1];
+    let start = clock::now();
+    let is_told = || announced().is_ok_and(|macs| macs.contains(&mac));
+    ensure!(wait_until(start.plus(PATIENCE), is_told), "the new one is never announced");
+    let took = clock::now().since(start);
+    ensure!(took < Duration::from_secs(6), "announced after {took:?}");
+    std::thread::sleep(Duration::from_millis(2_500));
+    assert_eq!(announced()?, BTreeSet::from([mac]), "the former one is announced");
+    Ok(())
 }
 
 /// Takes CAP_NET_RAW away from what `command` starts, for good.

@@ -127,7 +127,6 @@ struct Seen {
     groups: BTreeMap<GroupIndex, MapGroup>,
     /// In the order of their addresses.
     vips: BTreeMap<GroupIndex, Vec<IpAddr>>,
-    ifaces: BTreeMap<u32, IfaceConfig>,
 }
 
 impl Seen {
@@ -138,10 +137,9 @@ impl Seen {
             vips.entry(entry.group).or_default().push(vip);
         }
         let groups = plane.groups().into_iter().map(|group| (group.index, group)).collect();
-        let ifaces = plane.ifaces()?;
         let now = clock::now();
         let good_until = now.plus(GOOD_FOR.max(now.since(at) * GOOD_FOR_READS));
-        Ok(Self { at, good_until, groups, vips, ifaces })
+        Ok(Self { at, good_until, groups, vips })
     }
 
     /// VIPs can have come to a group before its order, and can go at any time.
@@ -165,7 +163,9 @@ fn announce(
     }
     let vips = seen.vips.get(&turn.group).map_or(&[][..], Vec::as_slice);
     let done = turn.after.map_or(0, |after| vips.partition_point(|vip| *vip <= after));
-    let frames_per_vip = FORMS.len() * seen.ifaces.len();
+    // As they are now: a MAC can change at any time. What can't be read waits for the next repeat.
+    let ifaces = plane.ifaces().unwrap_or_default();
+    let frames_per_vip = FORMS.len() * ifaces.len();
     let (now, later) =
         vips[done..].split_at(vips.len().saturating_sub(done).min(fit(turn.room, frames_per_vip)));
     let mut frames = 0;
@@ -176,7 +176,7 @@ fn announce(
             last = Some(*vip);
             continue;
         };
-        for (ifindex, iface) in homes(&entry, &seen.ifaces) {
+        for (ifindex, iface) in homes(&entry, &ifaces) {
             match socket.announce(ifindex, iface.mac, *vip) {
                 // The interfaces' queues are full.
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return (frames, Progress::Held(last)),
