@@ -197,7 +197,8 @@ fn what_a_reload_could_not_bring_about_is_told_and_mended_by_the_next() -> Resul
     node.write_config(&more)?;
     let record = node.run_dir().join("host.json");
     let good = std::fs::read(&record)?;
-    std::fs::write(&record, "broken")?;
+    std::fs::remove_file(&record)?;
+    std::fs::create_dir(&record)?;
     for attempt in ["first", "second"] {
         let out = node.run(&["-o", "json", "reload"])?;
         let told: serde_json::Value = serde_json::from_slice(&out.stdout)?;
@@ -211,6 +212,7 @@ fn what_a_reload_could_not_bring_about_is_told_and_mended_by_the_next() -> Resul
     }
     // It has the new groups all the same, and its status shows them.
     ensure!(node.status()?.groups.iter().any(|group| group.name == "app"));
+    std::fs::remove_dir(&record)?;
     std::fs::write(&record, good)?;
     let said = node.succeed(&["reload"])?;
     ensure!(said.contains("no group has changed") && is_on_host(node, vip(102))?, "{said}");

@@ -173,7 +173,7 @@ fn the_gate_at_ip_level_is_put_back() -> Result<()> {
     ensure!(wait_until(clock::now().plus(PATIENCE), is_another), "{}", standby.log_tail());
     ensure_silent(&container.ns, "with another link")?;
     let log = std::fs::read_to_string(standby.log_file())?;
-    assert_eq!(log.matches("somebody removed the gate at IP level").count(), 2, "{log}");
+    assert_eq!(log.matches("the gate at IP level is gone").count(), 2, "{log}");
     Ok(())
 }
 
