@@ -319,7 +319,7 @@ pub const WELL: &[Row] = &[
         "-o json member list --config {eye}",
         0,
         r#"{"generation":2,"in_use":false,"nodes":[
-            {"name":"{me}","id":0,"votes":true,"confirmed":false},
+            {"name":"{me}","votes":true,"confirmed":false},
             {"name":"eye","id":3,"address":"10.77.0.10:7077","votes":false},
             "…"]}"#,
     ),
