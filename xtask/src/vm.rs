@@ -41,6 +41,7 @@ const CHOSEN: &[&str] = &[
     "real_hosts::",
     "nics::a_bond",
     "nics::a_vlan",
+    "two_networks::by_hand",
 ];
 /// And what runs on the oldest of them: for each part of the data plane that asks the
 /// kernel for something of its own, a few tests.
