@@ -41,6 +41,8 @@ pub(super) fn known() -> Result<SkbOffsets, Refused> {
     };
     match built_in.or_else(in_module) {
         Some(all) => Ok(*ALL.get_or_init(|| all)),
+        // A module that does not tell won't tell later.
+        None if has_module => Ok(*ALL.get_or_init(|| packets)),
         None => Ok(*PACKETS.get_or_init(|| packets)),
     }
 }
