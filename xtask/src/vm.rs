@@ -46,7 +46,7 @@ const CHOSEN: &[&str] = &[
 /// And what runs on the oldest of them: for each part of the data plane that asks the
 /// kernel for something of its own, a few tests.
 const CHOSEN_OLDEST: &[&str] = &[
-    "modes::",
+    "modes::on_a_trunk",
     "host::an_agent_whose_maps_are_gone",
     "host::pins_of_another_namespace",
     "host::unload_restores_a_host",
