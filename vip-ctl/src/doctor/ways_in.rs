@@ -22,7 +22,10 @@ pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
         (None, None) => {
             found.ok(SUBJECT, "the kernel can have the gate at IP level, which guards every way in")
         }
-        (None, Some(_)) if is_there() => found.ok(SUBJECT, "the gate at IP level guards every way in"),
+        (None, Some(_)) if is_there() => match local_in::blind_to_nat() {
+            None => found.ok(SUBJECT, "the gate at IP level guards every way in"),
+            Some(why) => found.warning(SUBJECT, why),
+        },
         (None, Some(_)) => {
             found.error(
                 SUBJECT,

@@ -12,7 +12,10 @@ impl Node {
     /// Attaches the gate at IP level, and warns where the kernel can't have it.
     pub(super) fn attach_local_in(&mut self, ebpf: &Ebpf) -> Result<(), NodeError> {
         match local_in::attach(ebpf, self.plane.dir())? {
-            LocalIn::Attached => self.has_local_in = true,
+            LocalIn::Attached => {
+                self.has_local_in = true;
+                self.warnings.extend(local_in::blind_to_nat().map(str::to_owned));
+            }
             LocalIn::Unavailable(why) => {
                 self.has_local_in = false;
                 self.warnings.push(format!("the host has no gate at IP level: {why}"));

@@ -45,6 +45,9 @@ pub enum LocalIn {
     Unavailable(String),
 }
 
+/// Is there where the kernel records connections.
+const CONNECTIONS: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
+
 /// A program of the gate, and its hook.
 #[derive(Debug)]
 struct Part {
@@ -181,6 +184,16 @@ pub fn is_attached(dir: &Path) -> Result<bool, DataPlaneError> {
         }
     }
     Ok(true)
+}
+
+/// What to tell where NAT can take packets to a VIP past the gate: the kernel records
+/// connections, and does not tell how. `None` where it can't.
+#[must_use]
+pub fn blind_to_nat() -> Option<&'static str> {
+    let is_blind = || offsets::known().is_ok_and(|offsets| offsets.status == 0);
+    (fs::exists(CONNECTIONS).unwrap_or(false) && is_blind()).then_some(
+        "NAT on this host can take packets to a VIP past the gate at IP level: the kernel has no type information of its connections (CONFIG_DEBUG_INFO_BTF_MODULES)",
+    )
 }
 
 /// Why this kernel can't have the gate, over the maps of `ebpf`; `None` if it can.
