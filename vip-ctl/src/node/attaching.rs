@@ -106,13 +106,15 @@ impl Node {
         guarded.extend(named);
         let known = self.plane.ifaces()?;
         for link in guarded.iter().filter_map(|ifindex| present.get(ifindex)) {
-            // One that left the configuration answers nothing: see `keep_only`.
-            let has_left = !named.contains(&link.index) && !known.contains_key(&link.index);
-            let Some(mac) = link.mac.filter(|_| !has_left) else { continue };
+            let Some(mac) = link.mac else { continue };
             let is_below = guarded.iter().any(|other| is_on_top(*other, link.index, &present));
-            let silent = if setup.silent.contains(&link.name) { IfaceConfig::SILENT } else { 0 };
-            let flags = silent | if is_below { IfaceConfig::BELOW } else { 0 };
             let before = known.get(&link.index);
+            // One that left the configuration answers nothing: see `keep_only`.
+            let has_left =
+                !named.contains(&link.index) && before.is_some_and(|before| before.has(IfaceConfig::SILENT));
+            let is_silent = has_left || setup.silent.contains(&link.name);
+            let flags = if is_silent { IfaceConfig::SILENT } else { 0 }
+                | if is_below { IfaceConfig::BELOW } else { 0 };
             let iface = IfaceConfig { mac, flags, ..before.copied().unwrap_or_default() };
             if before != Some(&iface) {
                 self.plane.set_iface(link.index, iface)?;

@@ -6,9 +6,9 @@ use std::{
     net::IpAddr,
 };
 
-use vip_common::{GroupIndex, GroupMode};
+use vip_common::{GroupIndex, GroupMode, IfaceConfig};
 
-use super::{DataPlane, DataPlaneError, Host, Node, NodeError, attach};
+use super::{DataPlane, DataPlaneError, Host, Node, NodeError, attach, local_in};
 use crate::paths::Paths;
 
 /// What shall go.
@@ -71,26 +71,39 @@ pub fn remove(paths: &Paths, parts: &Parts) -> Result<(), NodeError> {
 
 impl Node {
     /// Takes off interfaces that are not among these: they left the configuration. Returns
-    /// what that changed, in words. Where this kernel has no gate at IP level, their programs
-    /// stay and guard the way in, but nothing is answered or announced there.
+    /// what that changed and what failed, in words. Where this kernel has no gate at IP level,
+    /// or one that NAT gets past, their programs stay and guard the way in, but nothing is
+    /// answered or announced there.
     ///
     /// # Errors
-    /// [`NodeError`].
+    /// [`NodeError`] if the interfaces can't be read.
     pub fn keep_only(&mut self, interfaces: &[String]) -> Result<Vec<String>, NodeError> {
         let dir = self.plane.dir().to_owned();
         let mut others = attach::interfaces(&dir)?;
         others.retain(|_, name| !interfaces.contains(name));
-        self.plane.forget_ifaces(|ifindex| others.contains_key(&ifindex))?;
+        let is_guarded = self.has_local_in && local_in::blind_to_nat().is_none();
         let mut done = Vec::new();
         for (ifindex, name) in &others {
-            if self.has_local_in {
-                attach::detach(&dir, *ifindex, name)?;
-                done.push(format!("took the programs off {name}, which is not named any more"));
-            } else {
-                done.push(format!("{name} is not named any more: its programs stay, and answer nothing"));
-            }
+            let left = if is_guarded { self.leave(*ifindex, name) } else { self.silence(*ifindex) };
+            done.push(match left {
+                Ok(()) if is_guarded => format!("took the programs off {name}, which is not named any more"),
+                Ok(()) => format!("{name} is not named any more: its programs stay, and answer nothing"),
+                // Nothing depends on that interface.
+                Err(e) => format!("{name} is not named any more, and could not be left: {e}"),
+            });
         }
         Ok(done)
+    }
+
+    fn leave(&mut self, ifindex: u32, name: &str) -> Result<(), NodeError> {
+        attach::detach(self.plane.dir(), ifindex, name)?;
+        Ok(self.plane.forget_ifaces(|other| other == ifindex)?)
+    }
+
+    fn silence(&mut self, ifindex: u32) -> Result<(), NodeError> {
+        let Some(iface) = self.plane.ifaces()?.remove(&ifindex) else { return Ok(()) };
+        let flags = iface.flags | IfaceConfig::SILENT;
+        Ok(self.plane.set_iface(ifindex, IfaceConfig { flags, ..iface })?)
     }
 }
 
