@@ -66,24 +66,30 @@ impl Host {
     /// what was done, in words; none if everything was there.
     ///
     /// # Errors
-    /// [`HostError::Netlink`].
+    /// [`HostError::Netlink`], of the first that failed; the others were tried.
     pub fn connect(&self, wanted: &BTreeSet<Subnet>) -> Result<Vec<String>, HostError> {
         let there = self.connected()?;
         self.runtime.block_on(async {
-            let mut done = Vec::new();
+            let (mut done, mut failed) = (Vec::new(), None);
+            let mut note = |tried: Result<bool, HostError>, what: String| match tried {
+                Ok(true) => done.push(what),
+                Ok(false) => {}
+                // The other subnets shall be there all the same.
+                Err(e) => drop(failed.get_or_insert(e)),
+            };
             for subnet in there.difference(wanted) {
                 let deleted = self.handle.route().del(subnet.route()).execute().await;
-                unless(deleted, &ABSENT).tried(|| format!("delete the route to {subnet}"))?;
-                done.push(format!("deleted the route to {subnet}"));
+                let deleted = unless(deleted, &ABSENT).tried(|| format!("delete the route to {subnet}"));
+                note(deleted, format!("deleted the route to {subnet}"));
             }
             for subnet in wanted.difference(&there) {
                 let added = self.handle.route().add(subnet.route()).execute().await;
-                // Until an interface is up, it has no routes; the keeper hears of it.
-                unless(added, &[libc::EEXIST, libc::ENETDOWN])
-                    .tried(|| format!("add a route to {subnet}"))?;
-                done.push(format!("added a route to {subnet}"));
+                // An interface that is down, or away, has no routes; the keeper hears of it.
+                let added = unless(added, &[libc::EEXIST, libc::ENETDOWN, libc::ENODEV]);
+                let added = added.tried(|| format!("add a route to {subnet}"));
+                note(added, format!("added a route to {subnet}"));
             }
-            Ok(done)
+            failed.map_or(Ok(done), Err)
         })
     }
 }

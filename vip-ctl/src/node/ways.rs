@@ -86,8 +86,9 @@ impl Node {
         let vips = self.plane.vips()?;
         let mut done = self.host.ensure(&vips, &reach(&self.host, self.plane.dir(), &vips)?)?;
         let foreign = self.foreign(&vips)?;
-        done.extend(self.host.connect(&foreign.iter().map(|vip| vip.subnet).collect())?);
+        let connected = self.host.connect(&foreign.iter().map(|vip| vip.subnet).collect());
         self.write_asks(&foreign)?;
+        done.extend(connected?);
         Ok(done)
     }
 
