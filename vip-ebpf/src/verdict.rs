@@ -192,7 +192,12 @@ fn ask_as_vip<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifa
     let mut i = 0;
     while i < ASKS_MAX {
         let address = iface.asks[i];
-        let Some(vip) = maps.vip(address) else { return };
+        i += 1;
+        if address == [0; 4] {
+            return;
+        }
+        // One that has just gone stays there until the agent writes them anew.
+        let Some(vip) = maps.vip(address) else { continue };
         if vip.is_in_subnet(address, packet.target)
             && !vip.is_in_subnet(address, packet.sender)
             && maps.fence(vip.group).is_open()
@@ -200,7 +205,6 @@ fn ask_as_vip<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifa
         {
             return maps.count(vip.slot, Counter::ArpOutPassed);
         }
-        i += 1;
     }
 }
 
