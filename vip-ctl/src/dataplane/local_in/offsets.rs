@@ -35,14 +35,16 @@ pub(super) fn known() -> Result<SkbOffsets, Refused> {
     let packets = packets(&btf)?;
     let built_in = connections(&btf, packets);
     // A module's types go on where the kernel's end.
+    let module = if built_in.is_none() { fs::read(CONNTRACK_BTF).ok() } else { None };
+    let is_read = module.is_some();
     let in_module = || {
-        btf.add(&fs::read(CONNTRACK_BTF).ok()?)?;
+        btf.add(&module?)?;
         connections(&btf, packets)
     };
     match built_in.or_else(in_module) {
         Some(all) => Ok(*ALL.get_or_init(|| all)),
         // A module that does not tell won't tell later.
-        None if has_module => Ok(*ALL.get_or_init(|| packets)),
+        None if is_read => Ok(*ALL.get_or_init(|| packets)),
         None => Ok(*PACKETS.get_or_init(|| packets)),
     }
 }
