@@ -105,6 +105,7 @@ impl Server {
                     .and_then(|heard| u64::try_from(snapshot.now.since(heard).as_millis()).ok()),
             });
         }
+        let has_carrier = status.interfaces.iter().all(|interface| interface.carrier);
         let places = places(&status.groups);
         for (group, (id, known)) in config.groups.iter().zip(snapshot.engine.groups.with_ids()) {
             let place = places.get(&group.name).copied().unwrap_or_else(|| {
@@ -127,7 +128,8 @@ impl Server {
             if config.this_node().can_hold() {
                 let seen = self.board.see(&group.name);
                 (entry.eligible, entry.why, entry.checks) = (Some(seen.eligible), seen.why, seen.checks);
-                if let (Some(vip), Some(holder)) = (seen.unheard, &entry.holder)
+                // Without a carrier nobody is heard.
+                if let (Some(vip), Some(holder), true) = (seen.unheard, &entry.holder, has_carrier)
                     && known.holder != Some(NodeId(config.me))
                 {
                     status.warnings.push(format!(

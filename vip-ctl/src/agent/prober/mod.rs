@@ -10,7 +10,7 @@
 mod questions;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, Weak},
@@ -33,8 +33,11 @@ use crate::{
 
 /// How often to look for answers.
 const TICK: Duration = Duration::from_millis(250);
-/// How long one reading of the maps serves. What has gone since is asked for one by one.
+/// How long one reading of the maps serves at least. What has gone since is asked for one
+/// by one.
 const GOOD_FOR: Duration = Duration::from_secs(10);
+/// And how many times as long as the reading took.
+const GOOD_FOR_READS: u32 = 100;
 
 /// Why the thread could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +68,7 @@ pub fn start(paths: &Paths, board: &Arc<Board>) -> Result<(), ProberError> {
 
 /// What the maps had when they were last read.
 struct Ground {
-    at: BootNs,
+    good_until: BootNs,
     groups: BTreeMap<GroupIndex, MapGroup>,
     vips: BTreeMap<GroupIndex, Vec<(IpAddr, VipEntry)>>,
     ifaces: BTreeMap<u32, IfaceConfig>,
@@ -75,6 +78,7 @@ struct Ground {
 
 impl Ground {
     fn read(plane: &DataPlane, host: &Host) -> Result<Self, DataPlaneError> {
+        let begin = clock::now();
         let mut vips: BTreeMap<GroupIndex, Vec<_>> = BTreeMap::new();
         for (vip, entry) in plane.vips()? {
             vips.entry(entry.group).or_default().push((vip, entry));
@@ -84,7 +88,9 @@ impl Ground {
         let ifaces = plane.ifaces()?;
         let addresses = ifaces.keys().map(|ifindex| (*ifindex, host.addresses(*ifindex).unwrap_or_default()));
         let addresses = addresses.collect();
-        Ok(Self { at: clock::now(), groups, vips, ifaces, addresses })
+        let now = clock::now();
+        let good_until = now.plus(GOOD_FOR.max(now.since(begin) * GOOD_FOR_READS));
+        Ok(Self { good_until, groups, vips, ifaces, addresses })
     }
 
     /// This host's address in a VIP's subnet on an interface; no VIP, whose requests would
@@ -124,14 +130,11 @@ impl Prober {
 
     fn turn(&mut self, board: &Board) -> Result<(), DataPlaneError> {
         let now = clock::now();
-        let ground = match self.ground.take().filter(|ground| now.since(ground.at) < GOOD_FOR) {
-            Some(ground) => ground,
-            None => {
-                let ground = Ground::read(&self.plane, &self.host)?;
-                self.questions.keep(&ground.groups.keys().copied().collect());
-                ground
-            }
+        let ground = match self.ground.take() {
+            Some(ground) if now <= ground.good_until => ground,
+            before => self.look(before.as_ref())?,
         };
+        let mut news = Vec::new();
         let plane = &self.plane;
         let vips_of = |group| ground.vips.get(&group).map_or(&[][..], Vec::as_slice);
         let looked = self.questions.turn(now, |index| {
@@ -144,8 +147,10 @@ impl Prober {
         });
         for (index, asked) in looked {
             let vips = vips_of(index);
-            if let Some((vip, entry)) = asked.and_then(|at| vips.get(at)) {
-                self.ask(*vip, *entry, &ground);
+            if let Some((vip, entry)) = asked.and_then(|at| vips.get(at))
+                && !self.ask(*vip, *entry, &ground)
+            {
+                self.questions.unasked(index);
             }
             let Some(group) = ground.groups.get(&index) else { continue };
             let unheard = self.questions.unheard(index).and_then(|at| Some(vips.get(at)?.0));
@@ -153,26 +158,48 @@ impl Prober {
                 board.unheard(&group.name, unheard);
                 match unheard {
                     Some(vip) => {
-                        let group = &group.name;
-                        warn!(group, %vip, "nobody answers for a VIP of a group that this node does not hold");
-                        self.told.insert(group.clone(), vip)
+                        news.push((group.name.clone(), vip));
+                        self.told.insert(group.name.clone(), vip)
                     }
                     None => self.told.remove(&group.name),
                 };
             }
         }
+        if let Some((group, vip)) = news.first() {
+            let more = news.len() - 1;
+            warn!(group, %vip, more, "nobody answers for a VIP of a group that this node does not hold");
+        }
         self.ground = Some(ground);
         Ok(())
     }
 
-    /// Asks on the VIP's own interfaces.
-    fn ask(&self, vip: IpAddr, entry: VipEntry, ground: &Ground) {
-        for (ifindex, iface) in
-            ground.ifaces.iter().filter(|(ifindex, iface)| entry.is_at_home(**ifindex, **iface))
-        {
-            // An interface that is down is told elsewhere, and no answer is no answer.
-            let own = ground.own(&self.plane, *ifindex, vip);
-            let _ = self.socket.ask(*ifindex, iface.mac, own, vip);
+    /// Reads the maps. What is known of a group that is another one now, or has other VIPs,
+    /// is forgotten.
+    fn look(&mut self, before: Option<&Ground>) -> Result<Ground, DataPlaneError> {
+        let ground = Ground::read(&self.plane, &self.host)?;
+        self.questions.keep(&ground.groups.keys().copied().collect());
+        let name = |ground: &Ground, index| ground.groups.get(&index).map(|group| group.name.clone());
+        for index in ground.groups.keys() {
+            let is_same = |before: &Ground| {
+                name(before, *index) == name(&ground, *index)
+                    && before.vips.get(index) == ground.vips.get(index)
+            };
+            if !before.is_some_and(is_same) {
+                self.questions.unasked(*index);
+            }
         }
+        let names: BTreeSet<_> = ground.groups.values().map(|group| &group.name).collect();
+        self.told.retain(|name, _| names.contains(name));
+        Ok(ground)
+    }
+
+    /// Asks on the VIP's own interfaces; false if nothing left any of them.
+    fn ask(&self, vip: IpAddr, entry: VipEntry, ground: &Ground) -> bool {
+        let homes = ground.ifaces.iter().filter(|(ifindex, iface)| entry.is_at_home(**ifindex, **iface));
+        let asked = homes.map(|(ifindex, iface)| {
+            let own = ground.own(&self.plane, *ifindex, vip);
+            self.socket.ask(*ifindex, iface.mac, own, vip).is_ok()
+        });
+        asked.fold(false, |any, is_sent| any | is_sent)
     }
 }

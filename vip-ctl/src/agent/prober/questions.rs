@@ -96,6 +96,14 @@ impl Questions {
         looked
     }
 
+    /// Nothing could be asked of this group, so that silence means nothing; nor is what was
+    /// known of it of any use if it is another one now.
+    pub(super) fn unasked(&mut self, group: GroupIndex) {
+        if let Some(state) = self.groups.get_mut(&group) {
+            (state.asked, state.misses, state.can_hear) = (None, 0, false);
+        }
+    }
+
     /// A VIP of the group that nobody answers for, by its place.
     pub(super) fn unheard(&self, group: GroupIndex) -> Option<usize> {
         let state = self.groups.get(&group)?;
@@ -126,9 +134,10 @@ impl State {
             } else if now.since(at) < PATIENCE {
                 self.look = at.plus(PATIENCE);
             } else {
-                // A frame can be lost: asks again at once.
-                (self.asked, self.missed, self.look) = (None, vip, now);
-                self.misses = self.misses.saturating_add(1).min(MISSES);
+                (self.asked, self.missed, self.misses) = (None, vip, (self.misses + 1).min(MISSES));
+                // A frame can be lost: asks again at once. Who is known to be silent has its
+                // turn as the others have.
+                self.look = if self.misses < MISSES { now } else { at.plus(round) };
             }
         }
         if self.look > now || !has_room {
@@ -223,6 +232,19 @@ mod tests {
         segment.run(Duration::from_millis(500));
         segment.answers = true;
         assert_eq!(segment.run(Duration::from_secs(5)), (None, false));
+    }
+
+    #[test]
+    fn who_is_known_to_be_silent_has_its_turn_as_others_have() {
+        let mut segment = Segment { answers: false, ..Segment::new() };
+        assert!(segment.run(Duration::from_secs(3)).1);
+        let asked = segment.asked.len();
+        segment.run(Duration::from_secs(10));
+        assert_eq!(segment.asked.len() - asked, 10);
+        // What could not be asked is no silence, nor is what was known of another group.
+        segment.questions.unasked(GROUP);
+        assert_eq!(segment.questions.unheard(GROUP), None);
+        assert!(segment.run(Duration::from_secs(5)).1);
     }
 
     #[test]
