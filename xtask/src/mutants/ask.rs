@@ -46,7 +46,7 @@ const LIST: &str = "mutant::tests::each_has_a_name_and_is_told";
 
 /// How long a program of tests may take: the slowest takes some thirty seconds of
 /// a processor of its own, and must not seem to hang on one that others use.
-const TESTS_LIMIT: Duration = Duration::from_secs(300);
+const TESTS_LIMIT: Duration = Duration::from_secs(100);
 /// The same for a scenario, which takes milliseconds.
 const SCENARIO_LIMIT: Duration = Duration::from_secs(30);
 /// How long to try seeds, however many are left.
