@@ -50,7 +50,7 @@ pub struct VipEntry {
     /// for all that announce, [`NOWHERE`] while its interface is away.
     pub home: u32,
     /// The length of its subnet's prefix, in bits, where that shall be a connected route
-    /// of its interface; else 0. The programs don't look at it.
+    /// of its interface; else 0.
     pub prefix: u32,
 }
 

@@ -134,28 +134,18 @@ fn gate<M: Maps>(maps: &M, address: [u8; 4], class: Class) -> Verdict {
     if ruling.verdict == Verdict::Drop { Verdict::Drop } else { Verdict::Pass }
 }
 
-/// Where a frame of ARP is, seen from the VIP that it is about.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Where {
-    /// On an interface of the VIP's own.
-    Home,
-    /// Below an interface with the data plane on it, which judges the frame.
-    Below,
-    /// On another one.
-    Elsewhere,
-}
-
-/// Where a frame on the interface `iface` is. An interface that is not in the map has
-/// just come or gone: it may well be the VIP's own.
+/// The class of a frame of ARP about this VIP on the interface `iface`; `None` below an
+/// interface with the data plane on it, which judges the frame. An interface that is not
+/// in the map has just come or gone: it may well be the VIP's own.
 #[inline(always)]
-fn place(vip: VipEntry, ifindex: u32, iface: Option<IfaceConfig>) -> Where {
+fn class_at(class: Class, vip: VipEntry, ifindex: u32, iface: Option<IfaceConfig>) -> Option<Class> {
     let iface = iface.unwrap_or_default();
     if vip.is_at_home(ifindex, iface) {
-        Where::Home
+        Some(class)
     } else if iface.has(IfaceConfig::BELOW) {
-        Where::Below
+        None
     } else {
-        Where::Elsewhere
+        Some(class.elsewhere())
     }
 }
 
@@ -170,12 +160,9 @@ fn arp_out<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifinde
         }
         return Verdict::Pass;
     };
-    let class = match place(vip, ifindex, iface) {
-        // The gate of the interface above has seen it, and let out what is licensed: but
-        // this one's own clients may have made it.
-        Where::Home | Where::Below => Class::ArpOut,
-        Where::Elsewhere => Class::ArpOutElsewhere,
-    };
+    // The gate of an interface above has seen it, and let out what is licensed: but this
+    // one's own clients may have made it.
+    let class = class_at(Class::ArpOut, vip, ifindex, iface).unwrap_or(Class::ArpOut);
     let ruling = ruling(class, maps.fence(vip.group));
     counted(maps, vip, ruling.counter);
     ruling.verdict
@@ -230,13 +217,9 @@ fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex
         return Verdict::Pass;
     }
     let Some(vip) = maps.vip(packet.target) else { return Verdict::Pass };
-    let class = match place(vip, ifindex, iface) {
-        Where::Home => Class::ArpRequest,
-        // The host has the VIP on `lo`, and answers for no address but those of the
-        // interface (`arp_ignore`).
-        Where::Below => return Verdict::Pass,
-        Where::Elsewhere => Class::ArpRequestElsewhere,
-    };
+    // Below: the host has the VIP on `lo`, and answers for no address but those of the
+    // interface (`arp_ignore`).
+    let Some(class) = class_at(Class::ArpRequest, vip, ifindex, iface) else { return Verdict::Pass };
     let ruling = ruling(class, maps.fence(vip.group));
     if ruling.verdict != Verdict::Answer {
         counted(maps, vip, ruling.counter);
@@ -261,7 +244,8 @@ fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex
 fn stale<M: Maps>(frame: &Frame, address: [u8; 4], maps: &M, ifindex: u32) {
     let (Some(to), Some(mac)) = (frame.bytes::<6>(0), frame.bytes::<6>(6)) else { return };
     let (Some(vip), Some(iface)) = (maps.vip(address), maps.iface(ifindex)) else { return };
-    // The holder announces it on its own interfaces alone. A frame from a group of hosts is forged: to answer it would tell all of them.
+    // The holder announces it on its own interfaces alone. A frame from a group of hosts is
+    // forged: to answer it would tell all of them.
     let is_here = iface.mac == to && vip.is_at_home(ifindex, iface);
     if mac[0] & 1 != 0 || !is_here || !maps.may_tell(vip.slot, mac) {
         return;
@@ -283,11 +267,7 @@ fn claim<M: Maps>(
     if iface.is_some_and(|iface| iface.mac == packet.sender_mac) {
         return Verdict::Pass; // our own announcement, sent back to us by the network
     }
-    let class = match place(vip, ifindex, iface) {
-        Where::Home => Class::ArpClaim,
-        Where::Below => return Verdict::Pass,
-        Where::Elsewhere => Class::ArpClaimElsewhere,
-    };
+    let Some(class) = class_at(Class::ArpClaim, vip, ifindex, iface) else { return Verdict::Pass };
     let ruling = ruling(class, maps.fence(vip.group));
     counted(maps, vip, ruling.counter);
     if ruling.event == Some(EventKind::ClaimSeen) {
