@@ -12,7 +12,7 @@ use nix::sys::socket::{
     sockopt,
 };
 
-use super::Netns;
+use super::{Netns, flood};
 
 /// Bytes of the socket's queue: every frame of a move of some thousand VIPs.
 const QUEUE_BYTES: usize = 256 << 20;
@@ -54,7 +54,7 @@ impl Ears {
             let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
             let socket = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)?;
             setsockopt(&socket, sockopt::RcvBufForce, &QUEUE_BYTES)?;
-            bind(socket.as_raw_fd(), &at(if_nametoindex(interface)?)?)?;
+            bind(socket.as_raw_fd(), &flood::link(if_nametoindex(interface)?, libc::ETH_P_ALL)?)?;
             Ok(Self { socket })
         })?
     }
@@ -78,25 +78,6 @@ impl Ears {
             heard.extend(read(&bytes[..length.min(64)]).filter(|_| is_in));
         }
     }
-}
-
-/// All protocols at an interface.
-fn at(ifindex: u32) -> Result<LinkAddr> {
-    let address = libc::sockaddr_ll {
-        sll_family: u16::try_from(libc::AF_PACKET)?,
-        sll_protocol: u16::try_from(libc::ETH_P_ALL)?.to_be(),
-        sll_ifindex: i32::try_from(ifindex)?,
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 0,
-        sll_addr: [0; 8],
-    };
-    let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>())?;
-    // SAFETY: the address is a sockaddr_ll, as its family says, of this length.
-    let made = unsafe {
-        <LinkAddr as nix::sys::socket::SockaddrLike>::from_raw((&raw const address).cast(), Some(length))
-    };
-    made.context("an address of a packet socket")
 }
 
 fn read(frame: &[u8]) -> Option<Arp> {

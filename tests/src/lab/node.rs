@@ -17,7 +17,7 @@ use vip_common::BootNs;
 use super::netns::Netns;
 use super::snapshot::Snapshot;
 use super::status::Status;
-use super::{LabId, Nic, NodeSpec, cleanup, clock, slow, wait_until};
+use super::{INTERFACE, LabId, Nic, NodeSpec, VIP, cleanup, clock, slow, wait_until};
 
 /// How long a verb of `vip-ctl` may take before it is killed.
 pub const VERB_PATIENCE: Duration = Duration::from_secs(10);
@@ -369,6 +369,14 @@ impl Node {
             );
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Loads the data plane by hand, with the VIP on the node's interface; what it printed.
+    ///
+    /// # Errors
+    /// As [`Node::succeed`].
+    pub fn load(&self) -> Result<String> {
+        self.succeed(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()])
     }
 
     /// What `vip-ctl status -o json` says on this node.

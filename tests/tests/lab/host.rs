@@ -35,7 +35,7 @@ fn spec() -> Result<LabSpec> {
 /// Loads, promotes and demotes by hand, and checks what the client gets.
 fn work_by_hand(lab: &Lab, node: &Node) -> Result<()> {
     let client = &lab.client()?.ns;
-    node.succeed(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()])?;
+    node.load()?;
     ensure!(ask_udp(client, AT_VIP, BRIEF).is_err(), "answered before it was promoted");
     node.succeed(&["promote"])?;
     assert_eq!(ask_udp(client, AT_VIP, PATIENCE)?, node.name());
@@ -75,7 +75,7 @@ fn unload_while_active_leaves_nobody_answering() -> Result<()> {
     let (node, client) = (&lab.nodes()[0], &lab.client()?.ns);
     let _echo = EchoServer::start(node.ns(), node.name(), AT_VIP)?;
     let before = node.snapshot()?;
-    node.succeed(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()])?;
+    node.load()?;
     node.succeed(&["promote"])?;
     assert_eq!(ask_udp(client, AT_VIP, PATIENCE)?, node.name());
     node.succeed(&["unload"])?;
@@ -186,7 +186,7 @@ fn a_broken_record_keeps_nobody_from_loading_and_unloading() -> Result<()> {
     let lab = Lab::new(&spec()?)?;
     let node = &lab.nodes()[0];
     let rules = node.ns().ip("rule")?;
-    load(node)?;
+    node.load()?;
     std::fs::write(node.run_dir().join("host.json"), "{\"boot_id\": ")?;
     let said = node.succeed(&["load", "--iface", INTERFACE, "--vip", "10.77.0.101"])?;
     ensure!(said.contains("warning: ") && said.contains("host.json: "), "{said}");
@@ -267,7 +267,7 @@ fn wrong_requests_have_exit_codes_of_their_own() -> Result<()> {
     let not_loaded = code(&["promote"])?;
     let no_interface = code(&["load", "--iface", "nowhere", "--vip", "10.77.0.100"])?;
     let usage = code(&["load", "--vip", "not-an-address"])?;
-    node.succeed(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()])?;
+    node.load()?;
     let unknown = code(&["promote", "no-such-group"])?;
     // An XDP program of somebody else's is on the interface already.
     let occupied = &lab.nodes()[1];
@@ -289,10 +289,6 @@ fn replace_interface(node: &Node) -> Result<()> {
     node.ns().ip(&format!("link set {INTERFACE} up")).map(drop)
 }
 
-fn load(node: &Node) -> Result<String> {
-    node.succeed(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()])
-}
-
 fn load_native(node: &Node) -> Result<String> {
     node.succeed(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string(), "--mode", "native"])
 }
@@ -301,7 +297,7 @@ fn load_native(node: &Node) -> Result<String> {
 fn a_gate_stays_where_the_way_in_is_refused() -> Result<()> {
     let lab = Lab::new(&spec()?)?;
     let node = &lab.nodes()[0];
-    load(node)?;
+    node.load()?;
     replace_interface(node)?;
     wire::attach_pass_all(node.ns(), INTERFACE)?;
     ensure!(load_native(node).is_err(), "another program's place was taken");
@@ -318,13 +314,13 @@ fn a_gate_stays_where_the_way_in_is_refused() -> Result<()> {
 fn interfaces_that_are_gone_take_no_room() -> Result<()> {
     let lab = Lab::new(&spec()?)?;
     let node = &lab.nodes()[0];
-    load(node)?;
+    node.load()?;
     // Fill the map, as interfaces do that come and go.
     let mut plane = DataPlane::open(node.bpf_dir())?;
     let full = (10_000..11_000).find(|ifindex| plane.set_iface(*ifindex, IfaceConfig::default()).is_err());
     ensure!(full.is_some(), "the map is never full");
     replace_interface(node)?;
-    load(node)?;
+    node.load()?;
     assert_eq!(plane.ifaces()?.len(), 1, "{:?}", plane.ifaces()?);
     Ok(())
 }
@@ -335,7 +331,7 @@ fn pins_of_another_namespace_are_not_taken_for_this_one() -> Result<()> {
     let (node, other) = (&lab.nodes()[0], &lab.nodes()[1]);
     let index = |node: &Node| node.ns().enter(|| nix::net::if_::if_nametoindex(INTERFACE));
     ensure!(index(node)?? == index(other)??, "the lab's interfaces have other indices");
-    load(node)?;
+    node.load()?;
     // The same pins, in a namespace whose interface has the same index.
     let mut command = other.ns().command(find_vip_ctl()?)?;
     command.env("VIP_BPF_DIR", node.bpf_dir()).env("VIP_RUN_DIR", other.run_dir());
@@ -370,7 +366,7 @@ fn what_an_interrupted_load_or_unload_left_is_found() -> Result<()> {
     assert_eq!(filters()?, Vec::<String>::new());
     // Some maps are missing: neither `unload` nor `load` may fail.
     for verb in [&["unload"][..], &["load", "--iface", INTERFACE, "--vip", &VIP.to_string()]] {
-        load(node)?;
+        node.load()?;
         std::fs::remove_file(node.bpf_dir().join("maps/LEASES"))?;
         node.succeed(verb)?;
     }
@@ -546,7 +542,7 @@ fn a_directory_that_is_named_by_mistake_keeps_what_others_have_there() -> Result
 fn an_interface_that_is_refused_leaves_no_vip_in_the_maps() -> Result<()> {
     let lab = Lab::new(&spec()?)?;
     let node = &lab.nodes()[0];
-    load(node)?;
+    node.load()?;
     node.ns().ip("link add taken type veth peer name other")?;
     node.ns().ip("link set taken up")?;
     wire::attach_pass_all(node.ns(), "taken")?;
@@ -563,7 +559,7 @@ fn what_another_version_pinned_can_be_taken_off() -> Result<()> {
     let lab = Lab::new(&spec()?)?;
     let node = &lab.nodes()[0];
     let before = node.snapshot()?;
-    load(node)?;
+    node.load()?;
     let maps = MapData::from_pin(node.bpf_dir().join("maps/NODE"))?;
     let mut record: Array<_, [u8; size_of::<NodeConfig>()]> = Map::Array(maps).try_into()?;
     let mut other = record.get(&0, 0)?;
@@ -580,7 +576,7 @@ fn what_another_version_pinned_can_be_taken_off() -> Result<()> {
     std::fs::write(&record, kept)?;
     node.succeed(&["unload"])?;
     assert_eq!(before.all_changes(&node.snapshot()?), Vec::<String>::new());
-    load(node)?;
+    node.load()?;
     node.succeed(&["unload"])?;
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use vip_tests::lab::killed::{self, Ended};
+use vip_tests::lab::snapshot::Snapshot;
 use vip_tests::lab::{INTERFACE, LEASE, Lab, LabSpec, Node, VIP, clock, find_vip_ctl, wait_until};
 use vip_tests_macros::lab_test;
 
@@ -22,10 +23,6 @@ fn lab() -> Result<Lab> {
     Lab::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))
 }
 
-fn load(node: &Node) -> Result<String> {
-    node.succeed(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()])
-}
-
 /// Kills it before this change; false if it makes fewer.
 fn interrupt(node: &Node, args: &[&str], number: usize) -> Result<bool> {
     let mut command = node.vip_ctl()?;
@@ -35,6 +32,21 @@ fn interrupt(node: &Node, args: &[&str], number: usize) -> Result<bool> {
     let rules = node.ns().ip("rule")?;
     ensure!(rules.contains("lookup local"), "deaf after {number} changes of vip-ctl {args:?}: {rules}");
     Ok(ended == Ended::Killed)
+}
+
+/// What was done after a kill: it works as ever.
+fn work_by_hand(node: &Node) -> Result<()> {
+    node.load()?;
+    node.succeed(&["promote"]).map(drop)
+}
+
+/// Takes everything off, after which the host is as it was before.
+fn unload(node: &Node, before: &Snapshot, number: usize) -> Result<()> {
+    node.succeed(&["unload"])?;
+    let changes = before.all_changes(&node.snapshot()?);
+    ensure!(changes.is_empty(), "after {number} changes: {changes:?}");
+    ensure!(!node.bpf_dir().exists(), "pins are left after {number} changes");
+    Ok(())
 }
 
 #[lab_test]
@@ -50,13 +62,9 @@ fn a_load_that_is_killed_is_mended_by_the_next_command() -> Result<()> {
         }
         tried += 1;
         if tried % 2 == 0 {
-            load(node)?;
-            node.succeed(&["promote"])?;
+            work_by_hand(node)?;
         }
-        node.succeed(&["unload"])?;
-        let changes = before.all_changes(&node.snapshot()?);
-        ensure!(changes.is_empty(), "after {number} changes: {changes:?}");
-        ensure!(!node.bpf_dir().exists(), "pins are left after {number} changes");
+        unload(node, &before, number)?;
     }
     ensure!(tried > 10, "only {tried} places were tried");
     Ok(())
@@ -84,10 +92,7 @@ fn an_agent_that_is_killed_at_its_start_is_mended_by_the_next() -> Result<()> {
             ensure!(wait_until(clock::now().plus(PATIENCE), is_up), "{}", node.log_tail());
             node.kill_agent()?;
         }
-        node.succeed(&["unload"])?;
-        let changes = before.all_changes(&node.snapshot()?);
-        ensure!(changes.is_empty(), "after {number} changes: {changes:?}");
-        ensure!(!node.bpf_dir().exists(), "pins are left after {number} changes");
+        unload(node, &before, number)?;
     }
     ensure!(tried > 5, "only {tried} places were tried");
     Ok(())
@@ -100,19 +105,15 @@ fn an_unload_that_is_killed_is_mended_by_the_next_command() -> Result<()> {
     let before = node.snapshot()?;
     let mut tried = 0;
     for number in (0..CHANGES_MAX).step_by(STEP) {
-        load(node)?;
+        node.load()?;
         if !interrupt(node, &["unload"], number)? {
             break;
         }
         tried += 1;
         if tried % 2 == 0 {
-            load(node)?;
-            node.succeed(&["promote"])?;
+            work_by_hand(node)?;
         }
-        node.succeed(&["unload"])?;
-        let changes = before.all_changes(&node.snapshot()?);
-        ensure!(changes.is_empty(), "after {number} changes: {changes:?}");
-        ensure!(!node.bpf_dir().exists(), "pins are left after {number} changes");
+        unload(node, &before, number)?;
     }
     ensure!(tried > 5, "only {tried} places were tried");
     Ok(())

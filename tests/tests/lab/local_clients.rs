@@ -26,10 +26,6 @@ fn spec() -> Result<LabSpec> {
     Ok(LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))
 }
 
-fn load(node: &Node) -> Result<String> {
-    node.succeed(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()])
-}
-
 /// Every node, holder or not, has to reach the holder at the VIP.
 fn assert_all_reach(rig: &Rig, holder: &str) -> Result<()> {
     for node in rig.lab.candidates() {
@@ -77,7 +73,7 @@ fn a_local_client_on_a_standby_never_reaches_its_own_host() -> Result<()> {
     let node = &lab.nodes()[0];
     let _echo = EchoServer::start(node.ns(), node.name(), AT_VIP)?;
     let _any = EchoServer::start(node.ns(), node.name(), SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 7001))?;
-    node.succeed(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()])?;
+    node.load()?;
     for port in [SERVICE_PORT, 7001] {
         let at = SocketAddrV4::new(VIP, port);
         for ask in [ask_tcp, ask_udp] {
@@ -152,7 +148,7 @@ fn a_new_holder_answers_the_wire_while_its_route_still_leads_away() -> Result<()
     let node = &lab.nodes()[0];
     be_a_router(node)?;
     let _echo = EchoServer::start(node.ns(), node.name(), AT_VIP)?;
-    load(node)?;
+    node.load()?;
     node.succeed(&["promote"])?;
     // As it is from when the lease opens the fence until the keeper has been there.
     node.ns().ip(&format!("route add {VIP} dev {INTERFACE} table {TABLE}"))?;
@@ -170,13 +166,13 @@ fn where_one_interface_is_not_the_only_way_in_the_rule_is_for_the_hosts_own_proc
     const OF_PROCESSES: &str = "0: from all iif lo lookup 5654864";
     let lab = Lab::new(&spec()?)?;
     let node = &lab.nodes()[0];
-    load(node)?;
+    node.load()?;
     assert_eq!(first_rules(node)?, [OURS, LOCAL]);
     let _second = Beside::new(&lab, node, "second", 1)?;
     node.succeed(&["load", "--iface", "second"])?;
     assert_eq!(first_rules(node)?, [OF_PROCESSES, LOCAL]);
     node.ns().ip("link del second")?;
-    load(node)?;
+    node.load()?;
     assert_eq!(first_rules(node)?, [OURS, LOCAL]);
     // Of a subnet whose packets may come in tagged, by another interface.
     node.succeed(&["load", "--iface", INTERFACE, "--vip", "192.0.2.7", "--group", "vlan"])?;
@@ -193,7 +189,7 @@ fn networkd_finds_nothing_to_drop() -> Result<()> {
     let own = SocketAddrV4::new(node.address(), SERVICE_PORT);
     let _echo =
         EchoServer::start(node.ns(), node.name(), SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, SERVICE_PORT))?;
-    load(node)?;
+    node.load()?;
     for pref in foreign_rules(node)? {
         node.ns().ip(&format!("rule del pref {pref}"))?;
     }
@@ -226,14 +222,14 @@ fn what_earlier_versions_put_there_is_brought_over() -> Result<()> {
     let oldest = format!("to {VIP} lookup {TABLE_EARLIER}");
     let last = format!("lookup {TABLE} protocol kernel");
     for (local, ours) in [("protocol boot", oldest), ("protocol kernel", last)] {
-        load(node)?;
+        node.load()?;
         node.ns().ip(&format!("rule add pref 100 lookup local {local}"))?;
         for _ in [OURS, LOCAL] {
             node.ns().ip("rule del pref 0")?;
         }
         node.ns().ip(&format!("rule add pref 50 iif lo {ours}"))?;
         node.ns().ip(&format!("route add default dev {INTERFACE} table {TABLE_EARLIER}"))?;
-        load(node)?;
+        node.load()?;
         assert_eq!(foreign_rules(node)?, Vec::<String>::new());
         assert_eq!(first_rules(node)?, [OURS, LOCAL]);
         let rules = node.ns().ip("rule")?;
@@ -358,7 +354,7 @@ fn a_vip_is_no_source_on_an_interface_without_an_address() -> Result<()> {
     ns.ip("route add 198.51.100.0/24 dev unnumbered")?;
     let before = ns.ip("route get 198.51.100.7")?;
     ensure!(before.contains(&node.address().to_string()), "{before}");
-    load(node)?;
+    node.load()?;
     assert_eq!(ns.ip("route get 198.51.100.7")?, before);
     // A service binds to it all the same.
     let _echo = EchoServer::start(ns, node.name(), AT_VIP)?;

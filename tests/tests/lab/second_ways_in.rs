@@ -28,10 +28,6 @@ fn spec() -> Result<LabSpec> {
     Ok(LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))
 }
 
-fn load(node: &Node) -> Result<String> {
-    node.succeed(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()])
-}
-
 /// Nobody answers `from` at the VIP, neither by TCP nor by UDP.
 fn ensure_silent(from: &Netns, when: &str) -> Result<()> {
     for ask in [ask_tcp, ask_udp] {
@@ -84,7 +80,7 @@ fn a_container_reaches_its_host_at_the_vip_only_while_that_holds() -> Result<()>
     let _echo = EchoServer::start(node.ns(), node.name(), AT_VIP)?;
     let own = SocketAddrV4::new(container.node, SERVICE_PORT + 1);
     let _own = EchoServer::start(node.ns(), node.name(), own)?;
-    load(node)?;
+    node.load()?;
     follows_the_lease(node, &container.ns)?;
     // What is no VIP is none of the gate's business.
     assert_eq!(ask_tcp(&container.ns, own, PATIENCE)?, node.name());
@@ -104,7 +100,7 @@ fn an_interface_that_nothing_guards_is_no_way_in() -> Result<()> {
     routed.ns.ip(&format!("route add {VIP} via {}", routed.node))?;
     let stale = Beside::new(&lab, node, "third", 2)?;
     let _echo = EchoServer::start(node.ns(), node.name(), AT_VIP)?;
-    load(node)?;
+    node.load()?;
     stale.believes(node, VIP, "third")?;
     follows_the_lease(node, &routed.ns)?;
     follows_the_lease(node, &stale.ns)
@@ -125,7 +121,7 @@ fn a_tunnel_that_ends_on_a_node_is_no_way_in() -> Result<()> {
     end(&client.ns, client.address, node.address(), "172.31.7.2")?;
     client.ns.ip(&format!("route add {VIP} via 172.31.7.1"))?;
     let _echo = EchoServer::start(node.ns(), node.name(), AT_VIP)?;
-    load(node)?;
+    node.load()?;
     follows_the_lease(node, &client.ns)
 }
 
@@ -196,14 +192,14 @@ fn the_gate_at_ip_level_is_replaced_and_found_wherever_it_was_left() -> Result<(
     elsewhere.route_all()?;
     let _echo = EchoServer::start(node.ns(), node.name(), AT_VIP)?;
     let _other = EchoServer::start(other.ns(), other.name(), AT_VIP)?;
-    load(node)?;
+    node.load()?;
     // As if a process had ended between the two steps of a replacement.
     std::fs::rename(pin(node), pin(node).with_file_name(format!("{}_new", names::PROG_LOCAL_IN)))?;
     ensure_gated(node, &container.ns, "with the new link alone")?;
-    load(node)?;
+    node.load()?;
     assert_eq!(pins(node)?, [names::PROG_LOCAL_IN]);
     ensure_gated(node, &container.ns, "with another one")?;
-    load(node)?;
+    node.load()?;
     ensure_gated(node, &container.ns, "with the same one")?;
     // The same pins, from another namespace: that one gets a gate, too.
     let mut command = other.ns().command(find_vip_ctl()?)?;
@@ -249,7 +245,7 @@ fn a_host_that_can_not_have_the_gate_is_told_what_is_open() -> Result<()> {
     node.succeed(&["promote"])?;
     assert_eq!(ask_tcp(client, AT_VIP, PATIENCE)?, node.name());
     // With the type information, the next one has the gate.
-    ensure!(!load(node)?.contains("warning"), "it is still warned");
+    ensure!(!node.load()?.contains("warning"), "it is still warned");
     assert_eq!(pins(node)?, [names::PROG_LOCAL_IN]);
     Ok(())
 }

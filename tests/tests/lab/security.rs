@@ -11,6 +11,7 @@ use serde_json::Value;
 use vip_tests::flood::{Load, RESPONSE, Target};
 use vip_tests::lab::capture::FrameKind;
 use vip_tests::lab::flood::{AgentFrame, Flood, RawFrames, Recorder, mac_of};
+use vip_tests::lab::load::nft;
 use vip_tests::lab::rig::{ArpProbes, Rig};
 use vip_tests::lab::{AGENT_PORT, GROUP, LEASE, Lab, LabSpec, Node, clock, find_vip_ctl, wait_until};
 use vip_tests_macros::lab_test;
@@ -182,11 +183,6 @@ fn without_pins_each_peer_is_warned_of() -> Result<()> {
 fn doctor_tells_of_heartbeats_that_a_firewall_tracks() -> Result<()> {
     let rig = Rig::new(&spec()?)?;
     let node = rig.holder()?;
-    let nft = |rules: &str| {
-        let output = node.ns().command("nft")?.arg(rules).output()?;
-        ensure!(output.status.success(), "{rules}: {output:?}");
-        Ok(())
-    };
     let finding = || {
         let config = node.config_file();
         let output = node.run(&["doctor", "-o", "json", "--config", config.to_str().context("a path")?])?;
@@ -195,14 +191,17 @@ fn doctor_tells_of_heartbeats_that_a_firewall_tracks() -> Result<()> {
         found.rfind(|finding| finding["subject"] == "conntrack").cloned().context("a finding")
     };
     ensure!(finding()?["level"] == "ok", "{}", finding()?);
-    nft("table inet fw { chain in { type filter hook input priority 0; ct state established accept; }; }")?;
+    nft(
+        node,
+        "table inet fw { chain in { type filter hook input priority 0; ct state established accept; }; }",
+    )?;
     let is_tracked = || finding().is_ok_and(|finding| finding["level"] == "warning");
     ensure!(wait_until(clock::now().plus(PATIENCE), is_tracked), "{}", finding()?);
     // Apply the rules that doctor suggests: the holder keeps its lease, although its heartbeats
     // were tracked.
     let says = finding()?["says"].as_str().context("a sentence")?.to_owned();
     let start = clock::now();
-    nft(says.split('\'').nth(1).context("rules")?)?;
+    nft(node, says.split('\'').nth(1).context("rules")?)?;
     rig.expect_calm(start, node.name())
 }
 
@@ -242,8 +241,7 @@ fn a_full_table_of_connections_costs_no_lease() -> Result<()> {
     let holder = rig.holder()?;
     let rules =
         "table inet fw { chain in { type filter hook input priority 0; ct state established accept; }; }";
-    let output = holder.ns().command("nft")?.arg(rules).output()?;
-    ensure!(output.status.success(), "{output:?}");
+    nft(holder, rules)?;
     // Wait until the kernel marks the entries of the heartbeats as assured, and so evicts none of
     // them.
     std::thread::sleep(LASTS);

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use vip_tests::lab::beside::Beside;
 use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
 use vip_tests::lab::load::nft;
-use vip_tests::lab::{INTERFACE, LEASE, Lab, LabSpec, Netns, Node, SERVICE_PORT, VIP, find_vip_ctl};
+use vip_tests::lab::{LEASE, Lab, LabSpec, Netns, Node, SERVICE_PORT, VIP, find_vip_ctl};
 use vip_tests_macros::lab_test;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,7 +35,7 @@ impl Publishing {
         container.route_all()?;
         client.route_all()?;
         node.ns().enter(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1"))??;
-        node.succeed(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()])?;
+        node.load()?;
         Ok(Self { lab, container, client })
     }
 
