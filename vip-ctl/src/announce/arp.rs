@@ -63,9 +63,7 @@ impl Announcer {
     /// # Errors
     /// As [`Announcer::announce`].
     pub fn tell(&self, to: [u8; 6], ifindex: u32, mac: [u8; 6], vip: IpAddr) -> io::Result<()> {
-        let IpAddr::V4(vip) = vip else {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "ARP has no room for an IPv6 address"));
-        };
+        let vip = ipv4(vip)?;
         for op in FORMS {
             self.send(ifindex, &frame(op, to, mac, vip))?;
         }
@@ -78,10 +76,7 @@ impl Announcer {
     /// # Errors
     /// As [`Announcer::announce`].
     pub fn ask(&self, ifindex: u32, mac: [u8; 6], own: Option<Ipv4Addr>, vip: IpAddr) -> io::Result<()> {
-        let IpAddr::V4(vip) = vip else {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "ARP has no room for an IPv6 address"));
-        };
-        let mut frame = frame(1, BROADCAST, mac, vip);
+        let mut frame = frame(1, BROADCAST, mac, ipv4(vip)?);
         frame[28..32].copy_from_slice(&own.unwrap_or(Ipv4Addr::UNSPECIFIED).octets());
         self.send(ifindex, &frame)
     }
@@ -110,6 +105,15 @@ impl Announcer {
             )
         };
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+fn ipv4(vip: IpAddr) -> io::Result<Ipv4Addr> {
+    match vip {
+        IpAddr::V4(vip) => Ok(vip),
+        IpAddr::V6(_) => {
+            Err(io::Error::new(io::ErrorKind::Unsupported, "ARP has no room for an IPv6 address"))
+        }
     }
 }
 

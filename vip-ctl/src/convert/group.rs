@@ -17,7 +17,7 @@ use super::{
     read::{Common, Instance, Lined, Old, Script, SyncGroup, Vip},
     write::{delay_of, spelled, time},
 };
-use crate::config::{self, Config, NAME_LEN_MAX, PRIORITY_DEFAULT, PRIORITY_MAX};
+use crate::config::{self, Config, DELAY_MAX, NAME_LEN_MAX, PRIORITY_DEFAULT, PRIORITY_MAX};
 
 /// The shortest and the longest pause between two runs of a check.
 const INTERVAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
@@ -269,7 +269,7 @@ fn preemption(out: &mut Out, group: &Group<'_>, notes: &mut Notes) {
     let delays = group.instances.iter().filter_map(|instance| instance.preempt_delay.as_ref());
     match delays.clone().find(|delay| delay.value > 0.0) {
         Some(delay) => {
-            let text = time(delay_of("preempt_delay", delay, notes));
+            let text = time(delay_of("preempt_delay", delay, DELAY_MAX, notes));
             out.say(delay.line, format!("preempt_delay = {text}"));
         }
         None => notes.changed_once(

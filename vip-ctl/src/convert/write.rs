@@ -108,16 +108,12 @@ fn this_node(out: &mut Out, old: &Old, groups: &[Group<'_>], me: &str, notes: &m
         several => out.say(from, format!("interface = {}", array(several))),
     }
     if let Some(delay) = &old.startup_delay {
-        let text = time(delay_of("vrrp_startup_delay", delay, notes));
+        let text = time(delay_of("vrrp_startup_delay", delay, DELAY_MAX, notes));
         out.say(delay.line, format!("startup_delay = {text}"));
     }
     if let Some(interval) = old.garp_interval.as_ref().filter(|interval| interval.value > 0.0) {
-        let written = Duration::try_from_secs_f64(interval.value).unwrap_or(Duration::MAX);
-        if written > INTERVAL_MAX {
-            let message = format!("vrrp_garp_interval {} is 1s here: no more can be", interval.value);
-            notes.changed(interval.line, message);
-        }
-        out.say(interval.line, format!("garp_interval = {}", time(written.min(INTERVAL_MAX))));
+        let text = time(delay_of("vrrp_garp_interval", interval, INTERVAL_MAX, notes));
+        out.say(interval.line, format!("garp_interval = {text}"));
     }
     interfaces
 }
@@ -250,14 +246,14 @@ fn lease(out: &mut Out, old: &Old, notes: &mut Notes) {
     out.say(advert.line, format!("lease = {}", quoted(&lease)));
 }
 
-/// A delay within the limits of the configuration.
-pub(super) fn delay_of(what: &str, delay: &Lined<f64>, notes: &mut Notes) -> Duration {
+/// A delay within the limit of the configuration.
+pub(super) fn delay_of(what: &str, delay: &Lined<f64>, limit: Duration, notes: &mut Notes) -> Duration {
     let written = Duration::try_from_secs_f64(delay.value).unwrap_or(Duration::MAX);
-    if written > DELAY_MAX {
-        let max = humantime::format_duration(DELAY_MAX);
+    if written > limit {
+        let max = humantime::format_duration(limit);
         notes.changed(delay.line, format!("{what} {} is {max} here: no more can be", delay.value));
     }
-    written.min(DELAY_MAX)
+    written.min(limit)
 }
 
 /// A name in which all invalid characters are replaced.

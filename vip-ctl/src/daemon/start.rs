@@ -3,7 +3,7 @@
 
 use std::{
     cell::Cell,
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     io,
     net::UdpSocket,
     sync::{
@@ -91,11 +91,8 @@ pub(super) fn follow_table(config: &Config, paths: &Paths) -> Result<Follow, Age
 }
 
 fn groups_in_maps(plane: &DataPlane) -> Result<Table, DataPlaneError> {
-    let mut own: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for (vip, entry) in plane.vips()? {
-        own.entry(entry.group).or_default().push(vip);
-    }
-    let mut of = |index| own.remove(&index).unwrap_or_default();
+    let mut own = plane.vips_by_group()?;
+    let mut of = |index| own.remove(&index).unwrap_or_default().into_iter().map(|(vip, _)| vip).collect();
     Ok(Table::of_maps(plane.groups().into_iter().map(|group| (group.name, of(group.index))).collect()))
 }
 

@@ -56,6 +56,14 @@ impl DataPlane {
         (0..GROUPS_MAX).filter_map(|index| self.group_at(GroupIndex(index))).collect()
     }
 
+    /// Every VIP and its entry, by group and in the order of the addresses.
+    ///
+    /// # Errors
+    /// [`DataPlaneError::Kernel`] if the map can't be read.
+    pub fn vips_by_group(&self) -> Result<BTreeMap<GroupIndex, Vec<(IpAddr, VipEntry)>>, DataPlaneError> {
+        Ok(by_group(self.vips()?))
+    }
+
     /// The group at this place.
     #[must_use]
     pub fn group_at(&self, index: GroupIndex) -> Option<MapGroup> {
@@ -246,6 +254,16 @@ impl DataPlane {
     }
 }
 
+/// The VIPs of each group, in one pass: there may be ten thousand groups and ten
+/// times as many VIPs.
+fn by_group(vips: BTreeMap<IpAddr, VipEntry>) -> BTreeMap<GroupIndex, Vec<(IpAddr, VipEntry)>> {
+    let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (address, entry) in vips {
+        groups.entry(entry.group).or_default().push((address, entry));
+    }
+    groups
+}
+
 /// A VIP's key in the map `VIPS_V4`: the address in network order.
 fn key_of(vip: IpAddr) -> Result<[u8; 4], DataPlaneError> {
     match vip {
@@ -258,6 +276,21 @@ fn key_of(vip: IpAddr) -> Result<[u8; 4], DataPlaneError> {
 mod tests {
     use super::*;
     use crate::exit::Exit;
+
+    #[test]
+    fn each_group_gets_its_own_vips_in_order() {
+        let entry = |group: u32, slot: u32| VipEntry {
+            group: GroupIndex(group),
+            slot: VipSlot(slot),
+            ..VipEntry::default()
+        };
+        let address = |last: u8| IpAddr::from([10, 0, 1, last]);
+        let vips = [(address(9), entry(2, 1)), (address(3), entry(2, 2)), (address(5), entry(1, 3))];
+        let groups = by_group(vips.into());
+        assert_eq!(groups.len(), 2);
+        assert_eq!(groups[&GroupIndex(2)], [(address(3), entry(2, 2)), (address(9), entry(2, 1))]);
+        assert_eq!(groups[&GroupIndex(1)], [(address(5), entry(1, 3))]);
+    }
 
     #[test]
     fn an_ipv6_vip_is_refused_at_the_map() {

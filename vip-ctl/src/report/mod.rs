@@ -4,13 +4,11 @@
 pub mod metrics;
 mod text;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use vip_common::{
-    BootNs, Fence, GroupIndex, GroupMode, IfaceConfig, Lease, VipEntry, VipSlot, layout::ANYWHERE,
-};
+use vip_common::{BootNs, Fence, GroupMode, IfaceConfig, Lease, VipSlot, layout::ANYWHERE};
 use vip_lease::lateness::Lateness;
 
 pub use self::text::text;
@@ -275,7 +273,7 @@ impl Status {
     /// [`DataPlaneError`] if they can't be read.
     pub fn of_maps(plane: &DataPlane, node: &str) -> Result<Self, DataPlaneError> {
         let now = clock::now();
-        let mut vips = by_group(plane.vips()?);
+        let mut vips = plane.vips_by_group()?;
         let mut groups = Vec::new();
         for group in plane.groups() {
             let lease = plane.leases().load(group.index);
@@ -283,7 +281,8 @@ impl Status {
             for (address, entry) in vips.remove(&group.index).unwrap_or_default() {
                 status.vips.push(VipStatus {
                     address: address.to_string(),
-                    interface: (entry.home != ANYWHERE).then(|| interface_name(entry.home)),
+                    interface: (entry.home != ANYWHERE)
+                        .then(|| attach::name_of(entry.home).unwrap_or_default()),
                     prefix: (entry.prefix > 0).then_some(entry.prefix),
                     counters: observe::named(&plane.counters(entry.slot)?, false).into_iter().collect(),
                 });
@@ -337,22 +336,6 @@ impl Status {
     }
 }
 
-/// The VIPs of each group, in one pass: there may be ten thousand groups and ten
-/// times as many VIPs.
-fn by_group(vips: BTreeMap<IpAddr, VipEntry>) -> BTreeMap<GroupIndex, Vec<(IpAddr, VipEntry)>> {
-    let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for (address, entry) in vips {
-        groups.entry(entry.group).or_default().push((address, entry));
-    }
-    groups
-}
-
-/// The name of an interface; empty if it is away.
-fn interface_name(ifindex: u32) -> String {
-    let name = nix::net::if_::if_indextoname(ifindex).ok();
-    name.and_then(|name| name.into_string().ok()).unwrap_or_default()
-}
-
 fn group_status(group: &MapGroup, lease: Lease, node: &str, now: BootNs) -> GroupStatus {
     let fence = group.fence(lease, now);
     let state = match fence {
@@ -372,25 +355,5 @@ fn group_status(group: &MapGroup, lease: Lease, node: &str, now: BootNs) -> Grou
         holder: fence.is_open().then(|| node.to_owned()),
         lease_remaining_ms: remaining.and_then(|r| u64::try_from(r.as_millis()).ok()),
         ..GroupStatus::default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_group_gets_its_own_vips_in_order() {
-        let entry = |group: u32, slot: u32| VipEntry {
-            group: GroupIndex(group),
-            slot: VipSlot(slot),
-            ..VipEntry::default()
-        };
-        let address = |last: u8| IpAddr::from([10, 0, 1, last]);
-        let vips = [(address(9), entry(2, 1)), (address(3), entry(2, 2)), (address(5), entry(1, 3))];
-        let groups = by_group(vips.into());
-        assert_eq!(groups.len(), 2);
-        assert_eq!(groups[&GroupIndex(2)], [(address(3), entry(2, 2)), (address(9), entry(2, 1))]);
-        assert_eq!(groups[&GroupIndex(1)], [(address(5), entry(1, 3))]);
     }
 }

@@ -26,7 +26,7 @@ use crate::{
     announce::arp::{Announcer, FORMS},
     clock,
     config::Garp,
-    dataplane::{DataPlane, DataPlaneError, MapGroup},
+    dataplane::{DataPlane, DataPlaneError, MapGroup, attach},
     mutant::{self, Mutant},
 };
 
@@ -126,16 +126,13 @@ struct Seen {
     good_until: BootNs,
     groups: BTreeMap<GroupIndex, MapGroup>,
     /// In the order of their addresses.
-    vips: BTreeMap<GroupIndex, Vec<IpAddr>>,
+    vips: BTreeMap<GroupIndex, Vec<(IpAddr, VipEntry)>>,
 }
 
 impl Seen {
     fn read(plane: &DataPlane) -> Result<Self, DataPlaneError> {
         let at = clock::now();
-        let mut vips: BTreeMap<GroupIndex, Vec<IpAddr>> = BTreeMap::new();
-        for (vip, entry) in plane.vips()? {
-            vips.entry(entry.group).or_default().push(vip);
-        }
+        let vips = plane.vips_by_group()?;
         let groups = plane.groups().into_iter().map(|group| (group.index, group)).collect();
         let now = clock::now();
         let good_until = now.plus(GOOD_FOR.max(now.since(at) * GOOD_FOR_READS));
@@ -162,7 +159,7 @@ fn announce(
         return (0, Progress::Lost);
     }
     let vips = seen.vips.get(&turn.group).map_or(&[][..], Vec::as_slice);
-    let done = turn.after.map_or(0, |after| vips.partition_point(|vip| *vip <= after));
+    let done = turn.after.map_or(0, |after| vips.partition_point(|(vip, _)| *vip <= after));
     // As they are now: a MAC can change at any time. What can't be read waits for the next repeat.
     let ifaces = plane.ifaces().unwrap_or_default();
     let frames_per_vip = FORMS.len() * ifaces.len();
@@ -170,7 +167,7 @@ fn announce(
         vips[done..].split_at(vips.len().saturating_sub(done).min(fit(turn.room, frames_per_vip)));
     let mut frames = 0;
     let mut last = turn.after;
-    for vip in now {
+    for (vip, _) in now {
         // It may have gone since the maps were read, and the gate holds back VIPs alone.
         let Some(entry) = plane.vip(*vip).filter(|entry| entry.group == turn.group) else {
             last = Some(*vip);
@@ -205,13 +202,6 @@ fn fit(room: usize, frames_per_vip: usize) -> usize {
     room.checked_div(frames_per_vip).unwrap_or(usize::MAX).max(1)
 }
 
-/// The name that an interface has, if it still has one.
-fn name_of(ifindex: u32) -> String {
-    let name = nix::net::if_::if_indextoname(ifindex).ok().and_then(|name| name.into_string().ok());
-    name.filter(|name| !name.is_empty())
-        .unwrap_or_else(|| format!("interface number {ifindex}, which is gone"))
-}
-
 /// Errors that are logged once, and again only after a success.
 #[derive(Debug, Default)]
 struct Troubles {
@@ -230,7 +220,8 @@ impl Troubles {
         if let Some(error) = self.is_new(ifindex, sent) {
             warn!(
                 "VIPs are not announced on {} ({error}): see whether it is there and up; each move tries again",
-                name_of(ifindex)
+                attach::name_of(ifindex)
+                    .unwrap_or_else(|| format!("interface number {ifindex}, which is gone"))
             );
         }
     }

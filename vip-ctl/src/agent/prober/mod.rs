@@ -79,10 +79,7 @@ struct Ground {
 impl Ground {
     fn read(plane: &DataPlane, host: &Host) -> Result<Self, DataPlaneError> {
         let begin = clock::now();
-        let mut vips: BTreeMap<GroupIndex, Vec<_>> = BTreeMap::new();
-        for (vip, entry) in plane.vips()? {
-            vips.entry(entry.group).or_default().push((vip, entry));
-        }
+        let vips = plane.vips_by_group()?;
         let groups = plane.groups().into_iter().filter(|group| group.mode == GroupMode::Cluster);
         let groups = groups.map(|group| (group.index, group)).collect();
         let ifaces = plane.ifaces()?;
@@ -178,10 +175,9 @@ impl Prober {
     fn look(&mut self, before: Option<&Ground>) -> Result<Ground, DataPlaneError> {
         let ground = Ground::read(&self.plane, &self.host)?;
         self.questions.keep(&ground.groups.keys().copied().collect());
-        let name = |ground: &Ground, index| ground.groups.get(&index).map(|group| group.name.clone());
-        for index in ground.groups.keys() {
+        for (index, group) in &ground.groups {
             let is_same = |before: &Ground| {
-                name(before, *index) == name(&ground, *index)
+                before.groups.get(index).is_some_and(|former| former.name == group.name)
                     && before.vips.get(index) == ground.vips.get(index)
             };
             if !before.is_some_and(is_same) {

@@ -161,7 +161,8 @@ fn is_gone(ifindex: u32) -> bool {
 }
 
 /// The name that an interface has now; `None` if it is gone.
-fn name_of(ifindex: u32) -> Option<String> {
+#[must_use]
+pub fn name_of(ifindex: u32) -> Option<String> {
     // The crate answers with an empty name if there is no such index.
     nix::net::if_::if_indextoname(ifindex).ok()?.into_string().ok().filter(|name| !name.is_empty())
 }
