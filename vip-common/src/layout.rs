@@ -127,6 +127,23 @@ impl IfaceConfig {
     /// for a VIP of that one comes by here first, and that one judges it.
     pub const BELOW: u16 = 2;
 
+    /// The address, of no host, that the data plane answers for whoever holds which lease:
+    /// so peers on the segment learn whether answers of this interface arrive. It is one of
+    /// RFC 3927's, by the MAC: hosts with several interfaces are not taken for one another.
+    #[inline(always)]
+    #[must_use]
+    pub const fn test_address(mac: [u8; 6]) -> [u8; 4] {
+        // The first and the last 256 are reserved, and clouds keep 169.254.169.0/24 for
+        // themselves.
+        let third = match mac[4] ^ mac[2] ^ mac[0] {
+            0 => 1,
+            169 => 168,
+            u8::MAX => 254,
+            other => other,
+        };
+        [169, 254, third, mac[5] ^ mac[3] ^ mac[1]]
+    }
+
     /// Has it this flag?
     #[inline(always)]
     #[must_use]

@@ -216,7 +216,7 @@ fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex
     if !packet.is_request || packet.target == packet.sender {
         return Verdict::Pass;
     }
-    let Some(vip) = maps.vip(packet.target) else { return Verdict::Pass };
+    let Some(vip) = maps.vip(packet.target) else { return test(frame, offset, packet, iface) };
     // Below: the host has the VIP on `lo`, and answers for no address but those of the
     // interface (`arp_ignore`).
     let Some(class) = class_at(Class::ArpRequest, vip, ifindex, iface) else { return Verdict::Pass };
@@ -235,6 +235,20 @@ fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex
     }
     counted(maps, vip, ruling.counter);
     Verdict::Answer
+}
+
+/// Answers a peer's question whether answers of this interface arrive, under any lease or
+/// none: the address is nobody's ([`IfaceConfig::test_address`]). Peers ask this very
+/// interface; a host that asks all whether it can have the address gets it.
+#[inline(always)]
+fn test(frame: &Frame, offset: usize, packet: &Arp, iface: Option<IfaceConfig>) -> Verdict {
+    let Some(iface) = iface else { return Verdict::Pass };
+    let is_test = packet.target == IfaceConfig::test_address(iface.mac);
+    if !is_test || iface.has(IfaceConfig::BELOW) || frame.bytes::<6>(0) != Some(iface.mac) {
+        return Verdict::Pass;
+    }
+    let is_answered = arp::answer(frame, offset, packet, packet.target, iface.mac);
+    if is_answered { Verdict::Answer } else { Verdict::Pass }
 }
 
 /// Tells the agent of a client that sends a VIP's frames to this very interface, while this

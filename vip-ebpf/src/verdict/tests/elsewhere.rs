@@ -116,3 +116,39 @@ fn a_host_without_an_address_in_a_vips_subnet_asks_there_in_its_name_under_a_lea
     assert_eq!(egress(&view(&mut frame), &fake, IFINDEX), Verdict::Pass);
     assert_eq!(sender_of(&frame), stranger);
 }
+
+#[test]
+fn a_peers_test_is_answered_under_any_lease_by_the_interface_that_it_asks() {
+    let address = IfaceConfig::test_address(OUR_MAC);
+    let asked = |to: [u8; 6], target| {
+        let mut frame = ethernet(0, 0x0806, &arp_packet(1, PEER_MAC, CLIENT, target));
+        frame[..6].copy_from_slice(&to);
+        frame
+    };
+    for fence in FENCES {
+        let fake = maps(fence);
+        let mut frame = asked(OUR_MAC, address);
+        assert_eq!(run_in(&fake, &mut frame), Verdict::Answer, "{fence:?}");
+        assert_eq!((&frame[..6], &frame[6..12]), (&PEER_MAC[..], &OUR_MAC[..]));
+        assert_eq!((&frame[28..32], &frame[38..42]), (&address[..], &CLIENT[..]));
+        // Of others, to all, below an interface that answers, and where nothing is guarded.
+        let other = IfaceConfig::test_address(PEER_MAC);
+        for mut frame in [asked(OUR_MAC, other), asked([0xff; 6], address), asked(PEER_MAC, address)] {
+            assert_eq!(run_in(&fake, &mut frame), Verdict::Pass);
+        }
+        let below = Fake { flags: IfaceConfig::BELOW, ..maps(fence) };
+        assert_eq!(run_in(&below, &mut asked(OUR_MAC, address)), Verdict::Pass);
+        let unguarded = Fake { ifaces: BTreeMap::new(), ..maps(fence) };
+        assert_eq!(run_in(&unguarded, &mut asked(OUR_MAC, address)), Verdict::Pass);
+        let counted = [fake, below, unguarded].map(|fake| fake.counted.take().len());
+        assert_eq!(counted, [0; 3]);
+    }
+}
+
+#[test]
+fn no_test_address_is_reserved() {
+    for byte in 0..=u8::MAX {
+        let [first, second, third, _] = IfaceConfig::test_address([byte, 0, 0, 0, 0, 7]);
+        assert!(first == 169 && second == 254 && (1..=254).contains(&third) && third != 169);
+    }
+}
