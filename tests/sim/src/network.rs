@@ -51,6 +51,7 @@ pub(super) enum MessageKind {
     AskReady,
     Ready,
     Stale,
+    Paths,
 }
 
 impl MessageKind {
@@ -71,6 +72,7 @@ impl MessageKind {
         ("ask-ready", Self::AskReady),
         ("ready", Self::Ready),
         ("stale", Self::Stale),
+        ("paths", Self::Paths),
     ];
 
     fn of(message: &Message) -> Self {
@@ -79,6 +81,7 @@ impl MessageKind {
             Message::Request { .. } => Self::Request,
             Message::Node { .. } => Self::Node,
             Message::Verdict { .. } => Self::Verdict,
+            Message::Paths(_) => Self::Paths,
             Message::Group { about, .. } => match about {
                 About::Prepare { .. } => Self::Prepare,
                 About::Promise { .. } => Self::Promise,

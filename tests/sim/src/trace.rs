@@ -82,6 +82,7 @@ fn message(message: &Message, names: &Names) -> String {
             };
             format!("verdict {}: {said}", request(*id))
         }
+        Message::Paths(paths) => format!("paths, {} interfaces", paths.ends.len()),
         Message::Group { group, about } => {
             let group = names.group(*group);
             match *about {

@@ -46,7 +46,8 @@ pub use self::{
     },
     label::{FORMERS_MAX, Label, LabelSpec, Labels},
     message::{
-        About, AskId, Ballot, Claim, Message, PAYLOAD_MAX, Packet, Refused, RequestId, StaleClient, Verdict,
+        About, AskId, Ballot, Claim, Message, PATHS_MAX, PAYLOAD_MAX, Packet, PathEnd, PathSeen, Paths,
+        Refused, RequestId, StaleClient, Verdict,
     },
     reload::Reloaded,
     wire::DecodeError,
@@ -258,6 +259,11 @@ impl Engine {
         due.filter(|at| *at <= now).min().map(|at| now.since(at))
     }
 
+    /// All other nodes.
+    pub fn peers(&self) -> impl Iterator<Item = NodeId> + use<> {
+        self.node.config.peers().into_iter()
+    }
+
     /// How late a renewal may begin and still leave the lease a chance: T_hold -
     /// r.
     #[must_use]
@@ -414,6 +420,7 @@ impl Engine {
                     self.serve(Requester { origin: from, request }, epoch, command);
                 }
                 Message::Verdict { request, verdict } => self.on_verdict(request, verdict),
+                Message::Paths(_) => {}
                 Message::Group { group: id, about } => {
                     if let Some(group) = self.groups.get_mut(id)
                         && group.waits_for(&about, &self.node)

@@ -146,6 +146,40 @@ pub enum Message {
         /// What it says.
         about: About,
     },
+    /// Where answers arrive between the sender's interfaces and the receiver's. No lease
+    /// depends on it, and the engine leaves it alone.
+    Paths(Paths),
+}
+
+/// The most interfaces that a [`Paths`] tells of, in each of its lists.
+pub const PATHS_MAX: usize = 32;
+
+/// What one node tells another of the ways between their interfaces.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Paths {
+    /// The sender's interfaces that answer for VIPs: ask these.
+    pub ends: Vec<PathEnd>,
+    /// What the sender knows of the receiver's interfaces.
+    pub seen: Vec<PathSeen>,
+}
+
+/// An interface with the data plane on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PathEnd {
+    /// Its hardware address, by which its test address is known.
+    pub mac: [u8; 6],
+    /// An address that the host's own stack answers for there.
+    pub address: IpAddr,
+}
+
+/// What somebody on the segment has found about an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PathSeen {
+    /// The interface's hardware address.
+    pub mac: [u8; 6],
+    /// Do the data plane's answers arrive? False only where those of the host's own stack
+    /// do, to questions of the same time.
+    pub arrives: bool,
 }
 
 /// A client whose neighbour entry for a VIP is stale: it still sends to a node that

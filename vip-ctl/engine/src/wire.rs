@@ -3,6 +3,7 @@
 //! names a group by its label ([`super::label`]), or by its number ([`runs`]).
 //! The transport has authentication, sequence numbers and the wire version.
 
+mod paths;
 mod runs;
 
 use std::{
@@ -58,6 +59,7 @@ const HOLDING: u8 = 13;
 const NODE: u8 = 14;
 /// 15 and 16 are those of [`runs`].
 const STALE: u8 = 17;
+const PATHS: u8 = 18;
 
 const HELD: u8 = 1;
 const PROMISED: u8 = 2;
@@ -242,6 +244,10 @@ fn put_message(out: &mut Vec<u8>, message: &Message, naming: &impl Naming) {
                 Verdict::Refused(refusal) => out.extend([REFUSED, refusal_number(refusal)]),
             }
         }
+        Message::Paths(ref paths) => {
+            out.push(PATHS);
+            paths::put(out, paths);
+        }
         Message::Group { group, about } => {
             if let Some(label) = naming.label(group, Use::of(&about)) {
                 put_about(out, label, about);
@@ -291,12 +297,7 @@ fn put_about(out: &mut Vec<u8>, group: Label, about: About) {
         About::Stale { client: StaleClient { vip, mac } } => {
             out.push(STALE);
             out.extend(group.0.to_be_bytes());
-            // IPv4 as its IPv6-mapped address.
-            let mapped = match vip {
-                IpAddr::V4(vip) => vip.to_ipv6_mapped(),
-                IpAddr::V6(vip) => vip,
-            };
-            out.extend(mapped.octets());
+            put_address(out, vip);
             out.extend(mac);
         }
     }
@@ -347,6 +348,15 @@ fn put_request(out: &mut Vec<u8>, kind: u8, request: RequestId) {
 fn put_duration(out: &mut Vec<u8>, duration: Duration) {
     let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     out.extend(ns.to_be_bytes());
+}
+
+/// IPv4 as its IPv6-mapped address.
+fn put_address(out: &mut Vec<u8>, address: IpAddr) {
+    let mapped = match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    };
+    out.extend(mapped.octets());
 }
 
 fn put_node(out: &mut Vec<u8>, node: Option<NodeId>) {
@@ -409,6 +419,10 @@ impl Reader<'_> {
         self.u64().map(Duration::from_nanos)
     }
 
+    fn address(&mut self) -> Result<IpAddr, DecodeError> {
+        self.take::<16>().map(|octets| Ipv6Addr::from(octets).to_canonical())
+    }
+
     fn node(&mut self) -> Result<Option<NodeId>, DecodeError> {
         let id = self.u8()?;
         Ok((id != NOBODY).then_some(NodeId(id)))
@@ -438,6 +452,7 @@ impl Reader<'_> {
                 highest: self.epoch()?,
             })),
             VERDICT => Ok(Some(Message::Verdict { request: self.request()?, verdict: self.verdict()? })),
+            PATHS => Ok(Some(Message::Paths(paths::read(self)?))),
             kind => {
                 let label = self.label()?;
                 let about = self.about(kind)?;
@@ -465,10 +480,7 @@ impl Reader<'_> {
             RELEASED => Ok(About::Released { ballot: self.ballot()? }),
             ASK_READY => Ok(About::AskReady { ask: self.ask()? }),
             READY => Ok(About::Ready { ask: self.ask()?, ready: self.flag()? }),
-            STALE => {
-                let vip = Ipv6Addr::from(self.take::<16>()?).to_canonical();
-                Ok(About::Stale { client: StaleClient { vip, mac: self.take()? } })
-            }
+            STALE => Ok(About::Stale { client: StaleClient { vip: self.address()?, mac: self.take()? } }),
             byte => Err(DecodeError::Unknown { what: "message", byte }),
         }
     }

@@ -11,8 +11,8 @@ use std::{
 
 use vip_common::{BootNs, Lease};
 use vip_engine::{
-    ByGroup, CommandId, Completed, Engine, Epoch, GroupId, Input, Labels, NodeId, Output, Packet, Refusal,
-    StaleClient,
+    ByGroup, CommandId, Completed, Engine, Epoch, GroupId, Input, Labels, Message, NodeId, Output, Packet,
+    PathEnd, PathSeen, Paths, Refusal, StaleClient,
 };
 
 use crate::{
@@ -75,6 +75,9 @@ pub trait Io {
 
     /// Tells a client where a VIP is that this node holds.
     fn correct(&mut self, client: StaleClient);
+
+    /// A peer has said where answers arrive.
+    fn paths(&mut self, _from: NodeId, _paths: &Paths) {}
 
     /// Tells the keeper of something.
     fn tell(&mut self, notice: LeaseNotice);
@@ -246,6 +249,11 @@ impl<I: Io> Core<I> {
     /// Takes a packet that the transport has authenticated as that peer's.
     pub fn message(&mut self, from: NodeId, mut packet: Packet) {
         self.note_heard(from);
+        for message in &packet.messages {
+            if let Message::Paths(paths) = message {
+                self.io.paths(from, paths);
+            }
+        }
         self.keep_requests_back(from, &mut packet);
         self.input(Input::Message { from, packet });
     }
@@ -303,6 +311,16 @@ impl<I: Io> Core<I> {
     /// A client sends packets for a VIP of this group to this node, which may not answer.
     pub fn stale(&mut self, group: GroupId, client: StaleClient) {
         self.input(Input::Stale { group, client });
+    }
+
+    /// Tells every peer which interfaces of this node to ask, and what this node has found
+    /// about the peer's.
+    pub fn say_paths(&mut self, ends: &[PathEnd], mut seen: BTreeMap<NodeId, Vec<PathSeen>>) {
+        for to in self.engine.peers() {
+            let paths = Paths { ends: ends.to_vec(), seen: seen.remove(&to).unwrap_or_default() };
+            self.send(to, &Packet { messages: vec![Message::Paths(paths)] });
+        }
+        self.io.flush();
     }
 
     /// What the core knows at this moment; the caller adds what the socket

@@ -13,7 +13,8 @@ fn done(engine: &mut Engine) -> (bool, Vec<(NodeId, About)>) {
                 Message::Heartbeat { .. }
                 | Message::Node { .. }
                 | Message::Request { .. }
-                | Message::Verdict { .. } => None,
+                | Message::Verdict { .. }
+                | Message::Paths(_) => None,
             }));
         }
         stored |= matches!(output, Output::StoreLease { lease, .. } if lease != Lease::NONE);

@@ -246,7 +246,8 @@ fn proposes_after(yours: Option<Epoch>) -> bool {
             | Message::Heartbeat { .. }
             | Message::Node { .. }
             | Message::Request { .. }
-            | Message::Verdict { .. } => None,
+            | Message::Verdict { .. }
+            | Message::Paths(_) => None,
         })
     });
     let about = About::Promise { ballot: prepare.unwrap(), epoch: Epoch(1), yours };

@@ -122,7 +122,32 @@ fn messages() -> impl Strategy<Value = Message> {
         ),
         (request(), verdict).prop_map(|(request, verdict)| Message::Verdict { request, verdict }),
         (group(), abouts()).prop_map(|(group, about)| Message::Group { group, about }),
+        paths().prop_map(Message::Paths),
     ]
+}
+
+fn paths() -> impl Strategy<Value = Paths> {
+    let end = (any::<[u8; 6]>(), any::<std::net::IpAddr>());
+    // An IPv6-mapped address is the IPv4 address.
+    let end = end.prop_map(|(mac, address)| PathEnd { mac, address: address.to_canonical() });
+    let seen = any::<([u8; 6], bool)>().prop_map(|(mac, arrives)| PathSeen { mac, arrives });
+    let some = 0..4_usize;
+    (proptest::collection::vec(end, some.clone()), proptest::collection::vec(seen, some))
+        .prop_map(|(ends, seen)| Paths { ends, seen })
+}
+
+#[test]
+fn more_interfaces_than_a_message_has_room_for_are_left_out() {
+    let end = PathEnd { mac: [2; 6], address: std::net::Ipv6Addr::LOCALHOST.into() };
+    let seen = PathSeen { mac: [2; 6], arrives: true };
+    let count = PATHS_MAX + 1;
+    let packet =
+        Packet { messages: vec![Message::Paths(Paths { ends: vec![end; count], seen: vec![seen; count] })] };
+    let [payload] = &packet.encode()[..] else { panic!("it fits into one payload") };
+    let expected = Paths { ends: vec![end; PATHS_MAX], seen: vec![seen; PATHS_MAX] };
+    assert_eq!(Packet::decode(payload), Ok(Packet { messages: vec![Message::Paths(expected)] }));
+    let too_many = [&[18, 33][..], &[0; 33 * 22 + 1]].concat();
+    assert!(matches!(Packet::decode(&too_many), Err(DecodeError::Unknown { byte: 33, .. })));
 }
 
 proptest! {
@@ -168,7 +193,8 @@ proptest! {
                 Message::Node { .. }
                 | Message::Request { .. }
                 | Message::Verdict { .. }
-                | Message::Group { .. } => false,
+                | Message::Group { .. }
+                | Message::Paths(_) => false,
             };
             if packet.messages.iter().any(padded) {
                 // Only what pads a heartbeat may differ: bits that become zero.
