@@ -78,6 +78,16 @@ vip_lease::mutants! {
     DeafAlarms = "prober-alarms-where-it-hears-nothing";
     /// One question without an answer is silence.
     AlarmsEarly = "prober-alarms-at-the-first-loss";
+    /// A node that nobody hears serves all the same.
+    ServesUnheard = "judge-serves-where-nobody-hears-it";
+    /// A node without peers on its segment never serves.
+    WaitsForProof = "judge-waits-for-proof-for-ever";
+    /// A host that is away is one whose data plane is silent.
+    HostMissed = "prober-takes-a-host-that-is-away-for-silence";
+    /// Whoever hears nobody's test answers is believed.
+    DeafBelieved = "prober-believes-whom-it-does-not-hear";
+    /// One peer that hears nothing outvotes all that do.
+    OneCondemns = "prober-is-condemned-by-one";
     /// Repairs wait until the keeper has no notices any more.
     RepairsLate = "keeper-repairs-only-when-idle";
     /// The memory is only written when something else happens.

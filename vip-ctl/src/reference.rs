@@ -78,6 +78,11 @@ const MEANINGS: &[(&str, &str, &str)] = &[
         "garp_interval",
         "For switches that limit ARP: the time between two frames, at a takeover too; at most `\"1s\"`. Default: `\"0s\"`, bursts of 128 frames at a takeover, and later a hundred frames a second.",
     ),
+    (
+        "[node]",
+        "self_test",
+        "What follows where most peers on the segment hear this host and not its data plane: `\"release\"` (the default), it can't serve on that interface and gives up what it holds there; `\"alarm\"`, it is told; `\"off\"`, nobody is asked. See [interfaces.md](interfaces.md#do-answers-arrive).",
+    ),
     ("[cluster]", "name", "The cluster's name; datagrams of another one are rejected."),
     (
         "[cluster]",

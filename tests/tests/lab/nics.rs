@@ -18,7 +18,7 @@ fn spec(nic: Nic) -> Result<LabSpec> {
 }
 
 /// How the way in runs, as `status` says.
-fn mode(node: &Node) -> Result<String> {
+pub(super) fn mode(node: &Node) -> Result<String> {
     let status: serde_json::Value = serde_json::from_str(&node.succeed(&["status", "-o", "json"])?)?;
     let mode = status["interfaces"][0]["mode"].as_str();
     Ok(mode.with_context(|| format!("{status}"))?.to_owned())

@@ -1,11 +1,16 @@
 //! Held but silent: a node has the lease, and nobody hears its answers. The other nodes on
-//! the segment notice.
+//! the segment notice, and so it takes nothing over, and gives up what it has.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use vip_tests::lab::{GROUP, INTERFACE, LEASE, Lab, LabSpec, Node, VIP, clock, find_vip_ctl, wait_until};
+use vip_tests::lab::rig::Rig;
+use vip_tests::lab::{
+    GROUP, INTERFACE, LEASE, Lab, LabSpec, Nic, Node, VIP, clock, find_vip_ctl, wait_until,
+};
 use vip_tests_macros::lab_test;
+
+use super::nics::mode;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Within what time an alarm comes: two seconds, on a machine of which others want their part.
@@ -23,15 +28,120 @@ fn alarms(node: &Node) -> Result<bool> {
     Ok(said)
 }
 
+/// Adds these lines to `[node]`.
+fn configure(node: &Node, lines: &str) -> Result<()> {
+    let config = std::fs::read_to_string(node.config_file())?;
+    let one = format!("interface = \"{INTERFACE}\"");
+    node.write_config(&config.replace(&one, &format!("{one}\n{lines}")))
+}
+
+/// Does the node know that its peers hear its host, and not its data plane?
+fn is_unheard(node: &Node) -> Result<bool> {
+    let told = "hear this host and not its data plane";
+    let said = node.status()?.warnings.iter().any(|said| said.starts_with(INTERFACE) && said.contains(told));
+    let metrics = node.succeed(&["metrics"])?;
+    let metric = metrics.lines().find(|line| line.starts_with("vip_interface_silent{"));
+    let is_one = metric.with_context(|| format!("no metric: {metrics}"))?.ends_with(" 1");
+    ensure!(said == is_one, "status and metrics differ: {said}, {metric:?}");
+    Ok(said)
+}
+
+/// Could the node take the group, as it says?
+fn is_eligible(node: &Node) -> Result<bool> {
+    let status: serde_json::Value = serde_json::from_str(&node.succeed(&["status", "-o", "json"])?)?;
+    Ok(status["groups"][0]["eligible"] == true)
+}
+
+#[lab_test]
+fn a_node_whose_answers_do_not_arrive_takes_nothing_over() -> Result<()> {
+    let lab = Lab::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))?;
+    let (mute, others) = lab.nodes().split_first().context("a node")?;
+    configure(mute, "mode = \"native\"")?;
+    lab.start_agents(PATIENCE)?;
+    let is_told = || is_unheard(mute).unwrap_or(false) && !is_eligible(mute).unwrap_or(true);
+    ensure!(wait_until(clock::now().plus(PATIENCE), is_told), "{}", mute.log_tail());
+    let is_other = || lab.wait_holder(GROUP, PATIENCE).is_ok_and(|holder| holder.name() != mute.name());
+    ensure!(wait_until(clock::now().plus(PATIENCE), is_other), "it keeps the group");
+    ensure!(!mute.run(&["switchover", GROUP, "--to", mute.name()])?.status.success(), "it is ready");
+    let finding = |node: &Node| -> Result<String> {
+        let told = String::from_utf8(node.run(&["doctor"])?.stdout)?;
+        let line = told.lines().find(|line| line.split_whitespace().nth(1) == Some("answers"));
+        Ok(line.with_context(|| told.clone())?.to_owned())
+    };
+    ensure!(finding(mute)?.contains("hear this host and not its data plane"), "{}", finding(mute)?);
+    for node in others {
+        ensure!(is_eligible(node)? && !is_unheard(node)?, "{} is heard", node.name());
+        ensure!(finding(node)?.contains("answers arrive at the peers"), "{}", finding(node)?);
+    }
+    // By a mode in which its answers arrive, it can.
+    mute.stop_agent()?;
+    let config = std::fs::read_to_string(mute.config_file())?;
+    mute.write_config(&config.replace("mode = \"native\"", "mode = \"tc\""))?;
+    mute.start_agent()?;
+    let is_well = || is_eligible(mute).unwrap_or(false) && !is_unheard(mute).unwrap_or(true);
+    ensure!(wait_until(clock::now().plus(PATIENCE), is_well), "{}", mute.log_tail());
+    // The holder has to hear that, too.
+    let moves = || {
+        let moved = mute.run(&["switchover", GROUP, "--to", mute.name()]);
+        moved.is_ok_and(|output| output.status.success())
+    };
+    ensure!(wait_until(clock::now().plus(PATIENCE), moves), "it is not ready: {}", mute.log_tail());
+    std::thread::sleep(BOUND);
+    ensure!(lab.wait_holder(GROUP, PATIENCE)?.name() == mute.name() && is_well(), "it is heard");
+    Ok(())
+}
+
+#[lab_test]
+fn where_no_mode_was_asked_for_the_next_one_is_tried() -> Result<()> {
+    let lab = Lab::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))?;
+    // All hosts have the same card, whose driver sends nothing back.
+    let plain: Vec<_> = lab
+        .nodes()
+        .iter()
+        .map(|node| std::fs::read_to_string(node.config_file()))
+        .collect::<Result<_, _>>()?;
+    for node in lab.nodes() {
+        configure(node, "mode = \"native\"\nself_test = \"off\"")?;
+    }
+    lab.start_agents(PATIENCE)?;
+    for (node, plain) in lab.nodes().iter().zip(&plain) {
+        ensure!(mode(node)? == "native" && !is_unheard(node)?, "nobody is asked");
+        node.stop_agent()?;
+        node.write_config(plain)?;
+    }
+    lab.start_agents(PATIENCE)?;
+    for node in lab.nodes() {
+        let is_well = || mode(node).is_ok_and(|mode| mode == "tc") && is_eligible(node).unwrap_or(false);
+        ensure!(wait_until(clock::now().plus(PATIENCE), is_well), "{}: {}", node.name(), node.log_tail());
+    }
+    std::thread::sleep(BOUND);
+    let is_heard = || lab.nodes().iter().all(|node| is_unheard(node).is_ok_and(|unheard| !unheard));
+    ensure!(wait_until(clock::now().plus(PATIENCE), is_heard), "the next mode is heard");
+    ensure!(lab.nodes().iter().all(|node| alarms(node).is_ok_and(|alarms| !alarms)), "and the holder");
+    Ok(())
+}
+
+#[lab_test]
+fn a_holder_whose_answers_stop_gives_its_groups_up() -> Result<()> {
+    let rig = Rig::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)).on(Nic::Card))?;
+    let holder = rig.holder()?;
+    let name = holder.name().to_owned();
+    rig.expect_calm(clock::now(), &name)?;
+    // What comes in still does; what XDP sends back has no taker at the other end any more.
+    let start = clock::now();
+    rig.lab.switch().ip(&format!("link set {name} xdp off"))?;
+    rig.expect_move(start, &name)?;
+    ensure!(is_unheard(holder)? && !is_eligible(holder)?, "it is told: {}", holder.log_tail());
+    Ok(())
+}
+
 #[lab_test]
 fn a_holder_whose_answers_never_arrive_is_noticed_by_the_others() -> Result<()> {
     let lab = Lab::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))?;
     let (mute, others) = lab.nodes().split_first().context("a node")?;
     // Native XDP on a veth whose peer runs none: its answers go nowhere, and all counters
     // say that they were sent.
-    let config = std::fs::read_to_string(mute.config_file())?;
-    let one = format!("interface = \"{INTERFACE}\"");
-    mute.write_config(&config.replace(&one, &format!("{one}\nmode = \"native\"")))?;
+    configure(mute, "mode = \"native\"\nself_test = \"alarm\"")?;
     lab.start_agents(PATIENCE)?;
     let holder = lab.wait_holder(GROUP, PATIENCE)?;
     if holder.name() != mute.name() {
@@ -44,7 +154,9 @@ fn a_holder_whose_answers_never_arrive_is_noticed_by_the_others() -> Result<()> 
     }
     let took = clock::now().since(start);
     ensure!(took <= BOUND, "told after {took:?}");
-    ensure!(!alarms(mute)?, "the holder can't know");
+    ensure!(!alarms(mute)?, "it asks nobody for what it holds");
+    ensure!(wait_until(clock::now().plus(PATIENCE), || is_unheard(mute).unwrap_or(false)), "it is not told");
+    ensure!(lab.wait_holder(GROUP, PATIENCE)?.name() == mute.name(), "an alarm moves nothing");
     // Who answers is no alarm, not even for the one who does not.
     mute.succeed(&["switchover", GROUP, "--to", others[0].name()])?;
     let is_over = || lab.nodes().iter().all(|node| alarms(node).is_ok_and(|alarms| !alarms));

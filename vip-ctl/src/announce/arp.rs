@@ -15,7 +15,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 /// Bytes of an ARP frame without padding.
 const FRAME_LEN: usize = 42;
 /// ETH_P_ARP.
-const ETHERTYPE_ARP: u16 = 0x0806;
+pub(super) const ETHERTYPE_ARP: u16 = 0x0806;
 
 /// The ARP operations of the frames that announce a VIP once: RFC 5227's
 /// request and RFC 2002's reply, since some neighbours only heed the one, some
@@ -26,10 +26,10 @@ pub const FORMS: [u8; 2] = [1, 2];
 const BROADCAST: [u8; 6] = [0xff; 6];
 /// As the kernel wants it in an address: all address families fit.
 #[expect(clippy::cast_possible_truncation, reason = "AF_PACKET is 17")]
-const AF_PACKET: u16 = libc::AF_PACKET as u16;
+pub(super) const AF_PACKET: u16 = libc::AF_PACKET as u16;
 /// Bytes of a link-layer address.
 #[expect(clippy::cast_possible_truncation, reason = "a sockaddr_ll has 20 bytes")]
-const ADDRESS_LEN: libc::socklen_t = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+pub(super) const ADDRESS_LEN: libc::socklen_t = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
 
 /// A socket that sends announcements.
 pub struct Announcer {
@@ -78,6 +78,23 @@ impl Announcer {
     pub fn ask(&self, ifindex: u32, mac: [u8; 6], own: Option<Ipv4Addr>, vip: IpAddr) -> io::Result<()> {
         let mut frame = frame(1, BROADCAST, mac, ipv4(vip)?);
         frame[28..32].copy_from_slice(&own.unwrap_or(Ipv4Addr::UNSPECIFIED).octets());
+        self.send(ifindex, &frame)
+    }
+
+    /// Asks the host at the hardware address `to` alone for an address that it may have, in
+    /// the name of `own`. `mac` is the interface's.
+    ///
+    /// # Errors
+    /// As [`Announcer::announce`].
+    pub fn ask_one(
+        &self,
+        to: [u8; 6],
+        (ifindex, mac): (u32, [u8; 6]),
+        own: Ipv4Addr,
+        address: Ipv4Addr,
+    ) -> io::Result<()> {
+        let mut frame = frame(1, to, mac, address);
+        frame[28..32].copy_from_slice(&own.octets());
         self.send(ifindex, &frame)
     }
 

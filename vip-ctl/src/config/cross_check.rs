@@ -14,7 +14,7 @@ use std::{
 use vip_common::layout::{GROUPS_MAX, VIPS_MAX};
 
 use super::{
-    Cluster, Config, Garp, Group, NODES_MAX, Node, PRIORITY_DEFAULT, VOTERS_MAX,
+    Cluster, Config, Garp, Group, NODES_MAX, Node, PRIORITY_DEFAULT, SelfTest, VOTERS_MAX,
     sections::{ClusterDraft, Draft, GroupDraft, NodeDraft, ThisName, ThisNode, hooks},
     text::{report::Report, suggest::nearest},
 };
@@ -49,7 +49,15 @@ pub(super) fn check(draft: Draft, path: &Path, host_name: &str, report: &mut Rep
         group.homes = group.vips.iter().filter_map(of).collect();
     }
     let (modes, silent) = (node.written.modes, node.written.silent);
-    Some(Config { startup_delay: node.startup_delay, garp: node.garp, modes, silent, api, ..config })
+    Some(Config {
+        startup_delay: node.startup_delay,
+        garp: node.garp,
+        self_test: node.self_test,
+        modes,
+        silent,
+        api,
+        ..config
+    })
 }
 
 /// Builds the configuration from values that are all right.
@@ -103,6 +111,7 @@ fn build(
         me,
         startup_delay: Duration::ZERO,
         garp: Garp::default(),
+        self_test: SelfTest::default(),
         interfaces,
         modes: BTreeMap::new(),
         silent: BTreeSet::new(),

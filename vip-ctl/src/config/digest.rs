@@ -19,6 +19,7 @@ pub(super) fn digest(config: &Config) -> u64 {
         me: _,
         startup_delay: _,
         garp: _,
+        self_test: _,
         interfaces: _,
         modes: _,
         silent: _,

@@ -30,6 +30,7 @@ pub use self::{
         group::prefix_of,
         health::{Check, CheckKind, Health, Url, WhenAllFail},
         hooks::{self, Hooks},
+        self_test::SelfTest,
     },
     text::{
         files::{names as more_files, unread as unread_files},
@@ -87,6 +88,8 @@ pub struct Config {
     pub startup_delay: Duration,
     /// How often this node announces its VIPs.
     pub garp: Garp,
+    /// What follows where this node's answers do not arrive at its peers.
+    pub self_test: SelfTest,
     /// The interfaces to attach the data plane to; never empty on a node that can
     /// hold.
     pub interfaces: Vec<String>,
@@ -272,6 +275,7 @@ impl Config {
             ("[node] interface", self.interfaces != next.interfaces),
             ("[node] mode", self.modes != next.modes),
             ("[node] garp_*", self.garp != next.garp),
+            ("[node] self_test", self.self_test != next.self_test),
             ("[[node.interface]] announce", self.silent != next.silent),
             ("[node] startup_delay", self.startup_delay != next.startup_delay),
             ("[api]", self.api != next.api),

@@ -35,7 +35,7 @@ use crate::{
         judge::Listeners,
         keeper::{self, Keeper, chronicle::Chronicle, pins::Pins},
         lease_loop::{LeaseLoop, Plane, SourceGuard},
-        messages::{Ask, Asker, Notice, RunnerAsk},
+        messages::{Ask, Asker, Heard, Notice, RunnerAsk},
         names::Names,
         prober,
         setup::node_setup,
@@ -44,7 +44,7 @@ use crate::{
     clock,
     config::{Config, LEASE_MAX},
     dataplane::{DataPlane, observe::Events},
-    engine::{GroupId, NodeId, PeerLoss, Timing},
+    engine::{self, GroupId, NodeId, PeerLoss, Timing},
     http,
     lock::Lock,
     node::{Node, Setup, is_in_maps, plan},
@@ -204,6 +204,8 @@ struct Leasing {
     asker: Asker,
     notices: (Sender<Notice>, Receiver<Notice>),
     hooks: (Sender<RunnerAsk>, Receiver<RunnerAsk>),
+    /// To the prober.
+    ways: Receiver<(NodeId, engine::Paths)>,
 }
 
 fn start_lease(claimed: Claimed, paths: &Paths) -> Result<Leasing, AgentError> {
@@ -218,7 +220,7 @@ fn start_lease(claimed: Claimed, paths: &Paths) -> Result<Leasing, AgentError> {
     let asker = Asker::new(asks, Arc::clone(&wake));
     let gates = Gates::new(hooks::rules(&config), &found);
     let (engine, labels, transport) = decide(&config, &table, keys, &found, silence, &memory)?;
-    let hooks = channel();
+    let (hooks, (prober, ways)) = (channel(), channel());
     let (me, uncovered, mute) = (NodeId(config.me), table.uncovered(), table.mute());
     let lease_loop = LeaseLoop {
         parts: Parts { engine, labels, uncovered, mute, transport, gates, me },
@@ -231,6 +233,7 @@ fn start_lease(claimed: Claimed, paths: &Paths) -> Result<Leasing, AgentError> {
         tell: notices.0.clone(),
         announcer: start_announcer(paths, config.this_node().can_hold(), config.garp)?,
         hooks: hooks.0.clone(),
+        prober,
     };
     let lease = spawn("lease", move || {
         if let Err(e) = realtime::prioritise(realtime::Role::Lease) {
@@ -256,6 +259,7 @@ fn start_lease(claimed: Claimed, paths: &Paths) -> Result<Leasing, AgentError> {
         asker,
         notices,
         hooks,
+        ways,
     })
 }
 
@@ -278,10 +282,20 @@ struct Agent {
     rest: Rest,
 }
 
+fn prober_links(
+    config: &Config,
+    asker: &Asker,
+    inbox: Receiver<(NodeId, engine::Paths)>,
+    judge: Sender<Heard>,
+) -> prober::Links {
+    let nodes = config.cluster.nodes.iter().map(|node| (NodeId(node.id), node.name.clone())).collect();
+    prober::Links { asker: asker.clone(), inbox, judge, nodes, self_test: config.self_test }
+}
+
 /// From here on there are leases: if a step fails, the agent hands them over.
 fn start_rest(leasing: Leasing, paths: &Paths) -> Result<Agent, AgentError> {
     let Leasing { config, lock, membership, memory, table, setup, node, names, .. } = leasing;
-    let Leasing { silence, found, lease, asker, notices, hooks, .. } = leasing;
+    let Leasing { silence, found, lease, asker, notices, hooks, ways, .. } = leasing;
     lock_memory();
     let rest = || -> Result<Rest, AgentError> {
         let node = match node {
@@ -293,15 +307,15 @@ fn start_rest(leasing: Leasing, paths: &Paths) -> Result<Agent, AgentError> {
         let board = Arc::new(Board::default());
         let (tell, notices) = notices;
         let judge = match node {
-            Some(_) => Some(start_judge(&config, &setup, paths, &asker, &board, &tell)?),
+            Some(_) => Some(start_judge(&config, &setup, paths, &asker, &board, &tell, found.is_empty())?),
             None => None,
         };
-        if node.is_some()
-            && let Err(e) = prober::start(paths, &board)
+        let (judge, heard) = judge.unzip();
+        if let Some(judge) = heard.clone()
+            && let Err(e) = prober::start(paths, &board, prober_links(&config, &asker, ways, judge))
         {
             warn!("this node can't tell whether other holders answer: {e}");
         }
-        let (judge, heard) = judge.unzip();
         let checks = Checks::of_node(&config, &board, heard.as_ref())
             .map_err(AgentError::system("start the checks"))?;
         let keeper = Keeper {

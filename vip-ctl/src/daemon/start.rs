@@ -3,7 +3,7 @@
 
 use std::{
     cell::Cell,
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::UdpSocket,
     sync::{
@@ -30,7 +30,7 @@ use crate::{
     },
     announce::arp::Announcer,
     clock,
-    config::{Config, Garp},
+    config::{Config, Garp, SelfTest},
     dataplane::{DataPlane, DataPlaneError},
     engine::{EPOCH_MARGIN, Engine, EngineConfig, GroupId, Incarnation, Labels, NodeId, NodeSpec, Role},
     host::Host,
@@ -203,7 +203,7 @@ pub(super) fn make_room(socket: &UdpSocket, config: &Config) {
 }
 
 /// Starts the judge: returns the keeper's handle to it, and where the checks send
-/// verdicts.
+/// verdicts. `is_new`: no lease of a former process goes on.
 pub(super) fn start_judge(
     config: &Config,
     setup: &Setup,
@@ -211,8 +211,13 @@ pub(super) fn start_judge(
     asker: &Asker,
     board: &Arc<Board>,
     notices: &Sender<Notice>,
+    is_new: bool,
 ) -> Result<(judge::Handle<Asker, HostLinks>, Sender<Heard>), AgentError> {
     let host = Host::open(&paths.run_dir).map_err(NodeError::from)?;
+    // Who goes on with leases is proved by its former process, and peers that never hold
+    // ask nobody.
+    let mut others = config.cluster.nodes.iter().filter(|node| node.id != config.me);
+    let waits = is_new && config.self_test == SelfTest::Release && others.any(|node| node.can_hold());
     let serving = Serving {
         lease_loop: asker.clone(),
         links: HostLinks { host, bpf_dir: paths.bpf_dir.clone(), had_local_in: Cell::new(false) },
@@ -220,6 +225,8 @@ pub(super) fn start_judge(
         announcing: config.announcing().cloned().collect(),
         judge: Judge::new(&config.groups, &config.announcing().cloned().collect::<Vec<_>>()),
         board: Arc::clone(board),
+        silent: BTreeMap::new(),
+        unproved_until: waits.then(|| clock::now().plus(judge::PROOF_MAX)),
         unprogrammed: BTreeSet::new(),
         polls_without: 0,
         can_serve: None,

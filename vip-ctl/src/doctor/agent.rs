@@ -8,6 +8,7 @@ use crate::{
     dataplane::{DataPlane, DataPlaneError, attach, load},
     host::{Host, LOOPBACK, Saved},
     lock::Lock,
+    report::Status,
 };
 
 pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
@@ -98,6 +99,24 @@ fn unguarded(patient: &Patient<'_>, found: &mut Findings) {
     }
 }
 
+/// Do the data plane's answers arrive at the peers on the segment?
+fn heard(status: &Status, found: &mut Findings) {
+    for interface in status.interfaces.iter().filter(|interface| interface.announces) {
+        let (level, says) = match interface.heard {
+            Some(true) => (Level::Ok, "the data plane's answers arrive at the peers on its segment"),
+            Some(false) => (
+                Level::Error,
+                "the peers on its segment hear this host and not its data plane: try mode = \"tc\" for it, or look for what drops answers for the VIPs and for 169.254.0.0/16 on their way",
+            ),
+            None => (
+                Level::Ok,
+                "no peer on its segment has said whether the data plane's answers arrive: there may be none",
+            ),
+        };
+        found.add(level, "answers", Some(&interface.name), says);
+    }
+}
+
 fn peers(patient: &Patient<'_>, found: &mut Findings) {
     if let Some(status) = patient.status {
         match status.quorate {
@@ -120,6 +139,7 @@ fn peers(patient: &Patient<'_>, found: &mut Findings) {
                 );
             }
         }
+        heard(status, found);
         for (reason, count) in &status.rejected {
             found.add(
                 Level::Warning,

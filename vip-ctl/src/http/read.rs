@@ -193,6 +193,7 @@ mod tests {
             mode: mode.map(str::to_owned),
             carrier: true,
             announces: true,
+            heard: None,
         };
         let ready = Status {
             quorate: Some(true),

@@ -129,6 +129,10 @@ pub struct InterfaceStatus {
     /// False if it is guarded, and nothing more: no VIP is answered or announced there.
     #[serde(default = "announces")]
     pub announces: bool,
+    /// Do the data plane's answers arrive at most of the peers on the segment that hear the
+    /// host? Null while none has said so.
+    #[serde(default)]
+    pub heard: Option<bool>,
 }
 
 /// What an earlier version did with every interface.
@@ -321,7 +325,7 @@ impl Status {
             }
             let carrier = interface.is_some_and(|i| i.up && i.carrier);
             let announces = !known.get(&ifindex).is_some_and(|iface| iface.has(IfaceConfig::SILENT));
-            self.interfaces.push(InterfaceStatus { name, mode, carrier, announces });
+            self.interfaces.push(InterfaceStatus { name, mode, carrier, announces, heard: None });
         }
         let vips = self.groups.iter().flat_map(|group| &group.vips);
         let vips = vips.filter_map(|vip| vip.address.parse().ok()).collect();

@@ -50,11 +50,12 @@ pub fn text(status: &Status) -> String {
     for interface in &status.interfaces {
         let _ = writeln!(
             out,
-            "interface {}: {}, {}{}",
+            "interface {}: {}, {}{}{}",
             interface.name,
             interface.mode.as_ref().map_or("not attached".to_owned(), |mode| format!("{mode} mode")),
             if interface.carrier { "carrier" } else { "no carrier" },
-            if interface.announces { "" } else { ", only guarded" }
+            if interface.announces { "" } else { ", only guarded" },
+            if interface.heard == Some(false) { ", answers lost" } else { "" }
         );
     }
     for group in &status.groups {

@@ -12,7 +12,20 @@ use crate::{config, report::CheckStatus};
 
 /// The board, by group.
 #[derive(Debug, Default)]
-pub struct Board(Mutex<BTreeMap<String, GroupHealth>>);
+pub struct Board {
+    groups: Mutex<BTreeMap<String, GroupHealth>>,
+    /// What peers say of this node's interfaces.
+    heard: Mutex<BTreeMap<String, Hearing>>,
+}
+
+/// What the peers on its segment say of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hearing {
+    /// Do the data plane's answers arrive at most of them?
+    pub is_heard: bool,
+    /// A sentence, if they do not.
+    pub trouble: Option<String>,
+}
 
 #[derive(Debug, Default)]
 struct GroupHealth {
@@ -49,7 +62,7 @@ pub struct Seen {
 impl Board {
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, GroupHealth>> {
         // A thread that panicked while it had the lock left complete entries behind.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes note whether this node can serve a group, and why not.
@@ -62,6 +75,17 @@ impl Board {
     /// Takes note which VIP of a group nobody answers for, if there is one.
     pub fn unheard(&self, group: &str, vip: Option<IpAddr>) {
         self.entries().entry(group.to_owned()).or_default().unheard = vip;
+    }
+
+    /// Takes note of what peers say of this node's interfaces, by their names.
+    pub fn hearing(&self, heard: BTreeMap<String, Hearing>) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = heard;
+    }
+
+    /// What peers say of this node's interfaces.
+    #[must_use]
+    pub fn heard(&self) -> BTreeMap<String, Hearing> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A check starts.

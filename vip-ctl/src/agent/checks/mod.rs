@@ -28,7 +28,7 @@ use self::{probe::Probe, verdict::Verdict};
 use super::messages::Heard;
 use crate::config::{Check, Config, Group};
 
-pub use self::board::Board;
+pub use self::board::{Board, Hearing};
 
 /// The checks' first runs are spread over this time, or over their interval where
 /// that is shorter.

@@ -7,6 +7,7 @@ use vip_lease::{Counts, Snapshot};
 
 use super::{Response, Server, candidates};
 use crate::{
+    agent::checks::Hearing,
     config::{self, Config},
     dataplane::DataPlane,
     engine::{EPOCH_MARGIN, NodeId, PeerLoss, Role},
@@ -89,6 +90,15 @@ impl Server {
         });
     }
 
+    /// Adds what peers say of the interfaces, and warns of those whose answers do not arrive.
+    fn tell_of_hearing(&self, status: &mut Status) {
+        for (name, Hearing { is_heard, trouble }) in self.board.heard() {
+            let found = status.interfaces.iter_mut().find(|interface| interface.name == name);
+            found.into_iter().for_each(|interface| interface.heard = Some(is_heard));
+            status.warnings.extend(trouble);
+        }
+    }
+
     /// Adds what only the engine knows.
     fn overlay(&self, config: &Config, status: &mut Status, snapshot: &Snapshot) {
         for node in &config.cluster.nodes {
@@ -105,6 +115,7 @@ impl Server {
                     .and_then(|heard| u64::try_from(snapshot.now.since(heard).as_millis()).ok()),
             });
         }
+        self.tell_of_hearing(status);
         let has_carrier = status.interfaces.iter().all(|interface| interface.carrier);
         let places = places(&status.groups);
         for (group, (id, known)) in config.groups.iter().zip(snapshot.engine.groups.with_ids()) {

@@ -40,6 +40,7 @@ use crate::{
     },
     engine::{GroupId, GroupState, Label, NodeId, Transition},
     host::{Interface, Watched, mac_text, stray_text},
+    mode::Mode,
     node::{Node, NodeError, Setup},
     paths::Paths,
     records::{membership::Membership, memory::Memory},
@@ -176,6 +177,7 @@ impl<T: Tell> Keeper<T> {
                 }
             }
             Notice::Watched(watched) => self.watched(watched),
+            Notice::Unheard(interfaces) => interfaces.iter().for_each(|name| self.try_another_mode(name)),
             Notice::Reload(order) => {
                 // First, with the numbers and places that groups have so far.
                 self.settle();
@@ -346,6 +348,24 @@ impl<T: Tell> Keeper<T> {
         if let Err(e) = node.write_ifaces(&self.setup, &ours().map(|link| link.index).collect()) {
             error!("{e}");
         }
+    }
+
+    /// The peers do not hear the data plane on this interface: what native XDP sends back may
+    /// go nowhere. Where nobody has asked for that mode, tries the next one; whoever starts
+    /// later goes on with it.
+    fn try_another_mode(&mut self, name: &str) {
+        let Some(node) = &self.node else { return };
+        let link = match node.host.interface(name) {
+            Ok(link) => link,
+            Err(e) => return error!("{e}"),
+        };
+        let runs = link.map(|link| attach::presence(&self.paths.bpf_dir, &link));
+        if self.setup.mode(name) != Mode::Auto || runs != Some(Presence::Runs(Mode::Native)) {
+            return;
+        }
+        warn!(interface = name, "no peer hears the data plane in native mode: trying it at tc");
+        self.setup.modes.insert(name.to_owned(), Mode::Tc);
+        self.come_back(name);
     }
 
     /// An interface of ours has no program, its gate is not the first, or the one at IP

@@ -46,7 +46,7 @@ use super::messages::{Announce, Ask, Notice, RunnerAsk};
 use crate::{
     clock,
     dataplane::{DataPlane, observe::Events},
-    engine::{ByGroup, Completed, GroupId, NodeId, Refusal, StaleClient},
+    engine::{ByGroup, Completed, GroupId, NodeId, Paths, Refusal, StaleClient},
 };
 
 /// Of how many clients that send to this node by mistake their holders hear in a period:
@@ -114,6 +114,8 @@ pub struct LeaseLoop {
     pub announcer: Sender<Announce>,
     /// The channel for orders to the hooks' thread.
     pub hooks: Sender<RunnerAsk>,
+    /// The channel to the prober, for what peers say of the ways between interfaces.
+    pub prober: Sender<(NodeId, Paths)>,
 }
 
 /// The loop while it runs.
@@ -137,6 +139,7 @@ struct Doer {
     tell: Sender<Notice>,
     announcer: Sender<Announce>,
     hooks: Sender<RunnerAsk>,
+    prober: Sender<(NodeId, Paths)>,
 }
 
 impl Io for Doer {
@@ -184,6 +187,11 @@ impl Io for Doer {
         let _ = self.announcer.send(Announce::Correct(client));
     }
 
+    fn paths(&mut self, from: NodeId, paths: &Paths) {
+        // A witness has no prober.
+        let _ = self.prober.send((from, paths.clone()));
+    }
+
     fn tell(&mut self, notice: LeaseNotice) {
         // The other end is gone only when the process ends.
         let _ = self.tell.send(Notice::Lease(notice));
@@ -219,11 +227,12 @@ impl LeaseLoop {
     /// If a timer can't be made or waiting fails: then the process must end,
     /// and the leases run out.
     pub fn run(self) -> io::Result<()> {
-        let Self { parts, socket, guard, addresses, plane, asks, wake, tell, announcer, hooks } = self;
+        let Self { parts, socket, guard, addresses, plane, asks, wake, tell, announcer, hooks, prober } =
+            self;
         let timer =
             TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
         let (outbox, sent) = (Outbox::default(), Sent::default());
-        let doer = Doer { socket, outbox, sent, addresses, plane, tell, announcer, hooks };
+        let doer = Doer { socket, outbox, sent, addresses, plane, tell, announcer, hooks, prober };
         let mut running = Running {
             core: Core::new(parts, doer),
             guard,

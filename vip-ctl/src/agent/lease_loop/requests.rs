@@ -34,6 +34,7 @@ impl Running {
                 }
             }
             Ask::HookEnded(hook, ticket, well) => self.core.hook_ended(hook, ticket, well),
+            Ask::Paths(ends, seen) => self.core.say_paths(&ends, seen),
             Ask::Stop => self.core.stop(),
             Ask::Leave => self.core.leave(),
         }

@@ -83,6 +83,7 @@ fn start(groups: u16) -> Loop {
         tell,
         announcer: channel().0,
         hooks: channel().0,
+        prober: channel().0,
     };
     let thread = thread::spawn(move || lease_loop.run());
     let started = Loop { asker: Asker::new(sender, wake), notices, thread };

@@ -1,13 +1,15 @@
 //! Requests of other threads to the lease loop, and the handle to send them.
 
-use std::sync::mpsc::Sender;
+use std::{collections::BTreeMap, sync::mpsc::Sender};
 
 use nix::sys::eventfd::EventFd;
 use tokio::sync::oneshot;
 use vip_lease::{Eligible, Hook, Regroup, Snapshot, gate::Ticket};
 
 use super::{Report, Tell};
-use crate::engine::{Command, Completed, Epoch, Foreseen, GroupId, Label, Refusal};
+use crate::engine::{
+    Command, Completed, Epoch, Foreseen, GroupId, Label, NodeId, PathEnd, PathSeen, Refusal,
+};
 
 /// A request of another thread to the loop.
 pub enum Ask {
@@ -29,6 +31,9 @@ pub enum Ask {
     Eligible(Vec<(GroupId, Eligible)>),
     /// A hook that the loop waits for has ended; true if it succeeded.
     HookEnded(Hook, Ticket, bool),
+    /// Tell the peers which interfaces of this node to ask, and each of them what was found
+    /// about its own.
+    Paths(Vec<PathEnd>, BTreeMap<NodeId, Vec<PathSeen>>),
     /// Release everything and end.
     Stop,
     /// End at once and leave the leases as they are: the next agent adopts them,

@@ -2,7 +2,10 @@
 
 mod asker;
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tokio::sync::oneshot;
 use vip_common::GroupIndex;
@@ -39,6 +42,8 @@ pub enum Notice {
     },
     /// Netlink has reported a change.
     Watched(Watched),
+    /// Peers do not hear the data plane on these interfaces.
+    Unheard(BTreeSet<String>),
     /// Go on with another configuration.
     Reload(Box<ReloadOrder>),
 }
@@ -57,6 +62,18 @@ pub enum Heard {
     },
     /// Netlink has reported a change.
     Watched(Watched),
+    /// Peers have said something else of this node's interfaces.
+    Silent(Silent),
+}
+
+/// The interfaces whose answers do not arrive at the peers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Silent {
+    /// Those on which this node can't serve, with a sentence on each.
+    pub unable: BTreeMap<String, String>,
+    /// Those that most peers say that of, whether they are believed or not: another mode may
+    /// help.
+    pub unheard: BTreeSet<String>,
 }
 
 /// Messages of the keeper and the judge to the lease loop.

@@ -6,8 +6,12 @@
 //! question is, and what switches let pass that inspect ARP; where it has none in the VIP's
 //! subnet, by an address probe (RFC 5227). The data plane remembers the answers; this
 //! thread only looks them up.
+//!
+//! Before anybody takes a group, it asks whether answers arrive at all: [`ways`].
 
 mod questions;
+mod segment;
+mod ways;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +25,11 @@ use std::{
 use tracing::warn;
 use vip_common::{BootNs, GroupIndex, GroupMode, IfaceConfig, VipEntry};
 
-use self::questions::{Now, Questions};
+pub use self::ways::Links;
+use self::{
+    questions::{Now, Questions},
+    ways::{End, Ways},
+};
 use super::{checks::Board, threads::spawn};
 use crate::{
     announce::arp::Announcer,
@@ -57,11 +65,12 @@ pub enum ProberError {
 ///
 /// # Errors
 /// [`ProberError`].
-pub fn start(paths: &Paths, board: &Arc<Board>) -> Result<(), ProberError> {
+pub fn start(paths: &Paths, board: &Arc<Board>, links: Links) -> Result<(), ProberError> {
     let (plane, host) = (DataPlane::open(&paths.bpf_dir)?, Host::open(&paths.run_dir)?);
     let (socket, board) = (Announcer::open()?, Arc::downgrade(board));
     let (questions, ground, told) = (Questions::default(), None, BTreeMap::new());
-    spawn("prober", move || Prober { plane, host, socket, questions, ground, told }.run(&board))
+    let ways = Ways::open(links)?;
+    spawn("prober", move || Prober { plane, host, socket, questions, ways, ground, told }.run(&board))
         .map_err(|e| io::Error::other(e.to_string()))?;
     Ok(())
 }
@@ -74,6 +83,8 @@ struct Ground {
     ifaces: BTreeMap<u32, IfaceConfig>,
     /// Of each interface.
     addresses: BTreeMap<u32, Vec<(IpAddr, u8)>>,
+    /// The interfaces that peers can ask.
+    ends: BTreeMap<u32, End>,
 }
 
 impl Ground {
@@ -84,10 +95,15 @@ impl Ground {
         let groups = groups.map(|group| (group.index, group)).collect();
         let ifaces = plane.ifaces()?;
         let addresses = ifaces.keys().map(|ifindex| (*ifindex, host.addresses(*ifindex).unwrap_or_default()));
-        let addresses = addresses.collect();
+        let addresses: BTreeMap<u32, Vec<_>> = addresses.collect();
+        let is_vip = |address| plane.vip(address).is_some();
+        let end = |(ifindex, iface): (&u32, &IfaceConfig)| {
+            Some((*ifindex, End::of(*iface, addresses.get(ifindex)?, is_vip)?))
+        };
+        let ends = ifaces.iter().filter_map(end).collect();
         let now = clock::now();
         let good_until = now.plus(GOOD_FOR.max(now.since(begin) * GOOD_FOR_READS));
-        Ok(Self { good_until, groups, vips, ifaces, addresses })
+        Ok(Self { good_until, groups, vips, ifaces, addresses, ends })
     }
 
     /// This host's address in a VIP's subnet on an interface; no VIP, whose requests would
@@ -104,6 +120,7 @@ struct Prober {
     host: Host,
     socket: Announcer,
     questions: Questions,
+    ways: Option<Ways>,
     ground: Option<Ground>,
     /// The VIPs that the board has as unheard, by their groups' names: places change.
     told: BTreeMap<String, IpAddr>,
@@ -116,7 +133,8 @@ impl Prober {
             thread::sleep(TICK);
             let Some(board) = board.upgrade() else { return };
             match self.turn(&board) {
-                Ok(()) => is_told = false,
+                Ok(true) => is_told = false,
+                Ok(false) => return,
                 Err(e) if !std::mem::replace(&mut is_told, true) => {
                     warn!("whether other holders answer can't be looked after: {e}");
                 }
@@ -125,7 +143,8 @@ impl Prober {
         }
     }
 
-    fn turn(&mut self, board: &Board) -> Result<(), DataPlaneError> {
+    /// False once the lease loop has ended.
+    fn turn(&mut self, board: &Board) -> Result<bool, DataPlaneError> {
         let now = clock::now();
         let ground = match self.ground.take() {
             Some(ground) if now <= ground.good_until => ground,
@@ -166,8 +185,9 @@ impl Prober {
             let more = news.len() - 1;
             warn!(group, %vip, more, "nobody answers for a VIP of a group that this node does not hold");
         }
+        let goes_on = self.ways.as_mut().is_none_or(|ways| ways.turn(now, &ground.ends, &self.socket, board));
         self.ground = Some(ground);
-        Ok(())
+        Ok(goes_on)
     }
 
     /// Reads the maps. What is known of a group that is another one now, or has other VIPs,

@@ -10,6 +10,7 @@ pub(super) mod health;
 pub mod hooks;
 mod mac;
 mod node;
+pub mod self_test;
 
 use std::{net::IpAddr, time::Duration};
 
@@ -64,6 +65,7 @@ pub(super) fn document(table: &DeTable<'_>, has_more: bool, report: &mut Report<
             written: Written::default(),
             startup_delay: Duration::ZERO,
             garp: garp::Garp::default(),
+            self_test: self_test::SelfTest::default(),
             span: 0..0,
         },
     };

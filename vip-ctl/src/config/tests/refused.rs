@@ -135,7 +135,7 @@ fn a_preempt_delay_alone_and_one_that_is_no_time() {
 #[test]
 fn announcements_that_are_too_fast_or_too_slow() {
     let garp = "garp_master_repeat = 1000\ngarp_master_refresh = \"1ms\"\ngarp_interval = \"2s\"\n\
-                vrrp_garp_master_delay = 5\ngarp_extra_if = 1";
+                vrrp_garp_master_delay = 5\ngarp_extra_if = 1\nself_test = \"on\"";
     let found = errors(&edited(&[("interface = \"eth0\"", &format!("interface = \"eth0\"\n{garp}"))]));
     insta::assert_snapshot!(found, @r#"
     vip.toml:4:22: garp_master_repeat = 1000 is out of range: write one from 0 to 100
@@ -143,6 +143,7 @@ fn announcements_that_are_too_fast_or_too_slow() {
     vip.toml:6:17: garp_interval is too long: write "1s" at most
     vip.toml:7:1: [node] has no key "vrrp_garp_master_delay", which is keepalived's: write it under [node], without vrrp_
     vip.toml:8:1: [node] has no key "garp_extra_if", which is keepalived's: leave it out, since the agent announces a VIP by itself when it has to
+    vip.toml:9:13: self_test = "on" means nothing: write "release", "alarm" or "off"
     "#);
 }
 

@@ -24,6 +24,7 @@ pub(in crate::config) const KEYS: &[(&str, &[&str])] = &[
             "garp_master_delay",
             "garp_master_refresh",
             "garp_interval",
+            "self_test",
         ],
     ),
     ("[[node.interface]]", &["name", "mode", "label", "announce"]),

@@ -215,6 +215,16 @@ fn count_checks(registry: &mut Registry, teller: &Teller, status: &Status) {
         "1 if another node holds the group and nobody answers for a VIP of it on this node's segment",
         silent.clone(),
     );
+    let unheard = GaugeFamily::default();
+    registry.register(
+        "vip_interface_silent",
+        "1 if the peers on the segment hear this node's host there and not its data plane",
+        unheard.clone(),
+    );
+    for interface in &status.interfaces {
+        let labels = and(&teller.node(), "interface", &interface.name);
+        unheard.get_or_create(&labels).set(i64::from(interface.heard == Some(false)));
+    }
     let (up, took) = (GaugeFamily::default(), Family::<Labels, Gauge<f64, AtomicU64>>::default());
     registry.register("vip_check_up", "1 if the health check passes on this node", up.clone());
     registry.register("vip_check_duration_seconds", "How long its last run took", took.clone());
@@ -310,6 +320,7 @@ mod tests {
                 mode: mode.map(str::to_owned),
                 carrier: true,
                 announces: true,
+                heard: None,
             });
             let status = Status {
                 node: "db-a".into(),

@@ -1,0 +1,203 @@
+//! Do answers arrive between the interfaces of two nodes? Each node asks each interface of
+//! its peers for two addresses: one that the host's own stack answers for, and one that the
+//! data plane does, under any lease. Where the first is answered and the second is not, the
+//! asker can hear, and the data plane's answers get lost. Touches no clock or socket.
+//!
+//! A node is told so by its peers, since it sees its own answers leave. It believes those
+//! whose own test answers arrive here: a network that lets none through, because it knows
+//! who may have which address, condemns nobody.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use vip_common::{BootNs, IfaceConfig};
+
+use crate::{
+    engine::{NodeId, PathSeen, Paths},
+    mutant::{self, Mutant},
+};
+
+/// How long a round of questions takes.
+const ROUND: Duration = Duration::from_secs(1);
+/// And how long while nothing is known yet.
+const ROUND_AT_FIRST: Duration = Duration::from_millis(250);
+/// How long to wait for an answer, which comes within a millisecond.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// After so many rounds in a row the data plane's answers do not arrive.
+const MISSES: u8 = 3;
+/// For how long what was found, or said, is true.
+const FRESH: Duration = Duration::from_secs(4);
+/// How often the peers hear of this node's interfaces and of their own.
+const SAY: Duration = Duration::from_secs(1);
+
+/// The interface of a peer.
+type Place = (NodeId, [u8; 6]);
+
+/// What this node has found, and what it was told.
+#[derive(Debug, Default)]
+pub(super) struct Segment {
+    tests: BTreeMap<Place, Test>,
+    /// What peers say of this node's interfaces, by their MAC.
+    votes: BTreeMap<[u8; 6], BTreeMap<NodeId, (bool, BootNs)>>,
+    said: Option<BootNs>,
+    is_news: bool,
+}
+
+/// Of one interface of a peer.
+#[derive(Debug)]
+struct Test {
+    address: IpAddr,
+    /// When the current round began; `None` between two.
+    asked: Option<BootNs>,
+    /// When the next one begins.
+    next: BootNs,
+    /// Has the host's stack answered in this round, and has the data plane?
+    stack: bool,
+    plane: bool,
+    misses: u8,
+    /// What was found last, and when.
+    found: Option<(bool, BootNs)>,
+}
+
+/// Both addresses of this interface are to be asked for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Question {
+    pub(super) mac: [u8; 6],
+    /// The one that the host's stack answers for.
+    pub(super) address: Ipv4Addr,
+}
+
+impl Segment {
+    /// A peer has told of its interfaces, and what it has found about this node's.
+    pub(super) fn hear(&mut self, from: NodeId, paths: &Paths, own: &BTreeSet<[u8; 6]>, now: BootNs) {
+        let ends: BTreeMap<_, _> = paths.ends.iter().map(|end| (end.mac, end.address)).collect();
+        self.tests.retain(|(node, mac), _| *node != from || ends.contains_key(mac));
+        for (mac, address) in ends {
+            let new = || Test { next: now, ..Test::new(address) };
+            let test = self.tests.entry((from, mac)).or_insert_with(new);
+            if test.address != address {
+                *test = new();
+            }
+        }
+        for PathSeen { mac, arrives } in &paths.seen {
+            if own.contains(mac) {
+                self.votes.entry(*mac).or_default().insert(from, (*arrives, now));
+            }
+        }
+        self.votes.retain(|mac, _| own.contains(mac));
+    }
+
+    /// Who is to be asked now. Ends the rounds that are over.
+    pub(super) fn turn(&mut self, now: BootNs) -> Vec<Question> {
+        let mut questions = Vec::new();
+        for ((_, mac), test) in &mut self.tests {
+            self.is_news |= test.end_round(now);
+            let IpAddr::V4(address) = test.address else { continue };
+            if test.asked.is_none() && test.next <= now {
+                (test.asked, test.stack, test.plane) = (Some(now), false, false);
+                questions.push(Question { mac: *mac, address });
+            }
+        }
+        questions
+    }
+
+    /// A question could not be asked: silence means nothing.
+    pub(super) fn unasked(&mut self, mac: [u8; 6], now: BootNs) {
+        for test in self.tests.iter_mut().filter(|((_, of), _)| *of == mac).map(|(_, test)| test) {
+            (test.asked, test.next, test.misses) = (None, now.plus(ROUND), 0);
+        }
+    }
+
+    /// A host has answered that `address` is at `mac`.
+    pub(super) fn answered(&mut self, mac: [u8; 6], address: Ipv4Addr) {
+        for test in self.tests.iter_mut().filter(|((_, of), _)| *of == mac).map(|(_, test)| test) {
+            test.stack |= test.address == address;
+            test.plane |= IfaceConfig::test_address(mac) == address.octets();
+        }
+    }
+
+    /// What the peers are to hear now, each of its own interfaces; `None` if it is not time.
+    pub(super) fn say(&mut self, now: BootNs) -> Option<BTreeMap<NodeId, Vec<PathSeen>>> {
+        let is_due = self.said.is_none_or(|said| now.since(said) >= SAY);
+        if !is_due && !std::mem::take(&mut self.is_news) {
+            return None;
+        }
+        (self.said, self.is_news) = (Some(now), false);
+        let mut seen: BTreeMap<NodeId, Vec<PathSeen>> = BTreeMap::new();
+        for ((node, mac), test) in &self.tests {
+            if let Some(arrives) = test.arrives(now) {
+                seen.entry(*node).or_default().push(PathSeen { mac: *mac, arrives });
+            }
+        }
+        Some(seen)
+    }
+
+    /// The peers that hear nothing of the data plane on this interface of this node, where
+    /// they are more than those that do.
+    pub(super) fn silent_for(&self, mac: [u8; 6], now: BootNs) -> Vec<NodeId> {
+        self.silent_by(mac, now, |peer| self.hears(peer, now) || mutant::is(Mutant::DeafBelieved))
+    }
+
+    /// Do most peers hear the data plane there, also those whose own answers do not arrive
+    /// here? `None` where none says anything.
+    pub(super) fn is_heard(&self, mac: [u8; 6], now: BootNs) -> Option<bool> {
+        let is_told = self.votes.get(&mac)?.values().any(|(_, said)| now.since(*said) <= FRESH);
+        is_told.then(|| self.silent_by(mac, now, |_| true).is_empty())
+    }
+
+    /// Do the test answers of this peer arrive?
+    fn hears(&self, peer: NodeId, now: BootNs) -> bool {
+        let mut tests = self.tests.range((peer, [0; 6])..=(peer, [0xff; 6]));
+        tests.any(|(_, test)| test.arrives(now) == Some(true))
+    }
+
+    fn silent_by(&self, mac: [u8; 6], now: BootNs, is_believed: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
+        let is_fresh = |since: BootNs| now.since(since) <= FRESH;
+        let votes = self.votes.get(&mac).into_iter().flatten();
+        let votes = votes.filter(|(peer, (_, said))| is_fresh(*said) && is_believed(**peer));
+        let (well, silent): (Vec<_>, Vec<_>) = votes.partition(|(_, (arrives, _))| *arrives);
+        let is_most = silent.len() > well.len() || mutant::is(Mutant::OneCondemns);
+        if is_most { silent.into_iter().map(|(peer, _)| *peer).collect() } else { Vec::new() }
+    }
+}
+
+impl Test {
+    const fn new(address: IpAddr) -> Self {
+        Self { address, asked: None, next: BootNs(0), stack: false, plane: false, misses: 0, found: None }
+    }
+
+    fn arrives(&self, now: BootNs) -> Option<bool> {
+        self.found.filter(|(_, at)| now.since(*at) <= FRESH).map(|(arrives, _)| arrives)
+    }
+
+    /// Ends the round if it is over; true if something else is known than before.
+    fn end_round(&mut self, now: BootNs) -> bool {
+        let Some(asked) = self.asked else { return false };
+        if !self.plane && now.since(asked) < PATIENCE {
+            return false;
+        }
+        let before = self.arrives(now);
+        if self.plane {
+            (self.misses, self.found) = (0, Some((true, now)));
+        } else if self.stack || mutant::is(Mutant::HostMissed) {
+            self.misses = (self.misses + 1).min(MISSES);
+            if self.misses == MISSES {
+                self.found = Some((false, now));
+            }
+        }
+        let is_known = self.arrives(now).is_some() && (self.misses == 0 || self.misses == MISSES);
+        self.asked = None;
+        self.next = asked.plus(if is_known { ROUND } else { ROUND_AT_FIRST });
+        if !self.stack && !self.plane {
+            // It is away, or on another segment.
+            self.next = asked.plus(ROUND);
+        }
+        self.arrives(now) != before
+    }
+}
+
+#[cfg(test)]
+mod tests;
