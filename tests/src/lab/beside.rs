@@ -4,7 +4,7 @@
 
 use std::net::Ipv4Addr;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::{Lab, Netns, Node};
 
@@ -51,9 +51,7 @@ impl Beside {
     /// # Errors
     /// When `ip` fails.
     pub fn believes(&self, node: &Node, address: Ipv4Addr, iface: &str) -> Result<()> {
-        let shown = node.ns().ip(&format!("link show {iface}"))?;
-        let mac = shown.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
-        let mac = mac.with_context(|| format!("the MAC of {iface}"))?;
+        let mac = node.ns().mac(iface)?;
         self.ns.ip(&format!("route add {address} dev {ITS_END}"))?;
         self.ns.ip(&format!("neigh replace {address} lladdr {mac} dev {ITS_END} nud permanent")).map(drop)
     }

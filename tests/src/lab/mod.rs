@@ -375,9 +375,7 @@ impl Lab {
     /// When the bridge refuses.
     pub fn keep_broadcasts_from_client(&self, keep: bool) -> Result<()> {
         let client = self.client()?;
-        let link = client.ns.ip(&format!("link show {INTERFACE}"))?;
-        let mac = link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
-        let mac = mac.context("the client has no hardware address")?;
+        let mac = client.ns.mac(INTERFACE)?;
         for node in &self.nodes {
             node.ns().ip(&format!("neigh replace {} lladdr {mac} dev {INTERFACE}", client.address))?;
         }

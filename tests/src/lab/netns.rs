@@ -158,6 +158,16 @@ impl Netns {
         run(self.command("ip")?.args(args.split_ascii_whitespace()))
     }
 
+    /// The hardware address of an interface, as `ip` writes it.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn mac(&self, interface: &str) -> Result<String> {
+        let shown = self.ip(&format!("link show {interface}"))?;
+        let mac = shown.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
+        mac.map(str::to_owned).with_context(|| format!("{interface} has no hardware address"))
+    }
+
     /// Runs several `ip` commands, one a line, in one process.
     ///
     /// # Errors

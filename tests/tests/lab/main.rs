@@ -31,6 +31,7 @@ mod second_ways_in;
 mod security;
 mod silent;
 mod stale;
+mod suppressed;
 mod the_lab;
 mod translated;
 mod tutorial;
