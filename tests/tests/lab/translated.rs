@@ -56,6 +56,15 @@ impl Publishing {
         )
     }
 
+    /// What is for the VIP is translated at one hook, whatever the routes say of the VIP.
+    fn translate(&self, hook: &str, to: &str) -> Result<()> {
+        let rule = format!("ip daddr {VIP} meta l4proto {{ tcp, udp }} th dport {SERVICE_PORT} {to}");
+        nft(
+            self.node(),
+            &format!("table ip own {{ chain translate {{ type nat hook {hook} priority -100; {rule}; }}; }}"),
+        )
+    }
+
     /// The service answers each of these at the VIP under the lease, and not otherwise.
     fn follows_the_lease(&self, askers: &[(&str, &Netns)], name: &str) -> Result<()> {
         let silent = |when: &str| -> Result<()> {
@@ -109,6 +118,27 @@ fn a_redirection_to_another_port_counts_as_the_vip() -> Result<()> {
     let _echo = EchoServer::start(node.node().ns(), CONTAINER, any(SERVICE_PORT + 1))?;
     node.publish(&format!("redirect to :{}", SERVICE_PORT + 1))?;
     node.follows_the_lease(&[("another network", &node.client.ns)], CONTAINER)
+}
+
+#[lab_test("nft")]
+fn a_redirection_of_the_nodes_own_processes_counts_as_the_vip() -> Result<()> {
+    let node = Publishing::new()?;
+    let own = SocketAddrV4::new(Ipv4Addr::LOCALHOST, SERVICE_PORT + 1);
+    let _echo = EchoServer::start(node.node().ns(), CONTAINER, own)?;
+    node.translate("output", &format!("redirect to :{}", own.port()))?;
+    node.follows_the_lease(&[("the node itself", node.node().ns())], CONTAINER)
+}
+
+#[lab_test("nft")]
+fn a_vip_that_is_translated_to_the_nodes_own_address_follows_the_lease() -> Result<()> {
+    let node = Publishing::new()?;
+    let own = SocketAddrV4::new(node.node().address(), SERVICE_PORT);
+    let _echo = EchoServer::start(node.node().ns(), CONTAINER, own)?;
+    node.translate("prerouting", &format!("dnat to {}", own.ip()))?;
+    let askers = [("another network", &node.client.ns), ("the segment", &node.lab.client()?.ns)];
+    node.follows_the_lease(&askers, CONTAINER)?;
+    assert_eq!(ask_tcp(&node.client.ns, own, PATIENCE)?, CONTAINER, "at the node's own address");
+    Ok(())
 }
 
 #[lab_test("nft")]
