@@ -81,20 +81,15 @@ impl Announcer {
         self.send(ifindex, &frame)
     }
 
-    /// Asks the host at the hardware address `to` alone for an address that it may have, in
-    /// the name of `own`. `mac` is the interface's.
+    /// Asks the host at the hardware address `to` alone for an address that it may have. In
+    /// nobody's name (RFC 5227), so that it changes no host's neighbour entries. `mac` is the
+    /// interface's.
     ///
     /// # Errors
     /// As [`Announcer::announce`].
-    pub fn ask_one(
-        &self,
-        to: [u8; 6],
-        (ifindex, mac): (u32, [u8; 6]),
-        own: Ipv4Addr,
-        address: Ipv4Addr,
-    ) -> io::Result<()> {
+    pub fn ask_one(&self, to: [u8; 6], ifindex: u32, mac: [u8; 6], address: Ipv4Addr) -> io::Result<()> {
         let mut frame = frame(1, to, mac, address);
-        frame[28..32].copy_from_slice(&own.octets());
+        frame[28..32].fill(0);
         self.send(ifindex, &frame)
     }
 

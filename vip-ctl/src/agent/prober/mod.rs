@@ -147,7 +147,8 @@ impl Prober {
     fn turn(&mut self, board: &Board) -> Result<bool, DataPlaneError> {
         let now = clock::now();
         let ground = match self.ground.take() {
-            Some(ground) if now <= ground.good_until => ground,
+            // Whoever hears a question believes the MAC in it.
+            Some(ground) if now <= ground.good_until && self.plane.ifaces()? == ground.ifaces => ground,
             before => self.look(before.as_ref())?,
         };
         let mut news = Vec::new();

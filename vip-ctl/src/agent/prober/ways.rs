@@ -181,10 +181,9 @@ fn ask(question: Question, ends: &BTreeMap<u32, End>, socket: &Announcer) -> boo
     let is_near = |end: &End| crate::host::is_on_link(&[(end.address.into(), end.prefix)], address.into());
     let near = ends.iter().filter(|(_, end)| is_near(end));
     let asked = near.map(|(ifindex, end)| {
-        let from = (*ifindex, end.mac);
         let test = IfaceConfig::test_address(mac).into();
         // The test first: who answers the second could have answered it.
-        let questions = [test, address].map(|about| socket.ask_one(mac, from, end.address, about).is_ok());
+        let questions = [test, address].map(|about| socket.ask_one(mac, *ifindex, end.mac, about).is_ok());
         questions == [true; 2]
     });
     asked.fold(false, |any, is_asked| any | is_asked)
