@@ -5,7 +5,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     thread,
     time::Duration,
 };
@@ -101,10 +101,9 @@ impl Lock {
     /// the lock: an agent that starts at that moment would find it taken.
     #[must_use]
     pub fn agent(paths: &Paths) -> Option<u32> {
-        let owner = Owner::read(&mut File::open(paths.lock()).ok()?);
-        let exe = fs::read_link(format!("/proc/{}/exe", owner.pid)).ok()?;
-        let is_ours = exe.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vip-ctl"));
-        (owner.agent && is_ours).then_some(owner.pid)
+        let mut file = File::open(paths.lock()).ok()?;
+        let Owner { agent, pid } = Owner::read(&mut file);
+        (agent && has_locked(pid, &file).unwrap_or(false)).then_some(pid)
     }
 
     /// Checks whether the lock could be taken, without creating its file.
@@ -117,6 +116,19 @@ impl Lock {
         }
         Self::take(paths, false).map(drop)
     }
+}
+
+/// Has a process this file locked? The agent has, whatever its program is called; a
+/// process that got the number of one that is gone has not.
+fn has_locked(pid: u32, file: &File) -> io::Result<bool> {
+    let wanted = file.metadata()?;
+    let is_it = |fd: fs::DirEntry| {
+        // The process may close it meanwhile.
+        fs::metadata(fd.path()).is_ok_and(|open| (open.dev(), open.ino()) == (wanted.dev(), wanted.ino()))
+            && fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", fd.file_name().display()))
+                .is_ok_and(|info| info.lines().any(|line| line.starts_with("lock:")))
+    };
+    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.flatten().any(is_it))
 }
 
 /// The process that wrote itself into the lock file.
@@ -146,6 +158,21 @@ impl Owner {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_agent_is_found_by_its_lock_and_not_by_its_programs_name() {
+        let dir = std::env::temp_dir().join(format!("vip-lock-found-{}", std::process::id()));
+        let paths = Paths { bpf_dir: dir.clone(), run_dir: dir.clone(), state_dir: dir.clone() };
+        assert_eq!(Lock::agent(&paths), None, "nobody has ever run here");
+        // This test's program is not called vip-ctl.
+        let agent = Lock::take(&paths, true).unwrap();
+        assert_eq!(Lock::agent(&paths), Some(std::process::id()));
+        drop(agent);
+        assert_eq!(Lock::agent(&paths), None, "another process may have its number by now");
+        drop(Lock::take(&paths, false).unwrap());
+        assert_eq!(Lock::agent(&paths), None, "a verb is no agent");
+        fs::remove_dir_all(dir).unwrap();
+    }
 
     #[test]
     fn an_agent_is_named_at_once_and_its_end_frees_the_lock() {
