@@ -147,16 +147,29 @@ fn a_subnet_without_an_own_address_is_served_across_a_failover() -> Result<()> {
 #[lab_test]
 fn a_reload_gives_a_vip_another_interface() -> Result<()> {
     let two = Two::new()?;
+    for node in two.lab.nodes() {
+        // So that nothing is announced by itself.
+        let text = std::fs::read_to_string(node.config_file())?;
+        node.write_config(&text.replace("[node]\n", "[node]\ngarp_master_refresh = \"0s\"\n"))?;
+    }
     two.lab.start_agents(PATIENCE)?;
     let holder = two.holder(None)?;
+    std::thread::sleep(REPEATED);
+    let lan = &two.lab.client()?.ns;
+    let ears = Ears::open(lan, INTERFACE)?;
     let text = std::fs::read_to_string(holder.config_file())?;
     let (from, to) = ("/29\", interface = \"wan\"", format!("\", interface = \"{INTERFACE}\""));
     ensure!(text.contains(from), "{text}");
     holder.write_config(&text.replace(from, &to))?;
     holder.succeed(&["reload"])?;
     assert_eq!(routes(holder)?, "");
-    // The lease goes on, on the other network.
-    let lan = &two.lab.client()?.ns;
+    let is_announced =
+        || ears.hear().is_ok_and(|heard| heard.iter().any(|arp| arp.announced() == Some(Wan::VIP)));
+    ensure!(
+        wait_until(clock::now().plus(PATIENCE), is_announced),
+        "it is not announced on the other network"
+    );
+    // The lease goes on there.
     lan.ip(&format!("route add {} dev {INTERFACE}", Wan::VIP))?;
     assert_eq!(ask_udp(lan, AT_WAN, PATIENCE)?, holder.name());
     two.wan.client.ip("neigh flush all")?;

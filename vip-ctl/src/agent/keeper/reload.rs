@@ -9,7 +9,10 @@
 //! The outcome of each step is known before the next one begins, so that a VIP is
 //! never there under a lease that does not include it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use tracing::{error, info, warn};
 use vip_lease::{
@@ -126,6 +129,7 @@ impl<T: Tell> Keeper<T> {
     /// Step 3: the lease loop goes on with the new groups.
     pub(super) fn finish_reload(&mut self) {
         let Some(UnderWay { order, table, setup, names, changes }) = self.under_way.take() else { return };
+        let moved = moved(&self.config, &order.config);
         (self.table, self.setup, self.names, self.config) = (table, setup, names, order.config);
         // At once, before a new check can have a verdict; on groups that come, when their
         // VIPs are here.
@@ -136,6 +140,7 @@ impl<T: Tell> Keeper<T> {
         told.into_iter().for_each(|notice| self.notice(notice));
         self.store_table();
         let missing = self.repair_vips().err();
+        self.announce(&moved);
         if let Some(checks) = &self.checks {
             checks.apply(&self.config.groups);
         }
@@ -196,6 +201,14 @@ impl<T: Tell> Keeper<T> {
         }
     }
 
+    /// Announces those of these groups that are here.
+    fn announce(&self, names: &BTreeSet<String>) {
+        for group in self.table.groups().iter().filter(|group| names.contains(&group.name)) {
+            // The lease loop ends only with the process.
+            let _ = self.lease_loop.announce(group.labels().current);
+        }
+    }
+
     fn store_table(&self) {
         if let Err(e) = groups::store(&self.table, &self.paths.state_dir) {
             // Then the next start begins from the former groups, which costs time and not
@@ -203,6 +216,22 @@ impl<T: Tell> Keeper<T> {
             warn!("the record of the groups could not be written to {}: {e}", self.paths.state_dir.display());
         }
     }
+}
+
+/// The groups with a VIP that has another interface than before: nobody on that one knows
+/// yet where the VIP is.
+fn moved(old: &Config, new: &Config) -> BTreeSet<String> {
+    let interfaces = |config: &Config| -> BTreeMap<(String, IpAddr), Option<String>> {
+        let of = |group: &crate::config::Group| {
+            let interface = |vip| group.homes.get(&vip).and_then(|home| home.interface.clone());
+            let vips = group.vips.iter().map(|vip| ((group.name.clone(), *vip), interface(*vip)));
+            vips.collect::<Vec<_>>()
+        };
+        config.groups.iter().flat_map(of).collect()
+    };
+    let former = interfaces(old);
+    let is_other = |(vip, now): &(_, _)| former.get(vip).is_some_and(|before| before != now);
+    interfaces(new).into_iter().filter(is_other).map(|((group, _), _)| group).collect()
 }
 
 fn changes(
@@ -233,4 +262,37 @@ fn changes(
     }
     changes.removed.extend(old_names.difference(&new_names).cloned());
     changes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn groups_are_announced_whose_vips_have_another_interface() {
+        let config = |groups: &str| {
+            let text = format!(
+                "[node]\nname = \"a\"\ninterface = [\"lan0\", \"wan0\"]\n[cluster]\nname = \"c\"\n\
+                 key_file = \"k\"\n[[cluster.node]]\nname = \"a\"\naddress = \"10.0.0.1:1\"\n{groups}"
+            );
+            Config::parse(&text, Path::new("vip.toml"), "a").unwrap()
+        };
+        let group = |name: &str, interface: &str, vips: &str| {
+            format!("[[group]]\nname = \"{name}\"\n{interface}\nvips = [{vips}]\n")
+        };
+        let (lan, wan) = ("interface = \"lan0\"", "interface = \"wan0\"");
+        let before = config(&(group("db", lan, "\"10.0.1.12\"") + &group("web", "", "\"10.0.1.13\"")));
+        assert_eq!(moved(&before, &before), BTreeSet::new());
+        let after = group("db", wan, "\"10.0.1.12\"") + &group("web", "", "\"10.0.1.13\"");
+        assert_eq!(moved(&before, &config(&after)), ["db".to_owned()].into());
+        // To one of its own, and from all.
+        let own = "{ address = \"10.0.1.13\", interface = \"wan0\" }";
+        let after = group("db", lan, "\"10.0.1.12\"") + &group("web", "", own);
+        assert_eq!(moved(&before, &config(&after)), ["web".to_owned()].into());
+        // VIPs that come are announced when a lease has them.
+        let after = group("db", lan, "\"10.0.1.12\", \"10.0.1.14\"") + &group("app", wan, "\"10.0.1.13\"");
+        assert_eq!(moved(&before, &config(&after)), BTreeSet::new());
+    }
 }
