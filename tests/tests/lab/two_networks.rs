@@ -251,6 +251,40 @@ fn a_router_that_hears_its_own_subnet_alone_is_asked_in_the_name_of_a_vip() -> R
 }
 
 #[lab_test]
+fn a_group_in_whose_name_no_question_can_leave_is_told() -> Result<()> {
+    const SAYS: &str = "is one too many in 198.51.100.0/24";
+    let two = Two::new()?;
+    let [by_hand, by_agent, ..] = two.lab.nodes() else { anyhow::bail!("there are three nodes") };
+    let wan = Wan::interface(by_hand);
+    for number in 1..=9 {
+        let (group, vip) = (format!("g{number}"), format!("198.51.100.{number}/24@{wan}"));
+        let load = ["load", "--iface", INTERFACE, "--iface", &wan, "--group", &group, "--vip", &vip];
+        let said = by_hand.succeed(&load)?;
+        assert_eq!(said.contains(&format!("{wan}: group g9 {SAYS}")), number == 9, "{said}");
+    }
+    let doctor = |node: &Node| -> Result<bool> {
+        Ok(String::from_utf8_lossy(&node.run(&["doctor"])?.stdout).contains(SAYS))
+    };
+    ensure!(doctor(by_hand)?, "the doctor says nothing of it");
+    by_hand.ns().ip(&format!("addr add 198.51.100.99/24 dev {wan}"))?;
+    ensure!(!doctor(by_hand)?, "it is mended");
+
+    let groups = (1..=9).map(|number| {
+        format!("[[group]]\nname = \"g{number}\"\ninterface = \"wan\"\nvips = [\"198.51.100.{number}/24\"]\n")
+    });
+    let groups = groups.collect::<String>();
+    by_hand.succeed(&["unload"])?;
+    for node in two.lab.nodes() {
+        node.write_config(&(std::fs::read_to_string(node.config_file())? + &groups))?;
+    }
+    two.lab.start_agents(PATIENCE)?;
+    let log = std::fs::read_to_string(by_agent.log_file())?;
+    assert_eq!(log.matches(SAYS).count(), 1, "{log}");
+    ensure!(doctor(by_agent)?, "the doctor says nothing of it");
+    Ok(())
+}
+
+#[lab_test]
 fn an_interface_on_top_of_another_has_vips_of_its_own() -> Result<()> {
     let two = Two::new()?;
     let node = &two.lab.nodes()[0];

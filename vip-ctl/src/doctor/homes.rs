@@ -1,23 +1,40 @@
 //! Where VIPs belong: is each in a subnet of its interface?
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use super::{Findings, Patient};
 use crate::{
     config::{Config, Group},
+    dataplane::DataPlane,
     host::{Host, HostError, is_on_link},
+    node::{Node, NodeError},
 };
 
 /// What the findings here are about.
 const SUBJECT: &str = "subnets";
 
 pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
+    if patient.plane.is_some() {
+        match left_out(patient) {
+            Ok(says) => says.into_iter().for_each(|says| found.warning(SUBJECT, says)),
+            Err(e) => found.warning(SUBJECT, format!("not checked: {e}")),
+        }
+    }
     let Some(config) = patient.config else { return };
     match Host::open(&patient.paths.run_dir).and_then(|host| off_link(config, &host)) {
         Ok(None) => found.ok(SUBJECT, "each VIP is in a subnet of its interface, or brings its own"),
         Ok(Some(says)) => found.warning(SUBJECT, says),
         Err(e) => found.warning(SUBJECT, format!("not checked: {e}")),
     }
+}
+
+/// What to tell of groups in whose name the programs can't ask.
+fn left_out(patient: &Patient<'_>) -> Result<BTreeSet<String>, NodeError> {
+    let (plane, host) = (DataPlane::open(&patient.paths.bpf_dir)?, Host::open(&patient.paths.run_dir)?);
+    Node::new(plane, host).left_out()
 }
 
 /// What to tell of VIPs that are in no subnet of their interface and have no prefix;

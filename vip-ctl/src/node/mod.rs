@@ -4,6 +4,7 @@
 //! Coming up, the node answers nothing before the gates are there; going down,
 //! the gates are the last to leave.
 
+mod asks;
 mod attaching;
 pub mod parts;
 pub mod plan;
@@ -87,6 +88,7 @@ pub struct Node {
     pub changes: Vec<String>,
     /// What a person should know, in words.
     pub warnings: Vec<String>,
+    left_out: asks::LeftOut,
 }
 
 /// Why a node could not be brought up or down.
@@ -206,6 +208,8 @@ pub fn set_up(paths: &Paths, setup: &Setup) -> Result<Node, NodeError> {
     }
     node.warnings.extend(broken);
     node.warn_of_ways_in(&present);
+    let left_out = node.newly_left_out();
+    node.warnings.extend(left_out);
     Ok(node)
 }
 
@@ -386,7 +390,7 @@ fn refuse_mixing(plane: &DataPlane, setup: &Setup) -> Result<(), NodeError> {
 impl Node {
     /// A node that is up already, with nothing to report yet.
     #[must_use]
-    pub const fn new(plane: DataPlane, host: Host) -> Self {
+    pub fn new(plane: DataPlane, host: Host) -> Self {
         Self {
             plane,
             host,
@@ -395,6 +399,7 @@ impl Node {
             has_local_in: false,
             changes: Vec::new(),
             warnings: Vec::new(),
+            left_out: asks::LeftOut::default(),
         }
     }
 

@@ -1,18 +1,14 @@
 //! How local clients of groups that other nodes hold leave this host, and the subnets
 //! that VIPs bring with them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    path::Path,
-};
+use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use vip_common::{GroupIndex, IfaceConfig, VipEntry};
 
 use super::{Node, NodeError, sites};
 use crate::{
     dataplane::attach,
-    host::{Host, Place, Reach, Subnet, is_on_link, source_among},
+    host::{Host, Place, Reach, is_on_link, source_among},
 };
 
 /// The ways out, for all groups.
@@ -56,28 +52,20 @@ pub fn reach(host: &Host, dir: &Path, vips: &BTreeMap<IpAddr, VipEntry>) -> Resu
 }
 
 /// The interfaces with the data plane on them, and their addresses.
-struct Exits {
+pub(super) struct Exits {
     ifaces: BTreeMap<u32, IfaceConfig>,
     addresses: BTreeMap<u32, Vec<(IpAddr, u8)>>,
 }
 
 impl Exits {
-    fn addresses(&self, ifindex: u32) -> &[(IpAddr, u8)] {
+    pub(super) fn addresses(&self, ifindex: u32) -> &[(IpAddr, u8)] {
         self.addresses.get(&ifindex).map_or(&[], Vec::as_slice)
     }
 
-    fn of(&self, vip: IpAddr, entry: &VipEntry) -> Option<u32> {
+    pub(super) fn of(&self, vip: IpAddr, entry: &VipEntry) -> Option<u32> {
         let is_on_link = |ifindex, vip| is_on_link(self.addresses(ifindex), vip);
         sites::exit_of(vip, entry, &self.ifaces, is_on_link)
     }
-}
-
-/// A VIP that brings its subnet.
-struct Foreign {
-    address: [u8; 4],
-    group: GroupIndex,
-    subnet: Subnet,
-    ifindex: u32,
 }
 
 impl Node {
@@ -92,48 +80,13 @@ impl Node {
         Ok(done)
     }
 
-    /// Writes in whose name the programs ask in these subnets.
-    fn write_asks(&mut self, foreign: &[Foreign]) -> Result<(), NodeError> {
-        for (ifindex, iface) in self.plane.ifaces()? {
-            let mut seen = BTreeSet::new();
-            let here = foreign.iter().filter(|vip| vip.ifindex == ifindex);
-            let firsts = here.filter(|vip| seen.insert((vip.subnet, vip.group)));
-            let mut asks = IfaceConfig::default().asks;
-            for (ask, vip) in asks.iter_mut().zip(firsts) {
-                *ask = vip.address;
-            }
-            if iface.asks != asks {
-                self.plane.set_iface(ifindex, IfaceConfig { asks, ..iface })?;
-            }
-        }
-        Ok(())
-    }
-
-    fn exits(&self) -> Result<Exits, NodeError> {
+    pub(super) fn exits(&self) -> Result<Exits, NodeError> {
         let guarded = attach::interfaces(self.plane.dir())?;
         let mut ifaces = self.plane.ifaces()?;
         ifaces.retain(|ifindex, _| guarded.contains_key(ifindex));
         let of = |ifindex: &u32| Ok((*ifindex, self.host.addresses(*ifindex)?));
         let addresses = ifaces.keys().map(of).collect::<Result<_, NodeError>>()?;
         Ok(Exits { ifaces, addresses })
-    }
-
-    /// VIPs with a prefix, in whose subnets this host has no address.
-    fn foreign(&self, vips: &BTreeMap<IpAddr, VipEntry>) -> Result<Vec<Foreign>, NodeError> {
-        let mut with_prefix = vips.iter().filter(|(_, entry)| entry.prefix > 0).peekable();
-        if with_prefix.peek().is_none() {
-            return Ok(Vec::new());
-        }
-        let exits = self.exits()?;
-        let of = |(vip, entry): (&IpAddr, &VipEntry)| {
-            let ifindex = exits.of(*vip, entry)?;
-            let has_address = is_on_link(exits.addresses(ifindex), *vip);
-            let IpAddr::V4(v4) = vip else { return None };
-            let subnet = Subnet::of(*vip, sites::of_entry(entry).prefix, ifindex);
-            let foreign = Foreign { address: v4.octets(), group: entry.group, subnet, ifindex };
-            (!has_address).then_some(foreign)
-        };
-        Ok(with_prefix.filter_map(of).collect())
     }
 
     /// The ways out as they are now. Reads all VIPs of the map, the pins and the

@@ -375,7 +375,8 @@ impl<T: Tell> Keeper<T> {
         match node.attach_again(&self.setup) {
             Ok(()) => {
                 info!(interface, "attached to the interface again");
-                node.warnings.iter().for_each(|warning| warn!("{warning}"));
+                let left_out = node.newly_left_out();
+                node.warnings.iter().chain(&left_out).for_each(|warning| warn!("{warning}"));
             }
             Err(NodeError::DataPlane(e @ DataPlaneError::Replaced { .. })) => {
                 // The lease loop writes to maps that can't be attached to any more.
@@ -404,6 +405,7 @@ impl<T: Tell> Keeper<T> {
             }
             Err(e) => error!("could not put back what somebody removed: {e}"),
         }
+        node.newly_left_out().iter().for_each(|warning| warn!("{warning}"));
         self.look_for_strays();
     }
 

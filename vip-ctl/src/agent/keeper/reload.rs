@@ -168,6 +168,7 @@ impl<T: Tell> Keeper<T> {
             error!("{message}");
             ReloadRefused { exit: Exit::System, message }
         })?;
+        node.newly_left_out().iter().for_each(|warning| warn!("{warning}"));
         if !came.is_empty() {
             info!(?came, "VIPs that this node can answer for now");
         }
