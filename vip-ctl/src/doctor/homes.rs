@@ -43,11 +43,10 @@ fn left_out(patient: &Patient<'_>) -> Result<BTreeSet<String>, NodeError> {
 /// # Errors
 /// [`HostError`] if the host's addresses can't be read.
 pub fn off_link(config: &Config, host: &Host) -> Result<Option<String>, HostError> {
-    let mut addresses = BTreeMap::new();
-    for link in host.interfaces()?.into_values().filter(|link| config.interfaces.contains(&link.name)) {
-        addresses.insert(link.name, host.addresses(link.index)?);
-    }
-    Ok(told(config, &addresses))
+    let mut all = host.all_addresses()?;
+    let ours = host.interfaces()?.into_values().filter(|link| config.interfaces.contains(&link.name));
+    let addresses = ours.map(|link| (link.name, all.remove(&link.index).unwrap_or_default()));
+    Ok(told(config, &addresses.collect()))
 }
 
 /// The same, with the addresses of each interface.

@@ -207,6 +207,24 @@ impl Host {
         self.runtime.block_on(self.addresses_of(ifindex))
     }
 
+    /// The same of every interface that has any, by its index. The kernel lists those of
+    /// all, of `lo` with its VIPs too, for one interface as well: ask once for several.
+    ///
+    /// # Errors
+    /// [`HostError::Netlink`].
+    pub fn all_addresses(&self) -> Result<BTreeMap<u32, Vec<(IpAddr, u8)>>, HostError> {
+        self.runtime.block_on(async {
+            let mut found = BTreeMap::<_, Vec<_>>::new();
+            let mut addresses = self.handle.address().get().execute();
+            while let Some(address) = addresses.try_next().await.tried(|| "list the addresses".into())? {
+                if let Some(local) = ipv4_of(&address) {
+                    found.entry(address.header.index).or_default().push((local, address.header.prefix_len));
+                }
+            }
+            Ok(found)
+        })
+    }
+
     /// The first of these VIPs that an interface has as an ordinary address, and the
     /// interface's name: by that the host's own stack has it, whoever holds the lease.
     ///

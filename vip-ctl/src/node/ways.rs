@@ -84,8 +84,8 @@ impl Node {
         let guarded = attach::interfaces(self.plane.dir())?;
         let mut ifaces = self.plane.ifaces()?;
         ifaces.retain(|ifindex, _| guarded.contains_key(ifindex));
-        let of = |ifindex: &u32| Ok((*ifindex, self.host.addresses(*ifindex)?));
-        let addresses = ifaces.keys().map(of).collect::<Result<_, NodeError>>()?;
+        let mut addresses = self.host.all_addresses()?;
+        addresses.retain(|ifindex, _| ifaces.contains_key(ifindex));
         Ok(Exits { ifaces, addresses })
     }
 

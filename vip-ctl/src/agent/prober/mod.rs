@@ -94,8 +94,8 @@ impl Ground {
         let groups = plane.groups().into_iter().filter(|group| group.mode == GroupMode::Cluster);
         let groups = groups.map(|group| (group.index, group)).collect();
         let ifaces = plane.ifaces()?;
-        let addresses = ifaces.keys().map(|ifindex| (*ifindex, host.addresses(*ifindex).unwrap_or_default()));
-        let addresses: BTreeMap<u32, Vec<_>> = addresses.collect();
+        let mut addresses = host.all_addresses().unwrap_or_default();
+        addresses.retain(|ifindex, _| ifaces.contains_key(ifindex));
         let is_vip = |address| plane.vip(address).is_some();
         let end = |(ifindex, iface): (&u32, &IfaceConfig)| {
             Some((*ifindex, End::of(*iface, addresses.get(ifindex)?, is_vip)?))
