@@ -18,8 +18,11 @@ use crate::{
     exit::Exit,
     lookup,
     paths::Paths,
-    report::{Candidate, GroupStatus, Heir, Status},
+    report::{Candidate, GroupStatus, Heir, Status, VipStatus},
 };
+
+/// How many VIPs with an interface of their own the text lists.
+const HOMES_SHOWN: usize = 8;
 
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  vip-ctl explain db")]
@@ -47,9 +50,23 @@ struct Explanation {
     epoch: Option<u64>,
     quorate: bool,
     paused: bool,
+    vips: Vec<Address>,
     nodes: Vec<Standing>,
     /// What would happen next, in sentences.
     next: Vec<String>,
+}
+
+/// A VIP as `status` has it, without its counters.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Address {
+    address: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interface: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefix: Option<u32>,
+    /// All of it in words.
+    #[serde(skip)]
+    at_home: String,
 }
 
 /// A node that could hold it, and why it does or does not.
@@ -103,8 +120,18 @@ fn explain(status: &Status, group: &GroupStatus, history: &[Event]) -> Explanati
         epoch: group.epoch,
         quorate,
         paused: status.paused,
+        vips: group.vips.iter().map(address).collect(),
         nodes: group.candidates.iter().map(|candidate| standing(status, group, candidate)).collect(),
         next: next(status, group),
+    }
+}
+
+fn address(vip: &VipStatus) -> Address {
+    Address {
+        address: vip.address.clone(),
+        interface: vip.interface.clone(),
+        prefix: vip.prefix,
+        at_home: vip.at_home(),
     }
 }
 
@@ -270,6 +297,14 @@ fn text(explanation: &Explanation) -> String {
         if e.quorate { "hears a majority of the voters" } else { "HEARS NO MAJORITY of the voters" },
         if e.paused { "; the cluster is PAUSED" } else { "" }
     );
+    let mut homed = e.vips.iter().filter(|vip| vip.interface.is_some());
+    for vip in homed.by_ref().take(HOMES_SHOWN) {
+        let _ = writeln!(out, "  {}", vip.at_home);
+    }
+    let more = homed.count();
+    if more > 0 {
+        let _ = writeln!(out, "  and {more} more VIPs with an interface of their own");
+    }
     for node in &e.nodes {
         let (candidate, because) = (&node.candidate, &node.because);
         let _ = writeln!(
@@ -371,6 +406,33 @@ mod tests {
         if db-a dies, db-b takes over within about 210 ms
         db-c is on standby
         ");
+    }
+
+    #[test]
+    fn vips_with_an_interface_of_their_own_are_listed() {
+        let mut status = status();
+        let vip = |number: u8, interface: Option<&str>| VipStatus {
+            address: format!("203.0.113.{number}"),
+            interface: interface.map(str::to_owned),
+            prefix: interface.map(|_| 24),
+            ..VipStatus::default()
+        };
+        status.groups[0].vips = vec![vip(1, None), vip(2, Some("wan0")), vip(3, Some(""))];
+        let said_of = |status: &Status| {
+            let said = said(status, &[]);
+            said.lines()
+                .filter(|line| line.contains("VIP") || line.contains("203."))
+                .map(str::to_owned)
+                .collect()
+        };
+        let said: Vec<String> = said_of(&status);
+        assert_eq!(said, ["  203.0.113.2/24 on wan0", "  203.0.113.3/24, whose interface is away"]);
+        status.groups[0].vips = (1..=10).map(|number| vip(number, Some("wan0"))).collect();
+        let said: Vec<String> = said_of(&status);
+        assert_eq!(
+            said[7..],
+            ["  203.0.113.8/24 on wan0", "  and 2 more VIPs with an interface of their own"]
+        );
     }
 
     #[test]

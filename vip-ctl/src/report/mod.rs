@@ -247,6 +247,20 @@ pub struct VipStatus {
     pub counters: BTreeMap<String, u64>,
 }
 
+impl VipStatus {
+    /// The address with its prefix and its interface, if it has any, in words.
+    #[must_use]
+    pub fn at_home(&self) -> String {
+        let prefix = self.prefix.map_or(String::new(), |prefix| format!("/{prefix}"));
+        let on = match self.interface.as_deref() {
+            Some("") => ", whose interface is away".to_owned(),
+            Some(name) => format!(" on {name}"),
+            None => String::new(),
+        };
+        format!("{}{prefix}{on}", self.address)
+    }
+}
+
 /// Why a status could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {

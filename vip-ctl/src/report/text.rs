@@ -98,13 +98,7 @@ fn write_group(out: &mut String, group: &GroupStatus) {
         let _ = writeln!(out, "  {}", check_text(check));
     }
     for vip in &group.vips {
-        let prefix = vip.prefix.map_or(String::new(), |prefix| format!("/{prefix}"));
-        let on = match vip.interface.as_deref() {
-            Some("") => ", whose interface is away".to_owned(),
-            Some(name) => format!(" on {name}"),
-            None => String::new(),
-        };
-        let _ = writeln!(out, "  {}{prefix}{on}", vip.address);
+        let _ = writeln!(out, "  {}", vip.at_home());
         for (name, frames) in &vip.counters {
             let _ = writeln!(out, "    {name:<32} {frames:>12}");
         }

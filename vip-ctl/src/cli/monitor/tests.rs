@@ -125,6 +125,19 @@ fn all_is_seen_at_a_glance() {
 }
 
 #[test]
+fn a_vip_is_shown_with_its_interface() {
+    let (mut monitor, now) = watched(Instant::now());
+    let mut homed = status(9, 9);
+    let vip = &mut homed.groups[0].vips[0];
+    (vip.interface, vip.prefix) = (Some("wan-uplink0".into()), Some(29));
+    monitor.see(Seen::Agent(homed), now);
+    for size in [(80, 24), (64, 24)] {
+        let shown = picture(&monitor, size, now);
+        assert!(shown.contains("10.0.1.20/29 on wan-uplink0 "), "{shown}");
+    }
+}
+
+#[test]
 fn a_switchover_is_chosen_and_confirmed() {
     let (mut monitor, now) = watched(Instant::now());
     let keys = [KeyCode::Down, KeyCode::Char('s')];

@@ -21,6 +21,8 @@ use crate::report::{GroupStatus, NodeStatus, Status};
 const NARROW: u16 = 64;
 /// Columns of a lease's bar.
 const BAR: usize = 10;
+/// Columns of a VIP's address at least.
+const ADDRESS: usize = 22;
 /// The characters of a sparkline, from low to high.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
@@ -286,14 +288,17 @@ fn draw_nodes(frame: &mut Frame<'_>, area: Rect, nodes: &[NodeStatus], theme: Th
 fn draw_vips(frame: &mut Frame<'_>, area: Rect, monitor: &Monitor, theme: Theme) {
     let Some(group) = monitor.group() else { return };
     let narrow = area.width < NARROW;
+    let vips: Vec<_> = group.vips.iter().map(|vip| (vip, vip.at_home())).collect();
+    let widest = vips.iter().map(|(_, at_home)| at_home.len()).max().unwrap_or(0);
     // What is left of the width beside the words, for two plots.
-    let plot = if narrow { 0 } else { usize::from((area.width - 42) / 2).min(60) };
-    let rows = group.vips.iter().map(|vip| {
+    let words = widest.max(ADDRESS) + 20;
+    let plot = if narrow { 0 } else { (usize::from(area.width).saturating_sub(words) / 2).min(60) };
+    let rows = vips.iter().map(|(vip, at_home)| {
         let rate = monitor.rates.last(&vip.address);
         let words = |of: fn(&Frames) -> u64| rate.as_ref().map_or("-".to_owned(), |rate| short(of(rate)));
         let dropped = rate.is_some_and(|rate| rate.dropped > 0);
         let mut cells = vec![
-            Cell::from(vip.address.clone()),
+            Cell::from(at_home.as_str()),
             Cell::from(Line::from(words(|rate| rate.passed)).right_aligned()),
             Cell::from(Line::from(words(|rate| rate.dropped)).right_aligned()).style(if dropped {
                 theme.bad()
