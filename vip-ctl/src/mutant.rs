@@ -68,6 +68,8 @@ vip_lease::mutants! {
     DefendsAlways = "announcer-answers-every-claim";
     /// A group is announced once.
     AnnouncedOnce = "announcer-repeats-nothing";
+    /// A VIP is announced in the forms alone that some bridges keep back.
+    NeverAsks = "announcer-never-by-a-question";
     /// An interface that is stuck is tried for ever.
     TriedForEver = "announcer-tries-for-ever";
     /// A VIP is announced on interfaces that are not its own.

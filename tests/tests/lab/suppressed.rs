@@ -168,3 +168,16 @@ fn a_client_to_which_no_announcement_is_flooded_is_corrected() -> Result<()> {
     cluster.move_away()?;
     cluster.never_two_answered(start)
 }
+
+#[lab_test]
+fn a_client_to_which_no_announcement_is_flooded_hears_of_a_lost_node() -> Result<()> {
+    let cluster = Suppressing::new("1s")?;
+    cluster.suppress(std::iter::once(cluster.client()?.name.clone()))?;
+    let start = clock::now();
+    // Nobody is left there who would tell the holder of the client.
+    cluster.rig.lab.node(&cluster.holder)?.cut()?;
+    cluster.rig.wait_answerer(Some(&cluster.holder), || ())?;
+    let healed = clock::now().since(start);
+    ensure!(healed <= 2 * BOUND, "healed after {healed:?}");
+    cluster.never_two_answered(start)
+}

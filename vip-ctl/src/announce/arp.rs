@@ -11,16 +11,33 @@ use std::{
 };
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use vip_common::IfaceConfig;
 
 /// Bytes of an ARP frame without padding.
 const FRAME_LEN: usize = 42;
 /// ETH_P_ARP.
 pub(super) const ETHERTYPE_ARP: u16 = 0x0806;
+/// ARP's operations.
+const REQUEST: u8 = 1;
+const REPLY: u8 = 2;
 
-/// The ARP operations of the frames that announce a VIP once: RFC 5227's
-/// request and RFC 2002's reply, since some neighbours only heed the one, some
-/// only the other.
-pub const FORMS: [u8; 2] = [1, 2];
+/// A frame that tells where a VIP is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// RFC 5227's announcement: a request in which sender and target are the VIP.
+    Request,
+    /// RFC 2002's gratuitous reply.
+    Reply,
+    /// The VIP's question for an address that is nobody's: whoever knows the VIP updates
+    /// what it knows (RFC 826). Bridges with `neigh_suppress` flood it, and not the others.
+    Question,
+}
+
+/// The frames that announce a VIP once, since some neighbours only heed the one, some only
+/// the other.
+pub const FORMS: [Form; 2] = [Form::Request, Form::Reply];
+/// The same behind bridges that keep announcements back.
+pub const ASKING: [Form; 2] = [Form::Question, Form::Reply];
 
 /// All hosts of the segment.
 const BROADCAST: [u8; 6] = [0xff; 6];
@@ -47,25 +64,29 @@ impl Announcer {
         Ok(Self { socket })
     }
 
-    /// Announces `vip` at `mac` on an interface, once in each of the [`FORMS`].
+    /// Announces `vip` at `mac` on an interface, once in each of these forms.
     ///
     /// # Errors
     /// If a frame can't be queued: ENOBUFS for one that the egress gate held
     /// back or a full queue dropped, EAGAIN where too many wait in the socket,
     /// others for an interface that is down or gone; `Unsupported` for an IPv6
     /// VIP, which ARP has no room for.
-    pub fn announce(&self, ifindex: u32, mac: [u8; 6], vip: IpAddr) -> io::Result<()> {
-        self.tell(BROADCAST, ifindex, mac, vip)
+    pub fn announce(&self, ifindex: u32, mac: [u8; 6], vip: IpAddr, forms: [Form; 2]) -> io::Result<()> {
+        let vip = ipv4(vip)?;
+        for form in forms {
+            self.send(ifindex, &telling(form, BROADCAST, mac, vip))?;
+        }
+        Ok(())
     }
 
-    /// The same to the host with the hardware address `to` alone.
+    /// The same by [`FORMS`], to the host with the hardware address `to` alone.
     ///
     /// # Errors
     /// As [`Announcer::announce`].
     pub fn tell(&self, to: [u8; 6], ifindex: u32, mac: [u8; 6], vip: IpAddr) -> io::Result<()> {
         let vip = ipv4(vip)?;
-        for op in FORMS {
-            self.send(ifindex, &frame(op, to, mac, vip))?;
+        for form in FORMS {
+            self.send(ifindex, &telling(form, to, mac, vip))?;
         }
         Ok(())
     }
@@ -76,7 +97,7 @@ impl Announcer {
     /// # Errors
     /// As [`Announcer::announce`].
     pub fn ask(&self, ifindex: u32, mac: [u8; 6], own: Option<Ipv4Addr>, vip: IpAddr) -> io::Result<()> {
-        let mut frame = frame(1, BROADCAST, mac, ipv4(vip)?);
+        let mut frame = frame(REQUEST, BROADCAST, mac, ipv4(vip)?);
         frame[28..32].copy_from_slice(&own.unwrap_or(Ipv4Addr::UNSPECIFIED).octets());
         self.send(ifindex, &frame)
     }
@@ -88,7 +109,7 @@ impl Announcer {
     /// # Errors
     /// As [`Announcer::announce`].
     pub fn ask_one(&self, to: [u8; 6], ifindex: u32, mac: [u8; 6], address: Ipv4Addr) -> io::Result<()> {
-        let mut frame = frame(1, to, mac, address);
+        let mut frame = frame(REQUEST, to, mac, address);
         frame[28..32].fill(0);
         self.send(ifindex, &frame)
     }
@@ -129,6 +150,18 @@ fn ipv4(vip: IpAddr) -> io::Result<Ipv4Addr> {
     }
 }
 
+fn telling(form: Form, to: [u8; 6], mac: [u8; 6], vip: Ipv4Addr) -> [u8; FRAME_LEN] {
+    let op = match form {
+        Form::Request | Form::Question => REQUEST,
+        Form::Reply => REPLY,
+    };
+    let mut frame = frame(op, to, mac, vip);
+    if form == Form::Question {
+        frame[38..42].copy_from_slice(&IfaceConfig::test_address(mac));
+    }
+    frame
+}
+
 /// An ARP packet in which sender and target are the VIP.
 fn frame(op: u8, to: [u8; 6], mac: [u8; 6], vip: Ipv4Addr) -> [u8; FRAME_LEN] {
     let mut frame = [0; FRAME_LEN];
@@ -139,7 +172,7 @@ fn frame(op: u8, to: [u8; 6], mac: [u8; 6], vip: Ipv4Addr) -> [u8; FRAME_LEN] {
     frame[21] = op;
     frame[22..28].copy_from_slice(&mac);
     frame[28..32].copy_from_slice(&vip.octets());
-    if op == 2 {
+    if op == REPLY {
         frame[32..38].copy_from_slice(&mac);
     }
     frame[38..42].copy_from_slice(&vip.octets());
@@ -151,10 +184,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_say_the_vip_is_at_the_mac() {
+    fn all_forms_say_the_vip_is_at_the_mac() {
         let mac = [2, 0, 0, 0, 0, 7];
-        for op in FORMS {
-            let frame = frame(op, BROADCAST, mac, Ipv4Addr::new(10, 0, 1, 12));
+        for (form, op) in [(Form::Request, 1), (Form::Reply, 2), (Form::Question, 1)] {
+            let mut frame = telling(form, BROADCAST, mac, Ipv4Addr::new(10, 0, 1, 12));
+            if form == Form::Question {
+                assert_eq!(frame[38..42], IfaceConfig::test_address(mac));
+                frame[38..42].copy_from_slice(&[10, 0, 1, 12]);
+            }
             assert_eq!(frame[..6], [0xff; 6]);
             assert_eq!((&frame[6..12], &frame[22..28]), (&mac[..], &mac[..]));
             assert_eq!(frame[20..22], [0, op]);
@@ -166,7 +203,7 @@ mod tests {
     fn an_ipv6_vip_is_refused() {
         // No frame is made, so any file will do.
         let announcer = Announcer { socket: std::fs::File::open("/dev/null").unwrap().into() };
-        let refused = announcer.announce(7, [2, 0, 0, 0, 0, 7], "2001:db8::12".parse().unwrap());
+        let refused = announcer.announce(7, [2, 0, 0, 0, 0, 7], "2001:db8::12".parse().unwrap(), FORMS);
         assert_eq!(refused.expect_err("it is no IPv4 address").kind(), io::ErrorKind::Unsupported);
     }
 }

@@ -23,7 +23,7 @@ use self::corrections::Corrections;
 use self::queue::{Next, Progress, Queue, Turn};
 use super::messages::Announce;
 use crate::{
-    announce::arp::{Announcer, FORMS},
+    announce::arp::{ASKING, Announcer, FORMS},
     clock,
     config::Garp,
     dataplane::{DataPlane, DataPlaneError, MapGroup, attach},
@@ -174,7 +174,8 @@ fn announce(
             continue;
         };
         for (ifindex, iface) in homes(&entry, &ifaces) {
-            match socket.announce(ifindex, iface.mac, *vip) {
+            let forms = if turn.asks { ASKING } else { FORMS };
+            match socket.announce(ifindex, iface.mac, *vip, forms) {
                 // The interfaces' queues are full.
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return (frames, Progress::Held(last)),
                 sent => troubles.sent(ifindex, sent),

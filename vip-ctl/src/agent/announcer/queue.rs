@@ -50,6 +50,9 @@ const FIRSTS_BURST: usize = 128;
 const REPEATS_BURST: usize = 32;
 /// The pause after a burst.
 const PAUSE: Duration = Duration::from_millis(1);
+/// The first announcement that asks, in place of one of its frames; after it every second
+/// one does.
+const ASKS_FIRST: u32 = 3;
 
 /// How many tries, each after a pause, when no frame can leave. Then the repeats
 /// have to do, for everything that follows too until a frame has left: an
@@ -76,6 +79,8 @@ pub(super) struct Turn {
     pub(super) after: Option<IpAddr>,
     /// How many frames may leave; those of one VIP in any case.
     pub(super) room: usize,
+    /// Is it one that says it by a question, for bridges that keep announcements back?
+    pub(super) asks: bool,
     /// When the group came here: an earlier reading of the maps may lack some of
     /// its VIPs.
     pub(super) ordered: BootNs,
@@ -118,6 +123,19 @@ struct Entry {
     ordered: BootNs,
     /// Frames of this announcement that have left.
     frames: usize,
+    /// Announcements before this one, since the group came here.
+    before: u32,
+}
+
+impl Entry {
+    const fn defends(&self) -> bool {
+        matches!(self.stage, Stage::Repeat { defends: true, .. })
+    }
+
+    fn asks(&self) -> bool {
+        let is_its_turn = self.before >= ASKS_FIRST && (self.before - ASKS_FIRST).is_multiple_of(2);
+        is_its_turn && !self.defends() && !mutant::is(Mutant::NeverAsks)
+    }
 }
 
 /// Groups to announce, each of them once.
@@ -172,7 +190,10 @@ impl Queue {
         self.forget(group);
         let place = if mutant::is(Mutant::LastFirst) { u64::MAX - self.next_place } else { self.next_place };
         self.next_place += 1;
-        self.put(group, Entry { stage: Stage::First(place), after: None, ordered: now, frames: 0 });
+        self.put(
+            group,
+            Entry { stage: Stage::First(place), after: None, ordered: now, frames: 0, before: 0 },
+        );
     }
 
     fn defend(&mut self, group: GroupIndex, now: BootNs) {
@@ -183,13 +204,12 @@ impl Queue {
             // An announcement that is due anyhow answers the claim as well.
             Some(Entry { stage: Stage::First(_) | Stage::Repeat { defends: true, .. }, .. }) => return,
             Some(Entry { stage: Stage::Repeat { due: sooner, .. }, .. }) if *sooner <= due => return,
-            Some(Entry { stage: Stage::Repeat { round, .. }, after, ordered, frames }) => {
-                let stage = Stage::Repeat { round: *round, due, defends: true };
-                Entry { stage, after: *after, ordered: *ordered, frames: *frames }
+            Some(entry @ Entry { stage: Stage::Repeat { round, .. }, .. }) => {
+                Entry { stage: Stage::Repeat { round: *round, due, defends: true }, ..*entry }
             }
             None => {
                 let stage = Stage::Repeat { round: self.rounds(), due, defends: true };
-                Entry { stage, after: None, ordered: BootNs(0), frames: 0 }
+                Entry { stage, after: None, ordered: BootNs(0), frames: 0, before: 0 }
             }
         };
         self.defended.insert(group, due);
@@ -208,7 +228,10 @@ impl Queue {
         }
         self.last_again = Some(now);
         for (_, group) in std::mem::take(&mut self.repeats) {
-            if let Some(Entry { stage: Stage::Repeat { due, .. }, .. }) = self.entries.get_mut(&group) {
+            let Some(entry) = self.entries.get_mut(&group) else { continue };
+            // All hear the plain one.
+            entry.before += u32::from(entry.asks());
+            if let Stage::Repeat { due, .. } = &mut entry.stage {
                 *due = (*due).min(now);
                 self.repeats.insert((*due, group));
             }
@@ -255,8 +278,9 @@ impl Queue {
         };
         let room = self.at_once(burst).saturating_sub(self.burst);
         match self.entries.get(&group) {
-            Some(Entry { after, ordered, .. }) if room > 0 => {
-                Next::Send(Turn { group, after: *after, room, ordered: *ordered })
+            Some(entry) if room > 0 => {
+                let Entry { after, ordered, .. } = *entry;
+                Next::Send(Turn { group, after, room, asks: entry.asks(), ordered })
             }
             Some(_) | None => Next::Wait(paused),
         }
@@ -315,7 +339,8 @@ impl Queue {
         }
         let gap = self.gap(round);
         let stage = Stage::Repeat { round, due: now.plus(gap), defends: false };
-        self.put(group, Entry { stage, after: None, frames: 0, ..entry });
+        let before = entry.before.saturating_add(u32::from(!entry.defends()));
+        self.put(group, Entry { stage, after: None, frames: 0, before, ..entry });
     }
 
     /// How many repeats a takeover has.

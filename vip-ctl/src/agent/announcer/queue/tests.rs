@@ -30,12 +30,21 @@ struct Sender {
     lost: BTreeSet<GroupIndex>,
     /// What was sent: when, of which group, and the number of the VIP.
     sent: Vec<(BootNs, u32, u8)>,
+    /// Of each turn, whether it said it by a question.
+    asked: Vec<bool>,
 }
 
 impl Sender {
     fn new(sizes: &[u8]) -> Self {
         let sizes = sizes.to_vec();
-        Self { queue: Queue::default(), now: at(0), sizes, lost: BTreeSet::new(), sent: Vec::new() }
+        Self {
+            queue: Queue::default(),
+            now: at(0),
+            sizes,
+            lost: BTreeSet::new(),
+            sent: Vec::new(),
+            asked: Vec::new(),
+        }
     }
 
     fn order(&mut self, order: Announce) {
@@ -55,6 +64,7 @@ impl Sender {
             self.queue.sent(turn.group, 0, Progress::Lost, self.now);
             return;
         }
+        self.asked.push(turn.asks);
         let group = turn.group.0;
         let size = self.sizes.get(group as usize).copied().unwrap_or(1);
         let first = turn.after.map_or(0, |after| Self::number(after) + 1);
@@ -202,7 +212,7 @@ fn more_frames_than_a_burst_has_are_sent_all_the_same() {
     // A VIP on 100 interfaces.
     let mut queue = Queue::default();
     queue.order(takeover(0), at(0));
-    let turn = Turn { group: GroupIndex(0), after: None, room: FIRSTS_BURST, ordered: at(0) };
+    let turn = Turn { group: GroupIndex(0), after: None, room: FIRSTS_BURST, asks: false, ordered: at(0) };
     assert_eq!(queue.next(at(0)), Next::Send(turn));
     queue.sent(GroupIndex(0), 200, Progress::Partly(Sender::vip(0)), at(0));
     assert_eq!(queue.next(at(0)), Next::Wait(at(1)));
@@ -419,4 +429,31 @@ fn a_switch_that_limits_arp_gets_no_two_frames_within_the_interval() {
     let gaps = sender.sent.windows(2).map(|two| two[1].0.since(two[0].0));
     assert!(gaps.min().is_some_and(|gap| gap >= pair), "two VIPs are closer than {pair:?}");
     assert!(sender.sent.len() > 500, "{} in 20 s", sender.sent.len());
+}
+
+#[test]
+fn from_the_third_repeat_on_every_second_announcement_asks() {
+    let mut sender = Sender::new(&[]);
+    sender.order(takeover(0));
+    sender.run(at(7_000));
+    assert_eq!(sender.asked[..9], [false, false, false, true, false, true, false, true, false]);
+    // An answer to a claim is none of them.
+    sender.asked.clear();
+    for _ in 0..4 {
+        sender.order(defend(0));
+        sender.run(sender.now.plus(Duration::from_millis(100)));
+    }
+    assert_eq!(sender.asked, [false; 4]);
+    // Nor is what all are told after a cut, whichever is next.
+    for _ in 0..2 {
+        sender.asked.clear();
+        sender.order(Announce::Again);
+        sender.run(sender.now.plus(Duration::from_millis(100)));
+        assert_eq!(sender.asked, [false]);
+        sender.run(sender.now.plus(Duration::from_secs(2)));
+    }
+    sender.asked.clear();
+    sender.order(takeover(0));
+    sender.run(sender.now.plus(Duration::from_millis(300)));
+    assert_eq!(sender.asked, [false; 3], "it begins anew");
 }
