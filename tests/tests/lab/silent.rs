@@ -157,6 +157,8 @@ fn a_holder_whose_answers_never_arrive_is_noticed_by_the_others() -> Result<()> 
     ensure!(!alarms(mute)?, "it asks nobody for what it holds");
     ensure!(wait_until(clock::now().plus(PATIENCE), || is_unheard(mute).unwrap_or(false)), "it is not told");
     ensure!(lab.wait_holder(GROUP, PATIENCE)?.name() == mute.name(), "an alarm moves nothing");
+    let events = |node: &Node| node.succeed(&["events", "-o", "json"]);
+    ensure!(events(&others[0])?.contains("\"silent\""), "no event: {}", events(&others[0])?);
     // Who answers is no alarm, not even for the one who does not.
     mute.succeed(&["switchover", GROUP, "--to", others[0].name()])?;
     let is_over = || lab.nodes().iter().all(|node| alarms(node).is_ok_and(|alarms| !alarms));

@@ -135,6 +135,7 @@ fn entries(events: Vec<Event>) -> Vec<Entry> {
             Kind::Connected { .. }
             | Kind::Rejected { .. }
             | Kind::Claim { .. }
+            | Kind::Silent { .. }
             | Kind::Late { .. }
             | Kind::Eligible { .. }
             | Kind::Check { .. }

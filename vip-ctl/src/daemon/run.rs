@@ -312,7 +312,8 @@ fn start_rest(leasing: Leasing, paths: &Paths) -> Result<Agent, AgentError> {
         };
         let (judge, heard) = judge.unzip();
         if let Some(judge) = heard.clone()
-            && let Err(e) = prober::start(paths, &board, prober_links(&config, &asker, ways, judge))
+            && let Err(e) =
+                prober::start(paths, &board, tell.clone(), prober_links(&config, &asker, ways, judge))
         {
             warn!("this node can't tell whether other holders answer: {e}");
         }

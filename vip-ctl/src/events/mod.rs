@@ -64,6 +64,12 @@ pub enum Kind {
         /// The machine's MAC address.
         mac: String,
     },
+    /// This node hears nobody answer for a VIP of a group that it does not hold, or hears
+    /// somebody again.
+    Silent {
+        /// The VIP; null once somebody answers, or the group is here.
+        vip: Option<String>,
+    },
     /// A renewal began late.
     Late {
         /// How late, in milliseconds.
@@ -111,6 +117,7 @@ impl Kind {
             Self::Connected { .. } => "connected",
             Self::Rejected { .. } => "rejected",
             Self::Claim { .. } => "claim",
+            Self::Silent { .. } => "silent",
             Self::Late { .. } => "late",
             Self::Eligible { .. } => "eligible",
             Self::Check { .. } => "check",
@@ -127,6 +134,7 @@ impl Kind {
             Self::Connected { .. }
             | Self::Rejected { .. }
             | Self::Claim { .. }
+            | Self::Silent { .. }
             | Self::Late { .. }
             | Self::Eligible { .. }
             | Self::Check { .. }

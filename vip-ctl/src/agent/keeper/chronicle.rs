@@ -1,7 +1,7 @@
 //! Turns the lease loop's notices into events for people, and the history behind
 //! them. It decides about no lease, and about no hook.
 
-use std::{collections::BTreeMap, sync::mpsc::Sender, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::mpsc::Sender, time::Duration};
 
 use vip_common::BootNs;
 
@@ -135,6 +135,17 @@ impl Chronicle {
     pub fn claim(&self, group: &str, vip: &str, mac: &str) {
         let message = format!("{mac} claims {vip}, which this node holds");
         self.events.publish(Some(group), Kind::Claim { vip: vip.into(), mac: mac.into() }, message);
+    }
+
+    /// Nobody answers for a VIP of a group that this node does not hold, or somebody does
+    /// again.
+    pub fn silent(&self, group: &str, vip: Option<IpAddr>) {
+        let vip = vip.map(|vip| vip.to_string());
+        let message = vip.as_ref().map_or_else(
+            || "somebody answers for its VIPs again on this node's segment".into(),
+            |vip| format!("nobody answers for {vip} on this node's segment"),
+        );
+        self.events.publish(Some(group), Kind::Silent { vip }, message);
     }
 
     /// A peer is there, or is there again.

@@ -177,6 +177,7 @@ impl<T: Tell> Keeper<T> {
                 }
             }
             Notice::Watched(watched) => self.watched(watched),
+            Notice::Silent { group, vip } => self.chronicle.silent(&group, vip),
             Notice::Unheard(interfaces) => interfaces.iter().for_each(|name| self.try_another_mode(name)),
             Notice::Reload(order) => {
                 // First, with the numbers and places that groups have so far.

@@ -4,6 +4,7 @@ mod asker;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -42,6 +43,14 @@ pub enum Notice {
     },
     /// Netlink has reported a change.
     Watched(Watched),
+    /// Nobody answers for this VIP of a group that this node does not hold; `None`: somebody
+    /// does again.
+    Silent {
+        /// The group's name.
+        group: String,
+        /// The VIP.
+        vip: Option<IpAddr>,
+    },
     /// Peers do not hear the data plane on these interfaces.
     Unheard(BTreeSet<String>),
     /// Go on with another configuration.

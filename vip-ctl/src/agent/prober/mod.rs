@@ -17,7 +17,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr},
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, mpsc::Sender},
     thread,
     time::Duration,
 };
@@ -30,7 +30,7 @@ use self::{
     questions::{Now, Questions},
     ways::{End, Ways},
 };
-use super::{checks::Board, threads::spawn};
+use super::{checks::Board, messages::Notice, threads::spawn};
 use crate::{
     announce::arp::Announcer,
     clock,
@@ -65,13 +65,20 @@ pub enum ProberError {
 ///
 /// # Errors
 /// [`ProberError`].
-pub fn start(paths: &Paths, board: &Arc<Board>, links: Links) -> Result<(), ProberError> {
+pub fn start(
+    paths: &Paths,
+    board: &Arc<Board>,
+    keeper: Sender<Notice>,
+    links: Links,
+) -> Result<(), ProberError> {
     let (plane, host) = (DataPlane::open(&paths.bpf_dir)?, Host::open(&paths.run_dir)?);
     let (socket, board) = (Announcer::open()?, Arc::downgrade(board));
     let (questions, ground, told) = (Questions::default(), None, BTreeMap::new());
     let ways = Ways::open(links)?;
-    spawn("prober", move || Prober { plane, host, socket, questions, ways, ground, told }.run(&board))
-        .map_err(|e| io::Error::other(e.to_string()))?;
+    spawn("prober", move || {
+        Prober { plane, host, socket, questions, ways, keeper, ground, told }.run(&board)
+    })
+    .map_err(|e| io::Error::other(e.to_string()))?;
     Ok(())
 }
 
@@ -120,7 +127,8 @@ struct Prober {
     host: Host,
     socket: Announcer,
     questions: Questions,
-    ways: Option<Ways>,
+    ways: Ways,
+    keeper: Sender<Notice>,
     ground: Option<Ground>,
     /// The VIPs that the board has as unheard, by their groups' names: places change.
     told: BTreeMap<String, IpAddr>,
@@ -173,6 +181,8 @@ impl Prober {
             let unheard = self.questions.unheard(index).and_then(|at| Some(vips.get(at)?.0));
             if unheard != self.told.get(&group.name).copied() {
                 board.unheard(&group.name, unheard);
+                // The keeper ends only with the process.
+                let _ = self.keeper.send(Notice::Silent { group: group.name.clone(), vip: unheard });
                 match unheard {
                     Some(vip) => {
                         news.push((group.name.clone(), vip));
@@ -186,7 +196,7 @@ impl Prober {
             let more = news.len() - 1;
             warn!(group, %vip, more, "nobody answers for a VIP of a group that this node does not hold");
         }
-        let goes_on = self.ways.as_mut().is_none_or(|ways| ways.turn(now, &ground.ends, &self.socket, board));
+        let goes_on = self.ways.turn(now, &ground.ends, &self.socket, board);
         self.ground = Some(ground);
         Ok(goes_on)
     }
