@@ -152,7 +152,7 @@ pub enum Message {
 }
 
 /// The most interfaces that a [`Paths`] tells of, in each of its lists.
-pub const PATHS_MAX: usize = 32;
+pub const PATHS_MAX: usize = 24;
 
 /// What one node tells another of the ways between their interfaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -168,15 +168,16 @@ pub struct Paths {
 pub struct PathEnd {
     /// Its hardware address, by which its test address is known.
     pub mac: [u8; 6],
-    /// An address that the host's own stack answers for there.
+    /// An address that the host's own stack answers for there; no other interface of the
+    /// node has it.
     pub address: IpAddr,
 }
 
 /// What somebody on the segment has found about an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PathSeen {
-    /// The interface's hardware address.
-    pub mac: [u8; 6],
+    /// The interface's address: a VLAN's has the hardware address of the one below it.
+    pub address: IpAddr,
     /// Do the data plane's answers arrive? False only where those of the host's own stack
     /// do, to questions of the same time.
     pub arrives: bool,

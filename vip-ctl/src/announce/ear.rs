@@ -25,6 +25,8 @@ pub struct Ear {
 /// A host says that it has an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
+    /// The interface that has received it.
+    pub ifindex: u32,
     /// The address.
     pub address: Ipv4Addr,
     /// At which hardware address.
@@ -48,15 +50,7 @@ impl Ear {
         // SAFETY: a new descriptor that nobody else has.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         filter(&socket)?;
-        let address = libc::sockaddr_ll {
-            sll_family: AF_PACKET,
-            sll_protocol: ETHERTYPE_ARP.to_be(),
-            sll_ifindex: 0,
-            sll_hatype: 0,
-            sll_pkttype: 0,
-            sll_halen: 0,
-            sll_addr: [0; 8],
-        };
+        let address = address(ETHERTYPE_ARP);
         // SAFETY: the pointer and the length describe a live value.
         let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), ADDRESS_LEN) };
         if bound < 0 { Err(io::Error::last_os_error()) } else { Ok(Self { socket }) }
@@ -66,17 +60,38 @@ impl Ear {
     #[must_use]
     pub fn next(&self) -> Option<Answer> {
         loop {
-            let mut packet = [0_u8; PACKET_LEN];
-            // SAFETY: the pointer and the length describe a live buffer.
-            let got =
-                unsafe { libc::recv(self.socket.as_raw_fd(), packet.as_mut_ptr().cast(), PACKET_LEN, 0) };
+            let (mut packet, mut from, mut len) = ([0_u8; PACKET_LEN], address(0), ADDRESS_LEN);
+            // SAFETY: all pointers and lengths describe live values of this call.
+            let got = unsafe {
+                libc::recvfrom(
+                    self.socket.as_raw_fd(),
+                    packet.as_mut_ptr().cast(),
+                    PACKET_LEN,
+                    0,
+                    (&raw mut from).cast(),
+                    &raw mut len,
+                )
+            };
             if got < 0 {
                 return None;
             }
-            if let Some(answer) = read(&packet[..got.cast_unsigned()]) {
-                return Some(answer);
+            if let Some((address, mac)) = read(&packet[..got.cast_unsigned()]) {
+                return Some(Answer { ifindex: from.sll_ifindex.cast_unsigned(), address, mac });
             }
         }
+    }
+}
+
+/// Any interface, and this protocol.
+const fn address(protocol: u16) -> libc::sockaddr_ll {
+    libc::sockaddr_ll {
+        sll_family: AF_PACKET,
+        sll_protocol: protocol.to_be(),
+        sll_ifindex: 0,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
     }
 }
 
@@ -104,14 +119,14 @@ fn filter(socket: &OwnedFd) -> io::Result<()> {
     if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// The answer in an ARP packet, if it is about an IPv4 address.
-fn read(packet: &[u8]) -> Option<Answer> {
+/// Who has which address, by an ARP packet about an IPv4 address.
+fn read(packet: &[u8]) -> Option<(Ipv4Addr, [u8; 6])> {
     if packet.len() < PACKET_LEN || !packet.starts_with(&HEAD) {
         return None;
     }
     let mac = packet[8..14].try_into().ok()?;
     let address: [u8; 4] = packet[14..18].try_into().ok()?;
-    Some(Answer { address: address.into(), mac })
+    Some((address.into(), mac))
 }
 
 #[cfg(test)]
@@ -121,7 +136,7 @@ mod tests {
     #[test]
     fn an_answer_tells_who_has_which_address() {
         let mut packet = [&HEAD[..], &[0, 2], &[2, 0, 0, 0, 0, 7], &[10, 0, 1, 12], &[0; 10]].concat();
-        let expected = Answer { address: Ipv4Addr::new(10, 0, 1, 12), mac: [2, 0, 0, 0, 0, 7] };
+        let expected = (Ipv4Addr::new(10, 0, 1, 12), [2, 0, 0, 0, 0, 7]);
         assert_eq!(read(&packet), Some(expected));
         assert_eq!(read(&packet[..27]), None, "cut off");
         packet[4] = 8;

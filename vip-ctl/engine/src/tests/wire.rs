@@ -130,7 +130,8 @@ fn paths() -> impl Strategy<Value = Paths> {
     let end = (any::<[u8; 6]>(), any::<std::net::IpAddr>());
     // An IPv6-mapped address is the IPv4 address.
     let end = end.prop_map(|(mac, address)| PathEnd { mac, address: address.to_canonical() });
-    let seen = any::<([u8; 6], bool)>().prop_map(|(mac, arrives)| PathSeen { mac, arrives });
+    let seen = any::<(std::net::IpAddr, bool)>();
+    let seen = seen.prop_map(|(address, arrives)| PathSeen { address: address.to_canonical(), arrives });
     let some = 0..4_usize;
     (proptest::collection::vec(end, some.clone()), proptest::collection::vec(seen, some))
         .prop_map(|(ends, seen)| Paths { ends, seen })
@@ -139,15 +140,15 @@ fn paths() -> impl Strategy<Value = Paths> {
 #[test]
 fn more_interfaces_than_a_message_has_room_for_are_left_out() {
     let end = PathEnd { mac: [2; 6], address: std::net::Ipv6Addr::LOCALHOST.into() };
-    let seen = PathSeen { mac: [2; 6], arrives: true };
+    let seen = PathSeen { address: end.address, arrives: true };
     let count = PATHS_MAX + 1;
     let packet =
         Packet { messages: vec![Message::Paths(Paths { ends: vec![end; count], seen: vec![seen; count] })] };
     let [payload] = &packet.encode()[..] else { panic!("it fits into one payload") };
     let expected = Paths { ends: vec![end; PATHS_MAX], seen: vec![seen; PATHS_MAX] };
     assert_eq!(Packet::decode(payload), Ok(Packet { messages: vec![Message::Paths(expected)] }));
-    let too_many = [&[18, 33][..], &[0; 33 * 22 + 1]].concat();
-    assert!(matches!(Packet::decode(&too_many), Err(DecodeError::Unknown { byte: 33, .. })));
+    let too_many = [&[18, 25][..], &[0; 25 * 22 + 1]].concat();
+    assert!(matches!(Packet::decode(&too_many), Err(DecodeError::Unknown { byte: 25, .. })));
 }
 
 proptest! {

@@ -13,8 +13,8 @@ pub(super) fn put(out: &mut Vec<u8>, paths: &Paths) {
     }
     let seen = &paths.seen[..paths.seen.len().min(PATHS_MAX)];
     put_count(out, seen.len());
-    for PathSeen { mac, arrives } in seen {
-        out.extend(mac);
+    for PathSeen { address, arrives } in seen {
+        put_address(out, *address);
         out.push(u8::from(*arrives));
     }
 }
@@ -32,7 +32,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<Paths, DecodeError> {
     let count = read_count(reader)?;
     let mut seen = Vec::with_capacity(count);
     for _ in 0..count {
-        seen.push(PathSeen { mac: reader.take()?, arrives: reader.flag()? });
+        seen.push(PathSeen { address: reader.address()?, arrives: reader.flag()? });
     }
     Ok(Paths { ends, seen })
 }

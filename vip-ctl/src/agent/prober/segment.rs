@@ -33,15 +33,20 @@ const FRESH: Duration = Duration::from_secs(4);
 /// How often the peers hear of this node's interfaces and of their own.
 const SAY: Duration = Duration::from_secs(1);
 
-/// The interface of a peer.
-type Place = (NodeId, [u8; 6]);
+/// For how long a peer is asked that has said nothing more.
+const KNOWN: Duration = Duration::from_secs(10);
+
+/// The interface of a peer, by its address.
+pub(super) type Place = (NodeId, IpAddr);
 
 /// What this node has found, and what it was told.
 #[derive(Debug, Default)]
 pub(super) struct Segment {
     tests: BTreeMap<Place, Test>,
-    /// What peers say of this node's interfaces, by their MAC.
-    votes: BTreeMap<[u8; 6], BTreeMap<NodeId, (bool, BootNs)>>,
+    /// When each peer has last told of its interfaces.
+    heard: BTreeMap<NodeId, BootNs>,
+    /// What peers say of this node's interfaces, by their addresses.
+    votes: BTreeMap<IpAddr, BTreeMap<NodeId, (bool, BootNs)>>,
     said: Option<BootNs>,
     is_news: bool,
 }
@@ -49,7 +54,9 @@ pub(super) struct Segment {
 /// Of one interface of a peer.
 #[derive(Debug)]
 struct Test {
-    address: IpAddr,
+    mac: [u8; 6],
+    /// The interfaces of this node that asked in the current round.
+    by: Vec<u32>,
     /// When the current round began; `None` between two.
     asked: Option<BootNs>,
     /// When the next one begins.
@@ -65,57 +72,66 @@ struct Test {
 /// Both addresses of this interface are to be asked for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Question {
+    pub(super) of: Place,
     pub(super) mac: [u8; 6],
     /// The one that the host's stack answers for.
     pub(super) address: Ipv4Addr,
 }
 
 impl Segment {
-    /// A peer has told of its interfaces, and what it has found about this node's.
-    pub(super) fn hear(&mut self, from: NodeId, paths: &Paths, own: &BTreeSet<[u8; 6]>, now: BootNs) {
-        let ends: BTreeMap<_, _> = paths.ends.iter().map(|end| (end.mac, end.address)).collect();
-        self.tests.retain(|(node, mac), _| *node != from || ends.contains_key(mac));
-        for (mac, address) in ends {
-            let new = || Test { next: now, ..Test::new(address) };
-            let test = self.tests.entry((from, mac)).or_insert_with(new);
-            if test.address != address {
-                *test = new();
+    /// A peer has told of its interfaces, and what it has found about this node's, which
+    /// have these addresses.
+    pub(super) fn hear(&mut self, from: NodeId, paths: &Paths, own: &BTreeSet<IpAddr>, now: BootNs) {
+        self.heard.insert(from, now);
+        let ends: BTreeMap<_, _> = paths.ends.iter().map(|end| (end.address, end.mac)).collect();
+        self.tests.retain(|(node, address), _| *node != from || ends.contains_key(address));
+        for (address, mac) in ends {
+            let test = self.tests.entry((from, address)).or_insert_with(|| Test::new(mac, now));
+            if test.mac != mac {
+                *test = Test::new(mac, now);
             }
         }
-        for PathSeen { mac, arrives } in &paths.seen {
-            if own.contains(mac) {
-                self.votes.entry(*mac).or_default().insert(from, (*arrives, now));
+        for PathSeen { address, arrives } in &paths.seen {
+            if own.contains(address) {
+                self.votes.entry(*address).or_default().insert(from, (*arrives, now));
             }
         }
-        self.votes.retain(|mac, _| own.contains(mac));
+        self.votes.retain(|address, _| own.contains(address));
     }
 
-    /// Who is to be asked now. Ends the rounds that are over.
+    /// Who is to be asked now: [`Segment::asked`] says by which interfaces. Ends the rounds
+    /// that are over.
     pub(super) fn turn(&mut self, now: BootNs) -> Vec<Question> {
+        self.heard.retain(|_, heard| now.since(*heard) <= KNOWN);
+        self.tests.retain(|(node, _), _| self.heard.contains_key(node));
         let mut questions = Vec::new();
-        for ((_, mac), test) in &mut self.tests {
+        for (of, test) in &mut self.tests {
             self.is_news |= test.end_round(now);
-            let IpAddr::V4(address) = test.address else { continue };
+            let (_, IpAddr::V4(address)) = *of else { continue };
             if test.asked.is_none() && test.next <= now {
-                (test.asked, test.stack, test.plane) = (Some(now), false, false);
-                questions.push(Question { mac: *mac, address });
+                questions.push(Question { of: *of, mac: test.mac, address });
             }
         }
         questions
     }
 
-    /// A question could not be asked: silence means nothing.
-    pub(super) fn unasked(&mut self, mac: [u8; 6], now: BootNs) {
-        for test in self.tests.iter_mut().filter(|((_, of), _)| *of == mac).map(|(_, test)| test) {
-            (test.asked, test.next, test.misses) = (None, now.plus(ROUND), 0);
+    /// The question has left by these interfaces; where by none, silence means nothing.
+    pub(super) fn asked(&mut self, of: Place, by: Vec<u32>, now: BootNs) {
+        let Some(test) = self.tests.get_mut(&of) else { return };
+        if by.is_empty() {
+            (test.next, test.misses) = (now.plus(ROUND), 0);
+        } else {
+            (test.asked, test.stack, test.plane, test.by) = (Some(now), false, false, by);
         }
     }
 
-    /// A host has answered that `address` is at `mac`.
-    pub(super) fn answered(&mut self, mac: [u8; 6], address: Ipv4Addr) {
-        for test in self.tests.iter_mut().filter(|((_, of), _)| *of == mac).map(|(_, test)| test) {
-            test.stack |= test.address == address;
-            test.plane |= IfaceConfig::test_address(mac) == address.octets();
+    /// A host has answered, to this interface, that `address` is at `mac`.
+    pub(super) fn answered(&mut self, by: u32, mac: [u8; 6], address: Ipv4Addr) {
+        for ((_, own), test) in &mut self.tests {
+            if test.mac == mac && test.by.contains(&by) {
+                test.stack |= *own == address;
+                test.plane |= IfaceConfig::test_address(mac) == address.octets();
+            }
         }
     }
 
@@ -127,9 +143,9 @@ impl Segment {
         }
         (self.said, self.is_news) = (Some(now), false);
         let mut seen: BTreeMap<NodeId, Vec<PathSeen>> = BTreeMap::new();
-        for ((node, mac), test) in &self.tests {
+        for ((node, address), test) in &self.tests {
             if let Some(arrives) = test.arrives(now) {
-                seen.entry(*node).or_default().push(PathSeen { mac: *mac, arrives });
+                seen.entry(*node).or_default().push(PathSeen { address: *address, arrives });
             }
         }
         Some(seen)
@@ -137,26 +153,26 @@ impl Segment {
 
     /// The peers that hear nothing of the data plane on this interface of this node, where
     /// they are more than those that do.
-    pub(super) fn silent_for(&self, mac: [u8; 6], now: BootNs) -> Vec<NodeId> {
-        self.silent_by(mac, now, |peer| self.hears(peer, now) || mutant::is(Mutant::DeafBelieved))
+    pub(super) fn silent_for(&self, own: IpAddr, now: BootNs) -> Vec<NodeId> {
+        self.silent_by(own, now, |peer| self.hears(peer, now) || mutant::is(Mutant::DeafBelieved))
     }
 
     /// Do most peers hear the data plane there, also those whose own answers do not arrive
     /// here? `None` where none says anything.
-    pub(super) fn is_heard(&self, mac: [u8; 6], now: BootNs) -> Option<bool> {
-        let is_told = self.votes.get(&mac)?.values().any(|(_, said)| now.since(*said) <= FRESH);
-        is_told.then(|| self.silent_by(mac, now, |_| true).is_empty())
+    pub(super) fn is_heard(&self, own: IpAddr, now: BootNs) -> Option<bool> {
+        let is_told = self.votes.get(&own)?.values().any(|(_, said)| now.since(*said) <= FRESH);
+        is_told.then(|| self.silent_by(own, now, |_| true).is_empty())
     }
 
     /// Do the test answers of this peer arrive?
     fn hears(&self, peer: NodeId, now: BootNs) -> bool {
-        let mut tests = self.tests.range((peer, [0; 6])..=(peer, [0xff; 6]));
+        let mut tests = self.tests.iter().filter(|((node, _), _)| *node == peer);
         tests.any(|(_, test)| test.arrives(now) == Some(true))
     }
 
-    fn silent_by(&self, mac: [u8; 6], now: BootNs, is_believed: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
+    fn silent_by(&self, own: IpAddr, now: BootNs, is_believed: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
         let is_fresh = |since: BootNs| now.since(since) <= FRESH;
-        let votes = self.votes.get(&mac).into_iter().flatten();
+        let votes = self.votes.get(&own).into_iter().flatten();
         let votes = votes.filter(|(peer, (_, said))| is_fresh(*said) && is_believed(**peer));
         let (well, silent): (Vec<_>, Vec<_>) = votes.partition(|(_, (arrives, _))| *arrives);
         let is_most = silent.len() > well.len() || mutant::is(Mutant::OneCondemns);
@@ -165,8 +181,8 @@ impl Segment {
 }
 
 impl Test {
-    const fn new(address: IpAddr) -> Self {
-        Self { address, asked: None, next: BootNs(0), stack: false, plane: false, misses: 0, found: None }
+    const fn new(mac: [u8; 6], next: BootNs) -> Self {
+        Self { mac, by: Vec::new(), asked: None, next, stack: false, plane: false, misses: 0, found: None }
     }
 
     fn arrives(&self, now: BootNs) -> Option<bool> {

@@ -66,7 +66,7 @@ impl Ways {
         socket: &Announcer,
         board: &Board,
     ) -> bool {
-        let own: BTreeSet<_> = ends.values().map(|end| end.mac).collect();
+        let own: BTreeSet<_> = ends.values().map(|end| end.address.into()).collect();
         loop {
             match self.links.inbox.try_recv() {
                 Ok((from, paths)) => self.segment.hear(from, &paths, &own, now),
@@ -76,12 +76,10 @@ impl Ways {
         }
         let Some(ear) = &self.ear else { return true };
         while let Some(answer) = ear.next() {
-            self.segment.answered(answer.mac, answer.address);
+            self.segment.answered(answer.ifindex, answer.mac, answer.address);
         }
         for question in self.segment.turn(now) {
-            if !ask(question, ends, socket) {
-                self.segment.unasked(question.mac, now);
-            }
+            self.segment.asked(question.of, ask(question, ends, socket), now);
         }
         if let Some(seen) = self.segment.say(now) {
             let ends = ends.values().map(|end| PathEnd { mac: end.mac, address: end.address.into() });
@@ -89,14 +87,15 @@ impl Ways {
             let _ = self.links.asker.ask(Ask::Paths(ends.collect(), seen));
         }
         let heard = |(ifindex, end): (&u32, &End)| {
-            let is_heard = self.segment.is_heard(end.mac, now)?;
+            let is_heard = self.segment.is_heard(end.address.into(), now)?;
             let interface = attach::name_of(*ifindex)?;
-            let trouble = (!is_heard).then(|| self.trouble(&interface, end.mac, now));
+            let trouble = (!is_heard).then(|| self.trouble(&interface, end.address.into(), now));
             Some((interface, Hearing { is_heard, trouble }))
         };
         let heard: BTreeMap<_, _> = ends.iter().filter_map(heard).collect();
         if self.told.is_some() || heard.len() == ends.len() || now.since(self.begin) >= PROOF_MAX {
-            let unable = ends.iter().filter(|(_, end)| !self.segment.silent_for(end.mac, now).is_empty());
+            let unable =
+                ends.iter().filter(|(_, end)| !self.segment.silent_for(end.address.into(), now).is_empty());
             let unable = unable.filter_map(|(ifindex, _)| attach::name_of(*ifindex)).collect();
             self.tell(heard, &unable, board);
         }
@@ -104,10 +103,10 @@ impl Ways {
     }
 
     /// A sentence on an interface whose answers do not arrive.
-    fn trouble(&self, interface: &str, mac: [u8; 6], now: BootNs) -> String {
+    fn trouble(&self, interface: &str, own: IpAddr, now: BootNs) -> String {
         let mend = "try mode = \"tc\", or look for what drops its answers on their way";
         let name = |peer: &NodeId| self.links.nodes.get(peer).cloned().unwrap_or_else(|| peer.0.to_string());
-        let peers: Vec<_> = self.segment.silent_for(mac, now).iter().map(name).collect();
+        let peers: Vec<_> = self.segment.silent_for(own, now).iter().map(name).collect();
         if peers.is_empty() {
             // Whoever says so is not heard either.
             return format!(
@@ -173,16 +172,15 @@ impl End {
     }
 }
 
-/// Asks for both addresses by each interface in the subnet; false if nothing left.
-fn ask(question: Question, ends: &BTreeMap<u32, End>, socket: &Announcer) -> bool {
-    let Question { mac, address } = question;
+/// Asks for both addresses by each interface in the subnet, and returns those.
+fn ask(question: Question, ends: &BTreeMap<u32, End>, socket: &Announcer) -> Vec<u32> {
+    let Question { mac, address, .. } = question;
     let is_near = |end: &End| crate::host::is_on_link(&[(end.address.into(), end.prefix)], address.into());
     let near = ends.iter().filter(|(_, end)| is_near(end));
-    let asked = near.map(|(ifindex, end)| {
+    let asked = near.filter(|(ifindex, end)| {
         let test = IfaceConfig::test_address(mac).into();
         // The test first: who answers the second could have answered it.
-        let questions = [test, address].map(|about| socket.ask_one(mac, *ifindex, end.mac, about).is_ok());
-        questions == [true; 2]
+        [test, address].map(|about| socket.ask_one(mac, **ifindex, end.mac, about).is_ok()) == [true; 2]
     });
-    asked.fold(false, |any, is_asked| any | is_asked)
+    asked.map(|(ifindex, _)| *ifindex).collect()
 }

@@ -4,10 +4,16 @@ use super::*;
 use crate::engine::PathEnd;
 
 const TICK: Duration = Duration::from_millis(250);
+/// By which all ask.
+const IFINDEX: u32 = 7;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn mac(node: u8) -> [u8; 6] {
     [2, 0, 0, 0, 0, node]
+}
+
+fn own(node: u8) -> IpAddr {
+    address(node).into()
 }
 
 fn address(node: u8) -> Ipv4Addr {
@@ -61,12 +67,13 @@ impl Cluster {
             for question in questions {
                 let node = question.mac[5];
                 assert_eq!((question.mac, question.address), (mac(node), address(node)));
+                segment.asked(question.of, vec![IFINDEX], now);
                 let lost = self.lost.get(&(node, *asker));
                 if lost.is_none() {
-                    segment.answered(mac(node), IfaceConfig::test_address(mac(node)).into());
+                    segment.answered(IFINDEX, mac(node), IfaceConfig::test_address(mac(node)).into());
                 }
                 if lost != Some(&Lost::All) {
-                    segment.answered(mac(node), address(node));
+                    segment.answered(IFINDEX, mac(node), address(node));
                 }
             }
             let ends = vec![PathEnd { mac: mac(*asker), address: address(*asker).into() }];
@@ -76,14 +83,14 @@ impl Cluster {
             for (to, segment) in self.nodes.iter_mut().filter(|(to, _)| **to != from) {
                 let seen = seen.get(&NodeId(*to)).cloned().unwrap_or_default();
                 let paths = Paths { ends: ends.clone(), seen };
-                segment.hear(NodeId(from), &paths, &[mac(*to)].into(), now);
+                segment.hear(NodeId(from), &paths, &[own(*to)].into(), now);
             }
         }
     }
 
     /// The nodes that are told that they are not heard, and by whom.
     fn silent(&self) -> Vec<(u8, Vec<u8>)> {
-        let told = self.nodes.iter().map(|(node, segment)| (*node, segment.silent_for(mac(*node), self.now)));
+        let told = self.nodes.iter().map(|(node, segment)| (*node, segment.silent_for(own(*node), self.now)));
         let told = told.filter(|(_, peers)| !peers.is_empty());
         told.map(|(node, peers)| (node, peers.iter().map(|peer| peer.0).collect())).collect()
     }
@@ -129,7 +136,7 @@ fn a_network_that_lets_no_test_answers_through_condemns_nobody() {
     assert_eq!(cluster.silent(), []);
     // It may as well be the mode of all of them.
     let now = cluster.now;
-    assert!(cluster.nodes.iter().all(|(node, segment)| segment.is_heard(mac(*node), now) == Some(false)));
+    assert!(cluster.nodes.iter().all(|(node, segment)| segment.is_heard(own(*node), now) == Some(false)));
 }
 
 #[test]
@@ -147,15 +154,49 @@ fn what_was_said_is_forgotten_and_questions_are_few() {
 #[test]
 fn interfaces_that_go_and_questions_that_could_not_be_asked_are_forgotten() {
     let mut segment = Segment::default();
-    let (peer, own) = (NodeId(2), [mac(1)].into());
+    let (peer, ours) = (NodeId(2), [own(1)].into());
     let ends = vec![PathEnd { mac: mac(2), address: address(2).into() }];
     let now = BootNs(1_000_000_000_000);
-    segment.hear(peer, &Paths { ends, seen: vec![PathSeen { mac: mac(9), arrives: false }] }, &own, now);
-    assert_eq!(segment.turn(now).len(), 1);
-    assert!(segment.silent_for(mac(9), now).is_empty(), "that is no interface of this node");
-    segment.unasked(mac(2), now);
+    segment.hear(peer, &Paths { ends, seen: vec![PathSeen { address: own(9), arrives: false }] }, &ours, now);
+    assert!(segment.silent_for(own(9), now).is_empty(), "that is no interface of this node");
+    let [question] = segment.turn(now)[..] else { panic!("there is one to ask") };
+    segment.asked(question.of, Vec::new(), now);
     assert_eq!(segment.turn(now.plus(TICK)).len(), 0);
     assert_eq!(segment.turn(now.plus(SECOND)).len(), 1);
-    segment.hear(peer, &Paths::default(), &own, now);
+    segment.hear(peer, &Paths::default(), &ours, now);
     assert_eq!(segment.turn(now.plus(5 * SECOND)).len(), 0, "it has gone");
+}
+
+#[test]
+fn interfaces_with_one_hardware_address_are_not_taken_for_each_other() {
+    // As a VLAN's and the one below it, both asked by interfaces of their own.
+    let mut segment = Segment::default();
+    let ends = [2, 3].map(|last| PathEnd { mac: mac(2), address: own(last) }).to_vec();
+    let mut now = BootNs(1_000_000_000_000);
+    for _ in 0..8 {
+        segment.hear(NodeId(2), &Paths { ends: ends.clone(), seen: Vec::new() }, &BTreeSet::new(), now);
+        for question in segment.turn(now) {
+            let last = question.address.octets()[3];
+            segment.asked(question.of, vec![u32::from(last)], now);
+            segment.answered(u32::from(last), mac(2), question.address);
+            if last == 2 {
+                segment.answered(2, mac(2), IfaceConfig::test_address(mac(2)).into());
+            }
+        }
+        now = now.plus(TICK);
+    }
+    let seen = segment.say(now).unwrap().remove(&NodeId(2)).unwrap();
+    let expected = [(2, true), (3, false)].map(|(last, arrives)| PathSeen { address: own(last), arrives });
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn who_says_nothing_any_more_is_asked_no_longer() {
+    let mut cluster = Cluster::new(2);
+    cluster.run(5 * SECOND);
+    let segment = cluster.nodes.get_mut(&1).unwrap();
+    assert!(
+        segment.turn(cluster.now.plus(KNOWN / 2)).len() == 1
+            && segment.turn(cluster.now.plus(2 * KNOWN)).is_empty()
+    );
 }
