@@ -80,6 +80,8 @@ vip_lease::mutants! {
     DeafAlarms = "prober-alarms-where-it-hears-nothing";
     /// One question without an answer is silence.
     AlarmsEarly = "prober-alarms-at-the-first-loss";
+    /// What peers say of a node costs it what it holds, with nobody else to take it.
+    SaidIsSure = "eligibility-takes-what-is-said-for-sure";
     /// A node that nobody hears serves all the same.
     ServesUnheard = "judge-serves-where-nobody-hears-it";
     /// A node without peers on its segment never serves.
@@ -88,6 +90,8 @@ vip_lease::mutants! {
     HostMissed = "prober-takes-a-host-that-is-away-for-silence";
     /// Whoever hears nobody's test answers is believed.
     DeafBelieved = "prober-believes-whom-it-does-not-hear";
+    /// Whose answers arrive in one network is believed of another one.
+    FarBelieved = "prober-believes-of-a-network-what-it-hears-in-another";
     /// One peer that hears nothing outvotes all that do.
     OneCondemns = "prober-is-condemned-by-one";
     /// Repairs wait until the keeper has no notices any more.

@@ -81,7 +81,7 @@ const MEANINGS: &[(&str, &str, &str)] = &[
     (
         "[node]",
         "self_test",
-        "What follows where most peers on the segment hear this host and not its data plane: `\"release\"` (the default), it can't serve on that interface and gives up what it holds there; `\"alarm\"`, it is told; `\"off\"`, nobody is asked. See [interfaces.md](interfaces.md#do-answers-arrive).",
+        "What follows where most peers on the segment hear this host and not its data plane: `\"release\"` (the default), it takes nothing over on that interface, and gives what it holds there to a node that is heard; `\"alarm\"`, it is told; `\"off\"`, nobody is asked. See [interfaces.md](interfaces.md#do-answers-arrive).",
     ),
     ("[cluster]", "name", "The cluster's name; datagrams of another one are rejected."),
     (

@@ -115,12 +115,12 @@ fn tc(node: &Node, args: &[&str], more: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Gives the node these rules of a firewall.
+/// Gives a host these rules of a firewall.
 ///
 /// # Errors
 /// When `nft` is missing or refuses the rules.
-pub fn nft(node: &Node, rules: &str) -> Result<()> {
-    let output = node.ns().command("nft")?.arg(rules).output().context("running nft")?;
+pub fn nft(ns: &Netns, rules: &str) -> Result<()> {
+    let output = ns.command("nft")?.arg(rules).output().context("running nft")?;
     ensure!(output.status.success(), "nft refuses the rules: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
@@ -136,7 +136,7 @@ const CONNECTIONS_PER_SECOND: u32 = 25_000;
 /// When `nft` is missing or refuses the rules.
 pub fn fill_conntrack(node: &Node, client: &Netns, at_most: Duration) -> Result<Sender> {
     let rules = "table inet load { chain in { type filter hook input priority 0; ct state invalid drop; }; }";
-    nft(node, rules)?;
+    nft(node.ns(), rules)?;
     let (address, mut port, begun, mut sent) = (node.address(), DISCARD, clock::now(), 0_u32);
     Sender::start(client, at_most, move |socket| {
         let due = begun.plus(Duration::from_secs(1) * sent / CONNECTIONS_PER_SECOND);

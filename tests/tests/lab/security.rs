@@ -192,7 +192,7 @@ fn doctor_tells_of_heartbeats_that_a_firewall_tracks() -> Result<()> {
     };
     ensure!(finding()?["level"] == "ok", "{}", finding()?);
     nft(
-        node,
+        node.ns(),
         "table inet fw { chain in { type filter hook input priority 0; ct state established accept; }; }",
     )?;
     let is_tracked = || finding().is_ok_and(|finding| finding["level"] == "warning");
@@ -201,7 +201,7 @@ fn doctor_tells_of_heartbeats_that_a_firewall_tracks() -> Result<()> {
     // were tracked.
     let says = finding()?["says"].as_str().context("a sentence")?.to_owned();
     let start = clock::now();
-    nft(node, says.split('\'').nth(1).context("rules")?)?;
+    nft(node.ns(), says.split('\'').nth(1).context("rules")?)?;
     rig.expect_calm(start, node.name())
 }
 
@@ -241,7 +241,7 @@ fn a_full_table_of_connections_costs_no_lease() -> Result<()> {
     let holder = rig.holder()?;
     let rules =
         "table inet fw { chain in { type filter hook input priority 0; ct state established accept; }; }";
-    nft(holder, rules)?;
+    nft(holder.ns(), rules)?;
     // Wait until the kernel marks the entries of the heartbeats as assured, and so evicts none of
     // them.
     std::thread::sleep(LASTS);

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use vip_tests::lab::load::nft;
 use vip_tests::lab::rig::Rig;
 use vip_tests::lab::{
     GROUP, INTERFACE, LEASE, Lab, LabSpec, Nic, Node, VIP, clock, find_vip_ctl, wait_until,
@@ -37,7 +38,7 @@ fn configure(node: &Node, lines: &str) -> Result<()> {
 
 /// Does the node know that its peers hear its host, and not its data plane?
 fn is_unheard(node: &Node) -> Result<bool> {
-    let told = "hear this host and not its data plane";
+    let told = "this host and not its data plane";
     let said = node.status()?.warnings.iter().any(|said| said.starts_with(INTERFACE) && said.contains(told));
     let metrics = node.succeed(&["metrics"])?;
     let metric = metrics.lines().find(|line| line.starts_with("vip_interface_silent{"));
@@ -165,5 +166,43 @@ fn a_holder_whose_answers_never_arrive_is_noticed_by_the_others() -> Result<()> 
     ensure!(wait_until(clock::now().plus(PATIENCE), is_over), "the alarm goes on");
     std::thread::sleep(BOUND);
     ensure!(is_over(), "a false alarm");
+    Ok(())
+}
+
+/// Drops the test answers that come in by these ports of the switch, as a network does that
+/// knows which addresses are behind which port; those for the VIP pass.
+fn snoop(lab: &Lab, ports: &[&str]) -> Result<()> {
+    let ports = ports.iter().map(|port| format!("\"{port}\"")).collect::<Vec<_>>().join(", ");
+    nft(
+        lab.switch(),
+        &format!(
+            "add table bridge snoop; add chain bridge snoop f {{ type filter hook forward priority 0; }}; \
+             add rule bridge snoop f arp saddr ip 169.254.0.0/16 iifname {{ {ports} }} drop"
+        ),
+    )
+}
+
+#[lab_test("nft")]
+fn a_network_that_drops_test_answers_leaves_no_group_without_a_holder() -> Result<()> {
+    let rig = Rig::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))?;
+    let lab = &rig.lab;
+    let [one, two, free] = lab.nodes() else { bail!("a lab of three") };
+    // Whoever is heard can hold nothing.
+    free.succeed(&["standby"])?;
+    let holder = rig.holder()?.name().to_owned();
+    ensure!(holder != free.name(), "{holder} is on standby");
+    snoop(lab, &[one.name(), two.name()])?;
+    let start = clock::now();
+    for node in [one, two] {
+        ensure!(wait_until(clock::now().plus(PATIENCE), || is_unheard(node).unwrap_or(false)), "it is told");
+        ensure!(!is_eligible(node)?, "{} is not well", node.name());
+    }
+    std::thread::sleep(BOUND);
+    rig.expect_calm(start, &holder)?;
+    // Who is well, and may, has it.
+    let start = clock::now();
+    free.succeed(&["unstandby"])?;
+    let (after, _) = rig.expect_move(start, &holder)?;
+    ensure!(after.name() == free.name(), "{} has it", after.name());
     Ok(())
 }

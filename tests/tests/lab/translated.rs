@@ -47,7 +47,7 @@ impl Publishing {
     fn publish(&self, to: &str) -> Result<()> {
         let rule = format!("fib daddr type local meta l4proto {{ tcp, udp }} th dport {SERVICE_PORT} {to};");
         nft(
-            self.node(),
+            self.node().ns(),
             &format!(
                 "table ip docker {{ \
                  chain in {{ type nat hook prerouting priority dstnat; {rule} }}; \
@@ -60,7 +60,7 @@ impl Publishing {
     fn translate(&self, hook: &str, to: &str) -> Result<()> {
         let rule = format!("ip daddr {VIP} meta l4proto {{ tcp, udp }} th dport {SERVICE_PORT} {to}");
         nft(
-            self.node(),
+            self.node().ns(),
             &format!("table ip own {{ chain translate {{ type nat hook {hook} priority -100; {rule}; }}; }}"),
         )
     }

@@ -233,6 +233,8 @@ impl<I: Io> Core<I> {
             Received::Adopted { peer, fresh, generation, is_member, .. } => {
                 let (node, restarted) = (NodeId(peer), !fresh);
                 self.input(Input::PeerStarted { peer: node });
+                // What was found of its interfaces was found of another process.
+                self.io.paths(node, &Paths::default());
                 self.io.tell(LeaseNotice::Connected { node, restarted, generation, is_member });
             }
             Received::Handshake => {}

@@ -23,6 +23,8 @@ pub struct Board {
 pub struct Hearing {
     /// Do the data plane's answers arrive at most of them?
     pub is_heard: bool,
+    /// Is this node unwell there, since those who say that they do not are believed?
+    pub is_unwell: bool,
     /// A sentence, if they do not.
     pub trouble: Option<String>,
 }

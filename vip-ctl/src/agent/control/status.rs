@@ -92,7 +92,7 @@ impl Server {
 
     /// Adds what peers say of the interfaces, and warns of those whose answers do not arrive.
     fn tell_of_hearing(&self, status: &mut Status) {
-        for (name, Hearing { is_heard, trouble }) in self.board.heard() {
+        for (name, Hearing { is_heard, trouble, .. }) in self.board.heard() {
             let found = status.interfaces.iter_mut().find(|interface| interface.name == name);
             found.into_iter().for_each(|interface| interface.heard = Some(is_heard));
             status.warnings.extend(trouble);

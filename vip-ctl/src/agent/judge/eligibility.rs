@@ -24,6 +24,25 @@ pub struct News {
     pub why: Option<String>,
 }
 
+/// Why an interface can't be served on well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// This node knows it.
+    Sure(String),
+    /// Others say so, or have not said the contrary yet.
+    Said(String),
+}
+
+impl Trouble {
+    /// In words.
+    #[must_use]
+    pub fn why(&self) -> &str {
+        match self {
+            Self::Sure(why) | Self::Said(why) => why,
+        }
+    }
+}
+
 /// All groups. What it costs to judge goes by what has changed,
 /// not by how many groups there are.
 #[derive(Debug)]
@@ -40,7 +59,7 @@ pub struct Judge {
     /// node.
     withheld: BTreeSet<GroupId>,
     /// Why interfaces could not be served on, at the last judgement.
-    troubles: BTreeMap<String, String>,
+    troubles: BTreeMap<String, Trouble>,
     /// Why tracked interfaces were down at that time.
     downs: BTreeMap<String, String>,
 }
@@ -152,11 +171,11 @@ impl Judge {
     }
 
     /// Judges the groups about which something may be new. `troubles` are the
-    /// interfaces of this node that can't be served on, and why. Returns what has changed
+    /// interfaces of this node that can't be served on well, and why. Returns what has changed
     /// since the last time.
     pub fn judge(
         &mut self,
-        troubles: BTreeMap<String, String>,
+        troubles: BTreeMap<String, Trouble>,
         links: &BTreeMap<u32, Interface>,
     ) -> Vec<News> {
         let differs = |name: &&String| troubles.get(*name) != self.troubles.get(*name);
@@ -192,13 +211,18 @@ impl Judge {
 impl Watched {
     fn judge(
         &self,
-        troubles: &BTreeMap<String, String>,
+        troubles: &BTreeMap<String, Trouble>,
         downs: &BTreeMap<String, String>,
     ) -> (Option<Eligible>, Option<String>) {
         let is_ours = |name: &String| self.homes.contains(name) || mutant::is(Mutant::EveryInterface);
-        if let Some((_, trouble)) = troubles.iter().find(|(name, _)| is_ours(name)) {
+        let ours = || troubles.iter().filter(|(name, _)| is_ours(name)).map(|(_, trouble)| trouble);
+        let sure = ours().find_map(|trouble| match trouble {
+            Trouble::Sure(why) => Some(why.clone()),
+            Trouble::Said(_) => None,
+        });
+        if let Some(why) = sure {
             let keeps = mutant::is(Mutant::KeepsInTrouble) && self.when_all_fail == WhenAllFail::Keep;
-            return (Some(if keeps { Eligible::Unwell } else { Eligible::No }), Some(trouble.to_owned()));
+            return (Some(if keeps { Eligible::Unwell } else { Eligible::No }), Some(why));
         }
         let failing = self.verdicts.iter().find_map(|(name, verdict)| match verdict {
             Some(CheckResult::Fails(trouble)) => Some(format!("check {name}: {trouble}")),
@@ -211,6 +235,11 @@ impl Watched {
                 WhenAllFail::Keep => Eligible::Unwell,
             };
             return (Some(word), Some(why));
+        }
+        // Those who say so can be wrong: better this node than none.
+        if let Some(said) = ours().next() {
+            let word = if mutant::is(Mutant::SaidIsSure) { Eligible::No } else { Eligible::Unwell };
+            return (Some(word), Some(said.why().to_owned()));
         }
         match self.verdicts.iter().find(|(_, verdict)| verdict.is_none() && !mutant::is(Mutant::WellUnseen)) {
             // A lease that this process found at its start goes on meanwhile.
@@ -279,8 +308,8 @@ mod tests {
     }
 
     /// What eth0 suffers from.
-    fn trouble(why: Option<&str>) -> BTreeMap<String, String> {
-        why.map(|why| (ETH0.to_owned(), why.to_owned())).into_iter().collect()
+    fn trouble(why: Option<&str>) -> BTreeMap<String, Trouble> {
+        why.map(|why| (ETH0.to_owned(), Trouble::Sure(why.to_owned()))).into_iter().collect()
     }
 
     fn links(carrier: bool) -> BTreeMap<u32, Interface> {
@@ -300,6 +329,13 @@ mod tests {
         // A node that can't serve keeps nothing.
         let no = (0, Some(Eligible::No), Some("eth0 is gone"));
         assert_eq!(said(&judge.judge(trouble(Some("eth0 is gone")), &links(true))), [no]);
+        // What others say takes nothing from the last who could: unless it fails a check.
+        for (checks, word) in [(&[][..], Eligible::Unwell), (&["x"][..], Eligible::No)] {
+            let mut judge = judge_of(&[group("a", checks, &[], WhenAllFail::Release)]);
+            judge.note("a", "x", Some("refused".into()));
+            let said = [(ETH0.to_owned(), Trouble::Said("nobody hears it".into()))].into();
+            assert_eq!(judge.judge(said, &links(true))[0].word, Some(word));
+        }
     }
 
     #[test]
@@ -380,7 +416,7 @@ mod tests {
         }
         let mut judge = judge_of(&groups);
         assert!(judge.announces(ETH0) && judge.announces("wan0") && !judge.announces("docker0"));
-        let at = |name: &str| BTreeMap::from([(name.to_owned(), format!("{name} is gone"))]);
+        let at = |name: &str| BTreeMap::from([(name.to_owned(), Trouble::Sure(format!("{name} is gone")))]);
         let yes = |group| (group, Some(Eligible::Yes), None);
         assert_eq!(said(&judge.judge(at("docker0"), &links(true))), [yes(0), yes(1), yes(2)]);
         let no = |group| (group, Some(Eligible::No), Some("wan0 is gone"));

@@ -23,7 +23,7 @@ use vip_lease::Eligible;
 
 pub use self::links::{HostLinks, Links};
 
-use self::eligibility::{Judge, News, down};
+use self::eligibility::{Judge, News, Trouble, down};
 use super::{
     checks::Board,
     heartbeat::{self, WatchedThread},
@@ -200,8 +200,8 @@ impl<T: Tell, L: Links> Serving<T, L> {
                     told.push(Notice::Checked { group, check, trouble });
                     is_news = true;
                 }
-                Heard::Silent(Silent { unable, unheard }) => {
-                    (self.silent, self.unproved_until) = (unable, None);
+                Heard::Silent(Silent { unwell, unheard }) => {
+                    (self.silent, self.unproved_until) = (unwell, None);
                     told.extend((!unheard.is_empty()).then_some(Notice::Unheard(unheard)));
                     is_news = true;
                 }
@@ -315,13 +315,13 @@ impl<T: Tell, L: Links> Serving<T, L> {
             known.cloned().or_else(|| unproved(name))
         };
         let trouble = |name: &String| {
-            let trouble = down(name, &present).or_else(|| without(name)).or_else(|| silent(name))?;
-            Some((name.clone(), trouble))
+            let sure = down(name, &present).or_else(|| without(name)).map(Trouble::Sure);
+            Some((name.clone(), sure.or_else(|| silent(name).map(Trouble::Said))?))
         };
         let troubles: BTreeMap<_, _> = self.interfaces.iter().filter_map(trouble).collect();
         // One that is guarded only keeps nobody from anything.
         let mut ours = self.interfaces.iter().filter(|name| self.judge.announces(name));
-        let bad = ours.find_map(|name| troubles.get(name)).cloned();
+        let bad = ours.find_map(|name| troubles.get(name)).map(|trouble| trouble.why().to_owned());
         let news = self.judge.judge(troubles, &present);
         let words: Vec<_> = news.iter().filter_map(|news| Some((news.group, news.word?))).collect();
         if !words.is_empty() && !self.lease_loop.eligible(words) {

@@ -267,7 +267,7 @@ fn who_is_not_heard_serves_nothing_and_who_has_no_peers_waits_no_longer_than_it_
     let begin = clock::now();
     made.unproved_until = Some(begin.plus(PROOF_MAX));
     made.hear([checked(0, None)].into_iter());
-    assert_eq!(words.try_iter().collect::<Vec<_>>(), [[(GroupId(0), Eligible::No)]]);
+    assert_eq!(words.try_iter().collect::<Vec<_>>(), [[(GroupId(0), Eligible::Unwell)]]);
     assert!(made.wait_for_proof(begin).is_none());
     // Nobody says anything.
     assert!(matches!(made.wait_for_proof(begin.plus(PROOF_MAX)), Some(Notice::CanServe { because: None })));
@@ -275,12 +275,12 @@ fn who_is_not_heard_serves_nothing_and_who_has_no_peers_waits_no_longer_than_it_
     // Or the peers do.
     let silent: BTreeMap<_, _> = [("eth0".to_owned(), "nobody hears it".to_owned())].into();
     let unheard: BTreeSet<_> = silent.keys().cloned().collect();
-    let told = made.hear([Heard::Silent(Silent { unable: silent, unheard })].into_iter());
+    let told = made.hear([Heard::Silent(Silent { unwell: silent, unheard })].into_iter());
     let [Notice::Unheard(unheard), Notice::CanServe { because: Some(why) }] = &told[..] else {
         panic!("{told:?}")
     };
     assert!(unheard.contains("eth0") && why == "nobody hears it");
-    assert_eq!(words.try_iter().collect::<Vec<_>>(), [[(GroupId(0), Eligible::No)]]);
+    assert_eq!(words.try_iter().collect::<Vec<_>>(), [[(GroupId(0), Eligible::Unwell)]]);
     made.unproved_until = Some(begin.plus(PROOF_MAX));
     made.hear([Heard::Silent(Silent::default())].into_iter());
     assert_eq!(words.try_iter().collect::<Vec<_>>(), [[(GroupId(0), Eligible::Yes)]]);

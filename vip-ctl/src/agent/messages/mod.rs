@@ -78,8 +78,8 @@ pub enum Heard {
 /// The interfaces whose answers do not arrive at the peers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Silent {
-    /// Those on which this node can't serve, with a sentence on each.
-    pub unable: BTreeMap<String, String>,
+    /// Those on which this node is unwell, with a sentence on each.
+    pub unwell: BTreeMap<String, String>,
     /// Those that most peers say that of, whether they are believed or not: another mode may
     /// help.
     pub unheard: BTreeSet<String>,

@@ -17,6 +17,7 @@ use vip_common::{BootNs, IfaceConfig};
 
 use crate::{
     engine::{NodeId, PathSeen, Paths},
+    host::is_on_link,
     mutant::{self, Mutant},
 };
 
@@ -28,8 +29,10 @@ const ROUND_AT_FIRST: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_millis(200);
 /// After so many rounds in a row the data plane's answers do not arrive.
 const MISSES: u8 = 3;
-/// For how long what was found, or said, is true.
+/// For how long what was found is true: a round, and three that bring no answer.
 const FRESH: Duration = Duration::from_secs(4);
+/// For how long what was said is: twice as long as a peer waits to say it again, and some.
+const SAID: Duration = Duration::from_millis(2_500);
 /// How often the peers hear of this node's interfaces and of their own.
 const SAY: Duration = Duration::from_secs(1);
 
@@ -38,6 +41,8 @@ const KNOWN: Duration = Duration::from_secs(10);
 
 /// The interface of a peer, by its address.
 pub(super) type Place = (NodeId, IpAddr);
+/// An interface of this node, by its address and the length of that one's prefix.
+pub(super) type Own = (IpAddr, u8);
 
 /// What this node has found, and what it was told.
 #[derive(Debug, Default)]
@@ -153,25 +158,27 @@ impl Segment {
 
     /// The peers that hear nothing of the data plane on this interface of this node, where
     /// they are more than those that do.
-    pub(super) fn silent_for(&self, own: IpAddr, now: BootNs) -> Vec<NodeId> {
-        self.silent_by(own, now, |peer| self.hears(peer, now) || mutant::is(Mutant::DeafBelieved))
+    pub(super) fn silent_for(&self, own: Own, now: BootNs) -> Vec<NodeId> {
+        self.silent_by(own.0, now, |peer| self.hears(peer, own, now) || mutant::is(Mutant::DeafBelieved))
     }
 
     /// Do most peers hear the data plane there, also those whose own answers do not arrive
     /// here? `None` where none says anything.
     pub(super) fn is_heard(&self, own: IpAddr, now: BootNs) -> Option<bool> {
-        let is_told = self.votes.get(&own)?.values().any(|(_, said)| now.since(*said) <= FRESH);
+        let is_told = self.votes.get(&own)?.values().any(|(_, said)| now.since(*said) <= SAID);
         is_told.then(|| self.silent_by(own, now, |_| true).is_empty())
     }
 
-    /// Do the test answers of this peer arrive?
-    fn hears(&self, peer: NodeId, now: BootNs) -> bool {
-        let mut tests = self.tests.iter().filter(|((node, _), _)| *node == peer);
+    /// Do the test answers of this peer arrive, in the subnet of that interface? Another
+    /// network says nothing of this one.
+    fn hears(&self, peer: NodeId, own: Own, now: BootNs) -> bool {
+        let is_near = |address| is_on_link(&[own], address) || mutant::is(Mutant::FarBelieved);
+        let mut tests = self.tests.iter().filter(|((node, address), _)| *node == peer && is_near(*address));
         tests.any(|(_, test)| test.arrives(now) == Some(true))
     }
 
     fn silent_by(&self, own: IpAddr, now: BootNs, is_believed: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
-        let is_fresh = |since: BootNs| now.since(since) <= FRESH;
+        let is_fresh = |since: BootNs| now.since(since) <= SAID;
         let votes = self.votes.get(&own).into_iter().flatten();
         let votes = votes.filter(|(peer, (_, said))| is_fresh(*said) && is_believed(**peer));
         let (well, silent): (Vec<_>, Vec<_>) = votes.partition(|(_, (arrives, _))| *arrives);

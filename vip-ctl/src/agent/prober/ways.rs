@@ -11,7 +11,7 @@ use std::{
 use tracing::{info, warn};
 use vip_common::{BootNs, IfaceConfig};
 
-use super::segment::{Question, Segment};
+use super::segment::{Own, Question, Segment};
 use crate::{
     agent::{
         checks::{Board, Hearing},
@@ -23,6 +23,7 @@ use crate::{
     config::SelfTest,
     dataplane::attach,
     engine::{NodeId, PathEnd, Paths},
+    host::is_on_link,
 };
 
 /// What the prober has of the other threads.
@@ -46,6 +47,8 @@ pub(super) struct Ways {
     ear: Option<Ear>,
     links: Links,
     begin: BootNs,
+    /// Since when nobody has said anything of an interface that was unheard.
+    missed: Option<BootNs>,
     /// What the judge and the board were told of each interface; `None` until peers have
     /// said something of each, or should have.
     told: Option<BTreeMap<String, Hearing>>,
@@ -54,7 +57,7 @@ pub(super) struct Ways {
 impl Ways {
     pub(super) fn open(links: Links) -> io::Result<Self> {
         let ear = if links.self_test == SelfTest::Off { None } else { Some(Ear::open()?) };
-        Ok(Self { segment: Segment::default(), ear, links, begin: clock::now(), told: None })
+        Ok(Self { segment: Segment::default(), ear, links, begin: clock::now(), missed: None, told: None })
     }
 
     /// Takes what has come in, and asks what is due; false once the lease loop has ended.
@@ -89,35 +92,49 @@ impl Ways {
         let heard = |(ifindex, end): (&u32, &End)| {
             let is_heard = self.segment.is_heard(end.address.into(), now)?;
             let interface = attach::name_of(*ifindex)?;
-            let trouble = (!is_heard).then(|| self.trouble(&interface, end.address.into(), now));
-            Some((interface, Hearing { is_heard, trouble }))
+            let peers = self.segment.silent_for(end.own(), now);
+            let trouble = (!is_heard).then(|| self.trouble(&interface, &peers));
+            Some((interface, Hearing { is_heard, is_unwell: !is_heard && !peers.is_empty(), trouble }))
         };
-        let heard: BTreeMap<_, _> = ends.iter().filter_map(heard).collect();
+        let mut heard: BTreeMap<_, _> = ends.iter().filter_map(heard).collect();
+        self.keep_known(&mut heard, now);
         if self.told.is_some() || heard.len() == ends.len() || now.since(self.begin) >= PROOF_MAX {
-            let unable =
-                ends.iter().filter(|(_, end)| !self.segment.silent_for(end.address.into(), now).is_empty());
-            let unable = unable.filter_map(|(ifindex, _)| attach::name_of(*ifindex)).collect();
-            self.tell(heard, &unable, board);
+            self.tell(heard, board);
         }
         true
     }
 
+    /// Peers that say nothing for a moment take nothing back: this process, or all of them,
+    /// may have stood still. What they said before stays true for as long as a start waits.
+    fn keep_known(&mut self, heard: &mut BTreeMap<String, Hearing>, now: BootNs) {
+        let told = self.told.iter().flatten();
+        let missing: Vec<_> =
+            told.filter(|(name, known)| !known.is_heard && !heard.contains_key(*name)).collect();
+        if missing.is_empty() {
+            self.missed = None;
+            return;
+        }
+        if now.since(*self.missed.get_or_insert(now)) < PROOF_MAX {
+            heard.extend(missing.into_iter().map(|(name, known)| (name.clone(), known.clone())));
+        }
+    }
+
     /// A sentence on an interface whose answers do not arrive.
-    fn trouble(&self, interface: &str, own: IpAddr, now: BootNs) -> String {
-        let mend = "try mode = \"tc\", or look for what drops its answers on their way";
+    fn trouble(&self, interface: &str, peers: &[NodeId]) -> String {
+        let mend = "another mode may help, or look for what drops its answers on their way";
         let name = |peer: &NodeId| self.links.nodes.get(peer).cloned().unwrap_or_else(|| peer.0.to_string());
-        let peers: Vec<_> = self.segment.silent_for(own, now).iter().map(name).collect();
+        let peers: Vec<_> = peers.iter().map(name).collect();
         if peers.is_empty() {
             // Whoever says so is not heard either.
             return format!(
                 "{interface}: no node hears another's data plane there, and each hears the hosts: does the network drop answers for 169.254.0.0/16, and for the VIPs? Else {mend}"
             );
         }
-        format!("{interface}: {} hear this host and not its data plane: {mend}", peers.join(" and "))
+        let (peers, hear) = (peers.join(" and "), if peers.len() == 1 { "hears" } else { "hear" });
+        format!("{interface}: {peers} {hear} this host and not its data plane: {mend}")
     }
 
-    /// `unable`: the interfaces that this node can't serve on.
-    fn tell(&mut self, heard: BTreeMap<String, Hearing>, unable: &BTreeSet<String>, board: &Board) {
+    fn tell(&mut self, heard: BTreeMap<String, Hearing>, board: &Board) {
         if self.told.as_ref() == Some(&heard) {
             return;
         }
@@ -126,7 +143,7 @@ impl Ways {
             let was = before.get(interface);
             let is_new = was.is_none_or(|was| was.is_heard != hearing.is_heard);
             // Of what the node can't serve on, the keeper tells.
-            let is_told = self.links.self_test == SelfTest::Release && unable.contains(interface);
+            let is_told = self.links.self_test == SelfTest::Release && hearing.is_unwell;
             match &hearing.trouble {
                 Some(trouble) if is_new && !is_told => warn!(interface, "{trouble}"),
                 None if is_new && was.is_some() => info!(interface, "peers hear the data plane again"),
@@ -135,10 +152,10 @@ impl Ways {
         }
         board.hearing(heard.clone());
         if self.links.self_test == SelfTest::Release {
-            let trouble = |name: &String| Some((name.clone(), heard.get(name)?.trouble.clone()?));
+            let unwell = heard.iter().filter(|(_, hearing)| hearing.is_unwell);
             let unheard = heard.iter().filter(|(_, hearing)| !hearing.is_heard);
             let silent = Silent {
-                unable: unable.iter().filter_map(trouble).collect(),
+                unwell: unwell.filter_map(|(name, of)| Some((name.clone(), of.trouble.clone()?))).collect(),
                 unheard: unheard.map(|(name, _)| name.clone()).collect(),
             };
             // The judge ends only with the process.
@@ -156,6 +173,10 @@ pub(super) struct End {
 }
 
 impl End {
+    fn own(&self) -> Own {
+        (self.address.into(), self.prefix)
+    }
+
     /// Of an interface with these addresses; `None` if it answers for no VIP, or has only
     /// VIPs.
     pub(super) fn of(
@@ -175,7 +196,7 @@ impl End {
 /// Asks for both addresses by each interface in the subnet, and returns those.
 fn ask(question: Question, ends: &BTreeMap<u32, End>, socket: &Announcer) -> Vec<u32> {
     let Question { mac, address, .. } = question;
-    let is_near = |end: &End| crate::host::is_on_link(&[(end.address.into(), end.prefix)], address.into());
+    let is_near = |end: &End| is_on_link(&[end.own()], address.into());
     let near = ends.iter().filter(|(_, end)| is_near(end));
     let asked = near.filter(|(ifindex, end)| {
         let test = IfaceConfig::test_address(mac).into();

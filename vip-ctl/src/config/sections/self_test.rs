@@ -6,7 +6,7 @@ use crate::config::text::{report::Report, section::Section};
 /// arrive, while the host's own do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SelfTest {
-    /// The node can't serve, and gives up what it holds.
+    /// The node takes nothing over, and gives what it holds to one that is ready for it.
     #[default]
     Release,
     /// It is told, and nothing more.

@@ -90,7 +90,8 @@ impl Cluster {
 
     /// The nodes that are told that they are not heard, and by whom.
     fn silent(&self) -> Vec<(u8, Vec<u8>)> {
-        let told = self.nodes.iter().map(|(node, segment)| (*node, segment.silent_for(own(*node), self.now)));
+        let told =
+            self.nodes.iter().map(|(node, segment)| (*node, segment.silent_for((own(*node), 24), self.now)));
         let told = told.filter(|(_, peers)| !peers.is_empty());
         told.map(|(node, peers)| (node, peers.iter().map(|peer| peer.0).collect())).collect()
     }
@@ -158,7 +159,7 @@ fn interfaces_that_go_and_questions_that_could_not_be_asked_are_forgotten() {
     let ends = vec![PathEnd { mac: mac(2), address: address(2).into() }];
     let now = BootNs(1_000_000_000_000);
     segment.hear(peer, &Paths { ends, seen: vec![PathSeen { address: own(9), arrives: false }] }, &ours, now);
-    assert!(segment.silent_for(own(9), now).is_empty(), "that is no interface of this node");
+    assert!(segment.silent_for((own(9), 24), now).is_empty(), "that is no interface of this node");
     let [question] = segment.turn(now)[..] else { panic!("there is one to ask") };
     segment.asked(question.of, Vec::new(), now);
     assert_eq!(segment.turn(now.plus(TICK)).len(), 0);
@@ -199,4 +200,39 @@ fn who_says_nothing_any_more_is_asked_no_longer() {
         segment.turn(cluster.now.plus(KNOWN / 2)).len() == 1
             && segment.turn(cluster.now.plus(2 * KNOWN)).is_empty()
     );
+}
+
+#[test]
+fn whose_answers_arrive_in_one_network_is_not_believed_of_another() {
+    let mut segment = Segment::default();
+    let (lan, wan): (IpAddr, IpAddr) = (own(2), [203, 0, 113, 2].into());
+    let ours: IpAddr = [203, 0, 113, 1].into();
+    let ends = [(lan, mac(2)), (wan, mac(3))].map(|(address, mac)| PathEnd { mac, address }).to_vec();
+    let paths = Paths { ends, seen: vec![PathSeen { address: ours, arrives: false }] };
+    let mut now = BootNs(1_000_000_000_000);
+    for _ in 0..8 {
+        segment.hear(NodeId(2), &paths, &[ours].into(), now);
+        for question in segment.turn(now) {
+            segment.asked(question.of, vec![IFINDEX], now);
+            segment.answered(IFINDEX, question.mac, question.address);
+            if question.of.1 == lan {
+                segment.answered(IFINDEX, mac(2), IfaceConfig::test_address(mac(2)).into());
+            }
+        }
+        now = now.plus(TICK);
+    }
+    assert_eq!(segment.silent_for((ours, 24), now), [], "that network lets no test answers through");
+    assert_eq!(segment.silent_for((ours, 0), now), [NodeId(2)], "unless it is the same one");
+    assert_eq!(segment.is_heard(ours, now), Some(false));
+}
+
+#[test]
+fn what_was_found_of_a_former_process_is_forgotten() {
+    let mut cluster = Cluster::new(2).lose(1, &[2], Lost::Plane);
+    cluster.run(5 * SECOND);
+    let now = cluster.now;
+    let peer = cluster.nodes.get_mut(&2).unwrap();
+    // As the lease loop says when the node has a new incarnation.
+    peer.hear(NodeId(1), &Paths::default(), &BTreeSet::new(), now);
+    assert_eq!(peer.say(now.plus(SAY)).unwrap().get(&NodeId(1)), None);
 }
