@@ -371,6 +371,21 @@ impl Node {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Has the node take a group as soon as it is ready: an agent that has just started waits
+    /// for its peers' word, and they for its own.
+    ///
+    /// # Errors
+    /// When it is not ready by then, with what the command says.
+    pub fn take(&self, group: &str, patience: Duration) -> Result<()> {
+        let moved = || self.run(&["switchover", group, "--to", self.name()]);
+        let is_here = || moved().is_ok_and(|output| output.status.success());
+        if wait_until(clock::now().plus(patience), is_here) {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&moved()?.stderr).into_owned();
+        bail!("{} does not take {group}: {said}; its log ends with:\n{}", self.name(), self.log_tail())
+    }
+
     /// Loads the data plane by hand, with the VIP on the node's interface; what it printed.
     ///
     /// # Errors

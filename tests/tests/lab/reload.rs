@@ -102,7 +102,7 @@ fn groups_and_vips_come_and_go_and_the_others_notice_nothing() -> Result<()> {
     rig.lab.wait_quorate(PATIENCE)?;
     let by = answered(&rig.lab, vip(101))?;
     ensure!(by == holder, "{GROUP} was on {holder} and is on {by}:\n{}", logs(&rig.lab));
-    node.succeed(&["switchover", "app", "--to", node.name()])?;
+    node.take("app", PATIENCE)?;
     ensure!(answered(&rig.lab, vip(102))? == node.name());
     // And back again.
     for node in rig.lab.nodes() {
@@ -253,8 +253,11 @@ fn who_has_none_of_a_groups_vips_takes_none_over() -> Result<()> {
     changed.start_agent()?;
     rig.lab.wait_quorate(PATIENCE)?;
     refuses("started")?;
-    let told = changed.succeed(&["explain", GROUP])?;
-    ensure!(told.contains("none of its VIPs here is in the configuration of a majority"), "{told}");
+    // Until its peers have said that they hear it, it says that.
+    let told = || changed.succeed(&["explain", GROUP]);
+    let why = "none of its VIPs here is in the configuration of a majority";
+    let is_told = || told().is_ok_and(|told| told.contains(why));
+    ensure!(wait_until(clock::now().plus(PATIENCE), is_told), "{}", told()?);
     let told = old.succeed(&["explain", GROUP])?;
     ensure!(told.contains("has other groups or VIPs in its configuration than this node"), "{told}");
     rig.expect_calm(start, &holder)?;

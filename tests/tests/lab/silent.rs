@@ -81,12 +81,7 @@ fn a_node_whose_answers_do_not_arrive_takes_nothing_over() -> Result<()> {
     mute.start_agent()?;
     let is_well = || is_eligible(mute).unwrap_or(false) && !is_unheard(mute).unwrap_or(true);
     ensure!(wait_until(clock::now().plus(PATIENCE), is_well), "{}", mute.log_tail());
-    // The holder has to hear that, too.
-    let moves = || {
-        let moved = mute.run(&["switchover", GROUP, "--to", mute.name()]);
-        moved.is_ok_and(|output| output.status.success())
-    };
-    ensure!(wait_until(clock::now().plus(PATIENCE), moves), "it is not ready: {}", mute.log_tail());
+    mute.take(GROUP, PATIENCE)?;
     std::thread::sleep(BOUND);
     ensure!(lab.wait_holder(GROUP, PATIENCE)?.name() == mute.name() && is_well(), "it is heard");
     Ok(())
