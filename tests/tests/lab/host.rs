@@ -430,7 +430,7 @@ fn a_data_plane_that_somebody_removes_costs_the_lease() -> Result<()> {
     node.kill_agent()?;
     node.start_agent()?;
     lab.wait_quorate(PATIENCE)?;
-    node.succeed(&["switchover", GROUP, "--to", node.name()])?;
+    node.take(GROUP, PATIENCE)?;
     Ok(())
 }
 
