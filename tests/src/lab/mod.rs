@@ -290,6 +290,8 @@ impl Lab {
         for node in self.nodes.iter().filter(|node| node.has_agent()) {
             node.wait_quorate(deadline)?;
         }
+        // The others hear of it by the next heartbeat.
+        std::thread::sleep(self.lease() / 4);
         Ok(())
     }
 

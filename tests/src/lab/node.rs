@@ -404,7 +404,8 @@ impl Node {
             .with_context(|| format!("cannot read the status of {}: {}", self.name, text.trim()))
     }
 
-    /// Waits until the agent answers on its socket, hears a majority and has its vote.
+    /// Waits until the agent answers on its socket, hears a majority, has its vote, and waits no
+    /// longer for its peers' word.
     ///
     /// # Errors
     /// When it ends meanwhile, or `deadline` passes; with the end of its log.
@@ -412,12 +413,13 @@ impl Node {
         loop {
             self.check_agent()?;
             let status = self.status();
-            if status.as_ref().is_ok_and(|s| s.quorate == Some(true) && !s.silent) {
+            if status.as_ref().is_ok_and(|s| s.quorate == Some(true) && !s.silent && !s.waits_for_word()) {
                 return Ok(());
             }
             if clock::now() >= deadline {
                 let said = match status {
                     Ok(s) if s.silent => "it has just started and has no vote yet".to_owned(),
+                    Ok(s) if s.waits_for_word() => "no peer says that it hears it".to_owned(),
                     Ok(_) => "it hears no majority".to_owned(),
                     Err(e) => format!("{e:#}"),
                 };

@@ -92,6 +92,13 @@ pub fn metric<T: FromStr>(text: &str, name: &str) -> Option<T> {
 }
 
 impl Status {
+    /// Has it just started, so that it waits until its peers say that they hear it?
+    #[must_use]
+    pub fn waits_for_word(&self) -> bool {
+        let mut whys = self.groups.iter().filter_map(|group| group.why.as_deref());
+        whys.any(|why| why.contains("no peer has heard it yet"))
+    }
+
     /// The group `name`, if the node knows it.
     #[must_use]
     pub fn group(&self, name: &str) -> Option<&GroupStatus> {

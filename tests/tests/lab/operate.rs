@@ -41,7 +41,7 @@ fn a_node_on_standby_holds_nothing_until_it_is_taken_off() -> Result<()> {
     ensure!(new.run(&["switchover", GROUP, "--to", old.name()])?.status.code() == Some(107));
     old.succeed(&["unstandby"])?;
     let start = clock::now();
-    new.succeed(&["switchover", GROUP, "--to", old.name()])?;
+    old.take(GROUP, PATIENCE)?;
     rig.expect_move(start, new.name())?;
     Ok(())
 }
