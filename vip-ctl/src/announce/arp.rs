@@ -43,7 +43,7 @@ pub const ASKING: [Form; 2] = [Form::Question, Form::Reply];
 const BROADCAST: [u8; 6] = [0xff; 6];
 /// As the kernel wants it in an address: all address families fit.
 #[expect(clippy::cast_possible_truncation, reason = "AF_PACKET is 17")]
-pub(super) const AF_PACKET: u16 = libc::AF_PACKET as u16;
+const AF_PACKET: u16 = libc::AF_PACKET as u16;
 /// Bytes of a link-layer address.
 #[expect(clippy::cast_possible_truncation, reason = "a sockaddr_ll has 20 bytes")]
 pub(super) const ADDRESS_LEN: libc::socklen_t = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
@@ -72,11 +72,7 @@ impl Announcer {
     /// others for an interface that is down or gone; `Unsupported` for an IPv6
     /// VIP, which ARP has no room for.
     pub fn announce(&self, ifindex: u32, mac: [u8; 6], vip: IpAddr, forms: [Form; 2]) -> io::Result<()> {
-        let vip = ipv4(vip)?;
-        for form in forms {
-            self.send(ifindex, &telling(form, BROADCAST, mac, vip))?;
-        }
-        Ok(())
+        self.tell_by(forms, BROADCAST, ifindex, mac, vip)
     }
 
     /// The same by [`FORMS`], to the host with the hardware address `to` alone.
@@ -84,8 +80,19 @@ impl Announcer {
     /// # Errors
     /// As [`Announcer::announce`].
     pub fn tell(&self, to: [u8; 6], ifindex: u32, mac: [u8; 6], vip: IpAddr) -> io::Result<()> {
+        self.tell_by(FORMS, to, ifindex, mac, vip)
+    }
+
+    fn tell_by(
+        &self,
+        forms: [Form; 2],
+        to: [u8; 6],
+        ifindex: u32,
+        mac: [u8; 6],
+        vip: IpAddr,
+    ) -> io::Result<()> {
         let vip = ipv4(vip)?;
-        for form in FORMS {
+        for form in forms {
             self.send(ifindex, &telling(form, to, mac, vip))?;
         }
         Ok(())
@@ -115,17 +122,9 @@ impl Announcer {
     }
 
     fn send(&self, ifindex: u32, frame: &[u8; FRAME_LEN]) -> io::Result<()> {
-        let mut sll_addr = [0; 8];
-        sll_addr[..6].copy_from_slice(&frame[..6]);
-        let address = libc::sockaddr_ll {
-            sll_family: AF_PACKET,
-            sll_protocol: ETHERTYPE_ARP.to_be(),
-            sll_ifindex: i32::try_from(ifindex).map_err(io::Error::other)?,
-            sll_hatype: 0,
-            sll_pkttype: 0,
-            sll_halen: 6,
-            sll_addr,
-        };
+        let ifindex = i32::try_from(ifindex).map_err(io::Error::other)?;
+        let mut address = libc::sockaddr_ll { sll_ifindex: ifindex, sll_halen: 6, ..link(ETHERTYPE_ARP) };
+        address.sll_addr[..6].copy_from_slice(&frame[..6]);
         // SAFETY: both pointers and lengths describe live values of this call.
         let sent = unsafe {
             libc::sendto(
@@ -138,6 +137,19 @@ impl Announcer {
             )
         };
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+/// The address of a packet socket: this protocol, by any interface.
+pub(super) const fn link(protocol: u16) -> libc::sockaddr_ll {
+    libc::sockaddr_ll {
+        sll_family: AF_PACKET,
+        sll_protocol: protocol.to_be(),
+        sll_ifindex: 0,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
     }
 }
 

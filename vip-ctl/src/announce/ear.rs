@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
-use super::arp::{ADDRESS_LEN, AF_PACKET, ETHERTYPE_ARP};
+use super::arp::{ADDRESS_LEN, ETHERTYPE_ARP, link};
 
 /// Bytes of an ARP packet.
 const PACKET_LEN: usize = 28;
@@ -50,7 +50,7 @@ impl Ear {
         // SAFETY: a new descriptor that nobody else has.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         filter(&socket)?;
-        let address = address(ETHERTYPE_ARP);
+        let address = link(ETHERTYPE_ARP);
         // SAFETY: the pointer and the length describe a live value.
         let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), ADDRESS_LEN) };
         if bound < 0 { Err(io::Error::last_os_error()) } else { Ok(Self { socket }) }
@@ -60,7 +60,7 @@ impl Ear {
     #[must_use]
     pub fn next(&self) -> Option<Answer> {
         loop {
-            let (mut packet, mut from, mut len) = ([0_u8; PACKET_LEN], address(0), ADDRESS_LEN);
+            let (mut packet, mut from, mut len) = ([0_u8; PACKET_LEN], link(0), ADDRESS_LEN);
             // SAFETY: all pointers and lengths describe live values of this call.
             let got = unsafe {
                 libc::recvfrom(
@@ -79,19 +79,6 @@ impl Ear {
                 return Some(Answer { ifindex: from.sll_ifindex.cast_unsigned(), address, mac });
             }
         }
-    }
-}
-
-/// Any interface, and this protocol.
-const fn address(protocol: u16) -> libc::sockaddr_ll {
-    libc::sockaddr_ll {
-        sll_family: AF_PACKET,
-        sll_protocol: protocol.to_be(),
-        sll_ifindex: 0,
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 0,
-        sll_addr: [0; 8],
     }
 }
 
