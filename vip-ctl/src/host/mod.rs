@@ -213,16 +213,7 @@ impl Host {
     /// # Errors
     /// [`HostError::Netlink`].
     pub fn all_addresses(&self) -> Result<BTreeMap<u32, Vec<(IpAddr, u8)>>, HostError> {
-        self.runtime.block_on(async {
-            let mut found = BTreeMap::<_, Vec<_>>::new();
-            let mut addresses = self.handle.address().get().execute();
-            while let Some(address) = addresses.try_next().await.tried(|| "list the addresses".into())? {
-                if let Some(local) = ipv4_of(&address) {
-                    found.entry(address.header.index).or_default().push((local, address.header.prefix_len));
-                }
-            }
-            Ok(found)
-        })
+        self.runtime.block_on(self.addresses_by_index(None))
     }
 
     /// The first of these VIPs that an interface has as an ordinary address, and the
@@ -247,14 +238,26 @@ impl Host {
     }
 
     async fn addresses_of(&self, ifindex: u32) -> Result<Vec<(IpAddr, u8)>, HostError> {
-        let mut found = Vec::new();
-        let mut addresses = self.handle.address().get().set_link_index_filter(ifindex).execute();
+        Ok(self.addresses_by_index(Some(ifindex)).await?.remove(&ifindex).unwrap_or_default())
+    }
+
+    /// Of all interfaces, or of this one alone.
+    async fn addresses_by_index(
+        &self,
+        only: Option<u32>,
+    ) -> Result<BTreeMap<u32, Vec<(IpAddr, u8)>>, HostError> {
+        let mut request = self.handle.address().get();
+        if let Some(ifindex) = only {
+            request = request.set_link_index_filter(ifindex);
+        }
+        let (mut found, mut addresses) = (BTreeMap::<_, Vec<_>>::new(), request.execute());
         while let Some(address) = addresses.try_next().await.tried(|| "list the addresses".into())? {
-            if address.header.index != ifindex {
+            let index = address.header.index;
+            if only.is_some_and(|only| index != only) {
                 continue;
             }
             if let Some(local) = ipv4_of(&address) {
-                found.push((local, address.header.prefix_len));
+                found.entry(index).or_default().push((local, address.header.prefix_len));
             }
         }
         Ok(found)
