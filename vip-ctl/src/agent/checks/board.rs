@@ -21,12 +21,18 @@ pub struct Board {
 /// What the peers on its segment say of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hearing {
-    /// Do the data plane's answers arrive at most of them?
-    pub is_heard: bool,
-    /// Is this node unwell there, since those who say that they do not are believed?
+    /// Is this node unwell there, since those who say so are believed?
     pub is_unwell: bool,
-    /// A sentence, if they do not.
+    /// A sentence, if the data plane's answers do not arrive at most of them.
     pub trouble: Option<String>,
+}
+
+impl Hearing {
+    /// Do the data plane's answers arrive at most of them?
+    #[must_use]
+    pub const fn is_heard(&self) -> bool {
+        self.trouble.is_none()
+    }
 }
 
 #[derive(Debug, Default)]

@@ -7,7 +7,6 @@ use vip_lease::{Counts, Snapshot};
 
 use super::{Response, Server, candidates};
 use crate::{
-    agent::checks::Hearing,
     config::{self, Config},
     dataplane::DataPlane,
     engine::{EPOCH_MARGIN, NodeId, PeerLoss, Role},
@@ -92,10 +91,10 @@ impl Server {
 
     /// Adds what peers say of the interfaces, and warns of those whose answers do not arrive.
     fn tell_of_hearing(&self, status: &mut Status) {
-        for (name, Hearing { is_heard, trouble, .. }) in self.board.heard() {
+        for (name, hearing) in self.board.heard() {
             let found = status.interfaces.iter_mut().find(|interface| interface.name == name);
-            found.into_iter().for_each(|interface| interface.heard = Some(is_heard));
-            status.warnings.extend(trouble);
+            found.into_iter().for_each(|interface| interface.heard = Some(hearing.is_heard()));
+            status.warnings.extend(hearing.trouble);
         }
     }
 

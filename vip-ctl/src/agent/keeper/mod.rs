@@ -364,7 +364,7 @@ impl<T: Tell> Keeper<T> {
         if self.setup.mode(name) != Mode::Auto || runs != Some(Presence::Runs(Mode::Native)) {
             return;
         }
-        warn!(interface = name, "no peer hears the data plane in native mode: trying it at tc");
+        warn!(interface = name, "most peers do not hear the data plane in native mode: trying it at tc");
         self.setup.modes.insert(name.to_owned(), Mode::Tc);
         self.come_back(name);
     }

@@ -23,8 +23,8 @@ use crate::{
 
 /// How long a round of questions takes.
 const ROUND: Duration = Duration::from_secs(1);
-/// And how long while nothing is known yet.
-const ROUND_AT_FIRST: Duration = Duration::from_millis(250);
+/// And how long while the host is heard, and its data plane is not, or not yet.
+const ROUND_IN_DOUBT: Duration = Duration::from_millis(250);
 /// How long to wait for an answer, which comes within a millisecond.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// After so many rounds in a row the data plane's answers do not arrive.
@@ -211,13 +211,10 @@ impl Test {
                 self.found = Some((false, now));
             }
         }
-        let is_known = self.arrives(now).is_some() && (self.misses == 0 || self.misses == MISSES);
+        // Who is away, or on another segment, has its turn as those have of whom all is known.
+        let is_in_doubt = self.stack && !self.plane && self.misses < MISSES;
         self.asked = None;
-        self.next = asked.plus(if is_known { ROUND } else { ROUND_AT_FIRST });
-        if !self.stack && !self.plane {
-            // It is away, or on another segment.
-            self.next = asked.plus(ROUND);
-        }
+        self.next = asked.plus(if is_in_doubt { ROUND_IN_DOUBT } else { ROUND });
         self.arrives(now) != before
     }
 }

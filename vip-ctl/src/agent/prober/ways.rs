@@ -94,7 +94,7 @@ impl Ways {
             let interface = attach::name_of(*ifindex)?;
             let peers = self.segment.silent_for(end.own(), now);
             let trouble = (!is_heard).then(|| self.trouble(&interface, &peers));
-            Some((interface, Hearing { is_heard, is_unwell: !is_heard && !peers.is_empty(), trouble }))
+            Some((interface, Hearing { is_unwell: !is_heard && !peers.is_empty(), trouble }))
         };
         let mut heard: BTreeMap<_, _> = ends.iter().filter_map(heard).collect();
         self.keep_known(&mut heard, now);
@@ -109,7 +109,7 @@ impl Ways {
     fn keep_known(&mut self, heard: &mut BTreeMap<String, Hearing>, now: BootNs) {
         let told = self.told.iter().flatten();
         let missing: Vec<_> =
-            told.filter(|(name, known)| !known.is_heard && !heard.contains_key(*name)).collect();
+            told.filter(|(name, known)| !known.is_heard() && !heard.contains_key(*name)).collect();
         if missing.is_empty() {
             self.missed = None;
             return;
@@ -141,7 +141,7 @@ impl Ways {
         let before = self.told.take().unwrap_or_default();
         for (interface, hearing) in &heard {
             let was = before.get(interface);
-            let is_new = was.is_none_or(|was| was.is_heard != hearing.is_heard);
+            let is_new = was.is_none_or(|was| was.is_heard() != hearing.is_heard());
             // Of what the node can't serve on, the keeper tells.
             let is_told = self.links.self_test == SelfTest::Release && hearing.is_unwell;
             match &hearing.trouble {
@@ -153,7 +153,7 @@ impl Ways {
         board.hearing(heard.clone());
         if self.links.self_test == SelfTest::Release {
             let unwell = heard.iter().filter(|(_, hearing)| hearing.is_unwell);
-            let unheard = heard.iter().filter(|(_, hearing)| !hearing.is_heard);
+            let unheard = heard.iter().filter(|(_, hearing)| !hearing.is_heard());
             let silent = Silent {
                 unwell: unwell.filter_map(|(name, of)| Some((name.clone(), of.trouble.clone()?))).collect(),
                 unheard: unheard.map(|(name, _)| name.clone()).collect(),
