@@ -19,29 +19,21 @@ const BOUND: Duration = Duration::from_secs(6);
 
 /// Does the node say that the group is held but silent?
 fn alarms(node: &Node) -> Result<bool> {
-    let said = node.status()?.warnings.iter().any(|said| {
-        said.contains("held but silent") && said.contains(&VIP.to_string()) && said.contains(GROUP)
-    });
-    let metrics = node.succeed(&["metrics"])?;
-    let metric = metrics.lines().find(|line| line.starts_with("vip_held_but_silent{"));
-    let is_one = metric.with_context(|| format!("no metric: {metrics}"))?.ends_with(" 1");
-    ensure!(said == is_one, "status and metrics differ: {said}, {metric:?}");
-    Ok(said)
-}
-
-/// Adds these lines to `[node]`.
-fn configure(node: &Node, lines: &str) -> Result<()> {
-    let config = std::fs::read_to_string(node.config_file())?;
-    let one = format!("interface = \"{INTERFACE}\"");
-    node.write_config(&config.replace(&one, &format!("{one}\n{lines}")))
+    let all = ["held but silent", &VIP.to_string(), GROUP];
+    tells(node, "vip_held_but_silent", |said| all.iter().all(|part| said.contains(part)))
 }
 
 /// Does the node know that its peers hear its host, and not its data plane?
 fn is_unheard(node: &Node) -> Result<bool> {
     let told = "this host and not its data plane";
-    let said = node.status()?.warnings.iter().any(|said| said.starts_with(INTERFACE) && said.contains(told));
+    tells(node, "vip_interface_silent", |said| said.starts_with(INTERFACE) && said.contains(told))
+}
+
+/// Is there such a warning in the node's status? The metric has to say the same.
+fn tells(node: &Node, metric: &str, is_it: impl Fn(&str) -> bool) -> Result<bool> {
+    let said = node.status()?.warnings.iter().any(|said| is_it(said));
     let metrics = node.succeed(&["metrics"])?;
-    let metric = metrics.lines().find(|line| line.starts_with("vip_interface_silent{"));
+    let metric = metrics.lines().find(|line| line.starts_with(&format!("{metric}{{")));
     let is_one = metric.with_context(|| format!("no metric: {metrics}"))?.ends_with(" 1");
     ensure!(said == is_one, "status and metrics differ: {said}, {metric:?}");
     Ok(said)
@@ -49,8 +41,15 @@ fn is_unheard(node: &Node) -> Result<bool> {
 
 /// Could the node take the group, as it says?
 fn is_eligible(node: &Node) -> Result<bool> {
-    let status: serde_json::Value = serde_json::from_str(&node.succeed(&["status", "-o", "json"])?)?;
-    Ok(status["groups"][0]["eligible"] == true)
+    let status = node.status()?;
+    Ok(status.group(GROUP).context("the group")?.eligible == Some(true))
+}
+
+/// Adds these lines to `[node]`.
+fn configure(node: &Node, lines: &str) -> Result<()> {
+    let config = std::fs::read_to_string(node.config_file())?;
+    let one = format!("interface = \"{INTERFACE}\"");
+    node.write_config(&config.replace(&one, &format!("{one}\n{lines}")))
 }
 
 #[lab_test]
