@@ -14,7 +14,7 @@ macro_rules! counters {
         pub const COUNTERS: &[Counter] = &[$(Counter::$name,)+];
 
         impl Counter {
-            /// Which frames: `arp_request`, `ip_in`, `arp_out`, `ip_out`, `ip_local`, `ip_local_in`, `arp_claim`, `heartbeat`, `frame`.
+            /// Which frames: `arp_request`, `ip_in`, `arp_out`, `ip_out`, `ip_local`, `ip_local_in`, `ip_forward`, `arp_claim`, `heartbeat`, `frame`.
             #[must_use]
             pub const fn class(self) -> &'static str { match self { $(Self::$name => $class,)+ } }
             /// What was done: `answer`, `pass` or `drop`.
@@ -89,6 +89,12 @@ counters! {
     IpLocalInExpired = ("ip_local_in", "drop", "expired"),
     /// The same: the lease word can't be one.
     IpLocalInInvalid = ("ip_local_in", "drop", "invalid"),
+    /// IP packet of a gateway's client to elsewhere, dropped: no lease of the gateway.
+    IpForwardNoLease = ("ip_forward", "drop", "no_lease"),
+    /// The same: the lease has run out.
+    IpForwardExpired = ("ip_forward", "drop", "expired"),
+    /// The same: the lease word can't be one.
+    IpForwardInvalid = ("ip_forward", "drop", "invalid"),
     /// Frame from the network that ends before its headers do (slot 0 only: it
     /// names no VIP).
     FrameTruncated = ("frame", "pass", "truncated"),

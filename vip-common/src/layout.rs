@@ -4,7 +4,7 @@
 
 /// Raised whenever a map's key, value or meaning changes. Programs are only
 /// replaced under maps of the same number.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// Groups that the `LEASES` map has room for.
 pub const GROUPS_MAX: u32 = 16_384;
@@ -18,6 +18,8 @@ pub const VIPS_MAX: u32 = 1_048_576;
 pub const EVENTS_BYTES: u32 = 65_536;
 /// VIPs of an interface in whose name a node asks for others in their subnets.
 pub const ASKS_MAX: usize = 8;
+/// VIPs of an interface that can be gateways.
+pub const GATEWAYS_MAX: usize = 8;
 /// Bytes that a group's name can have.
 pub const GROUP_NAME_LEN: usize = 32;
 
@@ -52,6 +54,8 @@ pub struct VipEntry {
     /// The length of its subnet's prefix, in bits, where that shall be a connected route
     /// of its interface; else 0.
     pub prefix: u32,
+    /// [`VipEntry::GATEWAY`]; other bits are zero.
+    pub flags: u32,
 }
 
 /// The home of a VIP that every interface answers for which announces.
@@ -153,6 +157,16 @@ impl IfaceConfig {
 }
 
 impl VipEntry {
+    /// Hosts send through it: without the lease, nothing of theirs is forwarded.
+    pub const GATEWAY: u32 = 1;
+
+    /// Is it a gateway?
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_gateway(self) -> bool {
+        self.flags & Self::GATEWAY != 0
+    }
+
     /// Is the address in the subnet of this VIP, which is `vip`? Without a prefix, none is.
     #[inline(always)]
     #[must_use]
@@ -167,6 +181,39 @@ impl VipEntry {
     #[must_use]
     pub const fn is_at_home(self, ifindex: u32, iface: IfaceConfig) -> bool {
         self.home == ifindex || (self.home == ANYWHERE && !iface.has(IfaceConfig::SILENT))
+    }
+}
+
+/// Value of the `GATEWAYS` map, whose key is an interface's index: the VIPs that are
+/// gateways for hosts on this interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Gateways {
+    /// How many there are, from 1 to [`GATEWAYS_MAX`].
+    pub count: u32,
+    /// They, and zeros.
+    pub vips: [[u8; 4]; GATEWAYS_MAX],
+}
+
+impl Gateways {
+    /// These, up to [`GATEWAYS_MAX`]; `None` if there are none.
+    #[must_use]
+    pub fn of(vips: impl IntoIterator<Item = [u8; 4]>) -> Option<Self> {
+        let mut all = Self::default();
+        for (place, vip) in all.vips.iter_mut().zip(vips) {
+            *place = vip;
+            all.count += 1;
+        }
+        (all.count > 0).then_some(all)
+    }
+
+    /// One of them, by a number that is any.
+    #[inline(always)]
+    #[must_use]
+    pub const fn any(&self, number: u32) -> [u8; 4] {
+        let count = if self.count == 0 { 1 } else { self.count };
+        // The mask is for the verifier, which does not know that they are so few.
+        self.vips[(number % count) as usize & (GATEWAYS_MAX - 1)]
     }
 }
 

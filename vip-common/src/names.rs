@@ -13,6 +13,8 @@ pub const COUNTERS: &str = "COUNTERS";
 pub const HEARD: &str = "HEARD";
 /// Map: interface index → [`crate::layout::IfaceConfig`].
 pub const IFACES: &str = "IFACES";
+/// Map: interface index → [`crate::layout::Gateways`].
+pub const GATEWAYS: &str = "GATEWAYS";
 /// Map: 0 → [`crate::layout::NodeConfig`].
 pub const NODE: &str = "NODE";
 /// Map: 0 → the agent's [`crate::heartbeat::Endpoint`].
@@ -23,7 +25,8 @@ pub const PEERS: &str = "PEERS";
 pub const EVENTS: &str = "EVENTS";
 
 /// Every map that is pinned.
-pub const MAPS: &[&str] = &[LEASES, GROUPS, VIPS_V4, COUNTERS, HEARD, IFACES, HEARTBEAT, PEERS, NODE, EVENTS];
+pub const MAPS: &[&str] =
+    &[LEASES, GROUPS, VIPS_V4, COUNTERS, HEARD, IFACES, GATEWAYS, HEARTBEAT, PEERS, NODE, EVENTS];
 
 /// Program: the way in, on XDP.
 pub const PROG_INGRESS: &str = "vip_ingress";

@@ -4,7 +4,9 @@ use crate::{
     counter::Counters,
     event::Event,
     heartbeat::{Admission, Endpoint},
-    layout::{GroupConfig, GroupIndex, Heard, IfaceConfig, NodeConfig, SkbOffsets, VipEntry, VipSlot},
+    layout::{
+        Gateways, GroupConfig, GroupIndex, Heard, IfaceConfig, NodeConfig, SkbOffsets, VipEntry, VipSlot,
+    },
     lease::Lease,
 };
 
@@ -21,6 +23,7 @@ pod!(
     Counters,
     Endpoint,
     Event,
+    Gateways,
     GroupConfig,
     GroupIndex,
     Heard,

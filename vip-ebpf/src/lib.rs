@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod frame;
+mod gateway;
 pub mod heartbeat;
 pub mod packet;
 pub mod verdict;

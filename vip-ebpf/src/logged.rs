@@ -10,6 +10,7 @@ use vip_common::{
     Counter, Fence, GroupIndex, IfaceConfig, VipEntry, VipSlot,
     event::Event,
     heartbeat::{Admits, Endpoint},
+    layout::Gateways,
 };
 use vip_ebpf::Maps;
 
@@ -45,9 +46,21 @@ impl<C: EbpfContext> Maps for LoggedMaps<'_, C> {
         fence
     }
 
+    /// Writes no line: of several gateways, the verifier would look at too many ways
+    /// through the log.
+    #[inline(always)]
+    fn is_here(&self, address: [u8; 4]) -> bool {
+        KernelMaps.is_here(address)
+    }
+
     #[inline(always)]
     fn iface(&self, ifindex: u32) -> Option<IfaceConfig> {
         KernelMaps.iface(ifindex)
+    }
+
+    #[inline(always)]
+    fn gateways(&self, ifindex: u32) -> Option<Gateways> {
+        KernelMaps.gateways(ifindex)
     }
 
     #[inline(always)]

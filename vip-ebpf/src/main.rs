@@ -10,6 +10,8 @@ mod logged;
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod programs;
+#[cfg(target_arch = "bpf")]
+mod routes;
 
 /// The licence that the kernel asks for.
 // SAFETY: loaders read this section as text that ends with a zero, which it is;

@@ -12,7 +12,7 @@ use vip_common::{
     event::Event,
     fence,
     heartbeat::{Admission, Admits, Endpoint, PEERS_MAX},
-    layout::{EVENTS_BYTES, GROUPS_MAX, IFACES_MAX, NodeConfig, VIPS_DEFAULT},
+    layout::{EVENTS_BYTES, GROUPS_MAX, Gateways, IFACES_MAX, NodeConfig, VIPS_DEFAULT},
 };
 use vip_ebpf::Maps;
 
@@ -33,6 +33,9 @@ static HEARD: Array<Heard> = Array::with_max_entries(VIPS_DEFAULT + 1, 0);
 
 #[map]
 static IFACES: HashMap<u32, IfaceConfig> = HashMap::with_max_entries(IFACES_MAX, 0);
+
+#[map]
+static GATEWAYS: HashMap<u32, Gateways> = HashMap::with_max_entries(IFACES_MAX, 0);
 
 #[map]
 static HEARTBEAT: Array<Endpoint> = Array::with_max_entries(1, 0);
@@ -109,6 +112,13 @@ impl Maps for KernelMaps {
         // SAFETY: the value is bytes; a concurrent update can at worst mix an
         // interface's old and new MAC for one frame.
         unsafe { IFACES.get(ifindex) }.copied()
+    }
+
+    #[inline(always)]
+    fn gateways(&self, ifindex: u32) -> Option<Gateways> {
+        // SAFETY: the value is addresses; a concurrent update can at worst mix an
+        // interface's old and new ones for one frame.
+        unsafe { GATEWAYS.get(ifindex) }.copied()
     }
 
     #[inline(always)]

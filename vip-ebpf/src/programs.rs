@@ -15,7 +15,7 @@ use vip_ebpf::{
     packet::{arp, ipv6, udp},
 };
 
-use crate::{logged::LoggedMaps, maps::KernelMaps};
+use crate::{logged::LoggedMaps, maps::KernelMaps, routes};
 
 /// Go on with the next program of the chain (`TCX_NEXT`, `TC_ACT_UNSPEC`).
 const TC_NEXT: i32 = -1;
@@ -23,6 +23,8 @@ const TC_NEXT: i32 = -1;
 const TC_DROP: i32 = 2;
 /// Send it out by the interface that a helper was told (`TCX_REDIRECT`, `TC_ACT_REDIRECT`).
 const TC_REDIRECT: i32 = 7;
+/// The bits of a tag that say which VLAN a frame is in.
+const VLAN: u32 = 0x0fff;
 /// Linear bytes that the egress verdicts may need: Ethernet, its tags, ARP.
 #[expect(clippy::cast_possible_truncation, reason = "50 bytes")]
 const EGRESS_LINEAR: u32 = (ETH_LEN + VLAN_TAGS_MAX * VLAN_LEN + arp::LEN) as u32;
@@ -82,7 +84,16 @@ fn incoming_tc(ctx: &TcContext, maps: &impl Maps) -> i32 {
     // SAFETY: the kernel gives this program the frame for the time of the
     // call; the pointers are read after the last call that can move it.
     let frame = unsafe { Frame::new(ctx.data(), ctx.data_end()) };
-    match ingress(&frame, maps, ifindex) {
+    let context = ctx.skb.skb;
+    let forwards = |source, destination| {
+        // SAFETY: the context outlives the call.
+        let (is_tagged, tag) = unsafe { ((*context).vlan_present != 0, (*context).vlan_tci) };
+        // In a VLAN, it is for another interface.
+        let is_elsewhere = is_tagged && tag & VLAN != 0;
+        // SAFETY: it is what the kernel gave this program.
+        !is_elsewhere && unsafe { routes::forwards(context.cast(), ifindex, source, destination) }
+    };
+    match ingress(&frame, maps, ifindex, forwards) {
         Verdict::Pass => TC_NEXT,
         Verdict::Drop => TC_DROP,
         Verdict::Answer => {
@@ -108,7 +119,11 @@ fn is_linear(ctx: &TcContext, wanted: u32) -> bool {
 fn incoming(ctx: &XdpContext, maps: &impl Maps) -> u32 {
     // SAFETY: the kernel gives this program the frame for the time of the call.
     let frame = unsafe { Frame::new(ctx.data(), ctx.data_end()) };
-    match ingress(&frame, maps, ifindex_of(ctx)) {
+    let ifindex = ifindex_of(ctx);
+    // SAFETY: it is what the kernel gave this program.
+    let forwards =
+        |source, destination| unsafe { routes::forwards(ctx.ctx.cast(), ifindex, source, destination) };
+    match ingress(&frame, maps, ifindex, forwards) {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
         Verdict::Answer => xdp_action::XDP_TX,

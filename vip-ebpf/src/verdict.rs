@@ -7,13 +7,13 @@ use vip_common::{
     Counter, Fence, GroupIndex, IfaceConfig, VipEntry, VipSlot,
     event::{Event, EventKind},
     heartbeat::{Admits, Endpoint},
-    layout::ASKS_MAX,
+    layout::{ASKS_MAX, Gateways},
     verdict::{Class, Verdict, ruling},
 };
 
 use crate::{
     frame::{Frame, Network},
-    heartbeat,
+    gateway, heartbeat,
     packet::{
         arp::{self, Arp, Unread},
         ipv4,
@@ -26,8 +26,15 @@ pub trait Maps {
     fn vip(&self, address: [u8; 4]) -> Option<VipEntry>;
     /// What the fence of the group says now.
     fn fence(&self, group: GroupIndex) -> Fence;
+    /// Is this a VIP of a group whose fence is open now?
+    #[inline(always)]
+    fn is_here(&self, address: [u8; 4]) -> bool {
+        self.vip(address).is_some_and(|vip| self.fence(vip.group).is_open())
+    }
     /// What is known of an interface that the data plane is on.
     fn iface(&self, ifindex: u32) -> Option<IfaceConfig>;
+    /// The VIPs that are gateways on this interface, if any are.
+    fn gateways(&self, ifindex: u32) -> Option<Gateways>;
     /// Is this where the agent listens?
     fn is_agent(&self, endpoint: &Endpoint) -> bool;
     /// What to let in from this endpoint; `None` if no peer of the agent sends from it.
@@ -46,16 +53,25 @@ pub trait Maps {
     fn event(&self, event: Event);
 }
 
-/// A frame that came in from the network.
+/// A frame that came in from the network. `forwards`: would the host forward a packet
+/// with this source to this destination?
 #[inline(always)]
-pub fn ingress<M: Maps>(frame: &Frame, maps: &M, ifindex: u32) -> Verdict {
+pub fn ingress<M: Maps>(
+    frame: &Frame,
+    maps: &M,
+    ifindex: u32,
+    forwards: impl Fn([u8; 4], [u8; 4]) -> bool,
+) -> Verdict {
     match frame.network() {
         Network::Ipv4(offset) => {
             let Some(destination) = ipv4::destination(frame, offset) else { return truncated(maps) };
             if heartbeat::is_kept_out_v4(frame, offset, maps) {
                 return Verdict::Drop;
             }
-            let verdict = gate(maps, destination, Class::IpIn);
+            let Some(vip) = maps.vip(destination) else {
+                return gateway::through(frame, offset, destination, maps, ifindex, forwards);
+            };
+            let verdict = fenced(maps, vip, Class::IpIn);
             if verdict == Verdict::Drop {
                 stale(frame, destination, maps, ifindex);
             }
@@ -126,7 +142,12 @@ pub fn local_in<M: Maps>(destination: [u8; 4], maps: &M) -> Verdict {
 /// Counts a frame about `address` if that is a VIP, and returns the verdict of the table.
 #[inline(always)]
 fn gate<M: Maps>(maps: &M, address: [u8; 4], class: Class) -> Verdict {
-    let Some(vip) = maps.vip(address) else { return Verdict::Pass };
+    maps.vip(address).map_or(Verdict::Pass, |vip| fenced(maps, vip, class))
+}
+
+/// Counts an IP packet about this VIP, and returns the verdict of the table.
+#[inline(always)]
+pub(crate) fn fenced<M: Maps>(maps: &M, vip: VipEntry, class: Class) -> Verdict {
     let ruling = ruling(class, maps.fence(vip.group));
     counted(maps, vip, ruling.counter);
     // A gate never answers, so its verdict is one of two. `ruling.verdict` itself
@@ -255,7 +276,7 @@ fn test(frame: &Frame, offset: usize, packet: &Arp, iface: Option<IfaceConfig>) 
 /// node may not take them: it has missed who holds the VIP. What a switch floods is for
 /// another address, and an ordinary ARP request for all.
 #[inline(always)]
-fn stale<M: Maps>(frame: &Frame, address: [u8; 4], maps: &M, ifindex: u32) {
+pub(crate) fn stale<M: Maps>(frame: &Frame, address: [u8; 4], maps: &M, ifindex: u32) {
     let (Some(to), Some(mac)) = (frame.bytes::<6>(0), frame.bytes::<6>(6)) else { return };
     let (Some(vip), Some(iface)) = (maps.vip(address), maps.iface(ifindex)) else { return };
     // The holder announces it on its own interfaces alone. A frame from a group of hosts is

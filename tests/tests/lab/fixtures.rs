@@ -1,6 +1,7 @@
 //! Packet fixtures through `BPF_PROG_TEST_RUN`: the real programs in the real
 //! kernel, frame in, verdict, bytes and counters out, one row a branch.
 
+mod forwarded;
 mod frames;
 mod heard;
 
@@ -135,7 +136,7 @@ impl Bench {
     /// Gives the VIP another interface of its own.
     fn set_home(&mut self, home: u32) -> Result<()> {
         let group = self.loaded.plane.find_group("db")?.index;
-        self.loaded.plane.put_vips([(IpAddr::from(VIP), group, Site { home, prefix: 0 })])?;
+        self.loaded.plane.put_vips([(IpAddr::from(VIP), group, Site { home, ..Site::default() })])?;
         Ok(())
     }
 
@@ -264,6 +265,8 @@ fn every_cell_of_the_table_of_verdicts() -> Result<()> {
                 }
                 Class::IpOut => (names::PROG_EGRESS, ethernet(&[], 0x0800, &ipv4(VIP, CLIENT, 0, 0))),
                 Class::IpLocal => (names::PROG_LOCAL, ethernet(&[], 0x0800, &ipv4(VIP, VIP, 0, 0))),
+                // It takes a router: `forwarded`.
+                Class::IpForward => continue,
                 Class::IpLocalIn => (names::PROG_LOCAL_IN, ethernet(&[], 0x0800, &ipv4(CLIENT, VIP, 0, 0))),
             };
             let is_ingress = program == names::PROG_INGRESS;

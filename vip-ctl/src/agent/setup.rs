@@ -57,5 +57,5 @@ fn group_setup(
 ) -> GroupSetup {
     let vips: Vec<_> = vips.collect();
     let homes = vips.iter().filter_map(|vip| Some((*vip, homes.get(vip)?.clone()))).collect();
-    GroupSetup { name: name.to_owned(), mode: GroupMode::Cluster, hold, vips, homes }
+    GroupSetup { name: name.to_owned(), mode: GroupMode::Cluster, hold, vips, homes, is_gateway: false }
 }

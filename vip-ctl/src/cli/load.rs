@@ -116,6 +116,7 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
             hold: Duration::ZERO,
             vips: vips.into_iter().collect(),
             homes: args.vip.iter().cloned().collect(),
+            is_gateway: false,
         }]
     };
     let mode = |(name, mode): &(String, Option<Mode>)| (name.clone(), mode.unwrap_or(args.mode));

@@ -39,6 +39,16 @@ pub struct Site {
     pub home: u32,
     /// The length of its subnet's prefix, in bits; 0 for none.
     pub prefix: u8,
+    /// Is it a gateway for hosts there?
+    pub is_gateway: bool,
+}
+
+impl Site {
+    /// The entry of a VIP of this group that is counted there.
+    fn entry(self, group: GroupIndex, slot: VipSlot) -> VipEntry {
+        let flags = if self.is_gateway { VipEntry::GATEWAY } else { 0 };
+        VipEntry { group, slot, home: self.home, prefix: self.prefix.into(), flags }
+    }
 }
 
 impl MapGroup {
@@ -209,8 +219,7 @@ impl DataPlane {
                 .map_err(|e| DataPlaneError::io("clear counters", e))?;
             self.counters.set(slot, zero, 0).map_err(|e| DataPlaneError::map("clear counters", e))?;
             self.heard.set(slot, Heard::default(), 0).map_err(|e| DataPlaneError::map("write a VIP", e))?;
-            let Site { home, prefix } = site;
-            let entry = VipEntry { group, slot: VipSlot(slot), home, prefix: prefix.into() };
+            let entry = site.entry(group, VipSlot(slot));
             self.vips.insert(key, entry, 0).map_err(|e| DataPlaneError::map("write a VIP", e))?;
             there.insert(vip, entry);
             came.push(vip);
@@ -220,7 +229,7 @@ impl DataPlane {
 
     /// Gives a VIP that is there another site.
     fn settle_vip(&mut self, vip: IpAddr, entry: VipEntry, site: Site) -> Result<(), DataPlaneError> {
-        let settled = VipEntry { home: site.home, prefix: site.prefix.into(), ..entry };
+        let settled = site.entry(entry.group, entry.slot);
         if settled == entry {
             return Ok(());
         }

@@ -29,7 +29,7 @@ use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use vip_common::{
     GroupConfig, Heard, IfaceConfig, VipEntry,
     counter::Counters,
-    layout::{GROUPS_MAX, LAYOUT_VERSION, NodeConfig},
+    layout::{GROUPS_MAX, Gateways, LAYOUT_VERSION, NodeConfig},
     names,
 };
 
@@ -52,6 +52,7 @@ pub struct DataPlane {
     counters: PerCpuArray<MapData, Counters>,
     heard: Array<MapData, Heard>,
     ifaces: HashMap<MapData, u32, IfaceConfig>,
+    gateways: HashMap<MapData, u32, Gateways>,
 }
 
 impl DataPlane {
@@ -78,6 +79,7 @@ impl DataPlane {
             counters: typed(names::COUNTERS, Map::PerCpuArray(pinned(dir, names::COUNTERS)?))?,
             heard: typed(names::HEARD, Map::Array(pinned(dir, names::HEARD)?))?,
             ifaces: typed(names::IFACES, Map::HashMap(pinned(dir, names::IFACES)?))?,
+            gateways: typed(names::GATEWAYS, Map::HashMap(pinned(dir, names::GATEWAYS)?))?,
         })
     }
 
@@ -156,6 +158,32 @@ impl DataPlane {
             ifaces.insert(ifindex, iface);
         }
         Ok(ifaces)
+    }
+
+    /// The gateways, by the indices of interfaces.
+    ///
+    /// # Errors
+    /// [`DataPlaneError::Kernel`] if the map can't be read.
+    pub fn gateways(&self) -> Result<BTreeMap<u32, Gateways>, DataPlaneError> {
+        let entries = self.gateways.iter();
+        entries.map(|entry| entry.map_err(|e| DataPlaneError::map("read the gateways", e))).collect()
+    }
+
+    /// Makes these the gateways. Writes what differs.
+    ///
+    /// # Errors
+    /// [`DataPlaneError::Kernel`] if the map can't be read or written.
+    pub fn set_gateways(&mut self, wanted: &BTreeMap<u32, Gateways>) -> Result<(), DataPlaneError> {
+        let there = self.gateways()?;
+        for ifindex in there.keys().filter(|ifindex| !wanted.contains_key(ifindex)) {
+            self.gateways.remove(ifindex).map_err(|e| DataPlaneError::map("forget a gateway", e))?;
+        }
+        for (ifindex, gateways) in wanted.iter().filter(|(ifindex, new)| there.get(ifindex) != Some(new)) {
+            self.gateways
+                .insert(ifindex, gateways, 0)
+                .map_err(|e| DataPlaneError::map("write a gateway", e))?;
+        }
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod asks;
 mod attaching;
+mod gateways;
 pub mod parts;
 pub mod plan;
 mod sites;
@@ -53,6 +54,8 @@ pub struct GroupSetup {
     pub vips: Vec<IpAddr>,
     /// The interface and the prefix of those that have any.
     pub homes: BTreeMap<IpAddr, Home>,
+    /// Are they gateways for hosts there?
+    pub is_gateway: bool,
 }
 
 /// What the node shall have.

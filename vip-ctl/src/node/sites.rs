@@ -16,7 +16,7 @@ use crate::{
 
 /// The site of an entry of the map.
 pub(super) fn of_entry(entry: &VipEntry) -> Site {
-    Site { home: entry.home, prefix: u8::try_from(entry.prefix).unwrap_or(0) }
+    Site { home: entry.home, prefix: u8::try_from(entry.prefix).unwrap_or(0), is_gateway: entry.is_gateway() }
 }
 
 /// The index that an interface has now.
@@ -57,9 +57,10 @@ pub(super) fn of_group(group: &GroupSetup, index_of: impl Fn(&str) -> Option<u32
         let home_index = home.interface.as_deref().map_or(ANYWHERE, |name| {
             *known.entry(name.to_owned()).or_insert_with(|| index_of(name).unwrap_or(NOWHERE))
         });
-        Site { home: home_index, prefix: home.prefix.unwrap_or(0) }
+        Site { home: home_index, prefix: home.prefix.unwrap_or(0), is_gateway: group.is_gateway }
     };
-    let of = |vip: &IpAddr| (*vip, group.homes.get(vip).map(&mut site).unwrap_or_default());
+    let anywhere = Site { is_gateway: group.is_gateway, ..Site::default() };
+    let of = |vip: &IpAddr| (*vip, group.homes.get(vip).map_or(anywhere, &mut site));
     group.vips.iter().map(of).collect()
 }
 
@@ -92,16 +93,21 @@ mod tests {
     fn a_vip_whose_interface_is_away_is_nowhere() {
         let (lan, wan, gone) = (address("10.0.1.12"), address("203.0.113.5"), address("192.0.2.9"));
         let home = |name: &str, prefix| Home { interface: Some(name.to_owned()), prefix };
-        let group = GroupSetup {
+        let mut group = GroupSetup {
             name: "g".into(),
             mode: vip_common::GroupMode::Cluster,
             hold: std::time::Duration::ZERO,
             vips: vec![lan, wan, gone],
             homes: [(wan, home("wan0", Some(29))), (gone, home("gone", None))].into(),
+            is_gateway: false,
         };
-        let sites = of_group(&group, |name| (name == "wan0").then_some(7));
-        let site = |home, prefix| Site { home, prefix };
-        assert_eq!(sites, [(lan, site(ANYWHERE, 0)), (wan, site(7, 29)), (gone, site(NOWHERE, 0))].into());
+        for is_gateway in [false, true] {
+            group.is_gateway = is_gateway;
+            let sites = of_group(&group, |name| (name == "wan0").then_some(7));
+            let site = |home, prefix| Site { home, prefix, is_gateway };
+            let expected = [(lan, site(ANYWHERE, 0)), (wan, site(7, 29)), (gone, site(NOWHERE, 0))];
+            assert_eq!(sites, expected.into());
+        }
     }
 
     #[test]

@@ -72,6 +72,7 @@ impl Node {
     /// Puts on the host what it needs for the VIPs in the map; see [`Host::ensure`].
     pub(super) fn ensure_host(&mut self) -> Result<Vec<String>, NodeError> {
         let vips = self.plane.vips()?;
+        self.write_gateways(&vips)?;
         let mut done = self.host.ensure(&vips, &reach(&self.host, self.plane.dir(), &vips)?)?;
         let foreign = self.foreign(&vips)?;
         let connected = self.host.connect(&foreign.iter().map(|vip| vip.subnet).collect());

@@ -16,8 +16,11 @@ use vip_common::{
 use super::*;
 
 const VIP: [u8; 4] = [10, 0, 1, 12];
+const SECOND: [u8; 4] = [10, 0, 1, 13];
 const OTHER: [u8; 4] = [10, 0, 1, 99];
 const CLIENT: [u8; 4] = [10, 0, 1, 50];
+/// Behind a router.
+const BEYOND: [u8; 4] = [192, 0, 2, 1];
 const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
@@ -27,6 +30,8 @@ const AGENT: Endpoint = Endpoint::v4([10, 0, 1, 10], [27, 165]);
 
 struct Fake {
     fence: Fence,
+    /// Of the group of [`SECOND`], if there is that VIP.
+    second: Option<Fence>,
     agent: Endpoint,
     peers: BTreeMap<Endpoint, Admits>,
     random: u32,
@@ -37,6 +42,10 @@ struct Fake {
     home: u32,
     prefix: u32,
     asks: [[u8; 4]; ASKS_MAX],
+    /// Of the interface [`IFINDEX`].
+    gateways: Option<Gateways>,
+    /// Whom the host would forward packets to.
+    routed: Option<[u8; 4]>,
     counted: RefCell<Vec<(VipSlot, Counter)>>,
     events: RefCell<Vec<Event>>,
     /// The client of which the agent was told last.
@@ -48,6 +57,7 @@ struct Fake {
 fn maps(fence: Fence) -> Fake {
     Fake {
         fence,
+        second: None,
         agent: AGENT,
         peers: BTreeMap::new(),
         random: 1,
@@ -56,6 +66,8 @@ fn maps(fence: Fence) -> Fake {
         home: ANYWHERE,
         prefix: 0,
         asks: [[0; 4]; ASKS_MAX],
+        gateways: None,
+        routed: None,
         counted: RefCell::default(),
         events: RefCell::default(),
         stale: RefCell::default(),
@@ -65,16 +77,24 @@ fn maps(fence: Fence) -> Fake {
 
 impl Maps for Fake {
     fn vip(&self, address: [u8; 4]) -> Option<VipEntry> {
-        let entry = VipEntry { group: GroupIndex(1), slot: SLOT, home: self.home, prefix: self.prefix };
-        (address == VIP).then_some(entry)
+        let entry =
+            VipEntry { group: GroupIndex(1), slot: SLOT, home: self.home, prefix: self.prefix, flags: 0 };
+        let second = VipEntry { group: GroupIndex(2), slot: VipSlot(4), ..entry };
+        match address {
+            VIP => Some(entry),
+            SECOND => self.second.map(|_| second),
+            _ => None,
+        }
     }
     fn fence(&self, group: GroupIndex) -> Fence {
-        assert_eq!(group, GroupIndex(1));
-        self.fence
+        if group == GroupIndex(1) { self.fence } else { self.second.expect("a second group") }
     }
     fn iface(&self, ifindex: u32) -> Option<IfaceConfig> {
         let mac = self.ifaces.get(&ifindex).copied();
         mac.map(|mac| IfaceConfig { mac, flags: self.flags, asks: self.asks })
+    }
+    fn gateways(&self, ifindex: u32) -> Option<Gateways> {
+        self.gateways.filter(|_| ifindex == IFINDEX)
     }
     fn is_agent(&self, endpoint: &Endpoint) -> bool {
         *endpoint == self.agent
@@ -111,6 +131,12 @@ fn ethernet(tags: usize, ethertype: u16, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// The same frame, for our interface's own address.
+fn to_us(mut frame: Vec<u8>) -> Vec<u8> {
+    frame[..6].copy_from_slice(&OUR_MAC);
+    frame
+}
+
 fn arp_packet(op: u16, sender_mac: [u8; 6], sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
     let mut packet = vec![0, 1, 8, 0, 6, 4];
     packet.extend(op.to_be_bytes());
@@ -135,7 +161,7 @@ fn view(bytes: &mut [u8]) -> Frame {
 }
 
 fn run_in(fake: &Fake, bytes: &mut [u8]) -> Verdict {
-    ingress(&view(bytes), fake, IFINDEX)
+    ingress(&view(bytes), fake, IFINDEX, |_, destination| fake.routed == Some(destination))
 }
 
 const FENCES: [Fence; 4] = [Fence::Open, Fence::NoLease, Fence::Expired, Fence::Invalid];
@@ -160,16 +186,23 @@ fn every_cell_of_the_table_is_what_happens() {
             }
             Class::IpIn | Class::IpLocal | Class::IpLocalIn => ethernet(0, 0x0800, &ipv4(CLIENT, VIP)),
             Class::IpOut => ethernet(0, 0x0800, &ipv4(VIP, CLIENT)),
+            Class::IpForward => to_us(ethernet(0, 0x0800, &ipv4(CLIENT, BEYOND))),
         };
         // An open fence writes its answer over the request, so it comes last.
         for fence in FENCES.into_iter().rev() {
             let mut fake = maps(fence);
+            if class == Class::IpForward {
+                fake.gateways = Gateways::of([VIP]);
+                fake.routed = Some(BEYOND);
+            }
             if class == class.elsewhere() {
                 // IP packets don't ask whose interface it is.
                 fake.home = IFINDEX + 1;
             }
             let verdict = match class {
-                Class::ArpRequest | Class::ArpClaim | Class::IpIn => run_in(&fake, &mut frame),
+                Class::ArpRequest | Class::ArpClaim | Class::IpIn | Class::IpForward => {
+                    run_in(&fake, &mut frame)
+                }
                 Class::ArpRequestElsewhere | Class::ArpClaimElsewhere => run_in(&fake, &mut frame),
                 Class::ArpOut | Class::IpOut | Class::ArpOutElsewhere => {
                     egress(&view(&mut frame), &fake, IFINDEX)
@@ -554,5 +587,6 @@ fn what_is_for_the_agent_passes_no_fence_and_what_agents_never_send_goes_on() {
 }
 
 mod elsewhere;
+mod gateway;
 mod heard;
 mod two_vips;

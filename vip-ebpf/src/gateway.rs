@@ -1,0 +1,73 @@
+//! What a gateway's clients send through this host to elsewhere.
+
+use vip_common::{
+    layout::GATEWAYS_MAX,
+    verdict::{Class, Verdict},
+};
+
+use crate::{
+    frame::{ETH_LEN, Frame, VLAN_LEN},
+    packet::ipv4,
+    verdict::{Maps, fenced, stale},
+};
+
+/// The bits of a tag that say which VLAN a frame is in; in none, it is the interface's own.
+const VLAN: u16 = 0x0fff;
+
+/// Holds back an IP packet that the host would forward, where VIPs are gateways on the
+/// interface that it came in by and this node has the lease of none of them. `forwards`:
+/// would the host forward a packet with this source to this destination? It may be slow,
+/// and is asked only where the answer counts.
+///
+/// This is asked before NAT: what is for an address of this host's is none of the
+/// gateway's business, whomever NAT gives it to.
+#[inline(always)]
+pub(crate) fn through<M: Maps>(
+    frame: &Frame,
+    offset: usize,
+    destination: [u8; 4],
+    maps: &M,
+    ifindex: u32,
+    forwards: impl Fn([u8; 4], [u8; 4]) -> bool,
+) -> Verdict {
+    let Some(gateways) = maps.gateways(ifindex) else { return Verdict::Pass };
+    let mut i = 0;
+    while i < GATEWAYS_MAX && gateways.vips[i] != [0; 4] {
+        if maps.is_here(gateways.vips[i]) {
+            return Verdict::Pass;
+        }
+        i += 1;
+    }
+    if !is_for_this_interface(frame, offset, maps, ifindex) {
+        return Verdict::Pass;
+    }
+    // Which of them its sender takes for its gateway, a packet does not say: in time, each of
+    // them is told of that client.
+    let gateway = gateways.any(maps.random());
+    // One that has just gone stays there until the agent writes them anew.
+    let Some(vip) = maps.vip(gateway) else { return Verdict::Pass };
+    let Some(source) = ipv4::source(frame, offset) else { return Verdict::Pass };
+    if !forwards(source, destination) {
+        return Verdict::Pass;
+    }
+    let verdict = fenced(maps, vip, Class::IpForward);
+    if verdict == Verdict::Drop {
+        stale(frame, gateway, maps, ifindex);
+    }
+    verdict
+}
+
+/// Will the host take this frame as one that came in by this very interface? It forwards
+/// what is for the interface's own hardware address; a frame in a VLAN is another
+/// interface's.
+#[inline(always)]
+fn is_for_this_interface<M: Maps>(frame: &Frame, offset: usize, maps: &M, ifindex: u32) -> bool {
+    let is_untagged = match offset {
+        ETH_LEN => true,
+        at if at == ETH_LEN + VLAN_LEN => {
+            frame.bytes::<2>(ETH_LEN).is_some_and(|tag| u16::from_be_bytes(tag) & VLAN == 0)
+        }
+        _ => false,
+    };
+    is_untagged && maps.iface(ifindex).is_none_or(|iface| frame.bytes::<6>(0) == Some(iface.mac))
+}
