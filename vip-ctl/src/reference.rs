@@ -134,6 +134,11 @@ const MEANINGS: &[(&str, &str, &str)] = &[
         "interface",
         "The interface of this node, by name or label, that the group's VIPs are answered and announced on; default: all but those with `announce = false`.",
     ),
+    (
+        "[[group]]",
+        "gateway",
+        "`true`: hosts send through the group's VIPs to elsewhere, and a node without the lease forwards nothing that comes in by the VIPs' interface; default: `false`. See [interfaces.md](interfaces.md#a-vip-that-is-a-gateway).",
+    ),
     ("[[group.vips]]", "address", "The VIP, with or without the length of its subnet's prefix."),
     ("[[group.vips]]", "interface", "As in `[[group]]`, for this VIP."),
     (

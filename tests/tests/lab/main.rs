@@ -12,6 +12,7 @@ mod doctor;
 mod failover;
 mod fixtures;
 mod gates;
+mod gateway;
 mod hooks;
 mod host;
 mod http;

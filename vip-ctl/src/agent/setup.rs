@@ -6,10 +6,9 @@ use vip_common::GroupMode;
 use vip_lease::table::Table;
 
 use crate::{
-    config::Config,
+    config::{Config, Group},
     dataplane::attach,
     engine::Timing,
-    home::Home,
     node::{GroupSetup, Setup},
 };
 
@@ -20,11 +19,10 @@ const VIPS_HEADROOM: u32 = 2;
 /// The node that a configuration needs, with the VIPs that it may answer for now.
 pub fn node_setup(config: &Config, table: &Table) -> Setup {
     let hold = Timing::new(config.cluster.lease).hold;
-    let none = BTreeMap::new();
-    let homes: BTreeMap<_, _> = config.groups.iter().map(|group| (&group.name, &group.homes)).collect();
-    let homes = |name| homes.get(name).copied().unwrap_or(&none);
+    let written: BTreeMap<_, _> = config.groups.iter().map(|group| (&group.name, group)).collect();
     let groups = table.groups().iter();
-    let groups = groups.map(|group| group_setup(&group.name, hold, group.answered(), homes(&group.name)));
+    let groups = groups
+        .map(|group| group_setup(&group.name, hold, group.answered(), written.get(&group.name).copied()));
     let groups: Vec<_> = groups.collect();
     let all = config.groups.iter().map(|group| group.vips.len()).sum::<usize>();
     let vips = u32::try_from(all).unwrap_or(u32::MAX);
@@ -43,9 +41,7 @@ pub fn node_setup(config: &Config, table: &Table) -> Setup {
 /// The groups of a configuration with all of their VIPs.
 pub fn whole_groups(config: &Config) -> Vec<GroupSetup> {
     let hold = Timing::new(config.cluster.lease).hold;
-    let whole = |group: &crate::config::Group| {
-        group_setup(&group.name, hold, group.vips.iter().copied(), &group.homes)
-    };
+    let whole = |group: &Group| group_setup(&group.name, hold, group.vips.iter().copied(), Some(group));
     config.groups.iter().map(whole).collect()
 }
 
@@ -53,9 +49,10 @@ fn group_setup(
     name: &str,
     hold: Duration,
     vips: impl Iterator<Item = IpAddr>,
-    homes: &BTreeMap<IpAddr, Home>,
+    written: Option<&Group>,
 ) -> GroupSetup {
     let vips: Vec<_> = vips.collect();
-    let homes = vips.iter().filter_map(|vip| Some((*vip, homes.get(vip)?.clone()))).collect();
-    GroupSetup { name: name.to_owned(), mode: GroupMode::Cluster, hold, vips, homes, is_gateway: false }
+    let homes = vips.iter().filter_map(|vip| Some((*vip, written?.homes.get(vip)?.clone()))).collect();
+    let is_gateway = written.is_some_and(|group| group.is_gateway);
+    GroupSetup { name: name.to_owned(), mode: GroupMode::Cluster, hold, vips, homes, is_gateway }
 }

@@ -97,10 +97,11 @@ fn build(
         vips.sort_unstable();
         let mut priorities = default.clone();
         priorities.extend(group.priorities.into_iter().map(|(node, priority)| (node.into_inner(), priority)));
-        let GroupDraft { name, preempt, health, hooks: own, .. } = group;
+        let GroupDraft { name, is_gateway, preempt, health, hooks: own, .. } = group;
         let hooks = own.over(&hooks);
         let homes = BTreeMap::new();
-        built.push(Group { name: name?.into_inner(), vips, homes, priorities, preempt, health, hooks });
+        let name = name?.into_inner();
+        built.push(Group { name, vips, homes, is_gateway, priorities, preempt, health, hooks });
     }
     built.sort_by(|a, b| a.name.cmp(&b.name));
     let key_file = path.parent().unwrap_or(Path::new("")).join(cluster.key_file?);

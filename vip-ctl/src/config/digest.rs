@@ -45,7 +45,7 @@ pub(super) fn groups(groups: &[Group]) -> u64 {
     encoder.length(groups.len());
     for group in groups {
         // Interfaces may have other names on each node.
-        let Group { name, vips, homes: _, priorities, preempt, health: _, hooks: _ } = group;
+        let Group { name, vips, homes: _, is_gateway: _, priorities, preempt, health: _, hooks: _ } = group;
         let delay = preempt.map_or(u128::MAX, |delay| delay.as_nanos());
         encoder.text(name).bytes(&delay.to_be_bytes()).length(vips.len());
         for vip in vips {
@@ -59,6 +59,10 @@ pub(super) fn groups(groups: &[Group]) -> u64 {
         for (node, priority) in chosen {
             encoder.text(node).bytes(&[*priority]);
         }
+    }
+    // Without any, the digest is that of versions that know none.
+    for group in groups.iter().filter(|group| group.is_gateway) {
+        encoder.text(&group.name);
     }
     encoder.finish()
 }

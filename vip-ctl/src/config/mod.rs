@@ -159,6 +159,8 @@ pub struct Group {
     pub vips: Vec<IpAddr>,
     /// The interface and the prefix on this node of those of them that have any.
     pub homes: BTreeMap<IpAddr, Home>,
+    /// Are they gateways, through which hosts send to elsewhere?
+    pub is_gateway: bool,
     /// The priority of every node that can hold, by its name; higher is preferred.
     pub priorities: BTreeMap<String, u8>,
     /// How long a node of higher priority must have been ready before it takes

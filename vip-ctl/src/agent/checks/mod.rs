@@ -203,6 +203,7 @@ mod tests {
             name: "db".into(),
             vips: Vec::new(),
             homes: BTreeMap::new(),
+            is_gateway: false,
             priorities: BTreeMap::new(),
             preempt: None,
             hooks: crate::config::Hooks::default(),

@@ -294,6 +294,7 @@ mod tests {
             name: name.into(),
             vips: Vec::new(),
             homes: BTreeMap::new(),
+            is_gateway: false,
             priorities: BTreeMap::new(),
             preempt: None,
             hooks: crate::config::Hooks::default(),

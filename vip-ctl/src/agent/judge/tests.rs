@@ -101,6 +101,7 @@ fn groups(count: usize) -> Vec<Group> {
         name: format!("g{number:05}"),
         vips: Vec::new(),
         homes: BTreeMap::new(),
+        is_gateway: false,
         priorities: BTreeMap::new(),
         preempt: None,
         hooks: Hooks::default(),

@@ -66,6 +66,7 @@ pub(super) fn meaning(config: &Config, files: &[String]) -> Value {
             "name": group.name,
             "vips": group.vips.iter().map(IpAddr::to_string).collect::<Vec<_>>(),
             "homes": group.homes.iter().map(home).collect::<BTreeMap<_, _>>(),
+            "gateway": group.is_gateway,
             "priority": group.priorities,
             "preempt_delay_ms": group.preempt.map(|delay| delay.as_millis()),
             "checks": group.health.checks.iter().map(check).collect::<Vec<_>>(),
@@ -171,6 +172,9 @@ fn group_text(out: &mut String, group: &Group) {
         .map_or_else(|| "no preemption".to_owned(), |delay| format!("preemption after {}", time(delay)));
     // Writing to a string does not fail.
     let _ = writeln!(out, "group {}: {}", group.name, vips.join(", "));
+    if group.is_gateway {
+        let _ = writeln!(out, "  gateway: without the lease, nothing that comes in there is forwarded");
+    }
     let _ = writeln!(out, "  priority {}; {preempt}", priorities.join(", "));
     for check in &group.health.checks {
         let Check { name, kind, interval, timeout, rise, fall } = check;

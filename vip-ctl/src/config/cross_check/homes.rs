@@ -6,6 +6,9 @@ use std::{
     ops::Range,
 };
 
+use toml::Spanned;
+use vip_common::layout::GATEWAYS_MAX;
+
 use crate::{
     config::{
         sections::{GroupDraft, HomeDraft, ThisNode},
@@ -61,7 +64,31 @@ pub(super) fn resolve(
             report.add(vip.span(), message);
         }
     }
+    gateways(interfaces.iter().filter(|name| !silent.contains(*name)), groups, &homes, report);
     homes
+}
+
+/// Refuses more gateways on an interface than the programs look at.
+fn gateways<'a>(
+    announcing: impl Iterator<Item = &'a String>,
+    groups: &[GroupDraft],
+    homes: &BTreeMap<IpAddr, Home>,
+    report: &mut Report<'_>,
+) {
+    for name in announcing {
+        let is_here = |vip: &&Spanned<IpAddr>| {
+            let own = homes.get(vip.get_ref()).and_then(|home| home.interface.as_ref());
+            own.is_none_or(|own| own == name)
+        };
+        let all = groups.iter().filter(|group| group.is_gateway).flat_map(|group| &group.vips);
+        if let Some(vip) = all.filter(is_here).nth(GATEWAYS_MAX) {
+            let message = format!(
+                "{} is one gateway too many on {name}, which can have {GATEWAYS_MAX}: put it into a group without gateway = true",
+                vip.get_ref()
+            );
+            return report.add(vip.span(), message);
+        }
+    }
 }
 
 /// The interface that a VIP names, by its name or label.

@@ -27,6 +27,8 @@ pub(in crate::config) struct GroupDraft {
     pub(in crate::config) vips: Vec<Spanned<IpAddr>>,
     /// What is said of where they belong.
     pub(in crate::config) homes: Vec<(IpAddr, HomeDraft)>,
+    /// Are they gateways?
+    pub(in crate::config) is_gateway: bool,
     /// By node: where the file names it, and its priority.
     pub(in crate::config) priorities: Vec<(Spanned<String>, u8)>,
     pub(in crate::config) preempt: Option<Duration>,
@@ -68,6 +70,7 @@ pub(super) fn group_draft(section: &Section<'_>, report: &mut Report<'_>) -> Gro
         }
         vips.push(vip);
     }
+    let is_gateway = section.boolean("gateway", report).is_some_and(Spanned::into_inner);
     let preempts = section.boolean("preempt", report).is_some_and(Spanned::into_inner);
     let delay = delay_of(section, "preempt_delay", report);
     // A wrong or misspelt preempt was reported already.
@@ -83,7 +86,8 @@ pub(super) fn group_draft(section: &Section<'_>, report: &mut Report<'_>) -> Gro
     let preempt = preempts.then(|| delay.unwrap_or(PREEMPT_DELAY_DEFAULT));
     let (priorities, health) = (priorities(section, report), health::of_group(section, &vips, report));
     let hooks = hooks::read(section, "[group.hooks]", report);
-    GroupDraft { name, vips, homes, priorities, preempt, health, hooks, span: section.span.clone() }
+    let span = section.span.clone();
+    GroupDraft { name, vips, homes, is_gateway, priorities, preempt, health, hooks, span }
 }
 
 /// The VIPs, each as a string or as a table with its interface.

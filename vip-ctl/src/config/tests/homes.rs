@@ -97,3 +97,29 @@ fn homes_that_there_are_not() {
     vip.toml:27:9: 10.0.1.20 would be announced nowhere: take announce = false off one of this node's interfaces
     "#);
 }
+
+#[test]
+fn a_group_of_gateways_is_told_and_its_nodes_agree() {
+    let with = |key: &str| edited(&[("preempt = false", key)]);
+    let config = good(&with("gateway = true"));
+    let are: Vec<_> = config.groups.iter().map(|group| (group.name.as_str(), group.is_gateway)).collect();
+    assert_eq!(are, [("cache", false), ("db", true)]);
+    let (plain, off) = (good(&with("")), good(&with("gateway = false")));
+    assert_eq!(plain.groups_digest(), off.groups_digest());
+    assert_ne!(plain.groups_digest(), config.groups_digest());
+    let found = errors(&with("gateway = \"eth0\""));
+    insta::assert_snapshot!(found, @r#"vip.toml:24:11: gateway is true or false, and "eth0" is a string: write gateway = true, or gateway = false"#);
+    // Eight on each interface; where a VIP names none, it is on all.
+    let many = |count: u8| {
+        let vips: Vec<_> = (1..=count).map(|last| format!("\"10.0.3.{last}\"")).collect();
+        let own = ", { address = \"10.0.1.13\", interface = \"eth0\" }]\ngateway = true";
+        edited(&[
+            ("interface = \"eth0\"", "interface = [\"eth0\", \"eth1\"]"),
+            ("vips = [\"10.0.1.20\"]", &format!("vips = [{}{own}", vips.join(", "))),
+        ])
+    };
+    let config = good(&many(7).replace("\"10.0.1.12\", \"10.0.1.13\"", "\"10.0.1.12\""));
+    assert!(config.groups.iter().any(|group| group.is_gateway && group.vips.len() == 8));
+    let found = errors(&many(8).replace("\"10.0.1.12\", \"10.0.1.13\"", "\"10.0.1.12\""));
+    insta::assert_snapshot!(found, @"vip.toml:27:117: 10.0.1.13 is one gateway too many on eth0, which can have 8: put it into a group without gateway = true");
+}

@@ -118,6 +118,7 @@ fn all_that_there_is_is_understood() {
                     10.0.1.20,
                 ],
                 homes: {},
+                is_gateway: false,
                 priorities: {
                     "db-a": 100,
                     "db-b": 100,
@@ -144,6 +145,7 @@ fn all_that_there_is_is_understood() {
                     10.0.1.13,
                 ],
                 homes: {},
+                is_gateway: false,
                 priorities: {
                     "db-a": 150,
                     "db-b": 100,
@@ -225,6 +227,7 @@ fn the_least_that_can_be_said_has_the_documented_defaults() {
                     192.0.2.80,
                 ],
                 homes: {},
+                is_gateway: false,
                 priorities: {
                     "db-b": 100,
                 },

@@ -37,6 +37,7 @@ pub(in crate::config) const KEYS: &[(&str, &[&str])] = &[
             "name",
             "vips",
             "interface",
+            "gateway",
             "priority",
             "preempt",
             "preempt_delay",
