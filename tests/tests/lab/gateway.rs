@@ -128,6 +128,9 @@ fn moved(nic: Nic) -> Result<()> {
     routers.passes("the first has the lease")?;
     routers.moves_to(second)?;
     routers.is_held_back("the second has the lease")?;
+    let doctor = first.run(&["doctor", "--config", &first.config_file().to_string_lossy()])?;
+    let doctor = String::from_utf8(doctor.stdout)?;
+    ensure!(doctor.contains("without a lease of its gateways"), "{doctor}");
     counts(first, "ip_forward_drop_no_lease")?;
     // Only what comes from the LAN: the server's answers come by the first.
     routers.believes(second, "permanent")?;

@@ -9,6 +9,7 @@ mod clock;
 mod conntrack;
 mod ethtool;
 mod files;
+mod gateways;
 pub mod homes;
 mod interfaces;
 mod kernel;
@@ -167,6 +168,7 @@ pub fn examine(config_path: &Path, named: bool, paths: &Paths, status: Option<&S
     if patient.can_hold() {
         interfaces::examine(&patient, &mut found);
         homes::examine(&patient, &mut found);
+        gateways::examine(&patient, &mut found);
         ways_in::examine(&patient, &mut found);
         settings::examine(&patient, &mut found);
         others::examine(&patient, &mut found);

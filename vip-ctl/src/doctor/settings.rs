@@ -38,7 +38,7 @@ pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
 }
 
 /// A setting of an interface, or of all.
-fn value(interface: &str, name: &str) -> Option<u32> {
+pub(super) fn value(interface: &str, name: &str) -> Option<u32> {
     // An interface's dot is a slash for sysctl(8), but not in /proc.
     fs::read_to_string(format!("{CONF}/{interface}/{name}")).ok()?.trim().parse().ok()
 }
