@@ -162,7 +162,7 @@ fn an_upgrade_goes_on_in_the_same_process_and_moves_nothing() -> Result<()> {
     let (start, good) = (clock::now(), std::fs::read_to_string(node.config_file())?);
     node.write_config(&good.replace(&format!("\"{}:", node.address()), "\"10.77.9.9:"))?;
     kill(pid, Signal::SIGUSR2)?;
-    let told = || node.log_tail().contains("could not listen on 10.77.9.9");
+    let told = || node.has_logged("could not listen on 10.77.9.9");
     ensure!(wait_until(start.plus(PATIENCE), told), "{}", node.log_tail());
     node.write_config(&good)?;
     rig.expect_calm(start, node.name())?;

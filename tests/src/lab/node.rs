@@ -444,6 +444,12 @@ impl Node {
         self.dir.join("agent.log")
     }
 
+    /// Has the agent said this, however long ago?
+    #[must_use]
+    pub fn has_logged(&self, what: &str) -> bool {
+        std::fs::read_to_string(self.log_file()).is_ok_and(|log| log.contains(what))
+    }
+
     /// The last lines of the agent's output, indented.
     #[must_use]
     pub fn log_tail(&self) -> String {

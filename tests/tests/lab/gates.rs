@@ -124,7 +124,7 @@ fn a_gate_comes_before_the_programs_of_others_and_stays_there() -> Result<()> {
         let is_mended =
             || on_egress(node).is_ok_and(|names| names.first().is_some_and(|n| n == names::PROG_EGRESS));
         ensure!(wait_until(clock::now().plus(PATIENCE), is_mended), "{}", node.log_tail());
-        ensure!(node.log_tail().contains("another program comes before ours"), "{}", node.log_tail());
+        ensure!(node.has_logged("another program comes before ours"), "{}", node.log_tail());
     }
     assert_eq!((lab.wait_holder(GROUP, PATIENCE)?.name(), epoch()?), (&*holder, before));
     Ok(())

@@ -166,11 +166,7 @@ fn who_puts_a_vip_on_an_interface_is_told_and_reaches_no_client_by_it() -> Resul
     let says = format!("{VIP} is an address of {INTERFACE}");
     let warns = || node.status().is_ok_and(|status| status.warnings.iter().any(|w| w.contains(&says)));
     ensure!(wait_until(clock::now().plus(PATIENCE), warns), "status: {:?}", node.status()?.warnings);
-    ensure!(
-        wait_until(clock::now().plus(PATIENCE), || node.log_tail().contains(&says)),
-        "{}",
-        node.log_tail()
-    );
+    ensure!(wait_until(clock::now().plus(PATIENCE), || node.has_logged(&says)), "{}", node.log_tail());
     let doctor = node.run(&["doctor", "-q"])?;
     ensure!(String::from_utf8_lossy(&doctor.stdout).contains(&says), "{doctor:?}");
     for client in [&lab.client()?.ns, node.ns()] {
@@ -214,7 +210,7 @@ fn an_interface_that_leaves_the_configuration_is_left_alone() -> Result<()> {
     node.kill_agent()?;
     node.write_config(&config)?;
     node.start_agent()?;
-    let says = |what: &str| node.log_tail().contains(what);
+    let says = |what: &str| node.has_logged(what);
     if node.bpf_dir().join("links").join(names::PROG_LOCAL_IN).exists() {
         let left = wait_until(clock::now().plus(PATIENCE), || has_spare().is_ok_and(|has| !has));
         ensure!(left && says("took the programs off spare"), "{}", node.log_tail());
@@ -507,7 +503,7 @@ fn the_watchdog_ends_an_agent_whose_keeper_hangs_and_no_slow_disk_does() -> Resu
         "fed while the keeper hangs: {}",
         node.log_tail()
     );
-    ensure!(std::fs::read_to_string(node.log_file())?.contains("the keeper hangs"), "{}", node.log_tail());
+    ensure!(node.has_logged("the keeper hangs"), "{}", node.log_tail());
     Ok(())
 }
 

@@ -167,7 +167,7 @@ fn plain_http_is_for_loopback_and_a_busy_port_costs_no_lease() -> Result<()> {
     lab.wait_holder(GROUP, PATIENCE)?;
     let holds = || node.run(&["promote", GROUP]).is_ok_and(|output| output.status.success());
     ensure!(wait_until(clock::now().plus(PATIENCE), holds), "it holds although the port of its API is busy");
-    ensure!(node.log_tail().contains("HTTP can't be served"), "{}", node.log_tail());
+    ensure!(node.has_logged("HTTP can't be served"), "{}", node.log_tail());
     drop(taken);
     let served = wait_until(clock::now().plus(PATIENCE), || {
         connect(node, at)
