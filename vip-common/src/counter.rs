@@ -17,7 +17,7 @@ macro_rules! counters {
             /// Which frames: `arp_request`, `ip_in`, `arp_out`, `ip_out`, `ip_local`, `ip_local_in`, `ip_forward`, `arp_claim`, `heartbeat`, `frame`.
             #[must_use]
             pub const fn class(self) -> &'static str { match self { $(Self::$name => $class,)+ } }
-            /// What was done: `answer`, `pass` or `drop`.
+            /// What was done: `answer`, `pass`, `drop` or `steer`.
             #[must_use]
             pub const fn verdict(self) -> &'static str { match self { $(Self::$name => $verdict,)+ } }
             /// Why.
@@ -56,6 +56,9 @@ counters! {
     IpInExpired = ("ip_in", "drop", "expired"),
     /// IP packet to the VIP, dropped: the lease word can't be one.
     IpInInvalid = ("ip_in", "drop", "invalid"),
+    /// IP packet to the VIP that a client has sent to this node by mistake, sent on to the
+    /// holder.
+    IpInSteered = ("ip_in", "steer", "other_node"),
     /// ARP with the VIP as sender, let out.
     ArpOutPassed = ("arp_out", "pass", "lease"),
     /// ARP with the VIP as sender, held back: no lease.
@@ -95,6 +98,8 @@ counters! {
     IpForwardExpired = ("ip_forward", "drop", "expired"),
     /// The same: the lease word can't be one.
     IpForwardInvalid = ("ip_forward", "drop", "invalid"),
+    /// IP packet of a gateway's client to elsewhere, sent on to the gateway's holder.
+    IpForwardSteered = ("ip_forward", "steer", "other_node"),
     /// Frame from the network that ends before its headers do (slot 0 only: it
     /// names no VIP).
     FrameTruncated = ("frame", "pass", "truncated"),

@@ -2,6 +2,8 @@
 //!
 //! Addresses are big-endian byte arrays, as on the wire.
 
+use crate::lease::BootNs;
+
 /// Raised whenever a map's key, value or meaning changes. Programs are only
 /// replaced under maps of the same number.
 pub const LAYOUT_VERSION: u32 = 7;
@@ -20,6 +22,8 @@ pub const EVENTS_BYTES: u32 = 65_536;
 pub const ASKS_MAX: usize = 8;
 /// VIPs of an interface that can be gateways.
 pub const GATEWAYS_MAX: usize = 8;
+/// Nodes that a cluster can have (a power of two).
+pub const NODES_MAX: usize = 32;
 /// Bytes that a group's name can have.
 pub const GROUP_NAME_LEN: usize = 32;
 
@@ -217,6 +221,65 @@ impl Gateways {
     }
 }
 
+/// Value of the `HOLDERS` map, whose key is the [`GroupIndex`]: the node that holds the
+/// group, as this node's agent sees it. No fence asks for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Holder(pub u64);
+
+impl Holder {
+    /// Nobody, as far as is known.
+    pub const NOBODY: Self = Self(0);
+
+    /// The node with this number, below [`NODES_MAX`].
+    #[must_use]
+    pub const fn node(number: u8) -> Self {
+        Self(number as u64 + 1)
+    }
+}
+
+/// A hardware address as a number: zero is none.
+#[inline(always)]
+#[must_use]
+pub const fn mac_word([a, b, c, d, e, f]: [u8; 6]) -> u64 {
+    u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+}
+
+/// Value of the `HOPS` map, whose key is an interface's index: where the cluster's other
+/// nodes are on its segment. Written anew all the time while the agent lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Hops {
+    /// Until when it is true, in nanoseconds of CLOCK_BOOTTIME.
+    pub until_ns: u64,
+    /// The [`mac_word`] of each node, by its number; zero where it has none there.
+    pub macs: [u64; NODES_MAX],
+}
+
+impl Hops {
+    /// Where to send a frame on that `from` has sent to this node by mistake, both as a
+    /// [`mac_word`]; zero where nobody knows. One of the nodes has sent it on already, if it
+    /// is from there: none goes from node to node.
+    #[inline(always)]
+    #[must_use]
+    pub const fn towards(&self, holder: Holder, from: u64, now: BootNs) -> u64 {
+        if holder.0 == 0 || now.0 > self.until_ns {
+            return 0;
+        }
+        // Without a branch: the verifier would go each way each time.
+        let (mut is_node, mut i) = (0, 0);
+        while i < NODES_MAX {
+            is_node |= (self.macs[i] ^ from).wrapping_sub(1) >> 63;
+            i += 1;
+        }
+        // The mask is for the verifier, which does not know that there are no more nodes.
+        let number = (holder.0 - 1) & (NODES_MAX as u64 - 1);
+        #[expect(clippy::cast_possible_truncation, reason = "below 32")]
+        let mac = self.macs[number as usize];
+        if is_node == 0 { mac } else { 0 }
+    }
+}
+
 /// Value of the `HEARD` map, at the VIP's [`VipSlot`]: what a node without the lease has
 /// heard of the VIP from other hosts. Written by several CPUs at once: it can mix two
 /// frames.
@@ -263,4 +326,43 @@ pub struct SkbOffsets {
     pub status: u16,
     /// The IPv4 destination that the first packet of a connection had before NAT.
     pub destination: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: BootNs = BootNs(1_000);
+    const CLIENT: u64 = mac_word([2, 0, 0, 0, 0, 9]);
+
+    fn mac(number: u8) -> u64 {
+        mac_word([2, 0, 0, 0, 1, number])
+    }
+
+    /// Of nodes 0, 2 and the last that there can be.
+    fn hops() -> Hops {
+        let mut hops = Hops { until_ns: NOW.0, ..Hops::default() };
+        for number in [0, 2, 31] {
+            hops.macs[usize::from(number)] = mac(number);
+        }
+        hops
+    }
+
+    #[test]
+    fn a_frame_goes_to_the_holder_as_long_as_that_is_known() {
+        for number in [0, 2, 31] {
+            assert_eq!(hops().towards(Holder::node(number), CLIENT, NOW), mac(number));
+        }
+        let unknown = [Holder::NOBODY, Holder::node(1), Holder::node(30)];
+        assert!(unknown.iter().all(|holder| hops().towards(*holder, CLIENT, NOW) == 0));
+        assert_eq!(hops().towards(Holder::node(2), CLIENT, BootNs(NOW.0 + 1)), 0);
+        assert_eq!(Hops::default().towards(Holder::node(2), CLIENT, BootNs(0)), 0);
+    }
+
+    #[test]
+    fn none_goes_from_node_to_node() {
+        for from in [0, 2, 31] {
+            assert_eq!(hops().towards(Holder::node(2), mac(from), NOW), 0);
+        }
+    }
 }

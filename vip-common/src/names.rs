@@ -15,6 +15,10 @@ pub const HEARD: &str = "HEARD";
 pub const IFACES: &str = "IFACES";
 /// Map: interface index → [`crate::layout::Gateways`].
 pub const GATEWAYS: &str = "GATEWAYS";
+/// Map: u32 group index → [`crate::layout::Holder`]. A memory-mapped array.
+pub const HOLDERS: &str = "HOLDERS";
+/// Map: interface index → [`crate::layout::Hops`].
+pub const HOPS: &str = "HOPS";
 /// Map: 0 → [`crate::layout::NodeConfig`].
 pub const NODE: &str = "NODE";
 /// Map: 0 → the agent's [`crate::heartbeat::Endpoint`].
@@ -25,8 +29,9 @@ pub const PEERS: &str = "PEERS";
 pub const EVENTS: &str = "EVENTS";
 
 /// Every map that is pinned.
-pub const MAPS: &[&str] =
-    &[LEASES, GROUPS, VIPS_V4, COUNTERS, HEARD, IFACES, GATEWAYS, HEARTBEAT, PEERS, NODE, EVENTS];
+pub const MAPS: &[&str] = &[
+    LEASES, GROUPS, VIPS_V4, COUNTERS, HEARD, IFACES, GATEWAYS, HOLDERS, HOPS, HEARTBEAT, PEERS, NODE, EVENTS,
+];
 
 /// Program: the way in, on XDP.
 pub const PROG_INGRESS: &str = "vip_ingress";

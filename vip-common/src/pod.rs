@@ -5,7 +5,8 @@ use crate::{
     event::Event,
     heartbeat::{Admission, Endpoint},
     layout::{
-        Gateways, GroupConfig, GroupIndex, Heard, IfaceConfig, NodeConfig, SkbOffsets, VipEntry, VipSlot,
+        Gateways, GroupConfig, GroupIndex, Heard, Holder, Hops, IfaceConfig, NodeConfig, SkbOffsets,
+        VipEntry, VipSlot,
     },
     lease::Lease,
 };
@@ -27,6 +28,8 @@ pod!(
     GroupConfig,
     GroupIndex,
     Heard,
+    Holder,
+    Hops,
     IfaceConfig,
     Lease,
     NodeConfig,

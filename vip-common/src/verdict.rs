@@ -97,6 +97,9 @@ pub enum Verdict {
     Drop,
     /// Turn it into its answer, and send that back out where the frame came from.
     Answer,
+    /// Send it on to the holder, out where it came from. No fence says so: a frame that is
+    /// to be dropped may be sent on instead.
+    Steer,
 }
 
 /// A cell of the table.
@@ -232,6 +235,7 @@ mod tests {
             Verdict::Pass => "pass",
             Verdict::Drop => "drop",
             Verdict::Answer => "answer",
+            Verdict::Steer => "steer",
         };
         let reason = match (class, fence) {
             (class, _) if is_elsewhere(class) => "other_interface",
@@ -314,6 +318,8 @@ mod tests {
                 (_, _) if counter.reason() == "other_interface" => 4,
                 // Would be answered, if the interface's MAC were known.
                 (Counter::ArpRequestNoMac, _) | (_, "frame" | "heartbeat") => 0,
+                // Would be dropped, if nobody knew the holder.
+                (Counter::IpInSteered | Counter::IpForwardSteered, _) => 0,
                 (_, _) => 1,
             };
             let cells = cells_of.get(&(counter as usize)).copied().unwrap_or(0);

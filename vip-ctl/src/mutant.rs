@@ -94,6 +94,8 @@ vip_lease::mutants! {
     FarBelieved = "prober-believes-of-a-network-what-it-hears-in-another";
     /// One peer that hears nothing outvotes all that do.
     OneCondemns = "prober-is-condemned-by-one";
+    /// Frames are sent on to a node whose data plane is not heard.
+    SteersUnheard = "prober-steers-to-whom-it-does-not-hear";
     /// Repairs wait until the keeper has no notices any more.
     RepairsLate = "keeper-repairs-only-when-idle";
     /// The memory is only written when something else happens.

@@ -83,6 +83,11 @@ const MEANINGS: &[(&str, &str, &str)] = &[
         "self_test",
         "What follows where most peers on the segment hear this host and not its data plane: `\"release\"` (the default), it takes nothing over on that interface, and gives what it holds there to a node that is heard; `\"alarm\"`, it is told; `\"off\"`, nobody is asked. See [interfaces.md](interfaces.md#do-answers-arrive).",
     ),
+    (
+        "[node]",
+        "steer",
+        "`true` (the default): what a client that has missed a move sends to this node goes on to the holder; `false`: it is dropped. See [frames.md](frames.md).",
+    ),
     ("[cluster]", "name", "The cluster's name; datagrams of another one are rejected."),
     (
         "[cluster]",

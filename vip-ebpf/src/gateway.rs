@@ -8,7 +8,7 @@ use vip_common::{
 use crate::{
     frame::{ETH_LEN, Frame, VLAN_LEN},
     packet::ipv4,
-    verdict::{Maps, fenced, stale},
+    verdict::{Maps, arrived},
 };
 
 /// The bits of a tag that say which VLAN a frame is in; in none, it is the interface's own.
@@ -50,11 +50,7 @@ pub(crate) fn through<M: Maps>(
     if !forwards(source, destination) {
         return Verdict::Pass;
     }
-    let verdict = fenced(maps, vip, Class::IpForward);
-    if verdict == Verdict::Drop {
-        stale(frame, gateway, maps, ifindex);
-    }
-    verdict
+    arrived(frame, offset, gateway, vip, Class::IpForward, maps, ifindex)
 }
 
 /// Will the host take this frame as one that came in by this very interface? It forwards

@@ -9,6 +9,7 @@ pub mod frame;
 mod gateway;
 pub mod heartbeat;
 pub mod packet;
+mod steer;
 pub mod verdict;
 
 pub use frame::Frame;

@@ -4,7 +4,6 @@
 //! In a flood the log loses nearly every line: what matters is a counter or an
 //! event as well.
 
-use aya_ebpf::EbpfContext;
 use aya_log_ebpf::info;
 use vip_common::{
     Counter, Fence, GroupIndex, IfaceConfig, VipEntry, VipSlot,
@@ -17,19 +16,45 @@ use vip_ebpf::Maps;
 use crate::maps::KernelMaps;
 
 /// [`KernelMaps`], which write to the frame log.
-pub struct LoggedMaps<'a, C> {
-    /// What the kernel gave the program.
-    pub ctx: &'a C,
+pub struct LoggedMaps {
     /// The interface that the frame came in by.
     pub ifindex: u32,
 }
 
-impl<C: EbpfContext> Maps for LoggedMaps<'_, C> {
+// Global functions, which the verifier looks at once, and not again wherever a program
+// writes a line. The kernel wants a number back.
+
+// SAFETY: nothing else has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn vip_log_frame(ifindex: u32, address: u32) -> u64 {
+    info!((), "interface {}: a frame for {:i}", ifindex, address);
+    0
+}
+
+// SAFETY: nothing else has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn vip_log_fence(group: u32, fence: u32) -> u64 {
+    match fence {
+        OPEN => info!((), "group {}: open", group),
+        NO_LEASE => info!((), "group {}: no lease", group),
+        EXPIRED => info!((), "group {}: the lease has run out", group),
+        _ => info!((), "group {}: the lease can't be one", group),
+    }
+    0
+}
+
+const OPEN: u32 = Fence::Open as u32;
+const NO_LEASE: u32 = Fence::NoLease as u32;
+const EXPIRED: u32 = Fence::Expired as u32;
+
+impl Maps for LoggedMaps {
     #[inline(always)]
     fn vip(&self, address: [u8; 4]) -> Option<VipEntry> {
         let found = KernelMaps.vip(address);
         if found.is_some() {
-            info!(self.ctx, "interface {}: a frame for {:i}", self.ifindex, u32::from_be_bytes(address));
+            vip_log_frame(self.ifindex, u32::from_be_bytes(address));
         }
         found
     }
@@ -37,12 +62,7 @@ impl<C: EbpfContext> Maps for LoggedMaps<'_, C> {
     #[inline(always)]
     fn fence(&self, group: GroupIndex) -> Fence {
         let fence = KernelMaps.fence(group);
-        match fence {
-            Fence::Open => info!(self.ctx, "group {}: open", group.0),
-            Fence::NoLease => info!(self.ctx, "group {}: no lease", group.0),
-            Fence::Expired => info!(self.ctx, "group {}: the lease has run out", group.0),
-            Fence::Invalid => info!(self.ctx, "group {}: the lease can't be one", group.0),
-        }
+        vip_log_fence(group.0, fence as u32);
         fence
     }
 
@@ -56,6 +76,11 @@ impl<C: EbpfContext> Maps for LoggedMaps<'_, C> {
     #[inline(always)]
     fn iface(&self, ifindex: u32) -> Option<IfaceConfig> {
         KernelMaps.iface(ifindex)
+    }
+
+    #[inline(always)]
+    fn next_hop(&self, group: GroupIndex, ifindex: u32, from: [u8; 6]) -> Option<[u8; 6]> {
+        KernelMaps.next_hop(group, ifindex, from)
     }
 
     #[inline(always)]

@@ -12,7 +12,9 @@ use vip_common::{
     event::Event,
     fence,
     heartbeat::{Admission, Admits, Endpoint, PEERS_MAX},
-    layout::{EVENTS_BYTES, GROUPS_MAX, Gateways, IFACES_MAX, NodeConfig, VIPS_DEFAULT},
+    layout::{
+        EVENTS_BYTES, GROUPS_MAX, Gateways, Holder, Hops, IFACES_MAX, NodeConfig, VIPS_DEFAULT, mac_word,
+    },
 };
 use vip_ebpf::Maps;
 
@@ -36,6 +38,12 @@ static IFACES: HashMap<u32, IfaceConfig> = HashMap::with_max_entries(IFACES_MAX,
 
 #[map]
 static GATEWAYS: HashMap<u32, Gateways> = HashMap::with_max_entries(IFACES_MAX, 0);
+
+#[map]
+static HOLDERS: Array<Holder> = Array::with_max_entries(GROUPS_MAX, BPF_F_MMAPABLE);
+
+#[map]
+static HOPS: HashMap<u32, Hops> = HashMap::with_max_entries(IFACES_MAX, 0);
 
 #[map]
 static HEARTBEAT: Array<Endpoint> = Array::with_max_entries(1, 0);
@@ -122,6 +130,14 @@ impl Maps for KernelMaps {
     }
 
     #[inline(always)]
+    fn next_hop(&self, group: GroupIndex, ifindex: u32, from: [u8; 6]) -> Option<[u8; 6]> {
+        match vip_next_hop(group.0, ifindex, mac_word(from)).to_be_bytes() {
+            [0, 0, 0, 0, 0, 0, 0, 0] => None,
+            [_, _, mac @ ..] => Some(mac),
+        }
+    }
+
+    #[inline(always)]
     fn is_agent(&self, endpoint: &Endpoint) -> bool {
         HEARTBEAT.get(0) == Some(endpoint)
     }
@@ -190,4 +206,21 @@ impl Maps for KernelMaps {
             self.count(VipSlot::NODE, Counter::EventLost);
         }
     }
+}
+
+/// [`Maps::next_hop`], with MACs as numbers, of which zero is none. A global function, which
+/// the verifier looks at once, and not again in each state of each program.
+// SAFETY: nothing else has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn vip_next_hop(group: u32, ifindex: u32, from: u64) -> u64 {
+    let (Some(holder), Some(hops)) = (HOLDERS.get_ptr(group), HOPS.get_ptr(ifindex)) else { return 0 };
+    // SAFETY: it points into an array map, which lives as long as the program; an aligned
+    // word that is only ever stored whole.
+    let holder = unsafe { core::ptr::read_volatile(holder) };
+    // SAFETY: a helper without arguments.
+    let now = BootNs(unsafe { bpf_ktime_get_boot_ns() });
+    // SAFETY: the value is numbers; a concurrent update can at worst mix a node's old and
+    // new MAC for one frame.
+    unsafe { &*hops }.towards(holder, from, now)
 }

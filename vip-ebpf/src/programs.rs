@@ -43,7 +43,7 @@ pub fn vip_ingress(ctx: XdpContext) -> u32 {
 /// The way in, with a frame log.
 #[xdp(frags)]
 pub fn vip_ingress_logged(ctx: XdpContext) -> u32 {
-    incoming(&ctx, &LoggedMaps { ctx: &ctx, ifindex: ifindex_of(&ctx) })
+    incoming(&ctx, &LoggedMaps { ifindex: ifindex_of(&ctx) })
 }
 
 /// The way in at tcx or clsact, where XDP can't answer: on top of bonds, VLANs and
@@ -57,7 +57,7 @@ pub fn vip_ingress_tc(ctx: TcContext) -> i32 {
 /// The same, with a frame log.
 #[classifier]
 pub fn vip_ingress_tc_logged(ctx: TcContext) -> i32 {
-    incoming_tc(&ctx, &LoggedMaps { ctx: &ctx, ifindex: ifindex_of_tc(&ctx) })
+    incoming_tc(&ctx, &LoggedMaps { ifindex: ifindex_of_tc(&ctx) })
 }
 
 /// The interface that the frame came in by.
@@ -96,7 +96,7 @@ fn incoming_tc(ctx: &TcContext, maps: &impl Maps) -> i32 {
     match ingress(&frame, maps, ifindex, forwards) {
         Verdict::Pass => TC_NEXT,
         Verdict::Drop => TC_DROP,
-        Verdict::Answer => {
+        Verdict::Answer | Verdict::Steer => {
             // SAFETY: a helper that takes numbers. Without flags it returns what follows.
             let _ = unsafe { bpf_redirect(ifindex, 0) };
             TC_REDIRECT
@@ -126,7 +126,7 @@ fn incoming(ctx: &XdpContext, maps: &impl Maps) -> u32 {
     match ingress(&frame, maps, ifindex, forwards) {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
-        Verdict::Answer => xdp_action::XDP_TX,
+        Verdict::Answer | Verdict::Steer => xdp_action::XDP_TX,
     }
 }
 
@@ -152,7 +152,7 @@ fn outgoing(ctx: &TcContext, verdict: impl Fn(&Frame) -> Verdict) -> i32 {
     // call; the pointers are read after the last call that can move it.
     let frame = unsafe { Frame::new(ctx.data(), ctx.data_end()) };
     match verdict(&frame) {
-        Verdict::Pass | Verdict::Answer => TC_NEXT,
+        Verdict::Pass | Verdict::Answer | Verdict::Steer => TC_NEXT,
         Verdict::Drop => TC_DROP,
     }
 }

@@ -18,6 +18,7 @@ use crate::{
         arp::{self, Arp, Unread},
         ipv4,
     },
+    steer,
 };
 
 /// The maps, as the verdicts see them.
@@ -33,6 +34,8 @@ pub trait Maps {
     }
     /// What is known of an interface that the data plane is on.
     fn iface(&self, ifindex: u32) -> Option<IfaceConfig>;
+    /// Where to send a frame of this group on that `from` has sent to this interface by mistake.
+    fn next_hop(&self, group: GroupIndex, ifindex: u32, from: [u8; 6]) -> Option<[u8; 6]>;
     /// The VIPs that are gateways on this interface, if any are.
     fn gateways(&self, ifindex: u32) -> Option<Gateways>;
     /// Is this where the agent listens?
@@ -71,11 +74,7 @@ pub fn ingress<M: Maps>(
             let Some(vip) = maps.vip(destination) else {
                 return gateway::through(frame, offset, destination, maps, ifindex, forwards);
             };
-            let verdict = fenced(maps, vip, Class::IpIn);
-            if verdict == Verdict::Drop {
-                stale(frame, destination, maps, ifindex);
-            }
-            verdict
+            arrived(frame, offset, destination, vip, Class::IpIn, maps, ifindex)
         }
         Network::Arp(offset) => match arp::read(frame, offset) {
             Ok(packet) => arp_in(frame, offset, &packet, maps, ifindex),
@@ -87,6 +86,32 @@ pub fn ingress<M: Maps>(
         Network::Truncated => truncated(maps),
         Network::Tagged => tagged(maps),
     }
+}
+
+/// An IP packet from the network, to a VIP or through it, which is `address`. What a client
+/// sends to this node by mistake goes on to the holder.
+#[inline(always)]
+pub(crate) fn arrived<M: Maps>(
+    frame: &Frame,
+    offset: usize,
+    address: [u8; 4],
+    vip: VipEntry,
+    class: Class,
+    maps: &M,
+    ifindex: u32,
+) -> Verdict {
+    let ruling = ruling(class, maps.fence(vip.group));
+    if ruling.verdict != Verdict::Drop {
+        counted(maps, vip, ruling.counter);
+        return Verdict::Pass;
+    }
+    if stale(frame, address, maps, ifindex) && steer::on(frame, offset, vip.group, maps, ifindex) {
+        let is_through = matches!(class, Class::IpForward);
+        maps.count(vip.slot, if is_through { Counter::IpForwardSteered } else { Counter::IpInSteered });
+        return Verdict::Steer;
+    }
+    counted(maps, vip, ruling.counter);
+    Verdict::Drop
 }
 
 /// A frame that is about to leave towards the network. One that can't be read is
@@ -142,12 +167,7 @@ pub fn local_in<M: Maps>(destination: [u8; 4], maps: &M) -> Verdict {
 /// Counts a frame about `address` if that is a VIP, and returns the verdict of the table.
 #[inline(always)]
 fn gate<M: Maps>(maps: &M, address: [u8; 4], class: Class) -> Verdict {
-    maps.vip(address).map_or(Verdict::Pass, |vip| fenced(maps, vip, class))
-}
-
-/// Counts an IP packet about this VIP, and returns the verdict of the table.
-#[inline(always)]
-pub(crate) fn fenced<M: Maps>(maps: &M, vip: VipEntry, class: Class) -> Verdict {
+    let Some(vip) = maps.vip(address) else { return Verdict::Pass };
     let ruling = ruling(class, maps.fence(vip.group));
     counted(maps, vip, ruling.counter);
     // A gate never answers, so its verdict is one of two. `ruling.verdict` itself
@@ -274,19 +294,22 @@ fn test(frame: &Frame, offset: usize, packet: &Arp, iface: Option<IfaceConfig>) 
 
 /// Tells the agent of a client that sends a VIP's frames to this very interface, while this
 /// node may not take them: it has missed who holds the VIP. What a switch floods is for
-/// another address, and an ordinary ARP request for all.
+/// another address, and an ordinary ARP request for all. Is this such a frame?
 #[inline(always)]
-pub(crate) fn stale<M: Maps>(frame: &Frame, address: [u8; 4], maps: &M, ifindex: u32) {
-    let (Some(to), Some(mac)) = (frame.bytes::<6>(0), frame.bytes::<6>(6)) else { return };
-    let (Some(vip), Some(iface)) = (maps.vip(address), maps.iface(ifindex)) else { return };
+fn stale<M: Maps>(frame: &Frame, address: [u8; 4], maps: &M, ifindex: u32) -> bool {
+    let (Some(to), Some(mac)) = (frame.bytes::<6>(0), frame.bytes::<6>(6)) else { return false };
+    let (Some(vip), Some(iface)) = (maps.vip(address), maps.iface(ifindex)) else { return false };
     // The holder announces it on its own interfaces alone. A frame from a group of hosts is
     // forged: to answer it would tell all of them.
     let is_here = iface.mac == to && vip.is_at_home(ifindex, iface);
-    if mac[0] & 1 != 0 || !is_here || !maps.may_tell(vip.slot, mac) {
-        return;
+    if mac[0] & 1 != 0 || !is_here {
+        return false;
     }
-    let kind = EventKind::Stale as u32;
-    maps.event(Event { kind, group: vip.group, ifindex, vip: address, mac, pad: [0; 2] });
+    if maps.may_tell(vip.slot, mac) {
+        let kind = EventKind::Stale as u32;
+        maps.event(Event { kind, group: vip.group, ifindex, vip: address, mac, pad: [0; 2] });
+    }
+    true
 }
 
 /// Judges the claim in an ARP packet, if its sender claims a VIP as its own.

@@ -103,6 +103,8 @@ pub struct LabSpec {
     pub cluster: String,
     /// What the nodes' interfaces are; clients have a veth.
     pub nic: Nic,
+    /// Whether nodes send on to the holder what clients send to them by mistake.
+    pub steers: bool,
     /// The `vip-ctl` to run; none for a lab without vip.
     pub vip_ctl: Option<PathBuf>,
 }
@@ -120,6 +122,7 @@ impl LabSpec {
             lease,
             cluster: String::new(),
             nic: Nic::Veth,
+            steers: true,
             vip_ctl,
         }
     }
@@ -136,6 +139,13 @@ impl LabSpec {
     #[must_use]
     pub fn on(mut self, nic: Nic) -> Self {
         self.nic = nic;
+        self
+    }
+
+    /// The same with nodes that send nothing on.
+    #[must_use]
+    pub fn without_steering(mut self) -> Self {
+        self.steers = false;
         self
     }
 
@@ -413,10 +423,11 @@ impl Drop for Lab {
 /// The configuration of `node`, as `vip-ctl agent --config` reads it.
 fn config_text(spec: &LabSpec, lab: &Lab, node: &Node) -> String {
     let mut text = format!(
-        "[node]\nname = \"{}\"\ninterface = \"{INTERFACE}\"\n{}\n\
+        "[node]\nname = \"{}\"\ninterface = \"{INTERFACE}\"\n{}{}\n\
          [cluster]\nname = \"lab\"\nkey_file = \"{}\"\nlease = \"{}\"\n{}",
         node.name(),
         spec.nic.config(),
+        if spec.steers { "" } else { "steer = false\n" },
         lab.key_file().display(),
         humantime::format_duration(spec.lease),
         spec.cluster,

@@ -286,12 +286,12 @@ fn every_cell_of_the_table_of_verdicts() -> Result<()> {
                 let ruling = ruling(class, fence);
                 let expected = match (ruling.verdict, is_ingress) {
                     (Verdict::Drop, false) if is_netfilter => NF_DROP,
-                    (Verdict::Pass | Verdict::Answer, false) if is_netfilter => NF_ACCEPT,
+                    (Verdict::Pass | Verdict::Answer | Verdict::Steer, false) if is_netfilter => NF_ACCEPT,
                     (Verdict::Pass, true) => XDP_PASS,
                     (Verdict::Drop, true) => XDP_DROP,
-                    (Verdict::Answer, true) => XDP_TX,
+                    (Verdict::Answer | Verdict::Steer, true) => XDP_TX,
                     (Verdict::Drop, false) => TC_DROP,
-                    (Verdict::Pass | Verdict::Answer, false) => TC_NEXT,
+                    (Verdict::Pass | Verdict::Answer | Verdict::Steer, false) => TC_NEXT,
                 };
                 assert_eq!(
                     (returned, rose),

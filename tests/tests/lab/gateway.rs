@@ -35,7 +35,8 @@ struct Routers {
 
 impl Routers {
     fn new(nic: Nic, is_gateway: bool) -> Result<Self> {
-        let lab = Lab::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)).with_witness().on(nic))?;
+        let spec = LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)).with_witness().on(nic);
+        let lab = Lab::new(&spec.without_steering())?;
         let wan = Wan::new(&lab)?;
         for (router, last) in lab.candidates().zip(3..) {
             router.ns().ip(&format!("addr add 203.0.113.{last}/29 dev {}", Wan::interface(router)))?;
@@ -209,7 +210,7 @@ fn a_router_without_the_lease_is_a_host_as_before() -> Result<()> {
     let (first, second) = routers.start()?;
     ensure!(first.name() == routers.lab.nodes()[0].name(), "{} holds", first.name());
     nft(
-        first,
+        first.ns(),
         &format!(
             "table ip nat {{ chain out {{ type nat hook postrouting priority srcnat; \
              ip saddr 172.31.1.0/24 oifname {INTERFACE} masquerade; }}; \

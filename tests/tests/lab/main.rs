@@ -32,6 +32,7 @@ mod second_ways_in;
 mod security;
 mod silent;
 mod stale;
+mod steered;
 mod suppressed;
 mod the_lab;
 mod translated;

@@ -18,7 +18,7 @@ const BOUND: Duration = Duration::from_secs(5);
 
 /// A planned move that the client is told nothing of.
 fn planned(nic: Nic) -> Result<()> {
-    let spec = LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)).on(nic);
+    let spec = LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)).on(nic).without_steering();
     let rig = Rig::start(Lab::new(&spec)?, &spec, ArpProbes::Off, |_| ())?;
     let before = rig.holder()?.name().to_owned();
     rig.lab.keep_broadcasts_from_client(true)?;

@@ -30,7 +30,7 @@ struct Suppressing {
 impl Suppressing {
     /// The holder announces the VIP again each `refresh`.
     fn new(refresh: &str) -> Result<Self> {
-        let spec = LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?));
+        let spec = LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)).without_steering();
         let lab = Lab::new(&spec)?;
         for node in lab.nodes() {
             let config = std::fs::read_to_string(node.config_file())?;

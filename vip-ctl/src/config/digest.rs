@@ -20,6 +20,7 @@ pub(super) fn digest(config: &Config) -> u64 {
         startup_delay: _,
         garp: _,
         self_test: _,
+        steer: _,
         interfaces: _,
         modes: _,
         silent: _,

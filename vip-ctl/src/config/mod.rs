@@ -90,6 +90,8 @@ pub struct Config {
     pub garp: Garp,
     /// What follows where this node's answers do not arrive at its peers.
     pub self_test: SelfTest,
+    /// Does it send on to the holder what clients send to it by mistake?
+    pub steer: bool,
     /// The interfaces to attach the data plane to; never empty on a node that can
     /// hold.
     pub interfaces: Vec<String>,
@@ -278,6 +280,7 @@ impl Config {
             ("[node] mode", self.modes != next.modes),
             ("[node] garp_*", self.garp != next.garp),
             ("[node] self_test", self.self_test != next.self_test),
+            ("[node] steer", self.steer != next.steer),
             ("[[node.interface]] announce", self.silent != next.silent),
             ("[node] startup_delay", self.startup_delay != next.startup_delay),
             ("[api]", self.api != next.api),

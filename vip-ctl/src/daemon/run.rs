@@ -289,7 +289,8 @@ fn prober_links(
     judge: Sender<Heard>,
 ) -> prober::Links {
     let nodes = config.cluster.nodes.iter().map(|node| (NodeId(node.id), node.name.clone())).collect();
-    prober::Links { asker: asker.clone(), inbox, judge, nodes, self_test: config.self_test }
+    let (self_test, steer) = (config.self_test, config.steer);
+    prober::Links { asker: asker.clone(), inbox, judge, nodes, self_test, steer }
 }
 
 /// From here on there are leases: if a step fails, the agent hands them over.

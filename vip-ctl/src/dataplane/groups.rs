@@ -14,7 +14,7 @@ use vip_common::{
     BootNs, Fence, GroupConfig, GroupIndex, GroupMode, Heard, Lease, VipEntry, VipSlot,
     counter::Counters,
     fence,
-    layout::{GROUP_NAME_LEN, GROUPS_MAX},
+    layout::{GROUP_NAME_LEN, GROUPS_MAX, Holder},
 };
 
 use super::{DataPlane, DataPlaneError};
@@ -148,6 +148,7 @@ impl DataPlane {
                     let index =
                         free.next().ok_or(DataPlaneError::Full { what: "group", limit: GROUPS_MAX })?;
                     self.leases.clear(index);
+                    self.note_holder(index, Holder::NOBODY);
                     index
                 }
             };
@@ -175,6 +176,7 @@ impl DataPlane {
         }
         for group in groups {
             self.leases.clear(*group);
+            self.note_holder(*group, Holder::NOBODY);
         }
         for (vip, entry) in self.vips()? {
             if groups.contains(&entry.group) {

@@ -74,6 +74,16 @@ impl<T: Pod> Mapped<T> {
     }
 }
 
+impl<T> Mapped<T> {
+    /// The word at `index`, of an array of words that everybody stores whole.
+    pub(super) fn word(&self, index: u32) -> &AtomicU64 {
+        assert!(index < self.len && size_of::<T>() == 8, "{index} is beyond an array of words");
+        // SAFETY: within the mapping, aligned to eight, alive as long as
+        // `self`, and everybody accesses it atomically.
+        unsafe { AtomicU64::from_ptr(self.start.as_ptr().cast::<u64>().add(index as usize)) }
+    }
+}
+
 impl<T> Drop for Mapped<T> {
     fn drop(&mut self) {
         // SAFETY: the mapping that `new` made, and nobody can use it any more.
@@ -115,9 +125,6 @@ impl LeaseTable {
     }
 
     fn word(&self, group: GroupIndex) -> &AtomicU64 {
-        assert!(group.0 < self.words.len, "group {} is beyond the lease map", group.0);
-        // SAFETY: within the mapping, aligned to eight, alive as long as
-        // `self`, and everybody accesses it atomically.
-        unsafe { AtomicU64::from_ptr(self.words.start.as_ptr().cast::<u64>().add(group.0 as usize)) }
+        self.words.word(group.0)
     }
 }

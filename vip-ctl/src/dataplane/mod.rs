@@ -17,6 +17,7 @@ pub mod load;
 pub mod local_in;
 mod object;
 pub mod observe;
+mod steer;
 mod syscalls;
 
 use std::{
@@ -29,7 +30,7 @@ use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use vip_common::{
     GroupConfig, Heard, IfaceConfig, VipEntry,
     counter::Counters,
-    layout::{GROUPS_MAX, Gateways, LAYOUT_VERSION, NodeConfig},
+    layout::{GROUPS_MAX, Gateways, Hops, LAYOUT_VERSION, NodeConfig},
     names,
 };
 
@@ -53,6 +54,8 @@ pub struct DataPlane {
     heard: Array<MapData, Heard>,
     ifaces: HashMap<MapData, u32, IfaceConfig>,
     gateways: HashMap<MapData, u32, Gateways>,
+    holders: steer::HolderTable,
+    hops: HashMap<MapData, u32, Hops>,
 }
 
 impl DataPlane {
@@ -80,6 +83,8 @@ impl DataPlane {
             heard: typed(names::HEARD, Map::Array(pinned(dir, names::HEARD)?))?,
             ifaces: typed(names::IFACES, Map::HashMap(pinned(dir, names::IFACES)?))?,
             gateways: typed(names::GATEWAYS, Map::HashMap(pinned(dir, names::GATEWAYS)?))?,
+            holders: steer::HolderTable::new(&pinned(dir, names::HOLDERS)?)?,
+            hops: typed(names::HOPS, Map::HashMap(pinned(dir, names::HOPS)?))?,
         })
     }
 

@@ -1,10 +1,12 @@
-//! IPv4 (RFC 791): the addresses of a packet, and where its UDP header is.
+//! IPv4 (RFC 791): the addresses of a packet, where its UDP header is, and one step on its way.
 
 use super::udp;
 use crate::frame::Frame;
 
 const FRAGMENT_AT: usize = 6;
+const TTL_AT: usize = 8;
 const PROTOCOL_AT: usize = 9;
+const CHECKSUM_AT: usize = 10;
 const SOURCE_AT: usize = 12;
 const DESTINATION_AT: usize = 16;
 
@@ -39,4 +41,27 @@ pub fn udp(frame: &Frame, offset: usize) -> Option<usize> {
         && frame.bytes(offset) == Some([PLAIN])
         && frame.bytes(offset + FRAGMENT_AT).is_some_and(|[high, low]| high & FRAGMENT_HIGH == 0 && low == 0);
     is_plain.then_some(offset + PLAIN_LEN)
+}
+
+/// Takes one from the time to live of the packet at `offset` (RFC 1812, 5.3.1), with the
+/// header's checksum (RFC 1624); false, and nothing is changed, if none would be left.
+#[inline(always)]
+#[must_use]
+pub fn step(frame: &Frame, offset: usize) -> bool {
+    let (Some(ttl), Some(checksum)) =
+        (frame.at::<u8>(offset + TTL_AT), frame.at::<[u8; 2]>(offset + CHECKSUM_AT))
+    else {
+        return false;
+    };
+    // SAFETY: `at` checked the bounds; bytes have no alignment.
+    unsafe {
+        if *ttl <= 1 {
+            return false;
+        }
+        *ttl -= 1;
+        // The time to live is the high byte of its word; all ones are zero.
+        let sum = u16::from_be_bytes(*checksum) as u32 + 0x0100;
+        *checksum = (((sum + (sum >= 0xffff) as u32) & 0xffff) as u16).to_be_bytes();
+    }
+    true
 }

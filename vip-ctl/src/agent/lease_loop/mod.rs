@@ -34,6 +34,7 @@ use tokio::sync::oneshot;
 use vip_common::{
     BootNs, GroupIndex, Lease,
     event::{Event, EventKind},
+    layout::Holder,
 };
 use vip_lease::{Core, HookAsk, Io, LeaseNotice, Parts};
 
@@ -193,6 +194,14 @@ impl Io for Doer {
     }
 
     fn tell(&mut self, notice: LeaseNotice) {
+        if let LeaseNotice::Changed { transition, .. } = &notice
+            && let Some(plane) = &self.plane
+            && let Some(index) = plane.index.get(transition.group)
+        {
+            // Here, since the keeper may be busy when clients err most.
+            let holder = transition.holder.map_or(Holder::NOBODY, |node| Holder::node(node.0));
+            plane.maps.note_holder(*index, holder);
+        }
         // The other end is gone only when the process ends.
         let _ = self.tell.send(Notice::Lease(notice));
     }

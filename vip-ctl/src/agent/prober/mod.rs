@@ -197,6 +197,7 @@ impl Prober {
             warn!(group, %vip, more, "nobody answers for a VIP of a group that this node does not hold");
         }
         let goes_on = self.ways.turn(now, &ground.ends, &self.socket, board);
+        self.plane.set_hops(&self.ways.hops(now))?;
         self.ground = Some(ground);
         Ok(goes_on)
     }

@@ -69,6 +69,8 @@ struct Test {
     /// Has the host's stack answered in this round, and has the data plane?
     stack: bool,
     plane: bool,
+    /// The interfaces by which the data plane answered in the last round that it did.
+    via: BTreeSet<u32>,
     misses: u8,
     /// What was found last, and when.
     found: Option<(bool, BootNs)>,
@@ -135,7 +137,12 @@ impl Segment {
         for ((_, own), test) in &mut self.tests {
             if test.mac == mac && test.by.contains(&by) {
                 test.stack |= *own == address;
-                test.plane |= IfaceConfig::test_address(mac) == address.octets();
+                if IfaceConfig::test_address(mac) == address.octets() {
+                    if !std::mem::replace(&mut test.plane, true) {
+                        test.via.clear();
+                    }
+                    test.via.insert(by);
+                }
             }
         }
     }
@@ -169,6 +176,15 @@ impl Segment {
         is_told.then(|| self.silent_by(own, now, |_| true).is_empty())
     }
 
+    /// The peers whose data plane is heard by each interface, and where: a frame that is
+    /// sent there arrives.
+    pub(super) fn neighbours(&self, now: BootNs) -> impl Iterator<Item = (u32, NodeId, [u8; 6])> {
+        let is_heard =
+            move |test: &Test| test.arrives(now) == Some(true) || mutant::is(Mutant::SteersUnheard);
+        let heard = self.tests.iter().filter(move |(_, test)| is_heard(test));
+        heard.flat_map(|((node, _), test)| test.via.iter().map(|by| (*by, *node, test.mac)))
+    }
+
     /// Do the test answers of this peer arrive, in the subnet of that interface? Another
     /// network says nothing of this one.
     fn hears(&self, peer: NodeId, own: Own, now: BootNs) -> bool {
@@ -189,7 +205,17 @@ impl Segment {
 
 impl Test {
     const fn new(mac: [u8; 6], next: BootNs) -> Self {
-        Self { mac, by: Vec::new(), asked: None, next, stack: false, plane: false, misses: 0, found: None }
+        Self {
+            mac,
+            by: Vec::new(),
+            asked: None,
+            next,
+            stack: false,
+            plane: false,
+            via: BTreeSet::new(),
+            misses: 0,
+            found: None,
+        }
     }
 
     fn arrives(&self, now: BootNs) -> Option<bool> {

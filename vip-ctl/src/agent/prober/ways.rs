@@ -6,10 +6,14 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr},
     sync::mpsc::{Receiver, Sender, TryRecvError},
+    time::Duration,
 };
 
 use tracing::{info, warn};
-use vip_common::{BootNs, IfaceConfig};
+use vip_common::{
+    BootNs, IfaceConfig,
+    layout::{Hops, mac_word},
+};
 
 use super::segment::{Own, Question, Segment};
 use crate::{
@@ -26,6 +30,10 @@ use crate::{
     host::is_on_link,
 };
 
+/// For how long frames are sent on after the last word of where to: no dead agent's word
+/// lasts, and a busy one's does.
+const HOPS_HOLD: Duration = Duration::from_secs(3);
+
 /// What the prober has of the other threads.
 pub struct Links {
     /// To the lease loop, which speaks with the peers.
@@ -38,6 +46,8 @@ pub struct Links {
     pub nodes: BTreeMap<NodeId, String>,
     /// What follows from silence.
     pub self_test: SelfTest,
+    /// Whether to send on what is another node's.
+    pub steer: bool,
 }
 
 /// See the module.
@@ -102,6 +112,23 @@ impl Ways {
             self.tell(heard, board);
         }
         true
+    }
+
+    /// Where the data plane sends frames on that are another node's: by the index of the
+    /// interface that they came in by. True for some seconds.
+    pub(super) fn hops(&self, now: BootNs) -> BTreeMap<u32, Hops> {
+        let mut hops: BTreeMap<u32, Hops> = BTreeMap::new();
+        if !self.links.steer {
+            return hops;
+        }
+        for (by, node, mac) in self.segment.neighbours(now) {
+            let there = hops.entry(by).or_default();
+            there.until_ns = now.plus(HOPS_HOLD).0;
+            if let Some(place) = there.macs.get_mut(usize::from(node.0)) {
+                *place = mac_word(mac);
+            }
+        }
+        hops
     }
 
     /// Peers that say nothing for a moment take nothing back: this process, or all of them,

@@ -66,6 +66,7 @@ pub(super) fn document(table: &DeTable<'_>, has_more: bool, report: &mut Report<
             startup_delay: Duration::ZERO,
             garp: garp::Garp::default(),
             self_test: self_test::SelfTest::default(),
+            steer: true,
             span: 0..0,
         },
     };

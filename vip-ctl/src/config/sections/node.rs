@@ -42,6 +42,7 @@ pub(in crate::config) struct ThisNode {
     pub(in crate::config) startup_delay: Duration,
     pub(in crate::config) garp: Garp,
     pub(in crate::config) self_test: SelfTest,
+    pub(in crate::config) steer: bool,
     pub(in crate::config) span: Range<usize>,
 }
 
@@ -69,9 +70,10 @@ pub(super) fn this_node(section: &Section<'_>, report: &mut Report<'_>) -> ThisN
     let startup_delay = delay_of(section, "startup_delay", report).unwrap_or_default();
     let garp = garp::read(section, report);
     let self_test = self_test::read(section, report).unwrap_or_default();
+    let steer = self_test::read_steer(section, self_test, report);
     let mut written = Written::default();
     let interfaces = interfaces(section, &mut written, report);
-    ThisNode { name, interfaces, written, startup_delay, garp, self_test, span: section.span.clone() }
+    ThisNode { name, interfaces, written, startup_delay, garp, self_test, steer, span: section.span.clone() }
 }
 
 /// The interface that only this host can reach.

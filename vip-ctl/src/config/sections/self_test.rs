@@ -29,3 +29,15 @@ pub(super) fn read(section: &Section<'_>, report: &mut Report<'_>) -> Option<Sel
         }
     }
 }
+
+/// Reads `steer`: whether this node sends on to the holder what clients send to it by
+/// mistake. Where the other nodes are, the test says.
+pub(super) fn read_steer(section: &Section<'_>, self_test: SelfTest, report: &mut Report<'_>) -> bool {
+    let given = section.boolean("steer", report);
+    let is_tested = self_test != SelfTest::Off;
+    if let Some(given) = given.as_ref().filter(|given| *given.get_ref() && !is_tested) {
+        let message = "steer = true takes the self-test, which finds where the other nodes are: leave out self_test = \"off\", or steer";
+        report.add(given.span(), message.to_owned());
+    }
+    is_tested && given.is_none_or(|given| *given.get_ref())
+}

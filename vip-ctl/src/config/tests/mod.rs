@@ -76,6 +76,7 @@ fn all_that_there_is_is_understood() {
             interval: None,
         },
         self_test: Release,
+        steer: true,
         interfaces: [
             "eth0",
         ],
@@ -196,6 +197,7 @@ fn the_least_that_can_be_said_has_the_documented_defaults() {
             interval: None,
         },
         self_test: Release,
+        steer: true,
         interfaces: [
             "eth0",
             "bond0.12",
@@ -454,11 +456,11 @@ fn preemption_and_delays_are_read() {
         (
             "interface = \"eth0\"",
             "interface = \"eth0\"\nstartup_delay = \"10s\"\ngarp_master_refresh = \"0s\"\ngarp_interval = \"5ms\"\n\
-             self_test = \"alarm\"",
+             self_test = \"alarm\"\nsteer = false",
         ),
     ]));
     let garp = Garp { refresh: None, interval: Some(Duration::from_millis(5)), ..Garp::default() };
-    assert_eq!((config.garp, config.self_test), (garp, SelfTest::Alarm));
+    assert_eq!((config.garp, config.self_test, config.steer), (garp, SelfTest::Alarm, false));
     let preempt: Vec<_> = config.groups.iter().map(|group| group.preempt).collect();
     assert_eq!(preempt, [Some(Duration::from_secs(5)), Some(PREEMPT_DELAY_DEFAULT)]);
     assert_eq!(config.startup_delay, Duration::from_secs(10));

@@ -148,6 +148,13 @@ fn announcements_that_are_too_fast_or_too_slow() {
 }
 
 #[test]
+fn steering_without_knowing_where_to() {
+    let keys = "interface = \"eth0\"\nself_test = \"off\"\nsteer = true";
+    let found = errors(&edited(&[("interface = \"eth0\"", keys)]));
+    insta::assert_snapshot!(found, @r#"vip.toml:5:9: steer = true takes the self-test, which finds where the other nodes are: leave out self_test = "off", or steer"#);
+}
+
+#[test]
 fn pair_with_a_witness_and_a_choice_that_is_none() {
     let found = errors(&edited(&[("lease = \"200ms\"", "lease = \"200ms\"\npair = \"take\"")]));
     insta::assert_snapshot!(found, @"vip.toml:9:8: pair is for two nodes without a witness, and this cluster has 3 voters: remove it; with three voters a majority decides, and no cut makes two holders");

@@ -25,6 +25,7 @@ pub(in crate::config) const KEYS: &[(&str, &[&str])] = &[
             "garp_master_refresh",
             "garp_interval",
             "self_test",
+            "steer",
         ],
     ),
     ("[[node.interface]]", &["name", "mode", "label", "announce"]),

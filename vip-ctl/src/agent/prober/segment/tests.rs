@@ -236,3 +236,17 @@ fn what_was_found_of_a_former_process_is_forgotten() {
     peer.hear(NodeId(1), &Paths::default(), &BTreeSet::new(), now);
     assert_eq!(peer.say(now.plus(SAY)).unwrap().get(&NodeId(1)), None);
 }
+
+#[test]
+fn frames_go_on_to_nodes_whose_data_plane_is_heard() {
+    let mut cluster = Cluster::new(4);
+    cluster.run(SECOND * 3);
+    let of_first = |cluster: &Cluster| -> Vec<_> {
+        cluster.nodes[&1].neighbours(cluster.now).map(|(by, node, mac)| (by, node.0, mac)).collect()
+    };
+    let all = [2, 3, 4].map(|node| (IFINDEX, node, mac(node)));
+    assert_eq!(of_first(&cluster), all);
+    let mut cluster = cluster.lose(2, &[1], Lost::Plane).lose(3, &[1], Lost::All);
+    cluster.run(FRESH + SECOND * 2);
+    assert_eq!(of_first(&cluster), all[2..]);
+}
