@@ -2,8 +2,9 @@
 //! Counting is [`crate::tally`]'s.
 //!
 //! Test programs are built by cargo and run from here, one after the other: so
-//! each has an exit code of its own, and those that make network namespaces run
-//! their tests one by one, and are run anew for each of their modules.
+//! each has an exit code of its own. One that makes network namespaces runs its tests
+//! one by one, and is run anew for each of its modules; some modules at a time, since
+//! tests of real programs mostly wait.
 //!
 //! A lab test that fails while the machine was seen to stand still is run once
 //! more, and both runs are told. What it says of safety is never run again.
@@ -14,10 +15,15 @@ use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 
 use crate::{
     build::{self, Artifact, Warnings},
@@ -41,6 +47,13 @@ const LIMIT: Duration = Duration::from_secs(20 * 60);
 /// From here on a stall explains that a lease ran out: half of the shortest
 /// one that the lab's tests use, apart from the busy test, which measures itself.
 const STALL: Duration = Duration::from_millis(250);
+
+/// Modules that measure how fast something is: nothing runs beside them.
+const ALONE: [&str; 2] = ["bench", "demo"];
+
+/// How many modules run at a time at most, on as many CPUs. Most of a lab test's time nobody
+/// does anything: two of them keep two CPUs half busy.
+const LANES_MAX: usize = 2;
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args, Default)]
@@ -92,8 +105,17 @@ pub(crate) fn all(place: &Place, args: &TestArgs) -> anyhow::Result<Tally> {
     // Quick ones first; those with namespaces last.
     programs.sort_by_key(|program| (program.kind == "test", program.manifest.clone(), program.name.clone()));
     for program in &programs {
-        for part in parts(program, args)? {
-            tally.add(run_part(place, program, &part, &vip_ctl, args)?);
+        let runner = Runner { place, program, vip_ctl: &vip_ctl, args };
+        let (alone, beside) = parts(program, args)?.into_iter().partition::<Vec<_>, _>(Part::is_alone);
+        if beside.len() < 2 {
+            for part in beside.iter().chain(&alone) {
+                tally.add(runner.run(part, &mut say)?);
+            }
+        } else {
+            tally.add(runner.run_beside(beside)?);
+            for part in &alone {
+                tally.add(runner.run(part, &mut say)?);
+            }
         }
     }
     tally.add(run_doc_tests(place, args)?);
@@ -135,6 +157,24 @@ enum Part {
     Module { name: String, tests: Vec<String> },
 }
 
+impl Part {
+    /// Does it measure how fast something is, so that nothing may run beside it?
+    fn is_alone(&self) -> bool {
+        match self {
+            Self::All => true,
+            Self::Module { name, .. } => ALONE.contains(&&**name),
+        }
+    }
+
+    /// How many tests it has.
+    fn len(&self) -> usize {
+        match self {
+            Self::All => 0,
+            Self::Module { tests, .. } => tests.len(),
+        }
+    }
+}
+
 /// An integration test is run a module at a time: a crash of one costs the others nothing.
 fn parts(program: &Artifact, args: &TestArgs) -> anyhow::Result<Vec<Part>> {
     if program.kind != "test" {
@@ -159,38 +199,110 @@ fn parse_modules(list: &str) -> BTreeMap<String, Vec<String>> {
     modules
 }
 
-fn run_part(
-    place: &Place,
-    program: &Artifact,
-    part: &Part,
-    vip_ctl: &Path,
-    args: &TestArgs,
-) -> anyhow::Result<Tally> {
-    let package = program.manifest.parent().context("a Cargo.toml without directory")?;
-    let shown = package.strip_prefix(place.root()).unwrap_or(package).display();
-    let (module, tests) = match part {
-        Part::All => (String::new(), &[][..]),
-        Part::Module { name, tests } => (format!(" {name}"), &tests[..]),
-    };
-    say(format!("\n=== {shown}: {} {}{module}\n", program.kind, program.name).as_bytes());
-    let skips = SkipFile::new(place)?;
-    let run = |tests: &[String]| -> anyhow::Result<_> {
-        let mut command = Command::new(&program.executable);
+/// A test program, and what its runs need.
+struct Runner<'a> {
+    place: &'a Place,
+    program: &'a Artifact,
+    vip_ctl: &'a Path,
+    args: &'a TestArgs,
+}
+
+impl Runner<'_> {
+    /// Runs the parts some at a time, those with the most tests first; shows what each printed
+    /// once it has ended.
+    fn run_beside(&self, mut parts: Vec<Part>) -> anyhow::Result<Tally> {
+        // The last is taken first.
+        parts.sort_by_key(Part::len);
+        let lanes = thread::available_parallelism().map_or(1, usize::from).min(LANES_MAX);
+        let queue = Mutex::new(parts);
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let lane = || -> anyhow::Result<Tally> {
+            let mut tally = Tally::default();
+            while let Some(part) = next() {
+                let mut printed = Vec::new();
+                let run = self.run(&part, &mut |bytes| printed.extend_from_slice(bytes));
+                say(&printed);
+                tally.add(run?);
+            }
+            Ok(tally)
+        };
+        thread::scope(|scope| {
+            let lanes: Vec<_> = (0..lanes).map(|_| scope.spawn(lane)).collect();
+            let mut tally = Tally::default();
+            for lane in lanes {
+                tally.add(lane.join().map_err(|_| anyhow!("a lane of tests panicked"))??);
+            }
+            Ok(tally)
+        })
+    }
+
+    /// Runs a part; `say` is told what it prints, as it comes.
+    fn run(&self, part: &Part, say: &mut impl FnMut(&[u8])) -> anyhow::Result<Tally> {
+        let package = self.program.manifest.parent().context("a Cargo.toml without directory")?;
+        let shown = package.strip_prefix(self.place.root()).unwrap_or(package).display();
+        let (module, tests) = match part {
+            Part::All => (String::new(), &[][..]),
+            Part::Module { name, tests } => (format!(" {name}"), &tests[..]),
+        };
+        say(format!("\n=== {shown}: {} {}{module}\n", self.program.kind, self.program.name).as_bytes());
+        let skips = SkipFile::new(self.place)?;
+        let (reader, success, stall) = self.run_tests(package, tests, &skips, say)?;
+        let again = reader
+            .excusable()
+            .filter(|_| self.program.kind == "test" && stall > STALL)
+            .map(<[String]>::to_vec);
+        let mut passed_later = 0;
+        if let Some(again) = again {
+            let names = again.join(", ");
+            say(format!("\nfailed while this machine stood still for {stall:.0?}; running again: {names}\n")
+                .as_bytes());
+            let (reader, success, _) = self.run_tests(package, &again, &skips, say)?;
+            let second = reader.finish(success, 0);
+            if second.failed == 0 && second.passed == again.len() {
+                say(format!("failed first and passed in a second run: {names}\n").as_bytes());
+                passed_later = again.len();
+            }
+        }
+        let skipped = skips.read()?;
+        let skipped = parse_skips(&skipped);
+        for line in &skipped {
+            say(format!("{line}\n").as_bytes());
+        }
+        if passed_later > 0 {
+            // All that had failed have passed now, and the program's exit code said no more.
+            let mut tally = reader.finish(true, skipped.len());
+            tally.failed -= passed_later;
+            tally.passed += passed_later;
+            return Ok(tally);
+        }
+        Ok(reader.finish(success, skipped.len()))
+    }
+
+    /// Runs these tests, or all; what they said, whether the program ended well, and for how
+    /// long the machine stood still.
+    fn run_tests(
+        &self,
+        package: &Path,
+        tests: &[String],
+        skips: &SkipFile,
+        say: &mut impl FnMut(&[u8]),
+    ) -> anyhow::Result<(Reader, bool, Duration)> {
+        let mut command = Command::new(&self.program.executable);
         command
             // As cargo does.
             .current_dir(package)
             .env("CARGO_MANIFEST_DIR", package)
-            .env(VIP_CTL, vip_ctl)
+            .env(VIP_CTL, self.vip_ctl)
             .env(SKIPS, &skips.path);
-        if program.kind == "test" && env::var_os("RUST_TEST_THREADS").is_none() {
+        if self.program.kind == "test" && env::var_os("RUST_TEST_THREADS").is_none() {
             command.arg("--test-threads=1");
         }
         if tests.is_empty() {
-            command.args(&args.filter);
+            command.args(&self.args.filter);
         } else {
             command.arg("--exact").args(tests);
         }
-        command.args(&args.harness);
+        command.args(&self.args.harness);
         let mut reader = Reader::default();
         let watch = StallWatch::start();
         let status = process::run_streamed(&mut command, LIMIT, |bytes| {
@@ -201,38 +313,10 @@ fn run_part(
         let status = status?;
         if !status.success() && status.code() != Some(101) {
             // 101 is libtest's own; anything else is news.
-            eprintln!("xtask: {} ended with {status}", program.executable.display());
+            eprintln!("xtask: {} ended with {status}", self.program.executable.display());
         }
         Ok((reader, status.success(), stall))
-    };
-    let (reader, success, stall) = run(tests)?;
-    let again =
-        reader.excusable().filter(|_| program.kind == "test" && stall > STALL).map(<[String]>::to_vec);
-    let mut passed_later = 0;
-    if let Some(again) = again {
-        let names = again.join(", ");
-        say(format!("\nfailed while this machine stood still for {stall:.0?}; running again: {names}\n")
-            .as_bytes());
-        let (reader, success, _) = run(&again)?;
-        let second = reader.finish(success, 0);
-        if second.failed == 0 && second.passed == again.len() {
-            say(format!("failed first and passed in a second run: {names}\n").as_bytes());
-            passed_later = again.len();
-        }
     }
-    let skipped = skips.read()?;
-    let skipped = parse_skips(&skipped);
-    for line in &skipped {
-        say(format!("{line}\n").as_bytes());
-    }
-    if passed_later > 0 {
-        // All that had failed have passed now, and the program's exit code said no more.
-        let mut tally = reader.finish(true, skipped.len());
-        tally.failed -= passed_later;
-        tally.passed += passed_later;
-        return Ok(tally);
-    }
-    Ok(reader.finish(success, skipped.len()))
 }
 
 fn run_doc_tests(place: &Place, args: &TestArgs) -> anyhow::Result<Tally> {
@@ -260,7 +344,9 @@ struct SkipFile {
 
 impl SkipFile {
     fn new(place: &Place) -> anyhow::Result<Self> {
-        let path = place.root().join(format!("target/test-skips-{}", std::process::id()));
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = place.root().join(format!("target/test-skips-{}-{number}", std::process::id()));
         fs::write(&path, "").with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self { path })
     }
