@@ -219,6 +219,14 @@ impl Gateways {
         // The mask is for the verifier, which does not know that they are so few.
         self.vips[(number % count) as usize & (GATEWAYS_MAX - 1)]
     }
+
+    /// The bit of the `GATEWAY_BITS` map that an interface shares with those whose indices
+    /// are the same modulo 64. It is set as long as one of them has an entry in `GATEWAYS`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bit(ifindex: u32) -> u64 {
+        1 << (ifindex & 63)
+    }
 }
 
 /// Value of the `HOLDERS` map, whose key is the [`GroupIndex`]: the node that holds the

@@ -19,6 +19,8 @@ pub const GATEWAYS: &str = "GATEWAYS";
 pub const HOLDERS: &str = "HOLDERS";
 /// Map: interface index → [`crate::layout::Hops`].
 pub const HOPS: &str = "HOPS";
+/// Map: 0 → the bits ([`crate::layout::Gateways::bit`]) of the interfaces in [`GATEWAYS`].
+pub const GATEWAY_BITS: &str = "GATEWAY_BITS";
 /// Map: 0 → [`crate::layout::NodeConfig`].
 pub const NODE: &str = "NODE";
 /// Map: 0 → the agent's [`crate::heartbeat::Endpoint`].
@@ -30,7 +32,20 @@ pub const EVENTS: &str = "EVENTS";
 
 /// Every map that is pinned.
 pub const MAPS: &[&str] = &[
-    LEASES, GROUPS, VIPS_V4, COUNTERS, HEARD, IFACES, GATEWAYS, HOLDERS, HOPS, HEARTBEAT, PEERS, NODE, EVENTS,
+    LEASES,
+    GROUPS,
+    VIPS_V4,
+    COUNTERS,
+    HEARD,
+    IFACES,
+    GATEWAYS,
+    GATEWAY_BITS,
+    HOLDERS,
+    HOPS,
+    HEARTBEAT,
+    PEERS,
+    NODE,
+    EVENTS,
 ];
 
 /// Program: the way in, on XDP.

@@ -76,6 +76,8 @@ vip_lease::mutants! {
     AnnouncedEverywhere = "announcer-on-every-interface";
     /// Frames leave in bursts where an admin wants a time between two.
     BurstsAnyway = "announcer-ignores-the-interval";
+    /// An interface gets its gateways before the programs look at them.
+    GatewaysUnseen = "gateways-before-their-bit";
     /// A node on another segment takes what it can't hear for silence.
     DeafAlarms = "prober-alarms-where-it-hears-nothing";
     /// One question without an answer is silence.

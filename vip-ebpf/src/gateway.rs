@@ -41,15 +41,16 @@ pub(crate) fn through<M: Maps>(
     if !is_for_this_interface(frame, offset, maps, ifindex) {
         return Verdict::Pass;
     }
-    // Which of them its sender takes for its gateway, a packet does not say: in time, each of
-    // them is told of that client.
-    let gateway = gateways.any(maps.random());
-    // One that has just gone stays there until the agent writes them anew.
-    let Some(vip) = maps.vip(gateway) else { return Verdict::Pass };
     let Some(source) = ipv4::source(frame, offset) else { return Verdict::Pass };
     if !forwards(source, destination) {
         return Verdict::Pass;
     }
+    // Which of them its sender takes for its gateway, a packet does not say: in time, each of
+    // them is told of that client.
+    let gateway = gateways.any(maps.random());
+    // One that is on its way to another group is no VIP just now. One that goes for good is
+    // taken off the gateways first.
+    let Some(vip) = maps.vip(gateway) else { return Verdict::Drop };
     arrived(frame, offset, gateway, vip, Class::IpForward, maps, ifindex)
 }
 

@@ -84,7 +84,7 @@ impl Maps for LoggedMaps {
     }
 
     #[inline(always)]
-    fn gateways(&self, ifindex: u32) -> Option<Gateways> {
+    fn gateways(&self, ifindex: u32) -> Option<&Gateways> {
         KernelMaps.gateways(ifindex)
     }
 

@@ -39,6 +39,10 @@ static IFACES: HashMap<u32, IfaceConfig> = HashMap::with_max_entries(IFACES_MAX,
 #[map]
 static GATEWAYS: HashMap<u32, Gateways> = HashMap::with_max_entries(IFACES_MAX, 0);
 
+/// Where no VIP is a gateway, a packet for elsewhere costs a look at this word alone.
+#[map]
+static GATEWAY_BITS: Array<u64> = Array::with_max_entries(1, 0);
+
 #[map]
 static HOLDERS: Array<Holder> = Array::with_max_entries(GROUPS_MAX, BPF_F_MMAPABLE);
 
@@ -123,10 +127,14 @@ impl Maps for KernelMaps {
     }
 
     #[inline(always)]
-    fn gateways(&self, ifindex: u32) -> Option<Gateways> {
-        // SAFETY: the value is addresses; a concurrent update can at worst mix an
-        // interface's old and new ones for one frame.
-        unsafe { GATEWAYS.get(ifindex) }.copied()
+    fn gateways(&self, ifindex: u32) -> Option<&Gateways> {
+        if GATEWAY_BITS.get(0)? & Gateways::bit(ifindex) == 0 {
+            return None;
+        }
+        // SAFETY: the value is addresses. The kernel may reuse an entry that was deleted or
+        // replaced while a frame is looked at: then that frame is judged by an
+        // interface's old gateways, or by another interface's.
+        unsafe { GATEWAYS.get(ifindex) }
     }
 
     #[inline(always)]

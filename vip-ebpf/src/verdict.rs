@@ -37,7 +37,7 @@ pub trait Maps {
     /// Where to send a frame of this group on that `from` has sent to this interface by mistake.
     fn next_hop(&self, group: GroupIndex, ifindex: u32, from: [u8; 6]) -> Option<[u8; 6]>;
     /// The VIPs that are gateways on this interface, if any are.
-    fn gateways(&self, ifindex: u32) -> Option<Gateways>;
+    fn gateways(&self, ifindex: u32) -> Option<&Gateways>;
     /// Is this where the agent listens?
     fn is_agent(&self, endpoint: &Endpoint) -> bool;
     /// What to let in from this endpoint; `None` if no peer of the agent sends from it.

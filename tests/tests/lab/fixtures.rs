@@ -4,6 +4,7 @@
 mod forwarded;
 mod frames;
 mod heard;
+mod verified;
 
 use std::{
     net::{IpAddr, SocketAddr},

@@ -10,6 +10,7 @@ pub mod bpffs;
 mod clock_check;
 mod error;
 mod filters;
+mod gateways;
 pub mod groups;
 pub mod heartbeat;
 mod leases;
@@ -54,6 +55,7 @@ pub struct DataPlane {
     heard: Array<MapData, Heard>,
     ifaces: HashMap<MapData, u32, IfaceConfig>,
     gateways: HashMap<MapData, u32, Gateways>,
+    gateway_bits: Array<MapData, u64>,
     holders: steer::HolderTable,
     hops: HashMap<MapData, u32, Hops>,
 }
@@ -83,6 +85,7 @@ impl DataPlane {
             heard: typed(names::HEARD, Map::Array(pinned(dir, names::HEARD)?))?,
             ifaces: typed(names::IFACES, Map::HashMap(pinned(dir, names::IFACES)?))?,
             gateways: typed(names::GATEWAYS, Map::HashMap(pinned(dir, names::GATEWAYS)?))?,
+            gateway_bits: typed(names::GATEWAY_BITS, Map::Array(pinned(dir, names::GATEWAY_BITS)?))?,
             holders: steer::HolderTable::new(&pinned(dir, names::HOLDERS)?)?,
             hops: typed(names::HOPS, Map::HashMap(pinned(dir, names::HOPS)?))?,
         })
@@ -163,32 +166,6 @@ impl DataPlane {
             ifaces.insert(ifindex, iface);
         }
         Ok(ifaces)
-    }
-
-    /// The gateways, by the indices of interfaces.
-    ///
-    /// # Errors
-    /// [`DataPlaneError::Kernel`] if the map can't be read.
-    pub fn gateways(&self) -> Result<BTreeMap<u32, Gateways>, DataPlaneError> {
-        let entries = self.gateways.iter();
-        entries.map(|entry| entry.map_err(|e| DataPlaneError::map("read the gateways", e))).collect()
-    }
-
-    /// Makes these the gateways. Writes what differs.
-    ///
-    /// # Errors
-    /// [`DataPlaneError::Kernel`] if the map can't be read or written.
-    pub fn set_gateways(&mut self, wanted: &BTreeMap<u32, Gateways>) -> Result<(), DataPlaneError> {
-        let there = self.gateways()?;
-        for ifindex in there.keys().filter(|ifindex| !wanted.contains_key(ifindex)) {
-            self.gateways.remove(ifindex).map_err(|e| DataPlaneError::map("forget a gateway", e))?;
-        }
-        for (ifindex, gateways) in wanted.iter().filter(|(ifindex, new)| there.get(ifindex) != Some(new)) {
-            self.gateways
-                .insert(ifindex, gateways, 0)
-                .map_err(|e| DataPlaneError::map("write a gateway", e))?;
-        }
-        Ok(())
     }
 }
 

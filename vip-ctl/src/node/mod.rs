@@ -259,8 +259,8 @@ pub fn prune(paths: &Paths, keep: &[GroupSetup], ended: &[String]) -> Result<(),
     prune_groups(&mut plane, &host, keep)
 }
 
-fn prune_vips(plane: &mut DataPlane, host: &Host, keep: &[GroupSetup]) -> Result<(), NodeError> {
-    let keep: BTreeMap<_, _> = keep.iter().map(|kept| (kept.name.as_str(), &kept.vips)).collect();
+fn prune_vips(plane: &mut DataPlane, host: &Host, groups: &[GroupSetup]) -> Result<(), NodeError> {
+    let keep: BTreeMap<_, _> = groups.iter().map(|kept| (kept.name.as_str(), &kept.vips)).collect();
     let kept = |group: &MapGroup| keep.get(group.name.as_str()).copied();
     let kept: BTreeMap<GroupIndex, BTreeSet<IpAddr>> = plane
         .groups()
@@ -270,7 +270,9 @@ fn prune_vips(plane: &mut DataPlane, host: &Host, keep: &[GroupSetup]) -> Result
         .collect();
     let goes = |vip, group| kept.get(&group).is_some_and(|kept| !kept.contains(vip));
     let vips = plane.vips()?;
-    let going = vips.iter().filter(|(vip, entry)| goes(*vip, entry.group)).map(|(vip, _)| *vip).collect();
+    let going: BTreeSet<_> =
+        vips.iter().filter(|(vip, entry)| goes(*vip, entry.group)).map(|(vip, _)| *vip).collect();
+    gateways::forget(plane, &vips, &going, groups)?;
     // The addresses first: as long as the VIPs are in the map, the gates guard
     // them.
     host.remove_vips(&going)?;

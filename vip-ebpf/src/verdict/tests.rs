@@ -96,8 +96,8 @@ impl Maps for Fake {
         assert_eq!(ifindex, IFINDEX);
         self.hop.filter(|_| group == GroupIndex(1) && from != PEER_MAC)
     }
-    fn gateways(&self, ifindex: u32) -> Option<Gateways> {
-        self.gateways.filter(|_| ifindex == IFINDEX)
+    fn gateways(&self, ifindex: u32) -> Option<&Gateways> {
+        self.gateways.as_ref().filter(|_| ifindex == IFINDEX)
     }
     fn is_agent(&self, endpoint: &Endpoint) -> bool {
         *endpoint == self.agent

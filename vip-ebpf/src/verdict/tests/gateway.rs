@@ -65,12 +65,22 @@ fn all_else_passes_untouched() {
     for mut frame in [tagged, unrouted, to_others, v6] {
         passes(&router(Fence::NoLease, [VIP]), &mut frame);
     }
-    // No gateway, or one that has just gone.
     passes(&router(Fence::NoLease, []), &mut through());
-    passes(&router(Fence::NoLease, [SECOND]), &mut through());
     let fake = router(Fence::NoLease, [VIP]);
     let other = ingress(&view(&mut through()), &fake, IFINDEX + 1, |_, _| true);
     assert_eq!(other, Verdict::Pass, "by another interface");
+}
+
+#[test]
+fn nothing_goes_through_for_a_gateway_that_is_on_its_way_to_another_group() {
+    // Whichever of them is to be told.
+    for random in 0..2 {
+        let mut fake = router(Fence::NoLease, [SECOND, VIP]);
+        fake.random = random;
+        assert_eq!(run_in(&fake, &mut through()), Verdict::Drop);
+        fake.fence = Fence::Open;
+        assert_eq!(run_in(&fake, &mut through()), Verdict::Pass);
+    }
 }
 
 #[test]
