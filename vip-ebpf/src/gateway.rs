@@ -7,7 +7,7 @@ use vip_common::{
 
 use crate::{
     frame::{ETH_LEN, Frame, VLAN_LEN},
-    packet::ipv4,
+    packet::ipv4::{self, Flow},
     verdict::{Maps, arrived},
 };
 
@@ -16,8 +16,8 @@ const VLAN: u16 = 0x0fff;
 
 /// Holds back an IP packet that the host would forward, where VIPs are gateways on the
 /// interface that it came in by and this node has the lease of none of them. `forwards`:
-/// would the host forward a packet with this source to this destination? It may be slow,
-/// and is asked only where the answer counts.
+/// would the host forward a packet of this flow? It may be slow, and is asked only where the
+/// answer counts.
 ///
 /// This is asked before NAT: what is for an address of this host's is none of the
 /// gateway's business, whomever NAT gives it to.
@@ -25,10 +25,9 @@ const VLAN: u16 = 0x0fff;
 pub(crate) fn through<M: Maps>(
     frame: &Frame,
     offset: usize,
-    destination: [u8; 4],
     maps: &M,
     ifindex: u32,
-    forwards: impl Fn([u8; 4], [u8; 4]) -> bool,
+    forwards: impl Fn(&Flow) -> bool,
 ) -> Verdict {
     let Some(gateways) = maps.gateways(ifindex) else { return Verdict::Pass };
     let mut i = 0;
@@ -41,8 +40,8 @@ pub(crate) fn through<M: Maps>(
     if !is_for_this_interface(frame, offset, maps, ifindex) {
         return Verdict::Pass;
     }
-    let Some(source) = ipv4::source(frame, offset) else { return Verdict::Pass };
-    if !forwards(source, destination) {
+    let Some(flow) = ipv4::flow(frame, offset) else { return Verdict::Pass };
+    if ipv4::is_for_many(flow.destination) || !forwards(&flow) {
         return Verdict::Pass;
     }
     // Which of them its sender takes for its gateway, a packet does not say: in time, each of

@@ -12,7 +12,7 @@ use vip_ebpf::{
     Frame, Maps, egress,
     frame::{ETH_LEN, VLAN_LEN, VLAN_TAGS_MAX},
     ingress, local,
-    packet::{arp, ipv6, udp},
+    packet::{arp, ipv4::Flow, ipv6, udp},
 };
 
 use crate::{logged::LoggedMaps, maps::KernelMaps, routes};
@@ -85,13 +85,13 @@ fn incoming_tc(ctx: &TcContext, maps: &impl Maps) -> i32 {
     // call; the pointers are read after the last call that can move it.
     let frame = unsafe { Frame::new(ctx.data(), ctx.data_end()) };
     let context = ctx.skb.skb;
-    let forwards = |source, destination| {
+    let forwards = |flow: &Flow| {
         // SAFETY: the context outlives the call.
         let (is_tagged, tag) = unsafe { ((*context).vlan_present != 0, (*context).vlan_tci) };
         // In a VLAN, it is for another interface.
         let is_elsewhere = is_tagged && tag & VLAN != 0;
         // SAFETY: it is what the kernel gave this program.
-        !is_elsewhere && unsafe { routes::forwards(context.cast(), ifindex, source, destination) }
+        !is_elsewhere && unsafe { routes::forwards(context.cast(), ifindex, flow) }
     };
     match ingress(&frame, maps, ifindex, forwards) {
         Verdict::Pass => TC_NEXT,
@@ -121,8 +121,7 @@ fn incoming(ctx: &XdpContext, maps: &impl Maps) -> u32 {
     let frame = unsafe { Frame::new(ctx.data(), ctx.data_end()) };
     let ifindex = ifindex_of(ctx);
     // SAFETY: it is what the kernel gave this program.
-    let forwards =
-        |source, destination| unsafe { routes::forwards(ctx.ctx.cast(), ifindex, source, destination) };
+    let forwards = |flow: &Flow| unsafe { routes::forwards(ctx.ctx.cast(), ifindex, flow) };
     match ingress(&frame, maps, ifindex, forwards) {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,

@@ -56,14 +56,14 @@ pub trait Maps {
     fn event(&self, event: Event);
 }
 
-/// A frame that came in from the network. `forwards`: would the host forward a packet
-/// with this source to this destination?
+/// A frame that came in from the network. `forwards`: would the host forward a packet of
+/// this flow?
 #[inline(always)]
 pub fn ingress<M: Maps>(
     frame: &Frame,
     maps: &M,
     ifindex: u32,
-    forwards: impl Fn([u8; 4], [u8; 4]) -> bool,
+    forwards: impl Fn(&ipv4::Flow) -> bool,
 ) -> Verdict {
     match frame.network() {
         Network::Ipv4(offset) => {
@@ -72,7 +72,7 @@ pub fn ingress<M: Maps>(
                 return Verdict::Drop;
             }
             let Some(vip) = maps.vip(destination) else {
-                return gateway::through(frame, offset, destination, maps, ifindex, forwards);
+                return gateway::through(frame, offset, maps, ifindex, forwards);
             };
             arrived(frame, offset, destination, vip, Class::IpIn, maps, ifindex)
         }
@@ -105,7 +105,7 @@ pub(crate) fn arrived<M: Maps>(
         counted(maps, vip, ruling.counter);
         return Verdict::Pass;
     }
-    if stale(frame, address, maps, ifindex) && steer::on(frame, offset, vip.group, maps, ifindex) {
+    if stale(frame, address, vip, maps, ifindex) && steer::on(frame, offset, vip.group, maps, ifindex) {
         let is_through = matches!(class, Class::IpForward);
         maps.count(vip.slot, if is_through { Counter::IpForwardSteered } else { Counter::IpInSteered });
         return Verdict::Steer;
@@ -264,7 +264,7 @@ fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex
     let ruling = ruling(class, maps.fence(vip.group));
     if ruling.verdict != Verdict::Answer {
         counted(maps, vip, ruling.counter);
-        stale(frame, packet.target, maps, ifindex);
+        stale(frame, packet.target, vip, maps, ifindex);
         return ruling.verdict;
     }
     let Some(iface) = iface else {
@@ -296,9 +296,9 @@ fn test(frame: &Frame, offset: usize, packet: &Arp, iface: Option<IfaceConfig>) 
 /// node may not take them: it has missed who holds the VIP. What a switch floods is for
 /// another address, and an ordinary ARP request for all. Is this such a frame?
 #[inline(always)]
-fn stale<M: Maps>(frame: &Frame, address: [u8; 4], maps: &M, ifindex: u32) -> bool {
+fn stale<M: Maps>(frame: &Frame, address: [u8; 4], vip: VipEntry, maps: &M, ifindex: u32) -> bool {
     let (Some(to), Some(mac)) = (frame.bytes::<6>(0), frame.bytes::<6>(6)) else { return false };
-    let (Some(vip), Some(iface)) = (maps.vip(address), maps.iface(ifindex)) else { return false };
+    let Some(iface) = maps.iface(ifindex) else { return false };
     // The holder announces it on its own interfaces alone. A frame from a group of hosts is
     // forged: to answer it would tell all of them.
     let is_here = iface.mac == to && vip.is_at_home(ifindex, iface);

@@ -164,7 +164,7 @@ fn view(bytes: &mut [u8]) -> Frame {
 }
 
 fn run_in(fake: &Fake, bytes: &mut [u8]) -> Verdict {
-    ingress(&view(bytes), fake, IFINDEX, |_, destination| fake.routed == Some(destination))
+    ingress(&view(bytes), fake, IFINDEX, |flow| fake.routed == Some(flow.destination))
 }
 
 const FENCES: [Fence; 4] = [Fence::Open, Fence::NoLease, Fence::Expired, Fence::Invalid];

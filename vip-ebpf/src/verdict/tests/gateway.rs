@@ -67,7 +67,7 @@ fn all_else_passes_untouched() {
     }
     passes(&router(Fence::NoLease, []), &mut through());
     let fake = router(Fence::NoLease, [VIP]);
-    let other = ingress(&view(&mut through()), &fake, IFINDEX + 1, |_, _| true);
+    let other = ingress(&view(&mut through()), &fake, IFINDEX + 1, |_| true);
     assert_eq!(other, Verdict::Pass, "by another interface");
 }
 
@@ -84,6 +84,46 @@ fn nothing_goes_through_for_a_gateway_that_is_on_its_way_to_another_group() {
 }
 
 #[test]
+fn what_is_for_a_group_of_hosts_or_for_all_passes() {
+    for destination in [[224, 0, 0, 18], [239, 255, 255, 255], [255; 4], [0; 4]] {
+        let mut fake = router(Fence::NoLease, [VIP]);
+        fake.routed = Some(destination);
+        let mut frame = to_us(ethernet(0, 0x0800, &ipv4(CLIENT, destination)));
+        assert_eq!(run_in(&fake, &mut frame), Verdict::Pass, "{destination:?}");
+    }
+    for destination in [[223, 255, 255, 255], [240, 0, 0, 0], [255, 255, 255, 254], [0, 0, 0, 1]] {
+        assert!(!crate::packet::ipv4::is_for_many(destination), "{destination:?}");
+    }
+}
+
+#[test]
+fn a_flow_has_ports_where_rules_look_for_them() {
+    let flow = |protocol: u8, first: u8, fragment: [u8; 2], length: usize| {
+        let mut packet = ipv4(CLIENT, BEYOND);
+        (packet[0], packet[1], packet[9]) = (first, 0x10, protocol);
+        packet[6..8].copy_from_slice(&fragment);
+        packet.extend([1, 2, 3, 4, 5, 6, 7, 8]);
+        packet.truncate(length);
+        crate::packet::ipv4::flow(&view(&mut packet), 0)
+    };
+    let ports = |protocol, first, fragment| flow(protocol, first, fragment, 28).expect("whole").ports;
+    let theirs = u32::from_ne_bytes([1, 2, 3, 4]);
+    for protocol in [6, 17, 33, 132] {
+        assert_eq!(ports(protocol, 0x45, [0x40, 0]), theirs, "{protocol}");
+    }
+    assert_eq!(ports(1, 0x45, [0, 0]), 0, "ICMP");
+    assert_eq!(ports(17, 0x46, [0, 0]), 0, "behind options");
+    for fragment in [[0x20, 0], [0, 1], [1, 0]] {
+        assert_eq!(ports(17, 0x45, fragment), 0, "a fragment");
+    }
+    assert_eq!(flow(17, 0x45, [0, 0], 23).map(|flow| flow.ports), Some(0), "cut off");
+    assert_eq!(flow(17, 0x45, [0, 0], 19), None);
+    let whole = flow(17, 0x45, [0, 0], 28).expect("whole");
+    let expected = (CLIENT, BEYOND, 0x10, 17);
+    assert_eq!((whole.source, whole.destination, whole.tos, whole.protocol), expected);
+}
+
+#[test]
 fn a_priority_makes_no_vlan() {
     let mut frame = through();
     frame.splice(12..12, [0x81, 0, 0xe0, 0]);
@@ -94,7 +134,7 @@ fn a_priority_makes_no_vlan() {
 fn under_a_lease_the_routes_are_not_asked() {
     for gateways in [vec![VIP], vec![]] {
         let fake = router(Fence::Open, gateways);
-        let verdict = ingress(&view(&mut through()), &fake, IFINDEX, |_, _| panic!("asked"));
+        let verdict = ingress(&view(&mut through()), &fake, IFINDEX, |_| panic!("asked"));
         assert_eq!(verdict, Verdict::Pass);
     }
 }
