@@ -5,9 +5,11 @@ use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
 use vip_tests::lab::beside::Beside;
 use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
 use vip_tests::lab::load::nft;
+use vip_tests::lab::probe::UdpProber;
 use vip_tests::lab::wan::Wan;
 use vip_tests::lab::{
     GROUP, INTERFACE, LEASE, Lab, LabSpec, Netns, Nic, Node, SERVICE_PORT, VIP, clock, find_vip_ctl,
@@ -182,6 +184,67 @@ fn a_router_whose_agent_has_died_takes_nothing_through() -> Result<()> {
     let is_quiet = || ask_udp(first.ns(), SERVER, BRIEF).is_ok() && routers.is_held_back("dead").is_ok();
     ensure!(wait_until(clock::now().plus(PATIENCE), is_quiet), "it forwards without an agent");
     counts(first, "ip_forward_drop_expired")
+}
+
+/// A router without the lease, to which a client sends all the time: nothing comes through,
+/// whatever becomes of its agent and its configuration.
+#[lab_test]
+fn no_moment_of_a_change_lets_anything_through() -> Result<()> {
+    let routers = Routers::new(Nic::Veth, true)?;
+    let (first, second) = routers.start()?;
+    routers.moves_to(second)?;
+    routers.believes(first, "permanent")?;
+    routers.is_held_back("the second has the lease")?;
+    let prober = UdpProber::start(routers.lab.client()?, SERVER, Duration::from_millis(1))?;
+    let is_quiet = |what: &str| -> Result<()> {
+        let answered: Vec<_> =
+            prober.probes().into_iter().enumerate().filter(|(_, probe)| probe.answer.is_some()).collect();
+        ensure!(answered.is_empty(), "{what}: {} answered, first {:?}", answered.len(), answered.first());
+        Ok(())
+    };
+    let own = std::fs::read_to_string(first.config_file())?;
+    let with = |more: &str| format!("{own}\n[[group]]\nname = \"more\"\nvips = [\"10.77.0.151\"]\n{more}");
+    // Another gateway comes and goes; then the first moves to a group that nobody has.
+    let renamed = own.replace(&format!("name = \"{GROUP}\""), "name = \"renamed\"");
+    ensure!(renamed != own, "{own}");
+    for (what, text) in [
+        ("another gateway", with("gateway = true\n")),
+        ("which is none any more", with("")),
+        ("and goes", own.clone()),
+        ("both come", with("gateway = true\n")),
+        ("and one goes", own.clone()),
+        ("a group with another name", renamed),
+        ("and its own again", own.clone()),
+        // Nobody's lease is about that one, which is no VIP here before one is.
+        ("another address", own.replace(&format!("\"{VIP}\""), "\"10.77.0.152\"")),
+        ("and the former", own.clone()),
+    ] {
+        first.write_config(&text)?;
+        first.succeed(&["reload"])?;
+        std::thread::sleep(BRIEF);
+        is_quiet(what)?;
+    }
+    kill(first.agent_pid()?, Signal::SIGUSR2)?;
+    let begun = |times| {
+        let log = std::fs::read_to_string(first.log_file());
+        log.is_ok_and(|log| log.matches("the agent runs").count() == times)
+    };
+    ensure!(wait_until(clock::now().plus(PATIENCE), || begun(2)), "{}", first.log_tail());
+    is_quiet("another program")?;
+    first.pause_agent()?;
+    std::thread::sleep(LEASE * 3);
+    first.resume_agent()?;
+    is_quiet("a stopped agent")?;
+    first.kill_agent()?;
+    std::thread::sleep(BRIEF);
+    first.start_agent()?;
+    ensure!(wait_until(clock::now().plus(PATIENCE), || first.status().is_ok()), "{}", first.log_tail());
+    std::thread::sleep(BRIEF);
+    is_quiet("another agent")?;
+    // Then the host is as it was.
+    first.stop_agent()?;
+    first.succeed(&["unload"])?;
+    routers.passes("it is unloaded")
 }
 
 #[lab_test]

@@ -52,7 +52,11 @@ fn group_setup(
     written: Option<&Group>,
 ) -> GroupSetup {
     let vips: Vec<_> = vips.collect();
-    let homes = vips.iter().filter_map(|vip| Some((*vip, written?.homes.get(vip)?.clone()))).collect();
-    let is_gateway = written.is_some_and(|group| group.is_gateway);
-    GroupSetup { name: name.to_owned(), mode: GroupMode::Cluster, hold, vips, homes, is_gateway }
+    let gateway = written.filter(|group| group.is_gateway);
+    let later = gateway.into_iter().flat_map(|group| &group.vips).copied();
+    let waiting: Vec<_> = later.filter(|vip| !vips.contains(vip)).collect();
+    let home = |vip: &IpAddr| Some((*vip, written?.homes.get(vip)?.clone()));
+    let homes = vips.iter().chain(&waiting).filter_map(home).collect();
+    let (name, is_gateway) = (name.to_owned(), gateway.is_some());
+    GroupSetup { name, mode: GroupMode::Cluster, hold, vips, homes, is_gateway, waiting }
 }

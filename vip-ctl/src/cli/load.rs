@@ -117,6 +117,7 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
             vips: vips.into_iter().collect(),
             homes: args.vip.iter().cloned().collect(),
             is_gateway: false,
+            waiting: Vec::new(),
         }]
     };
     let mode = |(name, mode): &(String, Option<Mode>)| (name.clone(), mode.unwrap_or(args.mode));

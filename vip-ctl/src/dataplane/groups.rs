@@ -45,7 +45,8 @@ pub struct Site {
 
 impl Site {
     /// The entry of a VIP of this group that is counted there.
-    fn entry(self, group: GroupIndex, slot: VipSlot) -> VipEntry {
+    #[must_use]
+    pub fn entry(self, group: GroupIndex, slot: VipSlot) -> VipEntry {
         let flags = if self.is_gateway { VipEntry::GATEWAY } else { 0 };
         VipEntry { group, slot, home: self.home, prefix: self.prefix.into(), flags }
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aya::Ebpf;
 use vip_common::IfaceConfig;
 
-use super::{Node, NodeError, Setup, chosen, sites};
+use super::{Node, NodeError, Setup, chosen, gateways, sites};
 use crate::{
     dataplane::{
         DataPlaneError,
@@ -48,9 +48,9 @@ impl Node {
         let present = self.host.interfaces()?;
         let is_there = |name: &&String| present.values().any(|interface| interface.name == **name);
         let there: Vec<_> = setup.interfaces.iter().filter(is_there).cloned().collect();
-        let attached = self.attach(&mut ebpf, setup, &chosen(&there, &present)?);
         // An interface that was made again has another index.
         let settled = self.settle_again(setup);
+        let attached = self.attach(&mut ebpf, setup, &chosen(&there, &present)?);
         // Repairs the host even if an interface is in trouble.
         let repaired = self.repair();
         attached.and(settled).and(repaired.map(drop))
@@ -58,6 +58,7 @@ impl Node {
 
     /// Writes the sites of VIPs that are in the map.
     fn settle_again(&mut self, setup: &Setup) -> Result<(), NodeError> {
+        self.gateways = gateways::of_groups(&setup.groups);
         let vips = self.plane.vips()?;
         let sites = setup.groups.iter().flat_map(|group| sites::of_group(group, sites::index_of));
         let there: Vec<_> =
@@ -82,6 +83,9 @@ impl Node {
         let mut result = Ok(());
         let named = interfaces.iter().map(|(interface, _)| interface.index).collect();
         result = result.and(self.write_ifaces(setup, &named));
+        // Before the programs are there, so that they let nothing through at first.
+        let vips = self.plane.vips()?;
+        result = result.and(self.write_gateways(&vips));
         let dir = self.plane.dir().to_owned();
         attach::attach_local(ebpf, &dir, setup.how.gate)?;
         result = result.and(self.attach_local_in(ebpf));

@@ -6,10 +6,10 @@ use std::{
     net::IpAddr,
 };
 
-use vip_common::{IfaceConfig, VipEntry, layout::Gateways};
+use vip_common::{GroupIndex, IfaceConfig, VipEntry, VipSlot, layout::Gateways};
 
-use super::{GroupSetup, Node, NodeError};
-use crate::dataplane::DataPlane;
+use super::{GroupSetup, Node, NodeError, sites};
+use crate::dataplane::{DataPlane, Site};
 
 /// The gateways of each interface that has any. A configuration with too many of them is
 /// refused.
@@ -29,38 +29,59 @@ fn by_interface(
     gateways
 }
 
-/// The VIPs without those that are about to go and that none of these groups has for a
-/// gateway afterwards. One that goes from one group to another is a gateway all the time: as
-/// long as the programs don't know a gateway, they forward nothing for it.
-fn staying(
-    vips: &BTreeMap<IpAddr, VipEntry>,
-    going: &BTreeSet<IpAddr>,
-    groups: &[GroupSetup],
-) -> BTreeMap<IpAddr, VipEntry> {
-    let after = groups.iter().filter(|group| group.is_gateway).flat_map(|group| &group.vips);
-    let after: BTreeSet<_> = after.collect();
-    let stays = |(vip, _): &(&IpAddr, &VipEntry)| !going.contains(vip) || after.contains(vip);
-    vips.iter().filter(stays).map(|(vip, entry)| (*vip, *entry)).collect()
+/// The gateways of these groups, with those that no lease covers yet: as long as the programs
+/// don't know a gateway, they forward nothing for it.
+pub(super) fn of_groups(groups: &[GroupSetup]) -> BTreeMap<IpAddr, VipEntry> {
+    let mut gateways = BTreeMap::new();
+    for group in groups.iter().filter(|group| group.is_gateway) {
+        let mut all = group.clone();
+        all.vips.extend(&group.waiting);
+        let entry = |site: Site| site.entry(GroupIndex::default(), VipSlot::NODE);
+        let sites = sites::of_group(&all, sites::index_of);
+        gateways.extend(sites.into_iter().map(|(vip, site)| (vip, entry(site))));
+    }
+    gateways
 }
 
-/// Takes VIPs off the gateways before they go.
-pub(super) fn forget(
+/// These VIPs of the map but those that are about to go, and the gateways.
+fn with(
+    vips: &BTreeMap<IpAddr, VipEntry>,
+    going: &BTreeSet<IpAddr>,
+    gateways: &BTreeMap<IpAddr, VipEntry>,
+) -> BTreeMap<IpAddr, VipEntry> {
+    let stays = |(vip, _): &(&IpAddr, &VipEntry)| !going.contains(vip);
+    let mut all: BTreeMap<_, _> = vips.iter().filter(stays).map(|(vip, entry)| (*vip, *entry)).collect();
+    for (vip, entry) in gateways {
+        all.entry(*vip).and_modify(|there| there.flags |= entry.flags).or_insert(*entry);
+    }
+    all
+}
+
+/// First of a change to these groups: their gateways are fenced from now on, and VIPs that are
+/// about to go are gateways no more. In between, nothing is let through.
+pub(super) fn prepare(
     plane: &mut DataPlane,
     vips: &BTreeMap<IpAddr, VipEntry>,
     going: &BTreeSet<IpAddr>,
     groups: &[GroupSetup],
 ) -> Result<(), NodeError> {
-    if !going.iter().any(|vip| vips.get(vip).is_some_and(|entry| entry.is_gateway())) {
+    let gateways = of_groups(groups);
+    if gateways.is_empty() && !vips.values().any(|entry| entry.is_gateway()) {
         return Ok(());
     }
-    let wanted = by_interface(&staying(vips, going, groups), &plane.ifaces()?);
+    let wanted = by_interface(&with(vips, going, &gateways), &plane.ifaces()?);
     Ok(plane.set_gateways(&wanted)?)
 }
 
 impl Node {
     /// Writes which of these VIPs are gateways on which interface, where it differs.
     pub(super) fn write_gateways(&mut self, vips: &BTreeMap<IpAddr, VipEntry>) -> Result<(), NodeError> {
-        let wanted = by_interface(vips, &self.plane.ifaces()?);
+        let ifaces = self.plane.ifaces()?;
+        let wanted = if self.gateways.is_empty() {
+            by_interface(vips, &ifaces)
+        } else {
+            by_interface(&with(vips, &BTreeSet::new(), &self.gateways), &ifaces)
+        };
         Ok(self.plane.set_gateways(&wanted)?)
     }
 }
@@ -91,21 +112,25 @@ mod tests {
     }
 
     #[test]
-    fn a_vip_that_goes_is_no_gateway_unless_it_goes_to_another_group() {
+    fn a_gateway_that_no_lease_covers_is_one_and_a_vip_that_goes_for_good_is_none() {
         let vip = |last: u8| IpAddr::from([10, 0, 1, last]);
         let entry = |flags| VipEntry { flags, ..VipEntry::default() };
-        let all = [(1, VipEntry::GATEWAY), (2, VipEntry::GATEWAY), (3, VipEntry::GATEWAY), (4, 0)];
+        let all = [(1, VipEntry::GATEWAY), (2, VipEntry::GATEWAY), (3, VipEntry::GATEWAY), (4, 0), (5, 0)];
         let vips = all.map(|(last, flags)| (vip(last), entry(flags))).into();
-        let group = |is_gateway, vips| GroupSetup {
+        let group = |is_gateway, vips, waiting| GroupSetup {
             name: "g".into(),
             mode: vip_common::GroupMode::Cluster,
             hold: std::time::Duration::ZERO,
             vips,
             homes: BTreeMap::new(),
             is_gateway,
+            waiting,
         };
-        let groups = [group(true, vec![vip(1)]), group(false, vec![vip(2)])];
-        let left = staying(&vips, &[vip(1), vip(2)].into(), &groups);
-        assert_eq!(left.into_keys().collect::<Vec<_>>(), [vip(1), vip(3), vip(4)]);
+        // 1 goes to another group, 2 for good; 4 becomes a gateway, 6 waits for a lease.
+        let groups = [group(true, vec![vip(1), vip(4)], vec![vip(6)]), group(false, vec![vip(5)], vec![])];
+        let after = with(&vips, &[vip(1), vip(2)].into(), &of_groups(&groups));
+        let are: Vec<_> = after.iter().map(|(vip, entry)| (*vip, entry.is_gateway())).collect();
+        let expected = [(1, true), (3, true), (4, true), (5, false), (6, true)];
+        assert_eq!(are, expected.map(|(last, is_gateway)| (vip(last), is_gateway)));
     }
 }

@@ -21,7 +21,7 @@ use std::{
 };
 
 use aya::Ebpf;
-use vip_common::{GroupIndex, GroupMode, Lease};
+use vip_common::{GroupIndex, GroupMode, Lease, VipEntry};
 
 use crate::{
     clock,
@@ -56,6 +56,9 @@ pub struct GroupSetup {
     pub homes: BTreeMap<IpAddr, Home>,
     /// Are they gateways for hosts there?
     pub is_gateway: bool,
+    /// Then VIPs of the group that no lease covers yet: they are not answered, and nothing
+    /// goes through for them.
+    pub waiting: Vec<IpAddr>,
 }
 
 /// What the node shall have.
@@ -92,6 +95,8 @@ pub struct Node {
     /// What a person should know, in words.
     pub warnings: Vec<String>,
     left_out: asks::LeftOut,
+    /// Those of the groups that this process was told of last.
+    gateways: BTreeMap<IpAddr, VipEntry>,
 }
 
 /// Why a node could not be brought up or down.
@@ -197,6 +202,7 @@ pub fn set_up(paths: &Paths, setup: &Setup) -> Result<Node, NodeError> {
     let fresh = !loaded.adopted;
     let mut node = Node::new(loaded.plane, host);
     node.adopted = loaded.adopted;
+    node.gateways = gateways::of_groups(&setup.groups);
     if let Err(e) = node.apply(loaded.ebpf, setup, &interfaces) {
         if fresh {
             // The first error is the one to report. Addresses that were on `lo` before
@@ -272,7 +278,7 @@ fn prune_vips(plane: &mut DataPlane, host: &Host, groups: &[GroupSetup]) -> Resu
     let vips = plane.vips()?;
     let going: BTreeSet<_> =
         vips.iter().filter(|(vip, entry)| goes(*vip, entry.group)).map(|(vip, _)| *vip).collect();
-    gateways::forget(plane, &vips, &going, groups)?;
+    gateways::prepare(plane, &vips, &going, groups)?;
     // The addresses first: as long as the VIPs are in the map, the gates guard
     // them.
     host.remove_vips(&going)?;
@@ -405,6 +411,7 @@ impl Node {
             changes: Vec::new(),
             warnings: Vec::new(),
             left_out: asks::LeftOut::default(),
+            gateways: BTreeMap::new(),
         }
     }
 
@@ -425,6 +432,7 @@ impl Node {
     /// # Errors
     /// [`NodeError`].
     pub fn begin_change(&mut self, groups: &[GroupSetup]) -> Result<Vec<GroupIndex>, NodeError> {
+        self.gateways = gateways::of_groups(groups);
         prune_vips(&mut self.plane, &self.host, groups)?;
         self.put_groups(groups)
     }
@@ -436,6 +444,7 @@ impl Node {
     /// # Errors
     /// [`NodeError`]; the step can run again.
     pub fn finish_change(&mut self, groups: &[GroupSetup]) -> Result<Vec<IpAddr>, NodeError> {
+        self.gateways = gateways::of_groups(groups);
         prune_groups(&mut self.plane, &self.host, groups)?;
         let came = self.put(groups)?;
         self.place()?;

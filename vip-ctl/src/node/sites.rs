@@ -100,6 +100,7 @@ mod tests {
             vips: vec![lan, wan, gone],
             homes: [(wan, home("wan0", Some(29))), (gone, home("gone", None))].into(),
             is_gateway: false,
+            waiting: Vec::new(),
         };
         for is_gateway in [false, true] {
             group.is_gateway = is_gateway;
