@@ -131,9 +131,6 @@ fn moved(nic: Nic) -> Result<()> {
     routers.passes("the first has the lease")?;
     routers.moves_to(second)?;
     routers.is_held_back("the second has the lease")?;
-    let doctor = first.run(&["doctor", "--config", &first.config_file().to_string_lossy()])?;
-    let doctor = String::from_utf8(doctor.stdout)?;
-    ensure!(doctor.contains("without a lease of its gateways"), "{doctor}");
     counts(first, "ip_forward_drop_no_lease")?;
     // Only what comes from the LAN: the server's answers come by the first.
     routers.believes(second, "permanent")?;
@@ -262,6 +259,39 @@ fn nothing_is_held_back_where_no_group_is_a_gateway() -> Result<()> {
     routers.set_gateway(false)?;
     first.succeed(&["reload"])?;
     routers.passes("it is none any more")
+}
+
+#[lab_test]
+fn a_person_is_told_of_gateways_and_of_what_is_held_back() -> Result<()> {
+    let routers = Routers::new(Nic::Veth, true)?;
+    let (first, second) = routers.start()?;
+    routers.moves_to(second)?;
+    routers.believes(first, "permanent")?;
+    routers.is_held_back("the second has the lease")?;
+    let config = first.config_file();
+    let config = config.to_string_lossy();
+    let said = |args: &[&str]| -> Result<String> { Ok(String::from_utf8(first.run(args)?.stdout)?) };
+    let doctor = said(&["doctor", "--config", &config])?;
+    ensure!(doctor.contains("without a lease of its gateways"), "{doctor}");
+    let check = said(&["check", "--config", &config])?;
+    ensure!(check.contains("  gateway: without the lease"), "{check}");
+    let metrics = said(&["metrics"])?;
+    let counted = r#"class="ip_forward",verdict="drop",reason="no_lease"} "#;
+    ensure!(metrics.contains(counted), "{metrics}");
+    let status = said(&["status"])?;
+    ensure!(status.contains("ip_forward_drop_no_lease"), "{status}");
+    // Somebody makes a host of it that forwards nothing.
+    first.ns().enter(|| std::fs::write(format!("/proc/sys/net/ipv4/conf/{INTERFACE}/forwarding"), "0"))??;
+    let doctor = said(&["doctor", "--config", &config])?;
+    ensure!(doctor.contains("forwards nothing that comes in by it"), "{doctor}");
+    // And the file says that there is a gateway, which nobody has reloaded.
+    let text = std::fs::read_to_string(first.config_file())?;
+    first.write_config(&format!(
+        "{text}\n[[group]]\nname = \"more\"\nvips = [\"10.77.0.151\"]\ngateway = true\n"
+    ))?;
+    let doctor = said(&["doctor", "--config", &config])?;
+    ensure!(doctor.contains("10.77.0.151 is a gateway, and the programs don't know it"), "{doctor}");
+    Ok(())
 }
 
 #[lab_test("nft")]
