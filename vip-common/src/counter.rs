@@ -14,7 +14,7 @@ macro_rules! counters {
         pub const COUNTERS: &[Counter] = &[$(Counter::$name,)+];
 
         impl Counter {
-            /// Which frames: `arp_request`, `ip_in`, `arp_out`, `ip_out`, `ip_local`, `ip_local_in`, `ip_forward`, `arp_claim`, `heartbeat`, `frame`.
+            /// Which frames: `arp_request`, `ip_in`, `arp_out`, `ip_out`, `ip_local`, `ip_local_in`, `ip_forward`, `mac_in`, `mac_out`, `arp_claim`, `heartbeat`, `frame`.
             #[must_use]
             pub const fn class(self) -> &'static str { match self { $(Self::$name => $class,)+ } }
             /// What was done: `answer`, `pass`, `drop` or `steer`.
@@ -100,6 +100,18 @@ counters! {
     IpForwardInvalid = ("ip_forward", "drop", "invalid"),
     /// IP packet of a gateway's client to elsewhere, sent on to the gateway's holder.
     IpForwardSteered = ("ip_forward", "steer", "other_node"),
+    /// Frame for a group's virtual MAC, dropped: no lease.
+    MacInNoLease = ("mac_in", "drop", "no_lease"),
+    /// The same: the lease has run out.
+    MacInExpired = ("mac_in", "drop", "expired"),
+    /// The same: the lease word can't be one.
+    MacInInvalid = ("mac_in", "drop", "invalid"),
+    /// Frame from a group's virtual MAC, or ARP that says it is here, held back: no lease.
+    MacOutNoLease = ("mac_out", "drop", "no_lease"),
+    /// The same: the lease has run out.
+    MacOutExpired = ("mac_out", "drop", "expired"),
+    /// The same: the lease word can't be one.
+    MacOutInvalid = ("mac_out", "drop", "invalid"),
     /// Frame from the network that ends before its headers do (slot 0 only: it
     /// names no VIP).
     FrameTruncated = ("frame", "pass", "truncated"),

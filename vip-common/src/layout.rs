@@ -24,6 +24,8 @@ pub const ASKS_MAX: usize = 8;
 pub const GATEWAYS_MAX: usize = 8;
 /// Nodes that a cluster can have (a power of two).
 pub const NODES_MAX: usize = 32;
+/// Virtual MACs of all interfaces of a node together.
+pub const VIRTUAL_MACS_MAX: u32 = 4_096;
 /// Bytes that a group's name can have.
 pub const GROUP_NAME_LEN: usize = 32;
 
@@ -60,6 +62,11 @@ pub struct VipEntry {
     pub prefix: u32,
     /// [`VipEntry::GATEWAY`]; other bits are zero.
     pub flags: u32,
+    /// Its group's virtual MAC, which it is announced and answered with; zeros for that of
+    /// each interface.
+    pub mac: [u8; 6],
+    /// Always zero.
+    pub pad: [u8; 2],
 }
 
 /// The home of a VIP that every interface answers for which announces.
@@ -169,6 +176,24 @@ impl VipEntry {
     #[must_use]
     pub const fn is_gateway(self) -> bool {
         self.flags & Self::GATEWAY != 0
+    }
+
+    /// The virtual MAC, if there is one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn virtual_mac(self) -> Option<[u8; 6]> {
+        let [a, b, c, d, e, f] = self.mac;
+        if a | b | c | d | e | f == 0 { None } else { Some(self.mac) }
+    }
+
+    /// The MAC that this VIP is at on an interface.
+    #[inline(always)]
+    #[must_use]
+    pub const fn mac_on(self, iface: IfaceConfig) -> [u8; 6] {
+        match self.virtual_mac() {
+            Some(mac) => mac,
+            None => iface.mac,
+        }
     }
 
     /// Is the address in the subnet of this VIP, which is `vip`? Without a prefix, none is.
@@ -288,6 +313,30 @@ impl Hops {
     }
 }
 
+/// Key of the `VIRTUAL_MACS` map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct VirtualMacKey {
+    /// The interface on which a group with this MAC is announced, by its index.
+    pub ifindex: u32,
+    /// The virtual MAC.
+    pub mac: [u8; 6],
+    /// Always zero.
+    pub pad: [u8; 2],
+}
+
+/// Value of the `VIRTUAL_MACS` map: whose it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct VirtualMac {
+    /// The group under whose lease this node takes frames for it.
+    pub group: GroupIndex,
+    /// Where those that it does not take are counted: with the group's first VIP there.
+    pub slot: VipSlot,
+    /// That VIP, in network order.
+    pub vip: [u8; 4],
+}
+
 /// Value of the `HEARD` map, at the VIP's [`VipSlot`]: what a node without the lease has
 /// heard of the VIP from other hosts. Written by several CPUs at once: it can mix two
 /// frames.
@@ -316,6 +365,8 @@ pub struct NodeConfig {
     pub layout_version: u32,
     /// How many VIPs the maps have room for.
     pub vips_max: u32,
+    /// How many entries the `VIRTUAL_MACS` map has: the programs look there only if any.
+    pub virtual_macs: u32,
 }
 
 /// Where the running kernel's `struct sk_buff` and `struct nf_conn` have their fields, in

@@ -21,6 +21,8 @@ pub const HOLDERS: &str = "HOLDERS";
 pub const HOPS: &str = "HOPS";
 /// Map: 0 → the bits ([`crate::layout::Gateways::bit`]) of the interfaces in [`GATEWAYS`].
 pub const GATEWAY_BITS: &str = "GATEWAY_BITS";
+/// Map: [`crate::layout::VirtualMacKey`] → [`crate::layout::VirtualMac`].
+pub const VIRTUAL_MACS: &str = "VIRTUAL_MACS";
 /// Map: 0 → [`crate::layout::NodeConfig`].
 pub const NODE: &str = "NODE";
 /// Map: 0 → the agent's [`crate::heartbeat::Endpoint`].
@@ -42,6 +44,7 @@ pub const MAPS: &[&str] = &[
     GATEWAY_BITS,
     HOLDERS,
     HOPS,
+    VIRTUAL_MACS,
     HEARTBEAT,
     PEERS,
     NODE,

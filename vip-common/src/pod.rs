@@ -6,7 +6,7 @@ use crate::{
     heartbeat::{Admission, Endpoint},
     layout::{
         Gateways, GroupConfig, GroupIndex, Heard, Holder, Hops, IfaceConfig, NodeConfig, SkbOffsets,
-        VipEntry, VipSlot,
+        VipEntry, VipSlot, VirtualMac, VirtualMacKey,
     },
     lease::Lease,
 };
@@ -36,4 +36,6 @@ pod!(
     SkbOffsets,
     VipEntry,
     VipSlot,
+    VirtualMac,
+    VirtualMacKey,
 );

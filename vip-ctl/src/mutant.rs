@@ -62,6 +62,12 @@ vip_lease::mutants! {
     KeepsInTrouble = "eligibility-keeps-what-it-cannot-serve";
     /// The judge does not notice that the gate at IP level is gone.
     LocalInUnwatched = "judge-does-not-miss-the-gate-at-ip-level";
+    /// Announcements of a virtual MAC do not say whose they are.
+    Unmarked = "announcer-does-not-mark-a-virtual-mac";
+    /// A virtual MAC is put where nobody could receive what is for it.
+    DeafServes = "node-serves-where-it-is-deaf-to-a-virtual-mac";
+    /// A virtual MAC is taken on interfaces that its group is not announced on.
+    MacEverywhere = "node-takes-a-virtual-mac-on-every-interface";
     /// A group that came later is announced first.
     LastFirst = "announcer-last-come-first-served";
     /// Each claim of a rival is answered at once.

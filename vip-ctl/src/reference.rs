@@ -144,6 +144,11 @@ const MEANINGS: &[(&str, &str, &str)] = &[
         "gateway",
         "`true`: hosts send through the group's VIPs to elsewhere, and a node without the lease forwards nothing that comes in by the VIPs' interface; default: `false`. See [interfaces.md](interfaces.md#a-vip-that-is-a-gateway).",
     ),
+    (
+        "[[group]]",
+        "virtual_mac",
+        "The MAC that the group's VIPs are announced and answered with, on whichever node: `\"auto\"` (made of the names of cluster and group), one of VRRP's range such as `\"00:00:5e:00:01:33\"`, or a locally administered one; default: that of the holder's interface. See [interfaces.md](interfaces.md#a-mac-that-moves-with-the-vip).",
+    ),
     ("[[group.vips]]", "address", "The VIP, with or without the length of its subnet's prefix."),
     ("[[group.vips]]", "interface", "As in `[[group]]`, for this VIP."),
     (

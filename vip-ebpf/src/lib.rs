@@ -11,6 +11,7 @@ pub mod heartbeat;
 pub mod packet;
 mod steer;
 pub mod verdict;
+pub mod virtual_mac;
 
 pub use frame::Frame;
 pub use verdict::{Maps, egress, ingress, local, local_in};

@@ -9,7 +9,7 @@ use vip_common::{
     Counter, Fence, GroupIndex, IfaceConfig, VipEntry, VipSlot,
     event::Event,
     heartbeat::{Admits, Endpoint},
-    layout::Gateways,
+    layout::{Gateways, VirtualMac},
 };
 use vip_ebpf::Maps;
 
@@ -86,6 +86,16 @@ impl Maps for LoggedMaps {
     #[inline(always)]
     fn gateways(&self, ifindex: u32) -> Option<&Gateways> {
         KernelMaps.gateways(ifindex)
+    }
+
+    #[inline(always)]
+    fn has_virtual_macs(&self) -> bool {
+        KernelMaps.has_virtual_macs()
+    }
+
+    #[inline(always)]
+    fn virtual_mac(&self, ifindex: u32, mac: [u8; 6]) -> Option<VirtualMac> {
+        KernelMaps.virtual_mac(ifindex, mac)
     }
 
     #[inline(always)]

@@ -13,7 +13,8 @@ use vip_common::{
     fence,
     heartbeat::{Admission, Admits, Endpoint, PEERS_MAX},
     layout::{
-        EVENTS_BYTES, GROUPS_MAX, Gateways, Holder, Hops, IFACES_MAX, NodeConfig, VIPS_DEFAULT, mac_word,
+        EVENTS_BYTES, GROUPS_MAX, Gateways, Holder, Hops, IFACES_MAX, NodeConfig, VIPS_DEFAULT,
+        VIRTUAL_MACS_MAX, VirtualMac, VirtualMacKey, mac_word,
     },
 };
 use vip_ebpf::Maps;
@@ -55,7 +56,11 @@ static HEARTBEAT: Array<Endpoint> = Array::with_max_entries(1, 0);
 #[map]
 static PEERS: HashMap<Endpoint, Admission> = HashMap::with_max_entries(PEERS_MAX, 0);
 
-/// No program reads it. `vip-ctl` does, before it adopts pinned maps.
+#[map]
+static VIRTUAL_MACS: HashMap<VirtualMacKey, VirtualMac> = HashMap::with_max_entries(VIRTUAL_MACS_MAX, 0);
+
+/// The programs read from it whether there are virtual MACs; `vip-ctl` reads the rest before
+/// it adopts pinned maps.
 #[map]
 static NODE: Array<NodeConfig> = Array::with_max_entries(1, 0);
 
@@ -143,6 +148,20 @@ impl Maps for KernelMaps {
             [0, 0, 0, 0, 0, 0, 0, 0] => None,
             [_, _, mac @ ..] => Some(mac),
         }
+    }
+
+    #[inline(always)]
+    fn has_virtual_macs(&self) -> bool {
+        // SAFETY: an aligned word of an array map, which lives as long as the program.
+        NODE.get_ptr(0).is_some_and(|node| unsafe { (*node).virtual_macs } > 0)
+    }
+
+    #[inline(always)]
+    fn virtual_mac(&self, ifindex: u32, mac: [u8; 6]) -> Option<VirtualMac> {
+        // SAFETY: the value is numbers. The kernel may reuse a deleted entry for another
+        // virtual MAC between the lookup and this copy: then one frame is judged by the group
+        // of another one.
+        unsafe { VIRTUAL_MACS.get(VirtualMacKey { ifindex, mac, pad: [0; 2] }) }.copied()
     }
 
     #[inline(always)]

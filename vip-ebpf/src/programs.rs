@@ -3,7 +3,7 @@
 
 use aya_ebpf::{
     bindings::xdp_action,
-    helpers::generated::{bpf_ktime_get_boot_ns, bpf_redirect},
+    helpers::generated::{bpf_ktime_get_boot_ns, bpf_redirect, bpf_skb_change_type},
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
@@ -13,6 +13,7 @@ use vip_ebpf::{
     frame::{ETH_LEN, VLAN_LEN, VLAN_TAGS_MAX},
     ingress, local,
     packet::{arp, ipv4::Flow, ipv6, udp},
+    virtual_mac::{self, Taken},
 };
 
 use crate::{logged::LoggedMaps, maps::KernelMaps, routes};
@@ -23,6 +24,8 @@ const TC_NEXT: i32 = -1;
 const TC_DROP: i32 = 2;
 /// Send it out by the interface that a helper was told (`TCX_REDIRECT`, `TC_ACT_REDIRECT`).
 const TC_REDIRECT: i32 = 7;
+/// The frame is for this host (linux/if_packet.h).
+const PACKET_HOST: u32 = 0;
 /// The bits of a tag that say which VLAN a frame is in.
 const VLAN: u32 = 0x0fff;
 /// Linear bytes that the egress verdicts may need: Ethernet, its tags, ARP.
@@ -85,6 +88,17 @@ fn incoming_tc(ctx: &TcContext, maps: &impl Maps) -> i32 {
     // call; the pointers are read after the last call that can move it.
     let frame = unsafe { Frame::new(ctx.data(), ctx.data_end()) };
     let context = ctx.skb.skb;
+    match virtual_mac::take(&frame, &KernelMaps, ifindex) {
+        Taken::Other => {}
+        Taken::Drop => return TC_DROP,
+        Taken::Ours => {
+            // The kernel has looked at whom it is for before this program made it ours.
+            // SAFETY: the context is what the kernel gave this program.
+            if unsafe { bpf_skb_change_type(context, PACKET_HOST) } != 0 {
+                return TC_DROP;
+            }
+        }
+    }
     let forwards = |flow: &Flow| {
         // SAFETY: the context outlives the call.
         let (is_tagged, tag) = unsafe { ((*context).vlan_present != 0, (*context).vlan_tci) };
@@ -120,6 +134,10 @@ fn incoming(ctx: &XdpContext, maps: &impl Maps) -> u32 {
     // SAFETY: the kernel gives this program the frame for the time of the call.
     let frame = unsafe { Frame::new(ctx.data(), ctx.data_end()) };
     let ifindex = ifindex_of(ctx);
+    // The kernel looks at whom it is for after this program.
+    if virtual_mac::take(&frame, &KernelMaps, ifindex) == Taken::Drop {
+        return xdp_action::XDP_DROP;
+    }
     // SAFETY: it is what the kernel gave this program.
     let forwards = |flow: &Flow| unsafe { routes::forwards(ctx.ctx.cast(), ifindex, flow) };
     match ingress(&frame, maps, ifindex, forwards) {
@@ -133,7 +151,10 @@ fn incoming(ctx: &XdpContext, maps: &impl Maps) -> u32 {
 #[classifier]
 pub fn vip_egress(ctx: TcContext) -> i32 {
     let ifindex = ifindex_of_tc(&ctx);
-    outgoing(&ctx, |frame| egress(frame, &KernelMaps, ifindex))
+    outgoing(&ctx, |frame| match virtual_mac::leaves(frame, &KernelMaps, ifindex) {
+        Verdict::Drop => Verdict::Drop,
+        Verdict::Pass | Verdict::Answer => egress(frame, &KernelMaps, ifindex),
+    })
 }
 
 /// The gate of the loopback interface.

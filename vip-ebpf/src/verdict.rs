@@ -7,7 +7,7 @@ use vip_common::{
     Counter, Fence, GroupIndex, IfaceConfig, VipEntry, VipSlot,
     event::{Event, EventKind},
     heartbeat::{Admits, Endpoint},
-    layout::{ASKS_MAX, Gateways},
+    layout::{ASKS_MAX, Gateways, VirtualMac},
     verdict::{Class, Verdict, ruling},
 };
 
@@ -38,6 +38,10 @@ pub trait Maps {
     fn next_hop(&self, group: GroupIndex, ifindex: u32, from: [u8; 6]) -> Option<[u8; 6]>;
     /// The VIPs that are gateways on this interface, if any are.
     fn gateways(&self, ifindex: u32) -> Option<&Gateways>;
+    /// Has any interface a virtual MAC? Asked for every frame, so it has to be cheap.
+    fn has_virtual_macs(&self) -> bool;
+    /// Whose virtual MAC this is on this interface, if it is one.
+    fn virtual_mac(&self, ifindex: u32, mac: [u8; 6]) -> Option<VirtualMac>;
     /// Is this where the agent listens?
     fn is_agent(&self, endpoint: &Endpoint) -> bool;
     /// What to let in from this endpoint; `None` if no peer of the agent sends from it.
@@ -168,8 +172,17 @@ pub fn local_in<M: Maps>(destination: [u8; 4], maps: &M) -> Verdict {
 #[inline(always)]
 fn gate<M: Maps>(maps: &M, address: [u8; 4], class: Class) -> Verdict {
     let Some(vip) = maps.vip(address) else { return Verdict::Pass };
-    let ruling = ruling(class, maps.fence(vip.group));
-    counted(maps, vip, ruling.counter);
+    judged(maps, vip.group, vip.slot, class)
+}
+
+/// Counts a frame under the lease of this group in this slot, and returns the verdict of the
+/// table.
+#[inline(always)]
+pub(crate) fn judged<M: Maps>(maps: &M, group: GroupIndex, slot: VipSlot, class: Class) -> Verdict {
+    let ruling = ruling(class, maps.fence(group));
+    if let Some(counter) = ruling.counter {
+        maps.count(slot, counter);
+    }
     // A gate never answers, so its verdict is one of two. `ruling.verdict` itself
     // would cost `vip_local` twelve more instructions.
     if ruling.verdict == Verdict::Drop { Verdict::Drop } else { Verdict::Pass }
@@ -179,8 +192,7 @@ fn gate<M: Maps>(maps: &M, address: [u8; 4], class: Class) -> Verdict {
 /// interface with the data plane on it, which judges the frame. An interface that is not
 /// in the map has just come or gone: it may well be the VIP's own.
 #[inline(always)]
-fn class_at(class: Class, vip: VipEntry, ifindex: u32, iface: Option<IfaceConfig>) -> Option<Class> {
-    let iface = iface.unwrap_or_default();
+fn class_at(class: Class, vip: VipEntry, ifindex: u32, iface: IfaceConfig) -> Option<Class> {
     if vip.is_at_home(ifindex, iface) {
         Some(class)
     } else if iface.has(IfaceConfig::BELOW) {
@@ -194,9 +206,10 @@ fn class_at(class: Class, vip: VipEntry, ifindex: u32, iface: Option<IfaceConfig
 /// let out, whoever holds it.
 #[inline(always)]
 fn arp_out<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex: u32) -> Verdict {
-    let iface = maps.iface(ifindex);
+    let found = maps.iface(ifindex);
+    let (is_known, iface) = (found.is_some(), found.unwrap_or_default());
     let Some(vip) = maps.vip(packet.sender) else {
-        if let Some(iface) = iface.filter(|_| packet.is_request) {
+        if is_known && packet.is_request {
             ask_as_vip(frame, offset, packet, maps, iface);
         }
         return Verdict::Pass;
@@ -206,7 +219,22 @@ fn arp_out<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifinde
     let class = class_at(Class::ArpOut, vip, ifindex, iface).unwrap_or(Class::ArpOut);
     let ruling = ruling(class, maps.fence(vip.group));
     counted(maps, vip, ruling.counter);
+    if ruling.verdict == Verdict::Pass {
+        at_virtual_mac(frame, offset, packet, vip);
+    }
     ruling.verdict
+}
+
+/// Makes a VIP's virtual MAC, if it has one, what ARP in its name says: the kernel, and
+/// whoever else announces the VIP, knows the interface's alone.
+#[inline(always)]
+fn at_virtual_mac(frame: &Frame, offset: usize, packet: &Arp, vip: VipEntry) {
+    if let Some(mac) = vip.virtual_mac()
+        && mac != packet.sender_mac
+    {
+        // It has just been read, so it is long enough.
+        let _ = arp::set_sender_mac(frame, offset, packet, mac);
+    }
 }
 
 /// Makes a VIP that is here the sender of this host's own question to the VIP's subnet,
@@ -231,6 +259,7 @@ fn ask_as_vip<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifa
             && maps.fence(vip.group).is_open()
             && arp::rename(frame, offset, address)
         {
+            at_virtual_mac(frame, offset, packet, vip);
             return maps.count(vip.slot, Counter::ArpOutPassed);
         }
     }
@@ -249,7 +278,11 @@ fn counted<M: Maps>(maps: &M, vip: VipEntry, counter: Option<Counter>) {
 /// It can be both: the holder of one VIP may well ask for another.
 #[inline(always)]
 fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex: u32) -> Verdict {
-    let iface = maps.iface(ifindex);
+    // Zeros where the interface is not known: of an `Option`, the verifier would find parts
+    // that nobody has written.
+    let found = maps.iface(ifindex);
+    let is_known = found.is_some();
+    let iface = found.unwrap_or_default();
     let claimed = claim(frame, packet, maps, ifindex, iface);
     if claimed != Verdict::Pass {
         return claimed;
@@ -257,7 +290,9 @@ fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex
     if !packet.is_request || packet.target == packet.sender {
         return Verdict::Pass;
     }
-    let Some(vip) = maps.vip(packet.target) else { return test(frame, offset, packet, iface) };
+    let Some(vip) = maps.vip(packet.target) else {
+        return if is_known { test(frame, offset, packet, iface) } else { Verdict::Pass };
+    };
     // Below: the host has the VIP on `lo`, and answers for no address but those of the
     // interface (`arp_ignore`).
     let Some(class) = class_at(Class::ArpRequest, vip, ifindex, iface) else { return Verdict::Pass };
@@ -267,11 +302,11 @@ fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex
         stale(frame, packet.target, vip, maps, ifindex);
         return ruling.verdict;
     }
-    let Some(iface) = iface else {
+    if !is_known {
         maps.count(vip.slot, Counter::ArpRequestNoMac);
         return Verdict::Drop;
-    };
-    if !arp::answer(frame, offset, packet, packet.target, iface.mac) {
+    }
+    if !arp::answer(frame, offset, packet, packet.target, vip.mac_on(iface)) {
         return truncated(maps);
     }
     counted(maps, vip, ruling.counter);
@@ -282,8 +317,7 @@ fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex
 /// none: the address is nobody's ([`IfaceConfig::test_address`]). Peers ask this very
 /// interface; a host that asks all whether it can have the address gets it.
 #[inline(always)]
-fn test(frame: &Frame, offset: usize, packet: &Arp, iface: Option<IfaceConfig>) -> Verdict {
-    let Some(iface) = iface else { return Verdict::Pass };
+fn test(frame: &Frame, offset: usize, packet: &Arp, iface: IfaceConfig) -> Verdict {
     let is_test = packet.target == IfaceConfig::test_address(iface.mac);
     if !is_test || iface.has(IfaceConfig::BELOW) || frame.bytes::<6>(0) != Some(iface.mac) {
         return Verdict::Pass;
@@ -300,38 +334,50 @@ fn stale<M: Maps>(frame: &Frame, address: [u8; 4], vip: VipEntry, maps: &M, ifin
     let (Some(to), Some(mac)) = (frame.bytes::<6>(0), frame.bytes::<6>(6)) else { return false };
     let Some(iface) = maps.iface(ifindex) else { return false };
     // The holder announces it on its own interfaces alone. A frame from a group of hosts is
-    // forged: to answer it would tell all of them.
+    // forged: to answer it would tell all of them (`tell_stale`).
     let is_here = iface.mac == to && vip.is_at_home(ifindex, iface);
     if mac[0] & 1 != 0 || !is_here {
         return false;
     }
-    if maps.may_tell(vip.slot, mac) {
-        let kind = EventKind::Stale as u32;
-        maps.event(Event { kind, group: vip.group, ifindex, vip: address, mac, pad: [0; 2] });
-    }
+    tell_stale(maps, address, vip.group, vip.slot, ifindex, mac);
     true
+}
+
+/// Tells the agent that this client does not know who holds this VIP, unless the client is
+/// a group of hosts, or the agent has just heard of it.
+#[inline(always)]
+pub(crate) fn tell_stale<M: Maps>(
+    maps: &M,
+    vip: [u8; 4],
+    group: GroupIndex,
+    slot: VipSlot,
+    ifindex: u32,
+    mac: [u8; 6],
+) {
+    if mac[0] & 1 == 0 && maps.may_tell(slot, mac) {
+        maps.event(Event { kind: EventKind::Stale as u32, group, ifindex, vip, mac, pad: [0; 2] });
+    }
 }
 
 /// Judges the claim in an ARP packet, if its sender claims a VIP as its own.
 #[inline(always)]
-fn claim<M: Maps>(
-    frame: &Frame,
-    packet: &Arp,
-    maps: &M,
-    ifindex: u32,
-    iface: Option<IfaceConfig>,
-) -> Verdict {
+fn claim<M: Maps>(frame: &Frame, packet: &Arp, maps: &M, ifindex: u32, iface: IfaceConfig) -> Verdict {
     let Some(vip) = maps.vip(packet.sender) else { return Verdict::Pass };
-    if iface.is_some_and(|iface| iface.mac == packet.sender_mac) {
+    let claimant = claimant(packet, vip);
+    if iface.mac == claimant && claimant != [0; 6] {
         return Verdict::Pass; // our own announcement, sent back to us by the network
     }
     let Some(class) = class_at(Class::ArpClaim, vip, ifindex, iface) else { return Verdict::Pass };
-    let ruling = ruling(class, maps.fence(vip.group));
+    let fence = maps.fence(vip.group);
+    if fence.is_open() && vip.virtual_mac() == Some(claimant) {
+        return Verdict::Pass; // perhaps our own: it names no host
+    }
+    let ruling = ruling(class, fence);
     counted(maps, vip, ruling.counter);
     if ruling.event == Some(EventKind::ClaimSeen) {
         // Announcements and what others ask for are for all, or for them.
-        let is_ours = iface.is_some_and(|iface| frame.bytes::<6>(0) == Some(iface.mac));
-        maps.heard(vip.slot, ifindex, packet.sender_mac, is_ours && !packet.is_request);
+        let is_ours = frame.bytes::<6>(0) == Some(iface.mac);
+        maps.heard(vip.slot, ifindex, claimant, is_ours && !packet.is_request);
     }
     if let Some(kind) = ruling.event {
         maps.event(Event {
@@ -339,11 +385,20 @@ fn claim<M: Maps>(
             group: vip.group,
             ifindex,
             vip: packet.sender,
-            mac: packet.sender_mac,
+            mac: claimant,
             pad: [0; 2],
         });
     }
     ruling.verdict
+}
+
+/// The MAC of the host that claims a VIP. Of one with a virtual MAC all holders claim that:
+/// their announcements and questions name the interface as the target, where a request has
+/// room for it. A reply does not; then it is the virtual MAC.
+#[inline(always)]
+fn claimant(packet: &Arp, vip: VipEntry) -> [u8; 6] {
+    let is_virtual = vip.virtual_mac() == Some(packet.sender_mac);
+    if is_virtual && packet.is_request { packet.target_mac } else { packet.sender_mac }
 }
 
 /// The frame from the network is too short to name a VIP: the network stack will

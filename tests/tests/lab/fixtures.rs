@@ -5,6 +5,7 @@ mod forwarded;
 mod frames;
 mod heard;
 mod verified;
+mod virtual_macs;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -266,12 +267,11 @@ fn every_cell_of_the_table_of_verdicts() -> Result<()> {
                 }
                 Class::IpOut => (names::PROG_EGRESS, ethernet(&[], 0x0800, &ipv4(VIP, CLIENT, 0, 0))),
                 Class::IpLocal => (names::PROG_LOCAL, ethernet(&[], 0x0800, &ipv4(VIP, VIP, 0, 0))),
-                // It takes a router: `forwarded`.
-                Class::IpForward => continue,
+                Class::IpForward | Class::MacIn | Class::MacOut => continue, // `forwarded`, `virtual_macs`
                 Class::IpLocalIn => (names::PROG_LOCAL_IN, ethernet(&[], 0x0800, &ipv4(CLIENT, VIP, 0, 0))),
             };
-            let is_ingress = program == names::PROG_INGRESS;
-            let is_netfilter = program == names::PROG_LOCAL_IN;
+            let is = |other| program == other;
+            let (is_ingress, is_netfilter) = (is(names::PROG_INGRESS), is(names::PROG_LOCAL_IN));
             if is_netfilter && !has_netfilter() {
                 continue;
             }

@@ -23,20 +23,20 @@ const BRIEF: Duration = Duration::from_millis(500);
 /// In how much time a client with a stale entry is corrected.
 const BOUND: Duration = Duration::from_secs(1);
 /// Beyond the routers.
-const SERVER: SocketAddrV4 = SocketAddrV4::new(Wan::CLIENT, SERVICE_PORT);
+pub(super) const SERVER: SocketAddrV4 = SocketAddrV4::new(Wan::CLIENT, SERVICE_PORT);
 const NAME: &str = "the server";
 
 /// Two routers between a LAN, whose gateway is the VIP, and a network with a server. What
 /// the server sends back comes by the first of them, whoever has the lease.
-struct Routers {
+pub(super) struct Routers {
     // Ends before what it runs on.
     _server: EchoServer,
-    lab: Lab,
+    pub(super) lab: Lab,
     wan: Wan,
 }
 
 impl Routers {
-    fn new(nic: Nic, is_gateway: bool) -> Result<Self> {
+    pub(super) fn new(nic: Nic, is_gateway: bool) -> Result<Self> {
         let spec = LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)).with_witness().on(nic);
         let lab = Lab::new(&spec.without_steering())?;
         let wan = Wan::new(&lab)?;
@@ -61,12 +61,12 @@ impl Routers {
         Ok(())
     }
 
-    fn client(&self) -> Result<&Netns> {
+    pub(super) fn client(&self) -> Result<&Netns> {
         Ok(&self.lab.client()?.ns)
     }
 
     /// Starts the agents; returns the first router, which takes the group, and the second.
-    fn start(&self) -> Result<(&Node, &Node)> {
+    pub(super) fn start(&self) -> Result<(&Node, &Node)> {
         self.lab.start_agents(PATIENCE)?;
         let first = self.lab.wait_holder(GROUP, PATIENCE)?;
         let second = self.lab.candidates().find(|node| node.name() != first.name());
@@ -80,7 +80,7 @@ impl Routers {
         self.client()?.ip(&format!("neigh replace {VIP} lladdr {mac} dev {INTERFACE} nud {state}")).map(drop)
     }
 
-    fn passes(&self, when: &str) -> Result<()> {
+    pub(super) fn passes(&self, when: &str) -> Result<()> {
         for ask in [ask_udp, ask_tcp] {
             assert_eq!(ask(self.client()?, SERVER, PATIENCE).with_context(|| when.to_owned())?, NAME);
         }
@@ -95,7 +95,7 @@ impl Routers {
         Ok(())
     }
 
-    fn moves_to(&self, router: &Node) -> Result<()> {
+    pub(super) fn moves_to(&self, router: &Node) -> Result<()> {
         // It may only just have begun.
         let moves = || router.succeed(&["switchover", GROUP, "--to", router.name()]).is_ok();
         ensure!(wait_until(clock::now().plus(PATIENCE), moves), "{}", router.log_tail());
@@ -117,7 +117,7 @@ fn forward(ns: &Netns) -> Result<()> {
     })?
 }
 
-fn counts(router: &Node, counter: &str) -> Result<()> {
+pub(super) fn counts(router: &Node, counter: &str) -> Result<()> {
     let shown = router.succeed(&["status", "-o", "json"])?;
     ensure!(shown.contains(counter), "no {counter}: {shown}");
     Ok(())

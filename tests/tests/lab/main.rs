@@ -39,3 +39,4 @@ mod translated;
 mod tutorial;
 mod two_networks;
 mod verbs;
+mod virtual_mac;

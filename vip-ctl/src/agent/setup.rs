@@ -58,5 +58,6 @@ fn group_setup(
     let home = |vip: &IpAddr| Some((*vip, written?.homes.get(vip)?.clone()));
     let homes = vips.iter().chain(&waiting).filter_map(home).collect();
     let (name, is_gateway) = (name.to_owned(), gateway.is_some());
-    GroupSetup { name, mode: GroupMode::Cluster, hold, vips, homes, is_gateway, waiting }
+    let virtual_mac = written.and_then(|group| group.virtual_mac);
+    GroupSetup { name, mode: GroupMode::Cluster, hold, vips, homes, is_gateway, waiting, virtual_mac }
 }

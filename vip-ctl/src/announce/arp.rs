@@ -11,7 +11,9 @@ use std::{
 };
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use vip_common::IfaceConfig;
+use vip_common::{IfaceConfig, VipEntry};
+
+use crate::mutant::{self, Mutant};
 
 /// Bytes of an ARP frame without padding.
 const FRAME_LEN: usize = 42;
@@ -48,6 +50,25 @@ const AF_PACKET: u16 = libc::AF_PACKET as u16;
 #[expect(clippy::cast_possible_truncation, reason = "a sockaddr_ll has 20 bytes")]
 pub(super) const ADDRESS_LEN: libc::socklen_t = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
 
+/// Where a VIP is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    /// The interface's index.
+    pub ifindex: u32,
+    /// The interface's own MAC.
+    pub iface: [u8; 6],
+    /// The MAC that the VIP is at: that one, or the group's virtual one.
+    pub mac: [u8; 6],
+}
+
+impl At {
+    /// A VIP's place on the interface with this index and entry.
+    #[must_use]
+    pub const fn of(vip: VipEntry, ifindex: u32, iface: IfaceConfig) -> Self {
+        Self { ifindex, iface: iface.mac, mac: vip.mac_on(iface) }
+    }
+}
+
 /// A socket that sends announcements.
 pub struct Announcer {
     socket: OwnedFd,
@@ -64,36 +85,29 @@ impl Announcer {
         Ok(Self { socket })
     }
 
-    /// Announces `vip` at `mac` on an interface, once in each of these forms.
+    /// Announces `vip`, once in each of these forms.
     ///
     /// # Errors
     /// If a frame can't be queued: ENOBUFS for one that the egress gate held
     /// back or a full queue dropped, EAGAIN where too many wait in the socket,
     /// others for an interface that is down or gone; `Unsupported` for an IPv6
     /// VIP, which ARP has no room for.
-    pub fn announce(&self, ifindex: u32, mac: [u8; 6], vip: IpAddr, forms: [Form; 2]) -> io::Result<()> {
-        self.tell_by(forms, BROADCAST, ifindex, mac, vip)
+    pub fn announce(&self, at: At, vip: IpAddr, forms: [Form; 2]) -> io::Result<()> {
+        self.tell_by(forms, BROADCAST, at, vip)
     }
 
     /// The same by [`FORMS`], to the host with the hardware address `to` alone.
     ///
     /// # Errors
     /// As [`Announcer::announce`].
-    pub fn tell(&self, to: [u8; 6], ifindex: u32, mac: [u8; 6], vip: IpAddr) -> io::Result<()> {
-        self.tell_by(FORMS, to, ifindex, mac, vip)
+    pub fn tell(&self, to: [u8; 6], at: At, vip: IpAddr) -> io::Result<()> {
+        self.tell_by(FORMS, to, at, vip)
     }
 
-    fn tell_by(
-        &self,
-        forms: [Form; 2],
-        to: [u8; 6],
-        ifindex: u32,
-        mac: [u8; 6],
-        vip: IpAddr,
-    ) -> io::Result<()> {
+    fn tell_by(&self, forms: [Form; 2], to: [u8; 6], at: At, vip: IpAddr) -> io::Result<()> {
         let vip = ipv4(vip)?;
         for form in forms {
-            self.send(ifindex, &telling(form, to, mac, vip))?;
+            self.send(at.ifindex, &telling(form, to, at, vip))?;
         }
         Ok(())
     }
@@ -162,14 +176,20 @@ fn ipv4(vip: IpAddr) -> io::Result<Ipv4Addr> {
     }
 }
 
-fn telling(form: Form, to: [u8; 6], mac: [u8; 6], vip: Ipv4Addr) -> [u8; FRAME_LEN] {
+fn telling(form: Form, to: [u8; 6], at: At, vip: Ipv4Addr) -> [u8; FRAME_LEN] {
     let op = match form {
         Form::Request | Form::Question => REQUEST,
         Form::Reply => REPLY,
     };
-    let mut frame = frame(op, to, mac, vip);
+    let mut frame = frame(op, to, at.mac, vip);
     if form == Form::Question {
-        frame[38..42].copy_from_slice(&IfaceConfig::test_address(mac));
+        frame[38..42].copy_from_slice(&IfaceConfig::test_address(at.iface));
+    }
+    // All holders have a virtual MAC: by this mark they know their own announcements from
+    // another's. Nobody heeds the target's hardware address in a request (RFC 826), and Linux
+    // insists on the sender's in a gratuitous reply.
+    if op == REQUEST && at.mac != at.iface && !mutant::is(Mutant::Unmarked) {
+        frame[32..38].copy_from_slice(&at.iface);
     }
     frame
 }
@@ -197,11 +217,15 @@ mod tests {
 
     #[test]
     fn all_forms_say_the_vip_is_at_the_mac() {
-        let mac = [2, 0, 0, 0, 0, 7];
+        let (mac, iface) = ([2, 0, 0, 0, 0, 7], [2, 0, 0, 0, 0, 1]);
+        let at = |iface| At { ifindex: 7, iface, mac };
         for (form, op) in [(Form::Request, 1), (Form::Reply, 2), (Form::Question, 1)] {
-            let mut frame = telling(form, BROADCAST, mac, Ipv4Addr::new(10, 0, 1, 12));
+            let mut frame = telling(form, BROADCAST, at(iface), Ipv4Addr::new(10, 0, 1, 12));
+            let own = telling(form, BROADCAST, at(mac), Ipv4Addr::new(10, 0, 1, 12));
+            let mark = |frame: [u8; FRAME_LEN]| <[u8; 6]>::try_from(&frame[32..38]).expect("six");
+            assert_eq!((mark(frame), mark(own)), if op == 1 { (iface, [0; 6]) } else { (mac, mac) });
             if form == Form::Question {
-                assert_eq!(frame[38..42], IfaceConfig::test_address(mac));
+                assert_eq!(frame[38..42], IfaceConfig::test_address(iface));
                 frame[38..42].copy_from_slice(&[10, 0, 1, 12]);
             }
             assert_eq!(frame[..6], [0xff; 6]);
@@ -215,7 +239,8 @@ mod tests {
     fn an_ipv6_vip_is_refused() {
         // No frame is made, so any file will do.
         let announcer = Announcer { socket: std::fs::File::open("/dev/null").unwrap().into() };
-        let refused = announcer.announce(7, [2, 0, 0, 0, 0, 7], "2001:db8::12".parse().unwrap(), FORMS);
+        let at = At { ifindex: 7, iface: [2, 0, 0, 0, 0, 7], mac: [2, 0, 0, 0, 0, 7] };
+        let refused = announcer.announce(at, "2001:db8::12".parse().unwrap(), FORMS);
         assert_eq!(refused.expect_err("it is no IPv4 address").kind(), io::ErrorKind::Unsupported);
     }
 }

@@ -118,6 +118,7 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
             homes: args.vip.iter().cloned().collect(),
             is_gateway: false,
             waiting: Vec::new(),
+            virtual_mac: None,
         }]
     };
     let mode = |(name, mode): &(String, Option<Mode>)| (name.clone(), mode.unwrap_or(args.mode));

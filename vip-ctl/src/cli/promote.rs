@@ -12,7 +12,7 @@ use super::support::{
 };
 use crate::{
     agent::control::{Request, Response},
-    announce::arp::{ASKING, Announcer, FORMS},
+    announce::arp::{ASKING, Announcer, At, FORMS},
     dataplane::{DataPlane, DataPlaneError, MapGroup},
     exit::Exit,
     host::Host,
@@ -188,8 +188,8 @@ fn announce(node: &Node, group: &MapGroup) -> Result<(), Failure> {
         let forms = if round + 1 == ANNOUNCEMENTS { ASKING } else { FORMS };
         for (ifindex, iface) in &ifaces {
             let here = |entry: &VipEntry| entry.group == group.index && entry.is_at_home(*ifindex, *iface);
-            for (vip, _) in vips.iter().filter(|(_, entry)| here(entry)) {
-                match announcer.announce(*ifindex, iface.mac, *vip, forms) {
+            for (vip, entry) in vips.iter().filter(|(_, entry)| here(entry)) {
+                match announcer.announce(At::of(*entry, *ifindex, *iface), *vip, forms) {
                     // An interface that is down or gone has no neighbours to tell.
                     Err(e)
                         if matches!(e.raw_os_error(), Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV)) => {}

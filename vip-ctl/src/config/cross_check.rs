@@ -2,6 +2,7 @@
 //! voters that must be able to form a majority, and which node this one is.
 
 mod homes;
+mod virtual_macs;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,6 +39,7 @@ pub(super) fn check(draft: Draft, path: &Path, host_name: &str, report: &mut Rep
     for group in &groups {
         priorities(group, drafts, report);
     }
+    let macs = virtual_macs::resolve(cluster.as_ref(), &groups, report);
     let homes = homes::resolve(&node, &groups, report);
     if !report.is_empty() {
         return None;
@@ -47,6 +49,7 @@ pub(super) fn check(draft: Draft, path: &Path, host_name: &str, report: &mut Rep
     for group in &mut config.groups {
         let of = |vip: &IpAddr| Some((*vip, homes.get(vip)?.clone()));
         group.homes = group.vips.iter().filter_map(of).collect();
+        group.virtual_mac = macs.get(&group.name).copied();
     }
     let (modes, silent) = (node.written.modes, node.written.silent);
     Some(Config {
@@ -102,7 +105,8 @@ fn build(
         let hooks = own.over(&hooks);
         let homes = BTreeMap::new();
         let name = name?.into_inner();
-        built.push(Group { name, vips, homes, is_gateway, priorities, preempt, health, hooks });
+        let virtual_mac = None;
+        built.push(Group { name, vips, homes, is_gateway, virtual_mac, priorities, preempt, health, hooks });
     }
     built.sort_by(|a, b| a.name.cmp(&b.name));
     let key_file = path.parent().unwrap_or(Path::new("")).join(cluster.key_file?);

@@ -46,7 +46,17 @@ pub(super) fn groups(groups: &[Group]) -> u64 {
     encoder.length(groups.len());
     for group in groups {
         // Interfaces may have other names on each node.
-        let Group { name, vips, homes: _, is_gateway: _, priorities, preempt, health: _, hooks: _ } = group;
+        let Group {
+            name,
+            vips,
+            homes: _,
+            is_gateway: _,
+            virtual_mac: _,
+            priorities,
+            preempt,
+            health: _,
+            hooks: _,
+        } = group;
         let delay = preempt.map_or(u128::MAX, |delay| delay.as_nanos());
         encoder.text(name).bytes(&delay.to_be_bytes()).length(vips.len());
         for vip in vips {
@@ -64,6 +74,11 @@ pub(super) fn groups(groups: &[Group]) -> u64 {
     // Without any, the digest is that of versions that know none.
     for group in groups.iter().filter(|group| group.is_gateway) {
         encoder.text(&group.name);
+    }
+    for group in groups {
+        if let Some(mac) = group.virtual_mac {
+            encoder.bytes(b"virtual_mac").text(&group.name).bytes(&mac);
+        }
     }
     encoder.finish()
 }

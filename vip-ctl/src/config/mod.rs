@@ -163,6 +163,9 @@ pub struct Group {
     pub homes: BTreeMap<IpAddr, Home>,
     /// Are they gateways, through which hosts send to elsewhere?
     pub is_gateway: bool,
+    /// The MAC that its VIPs are announced and answered with, on whichever node; `None` for
+    /// that of the holder's interface.
+    pub virtual_mac: Option<[u8; 6]>,
     /// The priority of every node that can hold, by its name; higher is preferred.
     pub priorities: BTreeMap<String, u8>,
     /// How long a node of higher priority must have been ready before it takes

@@ -340,6 +340,7 @@ fn start_rest(leasing: Leasing, paths: &Paths) -> Result<Agent, AgentError> {
             postponed: Vec::new(),
             chronicle: Chronicle::new(people.events.clone(), people.hooks.clone()),
             stray: None,
+            is_deaf: false,
         };
         systemd::start(&asker)?;
         let keeper = spawn("keeper", move || keeper.run(&notices))?;

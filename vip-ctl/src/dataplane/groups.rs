@@ -41,6 +41,8 @@ pub struct Site {
     pub prefix: u8,
     /// Is it a gateway for hosts there?
     pub is_gateway: bool,
+    /// The MAC that moves with it, if it has one.
+    pub virtual_mac: Option<[u8; 6]>,
 }
 
 impl Site {
@@ -48,7 +50,9 @@ impl Site {
     #[must_use]
     pub fn entry(self, group: GroupIndex, slot: VipSlot) -> VipEntry {
         let flags = if self.is_gateway { VipEntry::GATEWAY } else { 0 };
-        VipEntry { group, slot, home: self.home, prefix: self.prefix.into(), flags }
+        let mac = self.virtual_mac.unwrap_or_default();
+        let (home, prefix) = (self.home, self.prefix.into());
+        VipEntry { group, slot, home, prefix, flags, mac, pad: [0; 2] }
     }
 }
 

@@ -20,6 +20,7 @@ mod object;
 pub mod observe;
 mod steer;
 mod syscalls;
+mod virtual_macs;
 
 use std::{
     collections::BTreeMap,
@@ -31,7 +32,7 @@ use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use vip_common::{
     GroupConfig, Heard, IfaceConfig, VipEntry,
     counter::Counters,
-    layout::{GROUPS_MAX, Gateways, Hops, LAYOUT_VERSION, NodeConfig},
+    layout::{GROUPS_MAX, Gateways, Hops, LAYOUT_VERSION, NodeConfig, VirtualMac, VirtualMacKey},
     names,
 };
 
@@ -58,6 +59,8 @@ pub struct DataPlane {
     gateway_bits: Array<MapData, u64>,
     holders: steer::HolderTable,
     hops: HashMap<MapData, u32, Hops>,
+    virtual_macs: HashMap<MapData, VirtualMacKey, VirtualMac>,
+    nodes: Array<MapData, NodeConfig>,
 }
 
 impl DataPlane {
@@ -88,6 +91,8 @@ impl DataPlane {
             gateway_bits: typed(names::GATEWAY_BITS, Map::Array(pinned(dir, names::GATEWAY_BITS)?))?,
             holders: steer::HolderTable::new(&pinned(dir, names::HOLDERS)?)?,
             hops: typed(names::HOPS, Map::HashMap(pinned(dir, names::HOPS)?))?,
+            virtual_macs: typed(names::VIRTUAL_MACS, Map::HashMap(pinned(dir, names::VIRTUAL_MACS)?))?,
+            nodes: typed(names::NODE, Map::Array(pinned(dir, names::NODE)?))?,
         })
     }
 

@@ -5,6 +5,7 @@
 //! Nothing here is on the failover path, and nothing here decides who holds.
 
 mod connected;
+mod let_in;
 mod local_clients;
 mod neighbours;
 mod plan;
@@ -30,6 +31,7 @@ use tokio::runtime::Runtime;
 
 pub use self::{
     connected::Subnet,
+    let_in::LetIn,
     local_clients::Place,
     neighbours::{Neighbour, Pin, SavedNeighbour, mac_text},
     rules::{InTheWay, Reach},
@@ -139,6 +141,8 @@ pub struct Host {
     beat: fn(),
     /// Where local clients of each VIP were last sent.
     placed: RefCell<BTreeMap<IpAddr, Place>>,
+    /// What interfaces let in that somebody else has made them let in.
+    others: RefCell<BTreeSet<LetIn>>,
 }
 
 impl Host {
@@ -156,8 +160,8 @@ impl Host {
             Ok((runtime, handle))
         };
         let (runtime, handle) = open().map_err(|e| HostError::io("open netlink", e))?;
-        let placed = RefCell::default();
-        Ok(Self { runtime, handle, run_dir: run_dir.to_owned(), beat: || (), placed })
+        let (placed, others) = (RefCell::default(), RefCell::default());
+        Ok(Self { runtime, handle, run_dir: run_dir.to_owned(), beat: || (), placed, others })
     }
 
     /// Calls `beat` between the steps of long operations, which can have ten
@@ -430,10 +434,12 @@ impl Host {
         self.connect(&BTreeSet::new())?;
         self.runtime.block_on(async {
             self.delete_addresses(&saved.addresses).await?;
+            let_in::shut_out(&self.handle, &saved.let_in).await?;
             neighbours::unpin(&self.handle, &mut saved, &[]).await?;
             local_clients::Rules { handle: &self.handle, beat: self.beat }.restore(&mut saved).await
         })?;
         saved.addresses.clear();
+        saved.let_in.clear();
         settings::restore(&saved)?;
         Saved::remove(&self.run_dir)
     }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use super::{Host, HostError, LOOPBACK, Reach, Saved, local_clients, settings};
+use super::{Host, HostError, LOOPBACK, Reach, Saved, local_clients, mac_text, settings};
 
 impl Host {
     /// What [`Host::ensure`] would do for these VIPs, in sentences.
@@ -34,6 +34,8 @@ impl Host {
             saved.addresses.iter().map(|vip| format!("{vip} would be taken off lo")).collect();
         let subnets = self.connected()?.into_iter();
         would.extend(subnets.map(|subnet| format!("the route to {subnet} would be deleted")));
+        let let_in = saved.let_in.iter().map(|it| mac_text(it.mac));
+        would.extend(let_in.map(|mac| format!("the entry that lets in {mac} would be deleted")));
         if saved.local_rule_moved {
             would.push("the rule for the local table would be moved back to 0".into());
         }

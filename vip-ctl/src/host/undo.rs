@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{HostError, SavedNeighbour};
+use super::{HostError, LetIn, SavedNeighbour};
 use crate::records;
 
 const FILE: &str = "host.json";
@@ -30,6 +30,9 @@ pub struct Saved {
     /// Neighbour entries that were pinned.
     #[serde(default)]
     pub neighbours: BTreeMap<IpAddr, SavedNeighbour>,
+    /// Hardware addresses that interfaces were made to let in.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub let_in: BTreeSet<LetIn>,
 }
 
 impl Saved {

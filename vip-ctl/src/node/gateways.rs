@@ -125,6 +125,7 @@ mod tests {
             homes: BTreeMap::new(),
             is_gateway,
             waiting,
+            virtual_mac: None,
         };
         // 1 goes to another group, 2 for good; 4 becomes a gateway, 6 waits for a lease.
         let groups = [group(true, vec![vip(1), vip(4)], vec![vip(6)]), group(false, vec![vip(5)], vec![])];

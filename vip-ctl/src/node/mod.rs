@@ -10,6 +10,7 @@ mod gateways;
 pub mod parts;
 pub mod plan;
 mod sites;
+mod virtual_macs;
 mod ways;
 mod ways_in;
 
@@ -59,6 +60,8 @@ pub struct GroupSetup {
     /// Then VIPs of the group that no lease covers yet: they are not answered, and nothing
     /// goes through for them.
     pub waiting: Vec<IpAddr>,
+    /// The MAC that moves with them, if they have one.
+    pub virtual_mac: Option<[u8; 6]>,
 }
 
 /// What the node shall have.
@@ -134,6 +137,16 @@ pub enum NodeError {
         /// The interface.
         name: String,
     },
+    /// The interface can't receive what is for the group's virtual MAC.
+    #[error("group {group} can't have its virtual_mac on {iface}: {why}")]
+    Deaf {
+        /// The group.
+        group: String,
+        /// The interface.
+        iface: String,
+        /// Why it can't, in words.
+        why: &'static str,
+    },
     /// The interface is the only one of a VIP.
     #[error(
         "{vip} is answered on {iface} alone: take it off first, by --vip {vip}, or give it another interface by `vip-ctl load`"
@@ -166,7 +179,7 @@ impl NodeError {
             Self::Host(e) if e.is_permission() => Exit::NoPermission,
             Self::Host(_) => Exit::System,
             Self::NotEthernet { .. } | Self::NotGuarded { .. } => Exit::NoInput,
-            Self::LastInterface | Self::HomeOf { .. } => Exit::Usage,
+            Self::LastInterface | Self::HomeOf { .. } | Self::Deaf { .. } => Exit::Usage,
             Self::PromotedByHand { .. } | Self::BelongsToAgent { .. } | Self::OnInterface { .. } => {
                 Exit::Unsafe
             }
@@ -187,6 +200,7 @@ pub fn set_up(paths: &Paths, setup: &Setup) -> Result<Node, NodeError> {
     let interfaces = chosen(&setup.interfaces, &present)?;
     refuse_ordinary_addresses(&host, setup)?;
     sites::refuse_unguarded(&paths.bpf_dir, setup)?;
+    virtual_macs::refuse_deaf(&paths.bpf_dir, setup, &present)?;
     match DataPlane::open(&paths.bpf_dir) {
         Ok(plane) => {
             refuse_mixing(&plane, setup)?;
@@ -423,6 +437,7 @@ impl Node {
     pub fn has_room_for(&self, setup: &Setup) -> Result<(), NodeError> {
         refuse_mixing(&self.plane, setup)?;
         refuse_ordinary_addresses(&self.host, setup)?;
+        virtual_macs::refuse_deaf(self.plane.dir(), setup, &self.host.interfaces()?)?;
         Ok(self.plane.has_room_for(setup.groups.iter().map(|group| group.vips.len()).sum())?)
     }
 

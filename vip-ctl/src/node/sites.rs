@@ -16,7 +16,12 @@ use crate::{
 
 /// The site of an entry of the map.
 pub(super) fn of_entry(entry: &VipEntry) -> Site {
-    Site { home: entry.home, prefix: u8::try_from(entry.prefix).unwrap_or(0), is_gateway: entry.is_gateway() }
+    Site {
+        home: entry.home,
+        prefix: u8::try_from(entry.prefix).unwrap_or(0),
+        is_gateway: entry.is_gateway(),
+        virtual_mac: entry.virtual_mac(),
+    }
 }
 
 /// The index that an interface has now.
@@ -52,14 +57,15 @@ pub(super) fn refuse_unguarded(dir: &Path, setup: &Setup) -> Result<(), NodeErro
 
 /// The sites of a group's VIPs.
 pub(super) fn of_group(group: &GroupSetup, index_of: impl Fn(&str) -> Option<u32>) -> BTreeMap<IpAddr, Site> {
+    let (is_gateway, virtual_mac) = (group.is_gateway, group.virtual_mac);
+    let anywhere = Site { is_gateway, virtual_mac, ..Site::default() };
     let mut known = BTreeMap::new();
     let mut site = |home: &Home| {
         let home_index = home.interface.as_deref().map_or(ANYWHERE, |name| {
             *known.entry(name.to_owned()).or_insert_with(|| index_of(name).unwrap_or(NOWHERE))
         });
-        Site { home: home_index, prefix: home.prefix.unwrap_or(0), is_gateway: group.is_gateway }
+        Site { home: home_index, prefix: home.prefix.unwrap_or(0), ..anywhere }
     };
-    let anywhere = Site { is_gateway: group.is_gateway, ..Site::default() };
     let of = |vip: &IpAddr| (*vip, group.homes.get(vip).map_or(anywhere, &mut site));
     group.vips.iter().map(of).collect()
 }
@@ -101,11 +107,13 @@ mod tests {
             homes: [(wan, home("wan0", Some(29))), (gone, home("gone", None))].into(),
             is_gateway: false,
             waiting: Vec::new(),
+            virtual_mac: None,
         };
         for is_gateway in [false, true] {
             group.is_gateway = is_gateway;
+            group.virtual_mac = is_gateway.then_some([2, 0, 0, 0, 0, 7]);
             let sites = of_group(&group, |name| (name == "wan0").then_some(7));
-            let site = |home, prefix| Site { home, prefix, is_gateway };
+            let site = |home, prefix| Site { home, prefix, is_gateway, virtual_mac: group.virtual_mac };
             let expected = [(lan, site(ANYWHERE, 0)), (wan, site(7, 29)), (gone, site(NOWHERE, 0))];
             assert_eq!(sites, expected.into());
         }

@@ -73,7 +73,9 @@ impl Node {
     pub(super) fn ensure_host(&mut self) -> Result<Vec<String>, NodeError> {
         let vips = self.plane.vips()?;
         self.write_gateways(&vips)?;
+        let let_in = self.write_virtual_macs(&vips);
         let mut done = self.host.ensure(&vips, &reach(&self.host, self.plane.dir(), &vips)?)?;
+        done.extend(let_in?);
         let foreign = self.foreign(&vips)?;
         let connected = self.host.connect(&foreign.iter().map(|vip| vip.subnet).collect());
         self.write_asks(&foreign)?;

@@ -22,6 +22,8 @@ pub struct Arp {
     pub sender_mac: [u8; 6],
     /// Sender protocol address; zero in an address probe (RFC 5227).
     pub sender: [u8; 4],
+    /// Target hardware address, of which a request says nothing (RFC 826).
+    pub target_mac: [u8; 6],
     /// Target protocol address.
     pub target: [u8; 4],
 }
@@ -57,6 +59,7 @@ pub fn read(frame: &Frame, offset: usize) -> Result<Arp, Unread> {
         is_request: [packet[6], packet[7]] == OP_REQUEST,
         sender_mac: [packet[8], packet[9], packet[10], packet[11], packet[12], packet[13]],
         sender: [packet[14], packet[15], packet[16], packet[17]],
+        target_mac: [packet[18], packet[19], packet[20], packet[21], packet[22], packet[23]],
         target: [packet[24], packet[25], packet[26], packet[27]],
     })
 }
@@ -71,6 +74,33 @@ pub fn rename(frame: &Frame, offset: usize, address: [u8; 4]) -> bool {
     while i < 4 {
         // SAFETY: `at` checked the bounds; bytes have no alignment.
         unsafe { (*packet)[14 + i] = address[i] };
+        i += 1;
+    }
+    true
+}
+
+/// Makes `mac` the source of the frame, and the sender of its ARP packet at `offset`. A request
+/// keeps the former sender as its target, of which it says nothing else; the target of a
+/// gratuitous reply is its sender. `false` if the frame is too short, and then it is
+/// untouched.
+#[inline(always)]
+#[must_use]
+pub fn set_sender_mac(frame: &Frame, offset: usize, packet: &Arp, mac: [u8; 6]) -> bool {
+    let Some(ethernet) = frame.at::<[u8; 12]>(0) else { return false };
+    let Some(written) = frame.at::<[u8; LEN]>(offset) else { return false };
+    let is_gratuitous_reply = !packet.is_request && packet.target == packet.sender;
+    let mut i = 0;
+    while i < 6 {
+        // SAFETY: `at` checked the bounds of both; bytes have no alignment.
+        unsafe {
+            (*ethernet)[6 + i] = mac[i];
+            (*written)[8 + i] = mac[i];
+            if packet.is_request {
+                (*written)[18 + i] = packet.sender_mac[i];
+            } else if is_gratuitous_reply {
+                (*written)[18 + i] = mac[i];
+            }
+        }
         i += 1;
     }
     true

@@ -10,11 +10,13 @@ use vip_common::{
 };
 
 use super::*;
+use crate::virtual_mac::{self, Taken};
 
 const VIP: [u8; 4] = [10, 0, 1, 12];
 const SECOND: [u8; 4] = [10, 0, 1, 13];
 const OTHER: [u8; 4] = [10, 0, 1, 99];
 const CLIENT: [u8; 4] = [10, 0, 1, 50];
+const VIRTUAL_MAC: [u8; 6] = [0, 0, 0x5e, 0, 1, 51];
 /// Behind a router.
 const BEYOND: [u8; 4] = [192, 0, 2, 1];
 const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -42,6 +44,8 @@ struct Fake {
     hop: Option<[u8; 6]>,
     /// Of the interface [`IFINDEX`].
     gateways: Option<Gateways>,
+    /// Of the group of [`VIP`].
+    virtual_mac: Option<[u8; 6]>,
     /// Whom the host would forward packets to.
     routed: Option<[u8; 4]>,
     counted: RefCell<Vec<(VipSlot, Counter)>>,
@@ -66,6 +70,7 @@ fn maps(fence: Fence) -> Fake {
         asks: [[0; 4]; ASKS_MAX],
         hop: None,
         gateways: None,
+        virtual_mac: None,
         routed: None,
         counted: RefCell::default(),
         events: RefCell::default(),
@@ -76,8 +81,16 @@ fn maps(fence: Fence) -> Fake {
 
 impl Maps for Fake {
     fn vip(&self, address: [u8; 4]) -> Option<VipEntry> {
-        let entry =
-            VipEntry { group: GroupIndex(1), slot: SLOT, home: self.home, prefix: self.prefix, flags: 0 };
+        let mac = self.virtual_mac.unwrap_or_default();
+        let entry = VipEntry {
+            group: GroupIndex(1),
+            slot: SLOT,
+            home: self.home,
+            prefix: self.prefix,
+            flags: 0,
+            mac,
+            pad: [0; 2],
+        };
         let second = VipEntry { group: GroupIndex(2), slot: VipSlot(4), ..entry };
         match address {
             VIP => Some(entry),
@@ -98,6 +111,13 @@ impl Maps for Fake {
     }
     fn gateways(&self, ifindex: u32) -> Option<&Gateways> {
         self.gateways.as_ref().filter(|_| ifindex == IFINDEX)
+    }
+    fn has_virtual_macs(&self) -> bool {
+        self.virtual_mac.is_some()
+    }
+    fn virtual_mac(&self, ifindex: u32, mac: [u8; 6]) -> Option<VirtualMac> {
+        let is_it = ifindex == IFINDEX && self.virtual_mac == Some(mac);
+        is_it.then_some(VirtualMac { group: GroupIndex(1), slot: SLOT, vip: VIP })
     }
     fn is_agent(&self, endpoint: &Endpoint) -> bool {
         *endpoint == self.agent
@@ -164,6 +184,9 @@ fn view(bytes: &mut [u8]) -> Frame {
 }
 
 fn run_in(fake: &Fake, bytes: &mut [u8]) -> Verdict {
+    if virtual_mac::take(&view(bytes), fake, IFINDEX) == Taken::Drop {
+        return Verdict::Drop;
+    }
     ingress(&view(bytes), fake, IFINDEX, |flow| fake.routed == Some(flow.destination))
 }
 
@@ -172,55 +195,6 @@ const FENCES: [Fence; 4] = [Fence::Open, Fence::NoLease, Fence::Expired, Fence::
 /// Each fence with what is expected under it.
 fn under<T>(expected: [T; 4]) -> impl Iterator<Item = (Fence, T)> {
     FENCES.into_iter().zip(expected)
-}
-
-#[test]
-fn every_cell_of_the_table_is_what_happens() {
-    for &class in CLASSES {
-        let mut frame = match class {
-            Class::ArpRequest | Class::ArpRequestElsewhere => {
-                ethernet(0, 0x0806, &arp_packet(1, CLIENT_MAC, CLIENT, VIP))
-            }
-            Class::ArpClaim | Class::ArpClaimElsewhere => {
-                ethernet(0, 0x0806, &arp_packet(2, PEER_MAC, VIP, VIP))
-            }
-            Class::ArpOut | Class::ArpOutElsewhere => {
-                ethernet(0, 0x0806, &arp_packet(2, OUR_MAC, VIP, CLIENT))
-            }
-            Class::IpIn | Class::IpLocal | Class::IpLocalIn => ethernet(0, 0x0800, &ipv4(CLIENT, VIP)),
-            Class::IpOut => ethernet(0, 0x0800, &ipv4(VIP, CLIENT)),
-            Class::IpForward => to_us(ethernet(0, 0x0800, &ipv4(CLIENT, BEYOND))),
-        };
-        // An open fence writes its answer over the request, so it comes last.
-        for fence in FENCES.into_iter().rev() {
-            let mut fake = maps(fence);
-            if class == Class::IpForward {
-                fake.gateways = Gateways::of([VIP]);
-                fake.routed = Some(BEYOND);
-            }
-            if class == class.elsewhere() {
-                // IP packets don't ask whose interface it is.
-                fake.home = IFINDEX + 1;
-            }
-            let verdict = match class {
-                Class::ArpRequest | Class::ArpClaim | Class::IpIn | Class::IpForward => {
-                    run_in(&fake, &mut frame)
-                }
-                Class::ArpRequestElsewhere | Class::ArpClaimElsewhere => run_in(&fake, &mut frame),
-                Class::ArpOut | Class::IpOut | Class::ArpOutElsewhere => {
-                    egress(&view(&mut frame), &fake, IFINDEX)
-                }
-                Class::IpLocal => local(&view(&mut frame), &fake),
-                Class::IpLocalIn => local_in(VIP, &fake),
-            };
-            let ruling = ruling(class, fence);
-            assert_eq!(verdict, ruling.verdict, "{class:?} {fence:?}");
-            let counted = Vec::from_iter(ruling.counter.map(|counter| (SLOT, counter)));
-            assert_eq!(*fake.counted.borrow(), counted, "{class:?} {fence:?}");
-            let told: Vec<_> = fake.events.borrow().iter().map(|event| event.kind).collect();
-            assert_eq!(told, Vec::from_iter(ruling.event.map(|kind| kind as u32)), "{class:?} {fence:?}");
-        }
-    }
 }
 
 #[test]
@@ -454,4 +428,6 @@ mod gateway;
 mod heard;
 mod heartbeat;
 mod steer;
+mod table;
 mod two_vips;
+mod virtual_macs;

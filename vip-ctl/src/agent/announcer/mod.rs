@@ -23,7 +23,7 @@ use self::corrections::Corrections;
 use self::queue::{Next, Progress, Queue, Turn};
 use super::messages::Announce;
 use crate::{
-    announce::arp::{ASKING, Announcer, FORMS},
+    announce::arp::{ASKING, Announcer, At, FORMS},
     clock,
     config::Garp,
     dataplane::{DataPlane, DataPlaneError, MapGroup, attach},
@@ -112,9 +112,9 @@ fn take(
         return;
     }
     let ifaces = plane.ifaces().unwrap_or_default();
-    for (ifindex, iface) in entry.iter().flat_map(|entry| homes(entry, &ifaces)) {
+    for at in entry.iter().flat_map(|entry| homes(entry, &ifaces)) {
         // It sends again, and the next telling follows.
-        let _ = socket.tell(client.mac, ifindex, iface.mac, client.vip);
+        let _ = socket.tell(client.mac, at, client.vip);
     }
 }
 
@@ -173,12 +173,12 @@ fn announce(
             last = Some(*vip);
             continue;
         };
-        for (ifindex, iface) in homes(&entry, &ifaces) {
+        for at in homes(&entry, &ifaces) {
             let forms = if turn.asks { ASKING } else { FORMS };
-            match socket.announce(ifindex, iface.mac, *vip, forms) {
+            match socket.announce(at, *vip, forms) {
                 // The interfaces' queues are full.
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return (frames, Progress::Held(last)),
-                sent => troubles.sent(ifindex, sent),
+                sent => troubles.sent(at.ifindex, sent),
             }
             frames += FORMS.len();
         }
@@ -190,12 +190,13 @@ fn announce(
     }
 }
 
-/// The interfaces on which a VIP is announced.
-fn homes(entry: &VipEntry, ifaces: &BTreeMap<u32, IfaceConfig>) -> impl Iterator<Item = (u32, IfaceConfig)> {
+/// The interfaces on which a VIP is announced, and where it is there.
+fn homes(entry: &VipEntry, ifaces: &BTreeMap<u32, IfaceConfig>) -> impl Iterator<Item = At> {
     let is_home =
         |ifindex, iface| entry.is_at_home(ifindex, iface) || mutant::is(Mutant::AnnouncedEverywhere);
     let homes = ifaces.iter().filter(move |(ifindex, iface)| is_home(**ifindex, **iface));
-    homes.map(|(ifindex, iface)| (*ifindex, *iface))
+    let entry = *entry;
+    homes.map(move |(ifindex, iface)| At::of(entry, *ifindex, *iface))
 }
 
 /// For how many VIPs there is room; at least one.
@@ -268,7 +269,7 @@ mod tests {
         let ifaces = BTreeMap::from([(2, iface(0)), (3, iface(IfaceConfig::SILENT)), (4, iface(0))]);
         let on = |home| {
             let entry = VipEntry { home, ..VipEntry::default() };
-            homes(&entry, &ifaces).map(|(ifindex, _)| ifindex).collect::<Vec<_>>()
+            homes(&entry, &ifaces).map(|at| at.ifindex).collect::<Vec<_>>()
         };
         assert_eq!(on(vip_common::layout::ANYWHERE), [2, 4]);
         assert_eq!((on(4), on(vip_common::layout::NOWHERE)), (vec![4], Vec::new()));

@@ -295,6 +295,7 @@ mod tests {
             vips: Vec::new(),
             homes: BTreeMap::new(),
             is_gateway: false,
+            virtual_mac: None,
             priorities: BTreeMap::new(),
             preempt: None,
             hooks: crate::config::Hooks::default(),

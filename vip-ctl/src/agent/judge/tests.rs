@@ -102,6 +102,7 @@ fn groups(count: usize) -> Vec<Group> {
         vips: Vec::new(),
         homes: BTreeMap::new(),
         is_gateway: false,
+        virtual_mac: None,
         priorities: BTreeMap::new(),
         preempt: None,
         hooks: Hooks::default(),

@@ -31,6 +31,8 @@ const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 const BATCH: usize = 1024;
 /// How long a repair may wait for more removals: each repair checks everything.
 const REPAIR_WAIT: Duration = Duration::from_secs(1);
+/// How often to look whether interfaces let in the virtual MACs.
+const LET_IN_PAUSE: Duration = Duration::from_secs(1);
 /// How often the watchdog hears of a keeper that has nothing to do.
 const BEAT: Duration = Duration::from_millis(250);
 
@@ -66,6 +68,8 @@ impl Due {
 pub(super) struct KeeperLoop<T> {
     keeper: Keeper<T>,
     due: Due,
+    /// When it last looked whether interfaces still let in the virtual MACs.
+    let_in: BootNs,
     /// `None` if the thread could not be started: then the keeper writes itself.
     writer: Option<Writer>,
 }
@@ -82,7 +86,7 @@ impl<T: Tell + Clone + Send + 'static> KeeperLoop<T> {
         };
         let writer = Writer::start(keeper.paths.state_dir.clone(), stored);
         let writer = writer.inspect_err(|e| warn!("no thread to write this node's memory: {e}")).ok();
-        Self { keeper, due: Due::default(), writer }
+        Self { keeper, due: Due::default(), let_in: BootNs(0), writer }
     }
 
     /// Runs until the channel closes.
@@ -116,10 +120,19 @@ impl<T: Tell + Clone + Send + 'static> KeeperLoop<T> {
             self.due.disturbed = None;
             self.keeper.repair();
         }
+        self.let_in(clock::now());
         if self.due.write(clock::now()) {
             self.write();
         }
         ControlFlow::Continue(())
+    }
+
+    /// Looks once a second whether somebody has taken off what lets in a virtual MAC.
+    fn let_in(&mut self, now: BootNs) {
+        if now.since(self.let_in) >= LET_IN_PAUSE && self.keeper.under_way.is_none() {
+            self.let_in = now;
+            self.keeper.let_in();
+        }
     }
 
     fn take(&mut self, notice: Notice) {

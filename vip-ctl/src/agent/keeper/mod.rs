@@ -88,6 +88,8 @@ pub struct Keeper<T> {
     pub chronicle: Chronicle,
     /// A VIP that somebody has put on an interface, and that one's name.
     pub stray: Option<(IpAddr, String)>,
+    /// Does an interface not let in a virtual MAC?
+    pub is_deaf: bool,
 }
 
 /// Local clients' routes that are still to be set.
@@ -390,6 +392,20 @@ impl<T: Tell> Keeper<T> {
                 std::process::abort();
             }
             Err(e) => error!(interface, "could not attach again: {e}"),
+        }
+    }
+
+    /// Lets in the virtual MACs again that somebody has taken off an interface. Says once
+    /// what can't be.
+    fn let_in(&mut self) {
+        let Some(node) = &self.node else { return };
+        match node.let_in_again() {
+            Ok(done) if done.is_empty() => self.is_deaf = false,
+            Ok(done) => warn!("somebody took off what lets in a virtual MAC: {}", done.join("; ")),
+            Err(e) if !std::mem::replace(&mut self.is_deaf, true) => {
+                error!("this node does not receive what is for a virtual MAC: {e}");
+            }
+            Err(_) => {}
         }
     }
 

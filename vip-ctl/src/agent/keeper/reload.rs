@@ -219,13 +219,17 @@ impl<T: Tell> Keeper<T> {
     }
 }
 
-/// The groups with a VIP that has another interface than before: nobody on that one knows
-/// yet where the VIP is.
+/// A VIP's interface, and its virtual MAC, if it has any.
+type Place = (Option<String>, Option<[u8; 6]>);
+
+/// The groups with a VIP that has another interface than before, or another virtual MAC: nobody
+/// knows yet that the VIP is there.
 fn moved(old: &Config, new: &Config) -> BTreeSet<String> {
-    let interfaces = |config: &Config| -> BTreeMap<(String, IpAddr), Option<String>> {
+    let interfaces = |config: &Config| -> BTreeMap<(String, IpAddr), Place> {
         let of = |group: &crate::config::Group| {
             let interface = |vip| group.homes.get(&vip).and_then(|home| home.interface.clone());
-            let vips = group.vips.iter().map(|vip| ((group.name.clone(), *vip), interface(*vip)));
+            let place = |vip| (interface(vip), group.virtual_mac);
+            let vips = group.vips.iter().map(|vip| ((group.name.clone(), *vip), place(*vip)));
             vips.collect::<Vec<_>>()
         };
         config.groups.iter().flat_map(of).collect()
@@ -288,6 +292,9 @@ mod tests {
         assert_eq!(moved(&before, &before), BTreeSet::new());
         let after = group("db", wan, "\"10.0.1.12\"") + &group("web", "", "\"10.0.1.13\"");
         assert_eq!(moved(&before, &config(&after)), ["db".to_owned()].into());
+        let mac = group("db", &format!("{lan}\nvirtual_mac = \"auto\""), "\"10.0.1.12\"");
+        let after = config(&(mac + &group("web", "", "\"10.0.1.13\"")));
+        assert_eq!(moved(&before, &after), ["db".to_owned()].into());
         // To one of its own, and from all.
         let own = "{ address = \"10.0.1.13\", interface = \"wan0\" }";
         let after = group("db", lan, "\"10.0.1.12\"") + &group("web", "", own);

@@ -9,6 +9,7 @@ use crate::{
     engine::{PeerLoss, Role},
     events::Hook,
     home::Home,
+    host::mac_text,
 };
 
 /// VIPs of a group that the text shows.
@@ -67,6 +68,7 @@ pub(super) fn meaning(config: &Config, files: &[String]) -> Value {
             "vips": group.vips.iter().map(IpAddr::to_string).collect::<Vec<_>>(),
             "homes": group.homes.iter().map(home).collect::<BTreeMap<_, _>>(),
             "gateway": group.is_gateway,
+            "virtual_mac": group.virtual_mac.map(mac_text),
             "priority": group.priorities,
             "preempt_delay_ms": group.preempt.map(|delay| delay.as_millis()),
             "checks": group.health.checks.iter().map(check).collect::<Vec<_>>(),
@@ -174,6 +176,9 @@ fn group_text(out: &mut String, group: &Group) {
     let _ = writeln!(out, "group {}: {}", group.name, vips.join(", "));
     if group.is_gateway {
         let _ = writeln!(out, "  gateway: without the lease, nothing that comes in there is forwarded");
+    }
+    if let Some(mac) = group.virtual_mac {
+        let _ = writeln!(out, "  virtual_mac {}: it moves with the VIPs", mac_text(mac));
     }
     let _ = writeln!(out, "  priority {}; {preempt}", priorities.join(", "));
     for check in &group.health.checks {

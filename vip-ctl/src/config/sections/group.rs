@@ -13,6 +13,7 @@ use super::{
     checked_name, delay_of,
     health::{self, Health},
     hooks,
+    mac::virtual_mac_of,
 };
 use crate::config::{
     PREEMPT_DELAY_DEFAULT, PRIORITY_MAX,
@@ -29,6 +30,8 @@ pub(in crate::config) struct GroupDraft {
     pub(in crate::config) homes: Vec<(IpAddr, HomeDraft)>,
     /// Are they gateways?
     pub(in crate::config) is_gateway: bool,
+    /// Its virtual MAC, if it has one; `None` inside for one that is made of names.
+    pub(in crate::config) virtual_mac: Option<Spanned<Option<[u8; 6]>>>,
     /// By node: where the file names it, and its priority.
     pub(in crate::config) priorities: Vec<(Spanned<String>, u8)>,
     pub(in crate::config) preempt: Option<Duration>,
@@ -71,6 +74,8 @@ pub(super) fn group_draft(section: &Section<'_>, report: &mut Report<'_>) -> Gro
         vips.push(vip);
     }
     let is_gateway = section.boolean("gateway", report).is_some_and(Spanned::into_inner);
+    let virtual_mac = section.string("virtual_mac", "\"auto\"", report);
+    let virtual_mac = virtual_mac.and_then(|written| virtual_mac_of(&written, report));
     let preempts = section.boolean("preempt", report).is_some_and(Spanned::into_inner);
     let delay = delay_of(section, "preempt_delay", report);
     // A wrong or misspelt preempt was reported already.
@@ -87,7 +92,7 @@ pub(super) fn group_draft(section: &Section<'_>, report: &mut Report<'_>) -> Gro
     let (priorities, health) = (priorities(section, report), health::of_group(section, &vips, report));
     let hooks = hooks::read(section, "[group.hooks]", report);
     let span = section.span.clone();
-    GroupDraft { name, vips, homes, is_gateway, priorities, preempt, health, hooks, span }
+    GroupDraft { name, vips, homes, is_gateway, virtual_mac, priorities, preempt, health, hooks, span }
 }
 
 /// The VIPs, each as a string or as a table with its interface.

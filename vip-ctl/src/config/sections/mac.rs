@@ -1,4 +1,5 @@
-//! A node's hardware address as it is written, `mac = "02:00:5e:10:00:01"`.
+//! Hardware addresses as they are written: a node's, `mac = "02:00:5e:10:00:01"`, and a group's,
+//! `virtual_mac = "00:00:5e:00:01:33"`.
 
 use toml::Spanned;
 
@@ -25,6 +26,40 @@ pub(super) fn mac_of(written: &Spanned<&str>, report: &mut Report<'_>) -> Option
     };
     report.add(written.span(), problem);
     None
+}
+
+/// A group's virtual MAC, or `None` for one that is made of the names of cluster and group;
+/// reports mistakes.
+pub(super) fn virtual_mac_of(
+    written: &Spanned<&str>,
+    report: &mut Report<'_>,
+) -> Option<Spanned<Option<[u8; 6]>>> {
+    let text = written.get_ref();
+    if *text == "auto" {
+        return Some(at(written.span(), None));
+    }
+    let problem = match parse(text) {
+        None => {
+            format!("\"{text}\" is no hardware address: write \"auto\", or one such as \"00:00:5e:00:01:33\"")
+        }
+        Some([first, ..]) if first & 1 == 1 => {
+            format!("the virtual_mac {text} is that of a group of hosts: write \"auto\"")
+        }
+        Some(mac) if is_virtual(mac) => return Some(at(written.span(), Some(mac))),
+        Some(_) => {
+            format!(
+                "the virtual_mac {text} may be that of a card: write \"auto\", one of VRRP's range (00:00:5e:00:01:01 to :ff), or a locally administered one, such as 02:00:00:00:00:01"
+            )
+        }
+    };
+    report.add(written.span(), problem);
+    None
+}
+
+/// Is this unicast MAC one of RFC 5798's for IPv4, or a locally administered one (IEEE 802)?
+fn is_virtual(mac: [u8; 6]) -> bool {
+    let [first, .., last] = mac;
+    first & 2 != 0 || (mac[..5] == [0, 0, 0x5e, 0, 1] && last != 0)
 }
 
 /// Six pairs of hexadecimal digits, with colons or hyphens between them.

@@ -7,6 +7,7 @@ mod homes;
 mod hooks;
 mod mends;
 mod refused;
+mod virtual_macs;
 
 use std::fs;
 
@@ -120,6 +121,7 @@ fn all_that_there_is_is_understood() {
                 ],
                 homes: {},
                 is_gateway: false,
+                virtual_mac: None,
                 priorities: {
                     "db-a": 100,
                     "db-b": 100,
@@ -147,6 +149,7 @@ fn all_that_there_is_is_understood() {
                 ],
                 homes: {},
                 is_gateway: false,
+                virtual_mac: None,
                 priorities: {
                     "db-a": 150,
                     "db-b": 100,
@@ -230,6 +233,7 @@ fn the_least_that_can_be_said_has_the_documented_defaults() {
                 ],
                 homes: {},
                 is_gateway: false,
+                virtual_mac: None,
                 priorities: {
                     "db-b": 100,
                 },

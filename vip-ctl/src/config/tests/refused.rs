@@ -41,7 +41,7 @@ fn unknown_keys_that_resemble_nothing() {
     let found = errors(&edited(&[("[node]", "colour = 1\n[node]"), ("preempt = false", "hair = 51")]));
     insta::assert_snapshot!(found, @r#"
     vip.toml:1:1: the file has no key "colour": remove it, or write one of node, cluster, group, api, hooks
-    vip.toml:25:1: [[group]] has no key "hair": remove it, or write one of name, vips, interface, gateway, priority, preempt, preempt_delay, when_all_fail, track_interface, check, hooks
+    vip.toml:25:1: [[group]] has no key "hair": remove it, or write one of name, vips, interface, gateway, virtual_mac, priority, preempt, preempt_delay, when_all_fail, track_interface, check, hooks
     "#);
 }
 

@@ -39,6 +39,7 @@ pub(in crate::config) const KEYS: &[(&str, &[&str])] = &[
             "vips",
             "interface",
             "gateway",
+            "virtual_mac",
             "priority",
             "preempt",
             "preempt_delay",
