@@ -217,6 +217,7 @@ pub(super) fn write(
     } else {
         vips_and_interface(out, first, group, interfaces);
     }
+    virtual_mac(out, group, notes);
     priority(out, group, names, notes);
     preemption(out, group, notes);
     tracked(out, group, interfaces, notes);
@@ -240,6 +241,19 @@ fn vips_and_interface(out: &mut Out, line: usize, group: &Group<'_>, interfaces:
     if let Some(device) = devices.first().filter(|_| interfaces.len() > 1) {
         out.say(line, format!("interface = {}", quoted(device)));
     }
+}
+
+/// The MAC of VRRP's range that keepalived makes of the router's id (RFC 5798).
+fn virtual_mac(out: &mut Out, group: &Group<'_>, notes: &mut Notes) {
+    let mut macs =
+        group.instances.iter().filter_map(|instance| Some((instance.use_vmac?, instance.router_id)));
+    let Some((line, router_id)) = macs.next() else { return };
+    if macs.any(|(_, other)| other != router_id) || group.instances.iter().any(|i| i.use_vmac.is_none()) {
+        notes.changed(line, format!("all VIPs of {} have one MAC, which moves with them", group.name));
+    }
+    let id = router_id.and_then(|id| u8::try_from(id).ok()).filter(|id| *id > 0);
+    let mac = id.map_or("auto".to_owned(), |id| format!("00:00:5e:00:01:{id:02x}"));
+    out.say(line, format!("virtual_mac = {}", quoted(&mac)));
 }
 
 fn priority(out: &mut Out, group: &Group<'_>, (me, others): (&str, &[String]), notes: &mut Notes) {

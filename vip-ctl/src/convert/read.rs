@@ -50,6 +50,9 @@ pub(super) struct Instance {
     pub(super) no_preempt: bool,
     /// Seconds.
     pub(super) preempt_delay: Option<Lined<f64>>,
+    /// The VIPs' MAC moves with them, as this line says.
+    pub(super) use_vmac: Option<usize>,
+    pub(super) router_id: Option<u32>,
     pub(super) common: Common,
 }
 
@@ -119,11 +122,8 @@ const LOST: &[(&str, &str)] = &[
     ("notify_deleted", "a group that is removed is released: post_demote runs"),
     ("no_accept", "the VIP is an address of lo here, and takes what comes for it"),
     ("notify_priority_changes", "a priority does not change by itself here"),
-    ("use_vmac", "no MAC address moves: other hosts are told of the new one"),
-    ("use_vmac_addr", "no MAC address moves: other hosts are told of the new one"),
     ("vrf", "the data plane is on the interfaces of [node], whatever VRF they are in"),
     ("use_ipvlan", "nothing is put on an interface"),
-    ("vmac_xmit_base", "no MAC address moves"),
 ];
 
 /// Keys of an instance that need no counterpart: it is so anyway, or they are
@@ -160,7 +160,7 @@ const NEEDLESS: &[&str] = &[
     "unicast_ttl",
     "v3_checksum_as_v2",
     "version",
-    "virtual_router_id",
+    "vmac_xmit_base",
     "vrrp_version",
 ];
 
@@ -318,6 +318,8 @@ fn instance(entry: &Entry, notes: &mut Notes) -> Instance {
             }
             "nopreempt" => instance.no_preempt = true,
             "preempt_delay" => instance.preempt_delay = seconds(entry, notes),
+            "use_vmac" | "use_vmac_addr" => instance.use_vmac = Some(entry.line),
+            "virtual_router_id" => instance.router_id = number(entry, notes).map(|id| id.value),
             _ if common(entry, &mut instance.common, notes) => {}
             key => other(key, entry, notes),
         }

@@ -59,7 +59,11 @@ const WORDS: &[(&str, Option<&str>, &str)] = &[
     ("global_defs", None, "leave it out; name under [node] is this node's name"),
     ("router_id", None, "leave it out; name under [node] is this node's name"),
     ("dont_track_primary", None, "leave it out, since interfaces under [node] always have to be up"),
-    ("use_vmac", None, "leave it out, since a VIP is answered with the interface's own MAC address"),
+    (
+        "use_vmac",
+        Some("virtual_mac"),
+        "write virtual_mac = \"00:00:5e:00:01:33\", whose last byte is the virtual_router_id, or virtual_mac = \"auto\"",
+    ),
 ];
 
 /// The advice on `typed`, if keepalived has that word.
