@@ -190,6 +190,8 @@ fn no_moment_of_a_change_lets_anything_through() -> Result<()> {
     let routers = Routers::new(Nic::Veth, true)?;
     let (first, second) = routers.start()?;
     routers.moves_to(second)?;
+    // It gets no lease of a gateway that only its own file has, either.
+    first.succeed(&["standby", first.name()])?;
     routers.believes(first, "permanent")?;
     routers.is_held_back("the second has the lease")?;
     let prober = UdpProber::start(routers.lab.client()?, SERVER, Duration::from_millis(1))?;
@@ -241,7 +243,10 @@ fn no_moment_of_a_change_lets_anything_through() -> Result<()> {
     // Then the host is as it was.
     first.stop_agent()?;
     first.succeed(&["unload"])?;
-    routers.passes("it is unloaded")
+    let client = routers.client()?;
+    let passes = || ask_udp(client, SERVER, BRIEF).is_ok();
+    ensure!(wait_until(clock::now().plus(PATIENCE), passes), "it is unloaded, and forwards nothing");
+    Ok(())
 }
 
 #[lab_test]
