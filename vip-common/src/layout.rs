@@ -5,7 +5,9 @@
 use crate::lease::BootNs;
 
 /// Raised whenever a map's key, value or meaning changes. Programs are only
-/// replaced under maps of the same number.
+/// replaced under maps of the same number. Whatever its number, the record in `NODE` begins
+/// with it, `LEASES` is an array of [`crate::Lease`], and `VIPS_V4` has IPv4 addresses as keys: by
+/// that one version takes off what another has pinned.
 pub const LAYOUT_VERSION: u32 = 7;
 
 /// Groups that the `LEASES` map has room for.

@@ -8,8 +8,7 @@ use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::{Array, Map, MapData};
-use vip_common::layout::{IfaceConfig, LAYOUT_VERSION, NodeConfig};
+use vip_common::layout::IfaceConfig;
 use vip_common::names;
 use vip_ctl::dataplane::DataPlane;
 use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
@@ -547,32 +546,5 @@ fn an_interface_that_is_refused_leaves_no_vip_in_the_maps() -> Result<()> {
         ["load", "--iface", INTERFACE, "--iface", "taken:native", "--vip", second, "--group", "second"];
     ensure!(node.run(&loads)?.status.code() == Some(73));
     ensure!(!node.run(&["promote", "second"])?.status.success(), "a group without a VIP on lo is promoted");
-    Ok(())
-}
-
-#[lab_test]
-fn what_another_version_pinned_can_be_taken_off() -> Result<()> {
-    let lab = Lab::new(&spec()?)?;
-    let node = &lab.nodes()[0];
-    let before = node.snapshot()?;
-    node.load()?;
-    let maps = MapData::from_pin(node.bpf_dir().join("maps/NODE"))?;
-    let mut record: Array<_, [u8; size_of::<NodeConfig>()]> = Map::Array(maps).try_into()?;
-    let mut other = record.get(&0, 0)?;
-    other[..4].copy_from_slice(&(LAYOUT_VERSION - 1).to_ne_bytes());
-    record.set(0, other, 0)?;
-    let refused = node.run(&["load", "--iface", INTERFACE, "--vip", &VIP.to_string()])?;
-    let said = String::from_utf8_lossy(&refused.stderr);
-    ensure!(!refused.status.success() && said.contains("vip-ctl unload"), "{said}");
-    // Without the record nobody knows which VIPs are on lo, and the gates stay.
-    let record = node.run_dir().join("host.json");
-    let kept = std::fs::read(&record)?;
-    std::fs::remove_file(&record)?;
-    ensure!(!node.run(&["unload"])?.status.success() && is_gated(node)?, "the gate is gone");
-    std::fs::write(&record, kept)?;
-    node.succeed(&["unload"])?;
-    assert_eq!(before.all_changes(&node.snapshot()?), Vec::<String>::new());
-    node.load()?;
-    node.succeed(&["unload"])?;
     Ok(())
 }

@@ -23,6 +23,7 @@ mod modes;
 mod monitor;
 mod nics;
 mod operate;
+mod other_layout;
 mod package;
 mod panel;
 mod partition;

@@ -6,7 +6,7 @@ use super::support::{
 };
 use crate::{
     agent::control::{Request, Response},
-    dataplane::DataPlane,
+    dataplane::{DataPlane, DataPlaneError},
     exit::Exit,
     host::Host,
     paths::Paths,
@@ -18,7 +18,11 @@ use crate::{
 pub(super) struct Args {}
 
 pub(super) fn run(_args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
-    let status = read(paths)?;
+    let mut status = read(paths)?;
+    if let Err(e @ DataPlaneError::Layout { .. }) = DataPlane::open(&paths.bpf_dir) {
+        // An agent of an earlier version does not know that.
+        status.warnings.push(e.to_string());
+    }
     match format {
         Format::Json => print_json(&status)?,
         Format::Text => print(&text(&status)),

@@ -134,7 +134,9 @@ impl Signals {
                             return Ended::Replace(program);
                         }
                         Err(e) => {
-                            warn!("SIGUSR2: the installed vip-ctl can't go on, so this one does: {e}");
+                            let why = format!("the installed vip-ctl can't go on, so this one does: {e}");
+                            warn!("SIGUSR2: {why}");
+                            server.tell_of_successor(why);
                         }
                     }
                 }
@@ -173,9 +175,7 @@ async fn terminated() -> Ended {
             Ended::Restart
         }
         Err(e) => {
-            warn!(
-                "SIGTERM: ending, and handing over, since vip-ctl can't be started again as things are: {e}"
-            );
+            warn!("SIGTERM: ending, and handing over, since the next vip-ctl can't go on as things are: {e}");
             Ended::Stop
         }
     }

@@ -34,7 +34,7 @@ use crate::{
     dataplane::{DataPlane, DataPlaneError},
     engine::{EPOCH_MARGIN, Engine, EngineConfig, GroupId, Incarnation, Labels, NodeId, NodeSpec, Role},
     host::Host,
-    node::{Node, NodeError, Setup, prune, set_up},
+    node::{Node, NodeError, Setup, prune, set_up, take_off_former},
     paths::Paths,
     realtime,
     records::{groups, memory::Memory},
@@ -46,6 +46,9 @@ const HANDOVER_POLL: Duration = Duration::from_millis(5);
 
 /// Brings the node up, or changes one that is up, and logs what was done.
 pub(super) fn bring_up(paths: &Paths, setup: &Setup, ended: &[String]) -> Result<Node, AgentError> {
+    if let Some(taken) = take_off_former(paths)? {
+        warn!("{taken}");
+    }
     prune(paths, &setup.groups, ended)?;
     let mut node = set_up(paths, setup)?;
     let left = node.keep_only(&setup.interfaces)?;

@@ -80,8 +80,9 @@ pub fn prepare(dir: &Path) -> Result<(), DataPlaneError> {
     Ok(())
 }
 
-/// Removes our pins below `dir`, and `dir` itself if nothing else is there. Removes
-/// the record first, as it was pinned last: where it is, everything else is, too.
+/// Removes our pins below `dir`, and `dir` itself if nothing else is there: links, of which
+/// other versions have ones that this does not know, while there is the record. Of the maps
+/// that goes first, as it was pinned last: where it is, the others are, too.
 /// Where nothing of ours can be, it does nothing.
 ///
 /// # Errors
@@ -93,9 +94,11 @@ pub fn remove(dir: &Path) -> Result<(), DataPlaneError> {
     let (record, maps, links) = (map_path(dir, names::NODE), dir.join("maps"), links_dir(dir));
     // Beside our record all is ours, also what another version has pinned.
     let is_ours = record.exists();
-    unpin(&record)?;
     let known = |name: &str| names::MAPS.contains(&name) || is_link(name);
-    for part in [&maps, &links] {
+    for part in [&links, &maps] {
+        if part == &maps {
+            unpin(&record)?;
+        }
         for entry in fs::read_dir(part).into_iter().flatten().filter_map(Result::ok) {
             if is_ours || entry.file_name().to_str().is_some_and(known) {
                 unpin(&entry.path())?;

@@ -18,7 +18,7 @@ pub enum DataPlaneError {
     },
     /// The pinned maps have another layout than those of this version.
     #[error(
-        "the pinned maps have layout {found}, this vip-ctl has {ours}: stop the agent, run `vip-ctl unload` (if that says the same, with the version that loaded them), and begin anew"
+        "the pinned maps have layout {found}, this vip-ctl has {ours}, and leases can't go on: restart the agent (`systemctl restart vip-agent`), which hands over what it holds and begins anew; where none runs, `vip-ctl unload` takes them off (or the version that loaded them does)"
     )]
     Layout {
         /// The number in the pinned record.

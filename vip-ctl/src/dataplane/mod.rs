@@ -10,6 +10,7 @@ pub mod bpffs;
 mod clock_check;
 mod error;
 mod filters;
+pub mod former;
 mod gateways;
 pub mod groups;
 pub mod heartbeat;

@@ -1,5 +1,5 @@
-//! `bpf(2)` for what aya 0.14 does not know: netfilter programs and links, and detaching
-//! a link.
+//! `bpf(2)` for what aya 0.14 does not know: netfilter programs and links, detaching a
+//! link, and the keys of a map whose values nobody knows.
 
 use std::{
     ffi::{CStr, CString},
@@ -15,8 +15,8 @@ use aya_obj::generated::{
     bpf_attach_type::BPF_NETFILTER,
     bpf_attr,
     bpf_cmd::{
-        self, BPF_LINK_CREATE, BPF_LINK_DETACH, BPF_OBJ_GET, BPF_OBJ_GET_INFO_BY_FD, BPF_OBJ_PIN,
-        BPF_PROG_GET_FD_BY_ID, BPF_PROG_LOAD,
+        self, BPF_LINK_CREATE, BPF_LINK_DETACH, BPF_MAP_GET_NEXT_KEY, BPF_OBJ_GET, BPF_OBJ_GET_INFO_BY_FD,
+        BPF_OBJ_PIN, BPF_PROG_GET_FD_BY_ID, BPF_PROG_LOAD,
     },
     bpf_insn, bpf_link_info, bpf_prog_info,
     bpf_prog_type::BPF_PROG_TYPE_NETFILTER,
@@ -125,6 +125,22 @@ pub(super) fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
     attr.link_detach.link_fd = unsigned(link);
     // SAFETY: the attributes point to nothing.
     unsafe { bpf(BPF_LINK_DETACH, &mut attr) }.map(drop)
+}
+
+/// The key behind `last` in a map whose keys are four bytes, or the first one; `None` at
+/// the end.
+pub(super) fn next_key(map: BorrowedFd<'_>, last: Option<[u8; 4]>) -> io::Result<Option<[u8; 4]>> {
+    let mut next = [0; 4];
+    let mut attr = zeroed();
+    attr.__bindgen_anon_2.map_fd = unsigned(map);
+    attr.__bindgen_anon_2.key = last.as_ref().map_or(0, |last| std::ptr::from_ref(last) as u64);
+    attr.__bindgen_anon_2.__bindgen_anon_1.next_key = std::ptr::from_mut(&mut next) as u64;
+    // SAFETY: both keys live until the call returns, and have the map's size.
+    match unsafe { bpf(BPF_MAP_GET_NEXT_KEY, &mut attr) } {
+        Ok(_) => Ok(Some(next)),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 /// The program with this id.

@@ -35,9 +35,13 @@ pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
         && fs::read_link(format!("/proc/{pid}/exe"))
             .is_ok_and(|exe| exe.to_string_lossy().ends_with(" (deleted)"))
     {
+        let moves = match DataPlane::open(&patient.paths.bpf_dir) {
+            Err(DataPlaneError::Layout { .. }) => "it hands over what it holds",
+            Ok(_) | Err(_) => "nothing moves by that",
+        };
         found.warning(
             "version",
-            "the agent that runs is not the vip-ctl that is installed: restart it (`systemctl restart vip-agent`), nothing moves by that",
+            format!("the agent that runs is not the vip-ctl that is installed: restart it (`systemctl restart vip-agent`), {moves}"),
         );
     }
     peers(patient, found);

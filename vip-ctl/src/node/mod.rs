@@ -6,6 +6,7 @@
 
 mod asks;
 mod attaching;
+mod former;
 mod gateways;
 pub mod parts;
 pub mod plan;
@@ -40,7 +41,7 @@ use crate::{
     paths::Paths,
 };
 
-pub use self::ways::Ways;
+pub use self::{former::take_off_former, ways::Ways};
 
 /// A group that the node shall have.
 #[derive(Clone, Debug)]
@@ -131,6 +132,14 @@ pub enum NodeError {
         /// The group.
         group: String,
     },
+    /// Another version has a group that is promoted by hand.
+    #[error(
+        "a group is promoted by hand in maps of layout {layout}, which this version can't read: `vip-ctl unload` ends that; then start the agent again"
+    )]
+    PromotedBefore {
+        /// The layout.
+        layout: u32,
+    },
     /// No program of ours is on the interface.
     #[error("no program of vip is on {name}: `vip-ctl status` lists the interfaces that have one")]
     NotGuarded {
@@ -180,9 +189,10 @@ impl NodeError {
             Self::Host(_) => Exit::System,
             Self::NotEthernet { .. } | Self::NotGuarded { .. } => Exit::NoInput,
             Self::LastInterface | Self::HomeOf { .. } | Self::Deaf { .. } => Exit::Usage,
-            Self::PromotedByHand { .. } | Self::BelongsToAgent { .. } | Self::OnInterface { .. } => {
-                Exit::Unsafe
-            }
+            Self::PromotedByHand { .. }
+            | Self::PromotedBefore { .. }
+            | Self::BelongsToAgent { .. }
+            | Self::OnInterface { .. } => Exit::Unsafe,
         }
     }
 }
@@ -320,9 +330,8 @@ pub fn tear_down(paths: &Paths) -> Result<(), NodeError> {
     let host = Host::open(&paths.run_dir)?;
     match DataPlane::open(&paths.bpf_dir) {
         Ok(plane) => Node::new(plane, host).take_down(paths),
-        // Maps of another layout can't be read: only the record says which VIPs are on `lo`.
-        Err(e @ DataPlaneError::Layout { .. }) if !host.has_record() => Err(e.into()),
-        Err(DataPlaneError::NotLoaded { .. } | DataPlaneError::Layout { .. }) => {
+        Err(DataPlaneError::Layout { .. }) => former::take_down(paths, &host),
+        Err(DataPlaneError::NotLoaded { .. }) => {
             // An interrupted load or unload may have left the host changed.
             host.restore()?;
             take_off(&host, &paths.bpf_dir)

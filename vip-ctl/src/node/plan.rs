@@ -6,7 +6,7 @@ use super::{
     refuse_mixing, refuse_ordinary_addresses, refuse_taken,
 };
 use crate::{
-    dataplane::{attach::Presence, load},
+    dataplane::{attach::Presence, former::Former, load},
     paths::Paths,
 };
 
@@ -88,7 +88,14 @@ fn other_mode(paths: &Paths, interface: &Interface, wanted: Mode) -> Option<Stri
 pub fn of_tear_down(paths: &Paths) -> Result<Vec<String>, NodeError> {
     let host = Host::open(&paths.run_dir)?;
     let mut happen = Vec::new();
-    if let Some(plane) = opened(paths)? {
+    if let Some(former) = Former::find(&paths.bpf_dir)? {
+        happen.extend(host.saved_changes()?);
+        happen.push(format!(
+            "programs and maps of layout {}, pinned at {} by another version, would be removed",
+            former.layout(),
+            paths.bpf_dir.display()
+        ));
+    } else if let Some(plane) = opened(paths)? {
         for group in plane.groups() {
             let lease = plane.leases().load(group.index);
             if group.fence(lease, super::clock::now()).is_open() {

@@ -53,6 +53,8 @@ pub(crate) struct Server {
     notices: Sender<Notice>,
     board: Arc<Board>,
     follow: Follow,
+    /// Why the installed version could not go on in this one's place, if it was asked to.
+    refused: RwLock<Option<String>>,
     /// Places for requests that wait until a group is served.
     waits: Semaphore,
 }
@@ -76,6 +78,7 @@ impl Server {
             notices: notices.clone(),
             board,
             follow: Follow::new(events),
+            refused: RwLock::default(),
             waits: Semaphore::new(WAITS_MAX),
         }
     }
@@ -84,6 +87,11 @@ impl Server {
     fn config(&self) -> Arc<Config> {
         // A thread that panicked while it had the lock has changed nothing.
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on, the status has this warning of the version that is installed.
+    pub(crate) fn tell_of_successor(&self, why: String) {
+        *self.refused.write().unwrap_or_else(PoisonError::into_inner) = Some(why);
     }
 
     /// Where events come from.

@@ -1,7 +1,10 @@
 //! Parts of the status: what the maps and netlink tell of this node, the lease
 //! loop's counters, and the warnings of pair mode.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::PoisonError,
+};
 
 use vip_lease::{Counts, Snapshot};
 
@@ -34,6 +37,7 @@ impl Server {
             self.tell_of_pair(loss, &mut status, &snapshot);
         }
         self.tell_of_disk(&config, &mut status, &snapshot);
+        status.warnings.extend(self.refused.read().unwrap_or_else(PoisonError::into_inner).clone());
         self.overlay(&config, &mut status, &snapshot);
         Ok(status)
     }
