@@ -80,6 +80,8 @@ vip_lease::mutants! {
     TriedForEver = "announcer-tries-for-ever";
     /// A VIP is announced on interfaces that are not its own.
     AnnouncedEverywhere = "announcer-on-every-interface";
+    /// A burst has room for VIPs on interfaces that are not their own.
+    PacedByAll = "announcer-paces-by-every-interface";
     /// Frames leave in bursts where an admin wants a time between two.
     BurstsAnyway = "announcer-ignores-the-interval";
     /// An interface gets its gateways before the programs look at them.

@@ -162,9 +162,7 @@ fn announce(
     let done = turn.after.map_or(0, |after| vips.partition_point(|(vip, _)| *vip <= after));
     // As they are now: a MAC can change at any time. What can't be read waits for the next repeat.
     let ifaces = plane.ifaces().unwrap_or_default();
-    let frames_per_vip = FORMS.len() * ifaces.len();
-    let (now, later) =
-        vips[done..].split_at(vips.len().saturating_sub(done).min(fit(turn.room, frames_per_vip)));
+    let (now, later) = vips[done..].split_at(fit(turn.room, &vips[done..], &ifaces));
     let mut frames = 0;
     let mut last = turn.after;
     for (vip, _) in now {
@@ -199,9 +197,18 @@ fn homes(entry: &VipEntry, ifaces: &BTreeMap<u32, IfaceConfig>) -> impl Iterator
     homes.map(move |(ifindex, iface)| At::of(entry, *ifindex, *iface))
 }
 
-/// For how many VIPs there is room; at least one.
-fn fit(room: usize, frames_per_vip: usize) -> usize {
-    room.checked_div(frames_per_vip).unwrap_or(usize::MAX).max(1)
+/// For how many of these VIPs there is room, each on its own interfaces; for one at least.
+/// One that is announced nowhere takes the room of one interface: it is looked up, too.
+fn fit(room: usize, vips: &[(IpAddr, VipEntry)], ifaces: &BTreeMap<u32, IfaceConfig>) -> usize {
+    let mut left = room;
+    let has_room = |(_, entry): &&(IpAddr, VipEntry)| {
+        let own = if mutant::is(Mutant::PacedByAll) { ifaces.len() } else { homes(entry, ifaces).count() };
+        let frames = FORMS.len() * own.max(1);
+        let has_room = frames <= left;
+        left = left.saturating_sub(frames);
+        has_room
+    };
+    vips.iter().take_while(has_room).count().max(1).min(vips.len())
 }
 
 /// Errors that are logged once, and again only after a success.
@@ -276,10 +283,20 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_has_whole_vips_and_one_at_least() {
-        assert_eq!((fit(128, 2), fit(31, 2), fit(128, 6)), (64, 15, 21));
-        assert_eq!((fit(1, 2), fit(32, 128)), (1, 1));
-        // Without an interface nothing leaves.
-        assert_eq!(fit(32, 0), usize::MAX);
+    fn a_burst_has_whole_vips_each_on_its_own_interfaces_and_one_at_least() {
+        let ifaces = |count| (1..=count).map(|index| (index, IfaceConfig::default())).collect();
+        let vips = |home| -> Vec<_> {
+            let entry = VipEntry { home, ..VipEntry::default() };
+            (0..100).map(|number| (IpAddr::from([10, 0, 0, number]), entry)).collect()
+        };
+        let everywhere = vips(vip_common::layout::ANYWHERE);
+        let fits = |room, count| fit(room, &everywhere, &ifaces(count));
+        assert_eq!((fits(128, 1), fits(31, 1), fits(128, 3)), (64, 15, 21));
+        assert_eq!((fits(1, 1), fits(32, 64)), (1, 1));
+        // A VIP with a home leaves by that alone, whatever else there is.
+        assert_eq!(fit(128, &vips(2), &ifaces(8)), 64);
+        // Without an interface nothing leaves, and the maps are asked all the same.
+        assert_eq!(fit(32, &everywhere, &BTreeMap::new()), 16);
+        assert_eq!(fit(32, &[], &ifaces(1)), 0);
     }
 }
