@@ -6,10 +6,13 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use vip_common::names;
 use vip_tests::lab::beside::Beside;
 use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
 use vip_tests::lab::load::nft;
-use vip_tests::lab::{LEASE, Lab, LabSpec, Netns, Node, SERVICE_PORT, VIP, find_vip_ctl};
+use vip_tests::lab::{
+    LEASE, Lab, LabSpec, Netns, Node, SERVICE_PORT, VIP, clock, find_vip_ctl, skip, wait_until,
+};
 use vip_tests_macros::lab_test;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -166,5 +169,81 @@ fn a_connection_through_nat_ends_with_the_lease() -> Result<()> {
     client.set_read_timeout(Some(PATIENCE))?;
     service.read_exact(&mut byte)?;
     client.read_exact(&mut byte)?;
+    Ok(())
+}
+
+/// Another data plane of vip's on the same host, which takes a place at each hook.
+struct Crowd<'n> {
+    node: &'n Node,
+    numbers: std::ops::Range<usize>,
+}
+
+impl<'n> Crowd<'n> {
+    fn new(node: &'n Node, numbers: std::ops::Range<usize>) -> Result<Self> {
+        let crowd = Self { node, numbers };
+        for number in crowd.numbers.clone() {
+            let loaded = crowd.run(number, &["load", "--iface", "docker0:tc"])?;
+            ensure!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
+        }
+        Ok(crowd)
+    }
+
+    fn dir(&self, number: usize) -> std::path::PathBuf {
+        let mut name = self.node.bpf_dir().as_os_str().to_owned();
+        name.push(format!("-{number}"));
+        name.into()
+    }
+
+    fn run(&self, number: usize, args: &[&str]) -> Result<std::process::Output> {
+        let mut command = self.node.vip_ctl()?;
+        command.env("VIP_BPF_DIR", self.dir(number));
+        command.env("VIP_RUN_DIR", self.node.run_dir().join(number.to_string()));
+        Ok(command.args(args).output()?)
+    }
+}
+
+impl Drop for Crowd<'_> {
+    fn drop(&mut self) {
+        for number in self.numbers.clone() {
+            // The lab's own clean-up knows nothing of them.
+            let _unloaded = self.run(number, &["unload"]);
+        }
+    }
+}
+
+#[lab_test]
+fn a_gate_that_is_refused_behind_nat_alone_is_told_once_and_guards_the_rest() -> Result<()> {
+    const TELLS: &str = "the gate at IP level is not behind NAT";
+    let lab = Lab::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))?;
+    let node = &lab.nodes()[0];
+    let container = Beside::new(&lab, node, "docker0", 1)?;
+    container.route_all()?;
+    node.load()?;
+    let there = |name: &str| node.bpf_dir().join("links").join(name).exists();
+    if !there(names::PROG_TRANSLATED) {
+        skip::note("a gate behind NAT", "this kernel has none");
+        return Ok(());
+    }
+    node.succeed(&["unload"])?;
+    // All places behind NAT are taken, and one for what the host takes as its own is free.
+    let crowd = Crowd::new(node, 0..16)?;
+    std::fs::remove_file(crowd.dir(0).join("links").join(names::PROG_LOCAL_IN))?;
+    lab.start_agents(PATIENCE)?;
+    let log = || std::fs::read_to_string(node.log_file()).unwrap_or_default();
+    ensure!(there(names::PROG_LOCAL_IN) && !there(names::PROG_TRANSLATED), "{}", log());
+    ensure!(log().contains(TELLS), "{}", log());
+    ensure!(node.status()?.warnings.iter().any(|warning| warning.contains(TELLS)), "{:?}", node.status()?);
+    ensure!(
+        String::from_utf8_lossy(&node.run(&["doctor"])?.stdout).contains(TELLS),
+        "the doctor says nothing"
+    );
+    // Long enough for the judge to look twice.
+    std::thread::sleep(Duration::from_secs(12));
+    ensure!(log().matches(TELLS).count() == 1 && !log().contains("attaching it again"), "{}", log());
+    // What is there is watched as ever.
+    std::fs::remove_file(node.bpf_dir().join("links").join(names::PROG_LOCAL_IN))?;
+    let is_back = || there(names::PROG_LOCAL_IN);
+    ensure!(wait_until(clock::now().plus(PATIENCE), is_back), "{}", log());
+    assert_eq!(log().matches(TELLS).count(), 1);
     Ok(())
 }

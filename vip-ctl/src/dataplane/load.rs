@@ -74,12 +74,12 @@ pub fn try_out() -> Result<(), DataPlaneError> {
     clock_check::check(&mut into_kernel()?)
 }
 
-/// Why this kernel can't have the gate at IP level, in words; `None` if it can.
+/// What of the gate at IP level this kernel can have.
 ///
 /// # Errors
 /// The errors of [`load`].
-pub fn lacks_local_in() -> Result<Option<String>, DataPlaneError> {
-    Ok(local_in::refused(&into_kernel()?))
+pub fn possible_local_in() -> Result<local_in::LocalIn, DataPlaneError> {
+    Ok(local_in::possible(&into_kernel()?))
 }
 
 /// The tags of this version's programs on the way in: the kernel's hashes of

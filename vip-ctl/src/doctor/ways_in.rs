@@ -3,7 +3,10 @@
 
 use super::{Findings, Level, Patient};
 use crate::{
-    dataplane::{load, local_in},
+    dataplane::{
+        load,
+        local_in::{self, LocalIn},
+    },
     host::{Host, Interface, stray_text},
 };
 
@@ -16,25 +19,34 @@ pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
     }
     strays(patient, found);
     // Whatever the kernel refuses, `programs` has told it.
-    let Ok(lacks) = load::lacks_local_in() else { return open_interfaces(patient, found) };
+    let Ok(possible) = load::possible_local_in() else { return open_interfaces(patient, found) };
+    let guards_host = || local_in::guards_host(&patient.paths.bpf_dir).unwrap_or(false);
     let is_there = || local_in::is_attached(&patient.paths.bpf_dir).unwrap_or(false);
-    match (lacks, &patient.plane) {
-        (None, None) => {
+    match (possible, &patient.plane) {
+        (LocalIn::Unavailable(why), _) => {
+            found.warning(SUBJECT, format!("the host can't have the gate at IP level: {why}; tunnels, containers and interfaces that are not named stay unguarded"));
+            open_interfaces(patient, found);
+        }
+        (LocalIn::Attached, None) => {
             found.ok(SUBJECT, "the kernel can have the gate at IP level, which guards every way in")
         }
-        (None, Some(_)) if is_there() => match local_in::blind_to_nat() {
+        (LocalIn::Attached, Some(_)) if is_there() => match local_in::blind_to_nat() {
             None => found.ok(SUBJECT, "the gate at IP level guards every way in"),
             Some(why) => found.warning(SUBJECT, why),
         },
-        (None, Some(_)) => {
+        (LocalIn::OpenToNat(why), None) => found.warning(SUBJECT, local_in::nat_text(&why)),
+        (LocalIn::OpenToNat(why), Some(_)) if guards_host() => {
+            found.warning(SUBJECT, local_in::nat_text(&why))
+        }
+        (LocalIn::Attached, Some(_)) if guards_host() => found.warning(
+            SUBJECT,
+            local_in::nat_text("the agent's log, or the next `vip-ctl load`, says why; restart the agent to try again at once"),
+        ),
+        (LocalIn::Attached | LocalIn::OpenToNat(_), Some(_)) => {
             found.error(
                 SUBJECT,
                 "the gate at IP level is gone (somebody removed its pin or detached it), or was there before the kernel's record of connections and does not look behind NAT: run `vip-ctl load` again, or restart the agent",
             );
-            open_interfaces(patient, found);
-        }
-        (Some(why), _) => {
-            found.warning(SUBJECT, format!("the host can't have the gate at IP level: {why}; tunnels, containers and interfaces that are not named stay unguarded"));
             open_interfaces(patient, found);
         }
     }

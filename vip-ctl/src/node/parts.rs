@@ -81,7 +81,8 @@ impl Node {
         let dir = self.plane.dir().to_owned();
         let mut others = attach::interfaces(&dir)?;
         others.retain(|_, name| !interfaces.contains(name));
-        let is_guarded = self.has_local_in && local_in::blind_to_nat().is_none();
+        let is_guarded =
+            self.has_local_in && local_in::blind_to_nat().is_none() && local_in::open_to_nat().is_none();
         let mut done = Vec::new();
         for (ifindex, name) in &others {
             let left = if is_guarded { self.leave(*ifindex, name) } else { self.silence(*ifindex) };

@@ -11,7 +11,7 @@ use vip_lease::{Counts, Snapshot};
 use super::{Response, Server, candidates};
 use crate::{
     config::{self, Config},
-    dataplane::DataPlane,
+    dataplane::{DataPlane, local_in},
     engine::{EPOCH_MARGIN, NodeId, PeerLoss, Role},
     exit::Exit,
     host::Host,
@@ -37,6 +37,7 @@ impl Server {
             self.tell_of_pair(loss, &mut status, &snapshot);
         }
         self.tell_of_disk(&config, &mut status, &snapshot);
+        status.warnings.extend(local_in::open_to_nat());
         status.warnings.extend(self.refused.read().unwrap_or_else(PoisonError::into_inner).clone());
         self.overlay(&config, &mut status, &snapshot);
         Ok(status)

@@ -72,8 +72,9 @@ impl Links for HostLinks {
     }
 
     fn lost_local_in(&self) -> bool {
-        let is_there = local_in::is_attached(&self.bpf_dir);
-        let had = self.had_local_in.replace(self.had_local_in.get() || is_there.as_ref().is_ok_and(|is| *is));
-        had && is_there.is_ok_and(|is| !is)
+        let is_missing = local_in::is_missing(&self.bpf_dir);
+        let is_there = is_missing.as_ref().is_ok_and(|is| !*is);
+        let had = self.had_local_in.replace(self.had_local_in.get() || is_there);
+        had && is_missing.is_ok_and(|is| is)
     }
 }

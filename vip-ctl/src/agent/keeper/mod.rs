@@ -344,7 +344,7 @@ impl<T: Tell> Keeper<T> {
             warn!(interface = link.name, "another program comes before ours at tc: putting ours first");
             return self.come_back(&link.name);
         }
-        if node.has_local_in && !local_in::is_attached(&self.paths.bpf_dir).unwrap_or(true) {
+        if node.has_local_in && local_in::is_missing(&self.paths.bpf_dir).unwrap_or(false) {
             warn!("the gate at IP level is gone, or does not look behind NAT: attaching it again");
             return self.come_back("lo");
         }

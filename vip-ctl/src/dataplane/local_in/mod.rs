@@ -15,6 +15,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use aya::{
@@ -22,7 +23,7 @@ use aya::{
     maps::{Map, MapData},
 };
 use aya_obj::Object;
-use vip_common::{layout::SkbOffsets, names};
+use vip_common::{BootNs, layout::SkbOffsets, names};
 
 use super::{
     DataPlaneError,
@@ -30,6 +31,7 @@ use super::{
     object::OBJECT,
     syscalls::{self, LinkInfo, NetfilterHook},
 };
+use crate::clock;
 
 /// Before every other program at the hook (the kernel keeps `i32::MIN` for
 /// itself). No two BPF programs may have the same place, and a new link comes while
@@ -41,9 +43,14 @@ const PRIORITIES: std::ops::RangeInclusive<i32> = i32::MIN + 1..=i32::MIN + 16;
 pub enum LocalIn {
     /// Yes.
     Attached,
+    /// At the hook for what the host takes as its own, and not behind NAT; why, in words.
+    OpenToNat(String),
     /// This kernel can't have it; why, in words.
     Unavailable(String),
 }
+
+/// How long after the kernel has refused the program behind NAT to try that again.
+const AGAIN: Duration = Duration::from_mins(10);
 
 /// Is there where the kernel records connections.
 const CONNECTIONS: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
@@ -162,13 +169,60 @@ impl Part {
 /// [`DataPlaneError::Kernel`] if the kernel has such programs and refuses one of these a
 /// place, or a pin can't be read or written.
 pub fn attach(ebpf: &Ebpf, dir: &Path) -> Result<LocalIn, DataPlaneError> {
-    for part in Part::wanted(in_programs()) {
-        let done = part.attach(ebpf, dir)?;
-        if done != LocalIn::Attached {
-            return Ok(done);
+    let [host, behind_nat] = &PARTS;
+    let done = host.attach(ebpf, dir)?;
+    let refused = if done != LocalIn::Attached || Part::wanted(in_programs()).len() < PARTS.len() {
+        None
+    } else {
+        // The node serves all the same, and guards what it can.
+        match behind_nat.attach(ebpf, dir) {
+            Ok(LocalIn::Attached) => None,
+            Ok(LocalIn::OpenToNat(why) | LocalIn::Unavailable(why)) => Some(why),
+            Err(e) => Some(e.to_string()),
         }
+    };
+    *REFUSED.lock().unwrap_or_else(PoisonError::into_inner) = refused.clone().map(|why| (clock::now(), why));
+    Ok(refused.map_or(done, LocalIn::OpenToNat))
+}
+
+/// When this process was last refused the program behind NAT, and why.
+static REFUSED: Mutex<Option<(BootNs, String)>> = Mutex::new(None);
+
+/// What is open where the kernel has refused this process the program behind NAT, in words.
+#[must_use]
+pub fn open_to_nat() -> Option<String> {
+    let refused = REFUSED.lock().unwrap_or_else(PoisonError::into_inner);
+    refused.as_ref().map(|(_, why)| nat_text(why))
+}
+
+/// What is open without the program behind NAT.
+#[must_use]
+pub fn nat_text(why: &str) -> String {
+    format!(
+        "packets to a VIP that NAT on this host gives another destination, as a published port does, pass without a lease: the gate at IP level is not behind NAT ({why})"
+    )
+}
+
+/// Is a part of the gate missing that another try may bring? What the kernel has refused is
+/// tried again after [`AGAIN`] only.
+///
+/// # Errors
+/// [`DataPlaneError::Kernel`] if the kernel doesn't tell.
+pub fn is_missing(dir: &Path) -> Result<bool, DataPlaneError> {
+    if !guards_host(dir)? {
+        return Ok(true);
     }
-    Ok(LocalIn::Attached)
+    let refused = REFUSED.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(at, _)| *at);
+    Ok(refused.is_none_or(|at| clock::now().since(at) >= AGAIN) && !is_attached(dir)?)
+}
+
+/// Is the part there that holds what the host takes as its own, and does it look behind NAT
+/// where there can be any?
+///
+/// # Errors
+/// [`DataPlaneError::Kernel`] if the kernel doesn't tell.
+pub fn guards_host(dir: &Path) -> Result<bool, DataPlaneError> {
+    PARTS[0].is_attached(dir, offsets::known().unwrap_or_default())
 }
 
 /// Is the gate pinned below `dir`, does it run in this network namespace, and look behind
@@ -196,13 +250,16 @@ pub fn blind_to_nat() -> Option<&'static str> {
     )
 }
 
-/// Why this kernel can't have the gate, over the maps of `ebpf`; `None` if it can.
-pub(super) fn refused(ebpf: &Ebpf) -> Option<String> {
-    let tried = Part::wanted(in_programs()).iter().map(|part| loaded(ebpf, part));
-    tried.into_iter().find_map(|tried| match tried {
-        Ok(_) => None,
-        Err(Refused::Never(why) | Refused::Now(why)) => Some(why),
-    })
+/// What of the gate this kernel can have, over the maps of `ebpf`.
+pub(super) fn possible(ebpf: &Ebpf) -> LocalIn {
+    for (part, lacking) in
+        Part::wanted(in_programs()).iter().zip([LocalIn::Unavailable as fn(_) -> _, LocalIn::OpenToNat])
+    {
+        if let Err(Refused::Never(why) | Refused::Now(why)) = loaded(ebpf, part) {
+            return lacking(why);
+        }
+    }
+    LocalIn::Attached
 }
 
 /// Why the program could not be loaded.
