@@ -120,6 +120,8 @@ vip_lease::mutants! {
     FirstFails = "verdict-falls-by-the-first-run";
     /// A panic on a thread that leases depend on ends that thread alone.
     OutlivesPanic = "threads-outlive-a-panic";
+    /// A gate by clsact goes behind the filters of others.
+    FilterLast = "gate-by-clsact-behind-others";
     /// Two agents of one node have its lock.
     SharedLock = "lock-shared";
 }

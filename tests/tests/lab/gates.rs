@@ -107,6 +107,24 @@ fn a_gate_by_clsact_comes_before_the_filters_of_others() -> Result<()> {
 }
 
 #[lab_test]
+fn a_gate_by_clsact_is_behind_programs_of_tcx_and_says_so() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    let node = &lab.nodes()[0];
+    if attach_first(node.ns(), INTERFACE, Direction::Out).is_err() {
+        skip::note(TEST, "this kernel has no tcx");
+        return Ok(());
+    }
+    let load = ["load", "--iface", INTERFACE, "--vip", &VIP.to_string()];
+    let said = node.succeed(&[&load[..], &["--gate", "clsact"]].concat())?;
+    ensure!(said.contains("runs before our gate") && said.contains("without --gate clsact"), "{said}");
+    ensure!(leaves(&lab, node)?, "the other program lets nothing out: this proves nothing");
+    // What the warning says helps.
+    let said = node.succeed(&load)?;
+    ensure!(!said.contains("runs before our gate") && !leaves(&lab, node)?, "{said}");
+    Ok(())
+}
+
+#[lab_test]
 fn a_gate_comes_before_the_programs_of_others_and_stays_there() -> Result<()> {
     let lab = Lab::new(&spec()?)?;
     let (by_hand, agents) = lab.nodes().split_first().context("a node")?;

@@ -17,6 +17,8 @@ use nix::sys::{
     time::TimeVal,
 };
 
+use crate::mutant::{self, Mutant};
+
 /// `NLMSG_ERROR` and `NLMSG_DONE`, of linux/netlink.h.
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
@@ -76,6 +78,9 @@ impl Filter {
 /// The lowest priority that our program can have. Those that stand below it can't be
 /// overtaken: nothing is lower than 1.
 pub(super) fn first_priority(filters: &[Filter]) -> u16 {
+    if mutant::is(Mutant::FilterLast) {
+        return filters.last().map_or(1, |last| last.priority + 1);
+    }
     let is_taken = |priority| filters.iter().any(|f| f.priority == priority && !f.is_shareable);
     (1..u16::MAX).find(|priority| !is_taken(*priority)).unwrap_or(u16::MAX)
 }

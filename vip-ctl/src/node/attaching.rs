@@ -9,7 +9,7 @@ use super::{Node, NodeError, Setup, chosen, gateways, sites};
 use crate::{
     dataplane::{
         DataPlaneError,
-        attach::{self, Presence},
+        attach::{self, Gate, Presence},
         load::load_under,
     },
     host::{Host, Interface},
@@ -145,6 +145,14 @@ impl Node {
         let attached = attached.map_err(|e| owner_of(host, e))?;
         if wanted == Mode::Auto && !attached.is_kept {
             self.warnings.extend(second_best(attached.mode, link));
+        }
+        if attached.gate == Gate::Clsact {
+            // The kernel asks all programs of tcx before it asks the first filter.
+            let before = attach::before_gate(dir, link).unwrap_or_default();
+            self.warnings.extend((!before.is_empty()).then(|| format!(
+                "{name}: {} runs before our gate: if it accepts a frame of a VIP, that leaves without a lease; where that is a program of tcx, load without --gate clsact",
+                before.join(", ")
+            )));
         }
         self.attached.push((name.to_owned(), attached));
         Ok(())
