@@ -6,6 +6,7 @@ use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use vip_ctl::dataplane::DataPlane;
 use vip_tests::lab::ears::Ears;
 use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
 use vip_tests::lab::wan::Wan;
@@ -320,5 +321,50 @@ fn an_interface_on_top_of_another_has_vips_of_its_own() -> Result<()> {
     for at in [AT_LAN, AT_WAN] {
         ensure!(ask_udp(client, at, BRIEF).is_err(), "{at} was answered after it was demoted");
     }
+    Ok(())
+}
+
+#[lab_test]
+fn interfaces_that_swap_their_names_take_their_vips_along() -> Result<()> {
+    let two = Two::new()?;
+    let lan = &two.lab.client()?.ns;
+    two.lab.start_agents(PATIENCE)?;
+    two.holder(None)?;
+    let swap = |node: &Node| -> Result<()> {
+        let wan = Wan::interface(node);
+        // A name can be changed of an interface that is down alone.
+        node.ns().ip(&format!("link set {wan} down"))?;
+        node.ns().ip(&format!("link set {INTERFACE} down"))?;
+        node.ns().ip(&format!("link set {wan} name other"))?;
+        node.ns().ip(&format!("link set {INTERFACE} name {wan}"))?;
+        node.ns().ip(&format!("link set other name {INTERFACE}"))?;
+        node.ns().ip(&format!("link set {INTERFACE} up"))?;
+        node.ns().ip(&format!("link set {wan} up")).map(drop)
+    };
+    // Wherever a VIP goes now, it is on the device that has the name.
+    for node in two.lab.nodes() {
+        swap(node)?;
+        let wan = Wan::interface(node);
+        let index = |name: &str| -> Result<u32> {
+            let shown = node.ns().ip(&format!("-o link show {name}"))?;
+            Ok(shown.split(':').next().context("an index")?.trim().parse()?)
+        };
+        let homes = [(VIP, index(INTERFACE)?), (Wan::VIP, index(&wan)?)];
+        let follows = || {
+            DataPlane::open(node.bpf_dir()).is_ok_and(|plane| {
+                homes.iter().all(|(vip, home)| plane.vip((*vip).into()).is_some_and(|vip| vip.home == *home))
+            })
+        };
+        ensure!(wait_until(clock::now().plus(PATIENCE), follows), "{}", node.log_tail());
+        let log = std::fs::read_to_string(node.log_file())?;
+        ensure!(log.contains("an interface's name is another device's now"), "{log}");
+    }
+    two.lab.wait_holder(GROUP, PATIENCE)?;
+    two.lab.wait_holder("wan", PATIENCE)?;
+    ensure_unknown(&two.wan.client, AT_WAN)?;
+    ensure_unknown(lan, AT_LAN)?;
+    lan.ip(&format!("route replace {} dev {INTERFACE}", Wan::VIP))?;
+    let answered = ask_udp(lan, AT_WAN, PATIENCE)?;
+    assert_eq!(two.lab.wait_holder("wan", PATIENCE)?.name(), answered);
     Ok(())
 }

@@ -67,6 +67,28 @@ impl Node {
         Ok(())
     }
 
+    /// Makes VIPs follow the names of their interfaces, which somebody may have given to other
+    /// devices. One whose interface has no device now is answered nowhere. Returns which VIPs
+    /// have moved; routes, gateways and questions follow by a repair.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub fn follow_names(&mut self, setup: &Setup) -> Result<Vec<String>, NodeError> {
+        let vips = self.plane.vips()?;
+        let sites = setup.groups.iter().flat_map(|group| sites::of_group(group, sites::index_of));
+        let moved: Vec<_> = sites
+            .filter_map(|(vip, site)| Some((vip, vips.get(&vip)?, site)))
+            .filter(|(_, entry, site)| sites::of_entry(entry) != *site)
+            .map(|(vip, entry, site)| (vip, entry.group, site))
+            .collect();
+        if moved.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names = moved.iter().map(|(vip, ..)| vip.to_string()).collect();
+        self.plane.put_vips(moved)?;
+        Ok(names)
+    }
+
     /// Attaches to these interfaces, and replaces the programs on all others that
     /// have them. Goes on after an interface in trouble, so that the others get
     /// their gates; returns the first error.

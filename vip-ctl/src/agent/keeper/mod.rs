@@ -348,8 +348,15 @@ impl<T: Tell> Keeper<T> {
             warn!("the gate at IP level is gone, or does not look behind NAT: attaching it again");
             return self.come_back("lo");
         }
-        if let Err(e) = node.write_ifaces(&self.setup, &ours().map(|link| link.index).collect()) {
-            error!("{e}");
+        let written = node.write_ifaces(&self.setup, &ours().map(|link| link.index).collect());
+        match written.and_then(|()| node.follow_names(&self.setup)) {
+            Ok(moved) if moved.is_empty() => {}
+            Ok(moved) => {
+                let vips = moved.join(", ");
+                warn!("an interface's name is another device's now, and these VIPs go with it: {vips}");
+                self.repair();
+            }
+            Err(e) => error!("{e}"),
         }
     }
 
