@@ -249,3 +249,41 @@ fn a_host_that_can_not_have_the_gate_is_told_what_is_open() -> Result<()> {
     assert_eq!(pins(node)?, [names::PROG_LOCAL_IN]);
     Ok(())
 }
+
+#[lab_test]
+fn by_hand_an_interface_is_guarded_and_answers_nothing() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    let node = &lab.nodes()[0];
+    let container = Beside::new(&lab, node, "docker0", 1)?;
+    let _echo = EchoServer::start(node.ns(), node.name(), AT_VIP)?;
+    let vip = VIP.to_string();
+    for wrong in [
+        &["load", "--iface", INTERFACE, "--guard", INTERFACE, "--vip", &vip][..],
+        &["load", "--iface", INTERFACE, "--guard", "docker0", "--vip", &format!("{vip}@docker0")],
+    ] {
+        let refused = node.run(wrong)?;
+        let said = String::from_utf8_lossy(&refused.stderr);
+        ensure!(refused.status.code() == Some(64) && said.contains("--guard"), "{said}");
+    }
+    node.succeed(&["load", "--iface", INTERFACE, "--guard", "docker0", "--vip", &vip])?;
+    node.succeed(&["promote"])?;
+    let announces = || -> Result<Vec<bool>> {
+        let status: serde_json::Value = serde_json::from_str(&node.succeed(&["status", "-o", "json"])?)?;
+        let interfaces = status["interfaces"].as_array().context("the interfaces")?;
+        let named = |name: &str| interfaces.iter().find(|interface| interface["name"] == name);
+        [INTERFACE, "docker0"]
+            .iter()
+            .map(|name| Ok(named(name).context("it")?["announces"] == true))
+            .collect()
+    };
+    assert_eq!(announces()?, [true, false]);
+    // On the container's own link nobody says whose the VIP is.
+    container.ns.ip(&format!("route add {vip} dev up0"))?;
+    let ask = || ask_udp(&container.ns, AT_VIP, BRIEF);
+    ensure!(ask().is_err(), "answered on an interface that is guarded alone");
+    node.succeed(&["load", "--iface", INTERFACE, "--iface", "docker0", "--vip", &vip])?;
+    assert_eq!(announces()?, [true, true]);
+    container.ns.ip("neigh flush all")?;
+    assert_eq!(ask_udp(&container.ns, AT_VIP, PATIENCE)?, node.name());
+    Ok(())
+}

@@ -36,6 +36,10 @@ pub(super) struct Args {
     /// --mode; may be repeated.
     #[arg(long, required = true, value_name = "IFACE[:MODE]", value_parser = interface)]
     iface: Vec<(String, Option<Mode>)>,
+    /// An interface that is guarded and nothing more: no VIP is answered or announced there,
+    /// as with announce = false in vip.toml; may be repeated.
+    #[arg(long, value_name = "IFACE[:MODE]", value_parser = interface)]
+    guard: Vec<(String, Option<Mode>)>,
     /// An IPv4 address to guard, with its subnet's prefix where no interface has an
     /// address in that, and with the one interface that it is answered on, if not on all;
     /// may be repeated.
@@ -105,6 +109,20 @@ fn group_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Refuses an interface that shall answer and not answer.
+fn refuse_silent(args: &Args, silent: &BTreeSet<String>) -> Result<(), Failure> {
+    if let Some((name, _)) = args.iface.iter().find(|(name, _)| silent.contains(name)) {
+        let why = format!("{name} is named by --iface and by --guard: write one of them");
+        return Err(Failure::new(Exit::Usage, why));
+    }
+    let at_home = |(vip, home): &(IpAddr, Home)| Some((*vip, home.interface.clone()?));
+    if let Some((vip, name)) = args.vip.iter().filter_map(at_home).find(|(_, name)| silent.contains(name)) {
+        let why = format!("{vip} would be answered on {name} alone, where --guard says that nothing is");
+        return Err(Failure::new(Exit::Usage, why));
+    }
+    Ok(())
+}
+
 pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Failure> {
     let groups = if args.vip.is_empty() {
         Vec::new()
@@ -122,10 +140,13 @@ pub(super) fn run(args: &Args, paths: &Paths, format: Format) -> Result<Exit, Fa
         }]
     };
     let mode = |(name, mode): &(String, Option<Mode>)| (name.clone(), mode.unwrap_or(args.mode));
+    let silent: BTreeSet<_> = args.guard.iter().map(|(name, _)| name.clone()).collect();
+    refuse_silent(args, &silent)?;
+    let named = || args.iface.iter().chain(&args.guard);
     let setup = Setup {
-        interfaces: args.iface.iter().map(|(name, _)| name.clone()).collect(),
-        modes: args.iface.iter().map(mode).collect::<BTreeMap<_, _>>(),
-        silent: BTreeSet::new(),
+        interfaces: named().map(|(name, _)| name.clone()).collect(),
+        modes: named().map(mode).collect::<BTreeMap<_, _>>(),
+        silent,
         how: How { gate: args.gate, frame_log: args.frame_log },
         groups,
         vips_max: args.vips_max,
