@@ -5,8 +5,8 @@
 use crate::lease::BootNs;
 
 /// Raised whenever a map's key, value or meaning changes. Programs are only
-/// replaced under maps of the same number. Whatever its number, the record in `NODE` begins
-/// with it, `LEASES` is an array of [`crate::Lease`], and `VIPS_V4` has IPv4 addresses as keys: by
+/// replaced under maps of the same number. Whatever its number, the record in `NODE` has
+/// the same fields, `LEASES` is an array of [`crate::Lease`], and `VIPS_V4` has IPv4 addresses as keys: by
 /// that one version takes off what another has pinned.
 pub const LAYOUT_VERSION: u32 = 7;
 
@@ -367,8 +367,6 @@ pub struct NodeConfig {
     pub layout_version: u32,
     /// How many VIPs the maps have room for.
     pub vips_max: u32,
-    /// How many entries the `VIRTUAL_MACS` map has: the programs look there only if any.
-    pub virtual_macs: u32,
 }
 
 /// Where the running kernel's `struct sk_buff` and `struct nf_conn` have their fields, in
@@ -392,6 +390,9 @@ pub struct SkbOffsets {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Another version reads it, as an array's value of this size.
+    const _: () = assert!(size_of::<NodeConfig>() == 8);
 
     const NOW: BootNs = BootNs(1_000);
     const CLIENT: u64 = mac_word([2, 0, 0, 0, 0, 9]);

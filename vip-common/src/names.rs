@@ -23,6 +23,8 @@ pub const HOPS: &str = "HOPS";
 pub const GATEWAY_BITS: &str = "GATEWAY_BITS";
 /// Map: [`crate::layout::VirtualMacKey`] → [`crate::layout::VirtualMac`].
 pub const VIRTUAL_MACS: &str = "VIRTUAL_MACS";
+/// Map: 0 → how many entries [`VIRTUAL_MACS`] has: the programs look there only if any.
+pub const VIRTUAL_MAC_COUNT: &str = "VIRTUAL_MAC_COUNT";
 /// Map: 0 → [`crate::layout::NodeConfig`].
 pub const NODE: &str = "NODE";
 /// Map: 0 → the agent's [`crate::heartbeat::Endpoint`].
@@ -45,6 +47,7 @@ pub const MAPS: &[&str] = &[
     HOLDERS,
     HOPS,
     VIRTUAL_MACS,
+    VIRTUAL_MAC_COUNT,
     HEARTBEAT,
     PEERS,
     NODE,

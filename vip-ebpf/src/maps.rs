@@ -59,8 +59,10 @@ static PEERS: HashMap<Endpoint, Admission> = HashMap::with_max_entries(PEERS_MAX
 #[map]
 static VIRTUAL_MACS: HashMap<VirtualMacKey, VirtualMac> = HashMap::with_max_entries(VIRTUAL_MACS_MAX, 0);
 
-/// The programs read from it whether there are virtual MACs; `vip-ctl` reads the rest before
-/// it adopts pinned maps.
+#[map]
+static VIRTUAL_MAC_COUNT: Array<u32> = Array::with_max_entries(1, 0);
+
+/// No program reads it. `vip-ctl` does, before it adopts pinned maps.
 #[map]
 static NODE: Array<NodeConfig> = Array::with_max_entries(1, 0);
 
@@ -152,8 +154,7 @@ impl Maps for KernelMaps {
 
     #[inline(always)]
     fn has_virtual_macs(&self) -> bool {
-        // SAFETY: an aligned word of an array map, which lives as long as the program.
-        NODE.get_ptr(0).is_some_and(|node| unsafe { (*node).virtual_macs } > 0)
+        VIRTUAL_MAC_COUNT.get(0).is_some_and(|count| *count > 0)
     }
 
     #[inline(always)]

@@ -3,6 +3,7 @@
 
 mod forwarded;
 mod frames;
+mod gates;
 mod heard;
 mod verified;
 mod virtual_macs;
@@ -449,78 +450,6 @@ fn truncated_frames_pass_on_the_way_in_and_are_held_back_on_the_way_out() -> Res
             let ((verdict, _), _) = bench.counted(|b| b.way_in(&frame[..needed]))?;
             assert_ne!(verdict, XDP_DROP, "{needed} bytes are enough");
         }
-    }
-    Ok(())
-}
-
-#[lab_test]
-fn the_egress_gate() -> Result<()> {
-    let mut bench = Bench::new("egress")?;
-    let announcement = ethernet(&[], 0x0806, &arp(2, OUR_MAC, VIP, VIP));
-    let reply = ethernet(&[], 0x0800, &ipv4(VIP, CLIENT, 0, 0));
-    for open in [State::Open, State::OpenByHand] {
-        bench.set(open)?;
-        for (frame, counter) in [(&announcement, ArpOutPassed), (&reply, IpOutPassed)] {
-            let ((verdict, out), rose) = bench.counted(|b| b.tc(names::PROG_EGRESS, frame))?;
-            assert_eq!((verdict, &out, rose), (TC_NEXT, frame, vec![counter]), "{open:?}");
-        }
-    }
-    for (state, which) in CLOSED {
-        bench.set(state)?;
-        let arp_counter = [ArpOutNoLease, ArpOutExpired, ArpOutInvalid][which];
-        let ip_counter = [IpOutNoLease, IpOutExpired, IpOutInvalid][which];
-        for (frame, counter) in [(&announcement, arp_counter), (&reply, ip_counter)] {
-            let ((verdict, _), rose) = bench.counted(|b| b.tc(names::PROG_EGRESS, frame))?;
-            assert_eq!((verdict, rose), (TC_DROP, vec![counter]), "{state:?}");
-        }
-        let own = ethernet(&[], 0x0806, &arp(1, OUR_MAC, CLIENT, VIP));
-        let ((verdict, _), rose) = bench.counted(|b| b.tc(names::PROG_EGRESS, &own))?;
-        assert_eq!((verdict, rose), (TC_NEXT, vec![]), "a standby may ask for the VIP in its own name");
-    }
-    Ok(())
-}
-
-#[lab_test]
-fn the_local_gate() -> Result<()> {
-    let mut bench = Bench::new("local")?;
-    let frame = ethernet(&[], 0x0800, &ipv4(VIP, VIP, 0, 0));
-    bench.set(State::Open)?;
-    let ((verdict, _), rose) = bench.counted(|b| b.tc(names::PROG_LOCAL, &frame))?;
-    assert_eq!((verdict, rose), (TC_NEXT, vec![IpLocalPassed]));
-    for (state, which) in CLOSED {
-        bench.set(state)?;
-        let ((verdict, _), rose) = bench.counted(|b| b.tc(names::PROG_LOCAL, &frame))?;
-        let counter = [IpLocalNoLease, IpLocalExpired, IpLocalInvalid][which];
-        assert_eq!((verdict, rose), (TC_DROP, vec![counter]), "{state:?}");
-    }
-    let other = ethernet(&[], 0x0800, &ipv4([127, 0, 0, 1], [127, 0, 0, 1], 0, 0));
-    let ((verdict, _), rose) = bench.counted(|b| b.tc(names::PROG_LOCAL, &other))?;
-    assert_eq!((verdict, rose), (TC_NEXT, vec![]));
-    Ok(())
-}
-
-#[lab_test]
-fn the_gate_at_ip_level() -> Result<()> {
-    if !has_netfilter() {
-        skip::note(TEST, "needs Linux 6.4");
-        return Ok(());
-    }
-    let mut bench = Bench::new("local-in")?;
-    let packets = [
-        ipv4(CLIENT, VIP, 0, 0),
-        ipv4(CLIENT, VIP, 0, 3), // with options
-    ];
-    for (state, which) in CLOSED {
-        bench.set(state)?;
-        let counter = [IpLocalInNoLease, IpLocalInExpired, IpLocalInInvalid][which];
-        for packet in &packets {
-            let frame = ethernet(&[], 0x0800, packet);
-            let (verdict, rose) = bench.counted(|b| b.netfilter(&frame))?;
-            assert_eq!((verdict, rose), (NF_DROP, vec![counter]), "{state:?}");
-        }
-        let others = ethernet(&[], 0x0800, &ipv4(VIP, OTHER, 0, 0));
-        let (verdict, rose) = bench.counted(|b| b.netfilter(&others))?;
-        assert_eq!((verdict, rose), (NF_ACCEPT, vec![]), "{state:?}");
     }
     Ok(())
 }

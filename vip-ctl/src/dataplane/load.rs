@@ -156,7 +156,7 @@ fn write_node(ebpf: &mut Ebpf, dir: &Path, vips_max: u32) -> Result<(), DataPlan
     let map = ebpf.take_map(names::NODE).ok_or_else(|| missing(names::NODE))?;
     let mut node: Array<_, NodeConfig> =
         Array::try_from(map).map_err(|e| DataPlaneError::map(names::NODE, e))?;
-    node.set(0, NodeConfig { layout_version: LAYOUT_VERSION, vips_max, virtual_macs: 0 }, 0)
+    node.set(0, NodeConfig { layout_version: LAYOUT_VERSION, vips_max }, 0)
         .map_err(|e| DataPlaneError::map("write the node's record", e))?;
     node.pin(bpffs::map_path(dir, names::NODE))
         .map_err(|e| DataPlaneError::from_source("pin the node's record".into(), &e))

@@ -61,7 +61,7 @@ pub struct DataPlane {
     holders: steer::HolderTable,
     hops: HashMap<MapData, u32, Hops>,
     virtual_macs: HashMap<MapData, VirtualMacKey, VirtualMac>,
-    nodes: Array<MapData, NodeConfig>,
+    virtual_mac_count: Array<MapData, u32>,
 }
 
 impl DataPlane {
@@ -93,7 +93,10 @@ impl DataPlane {
             holders: steer::HolderTable::new(&pinned(dir, names::HOLDERS)?)?,
             hops: typed(names::HOPS, Map::HashMap(pinned(dir, names::HOPS)?))?,
             virtual_macs: typed(names::VIRTUAL_MACS, Map::HashMap(pinned(dir, names::VIRTUAL_MACS)?))?,
-            nodes: typed(names::NODE, Map::Array(pinned(dir, names::NODE)?))?,
+            virtual_mac_count: typed(
+                names::VIRTUAL_MAC_COUNT,
+                Map::Array(pinned(dir, names::VIRTUAL_MAC_COUNT)?),
+            )?,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vip_common::layout::{NodeConfig, VirtualMac, VirtualMacKey};
+use vip_common::layout::{VirtualMac, VirtualMacKey};
 
 use super::{DataPlane, DataPlaneError};
 
@@ -16,15 +16,21 @@ impl DataPlane {
         entries.map(|entry| entry.map_err(|e| DataPlaneError::map("read the virtual MACs", e))).collect()
     }
 
-    /// Makes these the virtual MACs. Writes what differs.
+    /// Makes these the virtual MACs. Writes what differs: the programs look at the map from
+    /// before the first is there until after the last has gone.
     ///
     /// # Errors
-    /// [`DataPlaneError::Kernel`] if a map can't be read or written.
+    /// [`DataPlaneError::Kernel`] if a map can't be read or written; the call can be made
+    /// again.
     pub fn set_virtual_macs(
         &mut self,
         wanted: &BTreeMap<VirtualMacKey, VirtualMac>,
     ) -> Result<(), DataPlaneError> {
         let there = self.virtual_macs()?;
+        let count = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
+        if count > 0 {
+            self.count_virtual_macs(count)?;
+        }
         for key in there.keys().filter(|key| !wanted.contains_key(key)) {
             self.virtual_macs.remove(key).map_err(|e| DataPlaneError::map("forget a virtual MAC", e))?;
         }
@@ -33,12 +39,14 @@ impl DataPlane {
                 .insert(key, of, 0)
                 .map_err(|e| DataPlaneError::map("write a virtual MAC", e))?;
         }
-        let count = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
-        if self.node.virtual_macs != count || there.len() != wanted.len() {
-            let node = NodeConfig { virtual_macs: count, ..self.node };
-            self.nodes.set(0, node, 0).map_err(|e| DataPlaneError::map("write the node's record", e))?;
-            self.node = node;
+        self.count_virtual_macs(count)
+    }
+
+    fn count_virtual_macs(&mut self, count: u32) -> Result<(), DataPlaneError> {
+        let failed = |e| DataPlaneError::map("count the virtual MACs", e);
+        if self.virtual_mac_count.get(&0, 0).map_err(failed)? == count {
+            return Ok(());
         }
-        Ok(())
+        self.virtual_mac_count.set(0, count, 0).map_err(failed)
     }
 }
