@@ -153,7 +153,7 @@ pub fn vip_egress(ctx: TcContext) -> i32 {
     let ifindex = ifindex_of_tc(&ctx);
     outgoing(&ctx, |frame| match virtual_mac::leaves(frame, &KernelMaps, ifindex) {
         Verdict::Drop => Verdict::Drop,
-        Verdict::Pass | Verdict::Answer => egress(frame, &KernelMaps, ifindex),
+        Verdict::Pass | Verdict::Answer | Verdict::Steer => egress(frame, &KernelMaps, ifindex),
     })
 }
 
