@@ -124,8 +124,14 @@ pub(super) fn counts(router: &Node, counter: &str) -> Result<()> {
 }
 
 /// The lease moves, and the client sends to the router that had it.
-fn moved(nic: Nic) -> Result<()> {
+fn moved(nic: Nic, mode: Option<&str>) -> Result<()> {
     let routers = Routers::new(nic, true)?;
+    for (node, mode) in routers.lab.candidates().flat_map(|node| mode.map(|mode| (node, mode))) {
+        let text = std::fs::read_to_string(node.config_file())?;
+        let other = text.replace(nic.config(), &format!("mode = \"{mode}\"\n"));
+        ensure!(other != text, "{text}");
+        node.write_config(&other)?;
+    }
     let (first, second) = routers.start()?;
     routers.believes(first, "permanent")?;
     routers.passes("the first has the lease")?;
@@ -142,12 +148,17 @@ fn moved(nic: Nic) -> Result<()> {
 
 #[lab_test]
 fn a_router_without_the_lease_takes_nothing_through() -> Result<()> {
-    moved(Nic::Veth)
+    moved(Nic::Veth, None)
 }
 
 #[lab_test]
 fn so_it_is_where_xdp_drops_it() -> Result<()> {
-    moved(Nic::Card)
+    moved(Nic::Card, None)
+}
+
+#[lab_test]
+fn so_it_is_where_generic_xdp_drops_it() -> Result<()> {
+    moved(Nic::Card, Some("generic"))
 }
 
 #[lab_test]
