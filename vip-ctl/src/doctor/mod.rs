@@ -16,6 +16,7 @@ mod kernel;
 mod neighbours;
 mod others;
 mod settings;
+mod virtual_macs;
 mod ways_in;
 
 use std::path::Path;
@@ -169,6 +170,7 @@ pub fn examine(config_path: &Path, named: bool, paths: &Paths, status: Option<&S
         interfaces::examine(&patient, &mut found);
         homes::examine(&patient, &mut found);
         gateways::examine(&patient, &mut found);
+        virtual_macs::examine(&patient, &mut found);
         ways_in::examine(&patient, &mut found);
         settings::examine(&patient, &mut found);
         others::examine(&patient, &mut found);

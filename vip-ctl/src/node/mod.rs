@@ -11,7 +11,7 @@ mod gateways;
 pub mod parts;
 pub mod plan;
 mod sites;
-mod virtual_macs;
+pub mod virtual_macs;
 mod ways;
 mod ways_in;
 

@@ -72,8 +72,9 @@ pub(super) fn refuse_deaf(
 }
 
 /// Why an interface of this kind can't receive what is for another hardware address than its
-/// own.
-fn deaf(kind: Option<&str>, is_native: bool) -> Option<&'static str> {
+/// own; `is_native`: where XDP runs in its driver.
+#[must_use]
+pub fn deaf(kind: Option<&str>, is_native: bool) -> Option<&'static str> {
     match kind.filter(|_| !mutant::is(Mutant::DeafServes))? {
         "bridge" => Some("a bridge would keep it from its own ports on nodes that do not hold it"),
         "macvlan" | "macvtap" => Some("a macvlan receives what is for its own hardware address alone"),
