@@ -61,14 +61,12 @@ pub struct VipEntry {
     pub home: u32,
     /// The length of its subnet's prefix, in bits, where that shall be a connected route
     /// of its interface; else 0.
-    pub prefix: u32,
+    pub prefix: u8,
     /// [`VipEntry::GATEWAY`]; other bits are zero.
-    pub flags: u32,
+    pub flags: u8,
     /// Its group's virtual MAC, which it is announced and answered with; zeros for that of
     /// each interface.
     pub mac: [u8; 6],
-    /// Always zero.
-    pub pad: [u8; 2],
 }
 
 /// The home of a VIP that every interface answers for which announces.
@@ -171,7 +169,7 @@ impl IfaceConfig {
 
 impl VipEntry {
     /// Hosts send through it: without the lease, nothing of theirs is forwarded.
-    pub const GATEWAY: u32 = 1;
+    pub const GATEWAY: u8 = 1;
 
     /// Is it a gateway?
     #[inline(always)]

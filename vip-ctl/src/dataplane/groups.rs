@@ -51,8 +51,7 @@ impl Site {
     pub fn entry(self, group: GroupIndex, slot: VipSlot) -> VipEntry {
         let flags = if self.is_gateway { VipEntry::GATEWAY } else { 0 };
         let mac = self.virtual_mac.unwrap_or_default();
-        let (home, prefix) = (self.home, self.prefix.into());
-        VipEntry { group, slot, home, prefix, flags, mac, pad: [0; 2] }
+        VipEntry { group, slot, home: self.home, prefix: self.prefix, flags, mac }
     }
 }
 

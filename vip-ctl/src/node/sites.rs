@@ -18,7 +18,7 @@ use crate::{
 pub(super) fn of_entry(entry: &VipEntry) -> Site {
     Site {
         home: entry.home,
-        prefix: u8::try_from(entry.prefix).unwrap_or(0),
+        prefix: entry.prefix,
         is_gateway: entry.is_gateway(),
         virtual_mac: entry.virtual_mac(),
     }

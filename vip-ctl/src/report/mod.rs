@@ -301,7 +301,7 @@ impl Status {
                     address: address.to_string(),
                     interface: (entry.home != ANYWHERE)
                         .then(|| attach::name_of(entry.home).unwrap_or_default()),
-                    prefix: (entry.prefix > 0).then_some(entry.prefix),
+                    prefix: (entry.prefix > 0).then_some(entry.prefix.into()),
                     counters: observe::named(&plane.counters(entry.slot)?, false).into_iter().collect(),
                 });
             }

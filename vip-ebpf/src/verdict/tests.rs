@@ -38,7 +38,7 @@ struct Fake {
     flags: u16,
     /// The index of the VIP's own interface, and its prefix.
     home: u32,
-    prefix: u32,
+    prefix: u8,
     asks: [[u8; 4]; ASKS_MAX],
     /// Where the holder is; what a peer sends goes nowhere.
     hop: Option<[u8; 6]>,
@@ -89,7 +89,6 @@ impl Maps for Fake {
             prefix: self.prefix,
             flags: 0,
             mac,
-            pad: [0; 2],
         };
         let second = VipEntry { group: GroupIndex(2), slot: VipSlot(4), ..entry };
         match address {
