@@ -54,6 +54,7 @@ impl Ears {
             let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
             let socket = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)?;
             setsockopt(&socket, sockopt::RcvBufForce, &QUEUE_BYTES)?;
+            ignore_vlans(&socket)?;
             bind(socket.as_raw_fd(), &flood::link(if_nametoindex(interface)?, libc::ETH_P_ALL)?)?;
             Ok(Self { socket })
         })?
@@ -78,6 +79,33 @@ impl Ears {
             heard.extend(read(&bytes[..length.min(64)]).filter(|_| is_in));
         }
     }
+}
+
+/// Hears nothing of VLANs, which are other networks: the kernel keeps a frame's tag beside it.
+fn ignore_vlans(socket: &OwnedFd) -> Result<()> {
+    /// `SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT` of linux/filter.h.
+    const TAG_PRESENT: u32 = (-0x1000_i32 + 48).cast_unsigned();
+    let step = |code: u32, jf, k| -> Result<_> {
+        Ok(libc::sock_filter { code: u16::try_from(code)?, jt: 0, jf, k })
+    };
+    let mut program = [
+        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, TAG_PRESENT)?,
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, 0)?,
+        step(libc::BPF_RET | libc::BPF_K, 0, u32::MAX)?,
+        step(libc::BPF_RET | libc::BPF_K, 0, 0)?,
+    ];
+    let program = libc::sock_fprog { len: u16::try_from(program.len())?, filter: program.as_mut_ptr() };
+    // SAFETY: the option takes a program that lives until the call returns, and gets one.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            libc::socklen_t::try_from(size_of::<libc::sock_fprog>())?,
+        )
+    };
+    Errno::result(set).map(drop).context("asking for what has no tag")
 }
 
 fn read(frame: &[u8]) -> Option<Arp> {

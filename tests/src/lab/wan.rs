@@ -1,11 +1,15 @@
-//! A second network of a lab: a switch of its own, to which every node that can hold has
-//! a cable, and a client.
+//! A second network of a lab, with a client: a switch of its own, to which every node that
+//! can hold has a cable, or a VLAN on the first one.
 
 use std::net::Ipv4Addr;
 
 use anyhow::Result;
 
 use super::{INTERFACE, Lab, Netns, Node};
+
+/// The VLAN of [`Wan::on_vlan`], and the client's interface below it.
+const VLAN: u16 = 7;
+const TRUNK: &str = "trunk0";
 
 /// See the module.
 #[derive(Debug)]
@@ -41,6 +45,30 @@ impl Wan {
         }
         let client = Netns::create(&lab.id().netns("wanclient"))?;
         cable("client", &client, INTERFACE)?;
+        client.ip(&format!("addr add {}/29 dev {INTERFACE}", Self::CLIENT))?;
+        Ok(Self { client })
+    }
+
+    /// Makes it a VLAN on the interfaces that the nodes have already, whose switch lets all tags
+    /// through.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn on_vlan(lab: &Lab) -> Result<Self> {
+        let vlan = |ns: &Netns, below: &str, name: &str| {
+            ns.ip(&format!("link add link {below} name {name} type vlan id {VLAN}"))?;
+            ns.ip(&format!("link set {name} up"))
+        };
+        for node in lab.candidates() {
+            vlan(node.ns(), INTERFACE, &Self::interface(node))?;
+        }
+        let client = Netns::create(&lab.id().netns("wanclient"))?;
+        lab.switch().ip_batch(&format!(
+            "link add wanclient type veth peer name {TRUNK} netns {}\nlink set wanclient master br0 up\n",
+            client.name()
+        ))?;
+        client.ip(&format!("link set {TRUNK} up"))?;
+        vlan(&client, TRUNK, INTERFACE)?;
         client.ip(&format!("addr add {}/29 dev {INTERFACE}", Self::CLIENT))?;
         Ok(Self { client })
     }

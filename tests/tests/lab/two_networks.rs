@@ -11,8 +11,8 @@ use vip_tests::lab::ears::Ears;
 use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
 use vip_tests::lab::wan::Wan;
 use vip_tests::lab::{
-    GROUP, GroupSpec, INTERFACE, LEASE, Lab, LabSpec, Netns, Node, SERVICE_PORT, VIP, clock, find_vip_ctl,
-    wait_until,
+    GROUP, GroupSpec, INTERFACE, LEASE, Lab, LabSpec, Netns, Nic, Node, SERVICE_PORT, VIP, clock,
+    find_vip_ctl, wait_until,
 };
 use vip_tests_macros::lab_test;
 
@@ -36,10 +36,14 @@ struct Two {
 
 impl Two {
     fn new() -> Result<Self> {
-        let mut spec = LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?));
+        Self::of(Nic::Veth, Wan::new)
+    }
+
+    fn of(nic: Nic, second: impl FnOnce(&Lab) -> Result<Wan>) -> Result<Self> {
+        let mut spec = LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)).on(nic);
         spec.groups.push(GroupSpec { name: "wan".into(), vips: vec![Wan::VIP] });
         let lab = Lab::new(&spec)?;
-        let wan = Wan::new(&lab)?;
+        let wan = second(&lab)?;
         let mut services = Vec::new();
         for node in lab.candidates() {
             for at in [AT_LAN, AT_WAN] {
@@ -88,8 +92,46 @@ fn routes(node: &Node) -> Result<String> {
 
 #[lab_test]
 fn a_vip_is_answered_and_announced_in_its_own_network_alone() -> Result<()> {
-    let two = Two::new()?;
-    two.lab.start_agents(PATIENCE)?;
+    each_in_its_own_network(&Two::new()?)
+}
+
+#[lab_test("link vlan")]
+fn so_it_is_on_a_vlan_and_on_what_is_below_it() -> Result<()> {
+    on_both_levels(Nic::Veth)
+}
+
+#[lab_test("link bond", "link vlan")]
+fn so_it_is_on_a_vlan_of_a_bond_and_on_the_bond() -> Result<()> {
+    on_both_levels(Nic::Bond)
+}
+
+fn on_both_levels(nic: Nic) -> Result<()> {
+    let two = Two::of(nic, Wan::on_vlan)?;
+    each_in_its_own_network(&two)?;
+    // Each group moves, and the other one stays.
+    let below = two.lab.wait_holder(GROUP, PATIENCE)?.name();
+    let above = two.holder(None)?;
+    above.succeed(&["switchover", "wan"])?;
+    let next = two.holder(Some(above.name()))?;
+    assert_eq!(two.lab.wait_holder(GROUP, PATIENCE)?.name(), below);
+    two.lab.node(below)?.succeed(&["switchover", GROUP])?;
+    let lan = &two.lab.client()?.ns;
+    let has_moved = || ask_udp(lan, AT_LAN, BRIEF).is_ok_and(|said| said != below);
+    ensure!(wait_until(clock::now().plus(PATIENCE), has_moved), "the VIP below is not answered");
+    assert_eq!(two.holder(None)?.name(), next.name());
+    // What is below goes away, and what is on it too.
+    next.cut()?;
+    two.holder(Some(next.name()))?;
+    let is_elsewhere = || ask_udp(lan, AT_LAN, BRIEF).is_ok_and(|said| said != next.name());
+    ensure!(wait_until(clock::now().plus(PATIENCE), is_elsewhere), "the VIP below is not answered");
+    next.heal()?;
+    each_in_its_own_network(&two)
+}
+
+fn each_in_its_own_network(two: &Two) -> Result<()> {
+    if two.lab.nodes().iter().all(|node| !node.has_agent()) {
+        two.lab.start_agents(PATIENCE)?;
+    }
     let lan = &two.lab.client()?.ns;
     let holder = two.lab.wait_holder(GROUP, PATIENCE)?;
     two.lab.wait_holder("wan", PATIENCE)?;
