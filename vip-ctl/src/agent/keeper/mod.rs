@@ -405,7 +405,8 @@ impl<T: Tell> Keeper<T> {
     /// Lets in the virtual MACs again that somebody has taken off an interface. Says once
     /// what can't be.
     fn let_in(&mut self) {
-        let Some(node) = &self.node else { return };
+        let is_any = self.config.groups.iter().any(|group| group.virtual_mac.is_some());
+        let Some(node) = self.node.as_ref().filter(|_| is_any) else { return };
         match node.let_in_again() {
             Ok(done) if done.is_empty() => self.is_deaf = false,
             Ok(done) => warn!("somebody took off what lets in a virtual MAC: {}", done.join("; ")),
