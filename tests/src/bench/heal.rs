@@ -34,6 +34,8 @@ pub enum Move {
     /// By command: the client never hears a broadcast. From the command until it is
     /// answered by the new holder.
     Planned,
+    /// The same where nodes send nothing on to the holder (`steer = false`).
+    Unsteered,
     /// The holder is cut off: nobody gets the client's packets, and it hears no broadcast
     /// for some seconds. From the first that it could hear until it is answered.
     Lost,
@@ -52,6 +54,10 @@ pub struct Row {
     pub longest_ms: f64,
     /// Each of them.
     pub all_ms: Vec<f64>,
+    /// How many datagrams of the client were lost each time; it sends one each millisecond.
+    pub lost: Vec<usize>,
+    /// The number in the middle.
+    pub median_lost: usize,
     /// Frames that two nodes answered.
     pub answered_by_two: u64,
 }
@@ -69,44 +75,67 @@ const DEAF: Duration = Duration::from_secs(4);
 /// How long a move may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Measures both rows, prints each, and writes them.
+/// Measures all rows, prints each, and writes them. Planned moves take turns, with and
+/// without steering.
 ///
 /// # Errors
 /// When something can't be measured here.
 pub(super) fn run(args: &HealArgs, vip_ctl: &Path) -> Result<()> {
     let spec = LabSpec::three_nodes(args.lease, Some(vip_ctl.to_owned()));
-    let rig = Rig::start(Lab::new(&spec)?, &spec, ArpProbes::Off, |_| ())?;
-    let mut report = Report::default();
-    println!("move     rounds  median ms  longest ms  answered by two");
-    for how in [Move::Planned, Move::Lost] {
-        let row = row(how, args, &rig)?;
+    let rig = |spec: LabSpec| Rig::start(Lab::new(&spec)?, &spec, ArpProbes::Off, |_| ());
+    let (steered, plain) = (rig(spec.clone())?, rig(spec.without_steering())?);
+    let mut rows = [Move::Planned, Move::Unsteered, Move::Lost].map(Row::new);
+    let [planned, unsteered, lost] = &mut rows;
+    for _ in 0..args.rounds {
+        planned.add(&steered)?;
+        unsteered.add(&plain)?;
+    }
+    drop(plain);
+    for _ in 0..args.rounds {
+        lost.add(&steered)?;
+    }
+    println!("move       rounds  median ms  longest ms  median lost  answered by two");
+    for row in &mut rows {
+        row.finish();
         println!(
-            "{:<7}  {:>6}  {:>9.1}  {:>10.1}  {:>15}",
-            format!("{how:?}").to_lowercase(),
-            row.rounds,
+            "{:<9}  {:>6}  {:>9.1}  {:>10.1}  {:>11}  {:>15}",
+            format!("{:?}", row.how).to_lowercase(),
+            row.all_ms.len(),
             row.median_ms,
             row.longest_ms,
+            row.median_lost,
             row.answered_by_two
         );
-        report.rows.push(row);
-        super::store(&report, args.json.as_deref())?;
     }
-    Ok(())
+    super::store(&Report { rows: rows.into() }, args.json.as_deref())
 }
 
-fn row(how: Move, args: &HealArgs, rig: &Rig) -> Result<Row> {
-    let (mut all_ms, mut answered_by_two) = (Vec::new(), 0);
-    for _ in 0..args.rounds {
+impl Row {
+    fn new(how: Move) -> Self {
+        let (all_ms, lost) = (Vec::new(), Vec::new());
+        Self {
+            how,
+            rounds: 0,
+            median_ms: 0.0,
+            longest_ms: 0.0,
+            all_ms,
+            lost,
+            median_lost: 0,
+            answered_by_two: 0,
+        }
+    }
+
+    /// Moves the VIP once.
+    fn add(&mut self, rig: &Rig) -> Result<()> {
         rig.check()?;
         let holder = rig.holder()?;
         let (name, lab) = (holder.name().to_owned(), &rig.lab);
         lab.keep_broadcasts_from_client(true)?;
         let start = clock::now();
-        let begun = match how {
-            Move::Planned => {
-                let begun = clock::now();
+        let begun = match self.how {
+            Move::Planned | Move::Unsteered => {
                 holder.succeed(&["switchover", GROUP])?;
-                begun
+                start
             }
             Move::Lost => {
                 holder.cut()?;
@@ -118,17 +147,26 @@ fn row(how: Move, args: &HealArgs, rig: &Rig) -> Result<Row> {
             }
         };
         rig.wait_answerer(Some(&name), || ())?;
-        all_ms.push(first_answer_ms(rig, begun, &name)?);
-        answered_by_two += rig.account(start, clock::now(), &name)?.verdict.answered_by_two;
+        self.all_ms.push(first_answer_ms(rig, begun, &name)?);
+        let account = rig.account(start, clock::now(), &name)?;
+        self.lost.push(account.probes_lost);
+        self.answered_by_two += account.verdict.answered_by_two;
+        self.rounds += 1;
         lab.keep_broadcasts_from_client(false)?;
         holder.heal()?;
         lab.wait_holder(GROUP, PATIENCE)?;
+        Ok(())
     }
-    let mut sorted = all_ms.clone();
-    sorted.sort_by(f64::total_cmp);
-    let median_ms = sorted.get(sorted.len() / 2).copied().unwrap_or_default();
-    let longest_ms = sorted.last().copied().unwrap_or_default();
-    Ok(Row { how, rounds: args.rounds, median_ms, longest_ms, all_ms, answered_by_two })
+
+    fn finish(&mut self) {
+        let mut sorted = self.all_ms.clone();
+        sorted.sort_by(f64::total_cmp);
+        self.median_ms = sorted.get(sorted.len() / 2).copied().unwrap_or_default();
+        self.longest_ms = sorted.last().copied().unwrap_or_default();
+        let mut lost = self.lost.clone();
+        lost.sort_unstable();
+        self.median_lost = lost.get(lost.len() / 2).copied().unwrap_or_default();
+    }
 }
 
 /// Has the VIP gone to another node than this one, as `node` sees it?
