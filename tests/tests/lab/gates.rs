@@ -110,10 +110,11 @@ fn a_gate_by_clsact_comes_before_the_filters_of_others() -> Result<()> {
 fn a_gate_by_clsact_is_behind_programs_of_tcx_and_says_so() -> Result<()> {
     let lab = Lab::new(&spec()?)?;
     let node = &lab.nodes()[0];
-    if attach_first(node.ns(), INTERFACE, Direction::Out).is_err() {
+    if node.ns().enter(|| SchedClassifier::query_tcx(INTERFACE, TcAttachType::Egress))?.is_err() {
         skip::note(TEST, "this kernel has no tcx");
         return Ok(());
     }
+    attach_first(node.ns(), INTERFACE, Direction::Out)?;
     let load = ["load", "--iface", INTERFACE, "--vip", &VIP.to_string()];
     let said = node.succeed(&[&load[..], &["--gate", "clsact"]].concat())?;
     ensure!(said.contains("runs before our gate") && said.contains("without --gate clsact"), "{said}");
