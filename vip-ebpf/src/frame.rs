@@ -9,6 +9,9 @@ pub const VLAN_LEN: usize = 4;
 /// The most VLAN tags that the programs look through.
 pub const VLAN_TAGS_MAX: usize = 2;
 
+/// The bits of a tag that say which VLAN a frame is in; in none, it is the interface's own.
+const VLAN_ID: u16 = 0x0fff;
+
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -22,6 +25,8 @@ const ETHERTYPE_QINQ: u16 = 0x88a8;
 pub struct Frame {
     start: usize,
     end: usize,
+    /// The VLAN of a tag that the kernel keeps beside the frame; 0 if there is none.
+    beside: u32,
 }
 
 /// What follows the Ethernet header and its tags.
@@ -50,7 +55,27 @@ impl Frame {
     #[inline(always)]
     #[must_use]
     pub const unsafe fn new(start: usize, end: usize) -> Self {
-        Self { start, end }
+        Self { start, end, beside: 0 }
+    }
+
+    /// The same frame, whose tag the kernel keeps beside it: its control information (IEEE
+    /// 802.1Q).
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_tag(self, tag: u32) -> Self {
+        Self { beside: tag & VLAN_ID as u32, ..self }
+    }
+
+    /// Is the frame, whose network header is at `offset`, in a VLAN? A tag without one only
+    /// tells its priority.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_in_vlan(&self, offset: usize) -> bool {
+        if self.beside != 0 || offset > ETH_LEN + VLAN_LEN {
+            return true;
+        }
+        let inside = if offset > ETH_LEN { self.bytes::<2>(ETH_LEN) } else { None };
+        inside.is_some_and(|tag| u16::from_be_bytes(tag) & VLAN_ID != 0)
     }
 
     /// A pointer to a `T` at `offset`, if all of it is within the frame.

@@ -6,13 +6,10 @@ use vip_common::{
 };
 
 use crate::{
-    frame::{ETH_LEN, Frame, VLAN_LEN},
+    frame::Frame,
     packet::ipv4::{self, Flow},
     verdict::{Maps, arrived},
 };
-
-/// The bits of a tag that say which VLAN a frame is in; in none, it is the interface's own.
-const VLAN: u16 = 0x0fff;
 
 /// Holds back an IP packet that the host would forward, where VIPs are gateways on the
 /// interface that it came in by and this node has the lease of none of them. `forwards`:
@@ -58,12 +55,6 @@ pub(crate) fn through<M: Maps>(
 /// interface's.
 #[inline(always)]
 fn is_for_this_interface<M: Maps>(frame: &Frame, offset: usize, maps: &M, ifindex: u32) -> bool {
-    let is_untagged = match offset {
-        ETH_LEN => true,
-        at if at == ETH_LEN + VLAN_LEN => {
-            frame.bytes::<2>(ETH_LEN).is_some_and(|tag| u16::from_be_bytes(tag) & VLAN == 0)
-        }
-        _ => false,
-    };
-    is_untagged && maps.iface(ifindex).is_none_or(|iface| frame.bytes::<6>(0) == Some(iface.mac))
+    !frame.is_in_vlan(offset)
+        && maps.iface(ifindex).is_none_or(|iface| frame.bytes::<6>(0) == Some(iface.mac))
 }

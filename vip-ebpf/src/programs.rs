@@ -26,8 +26,6 @@ const TC_DROP: i32 = 2;
 const TC_REDIRECT: i32 = 7;
 /// The frame is for this host (linux/if_packet.h).
 const PACKET_HOST: u32 = 0;
-/// The bits of a tag that say which VLAN a frame is in.
-const VLAN: u32 = 0x0fff;
 /// Linear bytes that the egress verdicts may need: Ethernet, its tags, ARP.
 #[expect(clippy::cast_possible_truncation, reason = "50 bytes")]
 const EGRESS_LINEAR: u32 = (ETH_LEN + VLAN_TAGS_MAX * VLAN_LEN + arp::LEN) as u32;
@@ -88,6 +86,9 @@ fn incoming_tc(ctx: &TcContext, maps: &impl Maps) -> i32 {
     // call; the pointers are read after the last call that can move it.
     let frame = unsafe { Frame::new(ctx.data(), ctx.data_end()) };
     let context = ctx.skb.skb;
+    // SAFETY: the context outlives the call.
+    let (is_tagged, tag) = unsafe { ((*context).vlan_present != 0, (*context).vlan_tci) };
+    let frame = if is_tagged { frame.with_tag(tag) } else { frame };
     match virtual_mac::take(&frame, &KernelMaps, ifindex) {
         Taken::Other => {}
         Taken::Drop => return TC_DROP,
@@ -99,14 +100,8 @@ fn incoming_tc(ctx: &TcContext, maps: &impl Maps) -> i32 {
             }
         }
     }
-    let forwards = |flow: &Flow| {
-        // SAFETY: the context outlives the call.
-        let (is_tagged, tag) = unsafe { ((*context).vlan_present != 0, (*context).vlan_tci) };
-        // In a VLAN, it is for another interface.
-        let is_elsewhere = is_tagged && tag & VLAN != 0;
-        // SAFETY: it is what the kernel gave this program.
-        !is_elsewhere && unsafe { routes::forwards(context.cast(), ifindex, flow) }
-    };
+    // SAFETY: it is what the kernel gave this program.
+    let forwards = |flow: &Flow| unsafe { routes::forwards(context.cast(), ifindex, flow) };
     match ingress(&frame, maps, ifindex, forwards) {
         Verdict::Pass => TC_NEXT,
         Verdict::Drop => TC_DROP,

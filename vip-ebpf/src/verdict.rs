@@ -202,6 +202,13 @@ fn class_at(class: Class, vip: VipEntry, ifindex: u32, iface: IfaceConfig) -> Op
     }
 }
 
+/// Is this a VLAN's frame, below an interface with the data plane on it? A VIP of the network
+/// below is not in the VLAN.
+#[inline(always)]
+fn is_for_above(frame: &Frame, offset: usize, iface: IfaceConfig) -> bool {
+    iface.has(IfaceConfig::BELOW) && frame.is_in_vlan(offset)
+}
+
 /// ARP that is about to leave. What is for another interface than the VIP's own is not
 /// let out, whoever holds it.
 #[inline(always)]
@@ -283,7 +290,7 @@ fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex
     let found = maps.iface(ifindex);
     let is_known = found.is_some();
     let iface = found.unwrap_or_default();
-    let claimed = claim(frame, packet, maps, ifindex, iface);
+    let claimed = claim(frame, offset, packet, maps, ifindex, iface);
     if claimed != Verdict::Pass {
         return claimed;
     }
@@ -295,6 +302,9 @@ fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex
     };
     // Below: the host has the VIP on `lo`, and answers for no address but those of the
     // interface (`arp_ignore`).
+    if is_for_above(frame, offset, iface) {
+        return Verdict::Pass;
+    }
     let Some(class) = class_at(Class::ArpRequest, vip, ifindex, iface) else { return Verdict::Pass };
     let ruling = ruling(class, maps.fence(vip.group));
     if ruling.verdict != Verdict::Answer {
@@ -361,8 +371,17 @@ pub(crate) fn tell_stale<M: Maps>(
 
 /// Judges the claim in an ARP packet, if its sender claims a VIP as its own.
 #[inline(always)]
-fn claim<M: Maps>(frame: &Frame, packet: &Arp, maps: &M, ifindex: u32, iface: IfaceConfig) -> Verdict {
-    let Some(vip) = maps.vip(packet.sender) else { return Verdict::Pass };
+fn claim<M: Maps>(
+    frame: &Frame,
+    offset: usize,
+    packet: &Arp,
+    maps: &M,
+    ifindex: u32,
+    iface: IfaceConfig,
+) -> Verdict {
+    let Some(vip) = maps.vip(packet.sender).filter(|_| !is_for_above(frame, offset, iface)) else {
+        return Verdict::Pass;
+    };
     let claimant = claimant(packet, vip);
     if iface.mac == claimant && claimant != [0; 6] {
         return Verdict::Pass; // our own announcement, sent back to us by the network

@@ -152,3 +152,39 @@ fn no_test_address_is_reserved() {
         assert!(first == 169 && second == 254 && (1..=254).contains(&third) && third != 169);
     }
 }
+
+#[test]
+fn a_vip_of_the_network_below_is_not_in_a_vlan_on_top_of_it() {
+    let request = |tag: Option<[u8; 2]>| {
+        let mut frame = ethernet(0, 0x0806, &arp_packet(1, CLIENT_MAC, CLIENT, VIP));
+        if let Some([high, low]) = tag {
+            frame.splice(12..12, [0x81, 0, high, low]);
+        }
+        frame
+    };
+    let below = Fake { home: IFINDEX, flags: IfaceConfig::BELOW, ..maps(Fence::Open) };
+    let alone = Fake { home: IFINDEX, ..maps(Fence::Open) };
+    let tagged = request(Some([0, 7]));
+    for (fake, mut frame, expected) in [
+        (&below, request(None), Verdict::Answer),
+        // It says no more than a priority.
+        (&below, request(Some([0xe0, 0])), Verdict::Answer),
+        (&below, tagged.clone(), Verdict::Pass),
+        // A trunk without anything on top is answered with the tag.
+        (&alone, tagged.clone(), Verdict::Answer),
+    ] {
+        assert_eq!(run_in(fake, &mut frame), expected, "{frame:x?}");
+    }
+    // The kernel has taken the tag out.
+    let mut beside = request(None);
+    let seen = view(&mut beside).with_tag(0x2007);
+    assert_eq!(ingress(&seen, &below, IFINDEX, |_| false), Verdict::Pass);
+    let mut beside = request(None);
+    let seen = view(&mut beside).with_tag(0x2000);
+    assert_eq!(ingress(&seen, &below, IFINDEX, |_| false), Verdict::Answer);
+    // Nor is who claims it there a rival.
+    below.counted.take();
+    let mut claim = ethernet(1, 0x0806, &arp_packet(1, PEER_MAC, VIP, VIP));
+    assert_eq!(run_in(&below, &mut claim), Verdict::Pass);
+    assert!(below.counted.take().is_empty() && below.events.take().is_empty());
+}
