@@ -33,15 +33,8 @@ use crate::{
 
 /// What runs on each kernel without a filter: what this machine's may lack, above all the
 /// kinds of interfaces. Chosen so that both kernels take less than ten minutes on two cores.
-const CHOSEN: &[&str] = &[
-    "fixtures::",
-    "gates::",
-    "real_hosts::",
-    "nics::a_bond",
-    "nics::a_vlan",
-    "two_networks::by_hand",
-    "two_networks::so_it_is",
-];
+const CHOSEN: &[&str] =
+    &["fixtures::", "gates::", "real_hosts::", "nics::a_bond", "nics::a_vlan", "two_networks::by_hand"];
 /// And what takes the gate at IP level, which the oldest of them can't have.
 const CHOSEN_NEWEST: &[&str] = &[
     "second_ways_in::a_container",
@@ -62,6 +55,7 @@ const CHOSEN_OLDEST: &[&str] = &[
     "operate::an_agent_that_holds_is_replaced",
     "local_clients::a_local_client_on_a_standby",
     "local_clients::a_vip_is_no_source",
+    "two_networks::so_it_is",
 ];
 
 /// Tests of a choice of one's own may take so long.
