@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use vip_common::layout::Gateways;
 
 use super::{Findings, Level, Patient, settings};
-use crate::config::Config;
+use crate::{config::Config, home::is_on};
 
 /// What the findings here are about.
 const SUBJECT: &str = "gateway";
@@ -32,8 +32,7 @@ fn wanted(config: &Config) -> BTreeMap<String, Vec<IpAddr>> {
     let mut wanted: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for group in config.groups.iter().filter(|group| group.is_gateway) {
         for vip in &group.vips {
-            let own = group.homes.get(vip).and_then(|home| home.interface.as_ref());
-            for name in config.announcing().filter(|name| own.is_none_or(|own| own == *name)) {
+            for name in config.announcing().filter(|name| is_on(&group.homes, vip, name)) {
                 wanted.entry(name.clone()).or_default().push(*vip);
             }
         }

@@ -9,6 +9,7 @@ use super::{Findings, Patient};
 use crate::{
     config::{Config, Group},
     dataplane::DataPlane,
+    home::is_on,
     host::{Host, HostError, is_on_link},
     node::{Node, NodeError},
 };
@@ -53,8 +54,7 @@ pub fn off_link(config: &Config, host: &Host) -> Result<Option<String>, HostErro
 fn told(config: &Config, addresses: &BTreeMap<String, Vec<(IpAddr, u8)>>) -> Option<String> {
     let is_off = |group: &Group, vip: &IpAddr| {
         let home = group.homes.get(vip);
-        let own = home.and_then(|home| home.interface.as_ref());
-        let mut names = config.announcing().filter(|name| own.is_none_or(|own| own == *name)).peekable();
+        let mut names = config.announcing().filter(|name| is_on(&group.homes, vip, name)).peekable();
         let covers = |name: &String| addresses.get(name).is_none_or(|addresses| is_on_link(addresses, *vip));
         home.is_none_or(|home| home.prefix.is_none()) && names.peek().is_some() && !names.any(covers)
     };

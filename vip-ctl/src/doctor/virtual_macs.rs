@@ -4,9 +4,8 @@
 use super::{Findings, Level, Patient};
 use crate::{
     config::{Config, Group},
-    dataplane::attach::{self, Presence},
-    host::{Interface, mac_text},
-    mode::Mode,
+    home::is_on,
+    host::mac_text,
     node::virtual_macs::deaf,
 };
 
@@ -25,31 +24,20 @@ pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
         let Some(link) = patient.present.iter().find(|link| link.name == *name) else { continue };
         let is_taken =
             known.as_ref().map(|known| known.keys().any(|key| (key.ifindex, key.mac) == (link.index, mac)));
-        let is_native = runs_native(patient, config, link);
-        let (level, says) = told(group, mac, deaf(link.kind.as_deref(), is_native), is_taken);
+        let mode = config.modes.get(name).copied().unwrap_or_default();
+        let (level, says) = told(group, mac, deaf(&patient.paths.bpf_dir, link, mode), is_taken);
         found.add(level, SUBJECT, Some(name), says);
     }
 }
 
 /// The groups with a virtual MAC, and the interfaces that they are announced on.
 fn wanted(config: &Config) -> impl Iterator<Item = (&Group, [u8; 6], &String)> {
-    let of =
-        |group| config.announcing().filter(move |name| is_on(group, name)).map(move |name| (group, name));
+    let is_here = |group: &Group, name: &str| group.vips.iter().any(|vip| is_on(&group.homes, vip, name));
+    let of = move |group| {
+        config.announcing().filter(move |name| is_here(group, name)).map(move |name| (group, name))
+    };
     let all = config.groups.iter().flat_map(of);
     all.filter_map(|(group, name)| Some((group, group.virtual_mac?, name)))
-}
-
-fn is_on(group: &Group, name: &str) -> bool {
-    let own = |vip| group.homes.get(vip).and_then(|home| home.interface.as_deref());
-    group.vips.iter().any(|vip| own(vip).is_none_or(|own| own == name))
-}
-
-fn runs_native(patient: &Patient<'_>, config: &Config, link: &Interface) -> bool {
-    match config.modes.get(&link.name).copied().unwrap_or_default() {
-        Mode::Native => true,
-        Mode::Auto => attach::presence(&patient.paths.bpf_dir, link) == Presence::Runs(Mode::Native),
-        Mode::Tc | Mode::Generic => false,
-    }
 }
 
 /// What to tell of a group's virtual MAC on an interface, which is `deaf` to it for a reason, and

@@ -16,6 +16,7 @@ use vip_common::{
 use super::{Node, NodeError, Setup};
 use crate::{
     dataplane::attach::{self, Presence},
+    home::is_on,
     host::{Interface, LetIn},
     mode::Mode,
     mutant::{self, Mutant},
@@ -52,18 +53,11 @@ pub(super) fn refuse_deaf(
 ) -> Result<(), NodeError> {
     for group in setup.groups.iter().filter(|group| group.virtual_mac.is_some()) {
         for iface in setup.interfaces.iter().filter(|name| !setup.silent.contains(*name)) {
-            let own = |vip| group.homes.get(vip).and_then(|home| home.interface.as_ref());
-            let is_announced = group.vips.iter().any(|vip| own(vip).is_none_or(|own| own == iface));
+            let is_announced = group.vips.iter().any(|vip| is_on(&group.homes, vip, iface));
             let Some(link) = present.values().find(|link| link.name == *iface && is_announced) else {
                 continue;
             };
-            let runs = || attach::presence(dir, link) == Presence::Runs(Mode::Native);
-            let is_native = match setup.mode(iface) {
-                Mode::Native => true,
-                Mode::Auto => runs(),
-                Mode::Tc | Mode::Generic => false,
-            };
-            if let Some(why) = deaf(link.kind.as_deref(), is_native) {
+            if let Some(why) = deaf(dir, link, setup.mode(iface)) {
                 return Err(NodeError::Deaf { group: group.name.clone(), iface: iface.clone(), why });
             }
         }
@@ -71,10 +65,20 @@ pub(super) fn refuse_deaf(
     Ok(())
 }
 
-/// Why an interface of this kind can't receive what is for another hardware address than its
-/// own; `is_native`: where XDP runs in its driver.
+/// Why an interface, whose way in shall run in this mode, can't receive what is for another
+/// hardware address than its own. `dir`: where what runs is pinned.
 #[must_use]
-pub fn deaf(kind: Option<&str>, is_native: bool) -> Option<&'static str> {
+pub fn deaf(dir: &Path, link: &Interface, mode: Mode) -> Option<&'static str> {
+    let is_native = match mode {
+        Mode::Native => true,
+        Mode::Auto => attach::presence(dir, link) == Presence::Runs(Mode::Native),
+        Mode::Tc | Mode::Generic => false,
+    };
+    deaf_as(link.kind.as_deref(), is_native)
+}
+
+/// The same of an interface of this kind; `is_native`: XDP runs in its driver.
+fn deaf_as(kind: Option<&str>, is_native: bool) -> Option<&'static str> {
     match kind.filter(|_| !mutant::is(Mutant::DeafServes))? {
         "bridge" => Some("a bridge would keep it from its own ports on nodes that do not hold it"),
         "macvlan" | "macvtap" => Some("a macvlan receives what is for its own hardware address alone"),
@@ -144,13 +148,13 @@ mod tests {
     #[test]
     fn what_can_not_receive_it_is_told() {
         for kind in ["bridge", "macvlan", "vxlan", "ipvlan"] {
-            assert!(deaf(Some(kind), false).is_some(), "{kind}");
+            assert!(deaf_as(Some(kind), false).is_some(), "{kind}");
         }
-        assert!(deaf(Some("veth"), true).is_some_and(|why| why.contains("tc")));
+        assert!(deaf_as(Some("veth"), true).is_some_and(|why| why.contains("tc")));
         for (kind, is_native) in
             [(None, true), (Some("veth"), false), (Some("bond"), false), (Some("vlan"), false)]
         {
-            assert_eq!(deaf(kind, is_native), None, "{kind:?}");
+            assert_eq!(deaf_as(kind, is_native), None, "{kind:?}");
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::{
         sections::{GroupDraft, HomeDraft, ThisNode},
         text::{report::Report, suggest::nearest},
     },
-    home::Home,
+    home::{Home, is_on},
 };
 
 /// The homes of the VIPs that have one, by the names of this node's interfaces.
@@ -76,10 +76,7 @@ fn gateways<'a>(
     report: &mut Report<'_>,
 ) {
     for name in announcing {
-        let is_here = |vip: &&Spanned<IpAddr>| {
-            let own = homes.get(vip.get_ref()).and_then(|home| home.interface.as_ref());
-            own.is_none_or(|own| own == name)
-        };
+        let is_here = |vip: &&Spanned<IpAddr>| is_on(homes, vip.get_ref(), name);
         let all = groups.iter().filter(|group| group.is_gateway).flat_map(|group| &group.vips);
         if let Some(vip) = all.filter(is_here).nth(GATEWAYS_MAX) {
             let message = format!(
