@@ -15,8 +15,8 @@ const IPV4: u8 = 2;
 #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "64 bytes")]
 const LEN: i32 = size_of::<FibLookup>() as i32;
 
-/// Would the host forward an IPv4 packet of this flow that came in by this interface? Not if it is for the host itself, or for nobody that a route leads to, or if
-/// the host is no router.
+/// Would the host forward an IPv4 packet of this flow that came in by this interface? Not if
+/// it is for the host itself, or for nobody that a route leads to, or if the host is no router.
 ///
 /// # Safety
 /// `context` is what the kernel gave a program of XDP or tc, for the time of the call.

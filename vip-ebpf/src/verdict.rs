@@ -189,24 +189,19 @@ pub(crate) fn judged<M: Maps>(maps: &M, group: GroupIndex, slot: VipSlot, class:
 }
 
 /// The class of a frame of ARP about this VIP on the interface `iface`; `None` below an
-/// interface with the data plane on it, which judges the frame. An interface that is not
-/// in the map has just come or gone: it may well be the VIP's own.
+/// interface with the data plane on it, which judges the frame: one of a VLAN, in which a VIP
+/// of the network below is not, and one about a VIP that is not at home. An interface that is
+/// not in the map has just come or gone: it may well be the VIP's own.
 #[inline(always)]
-fn class_at(class: Class, vip: VipEntry, ifindex: u32, iface: IfaceConfig) -> Option<Class> {
-    if vip.is_at_home(ifindex, iface) {
-        Some(class)
-    } else if iface.has(IfaceConfig::BELOW) {
+fn class_at(class: Class, vip: VipEntry, ifindex: u32, iface: IfaceConfig, in_vlan: bool) -> Option<Class> {
+    let is_at_home = vip.is_at_home(ifindex, iface);
+    if iface.has(IfaceConfig::BELOW) && (in_vlan || !is_at_home) {
         None
+    } else if is_at_home {
+        Some(class)
     } else {
         Some(class.elsewhere())
     }
-}
-
-/// Is this a VLAN's frame, below an interface with the data plane on it? A VIP of the network
-/// below is not in the VLAN.
-#[inline(always)]
-fn is_for_above(frame: &Frame, offset: usize, iface: IfaceConfig) -> bool {
-    iface.has(IfaceConfig::BELOW) && frame.is_in_vlan(offset)
 }
 
 /// ARP that is about to leave. What is for another interface than the VIP's own is not
@@ -223,7 +218,7 @@ fn arp_out<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifinde
     };
     // The gate of an interface above has seen it, and let out what is licensed: but this
     // one's own clients may have made it.
-    let class = class_at(Class::ArpOut, vip, ifindex, iface).unwrap_or(Class::ArpOut);
+    let class = class_at(Class::ArpOut, vip, ifindex, iface, false).unwrap_or(Class::ArpOut);
     let ruling = ruling(class, maps.fence(vip.group));
     counted(maps, vip, ruling.counter);
     if ruling.verdict == Verdict::Pass {
@@ -290,7 +285,8 @@ fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex
     let found = maps.iface(ifindex);
     let is_known = found.is_some();
     let iface = found.unwrap_or_default();
-    let claimed = claim(frame, offset, packet, maps, ifindex, iface);
+    let in_vlan = frame.is_in_vlan(offset);
+    let claimed = claim(frame, packet, maps, ifindex, iface, in_vlan);
     if claimed != Verdict::Pass {
         return claimed;
     }
@@ -302,10 +298,9 @@ fn arp_in<M: Maps>(frame: &Frame, offset: usize, packet: &Arp, maps: &M, ifindex
     };
     // Below: the host has the VIP on `lo`, and answers for no address but those of the
     // interface (`arp_ignore`).
-    if is_for_above(frame, offset, iface) {
+    let Some(class) = class_at(Class::ArpRequest, vip, ifindex, iface, in_vlan) else {
         return Verdict::Pass;
-    }
-    let Some(class) = class_at(Class::ArpRequest, vip, ifindex, iface) else { return Verdict::Pass };
+    };
     let ruling = ruling(class, maps.fence(vip.group));
     if ruling.verdict != Verdict::Answer {
         counted(maps, vip, ruling.counter);
@@ -373,20 +368,18 @@ pub(crate) fn tell_stale<M: Maps>(
 #[inline(always)]
 fn claim<M: Maps>(
     frame: &Frame,
-    offset: usize,
     packet: &Arp,
     maps: &M,
     ifindex: u32,
     iface: IfaceConfig,
+    in_vlan: bool,
 ) -> Verdict {
-    let Some(vip) = maps.vip(packet.sender).filter(|_| !is_for_above(frame, offset, iface)) else {
-        return Verdict::Pass;
-    };
+    let Some(vip) = maps.vip(packet.sender) else { return Verdict::Pass };
     let claimant = claimant(packet, vip);
     if iface.mac == claimant && claimant != [0; 6] {
         return Verdict::Pass; // our own announcement, sent back to us by the network
     }
-    let Some(class) = class_at(Class::ArpClaim, vip, ifindex, iface) else { return Verdict::Pass };
+    let Some(class) = class_at(Class::ArpClaim, vip, ifindex, iface, in_vlan) else { return Verdict::Pass };
     let fence = maps.fence(vip.group);
     if fence.is_open() && vip.virtual_mac() == Some(claimant) {
         return Verdict::Pass; // perhaps our own: it names no host
