@@ -29,6 +29,7 @@ pub mod records;
 #[cfg(test)]
 mod reference;
 pub mod report;
+pub mod socket_filter;
 
 pub use vip_engine as engine;
 pub use vip_lease::transport;

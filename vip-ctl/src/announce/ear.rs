@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::arp::{ADDRESS_LEN, ETHERTYPE_ARP, link};
+use crate::socket_filter::{attach, instruction};
 
 /// Bytes of an ARP packet.
 const PACKET_LEN: usize = 28;
@@ -84,26 +85,13 @@ impl Ear {
 
 /// Lets nothing in but answers.
 fn filter(socket: &OwnedFd) -> io::Result<()> {
-    let instruction =
-        |code: u32, jt, jf, k| libc::sock_filter { code: u16::try_from(code).unwrap_or_default(), jt, jf, k };
-    let mut program = [
-        instruction(libc::BPF_LD | libc::BPF_H | libc::BPF_ABS, 0, 0, OPERATION_AT),
-        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, ANSWER),
-        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
-        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+    let program = [
+        instruction(libc::BPF_LD | libc::BPF_H | libc::BPF_ABS, 0, 0, OPERATION_AT)?,
+        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, ANSWER)?,
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX)?,
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, 0)?,
     ];
-    let program = libc::sock_fprog { len: 4, filter: program.as_mut_ptr() };
-    // SAFETY: the program lives until the call returns, and the kernel copies it.
-    let set = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_FILTER,
-            (&raw const program).cast(),
-            libc::socklen_t::try_from(size_of_val(&program)).map_err(io::Error::other)?,
-        )
-    };
-    if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    attach(socket, &program)
 }
 
 /// Who has which address, by an ARP packet about an IPv4 address.

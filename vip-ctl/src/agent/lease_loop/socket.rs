@@ -1,5 +1,5 @@
-//! The agent's UDP socket: its marks for routers and queues, and the program that
-//! decides which datagrams come in. [`super::mail`] sends and receives.
+//! The agent's UDP socket: its marks for routers and queues, and what the kernel has dropped
+//! there. [`super::mail`] sends and receives.
 
 use std::{
     io,
@@ -7,7 +7,7 @@ use std::{
     os::fd::AsRawFd,
 };
 
-use libc::{c_int, sock_filter, socklen_t};
+use libc::{c_int, socklen_t};
 
 /// DSCP CS6, network control, at its position in an IP header.
 const TRAFFIC_CLASS: c_int = 0xc0;
@@ -35,16 +35,6 @@ pub fn mark(socket: &UdpSocket) -> io::Result<()> {
     let priority = |priority: c_int| set(socket, libc::SOL_SOCKET, libc::SO_PRIORITY, &priority);
     let priority = priority(PRIORITY).or_else(|_| priority(PRIORITY_FOR_ALL));
     class.and(priority)
-}
-
-/// Lets in only what `program` does, instead of the program before.
-///
-/// # Errors
-/// If the kernel refuses the program; then the one before stays.
-pub(super) fn attach(socket: &UdpSocket, program: &[sock_filter]) -> io::Result<()> {
-    let len = u16::try_from(program.len()).map_err(io::Error::other)?;
-    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
-    set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
 }
 
 /// How many datagrams the kernel has dropped at this socket so far: kept out, or
@@ -84,6 +74,7 @@ fn len_of<T>(_: &T) -> io::Result<socklen_t> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::socket_filter::attach;
 
     fn get(socket: &UdpSocket, level: c_int, name: c_int) -> c_int {
         let (mut value, mut len) = (0, len_of(&0_i32).expect("small"));
@@ -112,7 +103,7 @@ mod tests {
     #[test]
     fn what_is_kept_out_is_counted() {
         let [socket, other] = [0; 2].map(|_| UdpSocket::bind("127.0.0.1:0").expect("a loopback address"));
-        attach(&socket, &[sock_filter { code: 6, jt: 0, jf: 0, k: 0 }])
+        attach(&socket, &[libc::sock_filter { code: 6, jt: 0, jf: 0, k: 0 }])
             .expect("a program that lets in nothing");
         for _ in 0..7 {
             other.send_to(b"x", socket.local_addr().expect("bound")).expect("sent");

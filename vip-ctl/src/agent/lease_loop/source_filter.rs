@@ -205,7 +205,8 @@ mod tests {
 
     use vip_common::heartbeat::{SESSION_KEYS, SessionKey};
 
-    use super::{super::socket, *};
+    use super::*;
+    use crate::socket_filter::attach;
 
     // This filter does not check tags.
     const BOUNDS: SessionBounds = SessionBounds {
@@ -255,7 +256,7 @@ mod tests {
         let peer = Source { address: peer.local_addr().expect("bound"), admits };
         // Not the first and not the last.
         let sources: Vec<_> = (1..20).map(far).chain([peer]).chain((20..40).map(far)).collect();
-        socket::attach(socket, &program(&sources).expect("it fits")).expect("attached");
+        attach(socket, &program(&sources).expect("it fits")).expect("attached");
     }
 
     #[test]

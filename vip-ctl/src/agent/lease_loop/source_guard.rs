@@ -31,6 +31,7 @@ use crate::{
         DataPlaneError,
         heartbeat::{HeartbeatGuard, endpoint},
     },
+    socket_filter,
     transport::{Received, Rejected},
 };
 
@@ -183,7 +184,7 @@ impl SourceGuard {
         }
         let program = source_filter::program(&sources);
         let program = program.ok_or(std::io::ErrorKind::ArgumentListTooLong)?;
-        socket::attach(socket, &program)
+        socket_filter::attach(socket, &program)
     }
 }
 
