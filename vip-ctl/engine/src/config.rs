@@ -8,8 +8,8 @@ use super::by_group::ByGroup;
 
 /// The most voters that a cluster can have.
 pub const VOTERS_MAX: usize = 7;
-/// The most members that a cluster can have, observers among them.
-pub const MEMBERS_MAX: usize = 32;
+/// The most members that a cluster can have, observers among them (the room of the `HOPS` map).
+pub const MEMBERS_MAX: usize = vip_common::layout::NODES_MAX;
 /// The most groups that a cluster can have (the room of the `LEASES` map).
 pub const GROUPS_MAX: usize = vip_common::layout::GROUPS_MAX as usize;
 /// Priority of a node for a group that sets none (the usual range is 1–254).
