@@ -106,16 +106,15 @@ pub(crate) fn all(place: &Place, args: &TestArgs) -> anyhow::Result<Tally> {
     programs.sort_by_key(|program| (program.kind == "test", program.manifest.clone(), program.name.clone()));
     for program in &programs {
         let runner = Runner { place, program, vip_ctl: &vip_ctl, args };
-        let (alone, beside) = parts(program, args)?.into_iter().partition::<Vec<_>, _>(Part::is_alone);
-        if beside.len() < 2 {
-            for part in beside.iter().chain(&alone) {
-                tally.add(runner.run(part, &mut say)?);
-            }
-        } else {
-            tally.add(runner.run_beside(beside)?);
-            for part in &alone {
-                tally.add(runner.run(part, &mut say)?);
-            }
+        let (mut alone, mut beside) =
+            parts(program, args)?.into_iter().partition::<Vec<_>, _>(Part::is_alone);
+        if beside.len() == 1 {
+            // Then there is nothing to keep its output apart from.
+            alone.append(&mut beside);
+        }
+        tally.add(runner.run_beside(beside)?);
+        for part in &alone {
+            tally.add(runner.run(part, &mut say)?);
         }
     }
     tally.add(run_doc_tests(place, args)?);

@@ -62,6 +62,13 @@ pub struct Row {
     pub answered_by_two: u64,
 }
 
+/// What one move took.
+struct Moved {
+    ms: f64,
+    lost: usize,
+    answered_by_two: u64,
+}
+
 /// Everything.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
@@ -84,23 +91,23 @@ pub(super) fn run(args: &HealArgs, vip_ctl: &Path) -> Result<()> {
     let spec = LabSpec::three_nodes(args.lease, Some(vip_ctl.to_owned()));
     let rig = |spec: LabSpec| Rig::start(Lab::new(&spec)?, &spec, ArpProbes::Off, |_| ());
     let (steered, plain) = (rig(spec.clone())?, rig(spec.without_steering())?);
-    let mut rows = [Move::Planned, Move::Unsteered, Move::Lost].map(Row::new);
-    let [planned, unsteered, lost] = &mut rows;
+    let (mut planned, mut unsteered, mut lost) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..args.rounds {
-        planned.add(&steered)?;
-        unsteered.add(&plain)?;
+        planned.push(moved(Move::Planned, &steered)?);
+        unsteered.push(moved(Move::Unsteered, &plain)?);
     }
     drop(plain);
     for _ in 0..args.rounds {
-        lost.add(&steered)?;
+        lost.push(moved(Move::Lost, &steered)?);
     }
+    let rows = [(Move::Planned, planned), (Move::Unsteered, unsteered), (Move::Lost, lost)];
+    let rows = rows.map(|(how, moves)| Row::of(how, &moves));
     println!("move       rounds  median ms  longest ms  median lost  answered by two");
-    for row in &mut rows {
-        row.finish();
+    for row in &rows {
         println!(
             "{:<9}  {:>6}  {:>9.1}  {:>10.1}  {:>11}  {:>15}",
             format!("{:?}", row.how).to_lowercase(),
-            row.all_ms.len(),
+            row.rounds,
             row.median_ms,
             row.longest_ms,
             row.median_lost,
@@ -111,62 +118,53 @@ pub(super) fn run(args: &HealArgs, vip_ctl: &Path) -> Result<()> {
 }
 
 impl Row {
-    fn new(how: Move) -> Self {
-        let (all_ms, lost) = (Vec::new(), Vec::new());
+    fn of(how: Move, moves: &[Moved]) -> Self {
+        let all_ms: Vec<_> = moves.iter().map(|moved| moved.ms).collect();
+        let lost: Vec<_> = moves.iter().map(|moved| moved.lost).collect();
+        let (mut sorted_ms, mut sorted_lost) = (all_ms.clone(), lost.clone());
+        sorted_ms.sort_by(f64::total_cmp);
+        sorted_lost.sort_unstable();
         Self {
             how,
-            rounds: 0,
-            median_ms: 0.0,
-            longest_ms: 0.0,
+            rounds: moves.len(),
+            median_ms: sorted_ms.get(moves.len() / 2).copied().unwrap_or_default(),
+            longest_ms: sorted_ms.last().copied().unwrap_or_default(),
             all_ms,
+            median_lost: sorted_lost.get(moves.len() / 2).copied().unwrap_or_default(),
             lost,
-            median_lost: 0,
-            answered_by_two: 0,
+            answered_by_two: moves.iter().map(|moved| moved.answered_by_two).sum(),
         }
     }
+}
 
-    /// Moves the VIP once.
-    fn add(&mut self, rig: &Rig) -> Result<()> {
-        rig.check()?;
-        let holder = rig.holder()?;
-        let (name, lab) = (holder.name().to_owned(), &rig.lab);
-        lab.keep_broadcasts_from_client(true)?;
-        let start = clock::now();
-        let begun = match self.how {
-            Move::Planned | Move::Unsteered => {
-                holder.succeed(&["switchover", GROUP])?;
-                start
-            }
-            Move::Lost => {
-                holder.cut()?;
-                let other = lab.candidates().find(|node| node.name() != name).context("another node")?;
-                wait_until(clock::now().plus(PATIENCE), || has_left(other, &name));
-                std::thread::sleep(DEAF);
-                lab.keep_broadcasts_from_client(false)?;
-                clock::now()
-            }
-        };
-        rig.wait_answerer(Some(&name), || ())?;
-        self.all_ms.push(first_answer_ms(rig, begun, &name)?);
-        let account = rig.account(start, clock::now(), &name)?;
-        self.lost.push(account.probes_lost);
-        self.answered_by_two += account.verdict.answered_by_two;
-        self.rounds += 1;
-        lab.keep_broadcasts_from_client(false)?;
-        holder.heal()?;
-        lab.wait_holder(GROUP, PATIENCE)?;
-        Ok(())
-    }
-
-    fn finish(&mut self) {
-        let mut sorted = self.all_ms.clone();
-        sorted.sort_by(f64::total_cmp);
-        self.median_ms = sorted.get(sorted.len() / 2).copied().unwrap_or_default();
-        self.longest_ms = sorted.last().copied().unwrap_or_default();
-        let mut lost = self.lost.clone();
-        lost.sort_unstable();
-        self.median_lost = lost.get(lost.len() / 2).copied().unwrap_or_default();
-    }
+/// Moves the VIP once.
+fn moved(how: Move, rig: &Rig) -> Result<Moved> {
+    rig.check()?;
+    let holder = rig.holder()?;
+    let (name, lab) = (holder.name().to_owned(), &rig.lab);
+    lab.keep_broadcasts_from_client(true)?;
+    let start = clock::now();
+    let begun = match how {
+        Move::Planned | Move::Unsteered => {
+            holder.succeed(&["switchover", GROUP])?;
+            start
+        }
+        Move::Lost => {
+            holder.cut()?;
+            let other = lab.candidates().find(|node| node.name() != name).context("another node")?;
+            wait_until(clock::now().plus(PATIENCE), || has_left(other, &name));
+            std::thread::sleep(DEAF);
+            lab.keep_broadcasts_from_client(false)?;
+            clock::now()
+        }
+    };
+    rig.wait_answerer(Some(&name), || ())?;
+    let ms = first_answer_ms(rig, begun, &name)?;
+    let account = rig.account(start, clock::now(), &name)?;
+    lab.keep_broadcasts_from_client(false)?;
+    holder.heal()?;
+    lab.wait_holder(GROUP, PATIENCE)?;
+    Ok(Moved { ms, lost: account.probes_lost, answered_by_two: account.verdict.answered_by_two })
 }
 
 /// Has the VIP gone to another node than this one, as `node` sees it?

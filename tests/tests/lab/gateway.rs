@@ -96,9 +96,7 @@ impl Routers {
     }
 
     pub(super) fn moves_to(&self, router: &Node) -> Result<()> {
-        // It may only just have begun.
-        let moves = || router.succeed(&["switchover", GROUP, "--to", router.name()]).is_ok();
-        ensure!(wait_until(clock::now().plus(PATIENCE), moves), "{}", router.log_tail());
+        router.take(GROUP, PATIENCE)?;
         let is_there = || self.lab.wait_holder(GROUP, BRIEF).is_ok_and(|node| node.name() == router.name());
         ensure!(wait_until(clock::now().plus(PATIENCE), is_there), "{}", router.log_tail());
         Ok(())
