@@ -34,18 +34,25 @@ use crate::{
 /// What runs on each kernel without a filter: what this machine's may lack, above all the
 /// kinds of interfaces. Chosen so that both kernels take less than ten minutes on two cores.
 const CHOSEN: &[&str] =
-    &["fixtures::", "gates::", "real_hosts::", "nics::a_bond", "nics::a_vlan", "two_networks::by_hand"];
+    &["fixtures::", "gates::", "real_hosts::", "nics::a_virtual_machines_card", "two_networks::by_hand"];
 /// And what takes the gate at IP level, which the oldest of them can't have.
 const CHOSEN_NEWEST: &[&str] = &[
     "second_ways_in::a_container",
     "second_ways_in::a_hung_agent",
     "second_ways_in::a_tunnel",
-    "translated::",
+    "translated::a_connection",
+    "translated::a_published_port",
+    "translated::a_vip",
+    "gateway::so_it_is_on_a_virtual_machines_card",
+    "steered::so_it_is_on_a_virtual_machines_card",
+    "virtual_mac::so_it_is_on_a_virtual_machines_card",
 ];
 /// And what runs on the oldest of them: for each part of the data plane that asks the
 /// kernel for something of its own, a few tests.
 const CHOSEN_OLDEST: &[&str] = &[
     "modes::on_a_trunk",
+    "nics::a_bond",
+    "nics::a_vlan",
     "host::an_agent_whose_maps_are_gone",
     "host::pins_of_another_namespace",
     "host::unload_restores_a_host",

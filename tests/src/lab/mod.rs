@@ -9,6 +9,7 @@ pub mod account;
 pub mod beside;
 pub mod browser;
 pub mod capture;
+pub mod cards;
 pub mod cleanup;
 pub mod clock;
 pub mod disk;

@@ -185,6 +185,15 @@ impl Netns {
         let output = child.wait_with_output().context("waiting for ip")?;
         checked("ip -batch", &output).map(drop).with_context(|| format!("the batch was:\n{lines}"))
     }
+
+    /// Takes the interface `link` out of this process's namespace into this one, as `name`.
+    ///
+    /// # Errors
+    /// When there is none, or the kernel refuses to move it.
+    pub fn adopt(&self, link: &str, name: &str) -> Result<()> {
+        let _gate = cleanup::gate()?;
+        run(tool("ip")?.args(["link", "set", link, "netns", &self.name, "name", name])).map(drop)
+    }
 }
 
 /// A command for an external tool that the lab assumes to be there.

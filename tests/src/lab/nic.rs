@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context, Result};
 
 use super::netns::Netns;
-use super::{INTERFACE, LabId, wire};
+use super::{INTERFACE, LabId, cards, wire};
 
 /// The VLAN of [`Nic::Vlan`].
 const VLAN: u16 = 5;
@@ -32,6 +32,8 @@ pub enum Nic {
     Vlan,
     /// An active-backup bond of two veths.
     Bond,
+    /// A card of virtio, as virtual machines have; only where there are such.
+    Virtio,
 }
 
 impl Nic {
@@ -39,7 +41,7 @@ impl Nic {
     #[must_use]
     pub const fn mode(self) -> &'static str {
         match self {
-            Self::Card => "native",
+            Self::Card | Self::Virtio => "native",
             Self::Veth | Self::Bridge | Self::Macvlan | Self::Vlan | Self::Bond => "tc",
         }
     }
@@ -50,7 +52,7 @@ impl Nic {
     pub const fn config(self) -> &'static str {
         match self {
             Self::Card => "mode = \"native\"\n",
-            Self::Veth | Self::Bridge | Self::Macvlan | Self::Vlan | Self::Bond => "",
+            Self::Veth | Self::Bridge | Self::Macvlan | Self::Vlan | Self::Bond | Self::Virtio => "",
         }
     }
 
@@ -60,7 +62,7 @@ impl Nic {
         match self {
             Self::Vlan => vec![trunk(host)],
             Self::Bond => vec![host.to_owned(), spare(host)],
-            Self::Veth | Self::Card | Self::Bridge | Self::Macvlan => vec![host.to_owned()],
+            Self::Veth | Self::Card | Self::Bridge | Self::Macvlan | Self::Virtio => vec![host.to_owned()],
         }
     }
 
@@ -69,7 +71,9 @@ impl Nic {
     pub fn ports(self, host: &str) -> Vec<String> {
         match self {
             Self::Bond => vec![host.to_owned(), spare(host)],
-            Self::Veth | Self::Card | Self::Bridge | Self::Macvlan | Self::Vlan => vec![host.to_owned()],
+            Self::Veth | Self::Card | Self::Bridge | Self::Macvlan | Self::Vlan | Self::Virtio => {
+                vec![host.to_owned()]
+            }
         }
     }
 }
@@ -96,10 +100,16 @@ pub(super) fn plug_in(
     let cable = |port: &str, end: &str| {
         format!("link add {port} type veth peer name {end} netns {inside}\nlink set {port} up\n")
     };
-    let end = if matches!(nic, Nic::Veth | Nic::Card) { INTERFACE } else { LOWER };
+    let end = if matches!(nic, Nic::Veth | Nic::Card | Nic::Virtio) { INTERFACE } else { LOWER };
     match nic {
         Nic::Veth | Nic::Card | Nic::Bridge | Nic::Macvlan => {
             switch.ip_batch(&format!("{}link set {name} master br0\n", cable(name, end)))?;
+        }
+        Nic::Virtio => {
+            let [card, port] = cards::free_pair()?;
+            ns.adopt(&card, end)?;
+            switch.adopt(&port, name)?;
+            switch.ip_batch(&format!("link set {name} master br0 up\n"))?;
         }
         Nic::Vlan => {
             // The trunk is a veth of its own, and the port is its VLAN.
@@ -120,7 +130,7 @@ pub(super) fn plug_in(
         }
     }
     let made = match nic {
-        Nic::Veth | Nic::Card => String::new(),
+        Nic::Veth | Nic::Card | Nic::Virtio => String::new(),
         Nic::Bridge => format!(
             "link add {INTERFACE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
              link set {LOWER} master {INTERFACE} up\nlink set {INTERFACE} up\n\

@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 
 use nix::sched::{CloneFlags, unshare};
 
+use super::cards;
+
 /// The file that a skipped test leaves a line in, for whoever counts.
 pub const SKIPS_ENV: &str = "VIP_TEST_SKIPS";
 
@@ -35,7 +37,8 @@ pub enum Need {
 
 /// Whether the test `name` has to be left out here, for want of `need` or of one of
 /// `others`; says so on stderr and in the file named by [`SKIPS_ENV`]. Another need is a
-/// program, or `link KIND`: that the kernel has interfaces of this kind of `ip link`.
+/// program, or `link KIND`: that the kernel has interfaces of this kind of `ip link`, or
+/// `cards`: a pair of real ones for each of three nodes.
 ///
 /// # Panics
 /// When that file can't be written: a skip that nobody counts would look like
@@ -49,6 +52,9 @@ pub fn is_skipped(name: &str, need: Need, others: &[&str]) -> bool {
     let lacks = lacks_right.or_else(|| {
         others.iter().find_map(|other| match other.strip_prefix("link ") {
             Some(kind) => (!has_link(kind)).then(|| format!("needs a kernel with interfaces of type {kind}")),
+            None if *other == "cards" => {
+                (!cards::are_here()).then(|| "needs cards of `cargo xtask vm`".to_owned())
+            }
             None => (!is_installed(other)).then(|| format!("needs {other}")),
         })
     });

@@ -159,6 +159,11 @@ fn so_it_is_where_generic_xdp_drops_it() -> Result<()> {
     moved(Nic::Card, Some("generic"))
 }
 
+#[lab_test("cards")]
+fn so_it_is_on_a_virtual_machines_card() -> Result<()> {
+    moved(Nic::Virtio, None)
+}
+
 #[lab_test]
 fn a_client_that_missed_the_move_is_told_of_its_new_gateway() -> Result<()> {
     let routers = Routers::new(Nic::Veth, true)?;

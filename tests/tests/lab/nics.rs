@@ -83,6 +83,11 @@ fn a_card_whose_driver_runs_xdp() -> Result<()> {
     serves_and_moves(Nic::Card)
 }
 
+#[lab_test("cards")]
+fn a_virtual_machines_card() -> Result<()> {
+    serves_and_moves(Nic::Virtio)
+}
+
 #[lab_test]
 fn a_bridge_that_virtual_machines_are_on() -> Result<()> {
     serves_and_moves(Nic::Bridge)

@@ -86,6 +86,11 @@ fn so_it_is_where_xdp_sends_its_packets_on() -> Result<()> {
     served_through_any_node(Nic::Card)
 }
 
+#[lab_test("cards")]
+fn so_it_is_on_a_virtual_machines_card() -> Result<()> {
+    served_through_any_node(Nic::Virtio)
+}
+
 #[lab_test]
 fn a_connection_made_through_another_node_goes_on() -> Result<()> {
     let spec = spec()?;

@@ -107,6 +107,11 @@ fn so_it_is_where_xdp_takes_the_frame() -> Result<()> {
     served_across_moves(Nic::Card, "mode = \"generic\"\n")
 }
 
+#[lab_test("bridge", "cards")]
+fn so_it_is_on_a_virtual_machines_card() -> Result<()> {
+    served_across_moves(Nic::Virtio, "")
+}
+
 /// Tells the switch that the virtual MAC is behind this port, until it learns anew.
 fn teach(lab: &Lab, port: &str) -> Result<()> {
     let words = format!("fdb replace {MAC} dev {port} master dynamic");

@@ -17,6 +17,9 @@ mount -t bpf bpf /sys/fs/bpf
 mount -t cgroup2 cgroup /sys/fs/cgroup
 mount -t tracefs tracefs /sys/kernel/tracing
 ip link set lo up
+# The cards that the lab may have: a kernel has the first module, or has it built in.
+modprobe virtio_pci
+modprobe virtio_net
 
 . /vip/settings
 set --
@@ -26,6 +29,8 @@ done < /vip/tests
 export VIP_CTL=/vip/vip-ctl VIP_TEST_SKIPS=/tmp/skips RUST_BACKTRACE=0
 # An emulated processor is some ten times slower than a real one.
 export VIP_LAB_SLOW=4
+# The machine has pairs of cards.
+export VIP_LAB_CARDS=1
 read -r seconds _ < /proc/uptime
 echo "$UP after $seconds s"
 timeout -s KILL "$LIMIT" /vip/lab --test-threads 1 "$@"

@@ -27,6 +27,10 @@ const REST: Duration = Duration::from_secs(60);
 /// In megabytes. Twice that of the largest test, and the root is in there too.
 const MEMORY: &str = "2048";
 
+/// How many pairs of network cards it has, each with a cable between them: a cluster of three
+/// nodes on real drivers has one for each node.
+const CARD_PAIRS: u8 = 3;
+
 /// What the first program says before the tests and after them.
 pub(super) const UP: &str = "vm: up";
 pub(super) const ENDED: &str = "vm: the tests ended with ";
@@ -116,6 +120,19 @@ impl Machine {
         command.arg("-kernel").arg(self.kernel.image()).arg("-initrd").arg(initrd);
         command.args(["-append", "console=ttyS0 loglevel=5 panic=-1 mitigations=off"]);
         command.arg("-serial").arg(format!("file:{}", log.display())).args(["-serial", "stdio"]);
+        command.args(cards());
         command
     }
+}
+
+/// The emulator's arguments for [`CARD_PAIRS`]. The lab knows their ends by their hardware
+/// addresses (`tests/src/lab/cards.rs`): 02:76:69:70, the pair, and which of its ends.
+fn cards() -> Vec<String> {
+    let end = |pair, end| {
+        let cable = format!("hubport,id=card{pair}{end},hubid={pair}");
+        let mac = format!("02:76:69:70:{pair:02x}:{end:02x}");
+        let card = format!("virtio-net-pci,netdev=card{pair}{end},mac={mac},romfile=");
+        ["-netdev".to_owned(), cable, "-device".to_owned(), card]
+    };
+    (0..CARD_PAIRS).flat_map(|pair| [0, 1].map(|which| end(pair, which))).flatten().collect()
 }

@@ -30,11 +30,11 @@ const APPLETS: [&str; 12] =
 /// What the lab cannot do without.
 const NEEDED: [&str; 2] = ["ip", "tc"];
 /// What single tests need, which are skipped where this machine lacks it.
-const WELCOME: [&str; 4] = ["conntrack", "nft", "setpriv", "ss"];
+const WELCOME: [&str; 5] = ["bridge", "conntrack", "nft", "setpriv", "ss"];
 
 /// The modules that are brought along, below the kernel's own directory, and
 /// those below them that drive hardware.
-const MODULES: [&str; 6] = ["net", "drivers/net", "lib", "crypto", "arch", "fs/overlayfs"];
+const MODULES: [&str; 7] = ["net", "drivers/net", "drivers/virtio", "lib", "crypto", "arch", "fs/overlayfs"];
 const HARDWARE: [&str; 3] = ["ethernet", "wireless", "phy"];
 
 /// Where the programs under test are.
