@@ -244,6 +244,7 @@ impl Subject {
             | Output::Remember { .. }
             | Output::Done { .. }
             | Output::Correct { .. }
+            | Output::Unheard { .. }
             | Output::Stopped => {}
         }
     }
@@ -275,7 +276,8 @@ impl Subject {
             | About::Refuse { .. }
             | About::Released { .. }
             | About::Ready { .. }
-            | About::Stale { .. } => return,
+            | About::Stale { .. }
+            | About::Unheard { .. } => return,
         };
         let packet = Packet { messages: vec![Message::Group { group, about }] };
         self.give(Input::Message { from, packet }, 1);

@@ -269,6 +269,12 @@ impl Holder {
     pub const fn node(number: u8) -> Self {
         Self(number as u64 + 1)
     }
+
+    /// Its number; `None` if nobody is known.
+    #[must_use]
+    pub fn number(self) -> Option<u8> {
+        u8::try_from(self.0.checked_sub(1)?).ok()
+    }
 }
 
 /// A hardware address as a number: zero is none.

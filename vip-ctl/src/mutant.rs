@@ -104,6 +104,14 @@ vip_lease::mutants! {
     FarBelieved = "prober-believes-of-a-network-what-it-hears-in-another";
     /// One peer that hears nothing outvotes all that do.
     OneCondemns = "prober-is-condemned-by-one";
+    /// What peers hear of a VIP's former holder is held against the next one.
+    SilenceInherited = "prober-holds-silence-against-the-next-holder";
+    /// One peer that hears nobody answer for a VIP outvotes all others.
+    OneSilences = "prober-gives-a-group-up-for-one";
+    /// One word of each peer is enough.
+    OneWordSilences = "prober-gives-a-group-up-for-one-word";
+    /// A group that was given up for silence never comes back.
+    SilentForEver = "prober-gives-a-group-up-for-ever";
     /// Frames are sent on to a node whose data plane is not heard.
     SteersUnheard = "prober-steers-to-whom-it-does-not-hear";
     /// Repairs wait until the keeper has no notices any more.

@@ -81,7 +81,7 @@ const MEANINGS: &[(&str, &str, &str)] = &[
     (
         "[node]",
         "self_test",
-        "What follows where most peers on the segment hear this host and not its data plane: `\"release\"` (the default), it takes nothing over on that interface, and gives what it holds there to a node that is heard; `\"alarm\"`, it is told; `\"off\"`, nobody is asked. See [interfaces.md](interfaces.md#do-answers-arrive).",
+        "What follows where most peers on the segment hear this host and not its data plane: `\"release\"` (the default), it takes nothing over on that interface, and gives what it holds there to a node that is heard, or a group of which no VIP is heard; `\"alarm\"`, it is told; `\"off\"`, nobody is asked. See [interfaces.md](interfaces.md#do-answers-arrive).",
     ),
     (
         "[node]",

@@ -156,6 +156,7 @@ fn duel(cluster: &Cluster, world: &World) -> bool {
         | About::Released { .. }
         | About::AskReady { .. }
         | About::Ready { .. }
-        | About::Stale { .. } => false,
+        | About::Stale { .. }
+        | About::Unheard { .. } => false,
     })
 }

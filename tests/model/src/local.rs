@@ -308,7 +308,8 @@ impl Local {
             | Output::RaiseCeiling { .. }
             | Output::Remember { .. }
             | Output::Done { .. }
-            | Output::Correct { .. } => {}
+            | Output::Correct { .. }
+            | Output::Unheard { .. } => {}
         }
     }
 
@@ -343,7 +344,8 @@ impl Local {
             | About::Released { .. }
             | About::AskReady { .. }
             | About::Ready { .. }
-            | About::Stale { .. } => about,
+            | About::Stale { .. }
+            | About::Unheard { .. } => about,
         };
         run.sent.push(Envelope { from: 0, to: to.0, about });
     }

@@ -64,7 +64,7 @@ impl Cluster {
             About::Prepare { .. } | About::Propose { claim: Claim::Held | Claim::Forced, .. } => first_words,
             // It ends the repetition of a Release, and what would be repeated
             // is on its way anyway.
-            About::Released { .. } | About::Stale { .. } => false,
+            About::Released { .. } | About::Stale { .. } | About::Unheard { .. } => false,
             // For people; nobody's vote depends on it.
             About::Holding { .. } => self.scope.holding,
             About::Promise { .. }
@@ -143,9 +143,11 @@ impl Cluster {
             }
             // What has been released stays so; a question is answered once.
             About::Release { .. } | About::Ready { .. } => !self.is_ignored(world, message),
-            About::AskReady { .. } | About::Released { .. } | About::Holding { .. } | About::Stale { .. } => {
-                true
-            }
+            About::AskReady { .. }
+            | About::Released { .. }
+            | About::Holding { .. }
+            | About::Stale { .. }
+            | About::Unheard { .. } => true,
         }
     }
 
@@ -176,7 +178,8 @@ impl Cluster {
                 | About::Released { .. }
                 | About::AskReady { .. }
                 | About::Ready { .. }
-                | About::Stale { .. } => false,
+                | About::Stale { .. }
+                | About::Unheard { .. } => false,
             })
     }
 

@@ -51,6 +51,7 @@ pub(super) enum MessageKind {
     AskReady,
     Ready,
     Stale,
+    Unheard,
     Paths,
 }
 
@@ -72,6 +73,7 @@ impl MessageKind {
         ("ask-ready", Self::AskReady),
         ("ready", Self::Ready),
         ("stale", Self::Stale),
+        ("unheard", Self::Unheard),
         ("paths", Self::Paths),
     ];
 
@@ -94,6 +96,7 @@ impl MessageKind {
                 About::AskReady { .. } => Self::AskReady,
                 About::Ready { .. } => Self::Ready,
                 About::Stale { .. } => Self::Stale,
+                About::Unheard { .. } => Self::Unheard,
             },
         }
     }

@@ -114,6 +114,7 @@ fn message(message: &Message, names: &Names) -> String {
                     format!("ready {group} ?{}: {}", ask.0, if ready { "yes" } else { "no" })
                 }
                 About::Stale { client } => format!("stale {group} {}", client.vip),
+                About::Unheard { vip } => format!("unheard {group} {vip}"),
             }
         }
     }

@@ -201,3 +201,60 @@ fn a_network_that_drops_test_answers_leaves_no_group_without_a_holder() -> Resul
     ensure!(after.name() == free.name(), "{} has it", after.name());
     Ok(())
 }
+
+/// Lets nothing with the VIP as its source in by these ports of the switch, as a cloud does
+/// that was not told that the address may be behind them.
+fn forbid(lab: &Lab, ports: &[&str]) -> Result<()> {
+    let ports = ports.iter().map(|port| format!("\"{port}\"")).collect::<Vec<_>>().join(", ");
+    nft(
+        lab.switch(),
+        &format!(
+            "add table bridge ports; add chain bridge ports f {{ type filter hook forward priority 0; }}; \
+             add rule bridge ports f iifname {{ {ports} }} arp saddr ip {VIP} drop; \
+             add rule bridge ports f iifname {{ {ports} }} ip saddr {VIP} drop"
+        ),
+    )
+}
+
+/// Why the node can't take the group, as it says.
+fn why(node: &Node) -> Result<String> {
+    Ok(node.status()?.group(GROUP).context("the group")?.why.clone().unwrap_or_default())
+}
+
+#[lab_test("nft")]
+fn a_port_that_the_vip_does_not_get_through_gives_it_back() -> Result<()> {
+    let rig = Rig::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))?;
+    let (lab, first) = (&rig.lab, rig.holder()?.name().to_owned());
+    // So it is in such networks: nobody's test answers arrive either.
+    snoop(lab, &lab.nodes().iter().map(Node::name).collect::<Vec<_>>())?;
+    let barred = lab.candidates().find(|node| node.name() != first).context("another node")?;
+    forbid(lab, &[barred.name()])?;
+    barred.take(GROUP, PATIENCE)?;
+    let start = clock::now();
+    let is_left = || lab.wait_holder(GROUP, PATIENCE).is_ok_and(|holder| holder.name() != barred.name());
+    ensure!(wait_until(clock::now().plus(PATIENCE), is_left), "it keeps the group: {}", barred.log_tail());
+    println!("given up after {:?}", clock::now().since(start));
+    let after = lab.wait_holder(GROUP, PATIENCE)?.name().to_owned();
+    rig.wait_answerer(Some(barred.name()), || ())?;
+    ensure!(why(barred)?.contains(&format!("nobody answer for {VIP}")), "{}", why(barred)?);
+    ensure!(!is_eligible(barred)?, "it would take it again");
+    let refused = lab.node(&after)?.run(&["switchover", GROUP, "--to", barred.name()])?;
+    ensure!(!refused.status.success(), "it takes it again");
+    let start = clock::now();
+    std::thread::sleep(BOUND);
+    rig.expect_calm(start, &after)
+}
+
+#[lab_test("nft")]
+fn where_the_vip_gets_through_nowhere_somebody_keeps_it() -> Result<()> {
+    let rig = Rig::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)))?;
+    let lab = &rig.lab;
+    forbid(lab, &lab.nodes().iter().map(Node::name).collect::<Vec<_>>())?;
+    // Each of them tries it once, and no more within a minute.
+    let all_know = || lab.nodes().iter().all(|node| why(node).is_ok_and(|why| why.contains("nobody answer")));
+    ensure!(wait_until(clock::now().plus(PATIENCE), all_know), "{}", lab.nodes()[0].log_tail());
+    let last = lab.wait_holder(GROUP, PATIENCE)?.name();
+    std::thread::sleep(2 * BOUND);
+    ensure!(lab.wait_holder(GROUP, PATIENCE)?.name() == last, "it goes round and round");
+    Ok(())
+}

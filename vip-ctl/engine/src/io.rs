@@ -1,7 +1,7 @@
 //! The engine's inputs and outputs as types. The event loop carries the outputs
 //! out (on a socket, a map, a clock).
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use vip_common::{BootNs, Lease};
 
@@ -97,6 +97,12 @@ pub enum Input {
         group: GroupId,
         /// The client.
         client: StaleClient,
+    },
+    /// Nobody on this node's segment answers for a VIP of each of these groups. The holder
+    /// hears of it, if that is another node.
+    Unheard {
+        /// Each group, and one VIP of it.
+        vips: Vec<(GroupId, IpAddr)>,
     },
     /// A person or a program gives a command; [`Output::Done`] always answers it.
     Command {
@@ -240,6 +246,13 @@ pub enum Output {
     Correct {
         /// The client, of a VIP that this node holds.
         client: StaleClient,
+    },
+    /// A peer hears nobody answer for a VIP that this node holds.
+    Unheard {
+        /// The VIP.
+        vip: IpAddr,
+        /// The peer.
+        by: NodeId,
     },
     /// Everything is released; the process may go.
     Stopped,

@@ -79,9 +79,11 @@ impl Use {
             | About::Refuse { .. }
             | About::Released { .. }
             | About::Ready { .. } => Self::Answer,
-            About::Holding { .. } | About::Release { .. } | About::AskReady { .. } | About::Stale { .. } => {
-                Self::Other
-            }
+            About::Holding { .. }
+            | About::Release { .. }
+            | About::AskReady { .. }
+            | About::Stale { .. }
+            | About::Unheard { .. } => Self::Other,
         }
     }
 }

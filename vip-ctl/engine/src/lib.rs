@@ -167,7 +167,12 @@ impl Engine {
             Input::Serving { group } => self.on_group(group, |group, _| group.preparing = false),
             Input::PromoteFailed { group } => self.on_group(group, Group::promote_failed),
             Input::Stale { group, client } => {
-                self.on_group(group, |group, node| group.tell_of_stale(client, node));
+                self.on_group(group, |group, node| group.tell_holder(About::Stale { client }, node));
+            }
+            Input::Unheard { vips } => {
+                for (group, vip) in vips {
+                    self.on_group(group, |group, node| group.tell_holder(About::Unheard { vip }, node));
+                }
             }
             Input::Command { id, command } => self.command(id, command),
             Input::Stop => self.stop(),

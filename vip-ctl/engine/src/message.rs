@@ -268,6 +268,12 @@ pub enum About {
         /// The client.
         client: StaleClient,
     },
+    /// To the holder: nobody on the sender's segment answers for this VIP of the group. No
+    /// vote depends on it.
+    Unheard {
+        /// The VIP.
+        vip: IpAddr,
+    },
 }
 
 /// What one input has for one peer, in as many datagrams as that takes; or the

@@ -60,6 +60,7 @@ const NODE: u8 = 14;
 /// 15 and 16 are those of [`runs`].
 const STALE: u8 = 17;
 const PATHS: u8 = 18;
+const UNHEARD: u8 = 19;
 
 const HELD: u8 = 1;
 const PROMISED: u8 = 2;
@@ -294,6 +295,11 @@ fn put_about(out: &mut Vec<u8>, group: Label, about: About) {
             out.extend(ask.0.to_be_bytes());
             out.push(u8::from(ready));
         }
+        About::Unheard { vip } => {
+            out.push(UNHEARD);
+            out.extend(group.0.to_be_bytes());
+            put_address(out, vip);
+        }
         About::Stale { client: StaleClient { vip, mac } } => {
             out.push(STALE);
             out.extend(group.0.to_be_bytes());
@@ -480,6 +486,7 @@ impl Reader<'_> {
             RELEASED => Ok(About::Released { ballot: self.ballot()? }),
             ASK_READY => Ok(About::AskReady { ask: self.ask()? }),
             READY => Ok(About::Ready { ask: self.ask()?, ready: self.flag()? }),
+            UNHEARD => Ok(About::Unheard { vip: self.address()? }),
             STALE => Ok(About::Stale { client: StaleClient { vip: self.address()?, mac: self.take()? } }),
             byte => Err(DecodeError::Unknown { what: "message", byte }),
         }

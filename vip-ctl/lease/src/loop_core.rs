@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -78,6 +78,9 @@ pub trait Io {
 
     /// A peer has said where answers arrive.
     fn paths(&mut self, _from: NodeId, _paths: &Paths) {}
+
+    /// A peer hears nobody answer for a VIP that this node holds.
+    fn unheard(&mut self, _by: NodeId, _vip: IpAddr) {}
 
     /// Tells the keeper of something.
     fn tell(&mut self, notice: LeaseNotice);
@@ -315,6 +318,11 @@ impl<I: Io> Core<I> {
         self.input(Input::Stale { group, client });
     }
 
+    /// Nobody on this node's segment answers for these VIPs, each with its group.
+    pub fn unheard(&mut self, vips: Vec<(GroupId, IpAddr)>) {
+        self.input(Input::Unheard { vips });
+    }
+
     /// Tells every peer which interfaces of this node to ask, and what this node has found
     /// about the peer's.
     pub fn say_paths(&mut self, ends: &[PathEnd], mut seen: BTreeMap<NodeId, Vec<PathSeen>>) {
@@ -403,6 +411,7 @@ impl<I: Io> Core<I> {
                 }
             }
             Output::Correct { client } => self.io.correct(client),
+            Output::Unheard { vip, by } => self.io.unheard(by, vip),
             Output::Stopped => self.stopped = true,
         }
     }

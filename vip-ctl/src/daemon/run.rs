@@ -35,7 +35,7 @@ use crate::{
         judge::Listeners,
         keeper::{self, Keeper, chronicle::Chronicle, pins::Pins},
         lease_loop::{LeaseLoop, Plane, SourceGuard},
-        messages::{Ask, Asker, Heard, Notice, RunnerAsk},
+        messages::{Ask, Asker, Heard, Notice, PeerWord, RunnerAsk},
         names::Names,
         prober,
         setup::node_setup,
@@ -44,7 +44,7 @@ use crate::{
     clock,
     config::{Config, LEASE_MAX},
     dataplane::{DataPlane, observe::Events},
-    engine::{self, GroupId, NodeId, PeerLoss, Timing},
+    engine::{GroupId, NodeId, PeerLoss, Timing},
     http,
     lock::Lock,
     node::{Node, Setup, is_in_maps, plan},
@@ -205,7 +205,7 @@ struct Leasing {
     notices: (Sender<Notice>, Receiver<Notice>),
     hooks: (Sender<RunnerAsk>, Receiver<RunnerAsk>),
     /// To the prober.
-    ways: Receiver<(NodeId, engine::Paths)>,
+    ways: Receiver<PeerWord>,
 }
 
 fn start_lease(claimed: Claimed, paths: &Paths) -> Result<Leasing, AgentError> {
@@ -285,10 +285,11 @@ struct Agent {
 fn prober_links(
     config: &Config,
     asker: &Asker,
-    inbox: Receiver<(NodeId, engine::Paths)>,
+    inbox: Receiver<PeerWord>,
     judge: Sender<Heard>,
 ) -> prober::Links {
-    let nodes = config.cluster.nodes.iter().map(|node| (NodeId(node.id), node.name.clone())).collect();
+    let others = config.cluster.nodes.iter().filter(|node| node.id != config.this_node().id);
+    let nodes = others.map(|node| (NodeId(node.id), node.name.clone())).collect();
     let (self_test, steer) = (config.self_test, config.steer);
     prober::Links { asker: asker.clone(), inbox, judge, nodes, self_test, steer }
 }

@@ -26,6 +26,12 @@ impl DataPlane {
         self.holders.0.word(group.0).store(holder.0, Ordering::Relaxed);
     }
 
+    /// The node that holds the group, as far as this node's agent knows.
+    #[must_use]
+    pub fn holder(&self, group: GroupIndex) -> Option<u8> {
+        Holder(self.holders.0.word(group.0).load(Ordering::Relaxed)).number()
+    }
+
     /// Makes these the ways to the other nodes, by the indices of interfaces.
     ///
     /// # Errors

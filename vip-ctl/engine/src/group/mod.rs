@@ -32,7 +32,7 @@ use self::{handover::Handover, proposer::Attempt, release::Releasing};
 use crate::{
     config::{Epoch, GroupId, NodeId, NodeSet},
     io::{GroupState, Output, Reason, Transition},
-    message::{About, Ballot, StaleClient},
+    message::{About, Ballot},
     mutant::Mutant,
     node::Node,
 };
@@ -188,7 +188,8 @@ impl Group {
             | About::Released { .. }
             | About::AskReady { .. }
             | About::Ready { .. }
-            | About::Stale { .. } => true,
+            | About::Stale { .. }
+            | About::Unheard { .. } => true,
         }
     }
 
@@ -234,6 +235,11 @@ impl Group {
             About::Stale { client } => {
                 if self.lease.is_some_and(|lease| lease.until > node.now) {
                     node.outputs.push_back(Output::Correct { client });
+                }
+            }
+            About::Unheard { vip } => {
+                if self.lease.is_some_and(|lease| lease.until > node.now) {
+                    node.outputs.push_back(Output::Unheard { vip, by: from });
                 }
             }
             About::Prepare { .. }
@@ -421,10 +427,11 @@ impl Group {
         }
     }
 
-    /// A client sends to this node, which may not answer: tells the holder.
-    pub fn tell_of_stale(&self, client: StaleClient, node: &mut Node) {
+    /// Tells the holder, if that is another node, what it can't see from where it is: a client
+    /// that sends to this node, which may not answer, or that nobody answers for a VIP.
+    pub fn tell_holder(&self, about: About, node: &mut Node) {
         if let Some(holder) = self.holder(node, node.now).filter(|holder| *holder != node.me()) {
-            node.tell(holder, self.id, About::Stale { client });
+            node.tell(holder, self.id, about);
         }
     }
 

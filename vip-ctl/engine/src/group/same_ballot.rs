@@ -80,7 +80,8 @@ impl Group {
             | About::Released { .. }
             | About::AskReady { .. }
             | About::Ready { .. }
-            | About::Stale { .. } => false,
+            | About::Stale { .. }
+            | About::Unheard { .. } => false,
         }
     }
 }

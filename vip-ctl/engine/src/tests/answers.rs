@@ -255,3 +255,23 @@ fn a_node_that_gets_the_packets_of_a_client_tells_the_holder_alone() {
     tell(other, B, About::Stale { client }, now);
     assert!(!corrects(other));
 }
+
+#[test]
+fn a_node_that_hears_nobody_answer_for_a_vip_tells_the_holder_alone() {
+    let vip = std::net::IpAddr::from([10, 0, 0, 9]);
+    let mut cluster = Cluster::settled();
+    let (group, now) = (GroupId(0), cluster.now);
+    let told = |engine: &mut Engine| {
+        engine.handle(Input::Unheard { vips: vec![(group, vip)] }, now);
+        done(engine).1
+    };
+    assert_eq!(told(cluster.engines.get_mut(&B).unwrap()), [(A, About::Unheard { vip })]);
+    let holder = cluster.engines.get_mut(&A).unwrap();
+    assert_eq!(told(holder), [], "it does not listen to itself");
+    let unheard = |engine: &mut Engine| {
+        tell(engine, B, About::Unheard { vip }, now);
+        std::iter::from_fn(|| engine.poll_output()).any(|o| o == Output::Unheard { vip, by: B })
+    };
+    assert!(unheard(holder));
+    assert!(!unheard(cluster.engines.get_mut(&C).unwrap()), "that is about another node's lease");
+}

@@ -154,6 +154,7 @@ impl Cluster {
                 | Output::Remember { .. }
                 | Output::Done { .. }
                 | Output::Correct { .. }
+                | Output::Unheard { .. }
                 | Output::Stopped => self.log.push((self.now, node, output)),
             }
         }

@@ -80,6 +80,7 @@ fn abouts() -> impl Strategy<Value = About> {
             // An IPv6-mapped address is the IPv4 address.
             About::Stale { client: StaleClient { vip: vip.to_canonical(), mac } }
         }),
+        any::<std::net::IpAddr>().prop_map(|vip| About::Unheard { vip: vip.to_canonical() }),
     ]
 }
 

@@ -51,7 +51,8 @@ impl Part {
             | About::Released { .. }
             | About::AskReady { .. }
             | About::Ready { .. }
-            | About::Stale { .. } => return None,
+            | About::Stale { .. }
+            | About::Unheard { .. } => return None,
         };
         Some(Self { kind, ballot, group: group.0, epoch })
     }

@@ -271,6 +271,7 @@ impl Cluster {
                 | Output::Remember { .. }
                 | Output::Done { .. }
                 | Output::Correct { .. }
+                | Output::Unheard { .. }
                 | Output::Stopped => {}
             }
         }

@@ -62,6 +62,8 @@ pub struct Judge {
     troubles: BTreeMap<String, Trouble>,
     /// Why tracked interfaces were down at that time.
     downs: BTreeMap<String, String>,
+    /// Groups, by name, of which peers hear no VIP while this node has them, and what they say.
+    mute: BTreeMap<String, String>,
 }
 
 /// The state of a check after its first verdict.
@@ -114,8 +116,8 @@ impl Judge {
         }
         let unjudged = groups.ids().collect();
         let withheld = BTreeSet::new();
-        let (troubles, downs) = (BTreeMap::new(), BTreeMap::new());
-        Self { groups, by_name, tracked, announced, unjudged, withheld, troubles, downs }
+        let (troubles, downs, mute) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { groups, by_name, tracked, announced, unjudged, withheld, troubles, downs, mute }
     }
 
     /// Goes on with other groups. Keeps what is known of checks that are the
@@ -135,6 +137,7 @@ impl Judge {
                 }
             }
         }
+        self.mute = old.mute;
         self.withheld = withheld.iter().filter_map(|name| self.by_name.get(name).copied()).collect();
     }
 
@@ -150,6 +153,14 @@ impl Judge {
             *known = Some(trouble.map_or(CheckResult::Passes, CheckResult::Fails));
             self.unjudged.insert(id);
         }
+    }
+
+    /// Peers hear no VIP of these groups while this node has them.
+    pub fn note_mute(&mut self, groups: BTreeMap<String, String>) {
+        let before = std::mem::replace(&mut self.mute, groups);
+        let names = before.keys().chain(self.mute.keys());
+        let is_news = |name: &&String| before.get(*name) != self.mute.get(*name);
+        self.unjudged.extend(names.filter(is_news).filter_map(|name| self.by_name.get(name)));
     }
 
     /// Does any group track this interface?
@@ -198,7 +209,7 @@ impl Judge {
                 continue;
             }
             let group = &mut self.groups[id];
-            let now = group.judge(&self.troubles, &self.downs);
+            let now = group.judge(&self.troubles, &self.downs, self.mute.get(&group.name));
             if group.told.as_ref() != Some(&now) {
                 group.told = Some(now.clone());
                 news.push(News { group: id, word: now.0, why: now.1 });
@@ -213,6 +224,7 @@ impl Watched {
         &self,
         troubles: &BTreeMap<String, Trouble>,
         downs: &BTreeMap<String, String>,
+        mute: Option<&String>,
     ) -> (Option<Eligible>, Option<String>) {
         let is_ours = |name: &String| self.homes.contains(name) || mutant::is(Mutant::EveryInterface);
         let ours = || troubles.iter().filter(|(name, _)| is_ours(name)).map(|(_, trouble)| trouble);
@@ -237,9 +249,9 @@ impl Watched {
             return (Some(word), Some(why));
         }
         // Those who say so can be wrong: better this node than none.
-        if let Some(said) = ours().next() {
+        if let Some(said) = ours().next().map(Trouble::why).or(mute.map(String::as_str)) {
             let word = if mutant::is(Mutant::SaidIsSure) { Eligible::No } else { Eligible::Unwell };
-            return (Some(word), Some(said.why().to_owned()));
+            return (Some(word), Some(said.to_owned()));
         }
         match self.verdicts.iter().find(|(_, verdict)| verdict.is_none() && !mutant::is(Mutant::WellUnseen)) {
             // A lease that this process found at its start goes on meanwhile.
@@ -426,6 +438,21 @@ mod tests {
         let lan = |group| (group, Some(Eligible::No), Some("eth0 is gone"));
         assert_eq!(said(&judge.judge(at(ETH0), &links(true))), [lan(0), lan(1), yes(2)]);
         assert_eq!(said(&judge.judge(BTreeMap::new(), &links(true))), [yes(0), yes(1)]);
+    }
+
+    #[test]
+    fn a_group_that_peers_do_not_hear_is_better_elsewhere() {
+        let groups = ["a", "b"].map(|name| group(name, &[], &[], WhenAllFail::Release));
+        let mut judge = judge_of(&groups);
+        judge.judge(trouble(None), &links(true));
+        let why = Some("nobody hears it");
+        judge.note_mute([("b".to_owned(), "nobody hears it".to_owned())].into());
+        assert_eq!(said(&judge.judge(trouble(None), &links(true))), [(1, Some(Eligible::Unwell), why)]);
+        judge.regroup(&groups, &[ETH0.to_owned()], &BTreeSet::new());
+        let both = [(0, Some(Eligible::Yes), None), (1, Some(Eligible::Unwell), why)];
+        assert_eq!(said(&judge.judge(trouble(None), &links(true))), both, "also after a reload");
+        judge.note_mute(BTreeMap::new());
+        assert_eq!(said(&judge.judge(trouble(None), &links(true))), [(1, Some(Eligible::Yes), None)]);
     }
 
     #[test]

@@ -205,6 +205,10 @@ impl<T: Tell, L: Links> Serving<T, L> {
                     told.extend((!unheard.is_empty()).then_some(Notice::Unheard(unheard)));
                     is_news = true;
                 }
+                Heard::Mute(groups) => {
+                    self.judge.note_mute(groups);
+                    is_news = true;
+                }
                 Heard::Watched(Watched::Link(link)) => {
                     is_news |= self.interfaces.contains(&link.name) || self.judge.tracks(&link.name);
                 }

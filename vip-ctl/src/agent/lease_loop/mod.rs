@@ -16,7 +16,7 @@ mod tests;
 use std::{
     collections::BTreeMap,
     io,
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     sync::mpsc::{Receiver, Sender},
     time::Duration,
@@ -43,7 +43,7 @@ pub use self::{
     mail::{Room, make_room},
     source_guard::SourceGuard,
 };
-use super::messages::{Announce, Ask, Notice, RunnerAsk};
+use super::messages::{Announce, Ask, Notice, PeerWord, RunnerAsk};
 use crate::{
     clock,
     dataplane::{DataPlane, observe::Events},
@@ -116,7 +116,7 @@ pub struct LeaseLoop {
     /// The channel for orders to the hooks' thread.
     pub hooks: Sender<RunnerAsk>,
     /// The channel to the prober, for what peers say of the ways between interfaces.
-    pub prober: Sender<(NodeId, Paths)>,
+    pub prober: Sender<PeerWord>,
 }
 
 /// The loop while it runs.
@@ -140,7 +140,7 @@ struct Doer {
     tell: Sender<Notice>,
     announcer: Sender<Announce>,
     hooks: Sender<RunnerAsk>,
-    prober: Sender<(NodeId, Paths)>,
+    prober: Sender<PeerWord>,
 }
 
 impl Io for Doer {
@@ -190,7 +190,11 @@ impl Io for Doer {
 
     fn paths(&mut self, from: NodeId, paths: &Paths) {
         // A witness has no prober.
-        let _ = self.prober.send((from, paths.clone()));
+        let _ = self.prober.send(PeerWord::Paths(from, paths.clone()));
+    }
+
+    fn unheard(&mut self, by: NodeId, vip: IpAddr) {
+        let _ = self.prober.send(PeerWord::Unheard(by, vip));
     }
 
     fn tell(&mut self, notice: LeaseNotice) {

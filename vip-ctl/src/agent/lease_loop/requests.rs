@@ -35,6 +35,13 @@ impl Running {
             }
             Ask::HookEnded(hook, ticket, well) => self.core.hook_ended(hook, ticket, well),
             Ask::Paths(ends, seen) => self.core.say_paths(&ends, seen),
+            Ask::Unheard(vips) => {
+                // Groups may have got other places meanwhile: those of now count.
+                let plane = self.core.io.plane.as_ref();
+                let id = |index| plane.and_then(|plane| plane.groups.get(&index).copied());
+                let vips = vips.into_iter().filter_map(|(index, vip)| Some((id(index)?, vip))).collect();
+                self.core.unheard(vips);
+            }
             Ask::Stop => self.core.stop(),
             Ask::Leave => self.core.leave(),
         }

@@ -1,9 +1,10 @@
 //! Requests of other threads to the lease loop, and the handle to send them.
 
-use std::{collections::BTreeMap, sync::mpsc::Sender};
+use std::{collections::BTreeMap, net::IpAddr, sync::mpsc::Sender};
 
 use nix::sys::eventfd::EventFd;
 use tokio::sync::oneshot;
+use vip_common::GroupIndex;
 use vip_lease::{Eligible, Hook, Regroup, Snapshot, gate::Ticket};
 
 use super::{Report, Tell};
@@ -34,6 +35,8 @@ pub enum Ask {
     /// Tell the peers which interfaces of this node to ask, and each of them what was found
     /// about its own.
     Paths(Vec<PathEnd>, BTreeMap<NodeId, Vec<PathSeen>>),
+    /// Tell the holders that nobody answers for these VIPs, one of each group.
+    Unheard(Vec<(GroupIndex, IpAddr)>),
     /// Release everything and end.
     Stop,
     /// End at once and leave the leases as they are: the next agent adopts them,

@@ -15,7 +15,7 @@ use vip_lease::{Eligible, Hook, HookAsk, LeaseNotice, Regroup, gate::Ticket};
 pub use self::asker::{Ask, Asker};
 use crate::{
     config::Config,
-    engine::{Epoch, GroupId, Label, StaleClient},
+    engine::{self, Epoch, GroupId, Label, NodeId, StaleClient},
     events::HookOutcome,
     exit::Exit,
     host::Watched,
@@ -57,6 +57,15 @@ pub enum Notice {
     Reload(Box<ReloadOrder>),
 }
 
+/// A message to the prober, from the lease loop: what a peer has said.
+#[derive(Debug)]
+pub enum PeerWord {
+    /// Where answers arrive between its interfaces and this node's.
+    Paths(NodeId, engine::Paths),
+    /// That nobody answers for this VIP, which this node holds.
+    Unheard(NodeId, IpAddr),
+}
+
 /// A message to the judge.
 #[derive(Debug)]
 pub enum Heard {
@@ -73,6 +82,9 @@ pub enum Heard {
     Watched(Watched),
     /// Peers have said something else of this node's interfaces.
     Silent(Silent),
+    /// Groups, by name, of which peers hear no VIP while this node has them, with a sentence
+    /// on each.
+    Mute(BTreeMap<String, String>),
 }
 
 /// The interfaces whose answers do not arrive at the peers.

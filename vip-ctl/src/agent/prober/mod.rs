@@ -11,6 +11,7 @@
 
 mod questions;
 mod segment;
+mod unheard;
 mod ways;
 
 use std::{
@@ -46,6 +47,10 @@ const TICK: Duration = Duration::from_millis(250);
 const GOOD_FOR: Duration = Duration::from_secs(10);
 /// And how many times as long as the reading took.
 const GOOD_FOR_READS: u32 = 100;
+/// How often a holder hears that nobody answers for a VIP of its group.
+const COMPLAIN: Duration = Duration::from_secs(1);
+/// Of how many groups at once, at most.
+const COMPLAINTS: usize = 512;
 
 /// Why the thread could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -74,9 +79,10 @@ pub fn start(
     let (plane, host) = (DataPlane::open(&paths.bpf_dir)?, Host::open(&paths.run_dir)?);
     let (socket, board) = (Announcer::open()?, Arc::downgrade(board));
     let (questions, ground, told) = (Questions::default(), None, BTreeMap::new());
+    let complained = BootNs::default();
     let ways = Ways::open(links)?;
     spawn("prober", move || {
-        Prober { plane, host, socket, questions, ways, keeper, ground, told }.run(&board)
+        Prober { plane, host, socket, questions, ways, keeper, ground, told, complained }.run(&board)
     })
     .map_err(|e| io::Error::other(e.to_string()))?;
     Ok(())
@@ -132,6 +138,8 @@ struct Prober {
     ground: Option<Ground>,
     /// The VIPs that the board has as unheard, by their groups' names: places change.
     told: BTreeMap<String, IpAddr>,
+    /// When the holders have last heard of those.
+    complained: BootNs,
 }
 
 impl Prober {
@@ -162,13 +170,19 @@ impl Prober {
         let mut news = Vec::new();
         let plane = &self.plane;
         let vips_of = |group| ground.vips.get(&group).map_or(&[][..], Vec::as_slice);
+        let hosts = self.ways.hosts(now);
         let looked = self.questions.turn(now, |index| {
             let lease = plane.leases().load(index);
             let is_here = ground.groups.get(&index).is_none_or(|group| group.fence(lease, now).is_open());
             let vips = vips_of(index);
             // It may have gone since the maps were read.
             let heard = move |at: usize| plane.vip(vips[at].0).and_then(|vip| plane.heard(vip.slot).ok());
-            Now { is_here, vips: vips.len(), heard }
+            let (holder, hosts, ifaces) = (plane.holder(index), &hosts, &ground.ifaces);
+            let is_near = move |at: usize| {
+                let is_home = |by| ifaces.get(by).is_some_and(|iface| vips[at].1.is_at_home(*by, *iface));
+                hosts.iter().any(|(by, node)| Some(node.0) == holder && is_home(by))
+            };
+            Now { is_here, holder, vips: vips.len(), heard, is_near }
         });
         for (index, asked) in looked {
             let vips = vips_of(index);
@@ -197,9 +211,35 @@ impl Prober {
             warn!(group, %vip, more, "nobody answers for a VIP of a group that this node does not hold");
         }
         let goes_on = self.ways.turn(now, &ground.ends, &self.socket, board);
+        self.complain(now, &ground);
         self.plane.set_hops(&self.ways.hops(now))?;
         self.ground = Some(ground);
         Ok(goes_on)
+    }
+
+    /// Tells holders what is not heard of them, and judges what they tell this node.
+    fn complain(&mut self, now: BootNs, ground: &Ground) {
+        let Self { plane, ways, told, questions, .. } = self;
+        if now.since(self.complained) >= COMPLAIN {
+            self.complained = now;
+            // The group of now: it may have another place, or be gone. A new holder has not
+            // been asked yet.
+            let of_now = told.values().filter_map(|vip| Some((plane.vip(*vip)?.group, *vip)));
+            let of_now = of_now.filter(|(group, _)| questions.asked_of(*group) == plane.holder(*group));
+            ways.complain(of_now.take(COMPLAINTS).collect());
+        }
+        let is_open = |group: &MapGroup| group.fence(plane.leases().load(group.index), now).is_open();
+        let here = |vip| {
+            let group = ground.groups.get(&plane.vip(vip)?.group)?;
+            is_open(group).then_some(group.name.as_str())
+        };
+        let is_here = |name: &str| ground.groups.values().any(|group| group.name == name && is_open(group));
+        let homes = |vip| {
+            let Some(entry) = plane.vip(vip) else { return Vec::new() };
+            let is_home = |by| ground.ifaces.get(by).is_some_and(|iface| entry.is_at_home(*by, *iface));
+            ground.ends.iter().filter(|(by, _)| is_home(by)).map(|(_, end)| end.address()).collect()
+        };
+        ways.judge_complaints(now, here, is_here, homes);
     }
 
     /// Reads the maps. What is known of a group that is another one now, or has other VIPs,

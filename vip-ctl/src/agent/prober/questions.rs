@@ -47,19 +47,27 @@ struct State {
     misses: u8,
     /// The VIP that nobody answered for.
     missed: usize,
+    /// The holder that was asked.
+    holder: Option<u8>,
     /// Has anybody claimed a VIP of the group on this node's segment? Else this node may
     /// be on another one, and knows nothing.
     can_hear: bool,
+    /// Or is the holder's host heard there?
+    is_near: bool,
 }
 
 /// What is so of a group now.
-pub(super) struct Now<F> {
+pub(super) struct Now<F, N> {
     /// Does this node hold it?
     pub(super) is_here: bool,
+    /// The node that does, as far as is known.
+    pub(super) holder: Option<u8>,
     /// How many VIPs it has.
     pub(super) vips: usize,
     /// What is known of a VIP, by its place.
     pub(super) heard: F,
+    /// Does this node hear the holder's host on the segment of a VIP, by its place?
+    pub(super) is_near: N,
 }
 
 impl Questions {
@@ -74,10 +82,10 @@ impl Questions {
 
     /// Looks after the groups for which it is time: `at` tells what is so of one. Returns
     /// those that were looked after, each with the VIP to ask for now, by its place.
-    pub(super) fn turn<F: Fn(usize) -> Option<Heard>>(
+    pub(super) fn turn<F: Fn(usize) -> Option<Heard>, N: Fn(usize) -> bool>(
         &mut self,
         now: BootNs,
-        at: impl Fn(GroupIndex) -> Now<F>,
+        at: impl Fn(GroupIndex) -> Now<F, N>,
     ) -> Vec<(GroupIndex, Option<usize>)> {
         let count = u32::try_from(self.groups.len()).unwrap_or(u32::MAX);
         let round = ROUND_PER_GROUP.saturating_mul(count).max(ROUND);
@@ -100,14 +108,19 @@ impl Questions {
     /// known of it of any use if it is another one now.
     pub(super) fn unasked(&mut self, group: GroupIndex) {
         if let Some(state) = self.groups.get_mut(&group) {
-            (state.asked, state.misses, state.can_hear) = (None, 0, false);
+            (state.asked, state.misses, state.can_hear, state.is_near) = (None, 0, false, false);
         }
+    }
+
+    /// The holder that this group's silence is about.
+    pub(super) fn asked_of(&self, group: GroupIndex) -> Option<u8> {
+        self.groups.get(&group)?.holder
     }
 
     /// A VIP of the group that nobody answers for, by its place.
     pub(super) fn unheard(&self, group: GroupIndex) -> Option<usize> {
         let state = self.groups.get(&group)?;
-        let can_hear = state.can_hear || mutant::is(Mutant::DeafAlarms);
+        let can_hear = state.can_hear || state.is_near || mutant::is(Mutant::DeafAlarms);
         let misses = if mutant::is(Mutant::AlarmsEarly) { 1 } else { MISSES };
         (can_hear && state.misses >= misses).then_some(state.missed)
     }
@@ -115,20 +128,25 @@ impl Questions {
 
 impl State {
     /// Returns the VIP to ask for now, and sets when to look again.
-    fn turn<F: Fn(usize) -> Option<Heard>>(
+    fn turn<F: Fn(usize) -> Option<Heard>, N: Fn(usize) -> bool>(
         &mut self,
         now: BootNs,
         round: Duration,
         has_room: bool,
-        group: &Now<F>,
+        group: &Now<F, N>,
     ) -> Option<usize> {
         if group.is_here || group.vips == 0 {
             *self = Self { next: self.next, look: now.plus(round), ..Self::default() };
             return None;
         }
+        if self.holder != group.holder && !mutant::is(Mutant::SilenceInherited) {
+            // Its predecessor's silence is none of its own.
+            (self.holder, self.asked, self.misses) = (group.holder, None, 0);
+        }
         if let Some((vip, at)) = self.asked {
             let heard = if vip < group.vips { (group.heard)(vip) } else { None };
             self.can_hear |= heard.is_some_and(|heard| heard.claimed_ns > 0);
+            self.is_near = vip < group.vips && (group.is_near)(vip);
             if heard.is_some_and(|heard| heard.answered_ns >= at.0) {
                 (self.asked, self.misses, self.look) = (None, 0, at.plus(round));
             } else if now.since(at) < PATIENCE {
@@ -165,6 +183,9 @@ mod tests {
         answers: bool,
         claims: bool,
         is_here: bool,
+        holder: u8,
+        /// Is the holder's host heard?
+        is_near: bool,
         /// So many questions are lost on the way.
         lost: usize,
         answered: BTreeMap<usize, u64>,
@@ -183,6 +204,8 @@ mod tests {
                 answers: true,
                 claims: true,
                 is_here: false,
+                holder: 1,
+                is_near: false,
                 lost: 0,
                 answered: BTreeMap::new(),
                 asked: Vec::new(),
@@ -194,11 +217,18 @@ mod tests {
             let (begin, mut first) = (self.now, None);
             while self.now.since(begin) < time {
                 let (answered, claims, is_here) = (&self.answered, self.claims, self.is_here);
+                let (holder, is_near) = (self.holder, self.is_near);
                 let heard = |vip: usize| {
                     let answered_ns = answered.get(&vip).copied().unwrap_or(0);
                     Some(Heard { answered_ns, claimed_ns: u64::from(claims), ..Heard::default() })
                 };
-                let asked = self.questions.turn(self.now, |_| Now { is_here, vips: 3, heard });
+                let asked = self.questions.turn(self.now, |_| Now {
+                    is_here,
+                    holder: Some(holder),
+                    vips: 3,
+                    heard,
+                    is_near: |_| is_near,
+                });
                 for vip in asked.into_iter().filter_map(|(_, vip)| vip) {
                     self.asked.push(vip);
                     let is_lost = self.lost > 0;
@@ -272,13 +302,40 @@ mod tests {
     }
 
     #[test]
+    fn who_hears_the_holders_host_could_hear_its_answers() {
+        let mut segment = Segment { answers: false, claims: false, is_near: true, ..Segment::new() };
+        assert!(segment.run(Duration::from_secs(3)).1, "though nobody has ever claimed it there");
+        segment.is_near = false;
+        assert!(!segment.run(Duration::from_secs(3)).1, "its host is away");
+    }
+
+    #[test]
+    fn a_holders_silence_is_not_its_successors() {
+        let mut segment = Segment::new();
+        segment.run(Duration::from_secs(5));
+        segment.answers = false;
+        assert!(segment.run(Duration::from_secs(3)).1);
+        (segment.holder, segment.answers) = (2, true);
+        assert_eq!(segment.questions.asked_of(GROUP), Some(1), "until it is asked");
+        segment.run(ROUND);
+        assert_eq!(segment.questions.asked_of(GROUP), Some(2));
+        assert_eq!(segment.run(Duration::from_secs(3)), (None, false));
+    }
+
+    #[test]
     fn no_number_of_groups_makes_a_storm() {
         let (mut questions, mut asked, mut looked) = (Questions::default(), 0, 0);
         questions.keep(&(0..10_000).map(GroupIndex).collect());
         let mut now = BootNs(1_000_000_000_000);
         for _ in 0..400 {
             let heard = |_| Some(Heard { answered_ns: u64::MAX, claimed_ns: 1, ..Heard::default() });
-            let turn = questions.turn(now, |_| Now { is_here: false, vips: 2, heard });
+            let turn = questions.turn(now, |_| Now {
+                is_here: false,
+                holder: None,
+                vips: 2,
+                heard,
+                is_near: |_| false,
+            });
             looked += turn.len();
             asked += turn.iter().filter(|(_, vip)| vip.is_some()).count();
             now = now.plus(TICK);

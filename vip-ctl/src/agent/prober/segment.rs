@@ -185,6 +185,18 @@ impl Segment {
         heard.flat_map(|((node, _), test)| test.via.iter().map(|by| (*by, *node, test.mac)))
     }
 
+    /// The peers that have said something of this interface of late: they are on its segment.
+    pub(super) fn on_segment(&self, own: IpAddr, now: BootNs) -> impl Iterator<Item = NodeId> {
+        let votes = self.votes.get(&own).into_iter().flatten();
+        votes.filter(move |(_, (_, said))| now.since(*said) <= SAID).map(|(peer, _)| *peer)
+    }
+
+    /// The nodes whose hosts answer, each with an interface that hears them.
+    pub(super) fn hosts(&self, now: BootNs) -> BTreeSet<(u32, NodeId)> {
+        let heard = self.tests.iter().filter(|(_, test)| test.arrives(now).is_some());
+        heard.flat_map(|((node, _), test)| test.by.iter().map(|by| (*by, *node))).collect()
+    }
+
     /// Do the test answers of this peer arrive, in the subnet of that interface? Another
     /// network says nothing of this one.
     fn hears(&self, peer: NodeId, own: Own, now: BootNs) -> bool {

@@ -11,22 +11,25 @@ use std::{
 
 use tracing::{info, warn};
 use vip_common::{
-    BootNs, IfaceConfig,
+    BootNs, GroupIndex, IfaceConfig,
     layout::{Hops, mac_word},
 };
 
-use super::segment::{Own, Question, Segment};
+use super::{
+    segment::{Own, Question, Segment},
+    unheard::{Silence, Unheard},
+};
 use crate::{
     agent::{
         checks::{Board, Hearing},
         judge::PROOF_MAX,
-        messages::{Ask, Asker, Heard, Silent},
+        messages::{Ask, Asker, Heard, PeerWord, Silent},
     },
     announce::{arp::Announcer, ear::Ear},
     clock,
     config::SelfTest,
     dataplane::attach,
-    engine::{NodeId, PathEnd, Paths},
+    engine::{NodeId, PathEnd},
     host::is_on_link,
 };
 
@@ -39,10 +42,10 @@ pub struct Links {
     /// To the lease loop, which speaks with the peers.
     pub asker: Asker,
     /// What it has heard of them.
-    pub inbox: Receiver<(NodeId, Paths)>,
+    pub inbox: Receiver<PeerWord>,
     /// To the judge.
     pub judge: Sender<Heard>,
-    /// The nodes' names.
+    /// The other nodes' names.
     pub nodes: BTreeMap<NodeId, String>,
     /// What follows from silence.
     pub self_test: SelfTest,
@@ -62,12 +65,25 @@ pub(super) struct Ways {
     /// What the judge and the board were told of each interface; `None` until peers have
     /// said something of each, or should have.
     told: Option<BTreeMap<String, Hearing>>,
+    /// What peers say of VIPs that this node holds.
+    unheard: Unheard,
+    /// What the judge was told of that.
+    mute: BTreeMap<String, String>,
 }
 
 impl Ways {
     pub(super) fn open(links: Links) -> io::Result<Self> {
         let ear = if links.self_test == SelfTest::Off { None } else { Some(Ear::open()?) };
-        Ok(Self { segment: Segment::default(), ear, links, begin: clock::now(), missed: None, told: None })
+        Ok(Self {
+            segment: Segment::default(),
+            ear,
+            links,
+            begin: clock::now(),
+            missed: None,
+            told: None,
+            unheard: Unheard::default(),
+            mute: BTreeMap::new(),
+        })
     }
 
     /// Takes what has come in, and asks what is due; false once the lease loop has ended.
@@ -82,7 +98,8 @@ impl Ways {
         let own: BTreeSet<_> = ends.values().map(|end| end.address.into()).collect();
         loop {
             match self.links.inbox.try_recv() {
-                Ok((from, paths)) => self.segment.hear(from, &paths, &own, now),
+                Ok(PeerWord::Paths(from, paths)) => self.segment.hear(from, &paths, &own, now),
+                Ok(PeerWord::Unheard(by, vip)) => self.unheard.hear(by, vip, now),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return false,
             }
@@ -112,6 +129,51 @@ impl Ways {
             self.tell(heard, board);
         }
         true
+    }
+
+    /// The nodes whose hosts answer, each with the index of an interface that hears them.
+    pub(super) fn hosts(&self, now: BootNs) -> BTreeSet<(u32, NodeId)> {
+        self.segment.hosts(now)
+    }
+
+    /// Tells the holders that nobody answers for these VIPs.
+    pub(super) fn complain(&self, vips: Vec<(GroupIndex, IpAddr)>) {
+        if self.ear.is_some() && !vips.is_empty() {
+            // The lease loop ends only with the process.
+            let _ = self.links.asker.ask(Ask::Unheard(vips));
+        }
+    }
+
+    /// Judges what peers say of VIPs that this node holds: `here` names the group of a VIP if
+    /// it is one of those, and `homes` are this node's addresses where the VIP is announced.
+    pub(super) fn judge_complaints<'a>(
+        &mut self,
+        now: BootNs,
+        here: impl Fn(IpAddr) -> Option<&'a str>,
+        is_here: impl Fn(&str) -> bool,
+        homes: impl Fn(IpAddr) -> Vec<IpAddr>,
+    ) {
+        let (segment, nodes) = (&self.segment, &self.links.nodes);
+        let near = |vip| match homes(vip) {
+            // Without an address there, nobody can tell who could hear it.
+            homes if homes.is_empty() => nodes.keys().copied().collect(),
+            homes => homes.into_iter().flat_map(|own| segment.on_segment(own, now)).collect(),
+        };
+        self.unheard.turn(now, here, near);
+        let groups = self.unheard.groups(now, is_here);
+        let mute: BTreeMap<_, _> =
+            groups.into_iter().map(|(name, of)| (name.to_owned(), mute(of, &self.links.nodes))).collect();
+        if mute == self.mute {
+            return;
+        }
+        for (group, why) in mute.iter().filter(|(group, _)| !self.mute.contains_key(*group)) {
+            warn!(group, "{why}");
+        }
+        if self.links.self_test == SelfTest::Release {
+            // The judge ends only with the process.
+            let _ = self.links.judge.send(Heard::Mute(mute.clone()));
+        }
+        self.mute = mute;
     }
 
     /// Where the data plane sends frames on that are another node's: by the index of the
@@ -149,15 +211,13 @@ impl Ways {
     /// A sentence on an interface whose answers do not arrive.
     fn trouble(&self, interface: &str, peers: &[NodeId]) -> String {
         let mend = "another mode may help, or look for what drops its answers on their way";
-        let name = |peer: &NodeId| self.links.nodes.get(peer).cloned().unwrap_or_else(|| peer.0.to_string());
-        let peers: Vec<_> = peers.iter().map(name).collect();
         if peers.is_empty() {
             // Whoever says so is not heard either.
             return format!(
                 "{interface}: no node hears another's data plane there, and each hears the hosts: does the network drop answers for 169.254.0.0/16, and for the VIPs? Else {mend}"
             );
         }
-        let (peers, hear) = (peers.join(" and "), if peers.len() == 1 { "hears" } else { "hear" });
+        let (peers, hear) = hearers(peers, &self.links.nodes);
         format!("{interface}: {peers} {hear} this host and not its data plane: {mend}")
     }
 
@@ -192,6 +252,22 @@ impl Ways {
     }
 }
 
+/// Peers by name, and what they do.
+fn hearers(peers: &[NodeId], nodes: &BTreeMap<NodeId, String>) -> (String, &'static str) {
+    let name = |peer: &NodeId| nodes.get(peer).cloned().unwrap_or_else(|| peer.0.to_string());
+    let names: Vec<_> = peers.iter().map(name).collect();
+    (names.join(" and "), if peers.len() == 1 { "hears" } else { "hear" })
+}
+
+/// A sentence on a group of which peers hear nothing.
+fn mute(silence: &Silence, nodes: &BTreeMap<NodeId, String>) -> String {
+    let (peers, hear) = hearers(&silence.peers, nodes);
+    let (vip, pause) = (silence.vip, silence.pause.as_secs());
+    format!(
+        "{peers} {hear} nobody answer for {vip} while this node has it: does the network let {vip} pass from here? Another node keeps the group for {pause} s"
+    )
+}
+
 /// An interface of this node that answers, with an address of the host's own on it.
 pub(super) struct End {
     mac: [u8; 6],
@@ -202,6 +278,11 @@ pub(super) struct End {
 impl End {
     fn own(&self) -> Own {
         (self.address.into(), self.prefix)
+    }
+
+    /// The host's own address there.
+    pub(super) fn address(&self) -> IpAddr {
+        self.address.into()
     }
 
     /// Of an interface with these addresses; `None` if it answers for no VIP, or has only
