@@ -114,6 +114,8 @@ vip_lease::mutants! {
     SilentForEver = "prober-gives-a-group-up-for-ever";
     /// Frames are sent on to a node whose data plane is not heard.
     SteersUnheard = "prober-steers-to-whom-it-does-not-hear";
+    /// A cable that comes back is not noticed.
+    CableMissed = "keeper-does-not-notice-a-cable-that-comes-back";
     /// Repairs wait until the keeper has no notices any more.
     RepairsLate = "keeper-repairs-only-when-idle";
     /// The memory is only written when something else happens.

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use vip_tests::lab::ears::{Arp, Ears};
-use vip_tests::lab::{GROUP, GroupSpec, INTERFACE, Lab, LabSpec, Node, VIP, clock, find_vip_ctl, wait_until};
+use vip_tests::lab::{
+    GROUP, GroupSpec, INTERFACE, Lab, LabSpec, Nic, Node, VIP, clock, find_vip_ctl, wait_until,
+};
 use vip_tests_macros::lab_test;
 
 const LEASE: Duration = Duration::from_millis(500);
@@ -115,6 +117,38 @@ fn a_hardware_address_that_changes_is_announced_at_once() -> Result<()> {
     ensure!(took < Duration::from_secs(6), "announced after {took:?}");
     std::thread::sleep(Duration::from_millis(2_500));
     ensure!(announced()? == BTreeSet::from([mac]), "the former one is announced:\n{}", holder.log_tail());
+    Ok(())
+}
+
+#[lab_test]
+fn a_port_whose_cable_comes_back_hears_where_the_vips_are() -> Result<()> {
+    let lab = Lab::new(&LabSpec::three_nodes(LEASE, Some(find_vip_ctl()?)).on(Nic::Bridge))?;
+    for node in lab.nodes() {
+        // Nothing is announced by itself, after the first time.
+        let group = format!("name = \"{GROUP}\"\n");
+        let settings = "garp_master_refresh = \"0s\"\ngarp_master_repeat = 1\ngarp_master_delay = \"0s\"\n";
+        let text = std::fs::read_to_string(node.config_file())?;
+        node.write_config(&text.replace("[node]\n", &format!("[node]\n{settings}")))?;
+        // With a second port, a bridge keeps its carrier when the first has none.
+        node.ns().ip_batch(&format!(
+            "link add guest type veth peer name guest1\nlink set guest master {INTERFACE} up\nlink set guest1 up\n"
+        ))?;
+        ensure!(text.contains(&group), "{text}");
+    }
+    lab.start_agents(PATIENCE)?;
+    let holder = lab.wait_holder(GROUP, PATIENCE)?;
+    let ears = Ears::open(&lab.client()?.ns, INTERFACE)?;
+    let announced = || ears.hear().is_ok_and(|heard| heard.iter().any(|arp| arp.announced() == Some(VIP)));
+    // Until all is quiet.
+    std::thread::sleep(Duration::from_secs(8));
+    announced();
+    std::thread::sleep(Duration::from_secs(3));
+    ensure!(!announced(), "it is announced all the time");
+    // Shorter than anybody waits for a holder.
+    let switch = lab.switch();
+    switch.ip_batch(&format!("link set {0} down\nlink set {0} up\n", holder.name()))?;
+    ensure!(wait_until(clock::now().plus(PATIENCE), announced), "nobody says where it is");
+    ensure!(lab.wait_holder(GROUP, PATIENCE)?.name() == holder.name(), "it has moved");
     Ok(())
 }
 

@@ -339,6 +339,7 @@ fn start_rest(leasing: Leasing, paths: &Paths) -> Result<Agent, AgentError> {
             table,
             under_way: None,
             postponed: Vec::new(),
+            carriers: keeper::carriers::Carriers::default(),
             chronicle: Chronicle::new(people.events.clone(), people.hooks.clone()),
             stray: None,
             is_deaf: false,

@@ -117,6 +117,8 @@ pub struct Interface {
     pub up: bool,
     /// The other end of the wire is there.
     pub carrier: bool,
+    /// How many times that has come.
+    pub carrier_ups: u32,
     /// True for `lo`.
     pub loopback: bool,
     /// What it is if the kernel makes it, such as `bond`, `vlan` or `veth`; `None` for
@@ -519,6 +521,8 @@ fn interface(link: &netlink_packet_route::link::LinkMessage) -> Interface {
             interface.mac = address.as_slice().try_into().ok();
         } else if let LinkAttribute::Controller(index) = attribute {
             interface.controller = Some(*index);
+        } else if let LinkAttribute::CarrierUpCount(count) = attribute {
+            interface.carrier_ups = *count;
         } else if let LinkAttribute::Link(index) = attribute {
             interface.below = Some(*index);
         } else if let LinkAttribute::LinkInfo(info) = attribute {

@@ -38,6 +38,10 @@ impl Tell for Loop {
     fn announce(&self, _: Label) -> bool {
         true
     }
+
+    fn announce_all(&self) -> bool {
+        true
+    }
 }
 
 /// The interfaces of an invented host, with a count of the questions.

@@ -5,6 +5,7 @@
 //! this work holds it up.
 
 mod batch;
+pub mod carriers;
 pub mod chronicle;
 pub mod pins;
 mod places;
@@ -23,7 +24,7 @@ use vip_common::BootNs;
 use vip_lease::{LeaseNotice, table::Table, transport::Rejected};
 
 use self::places::Places;
-use self::{chronicle::Chronicle, pins::Pins, reload::UnderWay};
+use self::{carriers::Carriers, chronicle::Chronicle, pins::Pins, reload::UnderWay};
 use super::{
     checks::Applier,
     judge::{Handle, HostLinks},
@@ -90,6 +91,8 @@ pub struct Keeper<T> {
     pub stray: Option<(IpAddr, String)>,
     /// Does an interface not let in a virtual MAC?
     pub is_deaf: bool,
+    /// Which interfaces have a carrier.
+    pub carriers: Carriers,
 }
 
 /// Local clients' routes that are still to be set.
@@ -310,10 +313,20 @@ impl<T: Tell> Keeper<T> {
         {
             self.pins.look();
         }
+        if let Watched::Link(link) = &watched
+            && self.carriers.comes_back(link, &self.setup.interfaces)
+        {
+            // The lease loop ends only with the process.
+            let _ = self.lease_loop.announce_all();
+        }
         match watched {
             Watched::Link(link) if self.setup.interfaces.contains(&link.name) => self.look(),
             Watched::Missed => self.look(),
-            Watched::Gone(_) | Watched::Disturbed => self.forget_ways(),
+            Watched::Gone(index) => {
+                self.carriers.forget(index);
+                self.forget_ways();
+            }
+            Watched::Disturbed => self.forget_ways(),
             // The repair that follows puts routes back.
             Watched::Link(_) | Watched::RouteGone(_) | Watched::Neighbour => {}
         }
@@ -334,6 +347,7 @@ impl<T: Tell> Keeper<T> {
             Ok(present) => present,
             Err(e) => return error!("{e}"),
         };
+        present.values().for_each(|link| self.carriers.learn(link));
         let ours = || present.values().filter(|link| self.setup.interfaces.contains(&link.name));
         if let Some(link) = ours().find(|link| !runs(&self.paths, link)) {
             return self.come_back(&link.name);

@@ -1,6 +1,6 @@
 //! Requests of other threads, done on the loop's own thread.
 
-use vip_lease::{Counts, Snapshot};
+use vip_lease::{Counts, Io as _, Snapshot};
 
 use super::{Ask, Running, mail::make_room};
 
@@ -24,6 +24,7 @@ impl Running {
                 });
             }
             Ask::Announce(label) => self.core.announce_again(label),
+            Ask::AnnounceAll => self.core.io.announce_all(),
             Ask::Status(reply) => {
                 let _ = reply.send(self.snapshot());
             }

@@ -24,6 +24,8 @@ pub enum Ask {
     Regroup(Box<Regroup>),
     /// Announce a group again, if it is here: it has new VIPs.
     Announce(Label),
+    /// Announce every group that is here again: hosts on the network may have missed something.
+    AnnounceAll,
     /// Send what the engine knows.
     Status(oneshot::Sender<Snapshot>),
     /// This ceiling is on disk.
@@ -106,5 +108,9 @@ impl Tell for Asker {
 
     fn announce(&self, label: Label) -> bool {
         self.ask(Ask::Announce(label))
+    }
+
+    fn announce_all(&self) -> bool {
+        self.ask(Ask::AnnounceAll)
     }
 }

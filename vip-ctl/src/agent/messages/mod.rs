@@ -107,6 +107,8 @@ pub trait Tell {
     fn ceiling(&self, ceiling: Epoch) -> bool;
     /// Announce the group with this label; false if nobody listens any more.
     fn announce(&self, label: Label) -> bool;
+    /// Announce every group that is here; false if nobody listens any more.
+    fn announce_all(&self) -> bool;
 }
 
 /// An order to the announcer.
