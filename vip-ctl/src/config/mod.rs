@@ -26,7 +26,7 @@ use self::text::files::File;
 pub use self::{
     sections::{
         api::{Api, Tls},
-        garp::{Garp, INTERVAL_MAX},
+        garp::{Garp, INTERVAL_MAX, REFRESH_MIN, REPEAT_MAX},
         group::prefix_of,
         health::{Check, CheckKind, Health, Url, WhenAllFail},
         hooks::{self, Hooks},

@@ -6,6 +6,7 @@
 //! Nothing here touches a file: text comes in, text and notes go out.
 
 mod command;
+mod garp;
 mod group;
 mod out;
 mod read;

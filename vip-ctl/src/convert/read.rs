@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     Notes,
     command::{Command, User, other_user},
+    garp::Garp,
     tree::{self, Entry},
 };
 
@@ -20,8 +21,8 @@ pub(super) struct Lined<T> {
 pub(super) struct Old {
     pub(super) router_id: Option<Lined<String>>,
     pub(super) startup_delay: Option<Lined<f64>>,
-    /// Seconds between two gratuitous ARPs.
-    pub(super) garp_interval: Option<Lined<f64>>,
+    /// How VIPs are announced, where an instance does not say so.
+    pub(super) garp: Garp,
     /// The interface of addresses that name none.
     pub(super) default_interface: Option<String>,
     /// Does the file name the user for scripts?
@@ -53,6 +54,8 @@ pub(super) struct Instance {
     /// The VIPs' MAC moves with them, as this line says.
     pub(super) use_vmac: Option<usize>,
     pub(super) router_id: Option<u32>,
+    /// How its VIPs are announced.
+    pub(super) garp: Garp,
     pub(super) common: Common,
 }
 
@@ -136,10 +139,7 @@ const NEEDLESS: &[&str] = &[
     "garp_lower_prio_delay",
     "garp_lower_prio_repeat",
     "garp_extra_if",
-    "garp_master_delay",
-    "garp_master_refresh",
     "garp_master_refresh_repeat",
-    "garp_master_repeat",
     "higher_prio_send_advert",
     "kernel_rx_buf_size",
     "linkbeat_use_polling",
@@ -249,7 +249,6 @@ fn global(entry: &Entry, old: &mut Old, notes: &mut Notes) {
     for entry in entry.entries() {
         match entry.key() {
             "router_id" => old.router_id = lined(entry),
-            "vrrp_garp_interval" => old.garp_interval = seconds(entry, notes),
             "vrrp_startup_delay" => old.startup_delay = seconds(entry, notes),
             "vrrp_delay_after_boot" => notes.lost(
                 entry.line,
@@ -286,6 +285,7 @@ fn global(entry: &Entry, old: &mut Old, notes: &mut Notes) {
             | "enable_traps" | "enable_dbus" => {
                 notes.lost(entry.line, format!("{}: use `vip-ctl metrics` or the agent's HTTP API", entry.key()));
             }
+            key if key.strip_prefix("vrrp_").is_some_and(|key| old.garp.read(key, entry, notes)) => {}
             // About VRRP's packets and keepalived's own processes.
             key if key.starts_with("vrrp_") || key.starts_with("checker_") || key.starts_with("bfd_") => {}
             "process_names" | "lvs_sync_daemon" | "lvs_flush" | "use_pid_dir"
@@ -321,6 +321,7 @@ fn instance(entry: &Entry, notes: &mut Notes) -> Instance {
             "use_vmac" | "use_vmac_addr" => instance.use_vmac = Some(entry.line),
             "virtual_router_id" => instance.router_id = number(entry, notes).map(|id| id.value),
             _ if common(entry, &mut instance.common, notes) => {}
+            key if instance.garp.read(key, entry, notes) => {}
             key => other(key, entry, notes),
         }
     }
@@ -465,7 +466,7 @@ fn script(entry: &Entry, notes: &mut Notes) -> Script {
     script
 }
 
-fn number(entry: &Entry, notes: &mut Notes) -> Option<Lined<u32>> {
+pub(super) fn number(entry: &Entry, notes: &mut Notes) -> Option<Lined<u32>> {
     let number = entry.value().and_then(|value| value.parse().ok());
     if number.is_none() {
         notes.lost(entry.line, format!("{} {} is no number", entry.key(), entry.rest()));
@@ -473,7 +474,7 @@ fn number(entry: &Entry, notes: &mut Notes) -> Option<Lined<u32>> {
     number.map(|value| Lined { line: entry.line, value })
 }
 
-fn seconds(entry: &Entry, notes: &mut Notes) -> Option<Lined<f64>> {
+pub(super) fn seconds(entry: &Entry, notes: &mut Notes) -> Option<Lined<f64>> {
     let seconds =
         entry.value().and_then(|value| value.parse().ok()).filter(|s: &f64| s.is_finite() && *s >= 0.0);
     if seconds.is_none() {

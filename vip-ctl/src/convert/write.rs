@@ -4,12 +4,12 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use super::{
-    BLANK, ConvertError, Notes, UNKNOWN_INTERFACE,
+    BLANK, ConvertError, Notes, UNKNOWN_INTERFACE, garp,
     group::{self, Group},
     out::{Out, PORT, array, blank_address, quoted, stand_in},
     read::{Instance, Lined, Old},
 };
-use crate::config::{DELAY_MAX, INTERVAL_MAX, LEASE_DEFAULT, NAME_LEN_MAX};
+use crate::config::{DELAY_MAX, LEASE_DEFAULT, NAME_LEN_MAX};
 
 /// The shortest lease that a conversion chooses.
 const LEASE_SHORT: Duration = Duration::from_millis(50);
@@ -111,10 +111,7 @@ fn this_node(out: &mut Out, old: &Old, groups: &[Group<'_>], me: &str, notes: &m
         let text = time(delay_of("vrrp_startup_delay", delay, DELAY_MAX, notes));
         out.say(delay.line, format!("startup_delay = {text}"));
     }
-    if let Some(interval) = old.garp_interval.as_ref().filter(|interval| interval.value > 0.0) {
-        let text = time(delay_of("vrrp_garp_interval", interval, INTERVAL_MAX, notes));
-        out.say(interval.line, format!("garp_interval = {text}"));
-    }
+    garp::write(out, old, notes);
     interfaces
 }
 

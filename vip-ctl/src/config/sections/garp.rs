@@ -6,11 +6,11 @@ use super::delay_of;
 use crate::config::text::{report::Report, section::Section};
 
 /// The most sets of announcements after the first that can be configured.
-const REPEAT_MAX: u32 = 100;
+pub const REPEAT_MAX: u32 = 100;
 /// The longest pause between two frames that can be configured.
 pub const INTERVAL_MAX: Duration = Duration::from_secs(1);
 /// The shortest refresh that can be configured.
-const REFRESH_MIN: Duration = Duration::from_millis(100);
+pub const REFRESH_MIN: Duration = Duration::from_millis(100);
 
 /// When gratuitous ARP is sent for the VIPs of a group that is here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
