@@ -20,7 +20,8 @@ impl Carriers {
     pub(super) fn comes_back(&mut self, link: &Interface, ours: &[String]) -> bool {
         let before = self.0.insert(link.index, link.carrier_ups);
         let is_back = before.is_some_and(|before| before != link.carrier_ups);
-        if !is_back || !(link.up && link.carrier) || mutant::is(Mutant::CableMissed) {
+        let has_carrier = link.up && link.carrier;
+        if !(is_back && has_carrier) || mutant::is(Mutant::CableMissed) {
             return false;
         }
         let controller = || attach::name_of(link.controller?);
