@@ -22,6 +22,7 @@ mod local_clients;
 mod modes;
 mod monitor;
 mod nics;
+mod noticed;
 mod operate;
 mod other_layout;
 mod package;
