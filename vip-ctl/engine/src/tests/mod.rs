@@ -33,6 +33,8 @@ pub(super) fn chosen_mutant() -> Option<Mutant> {
 
 pub(super) const ACCEPT: Duration = Duration::from_millis(200);
 pub(super) const HOLD: Duration = Duration::from_millis(160);
+/// More steps than anything takes at one time.
+const STEPS_MAX: u32 = 20_000;
 /// How long a packet takes, one way.
 pub(super) const DELAY: Duration = Duration::from_micros(100);
 pub(super) const DB: GroupId = GroupId(0);
@@ -61,6 +63,8 @@ pub(super) struct Cluster {
     pub two_may_hold: bool,
     in_flight: BTreeMap<(BootNs, u64), (NodeId, NodeId, Packet)>,
     numbered: u64,
+    /// Steps since time has passed.
+    steps: u32,
 }
 
 impl Cluster {
@@ -86,6 +90,7 @@ impl Cluster {
             two_may_hold: false,
             in_flight: BTreeMap::new(),
             numbered: 0,
+            steps: 0,
             config,
         };
         for node in cluster.config.members() {
@@ -171,12 +176,20 @@ impl Cluster {
     pub fn run(&mut self, how_long: Duration) {
         let end = self.now.plus(how_long);
         while let Some(at) = self.next_event().filter(|&at| at <= end) {
-            self.now = self.now.max(at);
+            self.go_to(at);
             self.step();
             self.check();
         }
         self.now = end;
         self.check();
+    }
+
+    /// Lets the time pass that there is until then. An engine that has something to do at
+    /// once, time and again, hangs.
+    fn go_to(&mut self, at: BootNs) {
+        self.steps = if at > self.now { 0 } else { self.steps + 1 };
+        assert!(self.steps < STEPS_MAX, "it hangs");
+        self.now = self.now.max(at);
     }
 
     fn next_event(&self) -> Option<BootNs> {
@@ -206,7 +219,7 @@ impl Cluster {
         let (begin, end) = (self.now, self.now.plus(how_long));
         while !until(self) {
             let at = self.next_event().filter(|&at| at <= end)?;
-            self.now = self.now.max(at);
+            self.go_to(at);
             self.step();
             self.check();
         }
