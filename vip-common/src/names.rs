@@ -76,6 +76,11 @@ pub const PROG_LOCAL_IN: &str = "vip_local_in";
 /// Program: the same gate behind NAT, on netfilter's hook for what leaves: towards a
 /// container, or to another address of this host.
 pub const PROG_TRANSLATED: &str = "vip_translated";
+/// Program: the gate at IP level where the kernel has no netfilter programs, for a rule of
+/// nftables.
+pub const PROG_LOCAL_IN_NFT: &str = "vip_in_nft";
+/// Program: the same behind NAT.
+pub const PROG_TRANSLATED_NFT: &str = "vip_nat_nft";
 /// Program: tells the kernel's CLOCK_BOOTTIME through a test run.
 pub const PROG_CLOCK: &str = "vip_clock";
 

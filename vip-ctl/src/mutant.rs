@@ -62,6 +62,8 @@ vip_lease::mutants! {
     KeepsInTrouble = "eligibility-keeps-what-it-cannot-serve";
     /// The judge does not notice that the gate at IP level is gone.
     LocalInUnwatched = "judge-does-not-miss-the-gate-at-ip-level";
+    /// A rule of the gate at IP level counts also behind another one, and in a table that sleeps.
+    AnyRuleGuards = "gate-at-ip-level-behind-any-rule";
     /// Announcements of a virtual MAC do not say whose they are.
     Unmarked = "announcer-does-not-mark-a-virtual-mac";
     /// A virtual MAC is put where nobody could receive what is for it.

@@ -211,12 +211,26 @@ struct HookState {
 /// # Errors
 /// When the kernel refuses the program or the frame.
 pub fn run_netfilter(program: BorrowedFd<'_>, frame: &[u8]) -> Result<u32> {
-    /// `bpf(BPF_PROG_TEST_RUN, …)`, of linux/bpf.h.
-    const BPF_PROG_TEST_RUN: libc::c_long = 10;
     /// `NF_INET_LOCAL_IN` and `NFPROTO_IPV4`, of linux/netfilter.h.
     const LOCAL_IN: HookState = HookState { hook: 1, pf: 2, pad: [0; 6], zero: [0; 5] };
 
-    let context = LOCAL_IN;
+    let (context, ctx_size_in) = (LOCAL_IN, u32::try_from(size_of::<HookState>())?);
+    test_run(program, frame, (&raw const context as u64, ctx_size_in)).context("running a netfilter program")
+}
+
+/// Runs a socket filter over an Ethernet frame, of which it sees what is behind the
+/// header, as a rule of nftables has it. Returns what the program does.
+///
+/// # Errors
+/// When the kernel refuses the program or the frame.
+pub fn run_socket_filter(program: BorrowedFd<'_>, frame: &[u8]) -> Result<u32> {
+    test_run(program, frame, (0, 0)).context("running a socket filter")
+}
+
+fn test_run(program: BorrowedFd<'_>, frame: &[u8], (ctx_in, ctx_size_in): (u64, u32)) -> Result<u32> {
+    /// `bpf(BPF_PROG_TEST_RUN, …)`, of linux/bpf.h.
+    const BPF_PROG_TEST_RUN: libc::c_long = 10;
+
     let attr = TestRun {
         prog_fd: u32::try_from(program.as_raw_fd())?,
         retval: u32::MAX,
@@ -226,15 +240,15 @@ pub fn run_netfilter(program: BorrowedFd<'_>, frame: &[u8]) -> Result<u32> {
         data_out: 0,
         repeat: 1,
         duration: 0,
-        ctx_size_in: u32::try_from(size_of::<HookState>())?,
+        ctx_size_in,
         ctx_size_out: 0,
-        ctx_in: &raw const context as u64,
+        ctx_in,
         ctx_out: 0,
     };
     let attr = std::cell::UnsafeCell::new(attr);
     // SAFETY: the attributes are those of the command, and what they point to lives until
     // the call returns; the kernel writes its answer into them.
-    unsafe { bpf(BPF_PROG_TEST_RUN, &attr) }.context("running a netfilter program")?;
+    unsafe { bpf(BPF_PROG_TEST_RUN, &attr) }?;
     Ok(attr.into_inner().retval)
 }
 

@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use aya::programs::{
-    SchedClassifier, TestRun, TestRunOptions, Xdp,
+    ProgramInfo, SchedClassifier, TestRun, TestRunOptions, Xdp,
     links::{FdLink, PinnedLink},
     loaded_programs,
 };
@@ -44,7 +44,7 @@ use vip_ctl::{
         observe::Events,
     },
 };
-use vip_tests::lab::{skip, wire::run_netfilter};
+use vip_tests::lab::wire::{run_netfilter, run_socket_filter};
 use vip_tests_macros::lab_test;
 
 use self::frames::{arp, datagram, ethernet, ipv4};
@@ -184,10 +184,11 @@ impl Bench {
     }
 
     /// Runs the gate at IP level, which is attached in a namespace of its own until the
-    /// pins go.
-    fn netfilter(&mut self, frame: &[u8]) -> Result<u32> {
-        let pin = bpffs::links_dir(&self.dir).join(names::PROG_LOCAL_IN);
-        if !pin.exists() {
+    /// pins go; the verdict is in netfilter's words.
+    fn gate_at_ip_level(&mut self, frame: &[u8]) -> Result<u32> {
+        let pin = |program| bpffs::links_dir(&self.dir).join(program);
+        let (link, asked) = (pin(names::PROG_LOCAL_IN), pin(names::PROG_LOCAL_IN_NFT));
+        if !link.exists() && !asked.exists() {
             let (ebpf, dir) = (&self.loaded.ebpf, &self.dir);
             let attached = std::thread::scope(|scope| {
                 let inside = scope.spawn(|| {
@@ -198,7 +199,12 @@ impl Bench {
             })?;
             ensure!(attached == LocalIn::Attached, "{attached:?}");
         }
-        let id = FdLink::from(PinnedLink::from_pin(pin)?).info()?.program_id();
+        if !link.exists() {
+            let program = ProgramInfo::from_pin(asked)?;
+            let drops = run_socket_filter(program.fd()?.as_fd(), frame)? != 0;
+            return Ok(if drops { NF_DROP } else { NF_ACCEPT });
+        }
+        let id = FdLink::from(PinnedLink::from_pin(link)?).info()?.program_id();
         let program = loaded_programs().filter_map(Result::ok).find(|program| program.id() == id);
         run_netfilter(program.context("the link's program")?.fd()?.as_fd(), frame)
     }
@@ -241,16 +247,6 @@ where
 
 const TAGS: [&[u16]; 4] = [&[], &[0x8100], &[0x88a8], &[0x88a8, 0x8100]];
 
-/// Does this kernel have BPF programs for netfilter, by its version?
-fn has_netfilter() -> bool {
-    let release = nix::sys::utsname::uname().map(|uname| uname.release().to_string_lossy().into_owned());
-    let mut numbers = release.as_deref().unwrap_or_default().split(['.', '-']).map(str::parse::<u32>);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= (6, 4),
-        (_, _) => true,
-    }
-}
-
 #[lab_test]
 fn every_cell_of_the_table_of_verdicts() -> Result<()> {
     for mut bench in Bench::both("table")? {
@@ -273,16 +269,13 @@ fn every_cell_of_the_table_of_verdicts() -> Result<()> {
             };
             let is = |other| program == other;
             let (is_ingress, is_netfilter) = (is(names::PROG_INGRESS), is(names::PROG_LOCAL_IN));
-            if is_netfilter && !has_netfilter() {
-                continue;
-            }
             // IP packets don't ask whose interface it is.
             bench.set_home(if class == class.elsewhere() { TEST_IFINDEX + 1 } else { ANYWHERE })?;
             for (state, fence) in STATES {
                 bench.set(state)?;
                 let ((returned, _), rose) = bench.counted(|b| match program {
                     names::PROG_INGRESS => b.way_in(&frame),
-                    names::PROG_LOCAL_IN => Ok((b.netfilter(&frame)?, Vec::new())),
+                    names::PROG_LOCAL_IN => Ok((b.gate_at_ip_level(&frame)?, Vec::new())),
                     gate => b.tc(gate, &frame),
                 })?;
                 let ruling = ruling(class, fence);

@@ -46,7 +46,7 @@ pub fn links_dir(dir: &Path) -> PathBuf {
     dir.join("links")
 }
 
-/// The pin of a program of the gate at IP level, and the name that a new link has before it
+/// The pin of a program of the gate at IP level, and the name that a new link, or program, has before it
 /// replaces the old one. They have no interface's index at their end, and are not swept
 /// away with one.
 #[must_use]
@@ -134,7 +134,9 @@ fn removed(path: &Path, result: io::Result<()>, fine: &[io::ErrorKind]) -> Resul
 /// Is this the name of one of our links: what it is, and the interface's index if it
 /// is on one?
 fn is_link(name: &str) -> bool {
-    if [names::PROG_LOCAL_IN, names::PROG_TRANSLATED].contains(&name.trim_end_matches("_new")) {
+    let gates =
+        [names::PROG_LOCAL_IN, names::PROG_TRANSLATED, names::PROG_LOCAL_IN_NFT, names::PROG_TRANSLATED_NFT];
+    if gates.contains(&name.trim_end_matches("_new")) {
         return true;
     }
     let Some((what, ifindex)) = name.trim_end_matches("_new").rsplit_once('-') else { return false };

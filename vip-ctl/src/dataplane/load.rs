@@ -74,12 +74,13 @@ pub fn try_out() -> Result<(), DataPlaneError> {
     clock_check::check(&mut into_kernel()?)
 }
 
-/// What of the gate at IP level this kernel can have.
+/// What of the gate at IP level this kernel can have, where the maps are, or would be,
+/// pinned below `dir`.
 ///
 /// # Errors
 /// The errors of [`load`].
-pub fn possible_local_in() -> Result<local_in::LocalIn, DataPlaneError> {
-    Ok(local_in::possible(&into_kernel()?))
+pub fn possible_local_in(dir: &Path) -> Result<local_in::LocalIn, DataPlaneError> {
+    Ok(local_in::possible(&into_kernel()?, dir))
 }
 
 /// The tags of this version's programs on the way in: the kernel's hashes of

@@ -1,4 +1,5 @@
-//! `bpf(2)` for what aya 0.14 does not know: netfilter programs and links, detaching a
+//! `bpf(2)` for what aya 0.14 does not know: netfilter programs and links, programs for
+//! rules of nftables, detaching a
 //! link, and the keys of a map whose values nobody knows.
 
 use std::{
@@ -19,7 +20,7 @@ use aya_obj::generated::{
         BPF_OBJ_PIN, BPF_PROG_GET_FD_BY_ID, BPF_PROG_LOAD,
     },
     bpf_insn, bpf_link_info, bpf_prog_info,
-    bpf_prog_type::BPF_PROG_TYPE_NETFILTER,
+    bpf_prog_type::{BPF_PROG_TYPE_NETFILTER, BPF_PROG_TYPE_SOCKET_FILTER},
 };
 
 /// Bytes that the verifier may write: the end of what it says tells why.
@@ -36,6 +37,15 @@ pub(super) enum NetfilterHook {
     PostRouting = 4,
 }
 
+/// What a program is loaded as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ProgramType {
+    /// For a hook of netfilter.
+    Netfilter,
+    /// For a socket, or a rule of nftables.
+    SocketFilter,
+}
+
 /// What the kernel tells of a netfilter link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LinkInfo {
@@ -45,8 +55,9 @@ pub(super) struct LinkInfo {
     pub(super) priority: i32,
 }
 
-/// Loads a netfilter program. An error comes with the last line of the verifier.
+/// Loads a program. An error comes with the last line of the verifier.
 pub(super) fn load_program(
+    kind: ProgramType,
     name: &str,
     instructions: &[bpf_insn],
     license: &CStr,
@@ -55,8 +66,13 @@ pub(super) fn load_program(
     let mut attr = zeroed();
     // SAFETY: the attributes of this command are numbers and pointers, all zero so far.
     let load = unsafe { &mut attr.__bindgen_anon_3 };
-    load.prog_type = BPF_PROG_TYPE_NETFILTER as u32;
-    load.expected_attach_type = BPF_NETFILTER as u32;
+    match kind {
+        ProgramType::Netfilter => {
+            load.prog_type = BPF_PROG_TYPE_NETFILTER as u32;
+            load.expected_attach_type = BPF_NETFILTER as u32;
+        }
+        ProgramType::SocketFilter => load.prog_type = BPF_PROG_TYPE_SOCKET_FILTER as u32,
+    }
     load.insns = instructions.as_ptr() as u64;
     load.insn_cnt = u32::try_from(instructions.len()).unwrap_or(u32::MAX);
     load.license = license.as_ptr() as u64;
@@ -163,10 +179,20 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
 
 /// The kernel's hash of a program's instructions, and the program's name.
 pub(super) fn program_tag(program: BorrowedFd<'_>) -> io::Result<([u8; 8], [libc::c_char; 16])> {
+    let info = program_info(program)?;
+    Ok((info.tag, info.name))
+}
+
+/// The kernel's number of a program, which no other one has until the next boot.
+pub(super) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
+    Ok(program_info(program)?.id)
+}
+
+fn program_info(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info> {
     // SAFETY: `bpf_prog_info` is numbers and pointers, for which zero is a value.
     let mut info: bpf_prog_info = unsafe { mem::zeroed() };
     read_info(program, &mut info)?;
-    Ok((info.tag, info.name))
+    Ok(info)
 }
 
 fn read_info<T>(object: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {

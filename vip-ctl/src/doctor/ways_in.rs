@@ -19,7 +19,9 @@ pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
     }
     strays(patient, found);
     // Whatever the kernel refuses, `programs` has told it.
-    let Ok(possible) = load::possible_local_in() else { return open_interfaces(patient, found) };
+    let Ok(possible) = load::possible_local_in(&patient.paths.bpf_dir) else {
+        return open_interfaces(patient, found);
+    };
     let guards_host = || local_in::guards_host(&patient.paths.bpf_dir).unwrap_or(false);
     let is_there = || local_in::is_attached(&patient.paths.bpf_dir).unwrap_or(false);
     match (possible, &patient.plane) {
@@ -31,7 +33,7 @@ pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
             found.ok(SUBJECT, "the kernel can have the gate at IP level, which guards every way in")
         }
         (LocalIn::Attached, Some(_)) if is_there() => match local_in::blind_to_nat() {
-            None => found.ok(SUBJECT, "the gate at IP level guards every way in"),
+            None => found.ok(SUBJECT, guarded_text(patient)),
             Some(why) => found.warning(SUBJECT, why),
         },
         (LocalIn::OpenToNat(why), None) => found.warning(SUBJECT, local_in::nat_text(&why)),
@@ -45,11 +47,22 @@ pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
         (LocalIn::Attached | LocalIn::OpenToNat(_), Some(_)) => {
             found.error(
                 SUBJECT,
-                "the gate at IP level is gone (somebody removed its pin or detached it), or was there before the kernel's record of connections and does not look behind NAT: run `vip-ctl load` again, or restart the agent",
+                "the gate at IP level is gone (somebody removed its pin, detached it or flushed its table), or was there before the kernel's record of connections and does not look behind NAT: run `vip-ctl load` again, or restart the agent",
             );
             open_interfaces(patient, found);
         }
     }
+}
+
+/// What guards every way in.
+fn guarded_text(patient: &Patient<'_>) -> String {
+    let gate = "the gate at IP level guards every way in";
+    local_in::in_table(&patient.paths.bpf_dir).map_or_else(
+        || gate.to_owned(),
+        |table| {
+            format!("{gate}, by nftables (table {table}): after `nft flush ruleset` the agent puts it back within a second")
+        },
+    )
 }
 
 /// A VIP that is an ordinary address of an interface.
