@@ -61,12 +61,11 @@ fn a_link_that_is_detached_or_loses_its_pin_is_back_within_a_second() -> Result<
         ensure!(wait_until(clock::now().plus(PATIENCE), || findings(node).is_ok_and(|now| now == well)));
         std::thread::sleep(TURN);
     }
-    for (pin, file) in [pins(node)?.swap_remove(0)] {
-        fs::remove_file(&pin)?;
-        soon(node, &format!("{} is removed", pin.display()), || {
-            fs::metadata(&pin).is_ok_and(|now| now.ino() != file)
-        })?;
-    }
+    let (pin, file) = pins(node)?.swap_remove(0);
+    fs::remove_file(&pin)?;
+    soon(node, &format!("{} is removed", pin.display()), || {
+        fs::metadata(&pin).is_ok_and(|now| now.ino() != file)
+    })?;
     ensure!(wait_until(clock::now().plus(PATIENCE), || findings(node).is_ok_and(|now| now == well)));
     Ok(())
 }
