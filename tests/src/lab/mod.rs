@@ -16,6 +16,7 @@ pub mod disk;
 pub mod ears;
 pub mod echo;
 pub mod flood;
+pub mod guest;
 pub mod http;
 pub mod killed;
 pub mod leases;

@@ -93,6 +93,8 @@ struct Probes {
     list: Mutex<Vec<Probe>>,
     /// Slots that were left out because this process stalled.
     skipped: AtomicU64,
+    /// Answers to a probe that another node has answered before.
+    doubled: AtomicU64,
 }
 
 impl Probes {
@@ -158,6 +160,12 @@ impl UdpProber {
     #[must_use]
     pub fn skipped(&self) -> u64 {
         self.probes.skipped.load(Ordering::Relaxed)
+    }
+
+    /// How many probes were answered by two nodes.
+    #[must_use]
+    pub fn doubled(&self) -> u64 {
+        self.probes.doubled.load(Ordering::Relaxed)
     }
 
     /// Who answered all of the probes sent within the last `window` up to the
@@ -243,10 +251,13 @@ fn receive_probes(socket: &UdpSocket, target: SocketAddrV4, probes: &Probes, sto
         });
         let mut list = probes.lock();
         let probe = usize::try_from(u64::from_be_bytes(*number)).ok().and_then(|n| list.get_mut(n));
-        if let Some(probe) = probe
-            && probe.answer.is_none()
-        {
-            probe.answer = Some(Answer { at, by });
+        let Some(probe) = probe else { continue };
+        match &probe.answer {
+            None => probe.answer = Some(Answer { at, by }),
+            Some(answer) if answer.by != by => {
+                probes.doubled.fetch_add(1, Ordering::Relaxed);
+            }
+            Some(_) => {}
         }
     }
 }

@@ -13,6 +13,7 @@ mod failover;
 mod fixtures;
 mod gates;
 mod gateway;
+mod guests;
 mod hooks;
 mod host;
 mod http;
