@@ -357,3 +357,83 @@ fn a_guest_that_comes_and_goes_changes_the_bridges_mac_and_costs_nobody_the_vip(
     }
     Ok(())
 }
+
+/// Names another interface in a node's configuration.
+fn name_instead(node: &Node, interface: &str) -> Result<()> {
+    let config = std::fs::read_to_string(node.config_file())?;
+    node.write_config(&config.replace(&format!("\"{INTERFACE}\""), &format!("\"{interface}\"")))
+}
+
+/// A verb's output, whether it succeeds or not.
+fn says(node: &Node, verb: &str) -> Result<String> {
+    let file = node.config_file();
+    let output = node.run(&[verb, "--config", file.to_str().context("the path is not UTF-8")?])?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Whoever names `lower` is told `sentence` by everything that reads it, and nobody who names
+/// what is on top.
+fn told_of(nic: Nic, lower: &str, sentence: &str) -> Result<()> {
+    let lab = Lab::new(&spec()?.on(nic))?;
+    let node = &lab.nodes()[0];
+    let vip = VIP.to_string();
+    for (named, is_told) in [(INTERFACE, false), (lower, true)] {
+        let load = ["load", "--iface", named, "--vip", &vip];
+        for args in [&[&load[..], &["--dry-run"]].concat()[..], &load] {
+            let said = node.succeed(args)?;
+            assert_eq!(said.contains(sentence), is_told, "{args:?}: {said}");
+        }
+        node.succeed(&["unload"])?;
+    }
+    for named in [INTERFACE, lower] {
+        lab.nodes().iter().try_for_each(|node| name_instead(node, named))?;
+        let is_told = named == lower;
+        lab.start_agents(PATIENCE)?;
+        for verb in ["check", "doctor"] {
+            let said = says(node, verb)?;
+            assert_eq!(said.contains(sentence), is_told, "{verb}: {said}");
+            // Which would contradict it.
+            ensure!(!said.contains("is in no subnet of its interface"), "{verb}: {said}");
+        }
+        assert_eq!(node.has_logged(sentence), is_told, "{}", node.log_tail());
+        // It is no reason to serve nobody.
+        let holder = lab.wait_holder(GROUP, PATIENCE)?;
+        let _echo = EchoServer::start(holder.ns(), holder.name(), AT_VIP)?;
+        assert_eq!(ask_tcp(&lab.client()?.ns, AT_VIP, PATIENCE)?, holder.name());
+        for node in lab.nodes() {
+            node.stop_agent()?;
+            node.succeed(&["unload"])?;
+        }
+    }
+    Ok(())
+}
+
+#[lab_test]
+fn a_port_that_is_named_in_place_of_its_bridge_is_told() -> Result<()> {
+    told_of(Nic::Bridge, "lower0", "lower0 is a port of the bridge eth0")?;
+    // By hand, all that look at what is loaded say so, too, and not of what is only guarded.
+    let lab = Lab::new(&spec()?)?;
+    let node = &lab.nodes()[0];
+    let sentence = "lower0 is a port of the bridge eth0";
+    let vip = VIP.to_string();
+    for (named, is_told) in [(["--iface", "lower0"], true), (["--guard", "lower0"], false)] {
+        let mut load = vec!["load", "--vip", &vip];
+        load.extend(named);
+        if !is_told {
+            load.extend(["--iface", INTERFACE]);
+        }
+        let mut said = node.succeed(&load)?;
+        assert_eq!(said.contains(sentence), is_told, "{said}");
+        for verb in ["status", "doctor"] {
+            said = String::from_utf8_lossy(&node.run(&[verb])?.stdout).into_owned();
+            assert_eq!(said.contains(sentence), is_told, "{verb}: {said}");
+        }
+        node.succeed(&["unload"])?;
+    }
+    Ok(())
+}
+
+#[lab_test("link macvlan")]
+fn an_interface_that_is_named_in_place_of_a_macvlan_on_it_is_told() -> Result<()> {
+    told_of(Nic::Macvlan, "lower0", "10.77.0.100 is in a subnet of eth0, which is on top of lower0")
+}

@@ -4,6 +4,7 @@
 //!
 //! Nothing here is on the failover path, and nothing here decides who holds.
 
+pub mod beneath;
 mod connected;
 mod let_in;
 mod local_clients;

@@ -1,6 +1,6 @@
 //! Puts the programs on this node's interfaces, each in the mode that suits it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use aya::Ebpf;
 use vip_common::IfaceConfig;
@@ -12,7 +12,7 @@ use crate::{
         attach::{self, Gate, Presence},
         load::load_under,
     },
-    host::{Host, Interface},
+    host::{Host, Interface, beneath::is_on_top},
     mode::Mode,
 };
 
@@ -179,17 +179,6 @@ impl Node {
         self.attached.push((name.to_owned(), attached));
         Ok(())
     }
-}
-
-/// Does the interface `upper` get its frames by `lower`, as a VLAN's or a bridge does?
-fn is_on_top(upper: u32, lower: u32, present: &BTreeMap<u32, Interface>) -> bool {
-    let (mut reached, mut next) = (BTreeSet::from([upper]), vec![upper]);
-    while let Some(here) = next.pop() {
-        let below = present.get(&here).and_then(|link| link.below);
-        let ports = present.values().filter(|link| link.controller == Some(here)).map(|link| link.index);
-        next.extend(below.into_iter().chain(ports).filter(|index| reached.insert(*index)));
-    }
-    upper != lower && reached.contains(&lower)
 }
 
 /// What to tell of a mode that vip-ctl had to choose.

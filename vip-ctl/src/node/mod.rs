@@ -211,6 +211,7 @@ pub fn set_up(paths: &Paths, setup: &Setup) -> Result<Node, NodeError> {
     refuse_ordinary_addresses(&host, setup)?;
     sites::refuse_unguarded(&paths.bpf_dir, setup)?;
     virtual_macs::refuse_deaf(&paths.bpf_dir, setup, &present)?;
+    let beneath = sites::beneath(&host, setup, &present)?;
     match DataPlane::open(&paths.bpf_dir) {
         Ok(plane) => {
             refuse_mixing(&plane, setup)?;
@@ -239,7 +240,7 @@ pub fn set_up(paths: &Paths, setup: &Setup) -> Result<Node, NodeError> {
         }
         return Err(e);
     }
-    node.warnings.extend(broken);
+    node.warnings.extend(broken.into_iter().chain(beneath));
     node.warn_of_ways_in(&present);
     let left_out = node.newly_left_out();
     node.warnings.extend(left_out);

@@ -69,6 +69,7 @@ pub fn of_set_up(paths: &Paths, setup: &Setup) -> Result<Vec<String>, NodeError>
             wanted.insert(*vip);
         }
     }
+    happen.extend(super::sites::beneath(&host, setup, &present)?);
     happen.extend(host.missing(&wanted, &super::ways::reach(&host, &paths.bpf_dir, &vips)?)?);
     Ok(happen)
 }

@@ -11,7 +11,8 @@ use vip_common::{
 use super::{GroupSetup, Home, NodeError, Setup};
 use crate::{
     dataplane::{Site, attach},
-    host::Subnet,
+    home::is_on,
+    host::{Host, HostError, Interface, Subnet, beneath},
 };
 
 /// The site of an entry of the map.
@@ -53,6 +54,26 @@ pub(super) fn refuse_unguarded(dir: &Path, setup: &Setup) -> Result<(), NodeErro
         Some(name) => Err(NodeError::NotGuarded { name: name.clone() }),
         None => Ok(()),
     }
+}
+
+/// What to tell of interfaces that are named in place of the one on top of them, in words.
+///
+/// # Errors
+/// If the host's addresses can't be read.
+pub(super) fn beneath(
+    host: &Host,
+    setup: &Setup,
+    present: &BTreeMap<u32, Interface>,
+) -> Result<Vec<String>, HostError> {
+    let announcing = || setup.interfaces.iter().filter(|name| !setup.silent.contains(*name));
+    let named: Vec<_> = announcing().map(String::as_str).collect();
+    let of = |group: &GroupSetup, vip: &IpAddr| {
+        let brings_its_own = group.homes.get(vip).is_some_and(|home| home.prefix.is_some());
+        let on = named.iter().copied().filter(|name| is_on(&group.homes, vip, name)).collect();
+        (!brings_its_own).then_some((*vip, on))
+    };
+    let vips = setup.groups.iter().flat_map(|group| group.vips.iter().filter_map(move |vip| of(group, vip)));
+    Ok(beneath::told(&named, &vips.collect::<Vec<_>>(), present, &host.all_addresses()?).0)
 }
 
 /// The sites of a group's VIPs.

@@ -20,7 +20,7 @@ use crate::{
         observe,
     },
     events::Tally,
-    host::{Host, HostError, stray_text},
+    host::{Host, HostError, beneath::port_text, stray_text},
 };
 
 /// One node's view of itself and of the cluster.
@@ -339,6 +339,9 @@ impl Status {
             }
             let carrier = interface.is_some_and(|i| i.up && i.carrier);
             let announces = !known.get(&ifindex).is_some_and(|iface| iface.has(IfaceConfig::SILENT));
+            if announces {
+                self.warnings.extend(interface.and_then(|link| port_text(link, &present)));
+            }
             self.interfaces.push(InterfaceStatus { name, mode, carrier, announces, heard: None });
         }
         let vips = self.groups.iter().flat_map(|group| &group.vips);
