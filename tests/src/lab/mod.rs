@@ -13,6 +13,7 @@ pub mod cards;
 pub mod cleanup;
 pub mod clock;
 pub mod disk;
+pub mod docker;
 pub mod ears;
 pub mod echo;
 pub mod flood;

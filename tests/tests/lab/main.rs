@@ -8,6 +8,7 @@ mod checks;
 mod convert;
 mod demo;
 mod disk;
+mod docker;
 mod doctor;
 mod failover;
 mod fixtures;
