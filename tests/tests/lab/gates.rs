@@ -38,14 +38,19 @@ fn on_egress(node: &Node) -> Result<Vec<String>> {
 /// What decides at tc, in the order in which it is asked: programs of tcx by their names,
 /// then filters by their names or kinds. Kernels before 6.6 have no tcx.
 pub(super) fn at_tc(node: &Node, direction: Direction) -> Result<Vec<String>> {
+    at_tc_of(node, INTERFACE, direction)
+}
+
+/// The same of any interface.
+pub(super) fn at_tc_of(node: &Node, interface: &str, direction: Direction) -> Result<Vec<String>> {
     let hook = match direction {
         Direction::In => TcAttachType::Ingress,
         Direction::Out => TcAttachType::Egress,
     };
-    let programs = node.ns().enter(|| SchedClassifier::query_tcx(INTERFACE, hook))?;
+    let programs = node.ns().enter(|| SchedClassifier::query_tcx(interface, hook))?;
     let programs = programs.map_or_else(|_| Vec::new(), |(_, programs)| programs);
     let programs = programs.iter().map(|program| program.name_as_str().unwrap_or_default().to_owned());
-    Ok(programs.chain(wire::filters(node.ns(), INTERFACE, direction)?).collect())
+    Ok(programs.chain(wire::filters(node.ns(), interface, direction)?).collect())
 }
 
 /// Has a frame from the VIP left this node? Sends one, as a service that is bound

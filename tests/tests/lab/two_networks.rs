@@ -2,7 +2,7 @@
 //! also in a subnet in which no node has an address.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,11 +10,14 @@ use vip_ctl::dataplane::DataPlane;
 use vip_tests::lab::ears::Ears;
 use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
 use vip_tests::lab::wan::Wan;
+use vip_tests::lab::wire::Direction;
 use vip_tests::lab::{
     GROUP, GroupSpec, INTERFACE, LEASE, Lab, LabSpec, Netns, Nic, Node, SERVICE_PORT, VIP, clock,
     find_vip_ctl, wait_until,
 };
 use vip_tests_macros::lab_test;
+
+use super::gates::at_tc_of;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a question may stay unanswered where no answer is expected.
@@ -269,6 +272,70 @@ fn by_hand_a_vip_has_its_interface_and_its_subnet() -> Result<()> {
     node.succeed(&["unload"])?;
     assert_eq!(routes(node)?, "");
     Ok(())
+}
+
+#[lab_test]
+fn by_hand_one_interface_is_taken_off_and_the_rest_goes_on() -> Result<()> {
+    let two = Two::new()?;
+    let node = &two.lab.nodes()[0];
+    let wan = Wan::interface(node);
+    let client = &two.lab.client()?.ns;
+    let has_carrier = || node.ns().ip("link").is_ok_and(|links| !links.contains("NO-CARRIER"));
+    ensure!(wait_until(clock::now().plus(PATIENCE), has_carrier), "a cable has no carrier");
+    let before = node.snapshot()?;
+    let (everywhere, at_home) = (VIP.to_string(), format!("{}/29@{wan}", Wan::VIP));
+    let both = ["load", "--iface", INTERFACE, "--iface", &wan, "--vip", &everywhere];
+    let interfaces = || -> Result<Vec<String>> {
+        let status: serde_json::Value = serde_json::from_str(&node.succeed(&["status", "-o", "json"])?)?;
+        let all = status["interfaces"].as_array().context("the interfaces")?;
+        Ok(all.iter().filter_map(|interface| Some(interface["name"].as_str()?.to_owned())).collect())
+    };
+    let is_off = || -> Result<()> {
+        assert_eq!(interfaces()?, [INTERFACE]);
+        for direction in [Direction::In, Direction::Out] {
+            assert_eq!(at_tc_of(node, &wan, direction)?, Vec::<String>::new(), "{direction:?}");
+            ensure!(!at_tc_of(node, INTERFACE, direction)?.is_empty(), "nothing is left at {direction:?}");
+        }
+        // The lease goes on, and with it whoever is on the other interface.
+        assert_eq!(ask_tcp(client, AT_LAN, PATIENCE)?, node.name());
+        assert_eq!(ask_udp(node.ns(), AT_LAN, PATIENCE)?, node.name());
+        for at in [AT_LAN, AT_WAN] {
+            ensure_unknown(&two.wan.client, at)?;
+        }
+        Ok(())
+    };
+    node.succeed(&both)?;
+    node.succeed(&["promote"])?;
+    two.wan.client.ip(&format!("route add {VIP} dev {INTERFACE}"))?;
+    assert_eq!(ask_udp(client, AT_LAN, PATIENCE)?, node.name());
+    assert_eq!(ask_arp(&two.wan.client, VIP)?, node.ns().mac(&wan)?);
+    two.wan.client.ip(&format!("route del {VIP} dev {INTERFACE}"))?;
+    // A VIP that is on all: the interface goes alone.
+    let off = ["unload", "--iface", &wan];
+    let would = node.succeed(&[&off[..], &["--dry-run"]].concat())?;
+    ensure!(would.contains(&format!("taken off {wan}")) && !would.contains(INTERFACE), "{would}");
+    assert_eq!(interfaces()?.len(), 2, "a dry run does nothing");
+    assert_eq!(node.succeed(&off)?, format!("taken off: {wan}\n"));
+    is_off()?;
+    // It comes back, with a VIP of its own; that one goes with it, or it can't go.
+    node.succeed(&[&both[..], &["--vip", &at_home]].concat())?;
+    assert_eq!(two.holder(None)?.name(), node.name());
+    ensure!(!node.run(&off)?.status.success(), "the VIP's one interface was taken off");
+    assert_eq!(ask_udp(&two.wan.client, AT_WAN, PATIENCE)?, node.name(), "a refusal changes nothing");
+    node.succeed(&[&off[..], &["--vip", &Wan::VIP.to_string()]].concat())?;
+    is_off()?;
+    assert_eq!(routes(node)?, "");
+    node.succeed(&["unload"])?;
+    assert_eq!(before.all_changes(&node.snapshot()?), Vec::<String>::new());
+    Ok(())
+}
+
+/// The MAC that an address has for a host, once it has asked.
+fn ask_arp(ns: &Netns, address: Ipv4Addr) -> Result<String> {
+    let _unanswered = ask_udp(ns, SocketAddrV4::new(address, SERVICE_PORT), BRIEF);
+    let entry = ns.ip(&format!("neigh show {address}"))?;
+    let mac = entry.split_whitespace().skip_while(|word| *word != "lladdr").nth(1);
+    mac.map(str::to_owned).with_context(|| format!("nobody says that it has {address}: {entry}"))
 }
 
 #[lab_test]
