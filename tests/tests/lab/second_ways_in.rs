@@ -249,6 +249,11 @@ fn a_host_that_can_not_have_the_gate_is_told_what_is_open() -> Result<()> {
     let said = blind(&["doctor"])?;
     ensure!(said.contains("the host can't have the gate at IP level"), "{said}");
     ensure!(said.contains("not guarded"), "{said}");
+    // By hand, who takes an interface off is told that it is open from then on.
+    let guarded = blind(&["load", "--iface", INTERFACE, "--guard", "docker0"])?;
+    ensure!(!guarded.contains("docker0 is up"), "{guarded}");
+    let said = blind(&["unload", "--iface", "docker0"])?;
+    ensure!(said.contains("warning: docker0 is up and not guarded") && !said.contains("eth0"), "{said}");
     // The rest works as ever.
     let _echo = EchoServer::start(node.ns(), node.name(), AT_VIP)?;
     let client = &lab.client()?.ns;

@@ -60,12 +60,15 @@ fn run_parts(args: &Args, parts: &Parts, paths: &Paths, format: Format) -> Resul
         return dry_run::tell(&parts::plan(paths, parts)?, format);
     }
     let _lock = Lock::take(paths, false)?;
-    parts::remove(paths, parts)?;
+    let warnings = parts::remove(paths, parts)?;
     let gone: Vec<_> =
         parts.vips.iter().map(IpAddr::to_string).chain(parts.interfaces.iter().cloned()).collect();
     match format {
-        Format::Json => print_json(&serde_json::json!({ "removed": gone }))?,
-        Format::Text => print(&format!("taken off: {}\n", gone.join(", "))),
+        Format::Json => print_json(&serde_json::json!({ "removed": gone, "warnings": warnings }))?,
+        Format::Text => {
+            print(&format!("taken off: {}\n", gone.join(", ")));
+            warnings.iter().for_each(|warning| print(&format!("warning: {warning}\n")));
+        }
     }
     Ok(Exit::Ok)
 }

@@ -47,12 +47,13 @@ pub fn plan(paths: &Paths, parts: &Parts) -> Result<Vec<String>, NodeError> {
     Ok(vips.chain(groups).chain(interfaces).collect())
 }
 
-/// Takes these VIPs and interfaces off this node.
+/// Takes these VIPs and interfaces off this node. Returns what a person should know, in
+/// words.
 ///
 /// # Errors
 /// [`NodeError`] if one of them is not there, belongs to an agent, or is the last interface:
 /// then nothing was changed. Or if the host or the maps can't be changed.
-pub fn remove(paths: &Paths, parts: &Parts) -> Result<(), NodeError> {
+pub fn remove(paths: &Paths, parts: &Parts) -> Result<Vec<String>, NodeError> {
     let Parting { mut node, vips, groups, interfaces } = Parting::of(paths, parts)?;
     let going: BTreeSet<_> = vips.into_keys().collect();
     // The addresses first: as long as the VIPs are in the map, the gates guard them.
@@ -66,7 +67,11 @@ pub fn remove(paths: &Paths, parts: &Parts) -> Result<(), NodeError> {
     }
     node.plane.forget_ifaces(|ifindex| interfaces.contains_key(&ifindex))?;
     // Local clients may have left by an interface that is no longer one of ours.
-    node.repair().map(drop)
+    node.repair()?;
+    let mut present = node.host.interfaces()?;
+    present.retain(|ifindex, _| interfaces.contains_key(ifindex));
+    node.warn_of_ways_in(&present);
+    Ok(node.warnings)
 }
 
 impl Node {

@@ -177,7 +177,7 @@ pub const BY_HAND: &[Row] = &[
     ("unload --vip 10.77.0.101", 0, "taken off: 10.77.0.101\n"),
     // The only group that is left needs no name.
     ("promote", 0, "group db is active on this node"),
-    ("-o json unload --vip {vip}", 0, r#"{"removed":["{vip}"]}"#),
+    ("-o json unload --vip {vip}", 0, r#"{"removed":["{vip}"],"warnings":[]}"#),
     ("unload", 0, "unloaded: no VIP is answered here any more"),
     (
         "-o json load --iface eth0 --vip {vip} --frame-log",
