@@ -32,6 +32,7 @@ mod panel;
 mod partition;
 mod real_hosts;
 mod reload;
+mod routed;
 mod second_ways_in;
 mod security;
 mod silent;
