@@ -148,37 +148,61 @@ fn a_new_holder_answers_the_wire_while_its_route_still_leads_away() -> Result<()
     let node = &lab.nodes()[0];
     be_a_router(node)?;
     let _echo = EchoServer::start(node.ns(), node.name(), AT_VIP)?;
-    node.load()?;
-    node.succeed(&["promote"])?;
-    // As it is from when the lease opens the fence until the keeper has been there.
-    node.ns().ip(&format!("route add {VIP} dev {INTERFACE} table {TABLE}"))?;
     let (client, container) = (&lab.client()?.ns, Beside::new(&lab, node, "docker0", 1)?);
     container.route_all()?;
-    for ask in [ask_tcp, ask_udp] {
-        assert_eq!(ask(client, AT_VIP, PATIENCE)?, node.name());
-        ensure!(ask(&container.ns, AT_VIP, BRIEF).is_err(), "the route is not the one that leads away");
+    let second = Beside::new(&lab, node, "second", 2)?;
+    second.route_all()?;
+    for (named, way_in) in [(INTERFACE, client), ("second", &second.ns)] {
+        node.succeed(&["load", "--iface", named, "--vip", &VIP.to_string()])?;
+        node.succeed(&["promote"])?;
+        // As it is from when the lease opens the fence until the keeper has been there.
+        node.ns().ip(&format!("route add {VIP} dev {INTERFACE} table {TABLE}"))?;
+        for ask in [ask_tcp, ask_udp] {
+            for from in [client, way_in] {
+                assert_eq!(ask(from, AT_VIP, PATIENCE)?, node.name(), "with {named}");
+            }
+            ensure!(ask(&container.ns, AT_VIP, BRIEF).is_err(), "the route is not the one that leads away");
+        }
+        node.ns().ip(&format!("route del {VIP} dev {INTERFACE} table {TABLE}"))?;
     }
     Ok(())
 }
 
 #[lab_test]
-fn where_one_interface_is_not_the_only_way_in_the_rule_is_for_the_hosts_own_processes() -> Result<()> {
+fn the_rule_is_for_all_but_what_comes_in_by_a_named_interface() -> Result<()> {
     const OF_PROCESSES: &str = "0: from all iif lo lookup 5654864";
+    const BY: [&str; 3] = [
+        "0: from all iif eth0 lookup local",
+        "0: from all iif second lookup local",
+        "0: from all lookup 5654864",
+    ];
     let lab = Lab::new(&spec()?)?;
     let node = &lab.nodes()[0];
+    let before = node.ns().ip("rule")?;
     node.load()?;
     assert_eq!(first_rules(node)?, [OURS, LOCAL]);
     let _second = Beside::new(&lab, node, "second", 1)?;
+    node.succeed(&["load", "--iface", "second"])?;
+    assert_eq!(rules(node, 4)?, [&BY[..], &[LOCAL]].concat());
+    assert_eq!(foreign_rules(node)?, Vec::<String>::new(), "networkd finds something to drop");
+    // Where packets may come in by another interface still, as by one above that has the
+    // address, or tagged, of a subnet that is not here.
+    node.ns().ip("addr flush dev second")?;
     node.succeed(&["load", "--iface", "second"])?;
     assert_eq!(first_rules(node)?, [OF_PROCESSES, LOCAL]);
     node.ns().ip("link del second")?;
     node.load()?;
     assert_eq!(first_rules(node)?, [OURS, LOCAL]);
-    // Of a subnet whose packets may come in tagged, by another interface.
     node.succeed(&["load", "--iface", INTERFACE, "--vip", "192.0.2.7", "--group", "vlan"])?;
     assert_eq!(first_rules(node)?, [OF_PROCESSES, LOCAL]);
     node.succeed(&["unload"])?;
-    ensure!(!node.ns().ip("rule")?.contains(&TABLE.to_string()), "a rule is left");
+    assert_eq!(node.ns().ip("rule")?, before, "a rule is left");
+    // Likewise from several.
+    let _third = Beside::new(&lab, node, "third", 3)?;
+    node.succeed(&["load", "--iface", INTERFACE, "--iface", "third", "--vip", &VIP.to_string()])?;
+    assert_eq!(rules(node, 5)?.len(), 5);
+    node.succeed(&["unload"])?;
+    assert_eq!(node.ns().ip("rule")?, before, "a rule is left");
     Ok(())
 }
 
@@ -202,11 +226,16 @@ fn networkd_finds_nothing_to_drop() -> Result<()> {
 
 /// The first rules of a host with ours: the order is the kernel's.
 fn first_rules(node: &Node) -> Result<Vec<String>> {
+    rules(node, 2)
+}
+
+/// The first of a host's rules.
+fn rules(node: &Node, count: usize) -> Result<Vec<String>> {
     Ok(node
         .ns()
         .ip("rule")?
         .lines()
-        .take(2)
+        .take(count)
         .map(|rule| rule.split_whitespace().collect::<Vec<_>>().join(" "))
         .collect())
 }

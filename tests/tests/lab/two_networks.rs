@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use vip_ctl::dataplane::DataPlane;
+use vip_tests::lab::docker::Docker;
 use vip_tests::lab::ears::Ears;
 use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
 use vip_tests::lab::wan::Wan;
@@ -246,6 +247,53 @@ fn an_interface_that_is_only_guarded_faults_nobody() -> Result<()> {
     assert_eq!(ask_udp(&two.lab.client()?.ns, AT_LAN, PATIENCE)?, lan_holder);
     Ok(())
 }
+
+#[lab_test("nft")]
+fn containers_of_every_node_reach_the_holder_of_each_network() -> Result<()> {
+    let two = Two::new()?;
+    let mut containers = Vec::new();
+    for (node, own) in two.lab.candidates().zip([1, 3, 4]) {
+        node.ns().ip(&format!("addr add 203.0.113.{own}/29 dev {}", Wan::interface(node)))?;
+        node.ns().enter(|| std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "1"))??;
+        let docker = Docker::install(&two.lab, node, SERVICE_PORT + 1)?;
+        let [_, second] = docker.containers;
+        containers.push((node.name(), [second, docker.other]));
+    }
+    let reach = |but: Option<&str>| -> Result<()> {
+        let wan = two.holder(but)?.name();
+        let lan = two.lab.wait_holder(GROUP, PATIENCE)?.name();
+        for (on, from) in containers.iter().filter(|(on, _)| Some(*on) != but) {
+            for (at, by) in [(AT_LAN, lan), (AT_WAN, wan)] {
+                for (ask, from) in from.iter().flat_map(|from| [(ask_tcp as Ask, from), (ask_udp, from)]) {
+                    let mut said = Ok(String::new());
+                    wait_until(clock::now().plus(PATIENCE), || {
+                        said = ask(from, at, BRIEF);
+                        said.as_deref().is_ok_and(|answer| answer == by)
+                    });
+                    assert_eq!(said.with_context(|| format!("from {on} at {at}"))?, by, "from {on} at {at}");
+                }
+            }
+        }
+        Ok(())
+    };
+    two.lab.start_agents(PATIENCE)?;
+    reach(None)?;
+    let old = two.lab.wait_holder(GROUP, PATIENCE)?;
+    old.kill_agent()?;
+    let is_over = || ask_udp(&two.lab.client()?.ns, AT_LAN, BRIEF);
+    let by_another = || is_over().is_ok_and(|by| by != old.name());
+    ensure!(wait_until(clock::now().plus(PATIENCE), by_another), "nobody takes over");
+    for (_, from) in containers.iter().filter(|(on, _)| *on == old.name()) {
+        for (at, from) in from.iter().flat_map(|from| [(AT_LAN, from), (AT_WAN, from)]) {
+            let own = ask_tcp(from, at, BRIEF);
+            ensure!(own.as_deref().map_or(true, |by| by != old.name()), "reached its own host at {at}");
+        }
+    }
+    reach(Some(old.name()))
+}
+
+/// How to ask.
+type Ask = fn(&Netns, SocketAddrV4, Duration) -> Result<String>;
 
 #[lab_test]
 fn by_hand_a_vip_has_its_interface_and_its_subnet() -> Result<()> {

@@ -5,12 +5,13 @@
 //! of our own. For a VIP that another node holds, that table says "out on the
 //! wire"; for all other addresses it has no route, and the local table is next.
 //! The reverse path check asks the same question with `iif lo`, so strict
-//! `rp_filter` accepts the holder's replies. Where one interface alone is guarded, the
-//! rule is for whatever comes in by any other ([`Reach`]): the host's containers and
-//! what it routes reach the holder, too.
+//! `rp_filter` accepts the holder's replies. Where packets to a VIP come in by the guarded
+//! interfaces alone, the rule is for whatever comes in by any other ([`Reach`]): the host's
+//! containers and what it routes reach the holder, too.
 //!
 //! The kernel goes through rules one by one, for each packet of the host, and
-//! looks routes up in a trie: so there is one rule, however many VIPs.
+//! looks routes up in a trie: so there is one rule, however many VIPs, and one more for each
+//! of several guarded interfaces.
 
 use std::{
     collections::BTreeMap,

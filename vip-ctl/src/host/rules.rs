@@ -12,6 +12,10 @@
 //! list has, less one; with ours in the list that is 0. Such rules are given the
 //! priority that the kernel would have given them without ours.
 //!
+//! A rule names one interface. Where ours is for all but several, each of those has a rule of
+//! its own to the local table, before ours: what comes in there finds the VIP, which every
+//! node has in that table, and asks ours for what is not this host's alone.
+//!
 //! The kernel deletes the first rule that has what a request names; what the request
 //! does not name, it ignores. So a plan is made on a copy of the list, and nothing is
 //! deleted where another rule would go.
@@ -45,18 +49,28 @@ const ANY_PREFIX: u32 = u32::MAX;
 pub enum Reach {
     /// Those of this host's own processes.
     Processes,
-    /// All but those that come in by this interface, also what this host routes for
-    /// others. What comes in there is for this host: a lease opens its fence before
+    /// All but those that come in by these interfaces (one or more), also what this host
+    /// routes for others. What comes in there is for this host: a lease opens its fence before
     /// the keeper removes the route, and must not wait for that.
-    AllBut(String),
+    AllBut(Vec<String>),
 }
 
+/// What a rule of ours leads to, by which interface packets come in, and is it for those by
+/// any other?
+type Shape<'a> = (u32, Option<&'a str>, bool);
+
 impl Reach {
-    /// The interface that the rule names, and is it for all others?
-    fn input(&self) -> (&str, bool) {
+    /// The rules that it takes, in their order.
+    fn shapes(&self) -> Vec<Shape<'_>> {
         match self {
-            Self::Processes => ("lo", false),
-            Self::AllBut(interface) => (interface, true),
+            Self::Processes => vec![(TABLE, Some("lo"), false)],
+            Self::AllBut(one) if one.len() == 1 => {
+                one.iter().map(|name| (TABLE, Some(name.as_str()), true)).collect()
+            }
+            Self::AllBut(several) => {
+                let first = several.iter().map(|name| (TABLE_LOCAL, Some(name.as_str()), false));
+                first.chain([(TABLE, None, false)]).collect()
+            }
         }
     }
 }
@@ -66,6 +80,8 @@ impl Reach {
 enum Whose {
     /// Ours.
     Ours,
+    /// Ours for what comes in by one of several interfaces, to the local table.
+    WayIn,
     /// Of the oldest version.
     Oldest,
     /// For the local table, and for every packet.
@@ -120,6 +136,8 @@ impl Rule {
             (Some(_), false, TABLE, _) if inverted && !others => Whose::Ours,
             _ if others || inverted => Whose::Foreign,
             (Some("lo"), false, TABLE, _) => Whose::Ours,
+            (None, false, TABLE, _) if accepts == ANY_PREFIX && spared => Whose::Ours,
+            (Some(_), false, TABLE_LOCAL, _) if accepts == ANY_PREFIX && spared => Whose::WayIn,
             (_, true, table, PREF_EARLIER) if is_earlier(table) => Whose::Oldest,
             (None, false, TABLE_LOCAL, 0) if accepts == 0 && spared => Whose::StandIn,
             (None, false, TABLE_LOCAL, _) if accepts == ANY_PREFIX => Whose::Local,
@@ -128,11 +146,14 @@ impl Rule {
         Self { pref, table, whose, spared, input, message }
     }
 
-    /// Is it ours, as it has to be for this reach?
-    fn reaches(&self, reach: &Reach) -> bool {
+    /// Is it one of those that a [`Reach`] takes?
+    fn is_own(&self) -> bool {
+        matches!(self.whose, Whose::Ours | Whose::WayIn)
+    }
+
+    fn shape(&self) -> Shape<'_> {
         let inverted = self.message.header.flags.contains(RuleFlags::Invert);
-        let input = self.input.as_deref().map(|name| (name, inverted));
-        self.whose == Whose::Ours && self.spared && input == Some(reach.input())
+        (self.table, self.input.as_deref(), inverted)
     }
 
     /// With this priority; the kernel does not list a priority of 0.
@@ -303,9 +324,8 @@ fn own(pref: u32, table: u32, attribute: Option<RuleAttribute>) -> RuleMessage {
     message
 }
 
-fn ours(pref: u32, reach: &Reach) -> RuleMessage {
-    let (name, inverted) = reach.input();
-    let mut message = own(pref, TABLE, Some(RuleAttribute::Iifname(name.to_owned())));
+fn ours(pref: u32, (table, input, inverted): Shape<'_>) -> RuleMessage {
+    let mut message = own(pref, table, input.map(|name| RuleAttribute::Iifname(name.to_owned())));
     message.header.flags.set(RuleFlags::Invert, inverted);
     message
 }
@@ -424,11 +444,13 @@ pub(super) fn ordered(present: &[Rule], reach: &Reach, is_moved: bool) -> Result
     let mut plan = Plan::new(present);
     let local = pref_of_local(present, is_moved);
     let pref = local.saturating_sub(1);
-    let at = |whose| present.iter().position(|rule| rule.is(whose, pref));
-    let (ours_at, local_at) = (at(Whose::Ours), at(Whose::Local));
-    let is_kept = present.iter().filter(|rule| rule.is(Whose::Ours, pref)).all(|rule| rule.reaches(reach))
-        && ours_at.is_some();
-    let is_first = is_kept && ours_at.zip(local_at).is_none_or(|(ours, local)| ours < local);
+    let is_ours = |rule: &Rule| rule.is_own() && rule.pref == pref;
+    let ours_at = present.iter().position(is_ours);
+    let last_at = present.iter().rposition(is_ours);
+    let local_at = present.iter().position(|rule| rule.is(Whose::Local, pref));
+    let there = || present.iter().filter(|rule| is_ours(rule));
+    let is_kept = there().all(|rule| rule.spared) && there().map(Rule::shape).eq(reach.shapes());
+    let is_first = is_kept && last_at.zip(local_at).is_none_or(|(ours, local)| ours < local);
     // Above 0, only where ours is the first of all does the kernel put them there.
     let may_be_late = local == 0 || ours_at == Some(0);
     let stuck = may_be_late.then(|| plan.renumber(pref, ours_at.is_some())).flatten();
@@ -439,19 +461,25 @@ pub(super) fn ordered(present: &[Rule], reach: &Reach, is_moved: bool) -> Result
     plan.order.needs_moves = must_turn;
     plan.order.is_ordered = !is_first;
     let own_local = present.iter().find(|rule| rule.is(Whose::Local, 0)).map(|rule| rule.at(0));
-    if must_turn && own_local.is_some() {
+    let turns = must_turn && own_local.is_some();
+    if turns {
         plan.add(stand_in());
+    }
+    if !is_first {
+        plan.delete(|rule| rule.is_own() && rule.pref == pref)?;
+    }
+    if turns {
+        // A request to delete it fits our rules to the local table, too.
         plan.delete(|rule| rule.is(Whose::Local, 0))?;
     }
     if !is_first {
-        plan.delete(|rule| rule.is(Whose::Ours, pref))?;
-        plan.add(ours(pref, reach));
+        reach.shapes().into_iter().for_each(|shape| plan.add(ours(pref, shape)));
     }
     if local == 0 && !plan.has(Whose::Local, 0) {
         plan.add(own_local.unwrap_or_else(|| own(0, TABLE_LOCAL, None)));
     }
     plan.delete(|rule| rule.whose == Whose::StandIn)?;
-    plan.delete(|rule| rule.whose == Whose::Ours && rule.pref != pref)?;
+    plan.delete(|rule| rule.is_own() && rule.pref != pref)?;
     delete_earlier(&mut plan, present, is_moved)?;
     Ok(plan.order)
 }
@@ -461,9 +489,9 @@ pub(super) fn ordered(present: &[Rule], reach: &Reach, is_moved: bool) -> Result
 pub(super) fn removed(present: &[Rule], is_moved: bool) -> Result<Order, InTheWay> {
     let mut plan = Plan::new(present);
     let local = pref_of_local(present, is_moved);
-    let is_ours = |rule: &Rule| matches!(rule.whose, Whose::Ours | Whose::StandIn | Whose::Oldest);
+    let is_ours = |rule: &Rule| rule.is_own() || matches!(rule.whose, Whose::StandIn | Whose::Oldest);
     let is_loaded = present.iter().any(is_ours);
-    let may_be_late = is_loaded && (local == 0 || present.first().is_some_and(|r| r.whose == Whose::Ours));
+    let may_be_late = is_loaded && (local == 0 || present.first().is_some_and(Rule::is_own));
     let stuck = may_be_late.then(|| plan.renumber(local.saturating_sub(1), true)).flatten();
     let lacks_local = local == 0 && !plan.has(Whose::Local, 0);
     let stands_in = plan.has(Whose::StandIn, 0);
@@ -476,7 +504,7 @@ pub(super) fn removed(present: &[Rule], is_moved: bool) -> Result<Order, InTheWa
     if !stays {
         plan.delete(|rule| rule.whose == Whose::StandIn)?;
     }
-    plan.delete(|rule| rule.whose == Whose::Ours)?;
+    plan.delete(Rule::is_own)?;
     delete_earlier(&mut plan, present, is_moved)?;
     Ok(plan.order)
 }

@@ -28,27 +28,28 @@ impl Ways {
     }
 }
 
-/// Whose packets our routing rule is for. With one guarded interface, all but what
-/// comes in by that. With several, the host's own processes' alone, since a rule
-/// names only one interface; likewise where a VIP names no interface and is in no subnet
-/// of this one: then its packets may come in by one above it, as for a VLAN.
+/// Whose packets our routing rule is for: all but what comes in by the guarded interfaces.
+/// It is for the host's own processes alone where packets for a VIP may come in by others,
+/// too: by those above, as of a VLAN, where a guarded interface has neither an address nor a
+/// VIP of its own, or where a VIP is in no subnet of one and names none.
 ///
 /// # Errors
 /// [`NodeError`].
 pub fn reach(host: &Host, dir: &Path, vips: &BTreeMap<IpAddr, VipEntry>) -> Result<Reach, NodeError> {
-    let mut guarded = attach::interfaces(dir)?.into_iter();
-    let (Some((ifindex, name)), None) = (guarded.next(), guarded.next()) else {
-        return Ok(Reach::Processes);
-    };
+    let guarded = attach::interfaces(dir)?;
+    let (present, mut addresses) = (host.interfaces()?, host.all_addresses()?);
+    addresses.retain(|ifindex, _| guarded.contains_key(ifindex));
+    let is_home = |ifindex: &u32| vips.values().any(|entry| entry.home == *ifindex);
     // As a port of a bridge its packets come in by that one, though it has an address.
-    let is_port = host.interface(&name)?.is_none_or(|link| link.controller.is_some());
-    if is_port {
-        return Ok(Reach::Processes);
-    }
-    let addresses = host.addresses(ifindex)?;
-    let is_here = |(vip, entry): (&IpAddr, &VipEntry)| entry.home == ifindex || is_on_link(&addresses, *vip);
-    let is_way_in = !addresses.is_empty() && vips.iter().all(is_here);
-    Ok(if is_way_in { Reach::AllBut(name) } else { Reach::Processes })
+    let is_way_in = |ifindex: &u32| {
+        present.get(ifindex).is_some_and(|link| link.controller.is_none())
+            && (addresses.contains_key(ifindex) || is_home(ifindex))
+    };
+    let is_here = |(vip, entry): (&IpAddr, &VipEntry)| {
+        guarded.contains_key(&entry.home) || addresses.values().any(|own| is_on_link(own, *vip))
+    };
+    let is_all = !guarded.is_empty() && guarded.keys().all(is_way_in) && vips.iter().all(is_here);
+    Ok(if is_all { Reach::AllBut(guarded.into_values().collect()) } else { Reach::Processes })
 }
 
 /// The interfaces with the data plane on them, and their addresses.

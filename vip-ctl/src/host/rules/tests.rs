@@ -221,9 +221,15 @@ fn a_rule_that_a_delete_would_take_instead_stays() {
     kernel.add(at(0, 100, None));
     settle(&mut kernel, false);
     assert_eq!(kernel.foreign(), [100, 100, 254, 253]);
-    let local = at(0, TABLE_LOCAL, Some(RuleAttribute::Iifname("eth0".into())));
+    // Both are an administrator's.
+    let by_hand = |input: Option<RuleAttribute>| {
+        let mut local = own(0, TABLE_LOCAL, input);
+        local.attributes.retain(|attribute| !matches!(attribute, RuleAttribute::Protocol(_)));
+        Rule::read(local)
+    };
     let mut kernel = from_boot();
-    kernel.0.insert(0, local);
+    let both = [by_hand(Some(RuleAttribute::Iifname("eth0".into()))), by_hand(None)];
+    kernel.0.splice(..1, both);
     assert_eq!(
         ordered(&kernel.0, &Reach::Processes, false).unwrap_err(),
         InTheWay { table: TABLE_LOCAL, pref: 0 }
@@ -283,18 +289,28 @@ fn the_rules_of_vrfs_stay_in_their_order() {
 
 #[test]
 fn ours_is_for_those_whom_it_shall_reach_and_is_changed_wherever_that_is_cut_off() {
-    let all_but = |name: &str| Reach::AllBut(name.to_owned());
-    let reaches = [Reach::Processes, all_but("eth0"), all_but("eth1"), Reach::Processes];
-    for steps in 0..8 {
+    let all_but = |names: &[&str]| Reach::AllBut(names.iter().map(|name| (*name).to_owned()).collect());
+    let reaches = [
+        Reach::Processes,
+        all_but(&["eth0"]),
+        all_but(&["eth1", "eth0"]),
+        all_but(&["eth1"]),
+        all_but(&["eth0", "eth1", "eth2"]),
+        all_but(&["eth0", "eth2"]),
+        Reach::Processes,
+    ];
+    for steps in 0..12 {
         let mut kernel = from_boot();
         kernel.add(at(5, 5000, None));
         for reach in &reaches {
             let order = ordered(&kernel.0, reach, false).unwrap();
             follow(&mut kernel, &order, steps);
             settle_as(&mut kernel, reach, false);
-            let ours: Vec<_> = kernel.0.iter().filter(|rule| rule.whose == Whose::Ours).collect();
-            assert!(ours.len() == 1 && ours[0].reaches(reach), "{steps} {reach:?}: {kernel:?}");
-            assert_eq!(prefs(&kernel)[..3], [(0, TABLE), (0, TABLE_LOCAL), (5, 5000)]);
+            let ours: Vec<_> = kernel.0.iter().filter(|rule| rule.is_own()).collect();
+            let shapes: Vec<_> = ours.iter().map(|rule| rule.shape()).collect();
+            assert_eq!(shapes, reach.shapes(), "{steps} {reach:?}: {kernel:?}");
+            let left = &prefs(&kernel)[ours.len() - 1..];
+            assert_eq!(left[..3], [(0, TABLE), (0, TABLE_LOCAL), (5, 5000)]);
         }
         let order = removed(&kernel.0, false).unwrap();
         follow(&mut kernel, &order, usize::MAX);
@@ -360,7 +376,7 @@ fn meddling() -> impl Strategy<Value = Meddling> {
     ]
 }
 
-fn meddle(kernel: &mut Kernel, meddling: &Meddling, is_moved: bool) {
+fn meddle(kernel: &mut Kernel, meddling: &Meddling, reach: &Reach, is_moved: bool) {
     match meddling {
         Meddling::Add { pref, table, input } => {
             let input = input.then(|| RuleAttribute::Iifname("eth0".into()));
@@ -370,10 +386,10 @@ fn meddle(kernel: &mut Kernel, meddling: &Meddling, is_moved: bool) {
             kernel.0.remove(0);
         }
         Meddling::DeleteFirst => {}
-        Meddling::DeleteOurs => kernel.0.retain(|rule| rule.whose != Whose::Ours),
+        Meddling::DeleteOurs => kernel.0.retain(|rule| !rule.is_own()),
         Meddling::Flush => kernel.0.retain(|rule| rule.pref == 0),
         Meddling::Order(steps) => {
-            if let Ok(order) = ordered(&kernel.0, &Reach::Processes, is_moved) {
+            if let Ok(order) = ordered(&kernel.0, reach, is_moved) {
                 follow(kernel, &order, *steps);
             }
         }
@@ -389,14 +405,17 @@ proptest! {
     fn whatever_others_do_and_wherever_it_is_cut_off_the_next_call_mends_it(
         earlier in any::<bool>(),
         all in proptest::collection::vec(meddling(), 0..12),
+        but in 0_u8..4,
     ) {
+        let names: Vec<_> = (0..but).map(|number| format!("eth{number}")).collect();
+        let reach = if names.is_empty() { Reach::Processes } else { Reach::AllBut(names) };
         let mut kernel = if earlier { from_an_earlier_version() } else { from_boot() };
-        all.iter().for_each(|meddling| meddle(&mut kernel, meddling, earlier));
+        all.iter().for_each(|meddling| meddle(&mut kernel, meddling, &reach, earlier));
         let before = kernel.foreign();
         // A rule that can't be moved may be in the way; then nothing is touched.
-        let is_refused = ordered(&kernel.0, &Reach::Processes, earlier).is_err();
+        let is_refused = ordered(&kernel.0, &reach, earlier).is_err();
         prop_assume!(!is_refused);
-        settle(&mut kernel, earlier);
+        settle_as(&mut kernel, &reach, earlier);
         let (ours, local) = (kernel.place(Whose::Ours), kernel.place(Whose::Local));
         prop_assert!(ours.is_some() && ours < local, "{kernel:?}");
 
