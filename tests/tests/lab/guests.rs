@@ -2,12 +2,13 @@
 //! port of it. A guest is a client like any other, also of its own host, and never of a
 //! host without the lease.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use vip_common::BootNs;
 use vip_tests::lab::account::Account;
+use vip_tests::lab::docker::Docker;
 use vip_tests::lab::ears::Ears;
 use vip_tests::lab::echo::{EchoServer, ask_tcp, ask_udp};
 use vip_tests::lab::guest::Guest;
@@ -354,6 +355,31 @@ fn a_guest_that_comes_and_goes_changes_the_bridges_mac_and_costs_nobody_the_vip(
     for view in &world.views {
         world.served(view, holder.name())?;
         ensure!(view.udp.doubled() == 0, "the guest on {}: answered by two", view.on);
+    }
+    Ok(())
+}
+
+#[lab_test("nft")]
+fn a_port_that_docker_publishes_leads_no_guest_to_its_own_host() -> Result<()> {
+    let lab = Lab::new(&spec()?)?;
+    let node = &lab.nodes()[0];
+    let guest = Guest::start(&lab, node, FIRST_GUEST, None)?.host.ns;
+    let docker = Docker::install(&lab, node, SERVICE_PORT)?;
+    let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, SERVICE_PORT);
+    let _echo = EchoServer::start(&docker.containers[0], "container", any)?;
+    // Its rules see what the bridge forwards, and take the VIP for the node's own address.
+    node.ns().enter(|| std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "1"))??;
+    node.load()?;
+    for other in [&lab.nodes()[1], node] {
+        believes(&guest, other, "permanent")?;
+        for ask in [ask_tcp, ask_udp] {
+            let said = ask(&guest, AT_VIP, BRIEF);
+            ensure!(said.is_err(), "without the lease, through {}: answered by {said:?}", other.name());
+        }
+    }
+    node.succeed(&["promote"])?;
+    for ask in [ask_tcp, ask_udp] {
+        assert_eq!(ask(&guest, AT_VIP, PATIENCE)?, "container");
     }
     Ok(())
 }
