@@ -16,6 +16,8 @@ const TRUNK: &str = "trunk0";
 pub struct Wan {
     /// The client's namespace; its interface is [`INTERFACE`].
     pub client: Netns,
+    /// The switch's; its ports have the nodes' names, where it is one of its own.
+    pub switch: Netns,
 }
 
 impl Wan {
@@ -46,7 +48,7 @@ impl Wan {
         let client = Netns::create(&lab.id().netns("wanclient"))?;
         cable("client", &client, INTERFACE)?;
         client.ip(&format!("addr add {}/29 dev {INTERFACE}", Self::CLIENT))?;
-        Ok(Self { client })
+        Ok(Self { client, switch })
     }
 
     /// Makes it a VLAN on the interfaces that the nodes have already, whose switch lets all tags
@@ -70,7 +72,7 @@ impl Wan {
         client.ip(&format!("link set {TRUNK} up"))?;
         vlan(&client, TRUNK, INTERFACE)?;
         client.ip(&format!("addr add {}/29 dev {INTERFACE}", Self::CLIENT))?;
-        Ok(Self { client })
+        Ok(Self { client, switch: lab.switch().clone() })
     }
 
     /// The interface of a node in this network, which has another name on each node.

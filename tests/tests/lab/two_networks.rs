@@ -525,3 +525,21 @@ fn interfaces_that_swap_their_names_take_their_vips_along() -> Result<()> {
     assert_eq!(two.lab.wait_holder("wan", PATIENCE)?.name(), answered);
     Ok(())
 }
+
+#[lab_test]
+fn a_holder_that_is_cut_off_beyond_its_cable_gives_the_vip_up() -> Result<()> {
+    let two = Two::new()?;
+    two.lab.start_agents(PATIENCE)?;
+    let (holder, lan) = (two.holder(None)?, two.lab.wait_holder(GROUP, PATIENCE)?.name());
+    // Its interface has a carrier all the time, and the agents hear each other by the LAN.
+    two.wan.switch.ip(&format!("link set {} nomaster", holder.name()))?;
+    let start = clock::now();
+    let next = two.holder(Some(holder.name()))?;
+    println!("given up after {:?}", clock::now().since(start));
+    ensure!(next.name() != holder.name() && two.lab.wait_holder(GROUP, PATIENCE)?.name() == lan);
+    // It does not come back at once.
+    two.wan.switch.ip(&format!("link set {} master br0", holder.name()))?;
+    std::thread::sleep(REPEATED);
+    ensure!(two.holder(None)?.name() == next.name(), "it has come back");
+    Ok(())
+}
