@@ -12,6 +12,8 @@ use super::{INTERFACE, LabId, cards, wire};
 const VLAN: u16 = 5;
 /// What is below the interface, where something is.
 const LOWER: &str = "lower0";
+/// How both ends of [`Nic::Lacp`] agree.
+const LACP: &str = "802.3ad miimon 10 lacp_rate fast";
 /// The second interface below a bond.
 const OTHER_LOWER: &str = "lower1";
 
@@ -32,6 +34,8 @@ pub enum Nic {
     Vlan,
     /// An active-backup bond of two veths.
     Bond,
+    /// An 802.3ad bond of two veths, agreed upon with the switch.
+    Lacp,
     /// A card of virtio, as virtual machines have; only where there are such.
     Virtio,
 }
@@ -42,7 +46,7 @@ impl Nic {
     pub const fn mode(self) -> &'static str {
         match self {
             Self::Card | Self::Virtio => "native",
-            Self::Veth | Self::Bridge | Self::Macvlan | Self::Vlan | Self::Bond => "tc",
+            Self::Veth | Self::Bridge | Self::Macvlan | Self::Vlan | Self::Bond | Self::Lacp => "tc",
         }
     }
 
@@ -52,7 +56,13 @@ impl Nic {
     pub const fn config(self) -> &'static str {
         match self {
             Self::Card => "mode = \"native\"\n",
-            Self::Veth | Self::Bridge | Self::Macvlan | Self::Vlan | Self::Bond | Self::Virtio => "",
+            Self::Veth
+            | Self::Bridge
+            | Self::Macvlan
+            | Self::Vlan
+            | Self::Bond
+            | Self::Lacp
+            | Self::Virtio => "",
         }
     }
 
@@ -62,6 +72,7 @@ impl Nic {
         match self {
             Self::Vlan => vec![trunk(host)],
             Self::Bond => vec![host.to_owned(), spare(host)],
+            Self::Lacp => vec![trunk(host), spare(host)],
             Self::Veth | Self::Card | Self::Bridge | Self::Macvlan | Self::Virtio => vec![host.to_owned()],
         }
     }
@@ -71,14 +82,18 @@ impl Nic {
     pub fn ports(self, host: &str) -> Vec<String> {
         match self {
             Self::Bond => vec![host.to_owned(), spare(host)],
-            Self::Veth | Self::Card | Self::Bridge | Self::Macvlan | Self::Vlan | Self::Virtio => {
-                vec![host.to_owned()]
-            }
+            Self::Veth
+            | Self::Card
+            | Self::Bridge
+            | Self::Macvlan
+            | Self::Vlan
+            | Self::Lacp
+            | Self::Virtio => vec![host.to_owned()],
         }
     }
 }
 
-/// The switch's end of a trunk.
+/// The switch's end of a trunk, or of the first cable of a bond that it knows of.
 fn trunk(host: &str) -> String {
     format!("t-{host}")
 }
@@ -86,6 +101,14 @@ fn trunk(host: &str) -> String {
 /// The switch's end of a bond's second cable.
 fn spare(host: &str) -> String {
     format!("s-{host}")
+}
+
+/// Lines for `ip` that make a bond of two ports.
+fn bond(name: &str, mode: &str, [first, second]: [&str; 2]) -> String {
+    format!(
+        "link add {name} type bond mode {mode}\nlink set {first} down\nlink set {first} master {name}\n\
+         link set {second} down\nlink set {second} master {name}\nlink set {name} up\n"
+    )
 }
 
 /// Makes a namespace with an interface on the switch.
@@ -128,6 +151,15 @@ pub(super) fn plug_in(
                 cable(&spare, OTHER_LOWER)
             ))?;
         }
+        Nic::Lacp => {
+            let [first, second] = [trunk(name), spare(name)];
+            switch.ip_batch(&format!(
+                "{}{}{}link set {name} master br0\n",
+                cable(&first, end),
+                cable(&second, OTHER_LOWER),
+                bond(name, LACP, [&first, &second])
+            ))?;
+        }
     }
     let made = match nic {
         Nic::Veth | Nic::Card | Nic::Virtio => String::new(),
@@ -142,10 +174,8 @@ pub(super) fn plug_in(
         Nic::Vlan => {
             format!("link set {LOWER} up\nlink add link {LOWER} name {INTERFACE} type vlan id {VLAN}\n")
         }
-        Nic::Bond => format!(
-            "link add {INTERFACE} type bond mode active-backup miimon 10\n\
-             link set {LOWER} master {INTERFACE}\nlink set {OTHER_LOWER} master {INTERFACE}\n"
-        ),
+        Nic::Bond => bond(INTERFACE, "active-backup miimon 10", [LOWER, OTHER_LOWER]),
+        Nic::Lacp => bond(INTERFACE, LACP, [LOWER, OTHER_LOWER]),
     };
     ns.ip_batch(&format!("{made}addr add {address}/24 dev {INTERFACE}\nlink set {INTERFACE} up\n"))
         .with_context(|| format!("making the interface of {name}, a {nic:?}"))?;

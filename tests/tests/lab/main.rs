@@ -4,6 +4,7 @@
 
 mod announce;
 mod bench;
+mod bonds;
 mod checks;
 mod convert;
 mod demo;
