@@ -56,6 +56,8 @@ vip_lease::mutants! {
     WellUnseen = "eligibility-before-a-verdict";
     /// A cable that was pulled out is no trouble.
     CarrierUnseen = "eligibility-without-carrier";
+    /// An interface whose frames a bond takes serves as before.
+    ServesAsPort = "eligibility-by-a-port-of-a-bond";
     /// An interface on which nothing of a group is announced counts for it.
     EveryInterface = "eligibility-by-every-interface";
     /// A node that can't serve keeps its leases, as an unwell one does.

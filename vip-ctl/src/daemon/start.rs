@@ -3,7 +3,7 @@
 
 use std::{
     cell::Cell,
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     net::UdpSocket,
     sync::{
@@ -230,7 +230,7 @@ pub(super) fn start_judge(
         board: Arc::clone(board),
         silent: BTreeMap::new(),
         unproved_until: waits.then(|| clock::now().plus(judge::PROOF_MAX)),
-        unprogrammed: BTreeSet::new(),
+        unprogrammed: BTreeMap::new(),
         polls_without: 0,
         can_serve: None,
         is_held: false,

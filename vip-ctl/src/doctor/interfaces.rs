@@ -1,7 +1,7 @@
 //! The interfaces: driver and XDP mode, MTU, offloads, and other programs on the
 //! hooks.
 
-use std::fs;
+use std::{collections::BTreeMap, fs};
 
 use super::{Findings, Level, Patient, ethtool};
 use crate::{
@@ -71,10 +71,15 @@ pub(super) fn examine(patient: &Patient<'_>, found: &mut Findings) {
             }
         }
     }
+    let present = patient.present.iter().map(|link| (link.index, link.clone())).collect();
     for interface in patient.interfaces() {
         let is_silent = patient.config.is_some_and(|config| config.silent.contains(&interface.name));
         link(interface, is_silent, found);
-        mode(patient, interface, found);
+        let taken = attach::taken_text(interface, &present).filter(|_| !is_silent);
+        if let Some(says) = taken {
+            found.add(Level::Error, "port", Some(&interface.name), says);
+        }
+        mode((patient, &present), interface, found);
         mtu(patient, interface, found);
         offloads(patient, interface, found);
         egress(patient, interface, found);
@@ -97,12 +102,19 @@ fn link(interface: &Interface, is_silent: bool, found: &mut Findings) {
 }
 
 /// How the program on the way in runs, or would run.
-fn mode(patient: &Patient<'_>, interface: &Interface, found: &mut Findings) {
+fn mode(
+    (patient, present): (&Patient<'_>, &BTreeMap<u32, Interface>),
+    interface: &Interface,
+    found: &mut Findings,
+) {
     let name = &interface.name;
     let driver = ethtool::driver(name).unwrap_or_else(|_| "unknown".into());
-    let present = patient.present.iter().map(|link| (link.index, link.clone())).collect();
     let wanted = patient.config.and_then(|config| config.modes.get(name)).copied().unwrap_or_default();
-    let modes = match attach::modes(wanted, interface, &present) {
+    let running = match patient.presence(interface) {
+        Some(Presence::Runs(mode)) => attach::modes(mode, interface, present).map(drop),
+        Some(Presence::Gone | Presence::Unknown) | None => Ok(()),
+    };
+    let modes = match running.and_then(|()| attach::modes(wanted, interface, present)) {
         Ok(modes) => modes,
         Err(e) => return found.add(Level::Error, "mode", Some(name), e.to_string()),
     };

@@ -168,6 +168,8 @@ impl Node {
         if wanted == Mode::Auto && !attached.is_kept {
             self.warnings.extend(second_best(attached.mode, link));
         }
+        let is_silent = setup.silent.contains(name);
+        self.warnings.extend(attach::taken_text(link, &present).filter(|_| !is_silent));
         if attached.gate == Gate::Clsact {
             // The kernel asks all programs of tcx before it asks the first filter.
             let before = attach::before_gate(dir, link).unwrap_or_default();

@@ -327,10 +327,19 @@ impl Status {
         let (present, known) = (host.interfaces()?, plane.ifaces()?);
         for (ifindex, name) in attach::interfaces(plane.dir())? {
             let interface = present.get(&ifindex);
-            let mode = match interface.map(|link| attach::presence(plane.dir(), link)) {
-                Some(Presence::Runs(mode)) => Some(mode.name().to_owned()),
-                Some(Presence::Unknown) => Some("unknown".to_owned()),
-                Some(Presence::Gone) | None => None,
+            let announces = !known.get(&ifindex).is_some_and(|iface| iface.has(IfaceConfig::SILENT));
+            if let Some(link) = interface.filter(|_| announces) {
+                self.warnings.extend(attach::taken_text(link, &present));
+                self.warnings.extend(port_text(link, &present));
+            }
+            let mode = match interface.map(|link| (link, attach::presence(plane.dir(), link))) {
+                Some((link, Presence::Runs(mode))) => {
+                    let misfit = attach::modes(mode, link, &present).err();
+                    self.warnings.extend(misfit.map(|e| e.to_string()));
+                    Some(mode.name().to_owned())
+                }
+                Some((_, Presence::Unknown)) => Some("unknown".to_owned()),
+                Some((_, Presence::Gone)) | None => None,
             };
             if mode.is_none() {
                 self.warnings.push(format!(
@@ -338,10 +347,6 @@ impl Status {
                 ));
             }
             let carrier = interface.is_some_and(|i| i.up && i.carrier);
-            let announces = !known.get(&ifindex).is_some_and(|iface| iface.has(IfaceConfig::SILENT));
-            if announces {
-                self.warnings.extend(interface.and_then(|link| port_text(link, &present)));
-            }
             self.interfaces.push(InterfaceStatus { name, mode, carrier, announces, heard: None });
         }
         let vips = self.groups.iter().flat_map(|group| &group.vips);

@@ -8,6 +8,7 @@ use vip_lease::Eligible;
 
 use crate::{
     config::{self, WhenAllFail},
+    dataplane::attach,
     engine::{ByGroup, GroupId},
     host::Interface,
     mutant::{self, Mutant},
@@ -278,6 +279,12 @@ pub fn down(name: &str, links: &BTreeMap<u32, Interface>) -> Option<String> {
         }
         Some(_) => None,
     }
+}
+
+/// Why what comes in by an interface is another one's; `None` if it is its own.
+pub fn taken(name: &str, links: &BTreeMap<u32, Interface>) -> Option<String> {
+    let link = links.values().find(|link| link.name == name)?;
+    attach::taken_text(link, links).filter(|_| !mutant::is(Mutant::ServesAsPort))
 }
 
 #[cfg(test)]

@@ -23,8 +23,8 @@ pub trait Links {
     /// # Errors
     /// [`HostError`].
     fn named(&self, name: &str) -> Result<Option<Interface>, HostError>;
-    /// Does our program run on this interface?
-    fn has_program(&self, link: &Interface) -> bool;
+    /// Why our program answers nobody on this one of the interfaces `present`; `None` if it does.
+    fn program_trouble(&self, link: &Interface, present: &BTreeMap<u32, Interface>) -> Option<String>;
     /// Is it surely gone from there?
     fn lost_program(&self, link: &Interface) -> bool;
     /// Does another program come before one of ours at tc on this interface?
@@ -54,9 +54,13 @@ impl Links for HostLinks {
         self.host.interface(name)
     }
 
-    fn has_program(&self, link: &Interface) -> bool {
-        // What can't be read now costs no lease.
-        attach::presence(&self.bpf_dir, link) != Presence::Gone
+    fn program_trouble(&self, link: &Interface, present: &BTreeMap<u32, Interface>) -> Option<String> {
+        match attach::presence(&self.bpf_dir, link) {
+            Presence::Gone => Some(without_program(&link.name)),
+            Presence::Runs(mode) => attach::modes(mode, link, present).err().map(|e| e.to_string()),
+            // What can't be read now costs no lease.
+            Presence::Unknown => None,
+        }
     }
 
     fn lost_program(&self, link: &Interface) -> bool {
@@ -77,4 +81,9 @@ impl Links for HostLinks {
         let had = self.had_local_in.replace(self.had_local_in.get() || is_there);
         had && is_missing.is_ok_and(|is| is)
     }
+}
+
+/// Why an interface without our program can't be served on.
+pub fn without_program(name: &str) -> String {
+    format!("{name} has no program on the way in")
 }

@@ -23,7 +23,10 @@ use vip_lease::Eligible;
 
 pub use self::links::{HostLinks, Links};
 
-use self::eligibility::{Judge, News, Trouble, down};
+use self::{
+    eligibility::{Judge, News, Trouble, down, taken},
+    links::without_program,
+};
 use super::{
     checks::Board,
     heartbeat::{self, WatchedThread},
@@ -31,7 +34,7 @@ use super::{
 };
 use crate::{
     clock, config,
-    host::Watched,
+    host::{Interface, Watched},
     mutant::{self, Mutant},
 };
 
@@ -86,8 +89,9 @@ pub struct Serving<T, L> {
     /// Until when this node is not ready, unless its peers say before that whether they hear
     /// its interfaces.
     pub unproved_until: Option<BootNs>,
-    /// Interfaces without a program, after the keeper's last try to attach it.
-    pub unprogrammed: BTreeSet<String>,
+    /// Interfaces whose program is away or answers nobody, after the keeper's last try to
+    /// attach it, with a sentence on each.
+    pub unprogrammed: BTreeMap<String, String>,
     /// Polls since the keeper was told of that.
     pub polls_without: u32,
     /// Could this node serve at all, at the last judgement?
@@ -209,6 +213,7 @@ impl<T: Tell, L: Links> Serving<T, L> {
                     self.judge.note_mute(groups);
                     is_news = true;
                 }
+                // A port that is new below one of ours is the keeper's first, who calls `looked`.
                 Heard::Watched(Watched::Link(link)) => {
                     is_news |= self.interfaces.contains(&link.name) || self.judge.tracks(&link.name);
                 }
@@ -237,8 +242,9 @@ impl<T: Tell, L: Links> Serving<T, L> {
         match self.links.present() {
             Ok(present) => {
                 let ours = present.values().filter(|link| self.interfaces.contains(&link.name));
-                let without = ours.filter(|link| !self.links.has_program(link));
-                self.unprogrammed = without.map(|link| link.name.clone()).collect();
+                let trouble = |link: &Interface| self.links.program_trouble(link, &present);
+                self.unprogrammed =
+                    ours.filter_map(|link| Some((link.name.clone(), trouble(link)?))).collect();
             }
             Err(e) => error!("{e}"),
         }
@@ -266,7 +272,8 @@ impl<T: Tell, L: Links> Serving<T, L> {
                 false
             }
         };
-        self.unprogrammed = self.interfaces.iter().filter(is_without).cloned().collect();
+        let without = self.interfaces.iter().filter(is_without);
+        self.unprogrammed = without.map(|name| (name.clone(), without_program(name))).collect();
         if !self.unprogrammed.is_empty() {
             return self.judge().into_iter().chain([Notice::Watched(Watched::Missed)]).collect();
         }
@@ -309,9 +316,6 @@ impl<T: Tell, L: Links> Serving<T, L> {
                 return None;
             }
         };
-        let without = |name: &String| {
-            self.unprogrammed.contains(name).then(|| format!("{name} has no program on the way in"))
-        };
         let unproved =
             |name: &String| self.unproved_until.map(|_| format!("{name}: no peer has heard it yet"));
         let silent = |name: &String| {
@@ -319,7 +323,9 @@ impl<T: Tell, L: Links> Serving<T, L> {
             known.cloned().or_else(|| unproved(name))
         };
         let trouble = |name: &String| {
-            let sure = down(name, &present).or_else(|| without(name)).map(Trouble::Sure);
+            let without = || self.unprogrammed.get(name).cloned();
+            let sure = down(name, &present).or_else(|| taken(name, &present)).or_else(without);
+            let sure = sure.map(Trouble::Sure);
             Some((name.clone(), sure.or_else(|| silent(name).map(Trouble::Said))?))
         };
         let troubles: BTreeMap<_, _> = self.interfaces.iter().filter_map(trouble).collect();

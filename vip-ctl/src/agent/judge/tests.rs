@@ -12,7 +12,7 @@ use super::*;
 use crate::{
     config::{Check, CheckKind, Group, Health, Hooks},
     engine::{Epoch, GroupId, Label},
-    host::{HostError, Interface},
+    host::HostError,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -65,9 +65,9 @@ impl Links for Made {
         Ok(self.links.borrow().values().find(|link| link.name == name).cloned())
     }
 
-    fn has_program(&self, _: &Interface) -> bool {
+    fn program_trouble(&self, link: &Interface, _: &BTreeMap<u32, Interface>) -> Option<String> {
         self.asked.set(self.asked.get() + 1);
-        self.program.get()
+        (!self.program.get()).then(|| without_program(&link.name))
     }
 
     fn lost_program(&self, _: &Interface) -> bool {
@@ -134,7 +134,7 @@ fn serving(count: usize) -> (Serving<Loop, Made>, Receiver<Said>) {
         board: Arc::new(Board::default()),
         silent: BTreeMap::new(),
         unproved_until: None,
-        unprogrammed: BTreeSet::new(),
+        unprogrammed: BTreeMap::new(),
         polls_without: 0,
         can_serve: None,
         is_held: false,
@@ -200,6 +200,26 @@ fn a_program_that_goes_without_a_word_is_missed_and_brought_back_by_the_keeper()
     serving.links.program.set(true);
     serving.look_at_programs();
     serving.judge();
+    assert_eq!(words.recv().unwrap(), [(GroupId(0), Eligible::Yes)]);
+}
+
+#[test]
+fn an_interface_that_becomes_a_port_serves_nothing_until_it_is_none() {
+    let (mut serving, words) = serving(1);
+    serving.hear([checked(0, None)].into_iter());
+    assert_eq!(words.recv().unwrap(), [(GroupId(0), Eligible::Yes)]);
+    let bond = Interface { index: 9, name: "bond0".into(), kind: Some("bond".into()), ..link(true) };
+    serving.links.links.borrow_mut().insert(9, bond);
+    let mut becomes = |controller| {
+        let port = Interface { controller, ..link(true) };
+        serving.links.links.borrow_mut().insert(7, port.clone());
+        serving.hear([Heard::Watched(Watched::Link(port))].into_iter())
+    };
+    let told = becomes(Some(9));
+    let [Notice::CanServe { because: Some(why) }] = &told[..] else { panic!("{told:?}") };
+    assert!(why.starts_with("eth0 is a port of bond0"), "{why}");
+    assert_eq!(words.recv().unwrap(), [(GroupId(0), Eligible::No)]);
+    assert!(matches!(&becomes(None)[..], [Notice::CanServe { because: None }]));
     assert_eq!(words.recv().unwrap(), [(GroupId(0), Eligible::Yes)]);
 }
 

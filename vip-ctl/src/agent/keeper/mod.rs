@@ -321,6 +321,8 @@ impl<T: Tell> Keeper<T> {
         }
         match watched {
             Watched::Link(link) if self.setup.interfaces.contains(&link.name) => self.look(),
+            // A port of one of ours is new: XDP in that one's driver would run there.
+            Watched::Link(link) if self.is_below_ours(&link) => self.look(),
             Watched::Missed => self.look(),
             Watched::Gone(index) => {
                 self.carriers.forget(index);
@@ -330,6 +332,11 @@ impl<T: Tell> Keeper<T> {
             // The repair that follows puts routes back.
             Watched::Link(_) | Watched::RouteGone(_) | Watched::Neighbour => {}
         }
+    }
+
+    fn is_below_ours(&self, link: &Interface) -> bool {
+        let upper = link.controller.and_then(attach::name_of);
+        upper.is_some_and(|upper| self.setup.interfaces.contains(&upper))
     }
 
     /// Checks this node's interfaces as they are now: does the program run on
@@ -349,7 +356,7 @@ impl<T: Tell> Keeper<T> {
         };
         present.values().for_each(|link| self.carriers.learn(link));
         let ours = || present.values().filter(|link| self.setup.interfaces.contains(&link.name));
-        if let Some(link) = ours().find(|link| !runs(&self.paths, link)) {
+        if let Some(link) = ours().find(|link| !runs(&self.paths, link, &present)) {
             return self.come_back(&link.name);
         }
         let is_displaced = |link: &&Interface| attach::is_displaced(&self.paths.bpf_dir, link);
@@ -463,7 +470,11 @@ impl<T: Tell> Keeper<T> {
     }
 }
 
-/// Does our program run on this interface?
-fn runs(paths: &Paths, link: &Interface) -> bool {
-    attach::presence(&paths.bpf_dir, link) != Presence::Gone
+/// Does our program run on this one of the interfaces `present`, in a mode that answers there?
+fn runs(paths: &Paths, link: &Interface, present: &BTreeMap<u32, Interface>) -> bool {
+    match attach::presence(&paths.bpf_dir, link) {
+        Presence::Runs(mode) => attach::modes(mode, link, present).is_ok(),
+        Presence::Gone => false,
+        Presence::Unknown => true,
+    }
 }

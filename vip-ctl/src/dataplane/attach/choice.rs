@@ -1,4 +1,5 @@
-//! Which modes suit an interface, and in which order to try them.
+//! Which modes suit an interface, and in which order to try them; and which interface can
+//! answer nobody, whatever the mode.
 
 use std::collections::BTreeMap;
 
@@ -32,6 +33,41 @@ pub fn modes(
     }
 }
 
+/// Interfaces of the kernel's that take every frame of their ports for themselves. A bridge
+/// brings what is for the host back to it, and a VRF's port keeps its own.
+const TAKERS: [&str; 2] = ["bond", "team"];
+
+/// The interface that takes this one's frames: the bond that it is a port of, or the card's
+/// driver (netvsc, net_failover) that it is the VF of. Its program still sees frames, and
+/// whoever it answers sends to a port that the one above may not use.
+#[must_use]
+pub fn taken_by<'a>(link: &Interface, present: &'a BTreeMap<u32, Interface>) -> Option<&'a str> {
+    let upper = present.get(&link.controller?)?;
+    let takes = upper.kind.as_deref().is_none_or(|kind| TAKERS.contains(&kind));
+    takes.then_some(upper.name.as_str())
+}
+
+/// Does all that comes in by this interface come in by a guarded one above it? So it is for
+/// the ports of a bond or a bridge.
+#[must_use]
+pub fn is_below_guarded(
+    link: &Interface,
+    present: &BTreeMap<u32, Interface>,
+    is_guarded: &dyn Fn(u32) -> bool,
+) -> bool {
+    let Some(upper) = link.controller.and_then(|index| present.get(&index)) else { return false };
+    let gives = taken_by(link, present).is_some() || upper.kind.as_deref() == Some("bridge");
+    gives && (is_guarded(upper.index) || is_below_guarded(upper, present, is_guarded))
+}
+
+/// [`taken_by`] in a sentence: why no VIP is served on this interface.
+#[must_use]
+pub fn taken_text(link: &Interface, present: &BTreeMap<u32, Interface>) -> Option<String> {
+    let upper = taken_by(link, present)?;
+    let name = &link.name;
+    Some(format!("{name} is a port of {upper}, which takes its frames: name {upper} instead of {name}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +91,37 @@ mod tests {
         for mode in [Mode::Native, Mode::Tc, Mode::Generic] {
             assert_eq!(of(mode, &vlan, &present), [mode], "what was asked for, or nothing");
         }
+    }
+
+    #[test]
+    fn a_bond_and_a_card_take_the_frames_of_their_ports() {
+        let port = link(2, None, Some(4));
+        let below = |upper: Interface| {
+            let present = BTreeMap::from([(2, port.clone()), (upper.index, upper)]);
+            taken_by(&port, &present).map(str::to_owned)
+        };
+        for kind in [Some("bond"), Some("team"), None] {
+            assert_eq!(below(link(4, kind, None)).as_deref(), Some("eth4"), "{kind:?}");
+        }
+        for kind in ["bridge", "vrf"] {
+            assert_eq!(below(link(4, Some(kind), None)), None, "{kind}");
+        }
+        assert_eq!(below(link(5, Some("bond"), None)), None, "that is another one's");
+        assert_eq!(taken_by(&link(2, None, None), &BTreeMap::new()), None);
+    }
+
+    #[test]
+    fn what_comes_in_below_a_guarded_interface_meets_its_program() {
+        // A port of a bond that is a bridge's.
+        let (port, bond) = (link(2, None, Some(4)), link(4, Some("bond"), Some(5)));
+        let under = |kind| {
+            let all = [port.clone(), bond.clone(), link(5, Some(kind), None)];
+            let present = all.map(|link| (link.index, link)).into();
+            [2, 4, 5].map(|guarded| is_below_guarded(&port, &present, &|index| index == guarded))
+        };
+        assert_eq!(under("bridge"), [false, true, true]);
+        assert_eq!(under("vrf"), [false, true, false], "a VRF's port keeps its own");
+        assert!(!is_below_guarded(&bond, &BTreeMap::new(), &|_| true), "what is above is not known");
     }
 
     #[test]

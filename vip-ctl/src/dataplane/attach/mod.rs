@@ -24,7 +24,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use vip_common::names;
 
-pub use self::choice::modes;
+pub use self::choice::{is_below_guarded, modes, taken_text};
 use self::tc::{Hook, on_hook};
 use super::{
     DataPlane, DataPlaneError,
