@@ -185,7 +185,14 @@ fn offloads(patient: &Patient<'_>, interface: &Interface, found: &mut Findings) 
         found.add(Level::Ok, "offloads", Some(name), "its driver tells of none");
         return;
     };
-    if offloads.lro {
+    let is_xdp = match patient.presence(interface) {
+        Some(presence) => matches!(presence, Presence::Runs(Mode::Native | Mode::Generic)),
+        // What will be.
+        None => interface.kind.is_none(),
+    };
+    // At tc, a bond's flag is not its ports', and what is merged is one packet.
+    let has_lro = offloads.lro && is_xdp;
+    if has_lro {
         found.add(
             Level::Error,
             "offloads",
@@ -193,11 +200,6 @@ fn offloads(patient: &Patient<'_>, interface: &Interface, found: &mut Findings) 
             format!("LRO merges frames before XDP sees them, and most drivers refuse XDP then: run `ethtool -K {name} lro off`"),
         );
     }
-    let is_xdp = match patient.presence(interface) {
-        Some(presence) => matches!(presence, Presence::Runs(Mode::Native | Mode::Generic)),
-        // What will be.
-        None => interface.kind.is_none(),
-    };
     if is_xdp && offloads.vlan_rx && has_vlans(name) {
         found.add(
             Level::Warning,
@@ -205,8 +207,9 @@ fn offloads(patient: &Patient<'_>, interface: &Interface, found: &mut Findings) 
             Some(name),
             format!("the NIC takes VLAN tags out before XDP sees them, so frames of all VLANs on it look alike, and answers leave without a tag: if a VIP is in one of them, name that VLAN's interface, write mode = \"tc\", or run `ethtool -K {name} rxvlan off`"),
         );
-    } else if !offloads.lro {
-        found.add(Level::Ok, "offloads", Some(name), "LRO is off, and no VLAN tag is lost");
+    } else if !has_lro {
+        let lro = if offloads.lro { "LRO is on, which matters to XDP alone" } else { "LRO is off" };
+        found.add(Level::Ok, "offloads", Some(name), format!("{lro}, and no VLAN tag is lost"));
     }
 }
 

@@ -4,7 +4,7 @@
 use super::{Findings, Level, Patient};
 use crate::{
     dataplane::{
-        load,
+        attach, load,
         local_in::{self, LocalIn},
     },
     host::{Host, Interface, stray_text},
@@ -84,7 +84,13 @@ fn open_interfaces(patient: &Patient<'_>, found: &mut Findings) {
             || (patient.plane.is_none()
                 && patient.config.is_some_and(|config| config.interfaces.contains(&interface.name)))
     };
-    let open = patient.present.iter().filter(|i| !i.loopback && i.up && !is_guarded(i));
+    let by_index = patient.present.iter().map(|link| (link.index, link.clone())).collect();
+    let is_guarded_at = |index| patient.present.iter().any(|link| link.index == index && is_guarded(link));
+    let is_open = |link: &&Interface| {
+        let is_held = is_guarded(link) || attach::is_below_guarded(link, &by_index, &is_guarded_at);
+        !link.loopback && link.up && !is_held
+    };
+    let open = patient.present.iter().filter(is_open);
     for interface in open {
         found.add(
             Level::Warning,

@@ -39,7 +39,10 @@ impl Node {
         }
         let guarded = attach::interfaces(self.plane.dir()).unwrap_or_default();
         for interface in present.values() {
-            if !interface.loopback && interface.up && !guarded.contains_key(&interface.index) {
+            let is_guarded = |index| guarded.contains_key(&index);
+            let is_held =
+                is_guarded(interface.index) || attach::is_below_guarded(interface, present, &is_guarded);
+            if !interface.loopback && interface.up && !is_held {
                 self.warnings.push(format!(
                     "{} is up and not guarded: packets to a VIP that come in there are accepted whatever the lease says; add it with --iface {}",
                     interface.name, interface.name
