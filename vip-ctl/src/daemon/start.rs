@@ -232,7 +232,7 @@ pub(super) fn start_judge(
         unproved_until: waits.then(|| clock::now().plus(judge::PROOF_MAX)),
         unprogrammed: BTreeMap::new(),
         polls_without: 0,
-        can_serve: None,
+        told: None,
         is_held: false,
     };
     let serving = Arc::new(Mutex::new(serving));

@@ -94,8 +94,9 @@ pub struct Serving<T, L> {
     pub unprogrammed: BTreeMap<String, String>,
     /// Polls since the keeper was told of that.
     pub polls_without: u32,
-    /// Could this node serve at all, at the last judgement?
-    pub can_serve: Option<bool>,
+    /// Why this node could not serve, when people were last told of it: empty if it could. What
+    /// peers say in other words is no news.
+    pub told: Option<String>,
     /// Groups are about to get other numbers: the judge says nothing until then.
     pub is_held: bool,
 }
@@ -331,7 +332,7 @@ impl<T: Tell, L: Links> Serving<T, L> {
         let troubles: BTreeMap<_, _> = self.interfaces.iter().filter_map(trouble).collect();
         // One that is guarded only keeps nobody from anything.
         let mut ours = self.interfaces.iter().filter(|name| self.judge.announces(name));
-        let bad = ours.find_map(|name| troubles.get(name)).map(|trouble| trouble.why().to_owned());
+        let bad = ours.find_map(|name| troubles.get(name)).cloned();
         let news = self.judge.judge(troubles, &present);
         let words: Vec<_> = news.iter().filter_map(|news| Some((news.group, news.word?))).collect();
         if !words.is_empty() && !self.lease_loop.eligible(words) {
@@ -340,9 +341,13 @@ impl<T: Tell, L: Links> Serving<T, L> {
         for News { group, word, why } in news {
             self.board.judge(self.judge.name(group), word == Some(Eligible::Yes), why);
         }
-        let can_serve = Some(bad.is_none());
-        (std::mem::replace(&mut self.can_serve, can_serve) != can_serve)
-            .then_some(Notice::CanServe { because: bad })
+        let told = match &bad {
+            None => String::new(),
+            Some(Trouble::Sure(why)) => why.clone(),
+            Some(Trouble::Said(_)) => "peers say so".to_owned(),
+        };
+        let is_news = self.told.replace(told) != self.told;
+        is_news.then(|| Notice::CanServe { because: bad.map(|trouble| trouble.why().to_owned()) })
     }
 }
 

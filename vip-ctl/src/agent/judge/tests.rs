@@ -136,7 +136,7 @@ fn serving(count: usize) -> (Serving<Loop, Made>, Receiver<Said>) {
         unproved_until: None,
         unprogrammed: BTreeMap::new(),
         polls_without: 0,
-        can_serve: None,
+        told: None,
         is_held: false,
     };
     (serving, words_rx)
@@ -210,16 +210,21 @@ fn an_interface_that_becomes_a_port_serves_nothing_until_it_is_none() {
     assert_eq!(words.recv().unwrap(), [(GroupId(0), Eligible::Yes)]);
     let bond = Interface { index: 9, name: "bond0".into(), kind: Some("bond".into()), ..link(true) };
     serving.links.links.borrow_mut().insert(9, bond);
-    let mut becomes = |controller| {
-        let port = Interface { controller, ..link(true) };
+    let mut becomes = |carrier, controller| {
+        let port = Interface { controller, ..link(carrier) };
         serving.links.links.borrow_mut().insert(7, port.clone());
         serving.hear([Heard::Watched(Watched::Link(port))].into_iter())
     };
-    let told = becomes(Some(9));
+    // It has to be down to become a port, which is another reason.
+    let told = becomes(false, None);
+    assert!(matches!(&told[..], [Notice::CanServe { because: Some(why) }] if why == "eth0 has no carrier"));
+    assert_eq!(words.recv().unwrap(), [(GroupId(0), Eligible::No)]);
+    let told = becomes(true, Some(9));
     let [Notice::CanServe { because: Some(why) }] = &told[..] else { panic!("{told:?}") };
     assert!(why.starts_with("eth0 is a port of bond0"), "{why}");
     assert_eq!(words.recv().unwrap(), [(GroupId(0), Eligible::No)]);
-    assert!(matches!(&becomes(None)[..], [Notice::CanServe { because: None }]));
+    assert!(becomes(true, Some(9)).is_empty(), "that is no news");
+    assert!(matches!(&becomes(true, None)[..], [Notice::CanServe { because: None }]));
     assert_eq!(words.recv().unwrap(), [(GroupId(0), Eligible::Yes)]);
 }
 
