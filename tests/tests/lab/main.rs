@@ -46,3 +46,4 @@ mod tutorial;
 mod two_networks;
 mod verbs;
 mod virtual_mac;
+mod vrfs;

@@ -1,7 +1,11 @@
 //! How local clients of groups that other nodes hold leave this host, and the subnets
 //! that VIPs bring with them.
 
-use std::{collections::BTreeMap, net::IpAddr, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::Path,
+};
 
 use vip_common::{GroupIndex, IfaceConfig, VipEntry};
 
@@ -56,11 +60,20 @@ pub fn reach(host: &Host, dir: &Path, vips: &BTreeMap<IpAddr, VipEntry>) -> Resu
 pub(super) struct Exits {
     ifaces: BTreeMap<u32, IfaceConfig>,
     addresses: BTreeMap<u32, Vec<(IpAddr, u8)>>,
+    /// Those that are ports of a VRF.
+    in_vrfs: BTreeSet<u32>,
 }
 
 impl Exits {
     pub(super) fn addresses(&self, ifindex: u32) -> &[(IpAddr, u8)] {
         self.addresses.get(&ifindex).map_or(&[], Vec::as_slice)
+    }
+
+    /// The source of packets that leave by this interface. The kernel takes an address of a
+    /// VRF for none of this host in a table outside of that, and finds the right one itself.
+    fn source<T>(&self, ifindex: u32, vip: IpAddr, vips: &BTreeMap<IpAddr, T>) -> Option<IpAddr> {
+        let is_outside = !self.in_vrfs.contains(&ifindex);
+        is_outside.then(|| source_among(self.addresses(ifindex), vip, vips)).flatten()
     }
 
     pub(super) fn of(&self, vip: IpAddr, entry: &VipEntry) -> Option<u32> {
@@ -90,7 +103,11 @@ impl Node {
         ifaces.retain(|ifindex, _| guarded.contains_key(ifindex));
         let mut addresses = self.host.all_addresses()?;
         addresses.retain(|ifindex, _| ifaces.contains_key(ifindex));
-        Ok(Exits { ifaces, addresses })
+        let present = self.host.interfaces()?;
+        let is_vrf = |index: &u32| present.get(index).is_some_and(|link| link.kind.as_deref() == Some("vrf"));
+        let ports = present.values().filter(|link| link.controller.as_ref().is_some_and(is_vrf));
+        let in_vrfs = ports.map(|link| link.index).collect();
+        Ok(Exits { ifaces, addresses, in_vrfs })
     }
 
     /// The ways out as they are now. Reads all VIPs of the map, the pins and the
@@ -103,7 +120,7 @@ impl Node {
         let mut outs: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (vip, entry) in &vips {
             let out = exits.of(*vip, entry).map_or(Place::Here, |ifindex| {
-                let source = source_among(exits.addresses(ifindex), *vip, &vips);
+                let source = exits.source(ifindex, *vip, &vips);
                 Place::Out { ifindex, source }
             });
             outs.entry(entry.group).or_default().push((*vip, out));
