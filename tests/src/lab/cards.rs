@@ -13,6 +13,8 @@ use super::{clock, wait_until};
 /// What the hardware addresses of such cards begin with; the number of the pair and of
 /// its end follow.
 const OURS: &str = "02:76:69:70:";
+/// What those begin with that make a card with a standby, and the other end of its cable.
+const WITH_STANDBY: &str = "02:76:69:71:00:";
 /// Set where there are such cards.
 const CARDS_ENV: &str = "VIP_LAB_CARDS";
 /// The kernel takes a namespace apart after it was deleted, and gives back the cards then.
@@ -36,6 +38,39 @@ pub(super) fn free_pair() -> Result<[String; 2]> {
 pub fn are_here() -> bool {
     let free = || pairs().into_values().filter(|ends| ends.len() == 2).count();
     std::env::var_os(CARDS_ENV).is_some() && wait_until(clock::now().plus(PATIENCE), || free() >= 3)
+}
+
+/// A card of virtio that the kernel has put on top of two: one of another driver, which
+/// carries frames while it is there, and its own. All three have the same hardware address,
+/// and stay in this process's namespace.
+#[derive(Clone, Debug)]
+pub struct WithStandby {
+    /// The one above.
+    pub upper: String,
+    /// The card of the other driver.
+    pub primary: String,
+    /// The other end of the cable.
+    pub far: String,
+}
+
+/// That card; `None` where there is none.
+#[must_use]
+pub fn with_standby() -> Option<WithStandby> {
+    let names = |end: &str| -> Vec<String> {
+        let of = |name: &String| fs::read_to_string(format!("/sys/class/net/{name}/address"));
+        let all = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+        let all = all.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        all.filter(|name| of(name).is_ok_and(|mac| mac.trim() == format!("{WITH_STANDBY}{end}"))).collect()
+    };
+    let driver = |name: &str| fs::read_link(format!("/sys/class/net/{name}/device/driver")).ok();
+    let near = names("00");
+    let has_lower = |name: &&String| {
+        let mut entries = fs::read_dir(format!("/sys/class/net/{name}")).into_iter().flatten().flatten();
+        entries.any(|entry| entry.file_name().to_string_lossy().starts_with("lower_"))
+    };
+    let upper = near.iter().find(has_lower)?;
+    let primary = near.iter().find(|name| driver(name).is_some_and(|driver| driver.ends_with("vmxnet3")))?;
+    Some(WithStandby { upper: upper.clone(), primary: primary.clone(), far: names("01").pop()? })
 }
 
 /// The names of the cards of each pair, by its number.

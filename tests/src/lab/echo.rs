@@ -43,9 +43,19 @@ impl EchoServer {
     /// # Errors
     /// When the port is taken.
     pub fn start(ns: &Netns, name: &str, at: SocketAddrV4) -> Result<Self> {
-        let (udp, tcp) = ns
-            .enter(|| Ok::<_, nix::Error>((bound(SockType::Datagram, at)?, bound(SockType::Stream, at)?)))?
-            .with_context(|| format!("binding the echo service of {name} to {at}"))?;
+        let bound = ns.enter(|| both(at))?;
+        Self::of(bound.with_context(|| format!("binding the echo service of {name} to {at}"))?, name)
+    }
+
+    /// The same in the namespace of this process.
+    ///
+    /// # Errors
+    /// As [`EchoServer::start`].
+    pub fn start_here(name: &str, at: SocketAddrV4) -> Result<Self> {
+        Self::of(both(at).with_context(|| format!("binding the echo service of {name} to {at}"))?, name)
+    }
+
+    fn of((udp, tcp): (OwnedFd, OwnedFd), name: &str) -> Result<Self> {
         setsockopt(&udp, sockopt::Ipv4PacketInfo, &true)?;
         setsockopt(&udp, sockopt::RcvBufForce, &QUEUE_BYTES)?;
         UdpSocket::from(udp.try_clone()?).set_read_timeout(Some(POLL))?;
@@ -78,6 +88,11 @@ impl Drop for EchoServer {
             let _ended = thread.join();
         }
     }
+}
+
+/// The sockets for UDP and for TCP.
+fn both(at: SocketAddrV4) -> Result<(OwnedFd, OwnedFd), nix::Error> {
+    Ok((bound(SockType::Datagram, at)?, bound(SockType::Stream, at)?))
 }
 
 fn bound(kind: SockType, at: SocketAddrV4) -> Result<OwnedFd, nix::Error> {

@@ -38,7 +38,7 @@ pub enum Need {
 /// Whether the test `name` has to be left out here, for want of `need` or of one of
 /// `others`; says so on stderr and in the file named by [`SKIPS_ENV`]. Another need is a
 /// program, or `link KIND`: that the kernel has interfaces of this kind of `ip link`, or
-/// `cards`: a pair of real ones for each of three nodes.
+/// `cards`: a pair of real ones for each of three nodes, or `standby card`: one with a standby.
 ///
 /// # Panics
 /// When that file can't be written: a skip that nobody counts would look like
@@ -54,6 +54,9 @@ pub fn is_skipped(name: &str, need: Need, others: &[&str]) -> bool {
             Some(kind) => (!has_link(kind)).then(|| format!("needs a kernel with interfaces of type {kind}")),
             None if *other == "cards" => {
                 (!cards::are_here()).then(|| "needs cards of `cargo xtask vm`".to_owned())
+            }
+            None if *other == "standby card" => {
+                cards::with_standby().is_none().then(|| "needs a card of `cargo xtask vm`".to_owned())
             }
             None => (!is_installed(other)).then(|| format!("needs {other}")),
         })
@@ -72,7 +75,8 @@ fn has_link(kind: &str) -> bool {
             unshare(CloneFlags::CLONE_NEWNET).is_ok()
                 && ip("link add below type veth peer name other")
                 && (ip(&format!("link add above type {kind}"))
-                    // Kinds that sit on another one; VLANs alone want a number.
+                    || ip(&format!("link add above type {kind} table 2"))
+                    // Kinds that sit on another one. VLANs want a number, and VRFs a table.
                     || ip(&format!("link add link below name above type {kind}"))
                     || ip(&format!("link add link below name above type {kind} id 2")))
         }

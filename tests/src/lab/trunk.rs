@@ -19,6 +19,12 @@ use super::{Client, INTERFACE, clock, flood};
 /// `PACKET_AUXDATA` and `TP_STATUS_VLAN_VALID`, of linux/if_packet.h.
 const PACKET_AUXDATA: libc::c_int = 8;
 const VLAN_VALID: u32 = 1 << 4;
+/// A tag's Ethernet type, and the VLAN.
+pub type Tag = (u16, u16);
+/// The Ethernet types of a tag of 802.1Q, and of an outer one of 802.1ad.
+pub const C_TAG: u16 = 0x8100;
+/// See [`C_TAG`].
+pub const S_TAG: u16 = 0x88a8;
 /// Who asks: nobody else's hardware address.
 const MAC: [u8; 6] = [2, 0, 0, 0, 0x77, 1];
 
@@ -46,11 +52,21 @@ pub fn ask(
     vlan: Option<u16>,
     patience: Duration,
 ) -> Result<Option<Option<u16>>> {
+    let tags: Vec<_> = vlan.map(|vlan| (C_TAG, vlan)).into_iter().collect();
+    let answer = ask_in(client, vip, &tags, patience)?;
+    Ok(answer.map(|tags| tags.first().map(|(_, vlan)| *vlan)))
+}
+
+/// Asks for `vip` behind these tags, the outer one first. Returns those of the first answer within `patience`.
+///
+/// # Errors
+/// When the socket is refused.
+pub fn ask_in(client: &Client, vip: Ipv4Addr, tags: &[Tag], patience: Duration) -> Result<Option<Vec<Tag>>> {
     let socket = client.ns.enter(open)??;
     let mut frame = vec![0xff; 6];
     frame.extend(MAC);
-    if let Some(vlan) = vlan {
-        frame.extend([0x81, 0]);
+    for (kind, vlan) in tags {
+        frame.extend(kind.to_be_bytes());
         frame.extend(vlan.to_be_bytes());
     }
     frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
@@ -63,12 +79,25 @@ pub fn ask(
     let deadline = clock::now().plus(patience);
     while clock::now() < deadline {
         let Some((bytes, tag)) = receive(&socket)? else { continue };
-        let is_answer = bytes.get(12..14) == Some(&[8, 6]) && bytes.get(20..22) == Some(&[0, 2]);
-        if is_answer && bytes.get(28..32) == Some(&vip.octets()[..]) {
-            return Ok(Some(tag));
+        let mut tags: Vec<_> = tag.into_iter().collect();
+        let mut rest = bytes.get(12..).unwrap_or_default();
+        while let Some(inner) = tag_at(rest) {
+            tags.push(inner);
+            rest = &rest[4..];
+        }
+        let is_answer = rest.get(..2) == Some(&[8, 6]) && rest.get(8..10) == Some(&[0, 2]);
+        if is_answer && rest.get(16..20) == Some(&vip.octets()[..]) {
+            return Ok(Some(tags));
         }
     }
     Ok(None)
+}
+
+/// The tag that these bytes begin with.
+fn tag_at(bytes: &[u8]) -> Option<Tag> {
+    let word = |at: usize| Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
+    let kind = word(0).filter(|kind| [C_TAG, S_TAG].contains(kind))?;
+    Some((kind, word(2)? & 0xfff))
 }
 
 /// A socket on the client's interface.
@@ -92,8 +121,8 @@ fn open() -> Result<OwnedFd> {
     Ok(socket)
 }
 
-/// A frame without its tag, and the VLAN; `None` if none comes for a while.
-fn receive(socket: &OwnedFd) -> Result<Option<(Vec<u8>, Option<u16>)>> {
+/// A frame without its outer tag, and that; `None` if none comes for a while.
+fn receive(socket: &OwnedFd) -> Result<Option<(Vec<u8>, Option<Tag>)>> {
     let mut bytes = vec![0_u8; 128];
     let mut control = [0_u64; 16];
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
@@ -113,6 +142,6 @@ fn receive(socket: &OwnedFd) -> Result<Option<(Vec<u8>, Option<u16>)>> {
     }
     // SAFETY: the one control message that was asked for is this one.
     let data = unsafe { std::ptr::read_unaligned(libc::CMSG_DATA(header).cast::<AuxData>()) };
-    let tag = (data.status & VLAN_VALID != 0).then_some(data.vlan_tci & 0xfff);
+    let tag = (data.status & VLAN_VALID != 0).then_some((data.vlan_tpid, data.vlan_tci & 0xfff));
     Ok(Some((bytes, tag)))
 }

@@ -141,7 +141,13 @@ fn on_a_trunk_the_answer_goes_out_with_the_tag_of_the_question() -> Result<()> {
     for vlan in [None, Some(5), Some(4094)] {
         assert_eq!(trunk::ask(client, VIP, vlan, PATIENCE)?, Some(vlan), "asked in {vlan:?}");
     }
+    // As a card does, the kernel keeps the outer tag beside the frame, and leaves the inner one in it.
+    for tags in [[(trunk::S_TAG, 5), (trunk::C_TAG, 7)], [(trunk::C_TAG, 4094), (trunk::C_TAG, 1)]] {
+        let answered = trunk::ask_in(client, VIP, &tags, PATIENCE)?;
+        assert_eq!(answered.as_deref(), Some(&tags[..]), "asked in {tags:x?}");
+    }
     node.succeed(&["demote"])?;
+    assert_eq!(trunk::ask_in(client, VIP, &[(trunk::S_TAG, 5), (trunk::C_TAG, 7)], BRIEF)?, None);
     for vlan in [None, Some(5)] {
         assert_eq!(trunk::ask(client, VIP, vlan, BRIEF)?, None, "a standby answers in {vlan:?}");
     }

@@ -20,6 +20,7 @@ ip link set lo up
 # The cards that the lab may have: a kernel has the first module, or has it built in.
 modprobe virtio_pci
 modprobe virtio_net
+modprobe vmxnet3
 
 . /vip/settings
 set --

@@ -120,9 +120,23 @@ impl Machine {
         command.arg("-kernel").arg(self.kernel.image()).arg("-initrd").arg(initrd);
         command.args(["-append", "console=ttyS0 loglevel=5 panic=-1 mitigations=off"]);
         command.arg("-serial").arg(format!("file:{}", log.display())).args(["-serial", "stdio"]);
-        command.args(cards());
+        command.args(cards()).args(card_with_standby());
         command
     }
+}
+
+/// The emulator's arguments for a card that the guest's kernel puts a failover device on: a
+/// card of virtio that says that it is a standby, and one of another driver with the same
+/// hardware address. A third is the other end of their cable (`tests/src/lab/cards.rs`).
+fn card_with_standby() -> Vec<String> {
+    let card = |port: u8, model: &str, end: u8| {
+        let cable = format!("hubport,id=standby{port},hubid={CARD_PAIRS}");
+        let card = format!("{model},netdev=standby{port},mac=02:76:69:71:00:{end:02x},romfile=");
+        ["-netdev".to_owned(), cable, "-device".to_owned(), card]
+    };
+    let cards =
+        [card(0, "virtio-net-pci,failover=on", 0), card(1, "vmxnet3", 0), card(2, "virtio-net-pci", 1)];
+    cards.into_iter().flatten().collect()
 }
 
 /// The emulator's arguments for [`CARD_PAIRS`]. The lab knows their ends by their hardware
