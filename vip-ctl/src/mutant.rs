@@ -114,6 +114,8 @@ vip_lease::mutants! {
     OneSilences = "prober-gives-a-group-up-for-one";
     /// One word of each peer is enough.
     OneWordSilences = "prober-gives-a-group-up-for-one-word";
+    /// What peers did not hear before a node answered at all is held against it.
+    SilentBeforehand = "prober-holds-against-a-node-what-was-before-it";
     /// A group that was given up for silence never comes back.
     SilentForEver = "prober-gives-a-group-up-for-ever";
     /// Frames are sent on to a node whose data plane is not heard.

@@ -225,7 +225,9 @@ impl Prober {
             // The group of now: it may have another place, or be gone. A new holder has not
             // been asked yet.
             let of_now = told.values().filter_map(|vip| Some((plane.vip(*vip)?.group, *vip)));
-            let of_now = of_now.filter(|(group, _)| questions.asked_of(*group) == plane.holder(*group));
+            let is_news =
+                |group| questions.silent_of(group, now).is_some_and(|of| plane.holder(group) == Some(of));
+            let of_now = of_now.filter(|(group, _)| is_news(*group));
             ways.complain(of_now.take(COMPLAINTS).collect());
         }
         let is_open = |group: &MapGroup| group.fence(plane.leases().load(group.index), now).is_open();

@@ -23,9 +23,13 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// between them that is within two seconds.
 const MISSES: u8 = 3;
 
+/// For how long silence is news to its holder: it is asked again each second, unless there
+/// are many such groups.
+const FRESH: Duration = Duration::from_secs(2);
+
 /// How many questions are asked at once, at most.
 const AT_ONCE: usize = 16;
-/// How many groups are looked after at once, at most.
+/// How many groups are looked after at once, at most; and half as many silent ones.
 const LOOKS: usize = 64;
 
 /// What is known of each group.
@@ -34,6 +38,9 @@ pub(super) struct Questions {
     groups: BTreeMap<GroupIndex, State>,
     /// When to look after each: what a look costs does not grow with their number.
     schedule: BTreeSet<(BootNs, GroupIndex)>,
+    /// Those that nobody answers for: they are asked for more often than the others, so that
+    /// their holders hear soon when it is over.
+    silent: BTreeSet<GroupIndex>,
 }
 
 #[derive(Debug, Default)]
@@ -45,8 +52,9 @@ struct State {
     /// The VIP that was asked for, and when.
     asked: Option<(usize, BootNs)>,
     misses: u8,
-    /// The VIP that nobody answered for.
+    /// The VIP that nobody answered for, and when it was asked for.
     missed: usize,
+    missed_at: BootNs,
     /// The holder that was asked.
     holder: Option<u8>,
     /// Has anybody claimed a VIP of the group on this node's segment? Else this node may
@@ -74,6 +82,7 @@ impl Questions {
     /// These are the groups from here on.
     pub(super) fn keep(&mut self, groups: &BTreeSet<GroupIndex>) {
         self.groups.retain(|group, _| groups.contains(group));
+        self.silent.retain(|group| groups.contains(group));
         for group in groups {
             self.groups.entry(*group).or_default();
         }
@@ -87,16 +96,27 @@ impl Questions {
         now: BootNs,
         at: impl Fn(GroupIndex) -> Now<F, N>,
     ) -> Vec<(GroupIndex, Option<usize>)> {
-        let count = u32::try_from(self.groups.len()).unwrap_or(u32::MAX);
-        let round = ROUND_PER_GROUP.saturating_mul(count).max(ROUND);
-        let due = self.schedule.iter().take_while(|(look, _)| *look <= now).take(LOOKS);
-        let due: Vec<_> = due.copied().collect();
+        let round = |count| {
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            ROUND_PER_GROUP.saturating_mul(count).max(ROUND)
+        };
+        let rounds = (round(self.groups.len()), round(self.silent.len()));
+        let first = self.silent.iter().filter_map(|group| Some((self.groups.get(group)?.look, *group)));
+        let mut due: Vec<_> = first.filter(|(look, _)| *look <= now).take(LOOKS / 2).collect();
+        let others = self.schedule.iter().take_while(|(look, _)| *look <= now);
+        let others = others.filter(|(_, group)| !self.silent.contains(group));
+        due.extend(others.take(LOOKS));
         let mut room = AT_ONCE;
         let mut looked = Vec::new();
         for (look, group) in due {
             self.schedule.remove(&(look, group));
             let Some(state) = self.groups.get_mut(&group) else { continue };
-            let vip = state.turn(now, round, room > 0, &at(group));
+            let vip = state.turn(now, rounds, room > 0, &at(group));
+            if state.misses == MISSES {
+                self.silent.insert(group);
+            } else {
+                self.silent.remove(&group);
+            }
             room -= usize::from(vip.is_some());
             self.schedule.insert((state.look, group));
             looked.push((group, vip));
@@ -109,12 +129,15 @@ impl Questions {
     pub(super) fn unasked(&mut self, group: GroupIndex) {
         if let Some(state) = self.groups.get_mut(&group) {
             (state.asked, state.misses, state.can_hear, state.is_near) = (None, 0, false, false);
+            self.silent.remove(&group);
         }
     }
 
-    /// The holder that this group's silence is about.
-    pub(super) fn asked_of(&self, group: GroupIndex) -> Option<u8> {
-        self.groups.get(&group)?.holder
+    /// The holder that this group's silence is about, if that was heard of late.
+    pub(super) fn silent_of(&self, group: GroupIndex, now: BootNs) -> Option<u8> {
+        let state = self.groups.get(&group)?;
+        let is_fresh = now.since(state.missed_at) <= FRESH;
+        state.holder.filter(|_| state.misses == MISSES && is_fresh)
     }
 
     /// A VIP of the group that nobody answers for, by its place.
@@ -131,7 +154,7 @@ impl State {
     fn turn<F: Fn(usize) -> Option<Heard>, N: Fn(usize) -> bool>(
         &mut self,
         now: BootNs,
-        round: Duration,
+        (round, silent_round): (Duration, Duration),
         has_room: bool,
         group: &Now<F, N>,
     ) -> Option<usize> {
@@ -152,10 +175,11 @@ impl State {
             } else if now.since(at) < PATIENCE {
                 self.look = at.plus(PATIENCE);
             } else {
-                (self.asked, self.missed, self.misses) = (None, vip, (self.misses + 1).min(MISSES));
+                (self.asked, self.missed, self.missed_at) = (None, vip, at);
+                self.misses = (self.misses + 1).min(MISSES);
                 // A frame can be lost: asks again at once. Who is known to be silent has its
-                // turn as the others have.
-                self.look = if self.misses < MISSES { now } else { at.plus(round) };
+                // turn as all of those have.
+                self.look = if self.misses < MISSES { now } else { at.plus(silent_round) };
             }
         }
         if self.look > now || !has_room {
@@ -316,10 +340,38 @@ mod tests {
         segment.answers = false;
         assert!(segment.run(Duration::from_secs(3)).1);
         (segment.holder, segment.answers) = (2, true);
-        assert_eq!(segment.questions.asked_of(GROUP), Some(1), "until it is asked");
+        assert_eq!(segment.questions.silent_of(GROUP, segment.now), Some(1), "until it is asked");
         segment.run(ROUND);
-        assert_eq!(segment.questions.asked_of(GROUP), Some(2));
+        assert_eq!(segment.questions.silent_of(GROUP, segment.now), None);
         assert_eq!(segment.run(Duration::from_secs(3)), (None, false));
+    }
+
+    #[test]
+    fn silence_is_no_news_for_long_and_asked_for_each_second_among_any_number_of_groups() {
+        let mut questions = Questions::default();
+        questions.keep(&(0..10_000).map(GroupIndex).collect());
+        let (silent, mut asked) = (GroupIndex(7), Vec::new());
+        let mut now = BootNs(1_000_000_000_000);
+        for _ in 0..1_200 {
+            let heard = |group, now: BootNs| {
+                let answered_ns = if group == silent { 0 } else { now.0 + 1 };
+                move |_| Some(Heard { answered_ns, claimed_ns: 1, ..Heard::default() })
+            };
+            let turn = questions.turn(now, |group| Now {
+                is_here: false,
+                holder: Some(1),
+                vips: 1,
+                heard: heard(group, now),
+                is_near: |_| true,
+            });
+            asked.extend(turn.iter().filter(|(at, vip)| *at == silent && vip.is_some()).map(|_| now));
+            now = now.plus(TICK);
+        }
+        // It takes a whole round until it is known to be silent.
+        let gaps: Vec<_> = asked.windows(2).map(|two| two[1].since(two[0])).skip(1).collect();
+        assert!(gaps.len() > 20 && gaps.iter().all(|gap| *gap < FRESH), "{gaps:?}");
+        assert_eq!(questions.silent_of(silent, now), Some(1));
+        assert_eq!(questions.silent_of(silent, now.plus(2 * FRESH)), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::{
 const SAID: Duration = Duration::from_millis(2_500);
 /// For how long a peer has to say so before it counts. What was said while this node stood
 /// still arrives all at once.
-const SUSTAINED: Duration = Duration::from_millis(1_500);
+const SUSTAINED: Duration = Duration::from_secs(2);
 /// For how long this node leaves the group to others, the first time.
 const PAUSE_FIRST: Duration = Duration::from_secs(60);
 /// And if it is unheard time and again: twice as long each time, but no longer than this.
@@ -67,17 +67,19 @@ impl Unheard {
         said.insert(by, Complaint { first, last: now });
     }
 
-    /// Judges what was said of late. `here` names the group of a VIP that this node holds;
-    /// `near` are the peers on its segment, that could hear it.
+    /// Judges what was said of late. `here` names the group of a VIP that this node answers
+    /// for; `near` are the peers on its segment, that could hear it. What was said before it
+    /// did so, as while `pre_promote` ran, is forgotten.
     pub(super) fn turn<'a>(
         &mut self,
         now: BootNs,
         here: impl Fn(IpAddr) -> Option<&'a str>,
         near: impl Fn(IpAddr) -> BTreeSet<NodeId>,
     ) {
-        self.said.retain(|_, by| {
+        self.said.retain(|vip, by| {
             by.retain(|_, said| now.since(said.last) <= SAID);
-            !by.is_empty()
+            let counts = here(*vip).is_some() || mutant::is(Mutant::SilentBeforehand);
+            counts && !by.is_empty()
         });
         for (vip, by) in &self.said {
             let Some(group) = here(*vip) else { continue };
@@ -132,7 +134,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
     /// Long enough for complaints to count.
-    const LONG: Duration = Duration::from_secs(3);
+    const LONG: Duration = Duration::from_secs(4);
     const START: BootNs = BootNs(1_000_000_000_000);
 
     /// A node that holds a group or does not, and its peers.
@@ -216,6 +218,15 @@ mod tests {
         let mut node = Node::new(&[2, 3]);
         assert!(node.run(100 * SECOND, &[2, 3]), "for as long as they complain");
         assert!(node.run(5 * SECOND, &[]), "they may have stood still");
+        assert!(!node.run(10 * SECOND, &[]));
+    }
+
+    #[test]
+    fn what_was_said_before_it_came_here_counts_for_nothing() {
+        let mut node = Node { is_here: false, ..Node::new(&[2, 3]) };
+        node.run(10 * SECOND, &[2, 3]);
+        node.is_here = true;
+        assert!(!node.run(Duration::ZERO, &[2, 3]), "they will hear it in a moment");
         assert!(!node.run(10 * SECOND, &[]));
     }
 
