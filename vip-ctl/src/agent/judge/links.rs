@@ -1,7 +1,11 @@
 //! What the judge asks of this host: its interfaces, and whether programs and gates
 //! are there.
 
-use std::{cell::Cell, collections::BTreeMap, path::PathBuf};
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     dataplane::{
@@ -55,12 +59,7 @@ impl Links for HostLinks {
     }
 
     fn program_trouble(&self, link: &Interface, present: &BTreeMap<u32, Interface>) -> Option<String> {
-        match attach::presence(&self.bpf_dir, link) {
-            Presence::Gone => Some(without_program(&link.name)),
-            Presence::Runs(mode) => attach::modes(mode, link, present).err().map(|e| e.to_string()),
-            // What can't be read now costs no lease.
-            Presence::Unknown => None,
-        }
+        program_trouble(&self.bpf_dir, link, present)
     }
 
     fn lost_program(&self, link: &Interface) -> bool {
@@ -80,6 +79,17 @@ impl Links for HostLinks {
         let is_there = is_missing.as_ref().is_ok_and(|is| !*is);
         let had = self.had_local_in.replace(self.had_local_in.get() || is_there);
         had && is_missing.is_ok_and(|is| is)
+    }
+}
+
+/// Why our program, that is pinned below `dir`, answers nobody on this one of the interfaces
+/// `present`; `None` if it does.
+pub fn program_trouble(dir: &Path, link: &Interface, present: &BTreeMap<u32, Interface>) -> Option<String> {
+    match attach::presence(dir, link) {
+        Presence::Gone => Some(without_program(&link.name)),
+        Presence::Runs(mode) => attach::modes(mode, link, present).err().map(|e| e.to_string()),
+        // What can't be read now costs no lease.
+        Presence::Unknown => None,
     }
 }
 

@@ -21,7 +21,7 @@ use tracing::error;
 use vip_common::BootNs;
 use vip_lease::Eligible;
 
-pub use self::links::{HostLinks, Links};
+pub use self::links::{HostLinks, Links, program_trouble};
 
 use self::{
     eligibility::{Judge, News, Trouble, down, taken},

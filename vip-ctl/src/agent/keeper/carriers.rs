@@ -16,16 +16,11 @@ use crate::{
 pub struct Carriers(BTreeMap<u32, u32>);
 
 impl Carriers {
-    /// Has this interface got back its carrier, and is it one of these, or a port of one?
-    pub(super) fn comes_back(&mut self, link: &Interface, ours: &[String]) -> bool {
+    /// Has this interface got back its carrier?
+    pub(super) fn comes_back(&mut self, link: &Interface) -> bool {
         let before = self.0.insert(link.index, link.carrier_ups);
         let is_back = before.is_some_and(|before| before != link.carrier_ups);
-        let has_carrier = link.up && link.carrier;
-        if !(is_back && has_carrier) || mutant::is(Mutant::CableMissed) {
-            return false;
-        }
-        let controller = || attach::name_of(link.controller?);
-        ours.contains(&link.name) || controller().is_some_and(|name| ours.contains(&name))
+        is_back && link.up && link.carrier && !mutant::is(Mutant::CableMissed)
     }
 
     /// What there is before netlink has spoken of it.
@@ -37,6 +32,12 @@ impl Carriers {
     pub(super) fn forget(&mut self, index: u32) {
         self.0.remove(&index);
     }
+}
+
+/// Is it one of these interfaces, or a port of one?
+pub(super) fn concerns(link: &Interface, ours: &[String]) -> bool {
+    let controller = || attach::name_of(link.controller?);
+    ours.contains(&link.name) || controller().is_some_and(|name| ours.contains(&name))
 }
 
 #[cfg(test)]
@@ -52,13 +53,14 @@ mod tests {
             Interface { index: 7, name, up: true, carrier, carrier_ups, ..Interface::default() }
         };
         let told = [(true, 3), (true, 3), (false, 3), (true, 4), (true, 4), (true, 5)];
-        let seen = told.map(|(carrier, ups)| carriers.comes_back(&link("eth0", carrier, ups), &ours));
+        let seen = told.map(|(carrier, ups)| carriers.comes_back(&link("eth0", carrier, ups)));
         assert_eq!(seen, [false, false, false, true, false, true]);
-        assert!(!carriers.comes_back(&link("eth1", true, 6), &ours), "it is no interface of ours");
+        assert!(concerns(&link("eth0", true, 6), &ours));
+        assert!(!concerns(&link("eth1", true, 6), &ours), "it is no interface of ours");
         carriers.forget(7);
-        assert!(!carriers.comes_back(&link("eth0", true, 9), &ours), "another one");
+        assert!(!carriers.comes_back(&link("eth0", true, 9)), "another one");
         carriers.forget(7);
         carriers.learn(&link("eth0", true, 9));
-        assert!(carriers.comes_back(&link("eth0", true, 10), &ours), "the first that netlink says");
+        assert!(carriers.comes_back(&link("eth0", true, 10)), "the first that netlink says");
     }
 }

@@ -24,10 +24,15 @@ use vip_common::BootNs;
 use vip_lease::{LeaseNotice, table::Table, transport::Rejected};
 
 use self::places::Places;
-use self::{carriers::Carriers, chronicle::Chronicle, pins::Pins, reload::UnderWay};
+use self::{
+    carriers::{Carriers, concerns},
+    chronicle::Chronicle,
+    pins::Pins,
+    reload::UnderWay,
+};
 use super::{
     checks::Applier,
-    judge::{Handle, HostLinks},
+    judge::{Handle, HostLinks, program_trouble},
     messages::{Notice, Tell},
     names::Names,
 };
@@ -313,16 +318,18 @@ impl<T: Tell> Keeper<T> {
         {
             self.pins.look();
         }
-        if let Watched::Link(link) = &watched
-            && self.carriers.comes_back(link, &self.setup.interfaces)
-        {
-            // The lease loop ends only with the process.
-            let _ = self.lease_loop.announce_all();
-        }
         match watched {
-            Watched::Link(link) if self.setup.interfaces.contains(&link.name) => self.look(),
-            // A port of one of ours is new: XDP in that one's driver would run there.
-            Watched::Link(link) if self.is_below_ours(&link) => self.look(),
+            Watched::Link(link) => {
+                let is_back = self.carriers.comes_back(&link);
+                // XDP in the driver of one of ours would run on a port that is new.
+                if concerns(&link, &self.setup.interfaces) {
+                    if is_back {
+                        // The lease loop ends only with the process.
+                        let _ = self.lease_loop.announce_all();
+                    }
+                    self.look();
+                }
+            }
             Watched::Missed => self.look(),
             Watched::Gone(index) => {
                 self.carriers.forget(index);
@@ -330,13 +337,8 @@ impl<T: Tell> Keeper<T> {
             }
             Watched::Disturbed => self.forget_ways(),
             // The repair that follows puts routes back.
-            Watched::Link(_) | Watched::RouteGone(_) | Watched::Neighbour => {}
+            Watched::RouteGone(_) | Watched::Neighbour => {}
         }
-    }
-
-    fn is_below_ours(&self, link: &Interface) -> bool {
-        let upper = link.controller.and_then(attach::name_of);
-        upper.is_some_and(|upper| self.setup.interfaces.contains(&upper))
     }
 
     /// Checks this node's interfaces as they are now: does the program run on
@@ -356,7 +358,9 @@ impl<T: Tell> Keeper<T> {
         };
         present.values().for_each(|link| self.carriers.learn(link));
         let ours = || present.values().filter(|link| self.setup.interfaces.contains(&link.name));
-        if let Some(link) = ours().find(|link| !runs(&self.paths, link, &present)) {
+        let answers_nobody =
+            |link: &&Interface| program_trouble(&self.paths.bpf_dir, link, &present).is_some();
+        if let Some(link) = ours().find(answers_nobody) {
             return self.come_back(&link.name);
         }
         let is_displaced = |link: &&Interface| attach::is_displaced(&self.paths.bpf_dir, link);
@@ -467,14 +471,5 @@ impl<T: Tell> Keeper<T> {
             warn!("{}", stray_text(*vip, iface));
         }
         self.stray = stray;
-    }
-}
-
-/// Does our program run on this one of the interfaces `present`, in a mode that answers there?
-fn runs(paths: &Paths, link: &Interface, present: &BTreeMap<u32, Interface>) -> bool {
-    match attach::presence(&paths.bpf_dir, link) {
-        Presence::Runs(mode) => attach::modes(mode, link, present).is_ok(),
-        Presence::Gone => false,
-        Presence::Unknown => true,
     }
 }
