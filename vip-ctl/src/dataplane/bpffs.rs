@@ -3,6 +3,7 @@
 
 use std::{
     fs, io,
+    os::fd::BorrowedFd,
     path::{Path, PathBuf},
 };
 
@@ -13,7 +14,7 @@ use nix::{
 
 use vip_common::names;
 
-use super::DataPlaneError;
+use super::{DataPlaneError, syscalls};
 
 /// What the pin of a program on the way in begins with: by XDP.
 pub(super) const PIN_XDP: &str = "xdp";
@@ -53,6 +54,19 @@ pub fn links_dir(dir: &Path) -> PathBuf {
 pub(super) fn netfilter_pins(dir: &Path, program: &str) -> [PathBuf; 2] {
     let links = links_dir(dir);
     [links.join(program), links.join(format!("{program}_new"))]
+}
+
+/// Pins a link or a program at the first of [`netfilter_pins`], instead of the one that is
+/// there; at no moment is there none.
+///
+/// # Errors
+/// [`DataPlaneError::Kernel`].
+pub(super) fn replace_pin([pin, coming]: &[PathBuf; 2], of: BorrowedFd<'_>) -> Result<(), DataPlaneError> {
+    // An interrupted attempt may have left it.
+    unpin(coming)?;
+    syscalls::pin(of, coming)
+        .and_then(|()| fs::rename(coming, pin))
+        .map_err(|e| DataPlaneError::io(format!("pin {}", pin.display()), e))
 }
 
 /// Makes sure that `dir` exists on a BPF file system, mounting that if needed.

@@ -5,7 +5,7 @@
 //! moment both ask the same maps.
 
 use std::{
-    fs, io,
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
@@ -16,7 +16,7 @@ use vip_common::layout::SkbOffsets;
 use super::{
     super::{
         DataPlaneError,
-        bpffs::{netfilter_pins as pins, unpin},
+        bpffs::{netfilter_pins as pins, replace_pin, unpin},
         syscalls::{self, LinkInfo, ProgramType},
     },
     LocalIn, PARTS, Part, kernel_name, offsets,
@@ -39,10 +39,7 @@ pub(super) fn loaded(ebpf: &Ebpf, part: &Part) -> Result<OwnedFd, Refused> {
 pub(super) fn attach(part: &Part, ebpf: &Ebpf, dir: &Path) -> Result<LocalIn, DataPlaneError> {
     let program = match loaded(ebpf, part) {
         Ok(program) => program,
-        Err(Refused::Never(why)) => return Ok(LocalIn::Unavailable(why)),
-        Err(Refused::Now(message)) => {
-            return Err(DataPlaneError::Kernel { what: "load the gate at IP level".into(), message });
-        }
+        Err(refused) => return refused.outcome(),
     };
     if let Some((info, running)) = pinned(part, dir)?
         && program::is_same(running.as_fd(), program.as_fd())
@@ -60,21 +57,15 @@ pub(super) fn attach(part: &Part, ebpf: &Ebpf, dir: &Path) -> Result<LocalIn, Da
         }
         Err(e) => return Err(DataPlaneError::io("attach the gate at IP level", e)),
     };
-    let [pin, coming] = pins(dir, part.program);
-    // An interrupted attempt may have left it.
-    unpin(&coming)?;
-    syscalls::pin(link.as_fd(), &coming)
-        .and_then(|()| fs::rename(&coming, &pin))
-        .map_err(|e| DataPlaneError::io(format!("pin {}", pin.display()), e))?;
+    replace_pin(&pins(dir, part.program), link.as_fd())?;
     Ok(LocalIn::Attached)
 }
 
 /// Is it pinned, does it run in this namespace, and look at what it can now?
 pub(super) fn is_attached(part: &Part, dir: &Path, offsets: SkbOffsets) -> Result<bool, DataPlaneError> {
     let Some((info, program)) = pinned(part, dir)? else { return Ok(false) };
-    let named = syscalls::program_tag(program.as_fd()).map(|(_, name)| name);
-    let wanted = syscalls::kernel_name(&kernel_name(part, part.program, offsets));
-    Ok(named.is_ok_and(|name| name == wanted) && is_hooked(part, program.as_fd(), info)?)
+    let is_current = program::is_named(program.as_fd(), &kernel_name(part, part.program, offsets));
+    Ok(is_current && is_hooked(part, program.as_fd(), info)?)
 }
 
 /// Removes the links; returns whether there was one.

@@ -15,10 +15,11 @@ use vip_common::layout::SkbOffsets;
 
 use super::{
     super::{
+        DataPlaneError,
         object::OBJECT,
         syscalls::{self, ProgramType},
     },
-    offsets,
+    LocalIn, offsets,
 };
 
 /// Why the program could not be loaded.
@@ -31,6 +32,16 @@ pub(super) enum Refused {
 }
 
 impl Refused {
+    /// What comes of it: another try may help, or there is no such gate.
+    pub(super) fn outcome(self) -> Result<LocalIn, DataPlaneError> {
+        match self {
+            Self::Never(why) => Ok(LocalIn::Unavailable(why)),
+            Self::Now(message) => {
+                Err(DataPlaneError::Kernel { what: "load the gate at IP level".into(), message })
+            }
+        }
+    }
+
     /// Why, in words.
     pub(super) fn why(self) -> String {
         match self {
@@ -61,6 +72,12 @@ pub(super) fn in_programs() -> SkbOffsets {
 pub(super) fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
     let (one, other) = (syscalls::program_tag(one), syscalls::program_tag(other));
     one.is_ok_and(|one| other.is_ok_and(|other| one == other))
+}
+
+/// Does the kernel call it by this name?
+pub(super) fn is_named(program: BorrowedFd<'_>, wanted: &str) -> bool {
+    let named = syscalls::program_tag(program).map(|(_, name)| name);
+    named.is_ok_and(|name| name == syscalls::kernel_name(wanted))
 }
 
 /// The program `name` in the kernel, which calls it `kernel_name`, over the maps of `ebpf`;

@@ -7,7 +7,7 @@
 //! counts as the gate being gone: it is flushed, or asleep, or another rule comes first.
 
 use std::{
-    fs, io,
+    io,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -18,7 +18,7 @@ use vip_common::layout::SkbOffsets;
 use super::{
     super::{
         DataPlaneError,
-        bpffs::{netfilter_pins as pins, unpin},
+        bpffs::{netfilter_pins as pins, replace_pin, unpin},
         nfnetlink::{self, Kind, Message, attribute, nested, number, text, value},
         syscalls::{self, NetfilterHook, ProgramType},
     },
@@ -87,10 +87,7 @@ fn loaded(ebpf: &Ebpf, part: &Part) -> Result<OwnedFd, Refused> {
 pub(super) fn attach(part: &Part, ebpf: &Ebpf, dir: &Path) -> Result<LocalIn, DataPlaneError> {
     let program = match loaded(ebpf, part) {
         Ok(program) => program,
-        Err(Refused::Never(why)) => return Ok(LocalIn::Unavailable(why)),
-        Err(Refused::Now(message)) => {
-            return Err(DataPlaneError::Kernel { what: "load the gate at IP level".into(), message });
-        }
+        Err(refused) => return refused.outcome(),
     };
     if let Some(running) = pinned(part, dir)?
         && program::is_same(running.as_fd(), program.as_fd())
@@ -109,12 +106,7 @@ pub(super) fn attach(part: &Part, ebpf: &Ebpf, dir: &Path) -> Result<LocalIn, Da
         Err(e) if is_lacking(&e) => return Ok(LocalIn::Unavailable(lacking_text(&e))),
         Err(e) => return Err(DataPlaneError::io("put the gate at IP level into nftables", e)),
     }
-    let [pin, coming] = pins(dir, part.table_program);
-    // An interrupted attempt may have left it.
-    unpin(&coming)?;
-    syscalls::pin(program.as_fd(), &coming)
-        .and_then(|()| fs::rename(&coming, &pin))
-        .map_err(|e| DataPlaneError::io(format!("pin {}", pin.display()), e))?;
+    replace_pin(&pins(dir, part.table_program), program.as_fd())?;
     Ok(LocalIn::Attached)
 }
 
@@ -129,9 +121,8 @@ pub(super) fn possible(part: &Part, ebpf: &Ebpf, dir: &Path) -> Result<(), Strin
 /// now?
 pub(super) fn is_attached(part: &Part, dir: &Path, offsets: SkbOffsets) -> Result<bool, DataPlaneError> {
     let Some(program) = pinned(part, dir)? else { return Ok(false) };
-    let named = syscalls::program_tag(program.as_fd()).map(|(_, name)| name);
-    let wanted = syscalls::kernel_name(&kernel_name(part, part.table_program, offsets));
-    Ok(named.is_ok_and(|name| name == wanted) && is_asked(part, dir, program.as_fd())?)
+    let is_current = program::is_named(program.as_fd(), &kernel_name(part, part.table_program, offsets));
+    Ok(is_current && is_asked(part, dir, program.as_fd())?)
 }
 
 /// Is a program of the table pinned?
