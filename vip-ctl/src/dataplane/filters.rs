@@ -4,24 +4,14 @@
 //!
 //! Read by hand: a filter of somebody else that nobody here can parse must not hide ours.
 
-use std::{
-    io,
-    os::fd::{AsRawFd as _, OwnedFd},
-};
+use std::io;
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlasIterator};
-use nix::sys::{
-    socket::{
-        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket, sockopt,
-    },
-    time::TimeVal,
-};
+use nix::sys::socket::SockProtocol;
 
+use super::netlink::{DONE, ERROR, HEADER_BYTES, asked, received, said};
 use crate::mutant::{self, Mutant};
 
-/// `NLMSG_ERROR` and `NLMSG_DONE`, of linux/netlink.h.
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
 /// `TCA_KIND`, `TCA_OPTIONS` and `TCA_CHAIN`, of linux/rtnetlink.h.
 const KIND: u16 = 1;
 const OPTIONS: u16 = 2;
@@ -34,17 +24,12 @@ const INGRESS: u32 = 0xffff_fff2;
 const EGRESS: u32 = 0xffff_fff3;
 /// `TC_H_CLSACT`, of linux/pkt_sched.h: where that qdisc stands.
 const CLSACT: u32 = 0xffff_fff1;
-/// How long to wait for the kernel, in seconds: it answers at once.
-const PATIENCE_S: i64 = 2;
 /// `ETH_P_ALL`, of linux/if_ether.h.
 const ALL_PROTOCOLS: u16 = 3;
-/// `struct nlmsghdr` of linux/netlink.h and `struct tcmsg` of linux/rtnetlink.h.
-const HEADER_BYTES: usize = 16;
+/// `struct tcmsg`, of linux/rtnetlink.h.
 const TC_BYTES: usize = 20;
-/// Both.
+/// That and the header.
 const REQUEST_BYTES: u32 = 36;
-/// What the kernel puts into one datagram of a dump, at most.
-const DATAGRAM_BYTES: usize = 32 << 10;
 
 /// A filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,14 +112,18 @@ pub(super) fn other_qdisc(ifindex: u32) -> io::Result<Option<String>> {
 
 /// All messages of a dump that are of the kind `answer`, without their headers.
 fn dump(question: u16, answer: u16, ifindex: u32, parent: u32) -> io::Result<Vec<Vec<u8>>> {
-    let protocol = SockProtocol::NetlinkRoute;
-    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
-    // A lost end must not stop the thread that looks after the gates.
-    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE_S, 0))?;
-    send(socket.as_raw_fd(), &request(question, ifindex, parent), MsgFlags::empty())?;
+    let socket = asked(SockProtocol::NetlinkRoute, &request(question, ifindex, parent))?;
     let mut messages = Vec::new();
-    while read(&socket, answer, &mut messages)? {}
-    Ok(messages)
+    loop {
+        for (kind, _, payload) in received(&socket)? {
+            match kind {
+                DONE => return Ok(messages),
+                ERROR => said(&payload)?,
+                kind if kind == answer => messages.push(payload),
+                _ => {}
+            }
+        }
+    }
 }
 
 fn request(question: u16, ifindex: u32, parent: u32) -> [u8; REQUEST_BYTES as usize] {
@@ -147,28 +136,6 @@ fn request(question: u16, ifindex: u32, parent: u32) -> [u8; REQUEST_BYTES as us
     bytes[HEADER_BYTES + 4..HEADER_BYTES + 8].copy_from_slice(&ifindex.to_ne_bytes());
     bytes[HEADER_BYTES + 12..HEADER_BYTES + 16].copy_from_slice(&parent.to_ne_bytes());
     bytes
-}
-
-/// Reads a datagram; returns whether more will come.
-fn read(socket: &OwnedFd, answer: u16, messages: &mut Vec<Vec<u8>>) -> io::Result<bool> {
-    let mut bytes = vec![0; DATAGRAM_BYTES];
-    let length = recv(socket.as_raw_fd(), &mut bytes, MsgFlags::empty())?;
-    let mut rest = bytes.get(..length).unwrap_or_default();
-    while let Ok(message) = NetlinkBuffer::new_checked(rest) {
-        let payload = message.payload();
-        match message.message_type() {
-            DONE => return Ok(false),
-            ERROR => {
-                let code = payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
-                return Err(io::Error::from_raw_os_error(code.saturating_neg()));
-            }
-            kind if kind == answer => messages.push(payload.to_vec()),
-            _ => {}
-        }
-        let next = (message.length() as usize).next_multiple_of(4);
-        rest = rest.get(next..).unwrap_or_default();
-    }
-    Ok(true)
 }
 
 /// A message about a filter; `None` for one that is about a priority, which has no

@@ -17,6 +17,7 @@ pub mod heartbeat;
 mod leases;
 pub mod load;
 pub mod local_in;
+mod netlink;
 mod nfnetlink;
 mod object;
 pub mod observe;

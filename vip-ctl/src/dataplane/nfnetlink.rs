@@ -2,22 +2,13 @@
 //! netlink: no program has to be installed for that. What is in a table is `local_in`'s
 //! business.
 
-use std::{
-    io,
-    os::fd::{AsRawFd as _, OwnedFd},
-};
+use std::io;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlasIterator};
-use nix::sys::{
-    socket::{
-        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket, sockopt,
-    },
-    time::TimeVal,
-};
+use nix::sys::socket::SockProtocol;
 
-/// `NLMSG_ERROR` and `NLMSG_DONE`, of linux/netlink.h.
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
+use super::netlink::{DONE, ERROR, HEADER_BYTES, asked, received, said};
+
 /// `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END`, of linux/netfilter/nfnetlink.h.
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -25,16 +16,10 @@ const BATCH_END: u16 = 0x11;
 const NFTABLES: u8 = 10;
 /// `NFPROTO_IPV4`, of linux/netfilter.h.
 const IPV4: u8 = 2;
-/// `struct nlmsghdr` of linux/netlink.h and `struct nfgenmsg` of linux/netfilter/nfnetlink.h.
-const HEADER_BYTES: usize = 16;
+/// `struct nfgenmsg`, of linux/netfilter/nfnetlink.h.
 const FAMILY_BYTES: usize = 4;
 /// `NLA_F_NESTED`, of linux/netlink.h.
 const NESTED: u16 = 1 << 15;
-/// How long to wait for the kernel, in seconds: it answers at once.
-const PATIENCE_S: i64 = 2;
-/// What the kernel puts into one datagram of a dump, at most.
-const DATAGRAM_BYTES: usize = 32 << 10;
-
 /// What a message is about: `enum nf_tables_msg_types`, of linux/netfilter/nf_tables.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -128,13 +113,9 @@ pub(super) fn rehearse(messages: &[Message]) -> io::Result<()> {
 /// # Errors
 /// [`io::ErrorKind::NotFound`] where there is nothing of that name, else what the kernel says.
 pub(super) fn ask(question: &Message) -> io::Result<Vec<Vec<u8>>> {
-    let socket = open()?;
     let flags = question.kind.flags();
-    send(
-        socket.as_raw_fd(),
-        &framed(question.kind.number(), flags, [IPV4, 0, 0, 0], &question.attributes, 1),
-        MsgFlags::empty(),
-    )?;
+    let question = framed(question.kind.number(), flags, [IPV4, 0, 0, 0], &question.attributes, 1);
+    let socket = asked(SockProtocol::NetlinkNetFilter, &question)?;
     let is_dump = flags & NLM_F_DUMP == NLM_F_DUMP;
     let mut answers = Vec::new();
     loop {
@@ -164,8 +145,7 @@ fn transact(messages: &[Message], has_end: bool) -> io::Result<()> {
     if has_end {
         bytes.extend(framed(BATCH_END, NLM_F_REQUEST, whole, &[], last + 1));
     }
-    let socket = open()?;
-    send(socket.as_raw_fd(), &bytes, MsgFlags::empty())?;
+    let socket = asked(SockProtocol::NetlinkNetFilter, &bytes)?;
     loop {
         for (kind, sequence, payload) in received(&socket)? {
             if kind == ERROR {
@@ -176,14 +156,6 @@ fn transact(messages: &[Message], has_end: bool) -> io::Result<()> {
             }
         }
     }
-}
-
-fn open() -> io::Result<OwnedFd> {
-    let protocol = SockProtocol::NetlinkNetFilter;
-    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
-    // A lost end must not stop the thread that looks after the gates.
-    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE_S, 0))?;
-    Ok(socket)
 }
 
 fn framed(kind: u16, flags: u16, family: [u8; FAMILY_BYTES], attributes: &[u8], sequence: u32) -> Vec<u8> {
@@ -197,28 +169,6 @@ fn framed(kind: u16, flags: u16, family: [u8; FAMILY_BYTES], attributes: &[u8], 
     bytes.extend(family);
     bytes.extend(attributes);
     bytes
-}
-
-/// The messages of a datagram: kind, number of the question, and what they say.
-fn received(socket: &OwnedFd) -> io::Result<Vec<(u16, u32, Vec<u8>)>> {
-    let mut bytes = vec![0; DATAGRAM_BYTES];
-    let length = recv(socket.as_raw_fd(), &mut bytes, MsgFlags::empty())?;
-    let mut rest = bytes.get(..length).unwrap_or_default();
-    let mut messages = Vec::new();
-    while let Ok(message) = NetlinkBuffer::new_checked(rest) {
-        messages.push((message.message_type(), message.sequence_number(), message.payload().to_vec()));
-        let next = (message.length() as usize).next_multiple_of(4);
-        rest = rest.get(next..).unwrap_or_default();
-    }
-    Ok(messages)
-}
-
-/// What an `NLMSG_ERROR` says: an error, or that all is well.
-fn said(payload: &[u8]) -> io::Result<()> {
-    match payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code)) {
-        0 => Ok(()),
-        code => Err(io::Error::from_raw_os_error(code.saturating_neg())),
-    }
 }
 
 #[cfg(test)]
