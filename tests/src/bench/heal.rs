@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::lab::rig::{ArpProbes, Rig};
-use crate::lab::{GROUP, Lab, LabSpec, Node, clock, wait_until};
+use crate::lab::{GROUP, Lab, LabSpec, clock, wait_until};
 
 /// How it is measured.
 #[derive(Clone, Debug, clap::Args)]
@@ -152,7 +152,7 @@ fn moved(how: Move, rig: &Rig) -> Result<Moved> {
         Move::Lost => {
             holder.cut()?;
             let other = lab.candidates().find(|node| node.name() != name).context("another node")?;
-            wait_until(clock::now().plus(PATIENCE), || has_left(other, &name));
+            wait_until(clock::now().plus(PATIENCE), || other.sees_it_leave(GROUP, &name));
             std::thread::sleep(DEAF);
             lab.keep_broadcasts_from_client(false)?;
             clock::now()
@@ -165,12 +165,6 @@ fn moved(how: Move, rig: &Rig) -> Result<Moved> {
     holder.heal()?;
     lab.wait_holder(GROUP, PATIENCE)?;
     Ok(Moved { ms, lost: account.probes_lost, answered_by_two: account.verdict.answered_by_two })
-}
-
-/// Has the VIP gone to another node than this one, as `node` sees it?
-fn has_left(node: &Node, former: &str) -> bool {
-    let holder = node.status().ok().and_then(|status| status.group(GROUP)?.holder.clone());
-    holder.is_some_and(|holder| holder != former)
 }
 
 /// From `begun` until another node than `former` answered first.

@@ -57,10 +57,8 @@ pub struct WithStandby {
 #[must_use]
 pub fn with_standby() -> Option<WithStandby> {
     let names = |end: &str| -> Vec<String> {
-        let of = |name: &String| fs::read_to_string(format!("/sys/class/net/{name}/address"));
-        let all = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
-        let all = all.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        all.filter(|name| of(name).is_ok_and(|mac| mac.trim() == format!("{WITH_STANDBY}{end}"))).collect()
+        let is_it = |(mac, _): &(String, String)| *mac == format!("{WITH_STANDBY}{end}");
+        addresses().filter(is_it).map(|(_, name)| name).collect()
     };
     let driver = |name: &str| fs::read_link(format!("/sys/class/net/{name}/device/driver")).ok();
     let near = names("00");
@@ -76,10 +74,8 @@ pub fn with_standby() -> Option<WithStandby> {
 /// The names of the cards of each pair, by its number.
 fn pairs() -> BTreeMap<String, Vec<String>> {
     let mut by_address = BTreeMap::new();
-    for entry in fs::read_dir("/sys/class/net").into_iter().flatten().flatten() {
-        let Ok(address) = fs::read_to_string(entry.path().join("address")) else { continue };
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if let Some((pair, end)) = address.trim().strip_prefix(OURS).and_then(|rest| rest.split_once(':')) {
+    for (address, name) in addresses() {
+        if let Some((pair, end)) = address.strip_prefix(OURS).and_then(|rest| rest.split_once(':')) {
             by_address.insert((pair.to_owned(), end.to_owned()), name);
         }
     }
@@ -88,4 +84,13 @@ fn pairs() -> BTreeMap<String, Vec<String>> {
         pairs.entry(pair).or_default().push(name);
     }
     pairs
+}
+
+/// The interfaces of this process's namespace: hardware address, and name.
+fn addresses() -> impl Iterator<Item = (String, String)> {
+    let all = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    all.filter_map(|entry| {
+        let address = fs::read_to_string(entry.path().join("address")).ok()?;
+        Some((address.trim().to_owned(), entry.file_name().to_string_lossy().into_owned()))
+    })
 }

@@ -404,6 +404,13 @@ impl Node {
             .with_context(|| format!("cannot read the status of {}: {}", self.name, text.trim()))
     }
 
+    /// Has `group` gone to another node than `former`, as this one sees it?
+    #[must_use]
+    pub fn sees_it_leave(&self, group: &str, former: &str) -> bool {
+        let holder = self.status().ok().and_then(|status| status.group(group)?.holder.clone());
+        holder.is_some_and(|holder| holder != former)
+    }
+
     /// Waits until the agent answers on its socket, hears a majority, has its vote, and waits no
     /// longer for its peers' word.
     ///

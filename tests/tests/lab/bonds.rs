@@ -143,9 +143,16 @@ fn follow_the_ports_mac(ns: &Netns) -> Result<()> {
     ns.ip_batch(&format!(
         "link set {INTERFACE} down\nlink set lower0 nomaster\nlink set lower1 nomaster\n\
          link set {INTERFACE} type bond fail_over_mac active\n\
-         link set lower0 down\nlink set lower0 master {INTERFACE}\n\
-         link set lower1 down\nlink set lower1 master {INTERFACE}\nlink set {INTERFACE} up\n"
+         {}link set {INTERFACE} up\n",
+        to_the_bond()
     ))
+}
+
+/// Lines for `ip` that make both cards ports of the bond.
+fn to_the_bond() -> String {
+    ["lower0", "lower1"]
+        .map(|port| format!("link set {port} down\nlink set {port} master {INTERFACE}\n"))
+        .concat()
 }
 
 #[lab_test("link bond")]
@@ -202,9 +209,7 @@ fn a_card_that_comes_and_goes_below_moves_no_vip() -> Result<()> {
     expect_the_same_holder(&rig, start, &name).context("the third one carries alone")?;
 
     let start = clock::now();
-    for port in ["lower0", "lower1"] {
-        holder.ns().ip_batch(&format!("link set {port} down\nlink set {port} master {INTERFACE}\n"))?;
-    }
+    holder.ns().ip_batch(&to_the_bond())?;
     wait_for("no other port is up", || {
         holder.ns().ip("link show lower0").is_ok_and(|l| l.contains("LOWER_UP"))
     })?;
@@ -292,10 +297,7 @@ fn gets_its_ports_later(asked: bool) -> Result<()> {
         node.start_agent()?;
         wait_for("no agent", || mode(node).is_ok_and(|mode| mode == "native"))?;
     }
-    node.ns().ip_batch(&format!(
-        "link set lower0 down\nlink set lower0 master {INTERFACE}\n\
-         link set lower1 down\nlink set lower1 master {INTERFACE}\n"
-    ))?;
+    node.ns().ip_batch(&to_the_bond())?;
     for other in lab.nodes().iter().filter(|other| !other.has_agent()) {
         other.start_agent()?;
     }

@@ -166,10 +166,7 @@ fn a_router_that_was_away_when_a_node_was_lost_hears_of_it_within_seconds() -> R
     lab.keep_broadcasts_from_client(true)?;
     lab.node(&before)?.cut()?;
     let other = lab.candidates().find(|node| node.name() != before).context("another node")?;
-    let has_moved = || {
-        let holder = other.status().ok().and_then(|status| status.group(GROUP)?.holder.clone());
-        holder.is_some_and(|holder| holder != before)
-    };
+    let has_moved = || other.sees_it_leave(GROUP, &before);
     ensure!(wait_until(clock::now().plus(PATIENCE), has_moved), "{}", other.log_tail());
     // By now it has missed all announcements that follow a takeover closely.
     std::thread::sleep(Duration::from_secs(4));

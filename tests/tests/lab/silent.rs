@@ -166,12 +166,19 @@ fn a_holder_whose_answers_never_arrive_is_noticed_by_the_others() -> Result<()> 
 /// Drops the test answers that come in by these ports of the switch, as a network does that
 /// knows which addresses are behind which port; those for the VIP pass.
 fn snoop(lab: &Lab, ports: &[&str]) -> Result<()> {
+    drop_from(lab, "snoop", ports, &["arp saddr ip 169.254.0.0/16".to_owned()])
+}
+
+/// Has the switch drop these frames where they come in by these ports.
+fn drop_from(lab: &Lab, table: &str, ports: &[&str], frames: &[String]) -> Result<()> {
     let ports = ports.iter().map(|port| format!("\"{port}\"")).collect::<Vec<_>>().join(", ");
+    let rule = |what: &String| format!("; add rule bridge {table} f iifname {{ {ports} }} {what} drop");
     nft(
         lab.switch(),
         &format!(
-            "add table bridge snoop; add chain bridge snoop f {{ type filter hook forward priority 0; }}; \
-             add rule bridge snoop f arp saddr ip 169.254.0.0/16 iifname {{ {ports} }} drop"
+            "add table bridge {table}; \
+             add chain bridge {table} f {{ type filter hook forward priority 0; }}{}",
+            frames.iter().map(rule).collect::<String>()
         ),
     )
 }
@@ -205,15 +212,7 @@ fn a_network_that_drops_test_answers_leaves_no_group_without_a_holder() -> Resul
 /// Lets nothing with the VIP as its source in by these ports of the switch, as a cloud does
 /// that was not told that the address may be behind them.
 fn forbid(lab: &Lab, ports: &[&str]) -> Result<()> {
-    let ports = ports.iter().map(|port| format!("\"{port}\"")).collect::<Vec<_>>().join(", ");
-    nft(
-        lab.switch(),
-        &format!(
-            "add table bridge ports; add chain bridge ports f {{ type filter hook forward priority 0; }}; \
-             add rule bridge ports f iifname {{ {ports} }} arp saddr ip {VIP} drop; \
-             add rule bridge ports f iifname {{ {ports} }} ip saddr {VIP} drop"
-        ),
-    )
+    drop_from(lab, "ports", ports, &["arp saddr ip", "ip saddr"].map(|what| format!("{what} {VIP}")))
 }
 
 /// Why the node can't take the group, as it says.
