@@ -231,11 +231,13 @@ impl Prober {
             ways.complain(of_now.take(COMPLAINTS).collect());
         }
         let is_open = |group: &MapGroup| group.fence(plane.leases().load(group.index), now).is_open();
-        let here = |vip| {
-            let group = ground.groups.get(&plane.vip(vip)?.group)?;
-            is_open(group).then_some(group.name.as_str())
+        let of = |vip| ground.groups.get(&plane.vip(vip)?.group);
+        let here = |vip| of(vip).filter(|group| is_open(group)).map(|group| group.name.as_str());
+        let is_here = |name: &str, vip| match of(vip) {
+            Some(group) if group.name == name => is_open(group),
+            // It has lost that VIP since.
+            Some(_) | None => ground.groups.values().any(|group| group.name == name && is_open(group)),
         };
-        let is_here = |name: &str| ground.groups.values().any(|group| group.name == name && is_open(group));
         let homes = |vip| {
             let Some(entry) = plane.vip(vip) else { return Vec::new() };
             let is_home = |by| ground.ifaces.get(by).is_some_and(|iface| entry.is_at_home(*by, *iface));

@@ -100,9 +100,13 @@ impl Unheard {
 
     /// The groups that this node had better not have. One that it has nevertheless, since
     /// nobody else could take it, is well again once nobody complains any more.
-    pub(super) fn groups(&mut self, now: BootNs, is_here: impl Fn(&str) -> bool) -> BTreeMap<&str, &Silence> {
+    pub(super) fn groups(
+        &mut self,
+        now: BootNs,
+        is_here: impl Fn(&str, IpAddr) -> bool,
+    ) -> BTreeMap<&str, &Silence> {
         self.groups.retain(|name, silence| {
-            let here = is_here(name).then(|| *silence.here.get_or_insert(now));
+            let here = is_here(name, silence.vip).then(|| *silence.here.get_or_insert(now));
             silence.here = here;
             let is_heard = here.is_some_and(|here| now.since(here.max(silence.last)) > HEARD);
             // How long it was is remembered for as long again.
@@ -162,7 +166,7 @@ mod tests {
                 }
                 let is_here = self.is_here;
                 self.unheard.turn(self.now, |_| is_here.then_some("db"), |_| self.near.clone());
-                is_silent = self.unheard.groups(self.now, |_| is_here).contains_key("db");
+                is_silent = self.unheard.groups(self.now, |_, _| is_here).contains_key("db");
                 self.now = self.now.plus(SECOND);
             }
             is_silent

@@ -145,12 +145,13 @@ impl Ways {
     }
 
     /// Judges what peers say of VIPs that this node holds: `here` names the group of a VIP if
-    /// it is one of those, and `homes` are this node's addresses where the VIP is announced.
+    /// it is one of those, `is_here` says whether this node holds a group that had the VIP, and
+    /// `homes` are this node's addresses where the VIP is announced.
     pub(super) fn judge_complaints<'a>(
         &mut self,
         now: BootNs,
         here: impl Fn(IpAddr) -> Option<&'a str>,
-        is_here: impl Fn(&str) -> bool,
+        is_here: impl Fn(&str, IpAddr) -> bool,
         homes: impl Fn(IpAddr) -> Vec<IpAddr>,
     ) {
         let (segment, nodes) = (&self.segment, &self.links.nodes);
